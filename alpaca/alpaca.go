@@ -1,0 +1,63 @@
+// Package alpaca turns instruction data into batches of tokens to train on: it reads rows from JSON and JSONL
+// files, renders them in a prompt template, masks the loss to the responses, and packs shuffled samples without
+// padding. It knows nothing of models or training, and reaches a tokenizer only through its own interface.
+package alpaca
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// The prompt templates. Rows of prompt and completion are used verbatim with every template.
+const (
+	Auto   = "auto"   // Chat where the model has a chat template that the tokenizer can apply, Alpaca otherwise
+	Alpaca = "alpaca" // Stanford Alpaca's two prompts, with and without an input
+	Chat   = "chat"   // the model's own chat template
+)
+
+// Templates lists the values that Options.Template may have.
+var Templates = []string{Auto, Alpaca, Chat}
+
+// Options says how rows become samples and samples become batches.
+type Options struct {
+	Template  string `json:"template"`   // one of Templates
+	MaxLength int    `json:"max_length"` // most tokens of a sample: prompt, response and end token together
+	Strict    bool   `json:"strict"`     // fail on the first bad row instead of skipping it
+	Batch     int    `json:"batch"`      // samples in a batch
+	Seed      uint64 `json:"seed"`       // decides the order of every epoch
+	Shuffle   bool   `json:"shuffle"`    // a new order every epoch, or the order of the file
+}
+
+// Default returns the options of every command that reads data; the batch size is that of the VeRA paper's Table 9.
+func Default() Options {
+	return Options{Template: Auto, MaxLength: 512, Batch: 4, Shuffle: true}
+}
+
+// Validate returns an error that names the first option out of its range and what is allowed.
+func (o Options) Validate() error {
+	switch {
+	case !slices.Contains(Templates, o.Template):
+		return fmt.Errorf("template %q: want one of %s", o.Template, strings.Join(Templates, ", "))
+	case o.MaxLength < 2:
+		return fmt.Errorf("max-length %d: want at least 2 tokens, one of prompt and one of response", o.MaxLength)
+	case o.Batch < 1:
+		return fmt.Errorf("batch %d: want at least 1 sample", o.Batch)
+	}
+	return nil
+}
+
+// Tokenizer is what alpaca needs of a model's vocabulary.
+type Tokenizer interface {
+	// Tokenize returns the tokens of text. alpaca never asks for addSpecial: it places BOS and the end tokens itself.
+	// With parseSpecial, the text of a control token becomes that token.
+	Tokenize(text string, addSpecial, parseSpecial bool) ([]int32, error)
+	BOS() int32             // -1 where there is none
+	EOS() int32             // -1 where there is none
+	AddBOS() bool           // whether the vocabulary wants BOS before every text
+	IsEOG(token int32) bool // whether generation ends at the token
+	ChatTemplate() string   // the model's chat template, "" where it has none
+	// ApplyChat renders messages in the model's chat template; with addAssistant, up to where the assistant's next
+	// message begins.
+	ApplyChat(roles, contents []string, addAssistant bool) (string, error)
+}

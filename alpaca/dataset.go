@@ -1,0 +1,140 @@
+package alpaca
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Dataset holds the samples of a file in the file's order.
+type Dataset struct {
+	Name     string // the file, or StarterName
+	Template string // Alpaca or Chat: what the rows were rendered in
+	Samples  []Sample
+	Bad      []BadRow // rows that were skipped, in the order in which they were found
+}
+
+// Load reads a file of rows and encodes them. Rows that can't be trained on are skipped and listed in Bad; with
+// o.Strict the first of them is the error. A file without a usable row is an error.
+func Load(path string, tok Tokenizer, o Options) (*Dataset, error) {
+	rs, err := readRows(path)
+	if err != nil {
+		return nil, err
+	}
+	return rs.encode(tok, o)
+}
+
+func (rs *rows) encode(tok Tokenizer, o Options) (*Dataset, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	if o.Strict && len(rs.bad) > 0 {
+		return nil, rs.bad[0]
+	}
+	e, err := NewEncoder(o.Template, tok)
+	if err != nil {
+		return nil, err
+	}
+	d := &Dataset{Name: rs.file, Template: e.Template()}
+	for _, r := range rs.good {
+		s, err := e.encode(r, o.MaxLength)
+		if err == nil {
+			d.Samples = append(d.Samples, s)
+			continue
+		}
+		bad := BadRow{rs.file, r.number, err.Error()}
+		if o.Strict {
+			return nil, bad
+		}
+		rs.bad = append(rs.bad, bad)
+	}
+	if len(d.Samples) == 0 {
+		rs.good = nil
+		return nil, rs.usable()
+	}
+	d.Bad = rs.bad
+	return d, nil
+}
+
+// Counts sums a dataset up. Rows = Used + Skipped.
+type Counts struct {
+	Rows      int `json:"rows"`
+	Used      int `json:"used"`
+	Skipped   int `json:"skipped"`
+	Truncated int `json:"truncated"` // of the used rows, those cut to the maximum length
+	Tokens    int `json:"tokens"`    // positions to be computed an epoch
+	Labelled  int `json:"labelled"`  // of them, those whose loss counts
+}
+
+func (c Counts) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d rows", c.Used)
+	if c.Skipped > 0 {
+		fmt.Fprintf(&b, " of %d (%d skipped)", c.Rows, c.Skipped)
+	}
+	if c.Truncated > 0 {
+		fmt.Fprintf(&b, ", %d truncated", c.Truncated)
+	}
+	fmt.Fprintf(&b, ", %d tokens, %d of them labelled", c.Tokens, c.Labelled)
+	return b.String()
+}
+
+// Counts returns the numbers of rows and tokens.
+func (d *Dataset) Counts() Counts {
+	c := Counts{Rows: len(d.Samples) + len(d.Bad), Used: len(d.Samples), Skipped: len(d.Bad)}
+	for _, s := range d.Samples {
+		if s.Truncated {
+			c.Truncated++
+		}
+		c.Tokens += len(s.Tokens)
+		for _, t := range s.Targets {
+			if t >= 0 {
+				c.Labelled++
+			}
+		}
+	}
+	return c
+}
+
+// Split holds samples out of training: a fraction of them where held < 1, that many otherwise. The seed decides which;
+// both parts keep the order of the file, and rows that repeat a held-out row are left out of training. Held 0 holds
+// nothing out. Bad stays with the part to train on.
+func (d *Dataset) Split(held float64, seed uint64) (training, heldOut *Dataset, err error) {
+	n := int(held)
+	switch {
+	case !(held >= 0):
+		return nil, nil, fmt.Errorf("held-out part %v: want a fraction below 1 or a number of rows", held)
+	case held >= 1 && held != float64(n):
+		return nil, nil, fmt.Errorf("held-out part %v: want a fraction below 1 or a whole number of rows", held)
+	case 0 < held && held < 1:
+		n = max(1, int(held*float64(len(d.Samples))+0.5))
+	}
+	if n >= len(d.Samples) {
+		return nil, nil, fmt.Errorf("%s: holding %d of %d rows out leaves none to train on", d.Name, n, len(d.Samples))
+	}
+	chosen := permutation(len(d.Samples), seed, splitStream)[:n]
+	slices.Sort(chosen)
+	training = &Dataset{Name: d.Name, Template: d.Template, Bad: d.Bad}
+	heldOut = &Dataset{Name: d.Name, Template: d.Template}
+	seen := make(map[string]bool, n)
+	for _, i := range chosen {
+		heldOut.Samples = append(heldOut.Samples, d.Samples[i])
+		seen[key(d.Samples[i])] = true
+	}
+	for _, s := range d.Samples {
+		if !seen[key(s)] {
+			training.Samples = append(training.Samples, s)
+		}
+	}
+	if len(training.Samples) == 0 {
+		return nil, nil, errors.New(d.Name + ": every row repeats a held-out one, so none is left to train on")
+	}
+	return training, heldOut, nil
+}
+
+// key tells samples with the same tokens and labels.
+func key(s Sample) string {
+	h := make([]byte, 0, 8*len(s.Tokens))
+	return string(appendSample(h, s))
+}

@@ -1,0 +1,284 @@
+package alpaca
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"unicode/utf8"
+)
+
+// The roles of a message.
+const (
+	System    = "system"
+	User      = "user"
+	Assistant = "assistant"
+)
+
+// Message is one turn of a conversation; Role is System, User or Assistant.
+type Message struct {
+	Role, Content string
+}
+
+// BadRow says why a row can't be trained on. It is an error in strict mode and a count otherwise.
+type BadRow struct {
+	File   string
+	Row    int // from 1; in a JSONL file it is the number of the line
+	Reason string
+}
+
+func (b BadRow) Error() string { return fmt.Sprintf("%s: row %d: %s", b.File, b.Row, b.Reason) }
+
+// row is one parsed row in one of three forms: Messages, Prompt with Completion, or Instruction with Output.
+type row struct {
+	number                     int
+	instruction, input, output string // input is "" where the row has none
+	messages                   []Message
+	prompt, completion         string
+}
+
+// rows is a parsed file: total = len(good) + len(bad).
+type rows struct {
+	file string
+	good []row
+	bad  []BadRow
+}
+
+func readRows(path string) (*rows, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading data: %w", err)
+	}
+	return parseRows(path, data)
+}
+
+var byteOrderMark = []byte("\xef\xbb\xbf")
+
+// parseRows reads a JSON array of rows, or JSONL: whatever doesn't open with a bracket is read line by line.
+func parseRows(file string, data []byte) (*rows, error) {
+	data = bytes.TrimSpace(bytes.TrimPrefix(data, byteOrderMark))
+	if len(data) == 0 {
+		return nil, fmt.Errorf("%s: the file is empty", file)
+	}
+	rs := &rows{file: file}
+	var err error
+	if data[0] == '[' {
+		err = rs.parseArray(data)
+	} else {
+		err = rs.parseLines(data)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return rs, rs.usable()
+}
+
+// usable returns an error where no row is left to train on, with the first reason.
+func (rs *rows) usable() error {
+	switch {
+	case len(rs.good) > 0:
+		return nil
+	case len(rs.bad) > 0:
+		return fmt.Errorf("%s: no usable row in %d; row %d: %s", rs.file, len(rs.bad), rs.bad[0].Row, rs.bad[0].Reason)
+	}
+	return fmt.Errorf("%s: the file has no rows", rs.file)
+}
+
+func (rs *rows) parseArray(data []byte) error {
+	var elements []json.RawMessage
+	if err := json.Unmarshal(data, &elements); err != nil {
+		var syntax *json.SyntaxError
+		if errors.As(err, &syntax) {
+			line := 1 + bytes.Count(data[:min(int(syntax.Offset), len(data))], []byte("\n"))
+			return fmt.Errorf("%s: malformed JSON array near line %d: %w", rs.file, line, err)
+		}
+		return fmt.Errorf("%s: malformed JSON array: %w", rs.file, err)
+	}
+	for i, element := range elements {
+		rs.add(i+1, element)
+	}
+	return nil
+}
+
+func (rs *rows) parseLines(data []byte) error {
+	number := 0
+	for line := range bytes.Lines(data) {
+		number++
+		if line = bytes.TrimSpace(line); len(line) > 0 {
+			rs.add(number, line)
+		}
+	}
+	if len(rs.good) == 0 && number > 1 && json.Valid(data) {
+		return fmt.Errorf("%s: the file is one JSON %s over many lines; want an array of rows, or one row a line", rs.file, kind(data))
+	}
+	return nil
+}
+
+func (rs *rows) add(number int, raw []byte) {
+	r, err := parseRow(raw)
+	if err != nil {
+		rs.bad = append(rs.bad, BadRow{rs.file, number, err.Error()})
+		return
+	}
+	r.number = number
+	rs.good = append(rs.good, r)
+}
+
+// object is a JSON object whose values are still to be read.
+type object map[string]json.RawMessage
+
+func parseObject(raw []byte) (object, error) {
+	if !utf8.Valid(raw) {
+		return nil, errors.New("is not valid UTF-8")
+	}
+	var o object
+	if err := json.Unmarshal(raw, &o); err != nil {
+		if json.Valid(raw) {
+			return nil, fmt.Errorf("is a %s, want an object", kind(raw))
+		}
+		return nil, fmt.Errorf("malformed JSON: %w", err)
+	}
+	if o == nil {
+		return nil, errors.New("is null, want an object")
+	}
+	return o, nil
+}
+
+func parseRow(raw []byte) (row, error) {
+	o, err := parseObject(raw)
+	if err != nil {
+		return row{}, err
+	}
+	has := func(name string) bool { _, ok := o[name]; return ok }
+	var r row
+	switch {
+	case has("messages"):
+		r.messages, err = parseMessages(o["messages"])
+	case has("instruction"):
+		r.instruction, r.input, r.output, err = parseInstruction(o)
+	case has("prompt"), has("completion"):
+		if r.prompt, err = o.text("prompt"); err == nil {
+			r.completion, err = o.text("completion")
+		}
+	default:
+		err = errors.New("has no instruction, messages or prompt")
+	}
+	return r, err
+}
+
+func parseInstruction(o object) (instruction, input, output string, err error) {
+	if instruction, err = o.text("instruction"); err != nil {
+		return
+	}
+	if raw, ok := o["input"]; ok {
+		if input, err = text("input", raw); err != nil {
+			return
+		}
+		if marker := strings.TrimSpace(input); marker == "" || strings.EqualFold(marker, "<noinput>") {
+			input = ""
+		}
+	}
+	output, err = o.text("output")
+	return
+}
+
+// parseMessages reads a conversation: an optional system message, then user and assistant messages that begin with the
+// user's and end with the assistant's. A blank system message is left out.
+func parseMessages(raw json.RawMessage) ([]Message, error) {
+	if kind(raw) != "array" {
+		return nil, fmt.Errorf("messages is a %s, want an array", kind(raw))
+	}
+	var elements []json.RawMessage
+	if err := json.Unmarshal(raw, &elements); err != nil {
+		return nil, fmt.Errorf("messages: %w", err)
+	}
+	var messages []Message
+	for i, element := range elements {
+		m, err := parseMessage(element)
+		if err != nil {
+			return nil, fmt.Errorf("message %d: %w", i+1, err)
+		}
+		blank := strings.TrimSpace(m.Content) == ""
+		switch {
+		case m.Role == System && i > 0:
+			return nil, fmt.Errorf("message %d: a system message must come first", i+1)
+		case m.Role == System && blank:
+			continue
+		case blank:
+			return nil, fmt.Errorf("message %d: content of the %s is empty", i+1, m.Role)
+		case m.Role == Assistant && (len(messages) == 0 || messages[0].Role == System && len(messages) == 1):
+			return nil, fmt.Errorf("message %d: the assistant speaks before the user", i+1)
+		}
+		messages = append(messages, m)
+	}
+	if len(messages) == 0 {
+		return nil, errors.New("messages is empty")
+	}
+	if messages[len(messages)-1].Role != Assistant {
+		return nil, errors.New("the last message is not the assistant's")
+	}
+	return messages, nil
+}
+
+func parseMessage(raw json.RawMessage) (m Message, err error) {
+	o, err := parseObject(raw)
+	if err != nil {
+		return m, err
+	}
+	if m.Role, err = o.text("role"); err != nil {
+		return m, err
+	}
+	if m.Role != System && m.Role != User && m.Role != Assistant {
+		return m, fmt.Errorf("role %q, want %s, %s or %s", m.Role, System, User, Assistant)
+	}
+	content, ok := o["content"]
+	if !ok {
+		return m, errors.New("content is missing")
+	}
+	m.Content, err = text("content", content)
+	return m, err
+}
+
+// text returns a field that must be there and hold more than white space.
+func (o object) text(name string) (string, error) {
+	raw, ok := o[name]
+	if !ok {
+		return "", fmt.Errorf("%s is missing", name)
+	}
+	s, err := text(name, raw)
+	if err == nil && strings.TrimSpace(s) == "" {
+		return "", fmt.Errorf("%s is empty", name)
+	}
+	return s, err
+}
+
+// text reads a string, or null as the empty one. A NUL would cut the text short in a C tokenizer.
+func text(name string, raw json.RawMessage) (string, error) {
+	var s string
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return "", fmt.Errorf("%s is a %s, want a string", name, kind(raw))
+	}
+	if strings.ContainsRune(s, 0) {
+		return "", fmt.Errorf("%s holds a NUL character", name)
+	}
+	return s, nil
+}
+
+// kind names the type of a valid JSON value by its first byte.
+func kind(raw []byte) string {
+	switch c := bytes.TrimSpace(raw)[0]; c {
+	case '{':
+		return "object"
+	case '[':
+		return "array"
+	case '"':
+		return "string"
+	case 't', 'f':
+		return "boolean"
+	case 'n':
+		return "null"
+	}
+	return "number"
+}

@@ -1,0 +1,152 @@
+package bindings
+
+// #include "guard.h"
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"unsafe"
+)
+
+// Backend computes graphs: ggml's CPU backend with a fixed number of threads.
+type Backend struct {
+	c *C.struct_ggml_backend
+}
+
+// NewCPU opens the CPU backend with that many threads (1 to 512).
+func NewCPU(threads int) (*Backend, error) {
+	if threads < 1 || threads > 512 {
+		return nil, fmt.Errorf("threads %d: from 1 to 512", threads)
+	}
+	b := C.ggml_backend_cpu_init()
+	if b == nil {
+		return nil, errors.New(takeError("ggml's CPU backend does not start"))
+	}
+	C.ggml_backend_cpu_set_n_threads(b, C.int(threads))
+	return &Backend{b}, nil
+}
+
+// Close ends the backend. Closing twice is harmless.
+func (b *Backend) Close() {
+	if b.c != nil {
+		C.ggml_backend_free(b.c)
+		b.c = nil
+	}
+}
+
+// Compute runs all operations of a graph whose tensors have memory.
+func (b *Backend) Compute(g *Graph) error {
+	if status := C.ggml_backend_graph_compute(b.c, g.c); status != 0 {
+		return errors.New(takeError(fmt.Sprintf("ggml: computing a graph failed with status %d", int(status))))
+	}
+	return nil
+}
+
+// Buffer is memory of a backend that holds tensors' data.
+type Buffer struct {
+	c    *C.struct_ggml_backend_buffer
+	used int64
+	size int64
+	// align is the alignment in bytes of every tensor placed here.
+	align int64
+}
+
+// Allocate gives memory to all tensors of a context that have none.
+func (b *Backend) Allocate(c *Context) (*Buffer, error) {
+	if c.err != nil {
+		return nil, c.err
+	}
+	buf := C.ggml_backend_alloc_ctx_tensors(c.c, b.c)
+	if buf == nil {
+		return nil, errors.New(takeError("out of memory"))
+	}
+	size := int64(C.ggml_backend_buffer_get_size(buf))
+	return &Buffer{c: buf, used: size, size: size}, nil
+}
+
+// NewBuffer reserves size bytes, into which Place puts tensors one after the other.
+func (b *Backend) NewBuffer(size int64) (*Buffer, error) {
+	buf := C.ggml_backend_alloc_buffer(b.c, C.size_t(size))
+	if buf == nil {
+		return nil, fmt.Errorf("out of memory: %d MiB are not to be had", size>>20)
+	}
+	return &Buffer{c: buf, size: size, align: int64(C.ggml_backend_get_alignment(b.c))}, nil
+}
+
+// HostBuffer makes a buffer of memory that the caller owns and keeps alive, such as a file's memory map.
+func HostBuffer(memory []byte) *Buffer {
+	return &Buffer{c: C.ggml_backend_cpu_buffer_from_ptr(ptr(memory), C.size_t(len(memory))), size: int64(len(memory))}
+}
+
+// Close frees the buffer, not the memory behind a HostBuffer. Closing twice is harmless.
+func (b *Buffer) Close() {
+	if b != nil && b.c != nil {
+		C.ggml_backend_buffer_free(b.c)
+		b.c = nil
+	}
+}
+
+// Size is the buffer's size in bytes.
+func (b *Buffer) Size() int64 { return b.size }
+
+// Place gives t the next free place of the buffer and returns its offset.
+func (b *Buffer) Place(t *Tensor) (int64, error) {
+	offset := b.Padded(b.used)
+	if err := b.PlaceAt(t, offset); err != nil {
+		return 0, err
+	}
+	b.used = offset + t.Bytes()
+	return offset, nil
+}
+
+// Padded rounds a size up to the alignment of the buffer's tensors.
+func (b *Buffer) Padded(n int64) int64 { return (n + b.align - 1) / b.align * b.align }
+
+// Reset forgets all placements.
+func (b *Buffer) Reset() { b.used = 0 }
+
+// PlaceAt gives t the memory at offset. It fails where the buffer is too small or t has memory already.
+func (b *Buffer) PlaceAt(t *Tensor, offset int64) error {
+	switch {
+	case t == nil:
+		return errors.New("place: no tensor")
+	case t.data != nil || t.view_src != nil:
+		return fmt.Errorf("place %q: the tensor has memory already", t.Name())
+	case offset < 0 || offset+t.Bytes() > b.size:
+		return fmt.Errorf("place %q: %d bytes at %d do not fit into %d", t.Name(), t.Bytes(), offset, b.size)
+	}
+	if C.ggml_backend_tensor_alloc(b.c, t.c(), unsafe.Add(C.ggml_backend_buffer_get_base(b.c), offset)) != 0 {
+		return fmt.Errorf("place %q: %s", t.Name(), takeError("refused"))
+	}
+	return nil
+}
+
+// Allocator gives memory to the tensors of one graph at a time and uses it again for the next graph.
+type Allocator struct {
+	c *C.struct_ggml_gallocr
+}
+
+// NewAllocator makes an allocator of the backend's memory.
+func (b *Backend) NewAllocator() *Allocator {
+	return &Allocator{C.ggml_gallocr_new(C.ggml_backend_get_default_buffer_type(b.c))}
+}
+
+// Close frees the memory. Closing twice is harmless.
+func (a *Allocator) Close() {
+	if a.c != nil {
+		C.ggml_gallocr_free(a.c)
+		a.c = nil
+	}
+}
+
+// Allocate gives memory to all tensors of g that have none; the graph before it loses its own.
+func (a *Allocator) Allocate(g *Graph) error {
+	if !C.ggml_gallocr_alloc_graph(a.c, g.c) {
+		return errors.New(takeError("out of memory for a graph"))
+	}
+	return nil
+}
+
+// Size is the memory held, in bytes.
+func (a *Allocator) Size() int64 { return int64(C.ggml_gallocr_get_buffer_size(a.c, 0)) }

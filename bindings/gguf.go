@@ -1,0 +1,470 @@
+package bindings
+
+// #include <stdlib.h>
+// #include "guard.h"
+import "C"
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"unsafe"
+
+	"github.com/edsrzf/mmap-go"
+	"github.com/google/renameio/v2"
+)
+
+// TensorInfo describes a tensor of a file.
+type TensorInfo struct {
+	Name   string
+	Type   Type
+	Shape  []int64 // ggml's order, the row length first
+	Size   int64   // bytes
+	offset int64   // in the file
+}
+
+// GGUF is a GGUF file, memory-mapped read-only.
+type GGUF struct {
+	path    string
+	c       *C.struct_gguf_context
+	file    *os.File
+	memory  mmap.MMap
+	tensors []TensorInfo
+	index   map[string]int
+}
+
+// gguf value types, as in the file format.
+const (
+	ggufUint8 = iota
+	ggufInt8
+	ggufUint16
+	ggufInt16
+	ggufUint32
+	ggufInt32
+	ggufFloat32
+	ggufBool
+	ggufString
+	ggufArray
+	ggufUint64
+	ggufInt64
+	ggufFloat64
+)
+
+// OpenGGUF maps a GGUF file. It fails, with the path in the message, for a file that is none, is truncated, or has data that would not fit
+// into it.
+func OpenGGUF(path string) (*GGUF, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	g := &GGUF{path: path, file: file}
+	if err := g.read(); err != nil {
+		g.Close()
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return g, nil
+}
+
+func (g *GGUF) read() error {
+	info, err := g.file.Stat()
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return errors.New("not a regular file")
+	}
+	var magic [4]byte
+	if _, err := io.ReadFull(g.file, magic[:]); err != nil || string(magic[:]) != "GGUF" {
+		return errors.New("not a GGUF file")
+	}
+	p := C.CString(g.path)
+	defer C.free(unsafe.Pointer(p))
+	// gguf_open writes the address of the tensors' context here; the variable is C memory because it is passed by address within a struct.
+	meta := (**C.struct_ggml_context)(C.calloc(1, C.size_t(unsafe.Sizeof(uintptr(0)))))
+	defer C.free(unsafe.Pointer(meta))
+	if g.c = C.vt_gguf_open(p, meta); g.c == nil {
+		return fmt.Errorf("broken or truncated GGUF file: %s", takeError("its header cannot be read"))
+	}
+	defer C.ggml_free(*meta)
+	data := int64(C.gguf_get_data_offset(g.c))
+	n := int(C.gguf_get_n_tensors(g.c))
+	g.index = make(map[string]int, n)
+	for i := range n {
+		name := C.gguf_get_tensor_name(g.c, C.int64_t(i))
+		t := (*Tensor)(C.ggml_get_tensor(*meta, name))
+		if t == nil {
+			return fmt.Errorf("tensor %d cannot be read", i)
+		}
+		info := TensorInfo{Name: C.GoString(name), Type: t.Type(), Size: t.Bytes(), offset: data + int64(C.gguf_get_tensor_offset(g.c, C.int64_t(i)))}
+		shape := t.Shape()
+		dims := 4
+		for dims > 1 && shape[dims-1] == 1 {
+			dims--
+		}
+		info.Shape = append(info.Shape, shape[:dims]...)
+		g.index[info.Name] = i
+		g.tensors = append(g.tensors, info)
+	}
+	for _, t := range g.tensors {
+		if end := t.offset + t.Size; t.Size < 0 || t.offset < 0 || end < t.offset || end > info.Size() {
+			return fmt.Errorf("truncated GGUF file: tensor %s ends at byte %d, the file has %d", t.Name, end, info.Size())
+		}
+	}
+	g.memory, err = mmap.Map(g.file, mmap.RDONLY, 0)
+	return err
+}
+
+// Close unmaps the file; slices that Data gave must not be used after it. Closing twice is harmless.
+func (g *GGUF) Close() error {
+	var err error
+	if g.memory != nil {
+		err = g.memory.Unmap()
+		g.memory = nil
+	}
+	if g.c != nil {
+		C.gguf_free(g.c)
+		g.c = nil
+	}
+	return errors.Join(err, closeOnce(&g.file))
+}
+
+func closeOnce(f **os.File) error {
+	if *f == nil {
+		return nil
+	}
+	err := (*f).Close()
+	*f = nil
+	return err
+}
+
+// Path is the path that the file was opened with.
+func (g *GGUF) Path() string { return g.path }
+
+// Keys gives the names of all metadata in the order of the file.
+func (g *GGUF) Keys() []string {
+	keys := make([]string, int(C.gguf_get_n_kv(g.c)))
+	for i := range keys {
+		keys[i] = C.GoString(C.gguf_get_key(g.c, C.int64_t(i)))
+	}
+	return keys
+}
+
+// Value gives a metadata value as its Go type (uint8 … uint64, int8 … int64, float32, float64, bool, string, or a slice of these), nil where the key is
+// absent.
+func (g *GGUF) Value(key string) any {
+	k := C.CString(key)
+	defer C.free(unsafe.Pointer(k))
+	id := C.gguf_find_key(g.c, k)
+	if id < 0 {
+		return nil
+	}
+	switch t := C.gguf_get_kv_type(g.c, id); t {
+	case ggufString:
+		return C.GoString(C.gguf_get_val_str(g.c, id))
+	case ggufArray:
+		n := int(C.gguf_get_arr_n(g.c, id))
+		if C.gguf_get_arr_type(g.c, id) == ggufString {
+			list := make([]string, n)
+			for i := range list {
+				list[i] = C.GoString(C.gguf_get_arr_str(g.c, id, C.size_t(i)))
+			}
+			return list
+		}
+		if n == 0 {
+			return values(C.gguf_get_arr_type(g.c, id), nil, 0)
+		}
+		return values(C.gguf_get_arr_type(g.c, id), unsafe.Pointer(C.gguf_get_arr_data(g.c, id)), n)
+	default:
+		return first(values(t, unsafe.Pointer(C.gguf_get_val_data(g.c, id)), 1))
+	}
+}
+
+// values copies n numbers of a gguf type.
+func values(t C.uint, p unsafe.Pointer, n int) any {
+	switch t {
+	case ggufUint8:
+		return copied[uint8](p, n)
+	case ggufInt8:
+		return copied[int8](p, n)
+	case ggufUint16:
+		return copied[uint16](p, n)
+	case ggufInt16:
+		return copied[int16](p, n)
+	case ggufUint32:
+		return copied[uint32](p, n)
+	case ggufInt32:
+		return copied[int32](p, n)
+	case ggufUint64:
+		return copied[uint64](p, n)
+	case ggufInt64:
+		return copied[int64](p, n)
+	case ggufFloat32:
+		return copied[float32](p, n)
+	case ggufFloat64:
+		return copied[float64](p, n)
+	case ggufBool:
+		list := make([]bool, n)
+		for i, b := range copied[int8](p, n) {
+			list[i] = b != 0
+		}
+		return list
+	}
+	return nil
+}
+
+func copied[T any](p unsafe.Pointer, n int) []T {
+	return append(make([]T, 0, n), unsafe.Slice((*T)(p), n)...)
+}
+
+func first(list any) any {
+	switch l := list.(type) {
+	case []uint8:
+		return l[0]
+	case []int8:
+		return l[0]
+	case []uint16:
+		return l[0]
+	case []int16:
+		return l[0]
+	case []uint32:
+		return l[0]
+	case []int32:
+		return l[0]
+	case []uint64:
+		return l[0]
+	case []int64:
+		return l[0]
+	case []float32:
+		return l[0]
+	case []float64:
+		return l[0]
+	case []bool:
+		return l[0]
+	}
+	return nil
+}
+
+// String gives a metadata string.
+func (g *GGUF) String(key string) (string, bool) {
+	s, ok := g.Value(key).(string)
+	return s, ok
+}
+
+// Uint gives a metadata integer of any width that is not negative.
+func (g *GGUF) Uint(key string) (uint64, bool) {
+	switch v := g.Value(key).(type) {
+	case uint8:
+		return uint64(v), true
+	case uint16:
+		return uint64(v), true
+	case uint32:
+		return uint64(v), true
+	case uint64:
+		return v, true
+	case int8:
+		return uint64(v), v >= 0
+	case int16:
+		return uint64(v), v >= 0
+	case int32:
+		return uint64(v), v >= 0
+	case int64:
+		return uint64(v), v >= 0
+	}
+	return 0, false
+}
+
+// Float gives a metadata number with a fraction.
+func (g *GGUF) Float(key string) (float64, bool) {
+	switch v := g.Value(key).(type) {
+	case float32:
+		return float64(v), true
+	case float64:
+		return v, true
+	}
+	return 0, false
+}
+
+// Tensors describes all tensors in the order of the file.
+func (g *GGUF) Tensors() []TensorInfo { return g.tensors }
+
+// Tensor describes the tensor of that name.
+func (g *GGUF) Tensor(name string) (TensorInfo, bool) {
+	i, ok := g.index[name]
+	if !ok {
+		return TensorInfo{}, false
+	}
+	return g.tensors[i], true
+}
+
+// Data is a tensor's data in the memory map. Writing to it faults.
+func (g *GGUF) Data(t TensorInfo) []byte { return g.memory[t.offset : t.offset+t.Size : t.offset+t.Size] }
+
+// Buffer makes a ggml buffer of the whole map, and Leaf tensors in it.
+func (g *GGUF) Buffer() *Buffer { return HostBuffer(g.memory) }
+
+// Leaf makes a tensor in c whose data is the file's own, in the buffer that Buffer gave.
+func (g *GGUF) Leaf(c *Context, b *Buffer, info TensorInfo) (*Tensor, error) {
+	t := c.NewTensor(info.Type, info.Shape...)
+	if t == nil {
+		return nil, c.Err()
+	}
+	return t.SetName(info.Name), b.PlaceAt(t, info.offset)
+}
+
+// GGUFWriter collects metadata and tensors for a new file.
+type GGUFWriter struct {
+	c     *C.struct_gguf_context
+	data  [][]byte
+	names map[string]bool
+}
+
+// NewGGUFWriter makes an empty file in memory.
+func NewGGUFWriter() *GGUFWriter {
+	return &GGUFWriter{c: C.gguf_init_empty(), names: map[string]bool{}}
+}
+
+// Close frees the memory. Closing twice is harmless.
+func (w *GGUFWriter) Close() {
+	if w.c != nil {
+		C.gguf_free(w.c)
+		w.c = nil
+	}
+}
+
+// Set adds or replaces a metadata value of one of the Go types that GGUF.Value gives.
+func (w *GGUFWriter) Set(key string, value any) error {
+	if key == "" {
+		return errors.New("gguf: empty key")
+	}
+	k := C.CString(key)
+	defer C.free(unsafe.Pointer(k))
+	switch v := value.(type) {
+	case uint8:
+		C.gguf_set_val_u8(w.c, k, C.uint8_t(v))
+	case int8:
+		C.gguf_set_val_i8(w.c, k, C.int8_t(v))
+	case uint16:
+		C.gguf_set_val_u16(w.c, k, C.uint16_t(v))
+	case int16:
+		C.gguf_set_val_i16(w.c, k, C.int16_t(v))
+	case uint32:
+		C.gguf_set_val_u32(w.c, k, C.uint32_t(v))
+	case int32:
+		C.gguf_set_val_i32(w.c, k, C.int32_t(v))
+	case uint64:
+		C.gguf_set_val_u64(w.c, k, C.uint64_t(v))
+	case int64:
+		C.gguf_set_val_i64(w.c, k, C.int64_t(v))
+	case float32:
+		C.gguf_set_val_f32(w.c, k, C.float(v))
+	case float64:
+		C.gguf_set_val_f64(w.c, k, C.double(v))
+	case bool:
+		C.gguf_set_val_bool(w.c, k, C.bool(v))
+	case string:
+		s := C.CString(v)
+		defer C.free(unsafe.Pointer(s))
+		C.gguf_set_val_str(w.c, k, s)
+	case []string:
+		w.setStrings(k, v)
+	case []uint8:
+		setArray(w, k, ggufUint8, v)
+	case []int8:
+		setArray(w, k, ggufInt8, v)
+	case []uint16:
+		setArray(w, k, ggufUint16, v)
+	case []int16:
+		setArray(w, k, ggufInt16, v)
+	case []uint32:
+		setArray(w, k, ggufUint32, v)
+	case []int32:
+		setArray(w, k, ggufInt32, v)
+	case []uint64:
+		setArray(w, k, ggufUint64, v)
+	case []int64:
+		setArray(w, k, ggufInt64, v)
+	case []float32:
+		setArray(w, k, ggufFloat32, v)
+	case []float64:
+		setArray(w, k, ggufFloat64, v)
+	case []bool:
+		bytes := make([]int8, len(v))
+		for i, b := range v {
+			if b {
+				bytes[i] = 1
+			}
+		}
+		setArray(w, k, ggufBool, bytes)
+	default:
+		return fmt.Errorf("gguf: %s: a %T cannot be written", key, value)
+	}
+	return nil
+}
+
+func setArray[T any](w *GGUFWriter, key *C.char, t C.uint, values []T) {
+	C.gguf_set_arr_data(w.c, key, t, unsafe.Pointer(unsafe.SliceData(values)), C.size_t(len(values)))
+}
+
+func (w *GGUFWriter) setStrings(key *C.char, values []string) {
+	list := C.malloc(C.size_t(len(values)+1) * C.size_t(unsafe.Sizeof(uintptr(0))))
+	defer C.free(list)
+	strings := unsafe.Slice((**C.char)(list), len(values))
+	for i, v := range values {
+		strings[i] = C.CString(v)
+		defer C.free(unsafe.Pointer(strings[i]))
+	}
+	C.gguf_set_arr_str(w.c, key, (**C.char)(list), C.size_t(len(values)))
+}
+
+// AddTensor adds a tensor, shape in ggml's order. data is kept by reference until WriteFile.
+func (w *GGUFWriter) AddTensor(name string, t Type, shape []int64, data []byte) error {
+	c := NewContext(1, 0)
+	defer c.Close()
+	tensor := c.NewTensor(t, shape...)
+	switch {
+	case tensor == nil:
+		return fmt.Errorf("gguf: tensor %s: %w", name, c.Err())
+	case name == "" || len(name) >= C.VT_MAX_NAME:
+		return fmt.Errorf("gguf: tensor name %q: from 1 to %d bytes", name, C.VT_MAX_NAME-1)
+	case w.names[name]:
+		return fmt.Errorf("gguf: tensor %s is there already", name)
+	case tensor.Bytes() != int64(len(data)):
+		return fmt.Errorf("gguf: tensor %s: %d bytes of data for %s", name, len(data), tensor.describe())
+	}
+	w.names[name] = true
+	w.data = append(w.data, data)
+	C.gguf_add_tensor(w.c, tensor.SetName(name).c())
+	return nil
+}
+
+// WriteFile writes the file beside path, syncs it, and renames it to path.
+func (w *GGUFWriter) WriteFile(path string) error {
+	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithPermissions(0o644))
+	if err != nil {
+		return err
+	}
+	defer f.Cleanup()
+	out := bufio.NewWriterSize(f, 1<<20)
+	meta := make([]byte, int(C.gguf_get_meta_size(w.c)))
+	C.gguf_get_meta_data(w.c, ptr(meta))
+	if _, err := out.Write(meta); err != nil {
+		return err
+	}
+	const alignment = 32 // GGUF_DEFAULT_ALIGNMENT: every tensor begins at a multiple of it
+	var zeros [alignment]byte
+	for _, data := range w.data {
+		if _, err := out.Write(data); err != nil {
+			return err
+		}
+		if _, err := out.Write(zeros[:(alignment-len(data)%alignment)%alignment]); err != nil {
+			return err
+		}
+	}
+	if err := out.Flush(); err != nil {
+		return err
+	}
+	return f.CloseAtomicallyReplace()
+}

@@ -1,0 +1,80 @@
+#include "guard.h"
+
+#include <climits>
+#include <cstring>
+#include <exception>
+#include <mutex>
+#include <string>
+
+static std::mutex  error_mutex;
+static std::string last_error;
+
+static void keep_error(const char * text) {
+    std::lock_guard<std::mutex> lock(error_mutex);
+    last_error = text;
+    while (!last_error.empty() && (last_error.back() == '\n' || last_error.back() == ' ')) {
+        last_error.pop_back();
+    }
+}
+
+static void on_log(unsigned level, const char * text, void *) {
+    enum { LEVEL_ERROR = 4 };
+    if (level == LEVEL_ERROR) {
+        keep_error(text);
+    }
+}
+
+// Runs f; on an exception keeps its message and returns failed.
+template <typename T, typename F> static T guarded(T failed, F f) {
+    try {
+        return f();
+    } catch (const std::exception & e) {
+        keep_error(e.what());
+    } catch (...) {
+        keep_error("unknown C++ exception");
+    }
+    return failed;
+}
+
+void vt_capture_log(void) {
+    ggml_log_set(on_log, nullptr);
+    llama_log_set(on_log, nullptr);
+}
+
+int vt_take_error(char * buf, int size) {
+    std::lock_guard<std::mutex> lock(error_mutex);
+    int n = (int) last_error.size() < size - 1 ? (int) last_error.size() : size - 1;
+    memcpy(buf, last_error.data(), n);
+    buf[n] = 0;
+    last_error.clear();
+    return n;
+}
+
+void vt_to_float(unsigned type, const void * data, float * out, int64_t n) {
+    ggml_get_type_traits(type)->to_float(data, out, n);
+}
+
+struct gguf_context * vt_gguf_open(const char * path, struct ggml_context ** tensors) {
+    return guarded((struct gguf_context *) nullptr, [&] { return gguf_init_from_file(path, { true, tensors }); });
+}
+
+struct llama_model * vt_load_vocab(const char * path) {
+    return guarded((struct llama_model *) nullptr, [&] {
+        struct llama_model_params params = llama_model_default_params();
+        params.vocab_only                = true;
+        return llama_model_load_from_file(path, params);
+    });
+}
+
+int32_t vt_tokenize(const struct llama_vocab * vocab, const char * text, int32_t text_len, int32_t * tokens, int32_t n_max, bool add_special,
+                    bool parse_special) {
+    return guarded((int32_t) INT32_MIN, [&] { return llama_tokenize(vocab, text, text_len, tokens, n_max, add_special, parse_special); });
+}
+
+int32_t vt_detokenize(const struct llama_vocab * vocab, const int32_t * tokens, int32_t n, char * text, int32_t size, bool special) {
+    return guarded((int32_t) INT32_MIN, [&] { return llama_detokenize(vocab, tokens, n, text, size, false, special); });
+}
+
+int32_t vt_apply_template(const char * tmpl, const struct llama_chat_message * chat, size_t n, bool add_assistant, char * buf, int32_t size) {
+    return guarded((int32_t) INT32_MIN, [&] { return llama_chat_apply_template(tmpl, chat, n, add_assistant, buf, size); });
+}

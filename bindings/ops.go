@@ -1,0 +1,329 @@
+package bindings
+
+// #include "guard.h"
+import "C"
+
+// ok tells whether an operation with these operands can be made: none is nil and the context has room for its result.
+func (c *Context) ok(op string, operands ...*Tensor) bool {
+	for _, t := range operands {
+		if t == nil {
+			c.fail(op, "an operand is missing")
+			return false
+		}
+	}
+	return c.take(op)
+}
+
+// f32 is ok with all operands contiguous float32.
+func (c *Context) f32(op string, operands ...*Tensor) bool {
+	if !c.ok(op, operands...) {
+		return false
+	}
+	for _, t := range operands {
+		if t.Type() != F32 || !t.contiguousRows() {
+			c.fail(op, "%s: float32 with unbroken rows is needed", t.describe())
+			return false
+		}
+	}
+	return true
+}
+
+func (c *Context) sameShape(op string, a, b *Tensor) bool {
+	if !c.f32(op, a, b) {
+		return false
+	}
+	if a.Shape() != b.Shape() || !a.contiguous() || !b.contiguous() {
+		c.fail(op, "%s and %s: equal contiguous shapes are needed", a.describe(), b.describe())
+		return false
+	}
+	return true
+}
+
+func (c *Context) broadcast(op string, a, b *Tensor) bool {
+	if !c.f32(op, a, b) {
+		return false
+	}
+	for i := range 4 {
+		if a.ne[i]%b.ne[i] != 0 {
+			c.fail(op, "%s cannot be repeated to %s", b.describe(), a.describe())
+			return false
+		}
+	}
+	return true
+}
+
+// Add is a + b, b repeated to a's shape.
+func (c *Context) Add(a, b *Tensor) *Tensor {
+	if !c.broadcast("add", a, b) {
+		return nil
+	}
+	return (*Tensor)(C.ggml_add(c.c, a.c(), b.c()))
+}
+
+// AddInplace adds b, repeated to a's shape, to a's own memory.
+func (c *Context) AddInplace(a, b *Tensor) *Tensor {
+	if !c.broadcast("add_inplace", a, b) {
+		return nil
+	}
+	return (*Tensor)(C.ggml_add_inplace(c.c, a.c(), b.c()))
+}
+
+// Mul is the elementwise product a ⊙ b, b repeated to a's shape.
+func (c *Context) Mul(a, b *Tensor) *Tensor {
+	if !c.broadcast("mul", a, b) {
+		return nil
+	}
+	return (*Tensor)(C.ggml_mul(c.c, a.c(), b.c()))
+}
+
+// Log is the natural logarithm of each element.
+func (c *Context) Log(a *Tensor) *Tensor {
+	if !c.f32("log", a) {
+		return nil
+	}
+	return (*Tensor)(C.ggml_log(c.c, a.c()))
+}
+
+// ScaleBias is s·a + bias.
+func (c *Context) ScaleBias(a *Tensor, s, bias float32) *Tensor {
+	if !c.sameShape("scale_bias", a, a) {
+		return nil
+	}
+	return (*Tensor)(C.ggml_scale_bias(c.c, a.c(), C.float(s), C.float(bias)))
+}
+
+// SumRows sums each row: [n, …] becomes [1, …]. The sum is kept in double precision.
+func (c *Context) SumRows(a *Tensor) *Tensor {
+	if !c.f32("sum_rows", a) {
+		return nil
+	}
+	return (*Tensor)(C.ggml_sum_rows(c.c, a.c()))
+}
+
+// Silu is x·σ(x) of each element.
+func (c *Context) Silu(a *Tensor) *Tensor {
+	if !c.sameShape("silu", a, a) {
+		return nil
+	}
+	return (*Tensor)(C.ggml_silu(c.c, a.c()))
+}
+
+// SiluBack is the gradient of Silu's input x for the gradient dy of its result.
+func (c *Context) SiluBack(dy, x *Tensor) *Tensor {
+	if !c.sameShape("silu_back", dy, x) {
+		return nil
+	}
+	return (*Tensor)(C.ggml_silu_back(c.c, dy.c(), x.c()))
+}
+
+// RMSNorm divides each row by √(mean of its squares + eps).
+func (c *Context) RMSNorm(a *Tensor, eps float32) *Tensor {
+	if !c.f32("rms_norm", a) {
+		return nil
+	}
+	return (*Tensor)(C.ggml_rms_norm(c.c, a.c(), C.float(eps)))
+}
+
+// RMSNormBack is the gradient of RMSNorm's input x for the gradient dy of its result.
+func (c *Context) RMSNormBack(dy, x *Tensor, eps float32) *Tensor {
+	if !c.sameShape("rms_norm_back", dy, x) {
+		return nil
+	}
+	return (*Tensor)(C.ggml_rms_norm_back(c.c, dy.c(), x.c(), C.float(eps)))
+}
+
+// MulMat is a·b over the row length: a [k, m, i, j] and b [k, n, i·r, j·s] give [m, n, i·r, j·s]. a may be of any type whose rows are
+// unbroken, b is float32. With a quantised a, ggml rounds b to 8 bits.
+func (c *Context) MulMat(a, b *Tensor) *Tensor {
+	if !c.ok("mul_mat", a, b) {
+		return nil
+	}
+	if b.Type() != F32 || !a.contiguousRows() || !b.contiguousRows() || a.nb[0] > a.nb[1] ||
+		a.ne[0] != b.ne[0] || b.ne[2]%a.ne[2] != 0 || b.ne[3]%a.ne[3] != 0 {
+		return c.fail("mul_mat", "%s by %s", a.describe(), b.describe())
+	}
+	return (*Tensor)(C.ggml_mul_mat(c.c, a.c(), b.c()))
+}
+
+// GetRows gathers rows of a [n, m] as float32: [n, len(idx)]. The indices, int32, must be smaller than m when the graph is computed.
+func (c *Context) GetRows(a, idx *Tensor) *Tensor {
+	if !c.ok("get_rows", a, idx) {
+		return nil
+	}
+	if idx.Type() != I32 || a.ne[2] != idx.ne[1] || a.ne[3] != idx.ne[2] || idx.ne[3] != 1 || !a.Type().Dequantizes() || !a.contiguousRows() {
+		return c.fail("get_rows", "%s by %s", a.describe(), idx.describe())
+	}
+	return (*Tensor)(C.ggml_get_rows(c.c, a.c(), idx.c()))
+}
+
+// SetRows writes the rows of b [n, m] into a's own memory at the indices idx [m], int32, and is a afterwards.
+func (c *Context) SetRows(a, b, idx *Tensor) *Tensor {
+	if !c.f32("set_rows", a, b) {
+		return nil
+	}
+	if idx == nil || idx.Type() != I32 || a.ne[0] != b.ne[0] || b.ne[1] != idx.ne[0] || a.ne[2] != 1 || b.ne[2] != 1 || a.ne[3] != 1 || b.ne[3] != 1 {
+		return c.fail("set_rows", "%s into %s", b.describe(), a.describe())
+	}
+	return (*Tensor)(C.ggml_set_rows(c.c, a.c(), b.c(), idx.c()))
+}
+
+// Cast copies a float32 tensor of any strides into a contiguous one of another type: f32, f16 or bf16.
+func (c *Context) Cast(a *Tensor, t Type) *Tensor {
+	if !c.ok("cast", a) {
+		return nil
+	}
+	if a.Type() != F32 || t != F32 && t != F16 && t != BF16 {
+		return c.fail("cast", "%s to %v", a.describe(), t)
+	}
+	return (*Tensor)(C.ggml_cast(c.c, a.c(), C.uint(t)))
+}
+
+// Cpy copies a into b's memory: as many float32 elements, any strides.
+func (c *Context) Cpy(a, b *Tensor) *Tensor {
+	if !c.ok("cpy", a, b) {
+		return nil
+	}
+	if a.Type() != F32 || b.Type() != F32 || a.Elements() != b.Elements() {
+		return c.fail("cpy", "%s into %s", a.describe(), b.describe())
+	}
+	return (*Tensor)(C.ggml_cpy(c.c, a.c(), b.c()))
+}
+
+// Cont is a in contiguous memory.
+func (c *Context) Cont(a *Tensor) *Tensor {
+	if !c.ok("cont", a) {
+		return nil
+	}
+	if a.Type() != F32 {
+		return c.fail("cont", "%s: float32 is needed", a.describe())
+	}
+	return (*Tensor)(C.ggml_cont(c.c, a.c()))
+}
+
+// Transpose swaps the first two dimensions, without a copy.
+func (c *Context) Transpose(a *Tensor) *Tensor {
+	if !c.ok("transpose", a) {
+		return nil
+	}
+	return (*Tensor)(C.ggml_transpose(c.c, a.c()))
+}
+
+// Permute moves dimension i to place axes[i], without a copy.
+func (c *Context) Permute(a *Tensor, axes ...int) *Tensor {
+	if !c.ok("permute", a) {
+		return nil
+	}
+	var seen [4]bool
+	for _, x := range axes {
+		if x < 0 || x > 3 || seen[x] || len(axes) != 4 {
+			return c.fail("permute", "axes %v", axes)
+		}
+		seen[x] = true
+	}
+	return (*Tensor)(C.ggml_permute(c.c, a.c(), C.int(axes[0]), C.int(axes[1]), C.int(axes[2]), C.int(axes[3])))
+}
+
+// Reshape gives a contiguous tensor another shape of as many elements, without a copy.
+func (c *Context) Reshape(a *Tensor, ne ...int64) *Tensor {
+	if !c.ok("reshape", a) {
+		return nil
+	}
+	shape, elements := [4]int64{1, 1, 1, 1}, int64(1)
+	copy(shape[:], ne)
+	for _, n := range shape {
+		elements *= n
+	}
+	if len(ne) > 4 || elements != a.Elements() || !a.contiguous() {
+		return c.fail("reshape", "%s to %v", a.describe(), ne)
+	}
+	return (*Tensor)(C.ggml_reshape_4d(c.c, a.c(), C.int64_t(shape[0]), C.int64_t(shape[1]), C.int64_t(shape[2]), C.int64_t(shape[3])))
+}
+
+// View is a part of a without a copy: shape ne of up to four dimensions with a's strides, beginning at element start of each
+// dimension. In the first dimension it begins at 0 or, for types without blocks, anywhere.
+func (c *Context) View(a *Tensor, ne [4]int64, start [4]int64) *Tensor {
+	if !c.ok("view", a) {
+		return nil
+	}
+	for i := range 4 {
+		if ne[i] < 1 || start[i] < 0 || start[i]+ne[i] > a.Ne(i) {
+			return c.fail("view", "%v at %v of %s", ne, start, a.describe())
+		}
+	}
+	block := a.Type().BlockSize()
+	if ne[0]%block != 0 || start[0]%block != 0 {
+		return c.fail("view", "%v at %v of %s: not a multiple of the block of %d", ne, start, a.describe(), block)
+	}
+	offset := start[0] / block * a.Stride(0)
+	for i := 1; i < 4; i++ {
+		offset += start[i] * a.Stride(i)
+	}
+	return (*Tensor)(C.ggml_view_4d(c.c, a.c(), C.int64_t(ne[0]), C.int64_t(ne[1]), C.int64_t(ne[2]), C.int64_t(ne[3]), a.nb[1], a.nb[2], a.nb[3], C.size_t(offset)))
+}
+
+// DiagMaskInf sets the elements [i, j] of each matrix with i > past + j to −∞: a query j sees the keys up to its own.
+func (c *Context) DiagMaskInf(a *Tensor, past int) *Tensor {
+	if !c.sameShape("diag_mask_inf", a, a) {
+		return nil
+	}
+	return (*Tensor)(C.ggml_diag_mask_inf(c.c, a.c(), C.int(past)))
+}
+
+// SoftMax is softmax(scale·a) of each row.
+func (c *Context) SoftMax(a *Tensor, scale float32) *Tensor {
+	if !c.sameShape("soft_max", a, a) {
+		return nil
+	}
+	return (*Tensor)(C.ggml_soft_max_ext(c.c, a.c(), nil, C.float(scale), 0))
+}
+
+// SoftMaxBack is the gradient of SoftMax's input for the gradient dy of its result y: scale·y ⊙ (dy − y·dy).
+func (c *Context) SoftMaxBack(dy, y *Tensor, scale float32) *Tensor {
+	if !c.sameShape("soft_max_back", dy, y) {
+		return nil
+	}
+	return (*Tensor)(C.ggml_soft_max_ext_back(c.c, dy.c(), y.c(), C.float(scale), 0))
+}
+
+// Rope holds the constants of rotary position embedding (Su et al., arXiv 2104.09864) in llama.cpp's words, with neighbouring numbers of a head rotated
+// together. Factors is nil or float32 [Dims/2], which divide the frequencies (Llama 3.1).
+type Rope struct {
+	Dims        int     // numbers of a head that are rotated
+	OrigContext int     // context length of the original training, for YaRN
+	FreqBase    float32 // θ of the paper
+	FreqScale   float32 // 1 / linear scaling factor
+	ExtFactor   float32 // 1 with YaRN, else 0
+	AttnFactor  float32
+	BetaFast    float32
+	BetaSlow    float32
+}
+
+func (c *Context) ropeOK(op string, a, pos, factors *Tensor, r Rope) bool {
+	if !c.f32(op, a) {
+		return false
+	}
+	if pos == nil || pos.Type() != I32 || pos.Elements() != a.Ne(2) || r.Dims%2 != 0 || int64(r.Dims) > a.Ne(0) || r.Dims < 2 ||
+		factors != nil && (factors.Type() != F32 || factors.Elements() < int64(r.Dims/2)) {
+		c.fail(op, "%s with %d rotated numbers", a.describe(), r.Dims)
+		return false
+	}
+	return true
+}
+
+// Rope rotates a [head dim, heads, tokens] by the positions pos [tokens], int32.
+func (c *Context) Rope(a, pos, factors *Tensor, r Rope) *Tensor {
+	if !c.ropeOK("rope", a, pos, factors, r) {
+		return nil
+	}
+	return (*Tensor)(C.ggml_rope_ext(c.c, a.c(), pos.c(), factors.c(), C.int(r.Dims), 0, C.int(r.OrigContext), C.float(r.FreqBase),
+		C.float(r.FreqScale), C.float(r.ExtFactor), C.float(r.AttnFactor), C.float(r.BetaFast), C.float(r.BetaSlow)))
+}
+
+// RopeBack rotates the gradient of Rope's result back.
+func (c *Context) RopeBack(dy, pos, factors *Tensor, r Rope) *Tensor {
+	if !c.ropeOK("rope_back", dy, pos, factors, r) {
+		return nil
+	}
+	return (*Tensor)(C.ggml_rope_ext_back(c.c, dy.c(), pos.c(), factors.c(), C.int(r.Dims), 0, C.int(r.OrigContext), C.float(r.FreqBase),
+		C.float(r.FreqScale), C.float(r.ExtFactor), C.float(r.AttnFactor), C.float(r.BetaFast), C.float(r.BetaSlow)))
+}

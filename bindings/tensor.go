@@ -1,0 +1,219 @@
+package bindings
+
+// #include "guard.h"
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"unsafe"
+)
+
+// Tensor is a ggml tensor. It lives as long as the Context that made it.
+type Tensor C.struct_ggml_tensor
+
+func (t *Tensor) c() *C.struct_ggml_tensor { return (*C.struct_ggml_tensor)(t) }
+
+// Type is the tensor's type.
+func (t *Tensor) Type() Type { return Type(t._type) }
+
+// Ne is the number of elements in dimension i (0 to 3).
+func (t *Tensor) Ne(i int) int64 { return int64(t.ne[i]) }
+
+// Shape gives all four dimensions.
+func (t *Tensor) Shape() [4]int64 {
+	return [4]int64{int64(t.ne[0]), int64(t.ne[1]), int64(t.ne[2]), int64(t.ne[3])}
+}
+
+// Stride is the distance in bytes between neighbours in dimension i.
+func (t *Tensor) Stride(i int) int64 { return int64(t.nb[i]) }
+
+// Elements is the number of elements.
+func (t *Tensor) Elements() int64 { return int64(t.ne[0] * t.ne[1] * t.ne[2] * t.ne[3]) }
+
+// Bytes is the size of the tensor's data.
+func (t *Tensor) Bytes() int64 { return int64(C.ggml_nbytes(t.c())) }
+
+// Name is the name that SetName or a file gave.
+func (t *Tensor) Name() string { return C.GoString(&t.name[0]) }
+
+// SetName names the tensor, for messages.
+func (t *Tensor) SetName(name string) *Tensor {
+	s := C.CString(name)
+	defer C.free(unsafe.Pointer(s))
+	C.ggml_set_name(t.c(), s)
+	return t
+}
+
+func (t *Tensor) contiguous() bool { return bool(C.ggml_is_contiguous(t.c())) }
+
+func (t *Tensor) contiguousRows() bool {
+	return int64(t.nb[0]) == t.Type().RowBytes(t.Type().BlockSize())
+}
+
+func (t *Tensor) describe() string { return fmt.Sprintf("%v %v", t.Type(), t.Shape()) }
+
+// Set copies values into a tensor that has memory: float32 for f32, int32 for i32, as many as it has elements.
+func Set[T float32 | int32](t *Tensor, values []T) error {
+	if err := t.checkData(len(values), typeOf[T]()); err != nil {
+		return fmt.Errorf("set %q: %w", t.Name(), err)
+	}
+	if len(values) > 0 {
+		C.ggml_backend_tensor_set(t.c(), unsafe.Pointer(&values[0]), 0, C.size_t(4*len(values)))
+	}
+	return nil
+}
+
+// Get copies a tensor's elements out; len(values) must be their number, the type as for Set.
+func Get[T float32 | int32](t *Tensor, values []T) error {
+	if err := t.checkData(len(values), typeOf[T]()); err != nil {
+		return fmt.Errorf("get %q: %w", t.Name(), err)
+	}
+	if len(values) > 0 {
+		C.ggml_backend_tensor_get(t.c(), unsafe.Pointer(&values[0]), 0, C.size_t(4*len(values)))
+	}
+	return nil
+}
+
+// Zero sets all bytes of a tensor that has memory to zero.
+func (t *Tensor) Zero() error {
+	if err := t.checkData(int(t.Elements()), t.Type()); err != nil {
+		return fmt.Errorf("zero %q: %w", t.Name(), err)
+	}
+	C.ggml_backend_tensor_memset(t.c(), 0, 0, C.size_t(t.Bytes()))
+	return nil
+}
+
+func typeOf[T float32 | int32]() Type {
+	if _, ok := any(*new(T)).(float32); ok {
+		return F32
+	}
+	return I32
+}
+
+func (t *Tensor) checkData(n int, want Type) error {
+	switch {
+	case t == nil:
+		return errors.New("no tensor")
+	case t.data == nil || t.buffer == nil:
+		return errors.New("the tensor has no memory yet")
+	case t.Type() != want || t.Elements() != int64(n) || !t.contiguous():
+		return fmt.Errorf("%d values of %v do not fit %s", n, want, t.describe())
+	}
+	return nil
+}
+
+// Context holds the descriptions of tensors and graphs, and the first error of the operations made in it. Memory for their data comes
+// from a Backend. It is not safe for concurrent use.
+type Context struct {
+	c     *C.struct_ggml_context
+	err   error
+	names int
+}
+
+// NewContext makes room for the descriptions of n tensors and, when graph is not 0, a graph of that many nodes.
+func NewContext(tensors, graph int) *Context {
+	size := C.size_t(tensors) * C.ggml_tensor_overhead()
+	if graph > 0 {
+		size += C.ggml_graph_overhead_custom(C.size_t(graph), false)
+	}
+	return &Context{
+		c:     C.ggml_init(C.struct_ggml_init_params{mem_size: size, no_alloc: true}),
+		names: tensors,
+	}
+}
+
+// Close frees the descriptions. All tensors and graphs of the context are gone with it. Closing twice is harmless.
+func (c *Context) Close() {
+	if c.c != nil {
+		C.ggml_free(c.c)
+		c.c = nil
+	}
+}
+
+// Err is the first failure of an operation in this context.
+func (c *Context) Err() error { return c.err }
+
+// fail records the first error and returns nil for the operation that failed.
+func (c *Context) fail(op string, format string, args ...any) *Tensor {
+	if c.err == nil {
+		c.err = fmt.Errorf("%s: %s", op, fmt.Sprintf(format, args...))
+	}
+	return nil
+}
+
+// take counts one tensor against the room that NewContext made; ggml would abort where there is none.
+func (c *Context) take(op string) bool {
+	if c.err == nil && c.names == 0 {
+		c.fail(op, "the context is full")
+	}
+	c.names--
+	return c.err == nil
+}
+
+// NewTensor makes a tensor without memory: up to four dimensions, all positive.
+func (c *Context) NewTensor(t Type, ne ...int64) *Tensor {
+	shape := [4]int64{1, 1, 1, 1}
+	if len(ne) == 0 || len(ne) > 4 || t >= typeCount || t.BlockSize() == 0 {
+		return c.fail("new tensor", "%v %v", t, ne)
+	}
+	total := int64(1)
+	for i, n := range ne {
+		if n <= 0 || total > (1<<50)/n {
+			return c.fail("new tensor", "%v %v", t, ne)
+		}
+		total *= n
+		shape[i] = n
+	}
+	if ne[0]%t.BlockSize() != 0 {
+		return c.fail("new tensor", "%v %v: the row length is not a multiple of the type's block of %d", t, ne, t.BlockSize())
+	}
+	if !c.take("new tensor") {
+		return nil
+	}
+	return (*Tensor)(C.ggml_new_tensor_4d(c.c, C.uint(t), C.int64_t(shape[0]), C.int64_t(shape[1]), C.int64_t(shape[2]), C.int64_t(shape[3])))
+}
+
+// Input marks a tensor of a graph that is to be set before the graph is computed.
+func (t *Tensor) Input() *Tensor {
+	if t != nil {
+		C.ggml_set_input(t.c())
+	}
+	return t
+}
+
+// Output marks a tensor of a graph whose value is read after it was computed.
+func (t *Tensor) Output() *Tensor {
+	if t != nil {
+		C.ggml_set_output(t.c())
+	}
+	return t
+}
+
+// Graph is an ordered list of operations.
+type Graph struct {
+	c    *C.struct_ggml_cgraph
+	size int
+}
+
+// NewGraph makes an empty graph in the room that NewContext made for it.
+func (c *Context) NewGraph(size int) *Graph {
+	return &Graph{C.ggml_new_graph_custom(c.c, C.size_t(size), false), size}
+}
+
+// Expand appends t and all that it depends on to the graph, in the order of computation. nil is passed over, as an operation that failed
+// is reported by Context.Err.
+func (g *Graph) Expand(t *Tensor) {
+	if t != nil {
+		C.ggml_build_forward_expand(g.c, t.c())
+	}
+}
+
+// Nodes is the number of operations in the graph.
+func (g *Graph) Nodes() int { return int(C.ggml_graph_n_nodes(g.c)) }
+
+func ptr(b []byte) unsafe.Pointer { return unsafe.Pointer(unsafe.SliceData(b)) }
+
+func bytesOf(values []float32) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(values))), 4*len(values))
+}

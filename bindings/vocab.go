@@ -1,0 +1,139 @@
+package bindings
+
+// #include <stdlib.h>
+// #include "guard.h"
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"unsafe"
+)
+
+// Vocab is the tokenizer of a GGUF file, llama.cpp's own.
+type Vocab struct {
+	model    *C.struct_llama_model
+	c        *C.struct_llama_vocab
+	template *C.char // the model's chat template, owned by model; nil if it has none
+}
+
+// ChatMessage is one turn of a conversation: role is "system", "user" or "assistant".
+type ChatMessage struct{ Role, Content string }
+
+// OpenVocab reads the tokenizer of a GGUF file.
+func OpenVocab(path string) (*Vocab, error) {
+	p := C.CString(path)
+	defer C.free(unsafe.Pointer(p))
+	m := C.vt_load_vocab(p)
+	if m == nil {
+		return nil, fmt.Errorf("%s: no usable tokenizer: %s", path, takeError("llama.cpp does not read it"))
+	}
+	return &Vocab{m, C.llama_model_get_vocab(m), C.llama_model_chat_template(m, nil)}, nil
+}
+
+// Close frees the tokenizer. Closing twice is harmless.
+func (v *Vocab) Close() {
+	if v.model != nil {
+		C.llama_model_free(v.model)
+		v.model = nil
+	}
+}
+
+// Size is the number of tokens.
+func (v *Vocab) Size() int { return int(C.llama_vocab_n_tokens(v.c)) }
+
+// BOS is the token that begins a text, -1 if there is none.
+func (v *Vocab) BOS() int32 { return int32(C.llama_vocab_bos(v.c)) }
+
+// EOS is the token that ends a text, -1 if there is none.
+func (v *Vocab) EOS() int32 { return int32(C.llama_vocab_eos(v.c)) }
+
+// EOT is the token that ends a turn of a chat, -1 if there is none.
+func (v *Vocab) EOT() int32 { return int32(C.llama_vocab_eot(v.c)) }
+
+// AddBOS tells whether the model expects BOS before a text.
+func (v *Vocab) AddBOS() bool { return bool(C.llama_vocab_get_add_bos(v.c)) }
+
+// IsEOG tells whether generation ends with this token.
+func (v *Vocab) IsEOG(token int32) bool { return bool(C.llama_vocab_is_eog(v.c, C.int32_t(token))) }
+
+// Tokenize turns text into tokens. addSpecial adds BOS and EOS where the model asks for them; parseSpecial reads the text of special tokens
+// ("<|im_end|>") as those tokens.
+func (v *Vocab) Tokenize(text string, addSpecial, parseSpecial bool) ([]int32, error) {
+	if len(text) > math.MaxInt32/2 {
+		return nil, errors.New("tokenize: the text is longer than 1 GiB")
+	}
+	s := C.CString(text)
+	defer C.free(unsafe.Pointer(s))
+	tokens := make([]int32, len(text)+8)
+	for {
+		n := int(C.vt_tokenize(v.c, s, C.int32_t(len(text)), (*C.int32_t)(&tokens[0]), C.int32_t(len(tokens)), C.bool(addSpecial), C.bool(parseSpecial)))
+		if n == math.MinInt32 {
+			return nil, fmt.Errorf("tokenize: %s", takeError("refused"))
+		}
+		if n >= 0 {
+			return tokens[:n:n], nil
+		}
+		tokens = make([]int32, -n)
+	}
+}
+
+// Detokenize turns tokens into text; special tokens are left out unless special is set.
+func (v *Vocab) Detokenize(tokens []int32, special bool) (string, error) {
+	size := C.int32_t(v.Size())
+	for _, t := range tokens {
+		if t < 0 || C.int32_t(t) >= size {
+			return "", fmt.Errorf("detokenize: token %d is not in the vocabulary of %d", t, size)
+		}
+	}
+	if len(tokens) == 0 {
+		return "", nil
+	}
+	text := make([]byte, 16*len(tokens)+64)
+	for {
+		n := int(C.vt_detokenize(v.c, (*C.int32_t)(&tokens[0]), C.int32_t(len(tokens)), (*C.char)(ptr(text)), C.int32_t(len(text)), C.bool(special)))
+		if n == math.MinInt32 {
+			return "", fmt.Errorf("detokenize: %s", takeError("refused"))
+		}
+		if n >= 0 {
+			return string(text[:n]), nil
+		}
+		text = make([]byte, -n)
+	}
+}
+
+// ChatTemplate is the model's chat template (Jinja source), "" if it has none.
+func (v *Vocab) ChatTemplate() string { return C.GoString(v.template) }
+
+// ApplyChatTemplate renders messages with the model's chat template, which llama.cpp recognises among those it knows. addAssistant ends the
+// text where the assistant's answer begins.
+func (v *Vocab) ApplyChatTemplate(messages []ChatMessage, addAssistant bool) (string, error) {
+	if v.template == nil {
+		return "", errors.New("the model has no chat template; use --template alpaca")
+	}
+	chat := make([]C.struct_llama_chat_message, len(messages))
+	size := 1024
+	for i, m := range messages {
+		chat[i].role, chat[i].content = C.CString(m.Role), C.CString(m.Content)
+		defer C.free(unsafe.Pointer(chat[i].role))
+		defer C.free(unsafe.Pointer(chat[i].content))
+		size += 2 * (len(m.Role) + len(m.Content) + 64)
+	}
+	// The array holds C pointers only, in C memory, so that cgo's pointer rules are kept.
+	n := C.size_t(len(chat)) * C.size_t(unsafe.Sizeof(C.struct_llama_chat_message{}))
+	array := (*C.struct_llama_chat_message)(C.malloc(n + 1))
+	defer C.free(unsafe.Pointer(array))
+	copy(unsafe.Slice(array, len(chat)), chat)
+	for {
+		text := make([]byte, size)
+		n := int(C.vt_apply_template(v.template, array, C.size_t(len(chat)), C.bool(addAssistant), (*C.char)(ptr(text)), C.int32_t(len(text))))
+		if n < 0 {
+			return "", fmt.Errorf("llama.cpp does not know the model's chat template%s; use --template alpaca", takeError(""))
+		}
+		if n <= len(text) {
+			return string(text[:n]), nil
+		}
+		size = n
+	}
+}

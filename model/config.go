@@ -1,0 +1,138 @@
+package model
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/veratune/veratune/bindings"
+)
+
+// Config holds the shape and constants of a Llama, as its GGUF metadata give them.
+type Config struct {
+	Name       string // general.name
+	Blocks     int
+	Width      int // embedding length
+	Hidden     int // feed-forward length
+	Heads      int // query heads
+	KVHeads    int // key and value heads; Heads is a multiple
+	HeadDim    int
+	Vocab      int
+	Context    int // context length of the original training
+	NormEps    float32
+	Rope       bindings.Rope
+	TiedHead   bool // the output head is the token embedding
+	RopeFactor bool // the file has rope_freqs.weight (Llama 3.1)
+}
+
+const architecture = "llama"
+
+// readConfig checks the metadata of a GGUF file. Every error names the key and what it must be.
+func readConfig(g *bindings.GGUF) (Config, error) {
+	var c Config
+	switch arch, ok := g.String("general.architecture"); {
+	case !ok:
+		return c, fmt.Errorf("no general.architecture in its metadata: this is not a model")
+	case arch != architecture:
+		return c, fmt.Errorf("architecture %q: only %q models (Llama 1 to 3, SmolLM2, TinyLlama, Mistral) can be used", arch, architecture)
+	}
+	if kind, ok := g.String("general.type"); ok && kind != "model" {
+		return c, fmt.Errorf("general.type is %q: give this file where an adapter is asked for, and a model here", kind)
+	}
+	c.Name, _ = g.String("general.name")
+	r := metadata{g: g}
+	c.Blocks = r.count("block_count", 1, 1<<12)
+	c.Width = r.count("embedding_length", 1, 1<<20)
+	c.Hidden = r.count("feed_forward_length", 1, 1<<22)
+	c.Heads = r.count("attention.head_count", 1, 1<<12)
+	c.KVHeads = r.optional("attention.head_count_kv", c.Heads)
+	c.Context = r.optional("context_length", 2048)
+	c.NormEps = float32(r.number("attention.layer_norm_rms_epsilon", 0))
+	if r.err != nil {
+		return c, r.err
+	}
+	c.HeadDim = r.optional("attention.key_length", c.Width/c.Heads)
+	c.Rope = r.rope(c)
+	switch {
+	case r.err != nil:
+		return c, r.err
+	case c.NormEps <= 0 || c.NormEps > 0.1:
+		return c, fmt.Errorf("llama.attention.layer_norm_rms_epsilon is %g: a small positive number is needed", c.NormEps)
+	case c.KVHeads < 1 || c.Heads%c.KVHeads != 0:
+		return c, fmt.Errorf("%d query heads are not a multiple of %d key heads", c.Heads, c.KVHeads)
+	case c.HeadDim < 2 || r.optional("attention.value_length", c.HeadDim) != c.HeadDim:
+		return c, fmt.Errorf("head dimension %d for keys and %d for values: they must be equal and at least 2", c.HeadDim, r.optional("attention.value_length", c.HeadDim))
+	case c.Rope.Dims < 2 || c.Rope.Dims%2 != 0 || c.Rope.Dims > c.HeadDim:
+		return c, fmt.Errorf("llama.rope.dimension_count is %d: an even number up to the head dimension %d is needed", c.Rope.Dims, c.HeadDim)
+	case r.optional("expert_count", 0) != 0:
+		return c, fmt.Errorf("a mixture of %d experts: only dense Llama models can be used", r.optional("expert_count", 0))
+	}
+	return c, nil
+}
+
+// metadata reads llama.* keys and keeps the first error.
+type metadata struct {
+	g   *bindings.GGUF
+	err error
+}
+
+func (r *metadata) optional(key string, otherwise int) int {
+	key = architecture + "." + key
+	if r.g.Value(key) == nil {
+		return otherwise
+	}
+	v, ok := r.g.Uint(key)
+	if !ok || v > math.MaxInt32 {
+		if r.err == nil {
+			r.err = fmt.Errorf("%s is %v: a whole number is needed", key, r.g.Value(key))
+		}
+		return otherwise
+	}
+	return int(v)
+}
+
+func (r *metadata) count(key string, low, high int) int {
+	v := r.optional(key, 0)
+	if r.err == nil && (v < low || v > high) {
+		r.err = fmt.Errorf("%s.%s is %d: a number from %d to %d is needed", architecture, key, v, low, high)
+	}
+	return v
+}
+
+func (r *metadata) number(key string, otherwise float64) float64 {
+	key = architecture + "." + key
+	if r.g.Value(key) == nil {
+		return otherwise
+	}
+	v, ok := r.g.Float(key)
+	if (!ok || math.IsNaN(v) || math.IsInf(v, 0)) && r.err == nil {
+		r.err = fmt.Errorf("%s is %v: a number is needed", key, r.g.Value(key))
+	}
+	return v
+}
+
+// rope follows llama.cpp's reading of the rope.* keys; the ramp constants of YaRN are those of its paper (Peng et al., arXiv 2309.00071).
+func (r *metadata) rope(c Config) bindings.Rope {
+	rope := bindings.Rope{
+		Dims:        r.optional("rope.dimension_count", c.HeadDim),
+		OrigContext: r.optional("rope.scaling.original_context_length", c.Context),
+		FreqBase:    float32(r.number("rope.freq_base", 10000)),
+		FreqScale:   1,
+		AttnFactor:  1,
+		BetaFast:    32,
+		BetaSlow:    1,
+	}
+	factor := r.number("rope.scaling.factor", r.number("rope.scale_linear", 0))
+	kind, stated := r.g.String(architecture + ".rope.scaling.type")
+	switch {
+	case factor < 0 || rope.FreqBase <= 0:
+		r.err = fmt.Errorf("llama.rope.scaling.factor %g, llama.rope.freq_base %g: positive numbers are needed", factor, rope.FreqBase)
+	case stated && kind == "none" || factor == 0:
+	case !stated || kind == "linear":
+		rope.FreqScale = float32(1 / factor)
+	case kind == "yarn":
+		rope.FreqScale, rope.ExtFactor = float32(1/factor), 1
+	default:
+		r.err = fmt.Errorf("llama.rope.scaling.type %q: only none, linear and yarn can be used", kind)
+	}
+	return rope
+}

@@ -1,0 +1,302 @@
+// Package model runs a Llama from its GGUF file: forward, hand-written backward for VeRA's vectors, and generation.
+//
+// The network's mathematics stand here block by block: block.go lists a transformer block forwards and, below it, backwards; linear.go does so for a
+// VeRA linear layer, attention.go for attention, head.go for the loss. Weights stay quantised in the file's memory map; an operation
+// dequantises the matrix that it needs while it runs.
+//
+// It must know nothing of data sets, optimisers or run directories.
+package model
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"github.com/veratune/veratune/bindings"
+	"github.com/veratune/veratune/vera"
+)
+
+// Options decide how a model computes.
+type Options struct {
+	Threads   int       `json:"threads"`
+	Compute   Compute   `json:"compute"`
+	Recompute Recompute `json:"recompute"`
+}
+
+// Default is all processors, exact float32 arithmetic, and recomputing by memory.
+func Default() Options {
+	return Options{Threads: runtime.NumCPU(), Compute: ComputeF32, Recompute: RecomputeAuto}
+}
+
+// Compute is the arithmetic of the matrix products. Everything else is float32 always.
+type Compute string
+
+// The arithmetics that there are.
+const (
+	ComputeF32  Compute = "f32"  // float32 on the dequantised weights, comparable with references
+	ComputeBF16 Compute = "bf16" // weights, pair and activations rounded to bfloat16, sums in float32
+	ComputeQ8   Compute = "q8"   // ggml's own products on the quantised weights, activations rounded to 8 bits; no training
+)
+
+// Recompute says which blocks' intermediate results are computed again in the backward pass instead of being kept.
+type Recompute string
+
+// The ways to recompute.
+const (
+	RecomputeAuto Recompute = "auto" // keep them while they fit into half of the free memory
+	RecomputeAll  Recompute = "all"
+	RecomputeNone Recompute = "none"
+)
+
+// Validate says what is allowed where an option is not.
+func (o Options) Validate() error {
+	switch {
+	case o.Threads < 1 || o.Threads > 512:
+		return fmt.Errorf("threads %d: from 1 to 512", o.Threads)
+	case o.Compute != ComputeF32 && o.Compute != ComputeBF16 && o.Compute != ComputeQ8:
+		return fmt.Errorf("compute %q: f32, bf16 or q8", o.Compute)
+	case o.Recompute != RecomputeAuto && o.Recompute != RecomputeAll && o.Recompute != RecomputeNone:
+		return fmt.Errorf("recompute %q: auto, all or none", o.Recompute)
+	}
+	return nil
+}
+
+// block holds the weights of one transformer block.
+type block struct {
+	attnNorm, ffnNorm            *bindings.Tensor // [width], float32
+	q, k, v, output              *linear
+	gate, up, down               *linear
+	groups                       [4][]*linear // the layers that share an input: q k v, output, gate up, down
+	adapted                      bool
+}
+
+// Model is an open Llama. It is not safe for concurrent use.
+type Model struct {
+	Config
+	options     Options
+	file        *bindings.GGUF
+	backend     *bindings.Backend
+	weights     *bindings.Context
+	memory      *bindings.Buffer // the file's map
+	alloc       *bindings.Allocator
+	tape        *tape
+	embed       *bindings.Tensor // [width, vocab]
+	outNorm     *bindings.Tensor // [width]
+	head        *bindings.Tensor // [width, vocab]
+	ropeFactors *bindings.Tensor // [dims/2] or nil
+	constants   *bindings.Context
+	constantMem *bindings.Buffer
+	iota        *bindings.Tensor // 0, 1, 2 …: the row numbers of a matrix, int32
+	blocks      []*block
+	fingerprint string
+	adapter     *attached
+}
+
+// Open maps a GGUF file and checks that it is a whole Llama that can be trained: architecture, tensors, shapes and types.
+func Open(path string, o Options) (*Model, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	file, err := bindings.OpenGGUF(path)
+	if err != nil {
+		return nil, err
+	}
+	m := &Model{options: o, file: file}
+	if err := m.open(); err != nil {
+		m.Close()
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return m, nil
+}
+
+func (m *Model) open() error {
+	config, err := readConfig(m.file)
+	if err != nil {
+		return err
+	}
+	m.Config = config
+	if err := m.loadWeights(); err != nil {
+		return err
+	}
+	m.fingerprint = fingerprint(m.file)
+	if m.backend, err = bindings.NewCPU(m.options.Threads); err != nil {
+		return err
+	}
+	m.alloc = m.backend.NewAllocator()
+	m.tape = &tape{backend: m.backend}
+	return m.makeConstants()
+}
+
+// Close frees everything. Closing twice is harmless.
+func (m *Model) Close() {
+	m.detach()
+	m.tape.close()
+	if m.alloc != nil {
+		m.alloc.Close()
+	}
+	m.constantMem.Close()
+	m.memory.Close()
+	for _, c := range []*bindings.Context{m.constants, m.weights} {
+		if c != nil {
+			c.Close()
+		}
+	}
+	if m.backend != nil {
+		m.backend.Close()
+	}
+	m.file.Close()
+}
+
+// loader finds tensors by name and checks them.
+type loader struct {
+	m    *Model
+	seen map[string]bool
+	err  error
+}
+
+// tensor gives the tensor of that name and shape, or keeps the first error.
+func (l *loader) tensor(name string, shape ...int) *bindings.Tensor {
+	info, ok := l.m.file.Tensor(name)
+	if l.err != nil {
+		return nil
+	}
+	l.seen[name] = true
+	want := make([]int64, len(shape))
+	for i, n := range shape {
+		want[i] = int64(n)
+	}
+	switch {
+	case !ok:
+		l.err = fmt.Errorf("tensor %s is missing", name)
+	case len(want) != len(info.Shape) || !equal(want, info.Shape):
+		l.err = fmt.Errorf("tensor %s has shape %v, %v is needed", name, info.Shape, want)
+	case len(shape) == 1 && info.Type != bindings.F32:
+		l.err = fmt.Errorf("tensor %s: type %v, f32 is needed", name, info.Type)
+	case !info.Type.Dequantizes():
+		l.err = fmt.Errorf("tensor %s: type %v cannot be turned into float32; requantise the model, to Q4_0 or Q4_K for example", name, info.Type)
+	}
+	if l.err != nil {
+		return nil
+	}
+	t, err := l.m.file.Leaf(l.m.weights, l.m.memory, info)
+	l.err = err
+	return t
+}
+
+func equal(a, b []int64) bool {
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func (m *Model) loadWeights() error {
+	infos := m.file.Tensors()
+	m.weights = bindings.NewContext(len(infos), 0)
+	m.memory = m.file.Buffer()
+	info, ok := m.file.Tensor("token_embd.weight")
+	if !ok || len(info.Shape) != 2 {
+		return errors.New("tensor token_embd.weight is missing or no matrix")
+	}
+	m.Vocab = int(info.Shape[1])
+	l := &loader{m: m, seen: map[string]bool{}}
+	m.embed = l.tensor("token_embd.weight", m.Width, m.Vocab)
+	m.outNorm = l.tensor("output_norm.weight", m.Width)
+	m.head = m.embed
+	if _, ok := m.file.Tensor("output.weight"); ok {
+		m.head = l.tensor("output.weight", m.Width, m.Vocab)
+	} else {
+		m.TiedHead = true
+	}
+	if _, m.RopeFactor = m.file.Tensor("rope_freqs.weight"); m.RopeFactor {
+		m.ropeFactors = l.tensor("rope_freqs.weight", m.Rope.Dims/2)
+	}
+	qOut, kvOut := m.Heads*m.HeadDim, m.KVHeads*m.HeadDim
+	for i := range m.Blocks {
+		name := func(part string) string { return "blk." + strconv.Itoa(i) + "." + part }
+		matrix := func(target string, in, out int) *linear {
+			return &linear{block: i, target: target, in: in, out: out, w: l.tensor(name(target)+".weight", in, out)}
+		}
+		b := &block{
+			attnNorm: l.tensor(name("attn_norm.weight"), m.Width),
+			q:        matrix("attn_q", m.Width, qOut),
+			k:        matrix("attn_k", m.Width, kvOut),
+			v:        matrix("attn_v", m.Width, kvOut),
+			output:   matrix("attn_output", qOut, m.Width),
+			ffnNorm:  l.tensor(name("ffn_norm.weight"), m.Width),
+			gate:     matrix("ffn_gate", m.Width, m.Hidden),
+			up:       matrix("ffn_up", m.Width, m.Hidden),
+			down:     matrix("ffn_down", m.Hidden, m.Width),
+		}
+		b.groups = [4][]*linear{{b.q, b.k, b.v}, {b.output}, {b.gate, b.up}, {b.down}}
+		m.blocks = append(m.blocks, b)
+		if l.err != nil {
+			return l.err
+		}
+	}
+	for _, t := range infos {
+		// rope_freqs of old conversions stand in every block and say nothing.
+		if !l.seen[t.Name] && !strings.HasSuffix(t.Name, "rope_freqs.weight") && !strings.HasSuffix(t.Name, "attn_rot_embd") {
+			return fmt.Errorf("tensor %s is not part of a Llama as it is computed here; its effect would be lost", t.Name)
+		}
+	}
+	return l.err
+}
+
+// fingerprint is a SHA-256 over the names, types and shapes of all tensors and 4 KiB from the beginning and the end of each tensor's data, so that
+// a model of gigabytes is known in milliseconds. Metadata do not count.
+func fingerprint(g *bindings.GGUF) string {
+	h := sha256.New()
+	for _, t := range g.Tensors() {
+		h.Write([]byte(t.Name))
+		binary.Write(h, binary.LittleEndian, []uint32{0, uint32(t.Type)})
+		binary.Write(h, binary.LittleEndian, t.Shape)
+		data := g.Data(t)
+		h.Write(data[:min(4096, len(data))])
+		h.Write(data[max(0, len(data)-4096):])
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+func (m *Model) makeConstants() error {
+	n := max(vocabChunk, m.Width, m.Hidden, m.Heads*m.HeadDim)
+	m.constants = bindings.NewContext(1, 0)
+	m.iota = m.constants.NewTensor(bindings.I32, int64(n))
+	var err error
+	if m.constantMem, err = m.backend.Allocate(m.constants); err != nil {
+		return err
+	}
+	rows := make([]int32, n)
+	for i := range rows {
+		rows[i] = int32(i)
+	}
+	return bindings.Set(m.iota, rows)
+}
+
+// Base describes the model to an adapter.
+func (m *Model) Base() vera.Base {
+	b := vera.Base{
+		Architecture: architecture, Name: m.Name, Fingerprint: m.fingerprint,
+		Blocks: m.Blocks, Heads: m.Heads, KVHeads: m.KVHeads, HeadDim: m.HeadDim,
+	}
+	for _, l := range m.linears() {
+		b.Linears = append(b.Linears, vera.Linear{Block: l.block, Target: l.target, In: l.in, Out: l.out})
+	}
+	return b
+}
+
+// linears lists the seven matrices of every block in the order of vera.Targets.
+func (m *Model) linears() []*linear {
+	var all []*linear
+	for _, b := range m.blocks {
+		all = append(all, b.q, b.k, b.v, b.output, b.gate, b.up, b.down)
+	}
+	return all
+}
