@@ -3,6 +3,7 @@ package alpaca
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 )
@@ -101,18 +102,18 @@ func (d *Dataset) Counts() Counts {
 // both parts keep the order of the file, and rows that repeat a held-out row are left out of training. Held 0 holds
 // nothing out. Bad stays with the part to train on.
 func (d *Dataset) Split(held float64, seed uint64) (training, heldOut *Dataset, err error) {
-	n := int(held)
+	rows := float64(len(d.Samples))
+	part := held
+	if 0 < held && held < 1 {
+		part = max(1, math.Round(held*rows))
+	}
 	switch {
-	case !(held >= 0):
-		return nil, nil, fmt.Errorf("held-out part %v: want a fraction below 1 or a number of rows", held)
-	case held >= 1 && held != float64(n):
+	case !(part >= 0) || part != math.Trunc(part):
 		return nil, nil, fmt.Errorf("held-out part %v: want a fraction below 1 or a whole number of rows", held)
-	case 0 < held && held < 1:
-		n = max(1, int(held*float64(len(d.Samples))+0.5))
+	case part >= rows:
+		return nil, nil, fmt.Errorf("%s: holding %v of %v rows out leaves none to train on", d.Name, part, rows)
 	}
-	if n >= len(d.Samples) {
-		return nil, nil, fmt.Errorf("%s: holding %d of %d rows out leaves none to train on", d.Name, n, len(d.Samples))
-	}
+	n := int(part)
 	chosen := permutation(len(d.Samples), seed, splitStream)[:n]
 	slices.Sort(chosen)
 	training = &Dataset{Name: d.Name, Template: d.Template, Bad: d.Bad}
@@ -133,8 +134,7 @@ func (d *Dataset) Split(held float64, seed uint64) (training, heldOut *Dataset, 
 	return training, heldOut, nil
 }
 
-// key tells samples with the same tokens and labels.
+// key is equal for samples with the same tokens and labels.
 func key(s Sample) string {
-	h := make([]byte, 0, 8*len(s.Tokens))
-	return string(appendSample(h, s))
+	return string(appendSample(nil, s))
 }

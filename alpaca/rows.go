@@ -58,13 +58,14 @@ var byteOrderMark = []byte("\xef\xbb\xbf")
 
 // parseRows reads a JSON array of rows, or JSONL: whatever doesn't open with a bracket is read line by line.
 func parseRows(file string, data []byte) (*rows, error) {
-	data = bytes.TrimSpace(bytes.TrimPrefix(data, byteOrderMark))
-	if len(data) == 0 {
+	data = bytes.TrimPrefix(data, byteOrderMark)
+	text := bytes.TrimSpace(data) // data itself keeps the numbers of its lines
+	if len(text) == 0 {
 		return nil, fmt.Errorf("%s: the file is empty", file)
 	}
 	rs := &rows{file: file}
 	var err error
-	if data[0] == '[' {
+	if text[0] == '[' {
 		err = rs.parseArray(data)
 	} else {
 		err = rs.parseLines(data)
@@ -111,7 +112,7 @@ func (rs *rows) parseLines(data []byte) error {
 		}
 	}
 	if len(rs.good) == 0 && number > 1 && json.Valid(data) {
-		return fmt.Errorf("%s: the file is one JSON %s over many lines; want an array of rows, or one row a line", rs.file, kind(data))
+		return fmt.Errorf("%s: the file is one JSON value over many lines; want an array of rows, or one row a line", rs.file)
 	}
 	return nil
 }
@@ -136,7 +137,7 @@ func parseObject(raw []byte) (object, error) {
 	var o object
 	if err := json.Unmarshal(raw, &o); err != nil {
 		if json.Valid(raw) {
-			return nil, fmt.Errorf("is a %s, want an object", kind(raw))
+			return nil, fmt.Errorf("is %s, want an object", kind(raw))
 		}
 		return nil, fmt.Errorf("malformed JSON: %w", err)
 	}
@@ -187,8 +188,8 @@ func parseInstruction(o object) (instruction, input, output string, err error) {
 // parseMessages reads a conversation: an optional system message, then user and assistant messages that begin with the
 // user's and end with the assistant's. A blank system message is left out.
 func parseMessages(raw json.RawMessage) ([]Message, error) {
-	if kind(raw) != "array" {
-		return nil, fmt.Errorf("messages is a %s, want an array", kind(raw))
+	if kind(raw) != "an array" {
+		return nil, fmt.Errorf("messages is %s, want an array", kind(raw))
 	}
 	var elements []json.RawMessage
 	if err := json.Unmarshal(raw, &elements); err != nil {
@@ -258,7 +259,7 @@ func (o object) text(name string) (string, error) {
 func text(name string, raw json.RawMessage) (string, error) {
 	var s string
 	if err := json.Unmarshal(raw, &s); err != nil {
-		return "", fmt.Errorf("%s is a %s, want a string", name, kind(raw))
+		return "", fmt.Errorf("%s is %s, want a string", name, kind(raw))
 	}
 	if strings.ContainsRune(s, 0) {
 		return "", fmt.Errorf("%s holds a NUL character", name)
@@ -266,19 +267,19 @@ func text(name string, raw json.RawMessage) (string, error) {
 	return s, nil
 }
 
-// kind names the type of a valid JSON value by its first byte.
+// kind names the type of a valid JSON value, which its first byte tells.
 func kind(raw []byte) string {
 	switch c := bytes.TrimSpace(raw)[0]; c {
 	case '{':
-		return "object"
+		return "an object"
 	case '[':
-		return "array"
+		return "an array"
 	case '"':
-		return "string"
+		return "a string"
 	case 't', 'f':
-		return "boolean"
+		return "a boolean"
 	case 'n':
 		return "null"
 	}
-	return "number"
+	return "a number"
 }

@@ -300,7 +300,9 @@ func (g *GGUF) Tensor(name string) (TensorInfo, bool) {
 }
 
 // Data is a tensor's data in the memory map. Writing to it faults.
-func (g *GGUF) Data(t TensorInfo) []byte { return g.memory[t.offset : t.offset+t.Size : t.offset+t.Size] }
+func (g *GGUF) Data(t TensorInfo) []byte {
+	return g.memory[t.offset : t.offset+t.Size : t.offset+t.Size]
+}
 
 // Buffer makes a ggml buffer of the whole map, and Leaf tensors in it.
 func (g *GGUF) Buffer() *Buffer { return HostBuffer(g.memory) }

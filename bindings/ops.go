@@ -129,6 +129,9 @@ func (c *Context) RMSNormBack(dy, x *Tensor, eps float32) *Tensor {
 	if !c.sameShape("rms_norm_back", dy, x) {
 		return nil
 	}
+	// ggml's allocator may give the result dy's memory, but the CPU kernel writes x there before it has read dy. An output is never
+	// overwritten.
+	dy.Output()
 	return (*Tensor)(C.ggml_rms_norm_back(c.c, dy.c(), x.c(), C.float(eps)))
 }
 
@@ -277,7 +280,8 @@ func (c *Context) SoftMax(a *Tensor, scale float32) *Tensor {
 	return (*Tensor)(C.ggml_soft_max_ext(c.c, a.c(), nil, C.float(scale), 0))
 }
 
-// SoftMaxBack is the gradient of SoftMax's input for the gradient dy of its result y: scale·y ⊙ (dy − y·dy).
+// SoftMaxBack is the gradient of SoftMax's input for the gradient dy of its result y: scale·y ⊙ (dy − y·dy). dy must be computed in the same
+// graph and have no other use: ggml's allocator then gives the result dy's memory; were it y's, the CPU kernel would overwrite y too early.
 func (c *Context) SoftMaxBack(dy, y *Tensor, scale float32) *Tensor {
 	if !c.sameShape("soft_max_back", dy, y) {
 		return nil

@@ -142,6 +142,13 @@ func (c *Context) fail(op string, format string, args ...any) *Tensor {
 	return nil
 }
 
+// Fail records an error of the caller's as if an operation had failed.
+func (c *Context) Fail(err error) {
+	if c.err == nil {
+		c.err = err
+	}
+}
+
 // take counts one tensor against the room that NewContext made; ggml would abort where there is none.
 func (c *Context) take(op string) bool {
 	if c.err == nil && c.names == 0 {

@@ -68,11 +68,11 @@ func (o Options) Validate() error {
 
 // block holds the weights of one transformer block.
 type block struct {
-	attnNorm, ffnNorm            *bindings.Tensor // [width], float32
-	q, k, v, output              *linear
-	gate, up, down               *linear
-	groups                       [4][]*linear // the layers that share an input: q k v, output, gate up, down
-	adapted                      bool
+	attnNorm, ffnNorm *bindings.Tensor // [width], float32
+	q, k, v, output   *linear
+	gate, up, down    *linear
+	groups            [4][]*linear // the layers that share an input: q k v, output, gate up, down
+	adapted           bool
 }
 
 // Model is an open Llama. It is not safe for concurrent use.
@@ -95,6 +95,7 @@ type Model struct {
 	blocks      []*block
 	fingerprint string
 	adapter     *attached
+	free        int64 // memory that was free at the first training step, in bytes
 }
 
 // Open maps a GGUF file and checks that it is a whole Llama that can be trained: architecture, tensors, shapes and types.

@@ -1,0 +1,67 @@
+// Package testutil finds the reference data and the real model that some tests need, and writes tiny random models for the others.
+package testutil
+
+import (
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+// root is the folder of the repository.
+func root() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
+}
+
+// Shared gives the folders or files under the shared folder (environment variable VERATUNE_SHARED, default ../shared beside the repository) that match a
+// pattern, and skips the test where there is none.
+func Shared(t testing.TB, pattern string) []string {
+	t.Helper()
+	base := os.Getenv("VERATUNE_SHARED")
+	if base == "" {
+		base = filepath.Join(filepath.Dir(root()), "shared")
+	}
+	return globbed(t, "VERATUNE_SHARED", []string{filepath.Join(base, pattern)})
+}
+
+// Folders gives the folders that the environment variable lists (colon-separated, patterns allowed), or else those under the shared folder that match a
+// pattern, and skips the test where there is none.
+func Folders(t testing.TB, variable, pattern string) []string {
+	t.Helper()
+	if list := os.Getenv(variable); list != "" {
+		return globbed(t, variable, filepath.SplitList(list))
+	}
+	return Shared(t, pattern)
+}
+
+func globbed(t testing.TB, variable string, patterns []string) []string {
+	t.Helper()
+	var found []string
+	for _, p := range patterns {
+		matches, err := filepath.Glob(p)
+		if err != nil {
+			t.Fatalf("%s: %v", variable, err)
+		}
+		found = append(found, matches...)
+	}
+	if len(found) == 0 {
+		t.Skipf("no reference data at %s; set %s", strings.Join(patterns, ", "), variable)
+	}
+	return found
+}
+
+// SmolLM2 gives the path of the real 4-bit model: environment variable VERATUNE_MODEL, or what `make model` fetched. It skips the test where the model is
+// not there.
+func SmolLM2(t testing.TB) string {
+	t.Helper()
+	path := os.Getenv("VERATUNE_MODEL")
+	if path == "" {
+		path = filepath.Join(root(), "models", "SmolLM2-135M-Instruct.Q4_1.gguf")
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Skipf("no model at %s: run `make model` or set VERATUNE_MODEL", path)
+	}
+	return path
+}

@@ -1,0 +1,103 @@
+package train
+
+import (
+	"bytes"
+	"fmt"
+	"image/color"
+	"os"
+
+	"github.com/google/renameio/v2"
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+)
+
+// drawChart draws the losses of a metrics file: each training step's, the same smoothed, and the held-out data's. It draws nothing where the
+// file has no point yet.
+func drawChart(metricsPath, chartPath string) error {
+	data, err := os.ReadFile(metricsPath)
+	if err != nil {
+		return fmt.Errorf("loss chart: %w", err)
+	}
+	points, _ := readMetrics(data)
+	if len(points) == 0 {
+		return nil
+	}
+	picture, err := chart(points)
+	if err != nil {
+		return fmt.Errorf("loss chart: %w", err)
+	}
+	if err := renameio.WriteFile(chartPath, picture, 0o666); err != nil {
+		return fmt.Errorf("loss chart: %w", err)
+	}
+	return nil
+}
+
+// chart gives the picture as SVG.
+func chart(points []point) ([]byte, error) {
+	var raw, smoothed, heldOut plotter.XYs
+	var mean smooth
+	for _, p := range points {
+		if p.Loss != nil {
+			raw = append(raw, plotter.XY{X: float64(p.Step), Y: *p.Loss})
+			smoothed = append(smoothed, plotter.XY{X: float64(p.Step), Y: mean.add(*p.Loss)})
+		}
+		if p.EvalLoss != nil {
+			heldOut = append(heldOut, plotter.XY{X: float64(p.Step), Y: *p.EvalLoss})
+		}
+	}
+	picture := plot.New()
+	picture.X.Label.Text = "step"
+	picture.Y.Label.Text = "loss per labelled token"
+	picture.Legend.Top = true
+	picture.Add(plotter.NewGrid())
+	for _, curve := range []struct {
+		name   string
+		points plotter.XYs
+		color  color.RGBA
+		width  vg.Length
+		dots   bool
+	}{
+		{"training", raw, color.RGBA{170, 195, 225, 255}, vg.Points(0.7), false},
+		{"training, smoothed", smoothed, color.RGBA{31, 90, 165, 255}, vg.Points(1.6), false},
+		{"held out", heldOut, color.RGBA{215, 95, 20, 255}, vg.Points(1.6), true},
+	} {
+		if len(curve.points) == 0 {
+			continue
+		}
+		line, dots, err := plotter.NewLinePoints(curve.points)
+		if err != nil {
+			return nil, err
+		}
+		line.Color, line.Width, dots.Color = curve.color, curve.width, curve.color
+		picture.Add(line)
+		if curve.dots || len(curve.points) == 1 {
+			picture.Add(dots)
+		}
+		picture.Legend.Add(curve.name, line)
+	}
+	canvas, err := picture.WriterTo(16*vg.Centimeter, 10*vg.Centimeter, "svg")
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	_, err = canvas.WriteTo(&out)
+	return out.Bytes(), err
+}
+
+// smooth is a mean in which every value weighs a tenth less than the one after it.
+type smooth struct{ sum, weight float64 }
+
+// add takes a value in and returns the mean.
+func (s *smooth) add(value float64) float64 {
+	s.sum, s.weight = 0.9*s.sum+value, 0.9*s.weight+1
+	return s.mean()
+}
+
+// mean is 0 before the first value.
+func (s *smooth) mean() float64 {
+	if s.weight == 0 {
+		return 0
+	}
+	return s.sum / s.weight
+}

@@ -1,0 +1,54 @@
+package train
+
+import (
+	"bytes"
+	"encoding/xml"
+	"io"
+	"testing"
+)
+
+func TestChartOfFewPoints(t *testing.T) {
+	one, two := 1.5, 2.5
+	for name, points := range map[string][]point{
+		"none":           nil,
+		"one evaluation": {{Step: 0, EvalLoss: &one}},
+		"one step":       {{Step: 1, Loss: &one}},
+		"one of each":    {{Step: 0, EvalLoss: &two}, {Step: 1, Loss: &one}},
+		"equal losses":   {{Step: 1, Loss: &one}, {Step: 2, Loss: &one}},
+		"the same step":  {{Step: 1, Loss: &one}, {Step: 1, Loss: &two}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			picture, err := chart(points)
+			if err != nil {
+				t.Fatal(err)
+			}
+			decoder := xml.NewDecoder(bytes.NewReader(picture))
+			for {
+				if _, err := decoder.Token(); err == io.EOF {
+					break
+				} else if err != nil {
+					t.Fatal(err)
+				}
+			}
+			if bytes.Contains(picture, []byte("NaN")) || bytes.Contains(picture, []byte("Inf")) {
+				t.Error("the picture has points at NaN or infinity")
+			}
+			if again, _ := chart(points); !bytes.Equal(again, picture) {
+				t.Error("the same points give another picture")
+			}
+		})
+	}
+}
+
+func TestSmooth(t *testing.T) {
+	var s smooth
+	if s.mean() != 0 || s.add(3) != 3 {
+		t.Error("the mean of one value is another")
+	}
+	for range 200 {
+		s.add(5)
+	}
+	if m := s.mean(); m < 4.999 || m > 5 {
+		t.Errorf("after 200 times 5 the mean is %v", m)
+	}
+}

@@ -1,0 +1,201 @@
+package train
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A checkpoint is the folder checkpoints/step-N of a run: the adapter after N steps, usable as any other, and the state to go on from.
+const stateFile = "state"
+
+// Folders that begin so were not finished when the process ended; they may be removed.
+const unfinished = ".unfinished-"
+
+func (f *folder) checkpoint(step int) string {
+	return filepath.Join(f.path, checkpointFolder, fmt.Sprintf("step-%d", step))
+}
+
+// checkpoints lists the steps that there is a checkpoint of, newest first.
+func (f *folder) checkpoints() ([]int, error) {
+	entries, err := os.ReadDir(filepath.Join(f.path, checkpointFolder))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list checkpoints: %w", err)
+	}
+	var steps []int
+	for _, e := range entries {
+		digits, ok := strings.CutPrefix(e.Name(), "step-")
+		if step, err := strconv.Atoi(digits); ok && err == nil && e.IsDir() && e.Name() == filepath.Base(f.checkpoint(step)) {
+			steps = append(steps, step)
+		}
+	}
+	slices.SortFunc(steps, func(a, b int) int { return cmp.Compare(b, a) })
+	return steps, nil
+}
+
+// lastBefore names the newest checkpoint of an earlier step; "" where there is none.
+func (f *folder) lastBefore(step int) string {
+	steps, _ := f.checkpoints()
+	for _, s := range steps {
+		if s < step {
+			return f.checkpoint(s)
+		}
+	}
+	return ""
+}
+
+// saveCheckpoint writes the checkpoint of s under another name and renames it when all of it is on the disk, then removes all but the newest keep.
+func (f *folder) saveCheckpoint(s *state, saveAdapter func(path string) error, keep int) error {
+	place := f.checkpoint(s.Step)
+	parent := filepath.Dir(place)
+	draft := filepath.Join(parent, unfinished+filepath.Base(place))
+	if err := errors.Join(os.RemoveAll(draft), os.MkdirAll(draft, 0o777)); err != nil {
+		return err
+	}
+	adapter := filepath.Join(draft, AdapterFile)
+	if err := saveAdapter(adapter); err != nil {
+		return err
+	}
+	var err error
+	if s.AdapterSHA256, err = fileSHA256(adapter); err != nil {
+		return err
+	}
+	data, err := s.encode()
+	if err != nil {
+		return err
+	}
+	if err := writeSynced(filepath.Join(draft, stateFile), data); err != nil {
+		return err
+	}
+	if err := errors.Join(syncFolder(draft), os.RemoveAll(place), os.Rename(draft, place), syncFolder(parent)); err != nil {
+		return err
+	}
+	return f.prune(keep)
+}
+
+func (f *folder) prune(keep int) error {
+	steps, err := f.checkpoints()
+	if err != nil {
+		return err
+	}
+	for _, step := range steps[min(keep, len(steps)):] {
+		// Renamed first, so that a checkpoint that is half removed is not taken for one.
+		place := f.checkpoint(step)
+		gone := filepath.Join(filepath.Dir(place), unfinished+filepath.Base(place))
+		if err := errors.Join(os.Rename(place, gone), os.RemoveAll(gone)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// restore gives the state of the newest checkpoint that is whole, or nil where there is none. One that is damaged is renamed damaged-step-N, and
+// warn is told.
+func (f *folder) restore(fits func(*state) error, warn func(format string, args ...any)) (*state, error) {
+	if err := f.sweep(); err != nil {
+		return nil, err
+	}
+	steps, err := f.checkpoints()
+	if err != nil {
+		return nil, err
+	}
+	for _, step := range steps {
+		s, err := readCheckpoint(f.checkpoint(step))
+		if err == nil && s.Step != step {
+			err = fmt.Errorf("it is the state after %d steps", s.Step)
+		}
+		if err == nil {
+			err = fits(s)
+		}
+		if err == nil {
+			return s, nil
+		}
+		aside, asideErr := setAside(f.checkpoint(step))
+		if asideErr != nil {
+			return nil, asideErr
+		}
+		warn("warning: checkpoint %s is damaged and now named %s: %v", f.checkpoint(step), filepath.Base(aside), err)
+	}
+	return nil, nil
+}
+
+// sweep removes what a killed process left half written or half removed.
+func (f *folder) sweep() error {
+	parent := f.join(checkpointFolder)
+	entries, err := os.ReadDir(parent)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), unfinished) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(parent, e.Name())))
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+func readCheckpoint(path string) (*state, error) {
+	data, err := os.ReadFile(filepath.Join(path, stateFile))
+	if err != nil {
+		return nil, err
+	}
+	s, err := decodeState(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", stateFile, err)
+	}
+	sum, err := fileSHA256(filepath.Join(path, AdapterFile))
+	if err != nil {
+		return nil, err
+	}
+	if sum != s.AdapterSHA256 {
+		return nil, fmt.Errorf("%s: the checksum is wrong", AdapterFile)
+	}
+	return s, nil
+}
+
+// setAside renames a damaged checkpoint, so that it neither counts as one nor is lost.
+func setAside(path string) (string, error) {
+	aside, err := freeName(filepath.Join(filepath.Dir(path), "damaged-"+filepath.Base(path)))
+	if err != nil {
+		return "", err
+	}
+	return aside, os.Rename(path, aside)
+}
+
+func fileSHA256(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+func writeSynced(path string, data []byte) error {
+	file, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(data)
+	return errors.Join(err, file.Sync(), file.Close())
+}
+
+// syncFolder makes renames inside a folder outlast a loss of power.
+func syncFolder(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}

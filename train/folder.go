@@ -1,0 +1,135 @@
+package train
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// What a run directory holds.
+const (
+	AdapterFile      = "adapter.gguf"  // after the last step; there only when the training is complete
+	BestFile         = "best.gguf"     // of the lowest held-out loss so far
+	ConfigFile       = "config.json"   // all that the run was started with
+	MetricsFile      = "metrics.jsonl" // a line for each step and each evaluation
+	ChartFile        = "loss.svg"
+	checkpointFolder = "checkpoints"
+)
+
+// folder is a run directory that this process alone uses.
+type folder struct {
+	path string
+	lock *os.File // the directory itself; the lock is gone when the process ends, however it ends
+}
+
+// CheckFolder returns an error where a run could not begin in path, so that a caller can say so before it loads a model: the folder holds a run
+// already and neither resume nor force is set, resume is set and there is none, or nothing can be written there. It leaves nothing behind.
+func CheckFolder(path string, resume, force bool) error {
+	if path == "" {
+		return errors.New("run folder: want a name")
+	}
+	whole, err := filepath.Abs(path)
+	if err != nil {
+		return fmt.Errorf("run folder: %w", err)
+	}
+	info, err := os.Stat(whole)
+	switch {
+	case resume && force:
+		return errors.New("resume and force exclude each other: resume goes on with a run, force starts anew")
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("run folder: %w", err)
+	case err == nil && !info.IsDir():
+		return fmt.Errorf("run folder %s: is a file; want a folder, which need not exist yet", path)
+	case resume && !exists(filepath.Join(path, ConfigFile)):
+		return fmt.Errorf("run folder %s: holds no run to resume", path)
+	case !resume && !force && holdsRun(path):
+		return fmt.Errorf("run folder %s: already holds a run; resume goes on with it, force starts anew and keeps it as %s.old-1", path, filepath.Base(whole))
+	}
+	if force && holdsRun(path) {
+		if err := checkWritable(filepath.Dir(whole)); err != nil {
+			return err
+		}
+	}
+	return checkWritable(whole)
+}
+
+// checkWritable makes and removes a file in path, or, where path isn't there yet, in the folder that it would be made in.
+func checkWritable(path string) error {
+	place := path
+	for !exists(place) && filepath.Dir(place) != place {
+		place = filepath.Dir(place)
+	}
+	probe, err := os.CreateTemp(place, ".writable-*")
+	if err != nil {
+		return fmt.Errorf("run folder %s: cannot be written: %w", path, err)
+	}
+	return errors.Join(probe.Close(), os.Remove(probe.Name()))
+}
+
+func holdsRun(path string) bool {
+	parts := []string{AdapterFile, BestFile, ConfigFile, MetricsFile, ChartFile, checkpointFolder}
+	return slices.ContainsFunc(parts, func(name string) bool { return exists(filepath.Join(path, name)) })
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// openFolder locks a run directory.
+func openFolder(path string) (*folder, error) {
+	lock, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("run folder: %w", err)
+	}
+	// Some network file systems have no locks; a run there is worth more than the check.
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		lock.Close()
+		return nil, fmt.Errorf("run folder %s: another process is training in it", path)
+	}
+	return &folder{path: path, lock: lock}, nil
+}
+
+// createFolder makes a run directory for a new run and locks it. A run that it holds is moved away as a whole, to the name returned.
+func createFolder(path string) (f *folder, moved string, err error) {
+	if holdsRun(path) {
+		old, err := openFolder(path)
+		if err != nil {
+			return nil, "", err
+		}
+		defer old.close()
+		if path, err = filepath.Abs(path); err != nil {
+			return nil, "", err
+		}
+		if moved, err = freeName(path + ".old"); err != nil {
+			return nil, "", err
+		}
+		if err := os.Rename(path, moved); err != nil {
+			return nil, "", fmt.Errorf("move the old run away: %w", err)
+		}
+	}
+	if err := os.MkdirAll(path, 0o777); err != nil {
+		return nil, moved, fmt.Errorf("run folder: %w", err)
+	}
+	f, err = openFolder(path)
+	return f, moved, err
+}
+
+func (f *folder) close() { f.lock.Close() }
+
+func (f *folder) join(name string) string { return filepath.Join(f.path, name) }
+
+// freeName is the first of prefix-1, prefix-2 … that nothing has.
+func freeName(prefix string) (string, error) {
+	for i := 1; i < 1e6; i++ {
+		if name := fmt.Sprintf("%s-%d", prefix, i); !exists(name) {
+			return name, nil
+		}
+	}
+	return "", fmt.Errorf("%s-1 and all that follow are taken; remove some", prefix)
+}

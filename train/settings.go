@@ -1,0 +1,127 @@
+package train
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/google/renameio/v2"
+)
+
+// settings is the content of config.json.
+type settings struct {
+	Train Config       `json:"train"`
+	Data  fingerprints `json:"data"`
+	Setup any          `json:"setup"`
+	About any          `json:"about"`
+}
+
+type fingerprints struct {
+	Training string `json:"training"`
+	HeldOut  string `json:"held_out"` // "" without held-out data
+}
+
+func (r *Run) settings() settings {
+	s := settings{Train: r.Config, Data: fingerprints{Training: r.Training.Fingerprint()}, Setup: r.Setup, About: r.About}
+	if r.HeldOut != nil {
+		s.Data.HeldOut = r.HeldOut.Fingerprint()
+	}
+	return s
+}
+
+func (s settings) write(path string) error {
+	data, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	if err := renameio.WriteFile(path, append(data, '\n'), 0o666); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
+
+// checkSame fails where the run in path was started with other settings than s, naming all that differ. How often is evaluated and saved, and what
+// is only told about the run, may change.
+func (s settings) checkSame(path string) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("resume: %w", err)
+	}
+	was, err := flatten(data)
+	if err != nil {
+		return fmt.Errorf("resume: %s: %w", path, err)
+	}
+	data, err = json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("resume: %w", err)
+	}
+	is, err := flatten(data)
+	if err != nil {
+		return fmt.Errorf("resume: %w", err)
+	}
+	both := maps.Clone(was)
+	maps.Copy(both, is)
+	var differences []string
+	for _, key := range slices.Sorted(maps.Keys(both)) {
+		if !free(key) && !reflect.DeepEqual(was[key], is[key]) {
+			name := strings.TrimPrefix(strings.TrimPrefix(key, "train."), "setup.")
+			differences = append(differences, fmt.Sprintf("%s was %s and is %s", name, show(was, key), show(is, key)))
+		}
+	}
+	if len(differences) > 0 {
+		return fmt.Errorf("resume: the run was started otherwise: %s; resume it with what it was started with, or train into another folder",
+			strings.Join(differences, "; "))
+	}
+	return nil
+}
+
+func free(key string) bool {
+	return slices.Contains([]string{"train.eval_every", "train.save_every", "train.keep", "about"}, key) || strings.HasPrefix(key, "about.")
+}
+
+// flatten turns nested JSON objects into one map with dotted keys.
+func flatten(data []byte) (map[string]any, error) {
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.UseNumber() // a seed of 64 bits does not fit a float64
+	var tree map[string]any
+	if err := decoder.Decode(&tree); err != nil {
+		return nil, err
+	}
+	if tree == nil {
+		return nil, errors.New("want a JSON object")
+	}
+	flat := map[string]any{}
+	var walk func(prefix string, value any)
+	walk = func(prefix string, value any) {
+		object, ok := value.(map[string]any)
+		if !ok {
+			flat[prefix] = value
+			return
+		}
+		for key, inner := range object {
+			walk(prefix+"."+key, inner)
+		}
+	}
+	for key, value := range tree {
+		walk(key, value)
+	}
+	return flat, nil
+}
+
+func show(values map[string]any, key string) string {
+	value, ok := values[key]
+	if !ok {
+		return "absent"
+	}
+	data, err := json.Marshal(value)
+	if err != nil {
+		return fmt.Sprint(value)
+	}
+	return string(data)
+}

@@ -1,0 +1,138 @@
+package train
+
+import (
+	"errors"
+	"fmt"
+	"math"
+)
+
+// batch is one micro-batch, with the seed of its dropout.
+type batch struct {
+	tokens, targets []int32
+	lengths         []int
+	seed            uint64
+}
+
+// trainer holds what one training step needs.
+type trainer struct {
+	engine    Engine
+	params    []float32
+	grad      []float32 // of the mean loss in the last step
+	optimizer *AdamW
+	clip      float64
+}
+
+// outcome is what a step was like.
+type outcome struct {
+	loss     float64 // mean over the labelled tokens, before the update
+	norm     float64 // L2 norm of the gradient, before clipping
+	tokens   int
+	labelled int
+}
+
+// step is one training step: the gradient of the mean loss over the labelled tokens of all its micro-batches together, and one update. Where the
+// error is ErrDiverged, the parameters are as they were.
+func (t *trainer) step(batches []batch, lr float64) (outcome, error) {
+	clear(t.grad)
+	var o outcome
+	for _, b := range batches {
+		sum, n, err := t.engine.Gradients(b.tokens, b.targets, b.lengths, b.seed, t.grad)
+		if err != nil {
+			return o, err
+		}
+		o.loss, o.labelled, o.tokens = o.loss+sum, o.labelled+n, o.tokens+len(b.tokens)
+	}
+	if o.labelled == 0 {
+		return o, errors.New("none of its tokens carries a label")
+	}
+	o.loss /= float64(o.labelled)
+	divide(t.grad, o.labelled)
+	o.norm = clip(t.grad, t.clip)
+	switch {
+	case !finite(o.loss):
+		return o, fmt.Errorf("%w: the loss is %v", ErrDiverged, o.loss)
+	case !finite(o.norm):
+		return o, fmt.Errorf("%w: the norm of the gradient is %v", ErrDiverged, o.norm)
+	}
+	t.optimizer.Update(t.params, t.grad, lr)
+	return o, t.engine.Update()
+}
+
+// divide turns the gradient of a sum over n labelled tokens into that of their mean.
+func divide(grad []float32, n int) {
+	for i := range grad {
+		grad[i] /= float32(n)
+	}
+}
+
+// clip scales grad down to the L2 norm limit where it is longer, and returns the norm before. It sums in float64; 1e-6 is PyTorch's
+// (clip_grad_norm_). A limit of 0 scales nothing.
+func clip(grad []float32, limit float64) float64 {
+	var squares float64
+	for _, g := range grad {
+		squares += float64(g) * float64(g)
+	}
+	norm := math.Sqrt(squares)
+	if scale := limit / (norm + 1e-6); limit > 0 && scale < 1 {
+		for i := range grad {
+			grad[i] *= float32(scale)
+		}
+	}
+	return norm
+}
+
+// plan says which micro-batches make up which step. An epoch ends with a step of its own, which is smaller where the accumulation does not
+// divide the epoch.
+type plan struct {
+	batches      int // in an epoch
+	accumulation int
+	total        int // steps of the training
+}
+
+func newPlan(c Config, batches int) plan {
+	p := plan{batches: batches, accumulation: c.Accumulation, total: c.Steps}
+	if p.total == 0 {
+		p.total = c.Epochs * p.perEpoch()
+	}
+	return p
+}
+
+func (p plan) perEpoch() int { return (p.batches + p.accumulation - 1) / p.accumulation }
+
+// at gives the micro-batches of a step, counted from 0: first to end-1 of an epoch.
+func (p plan) at(step int) (epoch, first, end int) {
+	epoch = step / p.perEpoch()
+	first = step % p.perEpoch() * p.accumulation
+	return epoch, first, min(first+p.accumulation, p.batches)
+}
+
+// epochs is how often the data has been seen after so many steps.
+func (p plan) epochs(steps int) float64 {
+	epoch, first, _ := p.at(steps)
+	return float64(epoch) + float64(first)/float64(p.batches)
+}
+
+// load gives the micro-batches of a step.
+func (p plan) load(from Source, seed uint64, step int) []batch {
+	epoch, first, end := p.at(step)
+	var list []batch
+	for i := first; i < end; i++ {
+		b := batch{seed: dropoutSeed(seed, step, i-first)}
+		b.tokens, b.targets, b.lengths = from.Batch(epoch, i)
+		list = append(list, b)
+	}
+	return list
+}
+
+// dropoutSeed mixes the run's seed with the place in the training, so that the random state of a checkpoint is the step alone.
+func dropoutSeed(seed uint64, step, micro int) uint64 {
+	return mix(mix(mix(seed)+uint64(step)) + uint64(micro))
+}
+
+// mix is one output of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) from the state x, a bijection.
+func mix(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}

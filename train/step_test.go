@@ -1,0 +1,140 @@
+package train
+
+import (
+	"errors"
+	"math"
+	"slices"
+	"testing"
+)
+
+// 16 samples at once and 4 × 4 accumulated give the same gradient, though the micro-batches have different numbers of labels.
+func TestAccumulationDoesNotChangeTheGradient(t *testing.T) {
+	source := fakeSource{samples: 16, batch: 1, seed: 3}
+	gradient := func(size int) ([]float32, outcome) {
+		var batches []batch
+		for i := range 16 {
+			if i%size == 0 {
+				batches = append(batches, batch{})
+			}
+			b := &batches[len(batches)-1]
+			tokens, targets, lengths := source.Batch(0, i)
+			if i%5 == 0 {
+				targets[1] = -1
+			}
+			b.tokens, b.targets, b.lengths = append(b.tokens, tokens...), append(b.targets, targets...), append(b.lengths, lengths...)
+		}
+		engine := &leastSquares{params: make([]float32, parameters)}
+		engine.Update()
+		tr := trainer{engine: engine, params: engine.params, grad: make([]float32, parameters), optimizer: NewAdamW(parameters, Default())}
+		o, err := tr.step(batches, 0.1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tr.grad, o
+	}
+	whole, wanted := gradient(16)
+	if wanted.labelled != 28 || wanted.tokens != 48 {
+		t.Errorf("%d labelled of %d tokens, want 28 of 48", wanted.labelled, wanted.tokens)
+	}
+	for _, size := range []int{1, 4, 7} {
+		parts, got := gradient(size)
+		// The fake engine adds sample after sample either way, so that not one bit differs; only the sum of the losses is rounded otherwise.
+		if !slices.Equal(parts, whole) || math.Abs(got.loss-wanted.loss) > 1e-12 || got.labelled != wanted.labelled {
+			t.Errorf("micro-batches of %d give %v and loss %v, one batch %v and %v", size, parts, got.loss, whole, wanted.loss)
+		}
+	}
+}
+
+func TestClip(t *testing.T) {
+	grad := []float32{3, 4, 12}
+	if norm := clip(grad, 0); norm != 13 || !slices.Equal(grad, []float32{3, 4, 12}) {
+		t.Errorf("without a limit: norm %v, gradient %v", norm, grad)
+	}
+	if norm := clip(grad, 13.5); norm != 13 || !slices.Equal(grad, []float32{3, 4, 12}) {
+		t.Errorf("below the limit: norm %v, gradient %v", norm, grad)
+	}
+	clip(grad, 1)
+	compare(t, "clipped", grad, []uint32{0x3e6c4ec4, 0x3e9d89d8, 0x3f6c4ec4}) // torch.nn.utils.clip_grad_norm_
+	if norm := clip([]float32{float32(math.Inf(1)), 1}, 1); !math.IsInf(norm, 1) {
+		t.Errorf("norm %v of an infinite gradient", norm)
+	}
+	if norm := clip([]float32{3e38, 3e38}, 1); math.IsInf(norm, 0) {
+		t.Error("the norm of finite gradients overflows")
+	}
+}
+
+func TestDivergenceLeavesParametersAndMoments(t *testing.T) {
+	source := fakeSource{samples: 4, batch: 2}
+	for name, spoil := range map[string]func(*leastSquares){
+		"loss":     func(e *leastSquares) { e.nan = 2 },
+		"gradient": func(e *leastSquares) { e.nanGrad = 1 },
+	} {
+		engine := &leastSquares{params: []float32{1, 2, 3, 4, 5, 6}}
+		engine.Update()
+		spoil(engine)
+		tr := trainer{engine: engine, params: engine.params, grad: make([]float32, parameters), optimizer: NewAdamW(parameters, Default())}
+		_, err := tr.step(newPlan(Config{Accumulation: 2, Epochs: 1}, 2).load(source, 0, 0), 0.1)
+		if !errors.Is(err, ErrDiverged) {
+			t.Errorf("%s: got %v", name, err)
+		}
+		if !slices.Equal(tr.params, []float32{1, 2, 3, 4, 5, 6}) || tr.optimizer.Updates != 0 || tr.optimizer.M[0] != 0 {
+			t.Errorf("%s: the parameters or the moments moved", name)
+		}
+	}
+}
+
+func TestStepWithoutLabels(t *testing.T) {
+	engine := &leastSquares{params: make([]float32, parameters)}
+	engine.Update()
+	tr := trainer{engine: engine, params: engine.params, grad: make([]float32, parameters), optimizer: NewAdamW(parameters, Default())}
+	if _, err := tr.step([]batch{{tokens: []int32{1}, targets: []int32{-1}, lengths: []int{1}}}, 0.1); err == nil {
+		t.Error("a step without a labelled token divides by 0")
+	}
+}
+
+// Every epoch uses each micro-batch once, and the last step of an epoch is smaller where the accumulation does not divide it.
+func TestPlan(t *testing.T) {
+	for _, c := range []struct{ batches, accumulation, epochs, total int }{{11, 2, 2, 12}, {8, 4, 3, 6}, {1, 4, 2, 2}, {3, 1, 1, 3}} {
+		p := newPlan(Config{Accumulation: c.accumulation, Epochs: c.epochs}, c.batches)
+		if p.total != c.total {
+			t.Errorf("%+v: %d steps", c, p.total)
+		}
+		seen := map[[2]int]int{}
+		for step := range p.total {
+			epoch, first, end := p.at(step)
+			if first >= end || end-first > c.accumulation {
+				t.Errorf("%+v: step %d has micro-batches %d to %d", c, step, first, end)
+			}
+			for i := first; i < end; i++ {
+				seen[[2]int{epoch, i}]++
+			}
+		}
+		for epoch := range c.epochs {
+			for i := range c.batches {
+				if seen[[2]int{epoch, i}] != 1 {
+					t.Errorf("%+v: micro-batch %d of epoch %d is used %d times", c, i, epoch, seen[[2]int{epoch, i}])
+				}
+			}
+		}
+		if got := p.epochs(p.total); got != float64(c.epochs) {
+			t.Errorf("%+v: the last step ends epoch %v", c, got)
+		}
+	}
+	if p := newPlan(Config{Accumulation: 2, Epochs: 1, Steps: 100}, 5); p.total != 100 {
+		t.Errorf("steps is not followed: %d", p.total)
+	}
+}
+
+func TestDropoutSeedsDiffer(t *testing.T) {
+	seen := map[uint64]bool{}
+	for seed := range uint64(3) {
+		for step := range 50 {
+			for micro := range 8 {
+				seen[dropoutSeed(seed, step, micro)] = true
+			}
+		}
+	}
+	if len(seen) != 3*50*8 {
+		t.Errorf("%d different seeds of %d", len(seen), 3*50*8)
+	}
+}

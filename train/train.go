@@ -1,0 +1,90 @@
+// Package train runs a finetuning from its first step to the saved adapter: learning-rate schedule, AdamW, accumulation, evaluation,
+// checkpoints, logs, and going on after an interruption to the same bits as if there had been none.
+//
+// It sees the network only through an Engine and the data only through a Source, and must not know how either is made. Nothing that it writes
+// into an adapter or a checkpoint depends on the time, on the order of a map, or on a generator without a seed; clock readings go to
+// metrics.jsonl and the terminal only.
+package train
+
+import (
+	"context"
+	"errors"
+	"io"
+)
+
+// Engine computes losses and gradients of the parameters being trained. A micro-batch is its samples' tokens end to end, the label of each
+// position (the token to be predicted after it, or -1 for none) and the length of each sample.
+type Engine interface {
+	// Loss returns the sum of -log p (natural logarithm) over the labelled positions, and their number.
+	Loss(tokens, targets []int32, lengths []int) (sum float64, n int, err error)
+	// Gradients adds the derivatives of that sum by the parameters to grad; seed decides what dropout leaves out.
+	Gradients(tokens, targets []int32, lengths []int, seed uint64, grad []float32) (sum float64, n int, err error)
+	// Update makes the engine use the parameters' new values.
+	Update() error
+}
+
+// Source is a fixed stream of micro-batches.
+type Source interface {
+	Batches() int // micro-batches in an epoch
+	// Batch returns micro-batch i, from 0, of an epoch, from 0, in the form that Engine takes.
+	Batch(epoch, i int) (tokens, targets []int32, lengths []int)
+	Fingerprint() string // the same for the same stream only
+}
+
+// Run is all that a training needs. Its parameters are trained in place.
+type Run struct {
+	Config   Config
+	Engine   Engine
+	Params   []float32 // trained values, as they are before training
+	Training Source
+	HeldOut  Source // nil trains without evaluation and keeps no best adapter
+
+	// SaveAdapter writes Params as an adapter, replacing the file at path as a whole, with facts of the training.
+	SaveAdapter func(path string, facts map[string]string) error
+	Facts       map[string]string // added to the facts in every adapter of the run
+
+	// Setup, a value that encoding/json can write, holds what decides the result besides Config and data: a run is resumed only where it is equal.
+	Setup any
+	About any // is kept in config.json beside it and never compared: versions, paths
+
+	Folder string // run directory
+	Resume bool   // goes on with the run that the folder holds
+	Force  bool   // starts anew where the folder holds a run, which is renamed FOLDER.old-1, or the next free number
+
+	Progress io.Writer // gets a progress line where it is a terminal, else a line now and then; nil is silent
+}
+
+// Evaluation is a mean loss over the labelled positions of the held-out data after Step updates.
+type Evaluation struct {
+	Step int     `json:"step"`
+	Loss float64 `json:"loss"`
+}
+
+// Result says how a finished training went. The evaluations are nil where there was no held-out data.
+type Result struct {
+	Steps       int         `json:"steps"`
+	Loss        float64     `json:"loss"`   // training loss, smoothed as in the progress line
+	Before      *Evaluation `json:"before"` // of the parameters as they were given
+	After       *Evaluation `json:"after"`
+	Best        *Evaluation `json:"best"`
+	Adapter     string      `json:"adapter"`       // path of the adapter after the last step
+	BestAdapter string      `json:"best_adapter"`  // path of the adapter of the lowest held-out loss, "" where there was no held-out data
+	OldRun      string      `json:"old,omitempty"` // where Force put the run that was there before
+}
+
+// ErrInterrupted is in the error of a run whose context was cancelled; its state is saved and Resume goes on from there.
+var ErrInterrupted = errors.New("interrupted")
+
+// ErrDiverged is in the error of a run that stopped because a loss or a gradient was NaN or infinite.
+var ErrDiverged = errors.New("training diverged")
+
+// Train runs the training to its end, or until ctx is cancelled: then it finishes the step, saves and returns ErrInterrupted.
+// Nothing is written or moved before the whole request has been found valid.
+func (r *Run) Train(ctx context.Context) (Result, error) {
+	l, err := r.open()
+	if err != nil {
+		return Result{}, err
+	}
+	defer l.close()
+	return l.run(ctx)
+}

@@ -1,0 +1,292 @@
+package vera
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/veratune/veratune/bindings"
+)
+
+// Keys and tensors of a native adapter file.
+const (
+	keyRank        = "adapter.vera.rank"
+	keyTargets     = "adapter.vera.targets"
+	keyLayers      = "adapter.vera.layers" // absent: all
+	keySeed        = "adapter.vera.seed"
+	keyInit        = "adapter.vera.init"
+	keyDInitial    = "adapter.vera.d_initial"
+	keyDropout     = "adapter.vera.dropout"
+	keyMaxIn       = "adapter.vera.max_in"
+	keyMaxOut      = "adapter.vera.max_out"
+	keyPair        = "adapter.vera.pair_sha256"
+	keyBaseName    = "adapter.vera.base_name"
+	keyFingerprint = "adapter.vera.base_fingerprint"
+	factPrefix     = "veratune."
+
+	// The pair itself is in the file only where the seed does not give it.
+	tensorA = "vera_a" // [max_in, rank] in ggml's order
+	tensorB = "vera_b" // [rank, max_out]
+)
+
+// Save writes the native adapter, a GGUF file, the same bytes for the same adapter. It fails, and leaves what was at path, where a trained
+// value is NaN or infinite or the file cannot be written.
+func (a *Adapter) Save(path string) error {
+	w := bindings.NewGGUFWriter()
+	defer w.Close()
+	if err := a.write(w); err != nil {
+		return fmt.Errorf("save adapter: %w", err)
+	}
+	if err := w.WriteFile(path); err != nil {
+		return fmt.Errorf("save adapter: %w", err)
+	}
+	return nil
+}
+
+func (a *Adapter) write(w *bindings.GGUFWriter) error {
+	type entry struct {
+		key   string
+		value any
+	}
+	entries := []entry{
+		{"general.type", "adapter"},
+		{"general.architecture", a.Base.Architecture},
+		{"adapter.type", "vera"},
+		{keyRank, uint32(a.Rank)},
+		{keyTargets, a.Targets},
+		{keySeed, a.Seed},
+		{keyInit, string(a.Init)},
+		{keyDInitial, a.DInitial},
+		{keyDropout, a.Dropout},
+		{keyMaxIn, uint32(a.MaxIn)},
+		{keyMaxOut, uint32(a.MaxOut)},
+		{keyPair, a.Pair.SHA256()},
+		{keyBaseName, a.Base.Name},
+		{keyFingerprint, a.Base.Fingerprint},
+	}
+	if len(a.Config.Layers) > 0 {
+		layers := make([]uint32, len(a.Config.Layers))
+		for i, layer := range a.Config.Layers {
+			layers[i] = uint32(layer)
+		}
+		entries = append(entries, entry{keyLayers, layers})
+	}
+	for _, key := range slices.Sorted(maps.Keys(a.Facts)) {
+		entries = append(entries, entry{factPrefix + key, a.Facts[key]})
+	}
+	for _, e := range entries {
+		if err := w.Set(e.key, e.value); err != nil {
+			return err
+		}
+	}
+	for name, values := range a.vectors {
+		if err := checkFinite(name, values); err != nil {
+			return err
+		}
+		if err := addFloats(w, name, values, int64(len(values))); err != nil {
+			return err
+		}
+	}
+	if a.Pair.origin == (origin{a.Init, a.Seed}) {
+		return nil
+	}
+	return errors.Join(
+		addFloats(w, tensorA, a.Pair.A, int64(a.MaxIn), int64(a.Rank)),
+		addFloats(w, tensorB, a.Pair.B, int64(a.Rank), int64(a.MaxOut)))
+}
+
+func addFloats(w *bindings.GGUFWriter, name string, values []float32, shape ...int64) error {
+	return w.AddTensor(name, bindings.F32, shape, appendFloats(nil, values))
+}
+
+// Load reads an adapter of that base model: a native file, or a folder that PEFT wrote (adapter_config.json and adapter_model.safetensors). It
+// fails where the file is broken or changed, or belongs to another model.
+func Load(path string, base Base) (*Adapter, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("adapter: %w", err)
+	}
+	if info.IsDir() {
+		return loadPEFT(path, base)
+	}
+	g, err := bindings.OpenGGUF(path)
+	if err != nil {
+		return nil, fmt.Errorf("adapter: %w", err)
+	}
+	defer g.Close()
+	a, err := readNative(g, base)
+	if err != nil {
+		return nil, fmt.Errorf("adapter %s: %w", path, err)
+	}
+	return a, nil
+}
+
+func readNative(g *bindings.GGUF, base Base) (*Adapter, error) {
+	m := metadata{g: g}
+	if m.optional("general.type") != "adapter" {
+		return nil, errors.New("this GGUF file is no adapter; an adapter has general.type \"adapter\"")
+	}
+	if kind := m.optional("adapter.type"); kind != "vera" {
+		return nil, fmt.Errorf("adapter.type is %q; only \"vera\" can be read", kind)
+	}
+	if err := checkBase(&m, base); err != nil {
+		return nil, err
+	}
+	c := m.config()
+	maxIn, maxOut, digest := m.uint32(keyMaxIn), m.uint32(keyMaxOut), m.text(keyPair)
+	if m.err != nil {
+		return nil, m.err
+	}
+	a, err := layout(c, base)
+	if err != nil {
+		return nil, err
+	}
+	if a.MaxIn != int(maxIn) || a.MaxOut != int(maxOut) {
+		return nil, fmt.Errorf("%s and %s are %d and %d; the adapted layers of this model give %d and %d", keyMaxIn, keyMaxOut, maxIn, maxOut, a.MaxIn, a.MaxOut)
+	}
+	if a.Facts = m.facts(); m.err != nil {
+		return nil, m.err
+	}
+	if err := a.readTensors(g); err != nil {
+		return nil, err
+	}
+	if got := a.Pair.SHA256(); got != digest {
+		return nil, fmt.Errorf("the shared pair of rank %d, seed %d and init %s has SHA-256 %s, and the adapter was trained with %s: its rank, seed or init was changed",
+			a.Rank, a.Seed, a.Init, short(got), short(digest))
+	}
+	return a, nil
+}
+
+// checkBase fails where the adapter was trained on another model.
+func checkBase(m *metadata, base Base) error {
+	architecture, name, fingerprint := m.text("general.architecture"), m.text(keyBaseName), m.text(keyFingerprint)
+	if m.err != nil {
+		return m.err
+	}
+	if architecture != base.Architecture || fingerprint != base.Fingerprint {
+		return fmt.Errorf("the adapter was trained on %q (%s, fingerprint %s), the model here is %q (%s, fingerprint %s); use it with the GGUF file it was trained on",
+			name, architecture, short(fingerprint), base.Name, base.Architecture, short(base.Fingerprint))
+	}
+	return nil
+}
+
+// readTensors fills the vectors and the pair, which is drawn anew where the file holds none.
+func (a *Adapter) readTensors(g *bindings.GGUF) error {
+	known := map[string]bool{}
+	for name, values := range a.vectors {
+		if err := readFloats(g, name, values, int64(len(values))); err != nil {
+			return err
+		}
+		known[name] = true
+	}
+	_, hasA := g.Tensor(tensorA)
+	_, hasB := g.Tensor(tensorB)
+	if hasA || hasB {
+		a.Pair = &Pair{Rank: a.Rank, MaxIn: a.MaxIn, MaxOut: a.MaxOut, A: make([]float32, a.Rank*a.MaxIn), B: make([]float32, a.MaxOut*a.Rank)}
+		if err := readFloats(g, tensorA, a.Pair.A, int64(a.MaxIn), int64(a.Rank)); err != nil {
+			return err
+		}
+		if err := readFloats(g, tensorB, a.Pair.B, int64(a.Rank), int64(a.MaxOut)); err != nil {
+			return err
+		}
+		known[tensorA], known[tensorB] = true, true
+	}
+	for _, t := range g.Tensors() {
+		if !known[t.Name] {
+			return fmt.Errorf("tensor %s belongs to no layer that %s and %s select", t.Name, keyTargets, keyLayers)
+		}
+	}
+	if a.Pair == nil {
+		a.Pair = a.seededPair()
+	}
+	return nil
+}
+
+// readFloats reads a float32 tensor of that shape (ggml's order) whose values are all finite.
+func readFloats(g *bindings.GGUF, name string, out []float32, shape ...int64) error {
+	t, ok := g.Tensor(name)
+	if !ok {
+		return fmt.Errorf("tensor %s is missing", name)
+	}
+	// A GGUF file doesn't keep trailing sizes of 1.
+	for len(shape) > 1 && shape[len(shape)-1] == 1 {
+		shape = shape[:len(shape)-1]
+	}
+	if t.Type != bindings.F32 || !slices.Equal(t.Shape, shape) {
+		return fmt.Errorf("tensor %s is %s %v, and must be f32 %v for this rank and model", name, t.Type, t.Shape, shape)
+	}
+	if _, err := binary.Decode(g.Data(t), binary.LittleEndian, out); err != nil {
+		return fmt.Errorf("tensor %s: %w", name, err)
+	}
+	return checkFinite(name, out)
+}
+
+// metadata reads typed values and keeps the first failure.
+type metadata struct {
+	g   *bindings.GGUF
+	err error
+}
+
+func (m *metadata) fail(key, want string) {
+	if m.err == nil {
+		m.err = fmt.Errorf("%s is missing or is not %s", key, want)
+	}
+}
+
+func (m *metadata) config() Config {
+	return Config{
+		Rank: int(m.uint32(keyRank)), Targets: get[[]string](m, keyTargets, "a list of strings"), Layers: m.layers(), Seed: m.uint32(keySeed),
+		DInitial: get[float32](m, keyDInitial, "a float32"), Dropout: get[float32](m, keyDropout, "a float32"), Init: Init(m.text(keyInit)),
+	}
+}
+
+func (m *metadata) layers() []int {
+	if m.g.Value(keyLayers) == nil {
+		return nil
+	}
+	var layers []int
+	for _, layer := range get[[]uint32](m, keyLayers, "a list of uint32") {
+		layers = append(layers, int(layer))
+	}
+	return layers
+}
+
+func (m *metadata) facts() map[string]string {
+	facts := map[string]string{}
+	for _, key := range m.g.Keys() {
+		if fact, ok := strings.CutPrefix(key, factPrefix); ok {
+			facts[fact] = m.text(key)
+		}
+	}
+	return facts
+}
+
+func (m *metadata) uint32(key string) uint32 { return get[uint32](m, key, "a uint32") }
+
+func (m *metadata) text(key string) string { return get[string](m, key, "a string") }
+
+// optional is empty where the key is absent.
+func (m *metadata) optional(key string) string {
+	s, _ := m.g.String(key)
+	return s
+}
+
+func get[T any](m *metadata, key, want string) T {
+	v, ok := m.g.Value(key).(T)
+	if !ok {
+		m.fail(key, want)
+	}
+	return v
+}
+
+// short is enough of a digest to tell two apart.
+func short(digest string) string {
+	if digest == "" {
+		return "none"
+	}
+	return digest[:min(len(digest), 12)]
+}

@@ -1,0 +1,91 @@
+package vera
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/nlpodyssey/safetensors"
+
+	"github.com/veratune/veratune/bindings"
+)
+
+// Names of PEFT's tensors.
+const (
+	peftPrefix = "base_model.model."
+	peftB      = ".vera_lambda_b"
+	peftD      = ".vera_lambda_d"
+	peftPairA  = "base_model.vera_A"
+	peftPairB  = "base_model.vera_B"
+)
+
+var safetensorTypes = map[safetensors.DType]bindings.Type{safetensors.F32: bindings.F32, safetensors.F16: bindings.F16, safetensors.BF16: bindings.BF16}
+
+// readPEFTWeights fills the vectors and the pair from a safetensors file. Projections in the file are the pair, whatever the seed; they must be there
+// where needPair, and the seed gives them otherwise.
+func (a *Adapter) readPEFTWeights(file []byte, needPair bool) error {
+	tensors, err := safetensors.Deserialize(file)
+	if err != nil {
+		return fmt.Errorf("not a whole safetensors file: %w", err)
+	}
+	known := map[string]bool{}
+	read := func(name string, out []float32, shape ...int) error {
+		known[name] = true
+		return readSafetensor(tensors, name, out, shape...)
+	}
+	for _, l := range a.Layers {
+		name := peftPrefix + l.hfName()
+		if err := read(name+peftB, l.B, l.Out); err != nil {
+			return err
+		}
+		if err := read(name+peftD, l.D, a.Rank); err != nil {
+			return err
+		}
+		if heads := a.Base.RotaryHeads(l.Target); heads > 0 {
+			if l.Out != heads*a.Base.HeadDim {
+				return fmt.Errorf("%s: %d rows are not %d heads of %d", l.Name(), l.Out, heads, a.Base.HeadDim)
+			}
+			copy(l.B, GGUFRows(l.B, heads, a.Base.HeadDim))
+		}
+	}
+	_, hasA := tensors.Tensor(peftPairA)
+	_, hasB := tensors.Tensor(peftPairB)
+	if needPair || hasA || hasB {
+		p := &Pair{Rank: a.Rank, MaxIn: a.MaxIn, MaxOut: a.MaxOut, A: make([]float32, a.Rank*a.MaxIn), B: make([]float32, a.MaxOut*a.Rank)}
+		if err := read(peftPairA, p.A, a.Rank, a.MaxIn); err != nil {
+			return err
+		}
+		if err := read(peftPairB, p.B, a.MaxOut, a.Rank); err != nil {
+			return err
+		}
+		a.Pair = p
+	}
+	for _, name := range tensors.Names() {
+		if !known[name] {
+			return fmt.Errorf("tensor %s belongs to no layer that the configuration selects", name)
+		}
+	}
+	// A pair that is the seed's in every bit need not be kept in files.
+	if seeded := a.seededPair(); a.Pair == nil || a.Pair.SHA256() == seeded.SHA256() {
+		a.Pair = seeded
+	}
+	return nil
+}
+
+// readSafetensor reads a tensor of that shape (row-major, the row length last) whose values are all finite.
+func readSafetensor(tensors safetensors.SafeTensors, name string, out []float32, shape ...int) error {
+	t, ok := tensors.Tensor(name)
+	if !ok {
+		return fmt.Errorf("tensor %s is missing", name)
+	}
+	kind, ok := safetensorTypes[t.DType()]
+	if !ok {
+		return fmt.Errorf("tensor %s is %v; must be F32, F16 or BF16", name, t.DType())
+	}
+	if !slices.EqualFunc(t.Shape(), shape, func(got uint64, want int) bool { return got == uint64(want) }) {
+		return fmt.Errorf("tensor %s has shape %v; must be %v for this rank and model", name, t.Shape(), shape)
+	}
+	if err := bindings.Dequantize(kind, t.Data(), out); err != nil {
+		return fmt.Errorf("tensor %s: %w", name, err)
+	}
+	return checkFinite(name, out)
+}

@@ -1,0 +1,164 @@
+// Package vera is the adapter: which linear layers of a base model are adapted, the frozen random pair that they share, their trained
+// vectors, and the files these are kept in.
+//
+// For a frozen layer W (out × in), VeRA (Kopiczko, Blankevoort and Asano, arXiv 2310.11454) computes
+//
+//	y = W x + b ⊙ (B (d ⊙ (A x)))
+//
+// with A (rank × in) and B (out × rank) random, never trained and shared by all layers, and b (out) and d (rank) trained for each layer.
+//
+// It must know nothing of graphs, data or training, and must not open a base model: a Base says all that it needs of one.
+package vera
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+)
+
+// Targets are the kinds of linear layers that can be adapted, by their GGUF names, in the order used everywhere.
+var Targets = []string{"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"}
+
+// Linear is one linear layer of a base model, whose weight is the tensor blk.<Block>.<Target>.weight of In columns and Out rows.
+type Linear struct {
+	Block  int
+	Target string
+	In     int
+	Out    int
+}
+
+// Name is the layer's GGUF name without the ending ".weight": "blk.0.attn_q".
+func (l Linear) Name() string { return fmt.Sprintf("blk.%d.%s", l.Block, l.Target) }
+
+// Base is what an adapter must know of its base model.
+type Base struct {
+	Architecture string   // general.architecture: "llama"
+	Linears      []Linear // every layer that can be adapted
+	Blocks       int
+	Heads        int // query heads
+	KVHeads      int // key and value heads
+	HeadDim      int
+	Name         string // for people, in messages
+	Fingerprint  string // the same for the same weights only; empty where it isn't known
+}
+
+// RotaryHeads is the number of heads whose rows GGUFRows reorders in a layer of that kind: 0 where the file keeps Hugging Face's order.
+func (b Base) RotaryHeads(target string) int {
+	switch target {
+	case "attn_q":
+		return b.Heads
+	case "attn_k":
+		return b.KVHeads
+	}
+	return 0
+}
+
+// Config says what an adapter is before training; the JSON keys are the words of the command line.
+type Config struct {
+	Rank int `json:"rank"`
+	// Targets are entries of the package's Targets, or names of single layers as Linear.Name gives them.
+	Targets []string `json:"targets"`
+	// Layers are the blocks that are adapted, counted from 0; none means all.
+	Layers   []int   `json:"layers,omitempty"`
+	Seed     uint32  `json:"seed"`      // of the shared pair
+	DInitial float32 `json:"d_initial"` // every number of d before training
+	Dropout  float32 `json:"dropout"`   // probability that training zeroes an input of the adapter
+	Init     Init    `json:"init"`      // distribution of the shared pair
+}
+
+// Default is the recipe of the paper's Table 9: rank 1024 on all linear layers but the output head.
+func Default() Config {
+	return Config{Rank: 1024, Targets: slices.Clone(Targets), DInitial: 0.1, Init: KaimingUniform}
+}
+
+// maxRank keeps a broken file from asking for more memory than any machine has; the paper's largest rank is 1024.
+const maxRank = 1 << 16
+
+// Validate returns an error that says what is allowed for the first wrong value, or where nothing of the base model is selected.
+func (c Config) Validate(b Base) error {
+	switch {
+	case c.Rank < 1 || c.Rank > maxRank:
+		return fmt.Errorf("rank %d: must be from 1 to %d", c.Rank, maxRank)
+	case !finite(c.DInitial) || c.DInitial == 0:
+		return fmt.Errorf("d_initial %v: must be a finite number other than 0; with b = 0 and d = 0 no gradient would ever flow", c.DInitial)
+	case !(c.Dropout >= 0 && c.Dropout < 1):
+		return fmt.Errorf("dropout %v: must be at least 0 and less than 1", c.Dropout)
+	case !slices.Contains(inits, c.Init):
+		return fmt.Errorf("init %q: must be one of %s", c.Init, join(inits))
+	case len(c.Targets) == 0:
+		return fmt.Errorf("targets: none given; allowed are %s", join(Targets))
+	}
+	for i, target := range c.Targets {
+		if !slices.Contains(Targets, target) && !slices.ContainsFunc(b.Linears, func(l Linear) bool { return l.Name() == target }) {
+			return fmt.Errorf("target %q: must be one of %s, or one layer of the model such as blk.0.attn_q", target, join(Targets))
+		}
+		if slices.Contains(c.Targets[:i], target) {
+			return fmt.Errorf("target %q: must be given once", target)
+		}
+	}
+	for i, layer := range c.Layers {
+		if layer < 0 || layer >= b.Blocks {
+			return fmt.Errorf("layer %d: must be from 0 to %d for a model of %d blocks", layer, b.Blocks-1, b.Blocks)
+		}
+		if slices.Contains(c.Layers[:i], layer) {
+			return fmt.Errorf("layer %d: must be given once", layer)
+		}
+	}
+	if len(c.selected(b)) == 0 {
+		return errors.New("targets and layers together select no layer of the model")
+	}
+	return nil
+}
+
+// selected gives the adapted layers in order: by block, then as in Targets.
+func (c Config) selected(b Base) []Linear {
+	var list []Linear
+	for _, l := range ordered(b.Linears) {
+		inLayers := len(c.Layers) == 0 || slices.Contains(c.Layers, l.Block)
+		if inLayers && (slices.Contains(c.Targets, l.Target) || slices.Contains(c.Targets, l.Name())) {
+			list = append(list, l)
+		}
+	}
+	return list
+}
+
+// canonical puts targets and layers in order, so that adapters of equal meaning become equal files.
+func (c Config) canonical(b Base) Config {
+	names := slices.Clone(Targets)
+	for _, l := range ordered(b.Linears) {
+		names = append(names, l.Name())
+	}
+	c.Targets = slices.DeleteFunc(names, func(name string) bool { return !slices.Contains(c.Targets, name) })
+	c.Layers = slices.Sorted(slices.Values(c.Layers))
+	return c
+}
+
+// TrainableCount is the number of trained values: out + rank for every adapted layer.
+func TrainableCount(c Config, base Base) int {
+	n := 0
+	for _, l := range c.selected(base) {
+		n += l.Out + c.Rank
+	}
+	return n
+}
+
+func ordered(linears []Linear) []Linear {
+	return slices.SortedFunc(slices.Values(linears), func(x, y Linear) int {
+		if x.Block != y.Block {
+			return x.Block - y.Block
+		}
+		return slices.Index(Targets, x.Target) - slices.Index(Targets, y.Target)
+	})
+}
+
+func join[T ~string](list []T) string {
+	words := make([]string, len(list))
+	for i, v := range list {
+		words[i] = string(v)
+	}
+	return strings.Join(words, ", ")
+}
+
+func finite(v float32) bool { return !math.IsNaN(float64(v)) && !math.IsInf(float64(v), 0) }
