@@ -8,7 +8,6 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"unsafe"
@@ -56,6 +55,10 @@ const (
 // OpenGGUF maps a GGUF file. It fails, with the path in the message, for a file that is none, is truncated, or has data that would not fit
 // into it.
 func OpenGGUF(path string) (*GGUF, error) {
+	// A pipe would block in Open.
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: not a regular file", path)
+	}
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -73,12 +76,14 @@ func (g *GGUF) read() error {
 	if err != nil {
 		return err
 	}
-	if !info.Mode().IsRegular() {
-		return errors.New("not a regular file")
+	if info.Size() == 0 {
+		return errors.New("not a GGUF file") // and an empty file cannot be mapped
 	}
-	var magic [4]byte
-	if _, err := io.ReadFull(g.file, magic[:]); err != nil || string(magic[:]) != "GGUF" {
-		return errors.New("not a GGUF file")
+	if g.memory, err = mmap.Map(g.file, mmap.RDONLY, 0); err != nil {
+		return err
+	}
+	if err := checkHeader(g.memory); err != nil {
+		return err
 	}
 	p := C.CString(g.path)
 	defer C.free(unsafe.Pointer(p))
@@ -113,8 +118,7 @@ func (g *GGUF) read() error {
 			return fmt.Errorf("truncated GGUF file: tensor %s ends at byte %d, the file has %d", t.Name, end, info.Size())
 		}
 	}
-	g.memory, err = mmap.Map(g.file, mmap.RDONLY, 0)
-	return err
+	return nil
 }
 
 // Close unmaps the file; slices that Data gave must not be used after it. Closing twice is harmless.

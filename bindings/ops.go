@@ -181,12 +181,12 @@ func (c *Context) Cast(a *Tensor, t Type) *Tensor {
 	return (*Tensor)(C.ggml_cast(c.c, a.c(), C.uint(t)))
 }
 
-// Cpy copies a into b's memory: as many float32 elements, any strides.
+// Cpy copies a, float32 of any strides, into b's memory: as many elements of f32, f16 or bf16.
 func (c *Context) Cpy(a, b *Tensor) *Tensor {
 	if !c.ok("cpy", a, b) {
 		return nil
 	}
-	if a.Type() != F32 || b.Type() != F32 || a.Elements() != b.Elements() {
+	if a.Type() != F32 || b.Type() != F32 && b.Type() != F16 && b.Type() != BF16 || a.Elements() != b.Elements() {
 		return c.fail("cpy", "%s into %s", a.describe(), b.describe())
 	}
 	return (*Tensor)(C.ggml_cpy(c.c, a.c(), b.c()))

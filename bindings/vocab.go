@@ -21,8 +21,11 @@ type Vocab struct {
 // ChatMessage is one turn of a conversation: role is "system", "user" or "assistant".
 type ChatMessage struct{ Role, Content string }
 
-// OpenVocab reads the tokenizer of a GGUF file.
+// OpenVocab reads the tokenizer of a GGUF file. It fails for other kinds than SentencePiece and byte-level BPE, which Llamas have.
 func OpenVocab(path string) (*Vocab, error) {
+	if err := checkVocab(path); err != nil {
+		return nil, err
+	}
 	p := C.CString(path)
 	defer C.free(unsafe.Pointer(p))
 	m := C.vt_load_vocab(p)
@@ -30,6 +33,47 @@ func OpenVocab(path string) (*Vocab, error) {
 		return nil, fmt.Errorf("%s: no usable tokenizer: %s", path, takeError("llama.cpp does not read it"))
 	}
 	return &Vocab{m, C.llama_model_get_vocab(m), C.llama_model_chat_template(m, nil)}, nil
+}
+
+// checkVocab refuses what llama.cpp aborts the process on, or reads beyond the end of.
+func checkVocab(path string) error {
+	g, err := OpenGGUF(path)
+	if err != nil {
+		return err
+	}
+	defer g.Close()
+	fail := func(format string, args ...any) error {
+		return fmt.Errorf("%s: no usable tokenizer: "+format, append([]any{path}, args...)...)
+	}
+	kind, _ := g.String("tokenizer.ggml.model")
+	if kind != "llama" && kind != "gpt2" {
+		return fail("tokenizer.ggml.model is %q: llama and gpt2 can be used", kind)
+	}
+	tokens, _ := g.Value("tokenizer.ggml.tokens").([]string)
+	if len(tokens) == 0 {
+		return fail("tokenizer.ggml.tokens is no list of texts")
+	}
+	seen := make(map[string]bool, len(tokens))
+	for i, t := range tokens {
+		if seen[t] {
+			return fail("token %d, %q, is there twice", i, t)
+		}
+		seen[t] = true
+	}
+	if scores := g.Value("tokenizer.ggml.scores"); scores != nil {
+		if s, _ := scores.([]float32); len(s) < len(tokens) {
+			return fail("tokenizer.ggml.scores are not %d float32 numbers", len(tokens))
+		}
+	}
+	if types := g.Value("tokenizer.ggml.token_type"); types != nil {
+		if s, _ := types.([]int32); len(s) < len(tokens) {
+			return fail("tokenizer.ggml.token_type are not %d int32 numbers", len(tokens))
+		}
+	}
+	if _, ok := g.Value("tokenizer.ggml.merges").([]string); kind == "gpt2" && !ok {
+		return fail("tokenizer.ggml.merges is no list of texts")
+	}
+	return nil
 }
 
 // Close frees the tokenizer. Closing twice is harmless.

@@ -49,6 +49,7 @@ func input[T float32 | int32](g *graph, values []T, ne ...int64) *bindings.Tenso
 		t = bindings.I32
 	}
 	x := g.NewTensor(t, ne...).Input()
+	g.nodes.Expand(x) // it has memory even if no operation comes to use it
 	g.inputs = append(g.inputs, func() error { return bindings.Set(x, values) })
 	return x
 }

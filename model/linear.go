@@ -1,6 +1,7 @@
 package model
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/veratune/veratune/bindings"
@@ -170,7 +171,12 @@ func transposed(values []float32, width int) []float32 {
 }
 
 // Update reads the attached adapter's numbers again, after an optimiser step.
-func (m *Model) Update() error { return bindings.Set(m.adapter.params, m.adapter.Params) }
+func (m *Model) Update() error {
+	if m.adapter == nil {
+		return errors.New("update: no adapter is attached")
+	}
+	return bindings.Set(m.adapter.params, m.adapter.Params)
+}
 
 // shared is what layers with a common input x keep for the backward pass: u = A x, [rank, tokens], and each layer's v = B (d ⊙ u), [out, tokens].
 type shared struct {

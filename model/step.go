@@ -96,6 +96,9 @@ func (m *Model) check(tokens, targets []int32, lengths []int) (labels, error) {
 		if n < 1 {
 			return labels{}, fmt.Errorf("sample %d of the batch has %d tokens", i, n)
 		}
+		if n > len(tokens)-total {
+			return labels{}, fmt.Errorf("sample %d of the batch has %d tokens, %d are left", i, n, len(tokens)-total)
+		}
 		total += n
 	}
 	if total != len(tokens) || total != len(targets) || total == 0 {

@@ -28,8 +28,8 @@ func NewAdamW(n int, c Config) *AdamW {
 //	v ← v·β2 + ((1-β2) · g) · g
 //	p ← p + (-lr/(1-β1ᵗ) · m) / (√v / √(1-β2ᵗ) + ε)
 //
-// PyTorch's formulas, which its own kernels round otherwise here and there. The conversions to float32 forbid the compiler to fuse, as it would on
-// some processors: a checkpoint goes on to the same bits on another one.
+// PyTorch's formulas, which its own kernels round otherwise here and there. The conversions to float32 forbid the compiler to fuse an addition
+// with a multiplication, which it would do on some processors and not on others.
 func (o *AdamW) Update(params, grad []float32, lr float64) {
 	o.Updates++
 	t := float64(o.Updates)

@@ -75,7 +75,16 @@ func (f *folder) saveCheckpoint(s *state, saveAdapter func(path string) error, k
 	if err := writeSynced(filepath.Join(draft, stateFile), data); err != nil {
 		return err
 	}
-	if err := errors.Join(syncFolder(draft), os.RemoveAll(place), os.Rename(draft, place), syncFolder(parent)); err != nil {
+	if err := syncFolder(draft); err != nil {
+		return err
+	}
+	// There is one already where the evaluation at this step was interrupted and has been made now.
+	if exists(place) {
+		if err := discard(place); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(os.Rename(draft, place), syncFolder(parent)); err != nil {
 		return err
 	}
 	return f.prune(keep)
@@ -87,14 +96,17 @@ func (f *folder) prune(keep int) error {
 		return err
 	}
 	for _, step := range steps[min(keep, len(steps)):] {
-		// Renamed first, so that a checkpoint that is half removed is not taken for one.
-		place := f.checkpoint(step)
-		gone := filepath.Join(filepath.Dir(place), unfinished+filepath.Base(place))
-		if err := errors.Join(os.Rename(place, gone), os.RemoveAll(gone)); err != nil {
+		if err := discard(f.checkpoint(step)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// discard renames a checkpoint before it removes it, so that one that is half removed is not taken for one.
+func discard(place string) error {
+	gone := filepath.Join(filepath.Dir(place), unfinished+"old-"+filepath.Base(place))
+	return errors.Join(os.RemoveAll(gone), os.Rename(place, gone), os.RemoveAll(gone))
 }
 
 // restore gives the state of the newest checkpoint that is whole, or nil where there is none. One that is damaged is renamed damaged-step-N, and

@@ -224,3 +224,6 @@ func readPoints(t *testing.T, folder string) []point {
 }
 
 var errKilled = errors.New("killed")
+
+// openedAt is a run directory to look into.
+func openedAt(path string) *folder { return &folder{path: path} }

@@ -23,7 +23,7 @@ func (r *Run) open() (*loop, error) {
 		Run:      r,
 		settings: settings,
 		plan:     newPlan(r.Config, r.Training.Batches()),
-		saved:    -1,
+		unsaved:  true,
 		trainer: trainer{
 			engine: r.Engine, params: r.Params, grad: make([]float32, len(r.Params)),
 			optimizer: NewAdamW(len(r.Params), r.Config), clip: r.Config.Clip,
@@ -85,7 +85,7 @@ func (l *loop) resume() (err error) {
 		return fmt.Errorf("resume: %w", err)
 	}
 	if s != nil {
-		l.at, l.saved = s.position, s.Step
+		l.at, l.unsaved = s.position, false
 		copy(l.params, s.params)
 		l.optimizer.M, l.optimizer.V, l.optimizer.Updates = s.m, s.v, s.Step
 		if err := l.engine.Update(); err != nil {

@@ -16,7 +16,7 @@ type loop struct {
 	settings settings
 	plan     plan
 	at       position
-	saved    int // step of the newest checkpoint, -1 before the first
+	unsaved  bool // something has happened since the newest checkpoint
 	folder   *folder
 	metrics  *metrics
 	progress *progress
@@ -75,7 +75,7 @@ func (l *loop) run(ctx context.Context) (Result, error) {
 
 // advance moves to the next step.
 func (l *loop) advance() {
-	l.at.Step++
+	l.at.Step, l.unsaved = l.at.Step+1, true
 	l.at.Epoch, l.at.Batch, _ = l.plan.at(l.at.Step)
 }
 
@@ -123,7 +123,7 @@ func (l *loop) evaluate(ctx context.Context) error {
 	if !finite(e.Loss) {
 		return fmt.Errorf("%w: the held-out loss is %v", ErrDiverged, e.Loss)
 	}
-	l.at.Last = e
+	l.at.Last, l.unsaved = e, true
 	if e.Step == 0 {
 		l.at.Before = e
 	}
@@ -147,7 +147,7 @@ func (l *loop) evaluate(ctx context.Context) error {
 
 func (l *loop) saveDue(interrupted bool) bool {
 	step, every := l.at.Step, l.Config.SaveEvery
-	return step != l.saved && (interrupted || step == l.plan.total || every > 0 && step > 0 && step%every == 0)
+	return l.unsaved && (interrupted || step == l.plan.total || every > 0 && step > 0 && step%every == 0)
 }
 
 // save writes a checkpoint, after the lines of metrics.jsonl that belong before it.
@@ -159,7 +159,7 @@ func (l *loop) save() error {
 	if err := l.folder.saveCheckpoint(s, l.saveAdapter, l.Config.Keep); err != nil {
 		return err
 	}
-	l.saved = l.at.Step
+	l.unsaved = false
 	l.draw()
 	return nil
 }

@@ -1,0 +1,249 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/model"
+	"github.com/veratune/veratune/train"
+	"github.com/veratune/veratune/vera"
+)
+
+// finetune holds the options of the alpaca command.
+type finetune struct {
+	*engine
+	data     alpaca.Options
+	vera     vera.Config
+	train    train.Config
+	recipe   recipeFlags
+	dataPath string
+	evalPath string
+	heldOut  float64
+	out      string
+	resume   bool
+	force    bool
+}
+
+// recipeFlags are flags whose type on the command line is not that of the option.
+type recipeFlags struct {
+	recompute, init, schedule string
+	dInitial, dropout         float64
+	seed                      uint64
+}
+
+// defaultHeldOut is the part of the rows that is not trained on but measured.
+const defaultHeldOut = 0.05
+
+func alpacaCommand() *cli.Command {
+	f := &finetune{engine: newEngine(model.Default().Compute), data: alpaca.Default(), vera: vera.Default(), train: train.Default()}
+	return &cli.Command{
+		Name:  "alpaca",
+		Usage: "finetune a model on instruction data",
+		Description: "Trains a VeRA adapter on instruction rows and writes it to OUT/adapter.gguf. The defaults are the recipe of the VeRA paper's Table 9.\n" +
+			"Ctrl-C saves the run; the same command with --resume goes on to the same bits.",
+		Flags: slices.Concat(f.engine.flags(), f.dataFlags(), f.veraFlags(), f.trainFlags()),
+		Action: func(c *cli.Context) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
+			return f.run(c)
+		},
+	}
+}
+
+func (f *finetune) dataFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "data", Usage: "JSON or JSONL `FILE` of instruction, chat or prompt rows; left out, the built-in starter set", Destination: &f.dataPath},
+		&cli.StringFlag{Name: "template", Usage: "form of the prompts: " + strings.Join(alpaca.Templates, ", "), Value: f.data.Template, Destination: &f.data.Template},
+		&cli.IntFlag{Name: "max-length", Usage: "longest sample in tokens; longer ones are cut", Value: f.data.MaxLength, Destination: &f.data.MaxLength},
+		&cli.BoolFlag{Name: "strict", Usage: "stop at the first bad row instead of leaving it out", Destination: &f.data.Strict},
+		&cli.IntFlag{Name: "batch", Usage: "samples that are computed together", Value: f.data.Batch, Destination: &f.data.Batch},
+		&cli.Float64Flag{Name: "held-out", Usage: "rows that are kept back to measure the loss: a part below 1, or a number; 0 for none", Value: defaultHeldOut, Destination: &f.heldOut},
+		&cli.StringFlag{Name: "eval-data", Usage: "`FILE` of rows to measure the loss on, instead of --held-out", Destination: &f.evalPath},
+	}
+}
+
+func (f *finetune) veraFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.IntFlag{Name: "rank", Usage: "rank of the shared pair", Value: f.vera.Rank, Destination: &f.vera.Rank},
+		&cli.StringSliceFlag{Name: "targets", Usage: "kinds of linear layers to adapt", Value: cli.NewStringSlice(f.vera.Targets...)},
+		&cli.IntSliceFlag{Name: "layers", Usage: "blocks to adapt, counted from 0; left out, all"},
+		&cli.Uint64Flag{Name: "seed", Usage: "seed of the shared pair (32 bits), the order of the rows and dropout", Destination: &f.recipe.seed},
+		&cli.Float64Flag{Name: "d-initial", Usage: "every number of d before training", Value: decimal(f.vera.DInitial), Destination: &f.recipe.dInitial},
+		&cli.Float64Flag{Name: "dropout", Usage: "probability that training zeroes an input of the adapter", Destination: &f.recipe.dropout},
+		&cli.StringFlag{Name: "init", Usage: "distribution of the shared pair: kaiming_uniform (PEFT's), kaiming_normal, uniform", Value: string(f.vera.Init), Destination: &f.recipe.init},
+	}
+}
+
+func (f *finetune) trainFlags() []cli.Flag {
+	t := &f.train
+	return []cli.Flag{
+		&cli.Float64Flag{Name: "lr", Usage: "highest learning rate", Value: t.LR, Destination: &t.LR},
+		&cli.StringFlag{Name: "schedule", Usage: "learning rate after the warm-up: cosine, linear, constant", Value: string(t.Schedule), Destination: &f.recipe.schedule},
+		&cli.Float64Flag{Name: "warmup-ratio", Usage: "part of all steps in which the learning rate rises", Value: t.WarmupRatio, Destination: &t.WarmupRatio},
+		&cli.IntFlag{Name: "accumulation", Usage: "batches in a step", Value: t.Accumulation, Destination: &t.Accumulation},
+		&cli.IntFlag{Name: "epochs", Usage: "times to go through the rows", Value: t.Epochs, Destination: &t.Epochs},
+		&cli.IntFlag{Name: "steps", Usage: "steps to train, instead of --epochs", Destination: &t.Steps},
+		&cli.Float64Flag{Name: "weight-decay", Usage: "AdamW's decoupled weight decay", Value: t.WeightDecay, Destination: &t.WeightDecay},
+		&cli.Float64Flag{Name: "clip", Usage: "largest norm of a step's gradient; 0 for no limit", Value: t.Clip, Destination: &t.Clip},
+		&cli.IntFlag{Name: "eval-every", Usage: "steps between measurements of the held-out loss; 0 measures only before and after", Value: t.EvalEvery, Destination: &t.EvalEvery},
+		&cli.IntFlag{Name: "save-every", Usage: "steps between checkpoints; 0 saves only at the end and on Ctrl-C", Value: t.SaveEvery, Destination: &t.SaveEvery},
+		&cli.IntFlag{Name: "keep", Usage: "newest checkpoints that are kept", Value: t.Keep, Destination: &t.Keep},
+		&cli.StringFlag{Name: "recompute", Usage: "compute intermediate results again in the backward pass instead of keeping them: auto (by memory), all, none", Value: string(f.engine.options.Recompute), Destination: &f.recipe.recompute},
+		&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "run `FOLDER`", Value: "runs/alpaca", Destination: &f.out},
+		&cli.BoolFlag{Name: "resume", Usage: "go on with the run in the run folder", Destination: &f.resume},
+		&cli.BoolFlag{Name: "force", Usage: "start anew; a run in the run folder is renamed", Destination: &f.force},
+	}
+}
+
+// options brings the flags into the options and checks them all.
+func (f *finetune) options(c *cli.Context) error {
+	r := f.recipe
+	f.vera.Targets = splitWords(c.StringSlice("targets"))
+	f.vera.Layers = c.IntSlice("layers")
+	f.vera.DInitial, f.vera.Dropout = float32(r.dInitial), float32(r.dropout)
+	f.vera.Init, f.train.Schedule = vera.Init(r.init), train.Schedule(r.schedule)
+	f.vera.Seed, f.data.Seed, f.train.Seed = uint32(r.seed), r.seed, r.seed
+	f.engine.options.Recompute = model.Recompute(r.recompute)
+	if r.seed > 1<<32-1 {
+		return usageError{fmt.Errorf("seed %d: from 0 to %d", r.seed, uint32(1<<32-1))}
+	}
+	if f.heldOut < 0 {
+		return usageError{fmt.Errorf("held-out %g: a part below 1, or a number of rows", f.heldOut)}
+	}
+	if f.evalPath != "" && c.IsSet("held-out") {
+		return usageError{errors.New("eval-data and held-out: give one of them")}
+	}
+	if f.resume && f.force {
+		return usageError{errors.New("resume and force: give one of them")}
+	}
+	if err := validate(f.engine.validate(), f.data.Validate(), f.train.Validate()); err != nil {
+		return err
+	}
+	if f.engine.options.Compute == model.ComputeQ8 {
+		return usageError{errors.New("compute q8: not for training; use f32 or bf16")}
+	}
+	return nil
+}
+
+func (f *finetune) run(c *cli.Context) error {
+	if err := f.options(c); err != nil {
+		return err
+	}
+	if err := train.CheckFolder(f.out, f.resume, f.force); err != nil {
+		return err
+	}
+	s, err := f.open()
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	report := c.App.ErrWriter
+	adapter, err := vera.New(f.vera, s.Base())
+	if err != nil {
+		return usageError{err}
+	}
+	training, heldOut, err := f.split(s, report)
+	if err != nil {
+		return err
+	}
+	if err := s.Attach(adapter); err != nil {
+		return err
+	}
+	fmt.Fprintf(report, "%s: %d blocks, width %d; VeRA rank %d on %d layers, %d trained numbers\n",
+		orPath(s.Name, f.path), s.Blocks, s.Width, adapter.Rank, len(adapter.Layers), len(adapter.Params))
+
+	run := &train.Run{
+		Config: f.train, Engine: s.Model, Params: adapter.Params, Training: training.Source(f.data),
+		SaveAdapter: func(path string, facts map[string]string) error {
+			adapter.Facts = facts
+			return adapter.Save(path)
+		},
+		Facts:  map[string]string{factTemplate: training.Template},
+		Setup:  f.setup(s, training.Template),
+		About:  about{Version: version(), Model: f.path, Data: training.Name},
+		Folder: f.out, Resume: f.resume, Force: f.force, Progress: report,
+	}
+	if heldOut != nil {
+		run.HeldOut = heldOut.InOrder(f.data.Batch)
+	}
+	result, err := run.Train(c.Context)
+	if err != nil {
+		return err
+	}
+	if result.Before != nil && result.After != nil {
+		fmt.Fprintf(c.App.Writer, "held-out loss %.4f → %.4f\n", result.Before.Loss, result.After.Loss)
+	}
+	fmt.Fprintf(c.App.Writer, "adapter: %s\n", result.Adapter)
+	return nil
+}
+
+// split gives the rows to train on and those to measure, nil where there are none.
+func (f *finetune) split(s *session, report io.Writer) (training, heldOut *alpaca.Dataset, err error) {
+	if training, err = s.data(f.dataPath, f.data, report); err != nil {
+		return nil, nil, err
+	}
+	if f.evalPath != "" {
+		heldOut, err = s.data(f.evalPath, f.data, report)
+		return training, heldOut, err
+	}
+	if f.heldOut == 0 {
+		return training, nil, nil
+	}
+	return training.Split(f.heldOut, f.data.Seed)
+}
+
+// setup is what decides the result beside the recipe and the data: a run is resumed only where it is equal.
+type setup struct {
+	Vera    vera.Config    `json:"vera"`
+	Data    alpaca.Options `json:"data"`
+	Base    string         `json:"base"` // fingerprint of the model
+	Compute model.Compute  `json:"compute"`
+	Threads int            `json:"threads"`
+}
+
+func (f *finetune) setup(s *session, template string) setup {
+	data := f.data
+	data.Template = template
+	return setup{Vera: f.vera, Data: data, Base: s.Base().Fingerprint, Compute: f.engine.options.Compute, Threads: f.engine.options.Threads}
+}
+
+// about is kept with a run for people.
+type about struct {
+	Version string `json:"version"`
+	Model   string `json:"model"`
+	Data    string `json:"data"`
+}
+
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return info.Main.Version
+	}
+	return "unknown"
+}
+
+func orPath(name, path string) string {
+	if name == "" {
+		return path
+	}
+	return name
+}
+
+// splitWords takes lists with commas, spaces or both apart.
+func splitWords(list []string) []string {
+	return strings.FieldsFunc(strings.Join(list, ","), func(r rune) bool { return r == ',' || r == ' ' })
+}
+
+// decimal is the number that a float32 was written as: 0.1, not 0.10000000149.
+func decimal(v float32) float64 {
+	d, _ := strconv.ParseFloat(strconv.FormatFloat(float64(v), 'g', -1, 32), 64)
+	return d
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/model"
+	"github.com/veratune/veratune/vera"
+)
+
+// engine holds what the commands that open a model share.
+type engine struct {
+	path    string
+	adapter string
+	options model.Options
+	compute string
+}
+
+func newEngine(compute model.Compute) *engine {
+	return &engine{options: model.Default(), compute: string(compute)}
+}
+
+func (e *engine) flags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "model", Aliases: []string{"m"}, Usage: "GGUF `FILE` of a Llama", Required: true, Destination: &e.path},
+		&cli.IntFlag{Name: "threads", Usage: "threads to compute with", Value: e.options.Threads, Destination: &e.options.Threads},
+		&cli.StringFlag{Name: "compute", Usage: "arithmetic of the matrix products: f32, bf16, or (not for training) q8", Value: e.compute, Destination: &e.compute},
+	}
+}
+
+func (e *engine) adapterFlag() cli.Flag {
+	return &cli.StringFlag{Name: "adapter", Aliases: []string{"a"}, Usage: "adapter `FILE` of veratune, or folder of PEFT", Destination: &e.adapter}
+}
+
+func (e *engine) validate() error {
+	e.options.Compute = model.Compute(e.compute)
+	return e.options.Validate()
+}
+
+// open opens the model, its tokenizer and, where one is named, the adapter.
+func (e *engine) open() (*session, error) {
+	m, err := model.Open(e.path, e.options)
+	if err != nil {
+		return nil, err
+	}
+	s := &session{Model: m}
+	if s.tokenizer, err = m.Tokenizer(); err != nil {
+		s.Close()
+		return nil, err
+	}
+	if e.adapter == "" {
+		return s, nil
+	}
+	if s.adapter, err = vera.Load(e.adapter, m.Base()); err == nil {
+		err = m.Attach(s.adapter)
+	}
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// session is an open model with its tokenizer and perhaps an adapter.
+type session struct {
+	*model.Model
+	tokenizer model.Tokenizer
+	adapter   *vera.Adapter
+}
+
+func (s *session) Close() {
+	if s.tokenizer.Vocab != nil {
+		s.tokenizer.Close()
+	}
+	s.Model.Close()
+}
+
+// factTemplate is the fact of an adapter that names the template of its training data.
+const factTemplate = "template"
+
+// template is the one asked for; auto is that of the adapter's training where it is known.
+func (s *session) template(asked string) string {
+	if asked == alpaca.Auto && s.adapter != nil && s.adapter.Facts[factTemplate] != "" {
+		return s.adapter.Facts[factTemplate]
+	}
+	return asked
+}
+
+// data loads a data file, or the starter set where path is empty, and reports what was left out.
+func (s *session) data(path string, o alpaca.Options, report io.Writer) (*alpaca.Dataset, error) {
+	o.Template = s.template(o.Template)
+	load := func() (*alpaca.Dataset, error) { return alpaca.Load(path, s.tokenizer, o) }
+	if path == "" {
+		load = func() (*alpaca.Dataset, error) { return alpaca.Starter(s.tokenizer, o) }
+	}
+	d, err := load()
+	if err != nil {
+		return nil, err
+	}
+	const shown = 5
+	for i, bad := range d.Bad {
+		if i == shown {
+			fmt.Fprintf(report, "… and %d more bad rows\n", len(d.Bad)-shown)
+			break
+		}
+		fmt.Fprintf(report, "left out: %v\n", bad)
+	}
+	fmt.Fprintf(report, "%s: %v\n", d.Name, d.Counts())
+	return d, nil
+}

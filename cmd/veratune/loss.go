@@ -1,0 +1,107 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/model"
+)
+
+// lossOptions holds the options of the loss command.
+type lossOptions struct {
+	*engine
+	data   alpaca.Options
+	path   string
+	asJSON bool
+}
+
+// lossResult is what `veratune loss --json` prints.
+type lossResult struct {
+	Loss       float64 `json:"loss"`       // mean −log p of a labelled token, natural logarithm
+	Perplexity float64 `json:"perplexity"` // e^loss
+	Rows       int     `json:"rows"`
+	Labelled   int     `json:"labelled"` // tokens
+}
+
+func lossCommand() *cli.Command {
+	l := &lossOptions{engine: newEngine(model.ComputeF32), data: alpaca.Default()}
+	return &cli.Command{
+		Name:  "loss",
+		Usage: "measure the mean response loss and perplexity on instruction data",
+		Flags: slices.Concat(l.engine.flags(), []cli.Flag{
+			l.adapterFlag(),
+			&cli.StringFlag{Name: "data", Usage: "JSON or JSONL `FILE` of instruction, chat or prompt rows", Required: true, Destination: &l.path},
+			&cli.StringFlag{Name: "template", Usage: "form of the prompts: " + strings.Join(alpaca.Templates, ", ") + "; auto is that of the adapter's training", Value: l.data.Template, Destination: &l.data.Template},
+			&cli.IntFlag{Name: "max-length", Usage: "longest sample in tokens; longer ones are cut", Value: l.data.MaxLength, Destination: &l.data.MaxLength},
+			&cli.BoolFlag{Name: "strict", Usage: "stop at the first bad row instead of leaving it out", Destination: &l.data.Strict},
+			&cli.IntFlag{Name: "batch", Usage: "samples that are computed together", Value: l.data.Batch, Destination: &l.data.Batch},
+			&cli.BoolFlag{Name: "json", Usage: "print one JSON object", Destination: &l.asJSON},
+		}),
+		Action: func(c *cli.Context) error {
+			if err := errors.Join(noArguments(c), validate(l.validate(), l.data.Validate())); err != nil {
+				return err
+			}
+			return l.run(c)
+		},
+	}
+}
+
+func (l *lossOptions) run(c *cli.Context) error {
+	s, err := l.open()
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	d, err := s.data(l.path, l.data, c.App.ErrWriter)
+	if err != nil {
+		return err
+	}
+	r, err := s.measure(c, d, l.data.Batch)
+	if err != nil {
+		return err
+	}
+	return r.print(c.App.Writer, l.asJSON)
+}
+
+// measure computes the mean loss over a data set.
+func (s *session) measure(c *cli.Context, d *alpaca.Dataset, batch int) (lossResult, error) {
+	r := lossResult{Rows: len(d.Samples)}
+	source := d.InOrder(batch)
+	total := 0.0
+	for i := range source.Batches() {
+		if err := c.Context.Err(); err != nil {
+			return r, err
+		}
+		sum, n, err := s.Loss(source.Batch(0, i))
+		if err != nil {
+			return r, err
+		}
+		total += sum
+		r.Labelled += n
+	}
+	if r.Labelled == 0 {
+		return r, errors.New("no row has a labelled token")
+	}
+	r.Loss = total / float64(r.Labelled)
+	r.Perplexity = math.Exp(r.Loss)
+	if math.IsNaN(r.Loss) || math.IsInf(r.Loss, 0) {
+		return r, fmt.Errorf("the loss is %v: the model file or the adapter is damaged", r.Loss)
+	}
+	return r, nil
+}
+
+func (r lossResult) print(w io.Writer, asJSON bool) error {
+	if asJSON {
+		return json.NewEncoder(w).Encode(r)
+	}
+	_, err := fmt.Fprintf(w, "loss %.6f, perplexity %.4f over %d labelled tokens of %d rows\n", r.Loss, r.Perplexity, r.Labelled, r.Rows)
+	return err
+}

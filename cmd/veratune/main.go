@@ -1,0 +1,99 @@
+// Command veratune finetunes a quantised Llama straight from its GGUF file with VeRA adapters.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/veratune/veratune/train"
+)
+
+// Exit codes.
+const (
+	exitFailed      = 1
+	exitUsage       = 2
+	exitInterrupted = 130
+)
+
+func main() {
+	os.Exit(run(os.Args, os.Stdout, os.Stderr))
+}
+
+// run is the whole program: it gives the exit code and writes an error as one line.
+func run(args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// The first signal asks for a clean end; a second one ends the process at once.
+	context.AfterFunc(ctx, stop)
+
+	app := &cli.App{
+		Name:      "veratune",
+		Usage:     "finetune a quantised Llama straight from its GGUF file with VeRA adapters",
+		Writer:    stdout,
+		ErrWriter: stderr,
+		Commands:  []*cli.Command{alpacaCommand(), lossCommand(), generateCommand(), benchCommand()},
+		CommandNotFound: func(_ *cli.Context, name string) {
+			fmt.Fprintf(stderr, "veratune: no command %q; see veratune --help\n", name)
+		},
+		OnUsageError:         onUsageError,
+		ExitErrHandler:       func(*cli.Context, error) {},
+		Suggest:              true,
+		HideVersion:          true,
+		EnableBashCompletion: true,
+	}
+	for _, c := range app.Commands {
+		c.OnUsageError = onUsageError
+		for _, sub := range c.Subcommands {
+			sub.OnUsageError = onUsageError
+		}
+	}
+	if len(args) > 1 && app.Command(args[1]) == nil && args[1][0] != '-' && args[1] != "help" {
+		app.CommandNotFound(nil, args[1])
+		return exitUsage
+	}
+	err := app.RunContext(ctx, args)
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintf(stderr, "veratune: %v\n", err)
+	var usage usageError
+	switch {
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.Is(err, train.ErrInterrupted), errors.Is(err, context.Canceled):
+		return exitInterrupted
+	}
+	return exitFailed
+}
+
+// usageError is a mistake on the command line.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func onUsageError(_ *cli.Context, err error, _ bool) error { return usageError{err} }
+
+// validate turns the first failed check of options into a usage error.
+func validate(checks ...error) error {
+	for _, err := range checks {
+		if err != nil {
+			return usageError{err}
+		}
+	}
+	return nil
+}
+
+// noArguments refuses words that belong to no flag.
+func noArguments(c *cli.Context) error {
+	if c.NArg() > 0 {
+		return usageError{fmt.Errorf("unexpected argument %q", c.Args().First())}
+	}
+	return nil
+}

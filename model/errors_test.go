@@ -1,0 +1,267 @@
+package model
+
+import (
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/veratune/veratune/bindings"
+	"github.com/veratune/veratune/internal/testutil"
+	"github.com/veratune/veratune/vera"
+)
+
+type file = testutil.TinyFile
+
+// wantError asks for one line that holds every one of the words.
+func wantError(t *testing.T, err error, words ...string) {
+	t.Helper()
+	if err == nil {
+		t.Errorf("no error, want one with %q", words)
+		return
+	}
+	if strings.Contains(err.Error(), "\n") {
+		t.Errorf("more than one line: %v", err)
+	}
+	for _, w := range words {
+		if !strings.Contains(err.Error(), w) {
+			t.Errorf("%q does not say %q", err, w)
+		}
+	}
+}
+
+// set changes a metadata value of a tiny model.
+func set(key string, value any) func(*file) {
+	return func(f *file) { f.Metadata[key] = value }
+}
+
+// reshape gives a tensor of a tiny model another shape.
+func reshape(name string, shape ...int64) func(*file) {
+	return func(f *file) {
+		n := int64(1)
+		for _, s := range shape {
+			n *= s
+		}
+		f.Tensor(name).Shape, f.Tensor(name).Values = shape, make([]float32, n)
+	}
+}
+
+func insert(name string, shape ...int64) func(*file) {
+	return func(f *file) {
+		f.Tensors = append(f.Tensors, testutil.TinyTensor{Name: name})
+		reshape(name, shape...)(f)
+	}
+}
+
+func TestBrokenModels(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*file)
+		words  []string
+	}{
+		"another architecture":  {set("general.architecture", "gpt2"), []string{`"gpt2"`, "llama"}},
+		"no architecture":       {func(f *file) { delete(f.Metadata, "general.architecture") }, []string{"general.architecture"}},
+		"architecture no text":  {set("general.architecture", uint32(3)), []string{"general.architecture"}},
+		"an adapter":            {set("general.type", "adapter"), []string{"adapter", "model"}},
+		"no block count":        {func(f *file) { delete(f.Metadata, "llama.block_count") }, []string{"llama.block_count"}},
+		"block count no number": {set("llama.block_count", "two"), []string{"llama.block_count"}},
+		"no blocks":             {set("llama.block_count", uint32(0)), []string{"llama.block_count"}},
+		"negative width":        {set("llama.embedding_length", int32(-64)), []string{"llama.embedding_length"}},
+		"huge width":            {set("llama.embedding_length", uint64(math.MaxUint64)), []string{"llama.embedding_length"}},
+		"another width":         {set("llama.embedding_length", uint32(32)), []string{"token_embd.weight", "[64 300]", "[32 300]"}},
+		"no heads":              {set("llama.attention.head_count", uint32(0)), []string{"llama.attention.head_count"}},
+		"heads in a list":       {set("llama.attention.head_count_kv", []uint32{2, 2}), []string{"llama.attention.head_count_kv"}},
+		"no key heads":          {set("llama.attention.head_count_kv", uint32(0)), []string{"key heads"}},
+		"uneven key heads":      {set("llama.attention.head_count_kv", uint32(3)), []string{"4 query heads", "3 key heads"}},
+		"odd rope":              {set("llama.rope.dimension_count", uint32(7)), []string{"llama.rope.dimension_count", "7"}},
+		"rope beyond the head":  {set("llama.rope.dimension_count", uint32(18)), []string{"llama.rope.dimension_count", "18"}},
+		"no rope":               {set("llama.rope.dimension_count", uint32(0)), []string{"llama.rope.dimension_count"}},
+		"rope scaling unknown": {func(f *file) {
+			set("llama.rope.scaling.type", "ntk")(f)
+			set("llama.rope.scaling.factor", float32(2))(f)
+		}, []string{"ntk", "yarn"}},
+		"rope scaling negative":  {set("llama.rope.scaling.factor", float32(-2)), []string{"llama.rope.scaling.factor"}},
+		"rope base NaN":          {set("llama.rope.freq_base", float32(math.NaN())), []string{"llama.rope.freq_base"}},
+		"eps zero":               {set("llama.attention.layer_norm_rms_epsilon", float32(0)), []string{"layer_norm_rms_epsilon"}},
+		"eps NaN":                {set("llama.attention.layer_norm_rms_epsilon", float32(math.NaN())), []string{"layer_norm_rms_epsilon"}},
+		"values unlike keys":     {set("llama.attention.value_length", uint32(8)), []string{"16 for keys", "8 for values"}},
+		"experts":                {set("llama.expert_count", uint32(8)), []string{"8 experts"}},
+		"no embedding":           {func(f *file) { f.Remove("token_embd.weight") }, []string{"token_embd.weight"}},
+		"embedding no matrix":    {reshape("token_embd.weight", 64), []string{"token_embd.weight"}},
+		"no output norm":         {func(f *file) { f.Remove("output_norm.weight") }, []string{"output_norm.weight", "missing"}},
+		"missing matrix":         {func(f *file) { f.Remove("blk.1.ffn_up.weight") }, []string{"blk.1.ffn_up.weight", "missing"}},
+		"missing norm":           {func(f *file) { f.Remove("blk.0.ffn_norm.weight") }, []string{"blk.0.ffn_norm.weight", "missing"}},
+		"missing block":          {set("llama.block_count", uint32(3)), []string{"blk.2.", "missing"}},
+		"block too many":         {set("llama.block_count", uint32(1)), []string{"blk.1.", "not part"}},
+		"turned matrix":          {reshape("blk.1.ffn_down.weight", 64, 96), []string{"blk.1.ffn_down.weight", "[64 96]", "[96 64]"}},
+		"matrix of three":        {reshape("blk.0.attn_q.weight", 64, 64, 2), []string{"blk.0.attn_q.weight"}},
+		"norm too short":         {reshape("blk.0.attn_norm.weight", 63), []string{"blk.0.attn_norm.weight", "[63]"}},
+		"norm in half precision": {func(f *file) { f.Tensor("output_norm.weight").Type = bindings.F16 }, []string{"output_norm.weight", "f16", "f32"}},
+		"head of another width":  {insert("output.weight", 32, 300), []string{"output.weight", "[32 300]"}},
+		"rope factors too few":   {insert("rope_freqs.weight", 4), []string{"rope_freqs.weight", "[4]"}},
+		"a bias":                 {insert("blk.0.attn_q.bias", 64), []string{"blk.0.attn_q.bias", "not part"}},
+		"a fused matrix":         {insert("blk.0.attn_qkv.weight", 64, 128), []string{"blk.0.attn_qkv.weight", "not part"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := testutil.TinyLlama(t, testutil.TinyOptions{Change: c.change})
+			m, err := Open(path, options())
+			if err == nil {
+				m.Close()
+			}
+			wantError(t, err, append(c.words, path)...)
+		})
+	}
+}
+
+// TestTruncatedModel cuts a model at many lengths, the empty file among them.
+func TestTruncatedModel(t *testing.T) {
+	whole, err := os.ReadFile(testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q8_0}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "cut.gguf")
+	lengths := []int{0, 1, 3, 4, 7, 8, 16, 23, 24, 25, len(whole) - 1, len(whole) - 33}
+	for n := 31; n < len(whole); n += 1571 {
+		lengths = append(lengths, n)
+	}
+	for _, n := range lengths {
+		if err := os.WriteFile(path, whole[:n], 0o644); err != nil {
+			t.Fatal(err)
+		}
+		m, err := Open(path, options())
+		if err == nil {
+			m.Close()
+			t.Errorf("%d of %d bytes are taken for a model", n, len(whole))
+			continue
+		}
+		wantError(t, err, path, "GGUF file")
+	}
+	_, err = Open(filepath.Join(t.TempDir(), "none.gguf"), options())
+	wantError(t, err, "none.gguf", "no such file")
+	_, err = Open(t.TempDir(), options())
+	wantError(t, err, "not a regular file")
+}
+
+func TestBadOptions(t *testing.T) {
+	path := testutil.TinyLlama(t, testutil.TinyOptions{})
+	for word, o := range map[string]Options{
+		"threads 0":        {Threads: 0, Compute: ComputeF32, Recompute: RecomputeAll},
+		"threads 513":      {Threads: 513, Compute: ComputeF32, Recompute: RecomputeAll},
+		`compute "fp8"`:    {Threads: 1, Compute: "fp8", Recompute: RecomputeAll},
+		`recompute "some"`: {Threads: 1, Compute: ComputeF32, Recompute: "some"},
+	} {
+		_, err := Open(path, o)
+		wantError(t, err, word)
+	}
+}
+
+// TestForeignAdapters attaches adapters of other shapes; the model must go on as the base model.
+func TestForeignAdapters(t *testing.T) {
+	m := tiny(t, testutil.TinyOptions{})
+	b := randomBatch(1, m.Vocab, 5)
+	base := b.loss(t, m)
+	for name, o := range map[string]testutil.TinyOptions{
+		"wider":           {Width: 128},
+		"longer":          {Hidden: 128},
+		"shorter":         {Hidden: 64},
+		"other key heads": {KVHeads: 1},
+		"more blocks":     {Blocks: 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			other := tiny(t, o)
+			a, err := vera.New(vera.Config{Rank: 4, Targets: vera.Targets, DInitial: 0.1, Init: vera.Default().Init}, other.Base())
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantError(t, m.Attach(a), "attach the adapter")
+			if got := b.loss(t, m); got != base {
+				t.Errorf("loss %g afterwards, %g before", got, base)
+			}
+		})
+	}
+	wantError(t, m.Update(), "no adapter")
+}
+
+func TestBadBatches(t *testing.T) {
+	m := tiny(t, testutil.TinyOptions{})
+	a := adapted(t, m, nil)
+	grad := make([]float32, len(a.Params))
+	vocab := int32(m.Vocab)
+	for name, c := range map[string]struct {
+		batch
+		words []string
+	}{
+		"empty":                {batch{}, []string{"0 tokens"}},
+		"token too large":      {batch{[]int32{1, vocab}, []int32{1, 1}, []int{2}}, []string{"token 300", "vocabulary"}},
+		"negative token":       {batch{[]int32{-1, 1}, []int32{1, 1}, []int{2}}, []string{"token -1", "vocabulary"}},
+		"target too large":     {batch{[]int32{1, 1}, []int32{1, vocab}, []int{2}}, []string{"target 300", "vocabulary"}},
+		"lengths too short":    {batch{[]int32{1, 1, 1}, []int32{1, 1, 1}, []int{2}}, []string{"3 tokens", "samples of 2"}},
+		"lengths too long":     {batch{[]int32{1, 1}, []int32{1, 1}, []int{2, 1}}, []string{"sample 1", "1 tokens, 0 are left"}},
+		"no lengths":           {batch{[]int32{1, 1}, []int32{1, 1}, nil}, []string{"2 tokens", "samples of 0"}},
+		"an empty sample":      {batch{[]int32{1, 1}, []int32{1, 1}, []int{2, 0}}, []string{"sample 1", "0 tokens"}},
+		"a negative sample":    {batch{[]int32{1, 1}, []int32{1, 1}, []int{2, -1}}, []string{"sample 1", "-1 tokens"}},
+		"lengths that wrap":    {batch{[]int32{1, 1}, []int32{1, 1}, []int{math.MaxInt, math.MaxInt, 4}}, []string{"sample"}},
+		"fewer targets":        {batch{[]int32{1, 1}, []int32{1}, []int{2}}, []string{"1 targets"}},
+		"more targets":         {batch{[]int32{1}, []int32{1, 1}, []int{1}}, []string{"2 targets"}},
+		"tokens without match": {batch{nil, nil, []int{1}}, []string{"0 are left"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, _, err := m.Loss(c.tokens, c.targets, c.lengths)
+			wantError(t, err, c.words...)
+			_, _, err = m.Gradients(c.tokens, c.targets, c.lengths, 0, grad)
+			wantError(t, err, c.words...)
+		})
+	}
+	b := randomBatch(1, m.Vocab, 3)
+	_, _, err := m.Gradients(b.tokens, b.targets, b.lengths, 0, grad[1:])
+	wantError(t, err, "gradients", "room")
+	if err := m.Attach(nil); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = m.Gradients(b.tokens, b.targets, b.lengths, 0, grad)
+	wantError(t, err, "no adapter")
+
+	o := options()
+	o.Compute = ComputeQ8
+	q8 := open(t, testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q8_0}), o)
+	adapted(t, q8, nil)
+	_, _, err = q8.Gradients(b.tokens, b.targets, b.lengths, 0, grad)
+	wantError(t, err, "q8")
+}
+
+func TestBadSequences(t *testing.T) {
+	m := tiny(t, testutil.TinyOptions{})
+	for _, size := range []int{0, -1} {
+		_, err := m.NewSequence(size)
+		wantError(t, err, "sequence")
+	}
+	s, err := m.NewSequence(4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for name, c := range map[string]struct {
+		tokens []int32
+		rows   int
+		words  []string
+	}{
+		"nothing":         {nil, 0, []string{"0 tokens"}},
+		"rows too many":   {[]int32{1}, 2, []string{"2 rows"}},
+		"negative rows":   {[]int32{1}, -1, []string{"-1 rows"}},
+		"too long":        {[]int32{1, 2, 3, 4, 5}, 1, []string{"room for 4"}},
+		"token too large": {[]int32{1, int32(m.Vocab)}, 1, []string{"token 300"}},
+		"negative token":  {[]int32{-1}, 1, []string{"token -1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := s.Append(c.tokens, c.rows)
+			wantError(t, err, c.words...)
+			if s.Len() != 0 {
+				t.Errorf("the sequence holds %d tokens after an error", s.Len())
+			}
+		})
+	}
+	_, err = m.Logits([]int32{1, 2}, 3)
+	wantError(t, err, "logits")
+	_, err = m.Logits(nil, 0)
+	wantError(t, err, "logits")
+}

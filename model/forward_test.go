@@ -1,0 +1,361 @@
+package model
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"testing"
+
+	"github.com/veratune/veratune/bindings"
+	"github.com/veratune/veratune/internal/testutil"
+	"github.com/veratune/veratune/vera"
+)
+
+// tinyTolerance is the rounding of float32 sums that are taken in another order, relative.
+const tinyTolerance = 2e-6
+
+func (m *Model) mustLogits(t *testing.T, tokens []int32) []float32 {
+	t.Helper()
+	logits, err := m.Logits(tokens, len(tokens))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return logits
+}
+
+// TestLogits compares the logits of the base model and of an adapted one with the naive model's.
+func TestLogits(t *testing.T) {
+	for _, shape := range shapes {
+		t.Run(shape.name, func(t *testing.T) {
+			m := tiny(t, shape.TinyOptions)
+			b := randomBatch(1, m.Vocab, 9)
+			for _, name := range []string{"base", "adapted"} {
+				if name == "adapted" {
+					adapted(t, m, nil)
+				}
+				n := newNaive(t, m)
+				var want []float32
+				for _, row := range n.logits(b.tokens, 0) {
+					for _, v := range row {
+						want = append(want, float32(v))
+					}
+				}
+				if e := relativeL2(m.mustLogits(t, b.tokens), want); !(e <= tinyTolerance) {
+					t.Errorf("%s: logits are off by %.1e", name, e)
+				}
+				sum, want64 := b.loss(t, m), n.loss(b)
+				if !(math.Abs(sum-want64) <= tinyLossTolerance*want64) {
+					t.Errorf("%s: loss %.9g, want %.9g", name, sum, want64)
+				}
+			}
+		})
+	}
+}
+
+// TestZeroB holds an adapter with b = 0 to the base model, bit for bit, in every arithmetic.
+func TestZeroB(t *testing.T) {
+	path := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_1})
+	for _, compute := range []Compute{ComputeF32, ComputeBF16, ComputeQ8} {
+		o := options()
+		o.Compute = compute
+		m := open(t, path, o)
+		b := randomBatch(2, m.Vocab, 7, 5)
+		loss, logits := b.loss(t, m), m.mustLogits(t, b.tokens)
+		a := adapted(t, m, nil)
+		if b.loss(t, m) == loss {
+			t.Errorf("%s: an adapter with b ≠ 0 changes nothing", compute)
+		}
+		for _, l := range a.Layers {
+			clear(l.B)
+		}
+		if err := m.Update(); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.loss(t, m); got != loss {
+			t.Errorf("%s: loss %g with b = 0, %g without an adapter", compute, got, loss)
+		}
+		sameBits(t, string(compute)+": logits", m.mustLogits(t, b.tokens), logits)
+		if err := m.Attach(nil); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.loss(t, m); got != loss {
+			t.Errorf("%s: loss %g after the adapter was taken off, %g before it came", compute, got, loss)
+		}
+	}
+}
+
+// TestPacking holds four packed samples to the four alone.
+func TestPacking(t *testing.T) {
+	m := tiny(t, testutil.TinyOptions{Type: bindings.Q8_0})
+	adapted(t, m, nil)
+	b := randomBatch(3, m.Vocab, 6, 1, 11, 4)
+	sum, grad := b.gradients(t, m, 0)
+	if got := b.loss(t, m); got != sum {
+		t.Errorf("Loss is %g, Gradients' loss %g", got, sum)
+	}
+	alone := make([]float32, len(grad))
+	aloneSum := 0.0
+	for i := range b.lengths {
+		s, g := b.sample(i).gradients(t, m, 0)
+		aloneSum += s
+		for j, v := range g {
+			alone[j] += v
+		}
+	}
+	if !(math.Abs(sum-aloneSum) <= tinyTolerance*sum) {
+		t.Errorf("loss %.9g packed, %.9g alone", sum, aloneSum)
+	}
+	if e := relativeL2(grad, alone); !(e <= tinyTolerance) {
+		t.Errorf("gradients differ by %.1e", e)
+	}
+
+	// What stands in one sample must not reach another at all.
+	other := batch{slices.Clone(b.tokens), slices.Clone(b.targets), b.lengths}
+	for i := range b.lengths[0] {
+		other.tokens[i] = (other.tokens[i] + 1) % int32(m.Vocab)
+		other.targets[i] = -1
+	}
+	if got, want := other.loss(t, m), aloneSum-b.sample(0).loss(t, m); !(math.Abs(got-want) <= tinyTolerance*want) {
+		t.Errorf("the loss of three samples is %.9g beside another first one, want %.9g", got, want)
+	}
+}
+
+// TestLabels holds the loss to the labelled positions.
+func TestLabels(t *testing.T) {
+	m := tiny(t, testutil.TinyOptions{})
+	adapted(t, m, nil)
+	b := randomBatch(4, m.Vocab, 6, 5)
+	sum := b.loss(t, m)
+	each := 0.0
+	for i, target := range b.targets {
+		if target < 0 {
+			continue
+		}
+		one := batch{b.tokens, slices.Repeat([]int32{-1}, len(b.tokens)), b.lengths}
+		one.targets[i] = target
+		each += one.loss(t, m)
+	}
+	if !(math.Abs(sum-each) <= tinyTolerance*sum) {
+		t.Errorf("loss %.9g, label by label %.9g", sum, each)
+	}
+	for i := range b.targets {
+		b.targets[i] = -100 // PyTorch's word for no label
+	}
+	sum, grad := b.gradients(t, m, 0)
+	if sum != 0 || slices.ContainsFunc(grad, func(v float32) bool { return v != 0 }) {
+		t.Errorf("without labels the loss is %g and the gradients are not 0", sum)
+	}
+}
+
+// TestManyLabels crosses the limits at which the head is computed in parts.
+func TestManyLabels(t *testing.T) {
+	m := tiny(t, testutil.TinyOptions{Blocks: 1, Width: 8, Hidden: 8, Heads: 2, KVHeads: 1, Change: func(f *testutil.TinyFile) {
+		embed := f.Tensor("token_embd.weight")
+		embed.Shape[1] = vocabChunk + 100
+		embed.Values = make([]float32, embed.Shape[0]*embed.Shape[1])
+		for i := range embed.Values {
+			embed.Values[i] = float32(math.Sin(float64(i)))
+		}
+	}})
+	a := adapted(t, m, nil)
+	b := randomBatch(5, m.Vocab, tokenChunk+40, 170)
+	sum, grad := b.gradients(t, m, 0)
+	n := newNaive(t, m)
+	if want := n.loss(b); !(math.Abs(sum-want) <= tinyLossTolerance*want) {
+		t.Errorf("loss %.9g, want %.9g", sum, want)
+	}
+	direction := wide(grad)
+	length := math.Sqrt(dot(direction, direction))
+	for i := range direction {
+		direction[i] /= length
+	}
+	if got := n.difference(b, n.params, direction); !(math.Abs(got-length) <= tinyGradientTolerance*length) {
+		t.Errorf("the gradient of %d numbers has the length %.7g, want %.7g", len(a.Params), length, got)
+	}
+}
+
+// TestRepeated asks for the same bits again, also after larger and smaller batches have used the memory, and from another Model, with
+// any number of threads.
+func TestRepeated(t *testing.T) {
+	path := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_0})
+	m := open(t, path, options())
+	adapted(t, m, nil)
+	b := randomBatch(6, m.Vocab, 8, 3)
+	sum, grad := b.gradients(t, m, 0)
+	for _, lengths := range [][]int{{40, 20}, {1}, {2, 2, 2, 2, 2}} {
+		randomBatch(7, m.Vocab, lengths...).gradients(t, m, 0)
+		againSum, again := b.gradients(t, m, 0)
+		if againSum != sum {
+			t.Errorf("loss %g, before %g", againSum, sum)
+		}
+		sameBits(t, "gradients", again, grad)
+	}
+	o := options()
+	o.Threads = 2
+	for _, o := range []Options{options(), o} {
+		fresh := open(t, path, o)
+		adapted(t, fresh, nil)
+		_, again := b.gradients(t, fresh, 0)
+		sameBits(t, fmt.Sprintf("gradients of another model with %d threads", o.Threads), again, grad)
+	}
+
+	twice := slices.Clone(grad)
+	if _, _, err := m.Gradients(b.tokens, b.targets, b.lengths, 0, twice); err != nil {
+		t.Fatal(err)
+	}
+	for i := range twice {
+		if twice[i] != 2*grad[i] {
+			t.Fatalf("gradient %d is not added: %g after %g", i, twice[i], grad[i])
+		}
+	}
+}
+
+// TestRecompute asks for the same bits however much of the forward pass is kept.
+func TestRecompute(t *testing.T) {
+	path := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_1, Blocks: 3})
+	var want []float32
+	for _, c := range []struct {
+		recompute Recompute
+		free      int64 // memory in bytes, 0: as it is
+	}{{RecomputeAll, 0}, {RecomputeNone, 0}, {RecomputeAuto, 0}, {RecomputeAuto, 1}, {RecomputeAuto, 256 << 10}} {
+		o := options()
+		o.Recompute = c.recompute
+		m := open(t, path, o)
+		m.free = c.free
+		adapted(t, m, func(c *vera.Config) { c.Dropout = 0.1 })
+		b := randomBatch(8, m.Vocab, 9, 12)
+		if keep, err := m.plan(newPack(b.lengths)); err != nil {
+			t.Fatal(err)
+		} else if c.free > 1 && (keep == 0 || keep == m.Blocks) {
+			t.Errorf("%d bytes do not make it keep some blocks: %d", c.free, keep)
+		}
+		_, grad := b.gradients(t, m, 21)
+		if want == nil {
+			want = grad
+		}
+		sameBits(t, string(c.recompute), grad, want)
+	}
+}
+
+// TestSequence holds a text that grows in pieces to the same text at once.
+func TestSequence(t *testing.T) {
+	m := tiny(t, testutil.TinyOptions{Type: bindings.Q4_1, RopeFactors: true})
+	adapted(t, m, nil)
+	tokens := randomBatch(9, m.Vocab, 12).tokens
+	want := m.mustLogits(t, tokens)
+	for _, pieces := range [][]int{slices.Repeat([]int{1}, 12), {5, 1, 6}, {1, 11}, {11, 1}} {
+		s, err := m.NewSequence(len(tokens))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []float32
+		for _, n := range pieces {
+			logits, err := s.Append(tokens[s.Len():s.Len()+n], n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, logits...)
+		}
+		if e := relativeL2(got, want); !(e <= tinyTolerance) {
+			t.Errorf("pieces %v: logits are off by %.1e", pieces, e)
+		}
+		for i := range tokens {
+			if row, other := got[i*m.Vocab:(i+1)*m.Vocab], want[i*m.Vocab:(i+1)*m.Vocab]; argmax(row) != argmax(other) {
+				t.Errorf("pieces %v: token %d predicts %d, want %d", pieces, i, argmax(row), argmax(other))
+			}
+		}
+		if _, err := s.Append(tokens[:1], 1); err == nil {
+			t.Error("a full sequence takes another token")
+		}
+		s.Close()
+		s.Close()
+	}
+
+	// Two texts at a time, and training between their tokens, do not disturb each other.
+	first, err := m.NewSequence(12)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	second, err := m.NewSequence(3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	for i, token := range tokens {
+		logits, err := first.Append([]int32{token}, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e := relativeL2(logits, want[i*m.Vocab:(i+1)*m.Vocab]); !(e <= tinyTolerance) {
+			t.Errorf("token %d: logits are off by %.1e", i, e)
+		}
+		if i < 3 {
+			if _, err := second.Append([]int32{7}, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		randomBatch(10, m.Vocab, 5).gradients(t, m, 0)
+	}
+}
+
+func argmax(x []float32) (best int) {
+	for i, v := range x {
+		if v > x[best] {
+			best = i
+		}
+	}
+	return best
+}
+
+// TestBF16 bounds what rounding to 8 bits of mantissa costs.
+func TestBF16(t *testing.T) {
+	path := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_1})
+	exact := open(t, path, options())
+	o := options()
+	o.Compute = ComputeBF16
+	rounded := open(t, path, o)
+	b := randomBatch(11, exact.Vocab, 12, 9)
+	adapted(t, exact, nil)
+	adapted(t, rounded, nil)
+	sum, grad := b.gradients(t, exact, 0)
+	roundedSum, roundedGrad := b.gradients(t, rounded, 0)
+	labels := float64(b.labels())
+	if off := math.Abs(sum-roundedSum) / labels; !(off <= 1e-2) || off == 0 {
+		t.Errorf("mean loss %.6f in bf16, %.6f in f32", roundedSum/labels, sum/labels)
+	}
+	e := relativeL2(roundedGrad, grad)
+	if !(e <= 5e-2) || e == 0 {
+		t.Errorf("gradients in bf16 are off by %.1e", e)
+	}
+	t.Logf("mean loss off by %.1e, gradients by %.1e", math.Abs(sum-roundedSum)/labels, e)
+}
+
+// TestNaN lets a NaN through to the loss, where training looks for it.
+func TestNaN(t *testing.T) {
+	m := tiny(t, testutil.TinyOptions{})
+	a := adapted(t, m, nil)
+	a.Layers[3].D[0] = float32(math.NaN())
+	if err := m.Update(); err != nil {
+		t.Fatal(err)
+	}
+	b := randomBatch(12, m.Vocab, 6)
+	if sum := b.loss(t, m); !math.IsNaN(sum) {
+		t.Errorf("loss %g, want NaN", sum)
+	}
+	if sum, _ := b.gradients(t, m, 0); !math.IsNaN(sum) {
+		t.Errorf("loss %g with gradients, want NaN", sum)
+	}
+}
+
+// TestTrainableCount holds the real model to the paper's formula: out + rank of every layer.
+func TestTrainableCount(t *testing.T) {
+	m := open(t, testutil.SmolLM2(t), options())
+	for rank, want := range map[int]int{1024: 370560, 64: 168960} {
+		c := vera.Default()
+		c.Rank = rank
+		if n := vera.TrainableCount(c, m.Base()); n != want {
+			t.Errorf("rank %d: %d trained numbers, want %d", rank, n, want)
+		}
+	}
+}

@@ -1,0 +1,248 @@
+package model
+
+import (
+	"math"
+	"math/rand/v2"
+	"strconv"
+	"testing"
+
+	"github.com/veratune/veratune/bindings"
+	"github.com/veratune/veratune/vera"
+)
+
+// naive is a Llama with VeRA in float64, written token by token after the formulas and sharing nothing with the engine but the file. It is what the
+// engine's losses are compared with; and since it has no rounding to speak of, its central differences are what the gradients are compared with.
+type naive struct {
+	Config
+	weights map[string][]float64 // every tensor of the file, dequantised
+	adapter *vera.Adapter        // nil: the base model
+	params  []float64            // the adapter's Params
+	masks   map[[2]int][]float32 // dropout by block and group, [tokens × in]; nil: none
+}
+
+func newNaive(t *testing.T, m *Model) *naive {
+	t.Helper()
+	n := &naive{Config: m.Config, weights: map[string][]float64{}}
+	if m.adapter != nil {
+		n.adapter, n.params = m.adapter.Adapter, wide(m.adapter.Params)
+	}
+	for _, info := range m.file.Tensors() {
+		size := int64(1)
+		for _, s := range info.Shape {
+			size *= s
+		}
+		values := make([]float32, size)
+		if err := bindings.Dequantize(info.Type, m.file.Data(info), values); err != nil {
+			t.Fatal(err)
+		}
+		n.weights[info.Name] = wide(values)
+	}
+	return n
+}
+
+// loss sums −log p over the labels of packed samples.
+func (n *naive) loss(b batch) float64 {
+	sum, at := 0.0, 0
+	for _, length := range b.lengths {
+		for i, logits := range n.logits(b.tokens[at:at+length], at) {
+			if target := b.targets[at+i]; target >= 0 {
+				sum += logSumExp(logits) - logits[target]
+			}
+		}
+		at += length
+	}
+	return sum
+}
+
+// logits gives those after each token of one sample, whose first token is the pack's token at.
+func (n *naive) logits(tokens []int32, at int) [][]float64 {
+	x := make([][]float64, len(tokens))
+	for t, token := range tokens {
+		x[t] = append([]float64(nil), n.weights["token_embd.weight"][int(token)*n.Width:(int(token)+1)*n.Width]...)
+	}
+	for block := range n.Blocks {
+		n.block(x, block, at)
+	}
+	head := n.weights["output.weight"]
+	if head == nil {
+		head = n.weights["token_embd.weight"]
+	}
+	for t := range x {
+		x[t] = product(head, n.norm(x[t], "output_norm.weight"), n.Width)
+	}
+	return x
+}
+
+func (n *naive) block(x [][]float64, block, at int) {
+	prefix := "blk." + strconv.Itoa(block) + "."
+	qs, ks, vs := make([][]float64, len(x)), make([][]float64, len(x)), make([][]float64, len(x))
+	for t := range x {
+		h := n.norm(x[t], prefix+"attn_norm.weight")
+		qs[t] = n.rope(n.linear(h, block, "attn_q", 0, at+t), t)
+		ks[t] = n.rope(n.linear(h, block, "attn_k", 0, at+t), t)
+		vs[t] = n.linear(h, block, "attn_v", 0, at+t)
+	}
+	for t := range x {
+		out := make([]float64, n.Heads*n.HeadDim)
+		for head := range n.Heads {
+			kv := head / (n.Heads / n.KVHeads) * n.HeadDim
+			q := qs[t][head*n.HeadDim : (head+1)*n.HeadDim]
+			scores := make([]float64, t+1)
+			for s := range scores {
+				scores[s] = dot(q, ks[s][kv:kv+n.HeadDim]) / math.Sqrt(float64(n.HeadDim))
+			}
+			total := logSumExp(scores)
+			for s := range scores {
+				p := math.Exp(scores[s] - total)
+				for i, v := range vs[s][kv : kv+n.HeadDim] {
+					out[head*n.HeadDim+i] += p * v
+				}
+			}
+		}
+		add(x[t], n.linear(out, block, "attn_output", 1, at+t))
+		h := n.norm(x[t], prefix+"ffn_norm.weight")
+		gate, up := n.linear(h, block, "ffn_gate", 2, at+t), n.linear(h, block, "ffn_up", 2, at+t)
+		for i, g := range gate {
+			up[i] *= g / (1 + math.Exp(-g))
+		}
+		add(x[t], n.linear(up, block, "ffn_down", 3, at+t))
+	}
+}
+
+// linear is W x + b ⊙ (B (d ⊙ (A x))) for one token of the pack.
+func (n *naive) linear(x []float64, block int, target string, group, token int) []float64 {
+	y := product(n.weights["blk."+strconv.Itoa(block)+"."+target+".weight"], x, len(x))
+	if n.adapter == nil {
+		return y
+	}
+	a := n.adapter
+	b, d := n.vectors(block, target)
+	if b == nil {
+		return y
+	}
+	if mask := n.masks[[2]int{block, group}]; mask != nil {
+		x = append([]float64(nil), x...)
+		for i := range x {
+			x[i] *= float64(mask[token*len(x)+i])
+		}
+	}
+	du := make([]float64, a.Rank)
+	for r := range du {
+		for i, v := range x {
+			du[r] += float64(a.Pair.A[r*a.MaxIn+i]) * v
+		}
+		du[r] *= d[r]
+	}
+	for i := range y {
+		row := i
+		if target == "attn_q" || target == "attn_k" {
+			// Row 2j + half of a head in the file is row half · (head dim / 2) + j in Hugging Face's order, which B is in.
+			at := i % n.HeadDim
+			row = i - at + at%2*(n.HeadDim/2) + at/2
+		}
+		v := 0.0
+		for r, u := range du {
+			v += float64(a.Pair.B[row*a.Rank+r]) * u
+		}
+		y[i] += b[i] * v
+	}
+	return y
+}
+
+// vectors gives b and d of a layer, nil where it is not adapted.
+func (n *naive) vectors(block int, target string) (b, d []float64) {
+	at := 0
+	for _, l := range n.adapter.Layers {
+		middle, end := at+l.Out, at+l.Out+n.adapter.Rank
+		if l.Block == block && l.Target == target {
+			return n.params[at:middle], n.params[middle:end]
+		}
+		at = end
+	}
+	return nil, nil
+}
+
+// rope rotates neighbouring numbers of each head by the position times base^(−2i/dims) / factor.
+func (n *naive) rope(x []float64, position int) []float64 {
+	factors := n.weights["rope_freqs.weight"]
+	for head := 0; head < len(x); head += n.HeadDim {
+		for i := 0; i < n.Rope.Dims; i += 2 {
+			angle := float64(position) * float64(n.Rope.FreqScale) * math.Pow(float64(n.Rope.FreqBase), -float64(i)/float64(n.Rope.Dims))
+			if factors != nil {
+				angle /= factors[i/2]
+			}
+			a, b := x[head+i], x[head+i+1]
+			x[head+i], x[head+i+1] = a*math.Cos(angle)-b*math.Sin(angle), a*math.Sin(angle)+b*math.Cos(angle)
+		}
+	}
+	return x
+}
+
+func (n *naive) norm(x []float64, name string) []float64 {
+	scale := 1 / math.Sqrt(dot(x, x)/float64(len(x))+float64(n.NormEps))
+	y := make([]float64, len(x))
+	for i, w := range n.weights[name] {
+		y[i] = x[i] * scale * w
+	}
+	return y
+}
+
+// dropout draws the masks that the engine draws for a seed.
+func (n *naive) dropout(seed uint64, tokens int) {
+	n.masks = map[[2]int][]float32{}
+	for block := range n.Blocks {
+		for group, in := range []int{n.Width, n.Heads * n.HeadDim, n.Width, n.Hidden} {
+			random := rand.New(rand.NewPCG(seed, uint64(block)<<8|uint64(group)))
+			mask := make([]float32, in*tokens)
+			for i := range mask {
+				if random.Float32() >= n.adapter.Dropout {
+					mask[i] = 1 / (1 - n.adapter.Dropout)
+				}
+			}
+			n.masks[[2]int{block, group}] = mask
+		}
+	}
+}
+
+// product is W x for W [out × width], row by row.
+func product(w, x []float64, width int) []float64 {
+	y := make([]float64, len(w)/width)
+	for i := range y {
+		y[i] = dot(w[i*width:(i+1)*width], x)
+	}
+	return y
+}
+
+func wide(values []float32) []float64 {
+	list := make([]float64, len(values))
+	for i, v := range values {
+		list[i] = float64(v)
+	}
+	return list
+}
+
+func dot(a, b []float64) float64 {
+	sum := 0.0
+	for i, v := range a {
+		sum += v * b[i]
+	}
+	return sum
+}
+
+func add(a, b []float64) {
+	for i, v := range b {
+		a[i] += v
+	}
+}
+
+func logSumExp(x []float64) float64 {
+	top := math.Inf(-1)
+	for _, v := range x {
+		top = max(top, v)
+	}
+	sum := 0.0
+	for _, v := range x {
+		sum += math.Exp(v - top)
+	}
+	return top + math.Log(sum)
+}

@@ -1,0 +1,156 @@
+package model
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"github.com/veratune/veratune/bindings"
+	"github.com/veratune/veratune/internal/testutil"
+	"github.com/veratune/veratune/vera"
+)
+
+// batch is the arguments of Loss and Gradients.
+type batch struct {
+	tokens, targets []int32
+	lengths         []int
+}
+
+// randomBatch makes samples of these lengths; about a third of the positions carry no label.
+func randomBatch(seed uint64, vocab int, lengths ...int) batch {
+	random := rand.New(rand.NewPCG(seed, 7))
+	b := batch{lengths: lengths}
+	for _, n := range lengths {
+		for range n {
+			target := int32(random.IntN(vocab))
+			if random.IntN(3) == 0 {
+				target = -1
+			}
+			b.tokens = append(b.tokens, int32(random.IntN(vocab)))
+			b.targets = append(b.targets, target)
+		}
+	}
+	return b
+}
+
+// sample is sample i of a batch alone.
+func (b batch) sample(i int) batch {
+	at := 0
+	for _, n := range b.lengths[:i] {
+		at += n
+	}
+	n := b.lengths[i]
+	return batch{b.tokens[at : at+n], b.targets[at : at+n], []int{n}}
+}
+
+func (b batch) loss(t *testing.T, m *Model) float64 {
+	t.Helper()
+	sum, n, err := m.Loss(b.tokens, b.targets, b.lengths)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := b.labels(); n != want {
+		t.Fatalf("%d labels, want %d", n, want)
+	}
+	return sum
+}
+
+func (b batch) labels() (n int) {
+	for _, t := range b.targets {
+		if t >= 0 {
+			n++
+		}
+	}
+	return n
+}
+
+func (b batch) gradients(t *testing.T, m *Model, seed uint64) (sum float64, grad []float32) {
+	t.Helper()
+	grad = make([]float32, len(m.adapter.Params))
+	sum, n, err := m.Gradients(b.tokens, b.targets, b.lengths, seed, grad)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n != b.labels() {
+		t.Fatalf("%d labels, want %d", n, b.labels())
+	}
+	return sum, grad
+}
+
+// options are the exact arithmetic on one thread: a tiny model gains nothing from more.
+func options() Options {
+	o := Default()
+	o.Threads = 1
+	return o
+}
+
+func tiny(t *testing.T, o testutil.TinyOptions) *Model {
+	t.Helper()
+	return open(t, testutil.TinyLlama(t, o), options())
+}
+
+// adapted attaches an adapter whose b and d are random, so that no gradient is zero for b = 0.
+func adapted(t *testing.T, m *Model, change func(*vera.Config)) *vera.Adapter {
+	t.Helper()
+	c := vera.Default()
+	c.Rank, c.Seed = 8, 3
+	if change != nil {
+		change(&c)
+	}
+	a, err := vera.New(c, m.Base())
+	if err != nil {
+		t.Fatal(err)
+	}
+	random := rand.New(rand.NewPCG(5, 5))
+	for _, l := range a.Layers {
+		for i := range l.B {
+			l.B[i] = 0.5 * float32(random.NormFloat64())
+		}
+		for i := range l.D {
+			l.D[i] = 0.3 * float32(random.NormFloat64())
+		}
+	}
+	if err := m.Attach(a); err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// shapes are the models that losses and gradients are tested on.
+var shapes = []struct {
+	name string
+	testutil.TinyOptions
+}{
+	{"f32", testutil.TinyOptions{}},
+	{"f16", testutil.TinyOptions{Type: bindings.F16}},
+	{"bf16", testutil.TinyOptions{Type: bindings.BF16}},
+	{"q4_0", testutil.TinyOptions{Type: bindings.Q4_0}},
+	{"q4_1", testutil.TinyOptions{Type: bindings.Q4_1}},
+	{"q5_1", testutil.TinyOptions{Type: bindings.Q5_1}},
+	{"q8_0", testutil.TinyOptions{Type: bindings.Q8_0}},
+	{"q4_K", testutil.TinyOptions{Type: bindings.Q4_K, Blocks: 1}},
+	{"q6_K", testutil.TinyOptions{Type: bindings.Q6_K, Blocks: 1, OwnHead: true}},
+	{"own head", testutil.TinyOptions{OwnHead: true}},
+	{"rope factors", testutil.TinyOptions{RopeFactors: true}},
+	{"large eps", testutil.TinyOptions{NormEps: 0.05}},
+	{"one key head", testutil.TinyOptions{KVHeads: 1}},
+	{"a key head each", testutil.TinyOptions{KVHeads: 4}},
+	{"heads wider than the model", testutil.TinyOptions{HeadDim: 24}},
+	{"heads narrower than the model", testutil.TinyOptions{HeadDim: 8}},
+	{"odd sizes", testutil.TinyOptions{Width: 30, Hidden: 37, Heads: 3, KVHeads: 3, HeadDim: 10}},
+	{"half of a head rotated", testutil.TinyOptions{Change: func(f *testutil.TinyFile) { f.Metadata["llama.rope.dimension_count"] = uint32(8) }}},
+	{"linear rope scaling", testutil.TinyOptions{Change: func(f *testutil.TinyFile) {
+		f.Metadata["llama.rope.scaling.type"], f.Metadata["llama.rope.scaling.factor"] = "linear", float32(4)
+	}}},
+}
+
+func sameBits(t *testing.T, what string, got, want []float32) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("%s: %d numbers, want %d", what, len(got), len(want))
+	}
+	for i := range got {
+		if got[i] != want[i] {
+			t.Fatalf("%s: number %d is %g, want exactly %g", what, i, got[i], want[i])
+		}
+	}
+}

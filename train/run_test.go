@@ -1,0 +1,236 @@
+package train
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestTrainingFindsTheOptimum(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "a", "run")
+	r, engine := newRun(folder)
+	engine.dropout = false
+	r.Config.Epochs, r.Config.LR, r.Config.WeightDecay, r.Config.SaveEvery = 60, 0.2, 0, 0
+	result, err := r.Train(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The labels are rounded to thousandths, whose squared error is 1e-7 on average.
+	if result.After.Loss > 1e-6 || result.Before.Loss < 1e-1 || result.Best.Loss > result.After.Loss || result.Steps != 360 {
+		t.Errorf("before %v, after %v, best %v, %d steps", result.Before, result.After, result.Best, result.Steps)
+	}
+	for j, p := range r.Params {
+		if math.Abs(float64(p)-optimum(j)) > 1e-3 {
+			t.Errorf("parameter %d is %v, want %v", j, p, optimum(j))
+		}
+	}
+}
+
+func TestWhatARunLeaves(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "run")
+	r, engine := newRun(folder)
+	result, err := r.Train(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, _ := os.ReadDir(folder)
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	if want := []string{AdapterFile, BestFile, checkpointFolder, ConfigFile, ChartFile, MetricsFile}; !slices.Equal(names, want) {
+		t.Errorf("the folder holds %v, want %v", names, want)
+	}
+	if kept, _ := openedAt(folder).checkpoints(); !slices.Equal(kept, []int{12, 9}) {
+		t.Errorf("checkpoints of steps %v, want 12 and 9", kept)
+	}
+	var losses, evaluations []int
+	for _, p := range readPoints(t, folder) {
+		if p.Loss != nil {
+			losses = append(losses, p.Step)
+		} else {
+			evaluations = append(evaluations, p.Step)
+		}
+	}
+	if !slices.Equal(losses, []int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}) || !slices.Equal(evaluations, []int{0, 4, 8, 12}) {
+		t.Errorf("losses of steps %v, evaluations after %v", losses, evaluations)
+	}
+	adapter, _ := os.ReadFile(result.Adapter)
+	for _, fact := range []string{"template = alpaca", "steps = 12", "epochs = 2", fmt.Sprintf("eval_loss = %v", result.After.Loss), "data_sha256 = {32 3 1}"} {
+		if !strings.Contains(string(adapter), fact+"\n") {
+			t.Errorf("the adapter does not say %q: %s", fact, adapter)
+		}
+	}
+	best, _ := os.ReadFile(result.BestAdapter)
+	if !strings.Contains(string(best), fmt.Sprintf("steps = %d\n", result.Best.Step)) {
+		t.Errorf("the best adapter is not that of step %d: %s", result.Best.Step, best)
+	}
+	if len(engine.seeds) != 22 || len(slices.Compact(slices.Sorted(slices.Values(engine.seeds)))) != 22 {
+		t.Errorf("%d micro-batches, want 22 with a seed of their own each", len(engine.seeds))
+	}
+}
+
+func TestRunWithoutHeldOutData(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "run")
+	r, _ := newRun(folder)
+	r.HeldOut = nil
+	r.Config.SaveEvery = 0
+	result, err := r.Train(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if result.Before != nil || result.After != nil || result.BestAdapter != "" || exists(filepath.Join(folder, BestFile)) {
+		t.Errorf("an evaluation without held-out data: %+v", result)
+	}
+	if kept, _ := openedAt(folder).checkpoints(); !slices.Equal(kept, []int{12}) {
+		t.Errorf("checkpoints of steps %v, want the last only", kept)
+	}
+}
+
+// The best adapter is that of the lowest held-out loss though training goes on and gets worse.
+func TestBestAdapterIsKept(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "run")
+	r, _ := newRun(folder)
+	r.HeldOut = halfway{r.HeldOut.(fakeSource)}
+	r.Config.Epochs, r.Config.EvalEvery = 10, 1
+	result, err := r.Train(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	lowest := slices.MinFunc(slices.DeleteFunc(readPoints(t, folder), func(p point) bool { return p.EvalLoss == nil || p.Step == 0 }),
+		func(a, b point) int {
+			if *a.EvalLoss < *b.EvalLoss {
+				return -1
+			}
+			return 1
+		})
+	if result.Best.Step != lowest.Step || result.Best.Step == result.Steps {
+		t.Errorf("best is step %d, the lowest held-out loss has step %d", result.Best.Step, lowest.Step)
+	}
+	best, _ := os.ReadFile(result.BestAdapter)
+	if !strings.Contains(string(best), fmt.Sprintf("\nsteps = %d\n", lowest.Step)) {
+		t.Errorf("best.gguf is not of step %d: %s", lowest.Step, best)
+	}
+}
+
+// halfway has its optimum at half of what the others' is, so that its loss falls and rises again on the way there.
+type halfway struct{ fakeSource }
+
+func (s halfway) Batch(epoch, i int) (tokens, targets []int32, lengths []int) {
+	tokens, targets, lengths = s.fakeSource.Batch(epoch, i)
+	for k, target := range targets {
+		if target >= 0 {
+			targets[k] = label(unlabel(target) / 2)
+		}
+	}
+	return tokens, targets, lengths
+}
+
+func TestDivergenceNamesStepAndLastGoodCheckpoint(t *testing.T) {
+	for name, c := range map[string]struct {
+		spoil func(*leastSquares)
+		want  []string
+	}{
+		"loss":     {func(e *leastSquares) { e.nan = 15 }, []string{"step after step 7 of 12", "the loss is NaN", "step-6"}},
+		"gradient": {func(e *leastSquares) { e.nanGrad = 13 }, []string{"step after step 6 of 12", "gradient is NaN", "step-3"}},
+		"held-out": {func(e *leastSquares) { e.badEval = true }, []string{"evaluation after step 0", "the held-out loss is +Inf", "there is no earlier checkpoint"}},
+	} {
+		folder := filepath.Join(t.TempDir(), "run")
+		r, engine := newRun(folder)
+		c.spoil(engine)
+		_, err := r.Train(context.Background())
+		if !errors.Is(err, ErrDiverged) {
+			t.Fatalf("%s: got %v", name, err)
+		}
+		for _, want := range c.want {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %q does not say %q", name, err, want)
+			}
+		}
+		if exists(filepath.Join(folder, AdapterFile)) {
+			t.Errorf("%s: a final adapter was written", name)
+		}
+	}
+}
+
+func TestRequestIsCheckedBeforeAnythingIsWritten(t *testing.T) {
+	for name, c := range map[string]struct {
+		spoil func(*Run)
+		want  string
+	}{
+		"config":      {func(r *Run) { r.Config.LR = -1 }, "lr"},
+		"no data":     {func(r *Run) { r.Training = fakeSource{batch: 1} }, "no training data"},
+		"no held out": {func(r *Run) { r.HeldOut = fakeSource{batch: 1} }, "no held-out data"},
+		"no params":   {func(r *Run) { r.Params = nil }, "no parameter"},
+		"setup":       {func(r *Run) { r.Setup = math.NaN() }, "settings"},
+		"no run":      {func(r *Run) { r.Resume = true }, "holds no run to resume"},
+	} {
+		folder := filepath.Join(t.TempDir(), "run")
+		r, engine := newRun(folder)
+		c.spoil(r)
+		if _, err := r.Train(context.Background()); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v", name, err)
+		}
+		if exists(folder) || engine.calls > 0 {
+			t.Errorf("%s: something was written or computed", name)
+		}
+	}
+}
+
+func TestPlainProgress(t *testing.T) {
+	var out bytes.Buffer
+	r, _ := newRun(filepath.Join(t.TempDir(), "run"))
+	r.Progress = &out
+	r.Config.Epochs = 50 // 300 steps
+	r.Config.EvalEvery, r.Config.SaveEvery = 100, 100
+	if _, err := r.Train(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	var stepLines, evaluations int
+	for _, line := range lines {
+		if strings.Contains(line, "held-out loss") {
+			evaluations++
+		} else if strings.Contains(line, "tokens/s") && strings.Contains(line, "GiB") && strings.Contains(line, "lr ") {
+			stepLines++
+		}
+	}
+	if stepLines != plainLines+1 || evaluations != 4 || len(lines) != stepLines+evaluations {
+		t.Errorf("%d lines of steps and %d of evaluations in %d:\n%s", stepLines, evaluations, len(lines), out.String())
+	}
+	if strings.ContainsAny(out.String(), "\r\x1b") {
+		t.Error("control characters where there is no terminal")
+	}
+}
+
+func TestTerminalProgressStaysInOneLine(t *testing.T) {
+	var out bytes.Buffer
+	p := newProgress(&out, 10)
+	p.terminal, p.width = true, func() int { return 30 }
+	p.step(stepLine{Step: 1, Loss: 1, LR: 1e-3, Tokens: 100, Seconds: 1, Memory: 1 << 30})
+	p.step(stepLine{Step: 2, Loss: 1, LR: 1e-3, Tokens: 100, Seconds: 1, Memory: 1 << 30})
+	p.note("a line that stays")
+	p.end()
+	written := strings.Split(out.String(), "\r")
+	if len(written) != 4 || strings.Count(out.String(), "\n") != 2 {
+		t.Errorf("%q", out.String())
+	}
+	for _, line := range written[1:3] {
+		if len(strings.TrimSuffix(line, "\x1b[K")) > 29 {
+			t.Errorf("%q does not fit 30 columns", line)
+		}
+	}
+}
+
+func TestPeakMemory(t *testing.T) {
+	if m := peakMemory(); m < 1<<20 || m > 1<<40 {
+		t.Errorf("%d bytes", m)
+	}
+}
