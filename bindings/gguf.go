@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"unsafe"
 
 	"github.com/edsrzf/mmap-go"
@@ -320,6 +322,9 @@ func (g *GGUF) Leaf(c *Context, b *Buffer, info TensorInfo) (*Tensor, error) {
 	return t.SetName(info.Name), b.PlaceAt(t, info.offset)
 }
 
+// alignment is GGUF_DEFAULT_ALIGNMENT: in files that are written, every tensor begins at a multiple of it.
+const alignment = 32
+
 // GGUFWriter collects metadata and tensors for a new file.
 type GGUFWriter struct {
 	c     *C.struct_gguf_context
@@ -340,10 +345,13 @@ func (w *GGUFWriter) Close() {
 	}
 }
 
-// Set adds or replaces a metadata value of one of the Go types that GGUF.Value gives.
+// Set adds or replaces a metadata value of one of the Go types that GGUF.Value gives. Text must not hold a NUL byte.
 func (w *GGUFWriter) Set(key string, value any) error {
-	if key == "" {
-		return errors.New("gguf: empty key")
+	switch {
+	case key == "" || hasNUL(key) || hasNUL(value):
+		return fmt.Errorf("gguf: %q: an empty key, or a NUL byte in text", key)
+	case key == "general.alignment" && value != uint32(alignment):
+		return fmt.Errorf("gguf: general.alignment %v: files are written with %d, as uint32", value, alignment)
 	}
 	k := C.CString(key)
 	defer C.free(unsafe.Pointer(k))
@@ -410,6 +418,17 @@ func (w *GGUFWriter) Set(key string, value any) error {
 	return nil
 }
 
+// hasNUL tells whether a string, or one of several, would be cut on its way through C.
+func hasNUL(value any) bool {
+	switch v := value.(type) {
+	case string:
+		return strings.IndexByte(v, 0) >= 0
+	case []string:
+		return slices.ContainsFunc(v, func(s string) bool { return strings.IndexByte(s, 0) >= 0 })
+	}
+	return false
+}
+
 func setArray[T any](w *GGUFWriter, key *C.char, t C.uint, values []T) {
 	C.gguf_set_arr_data(w.c, key, t, unsafe.Pointer(unsafe.SliceData(values)), C.size_t(len(values)))
 }
@@ -417,10 +436,10 @@ func setArray[T any](w *GGUFWriter, key *C.char, t C.uint, values []T) {
 func (w *GGUFWriter) setStrings(key *C.char, values []string) {
 	list := C.malloc(C.size_t(len(values)+1) * C.size_t(unsafe.Sizeof(uintptr(0))))
 	defer C.free(list)
-	strings := unsafe.Slice((**C.char)(list), len(values))
+	texts := unsafe.Slice((**C.char)(list), len(values))
 	for i, v := range values {
-		strings[i] = C.CString(v)
-		defer C.free(unsafe.Pointer(strings[i]))
+		texts[i] = C.CString(v)
+		defer C.free(unsafe.Pointer(texts[i]))
 	}
 	C.gguf_set_arr_str(w.c, key, (**C.char)(list), C.size_t(len(values)))
 }
@@ -433,8 +452,8 @@ func (w *GGUFWriter) AddTensor(name string, t Type, shape []int64, data []byte) 
 	switch {
 	case tensor == nil:
 		return fmt.Errorf("gguf: tensor %s: %w", name, c.Err())
-	case name == "" || len(name) >= C.VT_MAX_NAME:
-		return fmt.Errorf("gguf: tensor name %q: from 1 to %d bytes", name, C.VT_MAX_NAME-1)
+	case name == "" || len(name) >= C.VT_MAX_NAME || hasNUL(name):
+		return fmt.Errorf("gguf: tensor name %q: from 1 to %d bytes, none of them NUL", name, C.VT_MAX_NAME-1)
 	case w.names[name]:
 		return fmt.Errorf("gguf: tensor %s is there already", name)
 	case tensor.Bytes() != int64(len(data)):
@@ -459,7 +478,6 @@ func (w *GGUFWriter) WriteFile(path string) error {
 	if _, err := out.Write(meta); err != nil {
 		return err
 	}
-	const alignment = 32 // GGUF_DEFAULT_ALIGNMENT: every tensor begins at a multiple of it
 	var zeros [alignment]byte
 	for _, data := range w.data {
 		if _, err := out.Write(data); err != nil {

@@ -3,6 +3,11 @@ package bindings
 // #include "guard.h"
 import "C"
 
+import (
+	"math"
+	"slices"
+)
+
 // ok tells whether an operation with these operands can be made: none is nil and the context has room for its result.
 func (c *Context) ok(op string, operands ...*Tensor) bool {
 	for _, t := range operands {
@@ -78,7 +83,7 @@ func (c *Context) Mul(a, b *Tensor) *Tensor {
 
 // Log is the natural logarithm of each element.
 func (c *Context) Log(a *Tensor) *Tensor {
-	if !c.f32("log", a) {
+	if !c.sameShape("log", a, a) {
 		return nil
 	}
 	return (*Tensor)(C.ggml_log(c.c, a.c()))
@@ -121,6 +126,9 @@ func (c *Context) RMSNorm(a *Tensor, eps float32) *Tensor {
 	if !c.f32("rms_norm", a) {
 		return nil
 	}
+	if !(eps >= 0) {
+		return c.fail("rms_norm", "eps %g", eps)
+	}
 	return (*Tensor)(C.ggml_rms_norm(c.c, a.c(), C.float(eps)))
 }
 
@@ -135,13 +143,13 @@ func (c *Context) RMSNormBack(dy, x *Tensor, eps float32) *Tensor {
 	return (*Tensor)(C.ggml_rms_norm_back(c.c, dy.c(), x.c(), C.float(eps)))
 }
 
-// MulMat is a·b over the row length: a [k, m, i, j] and b [k, n, i·r, j·s] give [m, n, i·r, j·s]. a may be of any type whose rows are
-// unbroken, b is float32. With a quantised a, ggml rounds b to 8 bits.
+// MulMat is a·b over the row length: a [k, m, i, j] and b [k, n, i·r, j·s] give [m, n, i·r, j·s]. a may be of any type that
+// dequantises, with unbroken rows; b is float32. With a quantised a, ggml rounds b to 8 bits.
 func (c *Context) MulMat(a, b *Tensor) *Tensor {
 	if !c.ok("mul_mat", a, b) {
 		return nil
 	}
-	if b.Type() != F32 || !a.contiguousRows() || !b.contiguousRows() || a.nb[0] > a.nb[1] ||
+	if b.Type() != F32 || !a.Type().Dequantizes() || !a.contiguousRows() || !b.contiguousRows() || a.nb[0] > a.nb[1] ||
 		a.ne[0] != b.ne[0] || b.ne[2]%a.ne[2] != 0 || b.ne[3]%a.ne[3] != 0 {
 		return c.fail("mul_mat", "%s by %s", a.describe(), b.describe())
 	}
@@ -164,7 +172,7 @@ func (c *Context) SetRows(a, b, idx *Tensor) *Tensor {
 	if !c.f32("set_rows", a, b) {
 		return nil
 	}
-	if idx == nil || idx.Type() != I32 || a.ne[0] != b.ne[0] || b.ne[1] != idx.ne[0] || a.ne[2] != 1 || b.ne[2] != 1 || a.ne[3] != 1 || b.ne[3] != 1 {
+	if idx == nil || idx.Type() != I32 || a.ne[0] != b.ne[0] || b.ne[1] != idx.ne[0] || idx.Elements() != idx.Ne(0) || a.ne[2] != 1 || b.ne[2] != 1 || a.ne[3] != 1 || b.ne[3] != 1 {
 		return c.fail("set_rows", "%s into %s", b.describe(), a.describe())
 	}
 	return (*Tensor)(C.ggml_set_rows(c.c, a.c(), b.c(), idx.c()))
@@ -216,12 +224,8 @@ func (c *Context) Permute(a *Tensor, axes ...int) *Tensor {
 	if !c.ok("permute", a) {
 		return nil
 	}
-	var seen [4]bool
-	for _, x := range axes {
-		if x < 0 || x > 3 || seen[x] || len(axes) != 4 {
-			return c.fail("permute", "axes %v", axes)
-		}
-		seen[x] = true
+	if sorted := slices.Sorted(slices.Values(axes)); !slices.Equal(sorted, []int{0, 1, 2, 3}) {
+		return c.fail("permute", "axes %v", axes)
 	}
 	return (*Tensor)(C.ggml_permute(c.c, a.c(), C.int(axes[0]), C.int(axes[1]), C.int(axes[2]), C.int(axes[3])))
 }
@@ -231,18 +235,21 @@ func (c *Context) Reshape(a *Tensor, ne ...int64) *Tensor {
 	if !c.ok("reshape", a) {
 		return nil
 	}
-	shape, elements := [4]int64{1, 1, 1, 1}, int64(1)
+	shape, left := [4]int64{1, 1, 1, 1}, a.Elements()
 	copy(shape[:], ne)
 	for _, n := range shape {
-		elements *= n
+		if n < 1 || left%n != 0 {
+			return c.fail("reshape", "%s to %v", a.describe(), ne)
+		}
+		left /= n
 	}
-	if len(ne) > 4 || elements != a.Elements() || !a.contiguous() {
+	if len(ne) > 4 || left != 1 || shape[0]%a.Type().BlockSize() != 0 || !a.contiguous() {
 		return c.fail("reshape", "%s to %v", a.describe(), ne)
 	}
 	return (*Tensor)(C.ggml_reshape_4d(c.c, a.c(), C.int64_t(shape[0]), C.int64_t(shape[1]), C.int64_t(shape[2]), C.int64_t(shape[3])))
 }
 
-// View is a part of a without a copy: shape ne of up to four dimensions with a's strides, beginning at element start of each
+// View is a part of a, whose rows must be unbroken, without a copy: shape ne of up to four dimensions with a's strides, beginning at element start of each
 // dimension. In the first dimension it begins at 0 or, for types without blocks, anywhere.
 func (c *Context) View(a *Tensor, ne [4]int64, start [4]int64) *Tensor {
 	if !c.ok("view", a) {
@@ -254,8 +261,8 @@ func (c *Context) View(a *Tensor, ne [4]int64, start [4]int64) *Tensor {
 		}
 	}
 	block := a.Type().BlockSize()
-	if ne[0]%block != 0 || start[0]%block != 0 {
-		return c.fail("view", "%v at %v of %s: not a multiple of the block of %d", ne, start, a.describe(), block)
+	if ne[0]%block != 0 || start[0]%block != 0 || !a.contiguousRows() {
+		return c.fail("view", "%v at %v of %s: unbroken rows and multiples of the block of %d are needed", ne, start, a.describe(), block)
 	}
 	offset := start[0] / block * a.Stride(0)
 	for i := 1; i < 4; i++ {
@@ -268,6 +275,9 @@ func (c *Context) View(a *Tensor, ne [4]int64, start [4]int64) *Tensor {
 func (c *Context) DiagMaskInf(a *Tensor, past int) *Tensor {
 	if !c.sameShape("diag_mask_inf", a, a) {
 		return nil
+	}
+	if past < 0 || past > math.MaxInt32 {
+		return c.fail("diag_mask_inf", "past %d", past)
 	}
 	return (*Tensor)(C.ggml_diag_mask_inf(c.c, a.c(), C.int(past)))
 }
@@ -306,8 +316,8 @@ func (c *Context) ropeOK(op string, a, pos, factors *Tensor, r Rope) bool {
 	if !c.f32(op, a) {
 		return false
 	}
-	if pos == nil || pos.Type() != I32 || pos.Elements() != a.Ne(2) || r.Dims%2 != 0 || int64(r.Dims) > a.Ne(0) || r.Dims < 2 ||
-		factors != nil && (factors.Type() != F32 || factors.Elements() < int64(r.Dims/2)) {
+	if pos == nil || pos.Type() != I32 || pos.Ne(0) != a.Ne(2) || pos.Elements() != pos.Ne(0) || r.Dims%2 != 0 || int64(r.Dims) > a.Ne(0) || r.Dims < 2 ||
+		factors != nil && (factors.Type() != F32 || factors.Ne(0) < int64(r.Dims/2)) {
 		c.fail(op, "%s with %d rotated numbers", a.describe(), r.Dims)
 		return false
 	}

@@ -2,7 +2,6 @@ package model
 
 import (
 	"fmt"
-
 )
 
 // Logits computes the logits of a text's last rows positions, row after row of Vocab numbers.

@@ -99,7 +99,7 @@ def load_model(path: str) -> LlamaForCausalLM:
         for name, t in tensors.items():
             data = gguf.quants.dequantize(t.data, t.tensor_type)
             if name == "rope_freqs.weight":  # Llama 3: frequencies are divided by these
-                model.model.rotary_emb.inv_freq /= torch.from_numpy(data.copy())
+                model.model.rotary_emb.inv_freq /= torch.tensor(data)
                 continue
             stem = name.removesuffix(".weight")
             if stem.startswith("blk."):
@@ -109,7 +109,7 @@ def load_model(path: str) -> LlamaForCausalLM:
                     data = unpermuted(data, heads if stem == "attn_q" else kv_heads)
             else:
                 target = OUTSIDE[stem] + ".weight"
-            model.get_parameter(target).copy_(torch.from_numpy(np.ascontiguousarray(data)))
+            model.get_parameter(target).copy_(torch.tensor(data))
             missing.remove(target)
     if missing:
         sys.exit(f"{path}: no tensor for {', '.join(sorted(missing))}")

@@ -120,12 +120,12 @@ func replay(t *testing.T, c peftCurve) {
 
 	before := heldOut()
 	check("held-out loss before", before, c.EvalBefore, earlyTolerance)
-	trainer := trainer{
+	tr := trainer{
 		engine: m, params: adapter.Params, grad: make([]float32, len(adapter.Params)), optimizer: NewAdamW(len(adapter.Params), Default()),
 	}
 	var early, late float64
 	for i, s := range c.Steps {
-		o, err := trainer.step([]batch{packed(c.Batches[i]...)}, s.LR)
+		o, err := tr.step([]batch{packed(c.Batches[i]...)}, s.LR)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -24,6 +24,7 @@ type progress struct {
 	tokens   int
 	seconds  float64 // of the steps alone
 	loss     smooth
+	open     bool // the terminal's cursor is in a status line
 }
 
 func newProgress(out io.Writer, total int) *progress {
@@ -83,21 +84,24 @@ func (p *progress) status(line string) {
 	if p.terminal {
 		// A line that wraps could not be written over.
 		fmt.Fprintf(p.out, "\r%.*s\x1b[K", p.width()-1, line)
+		p.open = true
 	}
 }
 
 // note writes a line that stays.
 func (p *progress) note(format string, args ...any) {
-	if p.terminal {
+	if p.open {
 		fmt.Fprint(p.out, "\r\x1b[K")
+		p.open = false
 	}
 	fmt.Fprintf(p.out, format+"\n", args...)
 }
 
 // end leaves the last line of a terminal standing.
 func (p *progress) end() {
-	if p.terminal && p.done > 0 {
+	if p.open {
 		fmt.Fprintln(p.out)
+		p.open = false
 	}
 }
 

@@ -217,9 +217,11 @@ func TestTerminalProgressStaysInOneLine(t *testing.T) {
 	p.step(stepLine{Step: 1, Loss: 1, LR: 1e-3, Tokens: 100, Seconds: 1, Memory: 1 << 30})
 	p.step(stepLine{Step: 2, Loss: 1, LR: 1e-3, Tokens: 100, Seconds: 1, Memory: 1 << 30})
 	p.note("a line that stays")
+	p.status("another")
 	p.end()
+	p.note("and the last")
 	written := strings.Split(out.String(), "\r")
-	if len(written) != 4 || strings.Count(out.String(), "\n") != 2 {
+	if len(written) != 5 || strings.Count(out.String(), "\n") != 3 {
 		t.Errorf("%q", out.String())
 	}
 	for _, line := range written[1:3] {

@@ -169,7 +169,7 @@ func (f *finetune) run(c *cli.Context) error {
 		},
 		Facts:  map[string]string{factTemplate: training.Template},
 		Setup:  f.setup(s, training.Template),
-		About:  about{Version: version(), Model: f.path, Data: training.Name},
+		About:  about{Version: version(), Model: f.path, Data: training.Name, Threads: f.engine.options.Threads},
 		Folder: f.out, Resume: f.resume, Force: f.force, Progress: report,
 	}
 	if heldOut != nil {
@@ -207,13 +207,12 @@ type setup struct {
 	Data    alpaca.Options `json:"data"`
 	Base    string         `json:"base"` // fingerprint of the model
 	Compute model.Compute  `json:"compute"`
-	Threads int            `json:"threads"`
 }
 
 func (f *finetune) setup(s *session, template string) setup {
 	data := f.data
 	data.Template = template
-	return setup{Vera: f.vera, Data: data, Base: s.Base().Fingerprint, Compute: f.engine.options.Compute, Threads: f.engine.options.Threads}
+	return setup{Vera: f.vera, Data: data, Base: s.Base().Fingerprint, Compute: f.engine.options.Compute}
 }
 
 // about is kept with a run for people.
@@ -221,6 +220,7 @@ type about struct {
 	Version string `json:"version"`
 	Model   string `json:"model"`
 	Data    string `json:"data"`
+	Threads int    `json:"threads"`
 }
 
 func version() string {

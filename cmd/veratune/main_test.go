@@ -1,0 +1,273 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/veratune/veratune/bindings"
+	"github.com/veratune/veratune/internal/testutil"
+	"github.com/veratune/veratune/train"
+)
+
+// asVeratune makes the test program be veratune itself, so that tests can run it as a process and kill it.
+const asVeratune = "VERATUNE_TEST_AS_MAIN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asVeratune) != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+// veratune runs the program in this process.
+func veratune(args ...string) (code int, stdout, stderr string) {
+	var out, errs bytes.Buffer
+	code = run(append([]string{"veratune"}, args...), &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+// process is the program as a process of its own.
+func process(args ...string) (*exec.Cmd, *bytes.Buffer) {
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Env = append(os.Environ(), asVeratune+"=1")
+	var output bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &output, &output
+	return cmd, &output
+}
+
+// rows writes n instruction rows and gives the file's path.
+func rows(t *testing.T, n int) string {
+	t.Helper()
+	list := make([]map[string]string, n)
+	for i := range list {
+		list[i] = map[string]string{"instruction": fmt.Sprintf("add %d", i), "input": strings.Repeat("x", i%3), "output": fmt.Sprintf("it is %d", i+1)}
+	}
+	data, err := json.Marshal(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return write(t, "rows.json", string(data))
+}
+
+func write(t *testing.T, name, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func read(t *testing.T, path string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// alpacaArgs is a small finetuning of a tiny model.
+func alpacaArgs(model, data, out string, more ...string) []string {
+	args := []string{"alpaca", "--model", model, "--data", data, "--out", out, "--rank", "8", "--threads", "1", "--template", "alpaca",
+		"--batch", "2", "--accumulation", "2", "--dropout", "0.1", "--save-every", "1", "--epochs", "2"}
+	return append(args, more...)
+}
+
+// TestAlpacaToLoss trains, and checks that every other command takes the adapter.
+func TestAlpacaToLoss(t *testing.T) {
+	model, data, out := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_0}), rows(t, 40), filepath.Join(t.TempDir(), "run")
+	code, stdout, stderr := veratune(alpacaArgs(model, data, out)...)
+	if code != 0 || !strings.Contains(stdout, "held-out loss") {
+		t.Fatalf("exit code %d, %q, %q", code, stdout, stderr)
+	}
+	adapter := filepath.Join(out, train.AdapterFile)
+	var base, adapted lossResult
+	for _, try := range []struct {
+		args []string
+		into *lossResult
+	}{{nil, &base}, {[]string{"--adapter", adapter}, &adapted}} {
+		code, stdout, stderr := veratune(append([]string{"loss", "--json", "--threads", "1", "--model", model, "--data", data, "--template", "alpaca"}, try.args...)...)
+		if code != 0 {
+			t.Fatalf("loss: exit code %d, %q", code, stderr)
+		}
+		if err := json.Unmarshal([]byte(stdout), try.into); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !(adapted.Loss < base.Loss) {
+		t.Errorf("loss %.4f before and %.4f after training on the same rows", base.Loss, adapted.Loss)
+	}
+	for _, args := range [][]string{
+		{"generate", "--model", model, "--adapter", adapter, "--threads", "1", "--max-tokens", "5", "-p", "add 3"},
+		{"generate", "--model", model, "--threads", "1", "--max-tokens", "5", "--temperature", "0.8", "--top-p", "0.9", "--raw", "-p", "add 3"},
+		{"inspect", adapter}, {"inspect", model}, {"inspect", "--json", adapter},
+		{"bench", "train", "--model", model, "--data", data, "--rows", "16", "--batch", "2", "--rank", "4", "--threads", "1", "--json"},
+	} {
+		if code, stdout, stderr := veratune(args...); code != 0 || stdout == "" {
+			t.Errorf("%v: exit code %d, %q, %q", args, code, stdout, stderr)
+		}
+	}
+}
+
+// TestKilledRunResumes kills a run with SIGKILL at several moments and resumes it: the adapter must have the bytes of a run that was left alone.
+func TestKilledRunResumes(t *testing.T) {
+	model, data := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_1}), rows(t, 60)
+	whole := filepath.Join(t.TempDir(), "whole")
+	if code, _, stderr := veratune(alpacaArgs(model, data, whole)...); code != 0 {
+		t.Fatalf("exit code %d, %q", code, stderr)
+	}
+	want := read(t, filepath.Join(whole, train.AdapterFile))
+
+	out := filepath.Join(t.TempDir(), "killed")
+	kills := 0
+	for attempt := 0; ; attempt++ {
+		more := []string{"--resume"}
+		if entries, _ := filepath.Glob(filepath.Join(out, "checkpoints", "step-*")); len(entries) == 0 {
+			more = []string{"--force"} // killed before the first checkpoint: there is nothing to go on from
+		}
+		cmd, output := process(alpacaArgs(model, data, out, more...)...)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- cmd.Wait() }()
+		// Later attempts get more time, so that the run ends however slow the machine is.
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatalf("attempt %d: %v: %s", attempt, err, output)
+			}
+			if kills == 0 {
+				t.Log("the run ended before it could be killed")
+			}
+			t.Logf("killed %d times", kills)
+			if got := read(t, filepath.Join(out, train.AdapterFile)); !bytes.Equal(got, want) {
+				t.Error("the adapter differs from that of the run that was left alone")
+			}
+			return
+		case <-time.After(time.Duration(300+170*attempt) * time.Millisecond):
+			cmd.Process.Kill()
+			<-done
+			kills++
+		}
+	}
+}
+
+// TestInterrupt sends SIGINT: the run saves, exits with 130, and resumes to the same bytes.
+func TestInterrupt(t *testing.T) {
+	model, data := testutil.TinyLlama(t, testutil.TinyOptions{}), rows(t, 60)
+	whole, out := filepath.Join(t.TempDir(), "whole"), filepath.Join(t.TempDir(), "run")
+	if code, _, stderr := veratune(alpacaArgs(model, data, whole, "--save-every", "0")...); code != 0 {
+		t.Fatalf("exit code %d, %q", code, stderr)
+	}
+	cmd, output := process(alpacaArgs(model, data, out, "--save-every", "0")...)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	// The first line of the metrics says that the run is under way.
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		if info, err := os.Stat(filepath.Join(out, train.MetricsFile)); err == nil && info.Size() > 0 || time.Now().After(deadline) {
+			break
+		}
+	}
+	cmd.Process.Signal(syscall.SIGINT)
+	err := cmd.Wait()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != exitInterrupted {
+		t.Fatalf("%v, want exit code %d: %s", err, exitInterrupted, output)
+	}
+	if code, _, stderr := veratune(alpacaArgs(model, data, out, "--save-every", "0", "--resume")...); code != 0 {
+		t.Fatalf("resume: exit code %d, %q", code, stderr)
+	}
+	if !bytes.Equal(read(t, filepath.Join(out, train.AdapterFile)), read(t, filepath.Join(whole, train.AdapterFile))) {
+		t.Error("the adapter differs from that of the run that was left alone")
+	}
+}
+
+// TestBadInput gives one line, exit code 1 or 2, and neither writes nor loses anything.
+func TestBadInput(t *testing.T) {
+	model, data := testutil.TinyLlama(t, testutil.TinyOptions{}), rows(t, 20)
+	other := testutil.TinyLlama(t, testutil.TinyOptions{Seed: 7})
+	wrongArchitecture := testutil.TinyLlama(t, testutil.TinyOptions{Change: func(f *testutil.TinyFile) { f.Metadata["general.architecture"] = "gemma" }})
+	truncated := write(t, "truncated.gguf", string(read(t, model)[:20000]))
+	finished := filepath.Join(t.TempDir(), "finished")
+	if code, _, stderr := veratune(alpacaArgs(model, data, finished)...); code != 0 {
+		t.Fatalf("exit code %d, %q", code, stderr)
+	}
+	adapter := filepath.Join(finished, train.AdapterFile)
+	kept := read(t, adapter)
+	file := write(t, "file", "a file, not a folder")
+
+	for name, c := range map[string]struct {
+		args []string
+		code int
+		says string
+	}{
+		"no GGUF":                {alpacaArgs(data, data, "OUT"), exitFailed, "not a GGUF file"},
+		"truncated":              {alpacaArgs(truncated, data, "OUT"), exitFailed, "truncated"},
+		"architecture":           {alpacaArgs(wrongArchitecture, data, "OUT"), exitFailed, "gemma"},
+		"no model":               {alpacaArgs("nowhere.gguf", data, "OUT"), exitFailed, "nowhere.gguf"},
+		"adapter as model":       {alpacaArgs(adapter, data, "OUT"), exitFailed, "adapter"},
+		"adapter of another":     {[]string{"loss", "--model", other, "--adapter", adapter, "--data", data}, exitFailed, "trained on"},
+		"model as adapter":       {[]string{"loss", "--model", model, "--adapter", model, "--data", data}, exitFailed, "no adapter"},
+		"empty data":             {alpacaArgs(model, write(t, "empty.json", ""), "OUT"), exitFailed, "empty.json"},
+		"no rows":                {alpacaArgs(model, write(t, "none.json", "[]"), "OUT"), exitFailed, "none.json"},
+		"malformed data":         {alpacaArgs(model, write(t, "bad.json", `[{"instruction": "a", `), "OUT"), exitFailed, "bad.json"},
+		"strict":                 {alpacaArgs(model, write(t, "strict.json", `[{"instruction":"a","output":"b"},{"instruction":"c"}]`), "OUT", "--strict"), exitFailed, "row 2"},
+		"unwritable":             {alpacaArgs(model, data, filepath.Join(file, "run")), exitFailed, "file"},
+		"run there":              {alpacaArgs(model, data, finished), exitFailed, "resume"},
+		"resume with other rank": {alpacaArgs(model, data, finished, "--resume", "--rank", "4"), exitFailed, "rank"},
+		"no run to resume":       {alpacaArgs(model, data, "OUT", "--resume"), exitFailed, "resume"},
+		"unknown flag":           {[]string{"alpaca", "--modle", model}, exitUsage, "modle"},
+		"no model flag":          {[]string{"alpaca"}, exitUsage, "model"},
+		"rank":                   {alpacaArgs(model, data, "OUT", "--rank", "0"), exitUsage, "rank"},
+		"no number":              {alpacaArgs(model, data, "OUT", "--lr", "fast"), exitUsage, "lr"},
+		"lr":                     {alpacaArgs(model, data, "OUT", "--lr", "-1"), exitUsage, "lr"},
+		"targets":                {alpacaArgs(model, data, "OUT", "--targets", "attn_q,wings"), exitUsage, "ffn_down"},
+		"schedule":               {alpacaArgs(model, data, "OUT", "--schedule", "zigzag"), exitUsage, "cosine"},
+		"template":               {alpacaArgs(model, data, "OUT", "--template", "poem"), exitUsage, "chat"},
+		"init":                   {alpacaArgs(model, data, "OUT", "--init", "zeros"), exitUsage, "kaiming_uniform"},
+		"compute":                {alpacaArgs(model, data, "OUT", "--compute", "q8"), exitUsage, "f32"},
+		"recompute":              {alpacaArgs(model, data, "OUT", "--recompute", "some"), exitUsage, "auto"},
+		"threads":                {alpacaArgs(model, data, "OUT", "--threads", "0"), exitUsage, "threads"},
+		"seed":                   {alpacaArgs(model, data, "OUT", "--seed", "4294967296"), exitUsage, "seed"},
+		"temperature":            {[]string{"generate", "--model", model, "-p", "x", "--temperature", "-1"}, exitUsage, "temperature"},
+		"argument":               {alpacaArgs(model, data, "OUT", "surplus"), exitUsage, "surplus"},
+		"command":                {[]string{"alpca"}, exitUsage, "alpca"},
+		"inspect nothing":        {[]string{"inspect"}, exitUsage, "file"},
+		"inspect text":           {[]string{"inspect", data}, exitFailed, "GGUF"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out := filepath.Join(t.TempDir(), "run")
+			args := append([]string(nil), c.args...)
+			for i, a := range args {
+				if a == "OUT" {
+					args[i] = out
+				}
+			}
+			code, _, stderr := veratune(args...)
+			if code != c.code || !strings.Contains(stderr, c.says) {
+				t.Errorf("exit code %d, want %d; %q does not say %q", code, c.code, stderr, c.says)
+			}
+			if last := strings.Split(strings.TrimSpace(stderr), "\n"); !strings.HasPrefix(last[len(last)-1], "veratune: ") {
+				t.Errorf("the last line is not the error: %q", stderr)
+			}
+			if _, err := os.Stat(out); err == nil {
+				t.Error("the run folder was made")
+			}
+		})
+	}
+	if !bytes.Equal(read(t, adapter), kept) {
+		t.Error("the finished run's adapter was changed")
+	}
+}
