@@ -12,7 +12,8 @@ else ifeq ($(GOARCH),arm64)
 SIMD := $(call accepted,-mcpu=native)
 endif
 export CGO_CFLAGS := -O3 $(SIMD)
-export CGO_CXXFLAGS := -O3 $(SIMD)
+# GCC mistakes the room that one of ggml's packed blocks has.
+export CGO_CXXFLAGS := -O3 $(SIMD) $(call accepted,-Wno-stringop-overflow)
 
 MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -36,11 +37,10 @@ $(MODEL):
 DEMO_QUESTION := Name three things that a small boat needs on a long trip.
 
 demo: build model ## train an adapter on the starter set and show an answer before and after, in under 5 minutes
-	@rm -rf runs/demo
 	@printf '\nBefore, to "%s":\n\n' "$(DEMO_QUESTION)"
 	@bin/veratune generate --model $(MODEL) --template alpaca --max-tokens 120 --prompt "$(DEMO_QUESTION)"
 	@printf '\nTraining:\n\n'
-	bin/veratune alpaca --model $(MODEL) --template alpaca --rank 256 --out runs/demo
+	bin/veratune alpaca --model $(MODEL) --template alpaca --rank 256 --out runs/demo --force
 	@printf '\nAfter:\n\n'
 	@bin/veratune generate --model $(MODEL) --adapter runs/demo/adapter.gguf --max-tokens 120 --prompt "$(DEMO_QUESTION)"
 

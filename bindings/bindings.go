@@ -106,7 +106,7 @@ func Quantize(t Type, values []float32, width int64) ([]byte, error) {
 		return nil, fmt.Errorf("%v: %d values are not rows of %d", t, n, width)
 	case t == F32:
 		return append([]byte(nil), bytesOf(values)...), nil
-	case t.BlockSize() == 0 || C.ggml_get_type_traits(C.uint(t)).from_float_ref == nil:
+	case !t.Dequantizes() || C.ggml_get_type_traits(C.uint(t)).from_float_ref == nil: // q8_1 and q8_K are for products only
 		return nil, fmt.Errorf("%v: ggml cannot write this type", t)
 	case bool(C.ggml_quantize_requires_imatrix(C.uint(t))):
 		return nil, fmt.Errorf("%v: this type needs an importance matrix", t)

@@ -97,12 +97,12 @@ func (c *Context) ScaleBias(a *Tensor, s, bias float32) *Tensor {
 	return (*Tensor)(C.ggml_scale_bias(c.c, a.c(), C.float(s), C.float(bias)))
 }
 
-// SumRows sums each row: [n, …] becomes [1, …]. The sum is kept in double precision.
-func (c *Context) SumRows(a *Tensor) *Tensor {
-	if !c.f32("sum_rows", a) {
+// RepeatBack sums a over the parts that repeating b's shape to a's makes equal: a [n, m] and b [n, 1] give the sum of a's rows, [n, 1].
+func (c *Context) RepeatBack(a, b *Tensor) *Tensor {
+	if !c.broadcast("repeat_back", a, b) {
 		return nil
 	}
-	return (*Tensor)(C.ggml_sum_rows(c.c, a.c()))
+	return (*Tensor)(C.ggml_repeat_back(c.c, a.c(), b.c()))
 }
 
 // Silu is x·σ(x) of each element.
@@ -256,7 +256,7 @@ func (c *Context) View(a *Tensor, ne [4]int64, start [4]int64) *Tensor {
 		return nil
 	}
 	for i := range 4 {
-		if ne[i] < 1 || start[i] < 0 || start[i]+ne[i] > a.Ne(i) {
+		if ne[i] < 1 || start[i] < 0 || ne[i] > a.Ne(i)-start[i] {
 			return c.fail("view", "%v at %v of %s", ne, start, a.describe())
 		}
 	}

@@ -34,8 +34,13 @@ func (t *Tensor) Elements() int64 { return int64(t.ne[0] * t.ne[1] * t.ne[2] * t
 // Bytes is the size of the tensor's data.
 func (t *Tensor) Bytes() int64 { return int64(C.ggml_nbytes(t.c())) }
 
-// Name is the name that SetName or a file gave.
-func (t *Tensor) Name() string { return C.GoString(&t.name[0]) }
+// Name is the name that SetName or a file gave; "" for nil.
+func (t *Tensor) Name() string {
+	if t == nil {
+		return ""
+	}
+	return C.GoString(&t.name[0])
+}
 
 // SetName names the tensor, for messages.
 func (t *Tensor) SetName(name string) *Tensor {

@@ -50,8 +50,8 @@ func checkVocab(path string) error {
 		return fail("tokenizer.ggml.model is %q: llama and gpt2 can be used", kind)
 	}
 	tokens, _ := g.Value("tokenizer.ggml.tokens").([]string)
-	if len(tokens) == 0 {
-		return fail("tokenizer.ggml.tokens is no list of texts")
+	if len(tokens) < 12 { // llama.cpp takes 0, 1, 2 or 11 for the special tokens that a file does not name
+		return fail("tokenizer.ggml.tokens is no list of at least 12 texts")
 	}
 	seen := make(map[string]bool, len(tokens))
 	for i, t := range tokens {
@@ -155,6 +155,11 @@ func (v *Vocab) ChatTemplate() string { return C.GoString(v.template) }
 func (v *Vocab) ApplyChatTemplate(messages []ChatMessage, addAssistant bool) (string, error) {
 	if v.template == nil {
 		return "", errors.New("the model has no chat template; use --template alpaca")
+	}
+	for _, m := range messages {
+		if hasNUL(m.Role) || hasNUL(m.Content) {
+			return "", errors.New("chat template: a message holds a NUL byte")
+		}
 	}
 	chat := make([]C.struct_llama_chat_message, len(messages))
 	size := 1024

@@ -117,7 +117,7 @@ func (r *metadata) rope(c Config) bindings.Rope {
 		OrigContext: r.optional("rope.scaling.original_context_length", c.Context),
 		FreqBase:    float32(r.number("rope.freq_base", 10000)),
 		FreqScale:   1,
-		AttnFactor:  1,
+		AttnFactor:  float32(r.number("rope.scaling.attn_factor", 1)),
 		BetaFast:    32,
 		BetaSlow:    1,
 	}

@@ -231,9 +231,9 @@ func TestBadBatches(t *testing.T) {
 
 func TestBadSequences(t *testing.T) {
 	m := tiny(t, testutil.TinyOptions{})
-	for _, size := range []int{0, -1} {
+	for size, word := range map[int]string{0: "sequence", -1: "sequence", 1 << 44: "memory", math.MaxInt: "memory"} {
 		_, err := m.NewSequence(size)
-		wantError(t, err, "sequence")
+		wantError(t, err, word)
 	}
 	s, err := m.NewSequence(4)
 	if err != nil {

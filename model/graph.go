@@ -122,15 +122,6 @@ func (g *graph) normBack(dy, x, w *bindings.Tensor) *bindings.Tensor {
 	return g.RMSNormBack(g.Mul(dy, w), x, g.m.NormEps)
 }
 
-// sumTokens sums x [n, tokens] over the tokens: [n].
-func (g *graph) sumTokens(x *bindings.Tensor) *bindings.Tensor {
-	sum := g.SumRows(g.Cont(g.Transpose(x)))
-	if sum == nil {
-		return nil
-	}
-	return g.Reshape(sum, sum.Elements())
-}
-
 // dropoutMask is 0 with probability p and else 1/(1−p), [n, tokens], a function of the seed, the block and the group alone.
 func (g *graph) dropoutMask(block, group, n int, p float32) *bindings.Tensor {
 	mask := make([]float32, n*g.pack.tokens)

@@ -214,8 +214,8 @@ func (g *graph) linearsBack(dy [3]*bindings.Tensor, s shared, group int, layers 
 			continue
 		}
 		h := g.MulMat(l.cols, g.Mul(dy[i], l.b))
-		g.nodes.Expand(g.AddInplace(l.gb, g.sumTokens(g.Mul(dy[i], s.v[i]))))
-		g.nodes.Expand(g.AddInplace(l.gd, g.sumTokens(g.Mul(h, s.u))))
+		g.nodes.Expand(g.AddInplace(l.gb, g.RepeatBack(g.Mul(dy[i], s.v[i]), l.gb)))
+		g.nodes.Expand(g.AddInplace(l.gd, g.RepeatBack(g.Mul(h, s.u), l.gd)))
 		dh, adapted = g.plus(dh, g.Mul(h, l.d)), l
 	}
 	if !needInput {

@@ -162,20 +162,39 @@ func (n *naive) vectors(block int, target string) (b, d []float64) {
 	return nil, nil
 }
 
-// rope rotates neighbouring numbers of each head by the position times base^(−2i/dims) / factor.
+// rope rotates neighbouring numbers of each head by the position times base^(−2i/dims) / factor, scaled where the file says so.
 func (n *naive) rope(x []float64, position int) []float64 {
 	factors := n.weights["rope_freqs.weight"]
 	for head := 0; head < len(x); head += n.HeadDim {
 		for i := 0; i < n.Rope.Dims; i += 2 {
-			angle := float64(position) * float64(n.Rope.FreqScale) * math.Pow(float64(n.Rope.FreqBase), -float64(i)/float64(n.Rope.Dims))
+			angle := float64(position) * math.Pow(float64(n.Rope.FreqBase), -float64(i)/float64(n.Rope.Dims))
 			if factors != nil {
 				angle /= factors[i/2]
 			}
+			scale, size := n.yarn(i)
+			sin, cos := math.Sincos(angle * scale)
 			a, b := x[head+i], x[head+i+1]
-			x[head+i], x[head+i+1] = a*math.Cos(angle)-b*math.Sin(angle), a*math.Sin(angle)+b*math.Cos(angle)
+			x[head+i], x[head+i+1] = size*(a*cos-b*sin), size*(a*sin+b*cos)
 		}
 	}
 	return x
+}
+
+// yarn gives what the angle of pair i/2 and the rotated numbers are multiplied by. Without YaRN that is the linear scale and 1. With it (Peng et al.,
+// arXiv 2309.00071, section 3.2), pairs that turn more than β_fast times over the original context keep their angle, those below β_slow are scaled, and
+// numbers grow by 0.1 ln s + 1.
+func (n *naive) yarn(i int) (scale, size float64) {
+	r := n.Rope
+	scale, size = float64(r.FreqScale), float64(r.AttnFactor)
+	if r.ExtFactor == 0 {
+		return scale, size
+	}
+	turning := func(times float64) float64 { // the pair that turns so many times
+		return float64(r.Dims) * math.Log(float64(r.OrigContext)/(times*2*math.Pi)) / (2 * math.Log(float64(r.FreqBase)))
+	}
+	low, high := max(0, math.Floor(turning(float64(r.BetaFast)))), min(float64(r.Dims-1), math.Ceil(turning(float64(r.BetaSlow))))
+	scaled := min(1, max(0, (float64(i/2)-low)/max(0.001, high-low)))
+	return scale*scaled + 1 - scaled, size * (1 + 0.1*math.Log(1/float64(r.FreqScale)))
 }
 
 func (n *naive) norm(x []float64, name string) []float64 {

@@ -141,6 +141,10 @@ var shapes = []struct {
 	{"linear rope scaling", testutil.TinyOptions{Change: func(f *testutil.TinyFile) {
 		f.Metadata["llama.rope.scaling.type"], f.Metadata["llama.rope.scaling.factor"] = "linear", float32(4)
 	}}},
+	{"YaRN", testutil.TinyOptions{HeadDim: 32, Change: func(f *testutil.TinyFile) {
+		f.Metadata["llama.rope.scaling.type"], f.Metadata["llama.rope.scaling.factor"] = "yarn", float32(4)
+		f.Metadata["llama.rope.scaling.original_context_length"], f.Metadata["llama.rope.scaling.attn_factor"] = uint32(256), float32(0.9)
+	}}},
 }
 
 func sameBits(t *testing.T, what string, got, want []float32) {

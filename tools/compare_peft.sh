@@ -20,7 +20,7 @@ while (($#)); do
 		shift 2
 		;;
 	*)
-		sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
+		sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
 		exit 2
 		;;
 	esac
@@ -30,12 +30,12 @@ steps=$((rows / 16 - 1))
 ((steps >= 1)) || { echo "--rows $rows: 32 at least, two steps" >&2; exit 2; }
 python=${PYTHON:-.tools/venv/bin/python}
 
-echo "load before:$(uptime | sed 's/.*load average//')" >&2
+echo "load before:$(uptime | sed 's/.*load average[s]*://')" >&2
 ours=$(bin/veratune bench train --json --model "$model" --data "$data" --template alpaca --rows "$rows" --rank "$rank" --compute "$compute" --threads "$threads")
 echo "veratune $ours"
 theirs=$("$python" tools/peft_bench.py --model "$model" --data "$data" --rows "$rows" --rank "$rank" --dtype "$compute" --threads "$threads" --warm 1 --steps "$steps")
 echo "PEFT     $theirs"
-echo "load after:$(uptime | sed 's/.*load average//')" >&2
+echo "load after:$(uptime | sed 's/.*load average[s]*://')" >&2
 
 "$python" - "$ours" "$theirs" <<'PYTHON'
 import json, sys

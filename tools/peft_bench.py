@@ -5,9 +5,9 @@
     tools/peft_bench.py --model M.gguf --check reference.json
 
 The GGUF's own tensors are dequantised into a transformers LlamaForCausalLM, and its own vocabulary makes the tokens, so both programs
-start from the same numbers and read the same text. Nothing is fetched from a network. The first --rows rows are taken in the file's order, in the Alpaca template, padded to the longest of their batch;
-a step is --accumulation batches and one AdamW update. tokens_per_s counts what had to be computed: a row's tokens
-without padding, and without its last one, which is predicted but predicts nothing.
+start from the same numbers and read the same text. Nothing is fetched from a network. The first --rows rows are taken in the file's
+order, in the Alpaca template, padded to the longest of their batch; a step is --accumulation batches and one AdamW update. tokens_per_s
+counts what had to be computed: a row's tokens without padding, and without its last one, which is predicted but predicts nothing.
 
 tools/requirements.txt lists the packages.
 """
@@ -117,9 +117,10 @@ def load_model(path: str) -> LlamaForCausalLM:
 
 
 def read_rows(path: str, count: int) -> list[dict]:
-    """The first rows of a JSON array or of JSON lines, in Alpaca's three fields."""
+    """The first rows with an answer of a JSON array or of JSON lines, in Alpaca's three fields."""
     text = Path(path).read_text(encoding="utf-8")
     rows = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines() if line.strip()]
+    rows = [row for row in rows if row["output"].strip()]
     if len(rows) < count:
         sys.exit(f"{path}: {len(rows)} rows, not {count}")
     return rows[:count]

@@ -1,0 +1,261 @@
+package bindings_test
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/veratune/veratune/bindings"
+	"github.com/veratune/veratune/internal/testutil"
+)
+
+func tinyVocab(t testing.TB, o testutil.TinyOptions) *bindings.Vocab {
+	t.Helper()
+	v, err := bindings.OpenVocab(testutil.TinyLlama(t, o))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(v.Close)
+	return v
+}
+
+var texts = []string{"", " ", "the cat and the hat", "  two  spaces , isn't it ?\n\n\ttab", "ü 日本語 🙂 e\u0301", "12345 67", "a\x00b", "<|im_end|>", strings.Repeat("word ", 500)}
+
+func TestTokenize(t *testing.T) {
+	v := tinyVocab(t, testutil.TinyOptions{})
+	for _, text := range texts {
+		for _, special := range []bool{false, true} {
+			tokens, err := v.Tokenize(text, false, special)
+			if err != nil {
+				t.Errorf("%.20q: %v", text, err)
+				continue
+			}
+			if back, err := v.Detokenize(tokens, true); err != nil || back != text {
+				t.Errorf("%.20q came back as %.20q: %v", text, back, err)
+			}
+		}
+	}
+	for _, c := range []struct {
+		text    string
+		special bool
+		want    []int32
+	}{
+		{"<|im_end|>", true, []int32{2}},
+		{"a<|im_start|>", true, []int32{3 + 'a', 1}},
+	} {
+		if got, err := v.Tokenize(c.text, false, c.special); err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("%q: tokens %d, %v, want %d", c.text, got, err, c.want)
+		}
+	}
+	if got, err := v.Tokenize("<|im_end|>", false, false); err != nil || slices.Contains(got, 2) {
+		t.Errorf("text becomes the special token unasked: %d, %v", got, err)
+	}
+	if got, err := v.Detokenize([]int32{1, 2}, false); err != nil || got != "" {
+		t.Errorf("special tokens are spelt unasked: %q, %v", got, err)
+	}
+	// 500 words fit no first guess of the room for their text.
+	if got, err := v.Detokenize(slices.Repeat([]int32{1}, 500), true); err != nil || got != strings.Repeat("<|im_start|>", 500) {
+		t.Errorf("long text: %d bytes, %v", len(got), err)
+	}
+}
+
+func TestDetokenizeErrors(t *testing.T) {
+	v := tinyVocab(t, testutil.TinyOptions{})
+	for _, token := range []int32{-1, int32(v.Size()), 1 << 30, -1 << 31} {
+		if text, err := v.Detokenize([]int32{5, token}, true); err == nil || !strings.Contains(err.Error(), "vocabulary of 300") {
+			t.Errorf("token %d: %q, %v", token, text, err)
+		}
+	}
+	if text, err := v.Detokenize(nil, true); err != nil || text != "" {
+		t.Errorf("no tokens: %q, %v", text, err)
+	}
+	// Half a character is bytes, not an error.
+	if text, err := v.Detokenize([]int32{3 + 0xe6}, true); err != nil || text != "\xe6" && text == "" {
+		t.Errorf("half a character: %q, %v", text, err)
+	}
+}
+
+func TestSpecialTokens(t *testing.T) {
+	v := tinyVocab(t, testutil.TinyOptions{})
+	if v.Size() != 300 || v.BOS() != 1 || v.EOS() != 2 || v.EOT() != 2 || v.AddBOS() {
+		t.Errorf("size %d, BOS %d, EOS %d, EOT %d, add BOS %t", v.Size(), v.BOS(), v.EOS(), v.EOT(), v.AddBOS())
+	}
+	if !v.IsEOG(2) || v.IsEOG(1) || v.IsEOG(3+'a') || v.IsEOG(-1) {
+		t.Error("generation does not end with <|im_end|> alone")
+	}
+	with := tinyVocab(t, testutil.TinyOptions{AddBOS: true})
+	for _, c := range []struct {
+		v          *bindings.Vocab
+		addSpecial bool
+		want       []int32
+	}{{v, true, []int32{3 + 'a'}}, {with, true, []int32{1, 3 + 'a'}}, {with, false, []int32{3 + 'a'}}} {
+		if got, err := c.v.Tokenize("a", c.addSpecial, false); err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("tokens %d, %v, want %d", got, err, c.want)
+		}
+	}
+	if !with.AddBOS() {
+		t.Error("the model does not ask for BOS")
+	}
+}
+
+func TestChatTemplate(t *testing.T) {
+	v := tinyVocab(t, testutil.TinyOptions{})
+	long := strings.Repeat("ü", 5000)
+	messages := []bindings.ChatMessage{{Role: "system", Content: "Be brief."}, {Role: "user", Content: long}}
+	want := "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n" + long + "<|im_end|>\n"
+	if got, err := v.ApplyChatTemplate(messages, false); err != nil || got != want {
+		t.Errorf("%.80q, %v", got, err)
+	}
+	if got, err := v.ApplyChatTemplate(messages, true); err != nil || got != want+"<|im_start|>assistant\n" {
+		t.Errorf("%.80q, %v", got, err)
+	}
+	if !strings.Contains(v.ChatTemplate(), "im_start") {
+		t.Errorf("template %q", v.ChatTemplate())
+	}
+	if _, err := v.ApplyChatTemplate([]bindings.ChatMessage{{Role: "user", Content: "a\x00b"}}, false); err == nil {
+		t.Error("text behind a NUL byte is lost")
+	}
+
+	none := tinyVocab(t, testutil.TinyOptions{Change: func(f *testutil.TinyFile) { delete(f.Metadata, "tokenizer.chat_template") }})
+	if _, err := none.ApplyChatTemplate(messages, false); err == nil || none.ChatTemplate() != "" || !strings.Contains(err.Error(), "--template alpaca") {
+		t.Errorf("no template: %v", err)
+	}
+	unknown := tinyVocab(t, testutil.TinyOptions{Change: func(f *testutil.TinyFile) { f.Metadata["tokenizer.chat_template"] = "{{ messages }}" }})
+	if _, err := unknown.ApplyChatTemplate(messages, false); err == nil || !strings.Contains(err.Error(), "--template alpaca") {
+		t.Errorf("unknown template: %v", err)
+	}
+}
+
+// TestBrokenVocab opens files whose tokenizer llama.cpp aborts on, reads beyond the end of, or refuses.
+func TestBrokenVocab(t *testing.T) {
+	set := func(key string, value any) func(*testutil.TinyFile) {
+		return func(f *testutil.TinyFile) { f.Metadata["tokenizer.ggml."+key] = value }
+	}
+	remove := func(key string) func(*testutil.TinyFile) {
+		return func(f *testutil.TinyFile) { delete(f.Metadata, key) }
+	}
+	tokens := func(change func([]string) []string) func(*testutil.TinyFile) {
+		return func(f *testutil.TinyFile) {
+			f.Metadata["tokenizer.ggml.tokens"] = change(slices.Clone(f.Metadata["tokenizer.ggml.tokens"].([]string)))
+		}
+	}
+	for name, change := range map[string]func(*testutil.TinyFile){
+		"no model":              remove("tokenizer.ggml.model"),
+		"no vocabulary":         set("model", "none"),
+		"another kind":          set("model", "bert"),
+		"kind no text":          set("model", uint32(1)),
+		"no tokens":             remove("tokenizer.ggml.tokens"),
+		"empty list of tokens":  set("tokens", []string{}),
+		"tokens in numbers":     set("tokens", []uint32{1, 2}),
+		"tokens one text":       set("tokens", "abc"),
+		"a token twice":         tokens(func(l []string) []string { l[7] = l[8]; return l }),
+		"few tokens":            tokens(func(l []string) []string { return l[:1] }),
+		"few types":             set("token_type", []int32{1, 1}),
+		"types in floats":       set("token_type", []float32{1, 1}),
+		"types one number":      set("token_type", int32(1)),
+		"few scores":            set("scores", []float32{1}),
+		"scores in texts":       set("scores", []string{"1"}),
+		"no merges":             remove("tokenizer.ggml.merges"),
+		"merges in numbers":     set("merges", []uint32{1}),
+		"merges one text":       set("merges", "a b"),
+		"BOS a text":            set("bos_token_id", "<s>"),
+		"BOS asked in a text":   set("add_bos_token", "yes"),
+		"no architecture":       remove("general.architecture"),
+		"unknown architecture":  func(f *testutil.TinyFile) { f.Metadata["general.architecture"] = "unheard-of" },
+		"part of a split model": func(f *testutil.TinyFile) { f.Metadata["split.count"] = uint16(2) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := testutil.TinyLlama(t, testutil.TinyOptions{Change: change})
+			v, err := bindings.OpenVocab(path)
+			if err == nil {
+				v.Close()
+				t.Fatal("no error")
+			}
+			if !strings.Contains(err.Error(), path) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("error %q", err)
+			}
+		})
+	}
+	// These are not refused, and must not crash either.
+	for name, change := range map[string]func(*testutil.TinyFile){
+		"unknown splitting": set("pre", "unheard-of"),
+		"BOS out of range":  set("bos_token_id", uint32(1<<31)),
+		"an empty token":    tokens(func(l []string) []string { l[299] = ""; return l }),
+		"no Unicode":        tokens(func(l []string) []string { l[299] = "\xff\xfe"; return l }),
+		"odd merges":        set("merges", []string{"", " ", "a", "\xff \xff"}),
+		"byte tokens":       set("token_type", slices.Repeat([]int32{6}, 300)),
+		"unknown types":     set("token_type", slices.Repeat([]int32{-5}, 300)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			v, err := bindings.OpenVocab(testutil.TinyLlama(t, testutil.TinyOptions{Change: change}))
+			if err != nil {
+				t.Logf("refused: %v", err)
+				return
+			}
+			defer v.Close()
+			useVocab(v)
+		})
+	}
+	absent := filepath.Join(t.TempDir(), "absent.gguf")
+	if _, err := bindings.OpenVocab(absent); err == nil || !strings.Contains(err.Error(), absent) {
+		t.Errorf("a file that is not there: %v", err)
+	}
+}
+
+func useVocab(v *bindings.Vocab) {
+	v.BOS()
+	v.EOS()
+	v.EOT()
+	v.AddBOS()
+	for _, text := range append(texts, "\xff\xfe broken \xc3") {
+		for _, special := range []bool{false, true} {
+			if tokens, err := v.Tokenize(text, special, special); err == nil {
+				v.Detokenize(tokens, special)
+			}
+		}
+	}
+	for token := range int32(v.Size()) {
+		v.IsEOG(token)
+		v.Detokenize([]int32{token}, true)
+	}
+	v.ApplyChatTemplate([]bindings.ChatMessage{{Role: "user", Content: "hi"}}, true)
+	v.ApplyChatTemplate(nil, true)
+}
+
+// FuzzOpenVocab uses every tokenizer that opens. Nothing may crash.
+func FuzzOpenVocab(f *testing.F) {
+	whole, err := os.ReadFile(testutil.TinyLlama(f, testutil.TinyOptions{Blocks: 1, Width: 2, Hidden: 2, Heads: 1, KVHeads: 1}))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(whole)
+	f.Fuzz(func(t *testing.T, content []byte) {
+		path := filepath.Join(t.TempDir(), "fuzz.gguf")
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if v, err := bindings.OpenVocab(path); err == nil {
+			useVocab(v)
+			v.Close()
+		}
+	})
+}
+
+// FuzzTokenize holds every text to its way through tokens and back.
+func FuzzTokenize(f *testing.F) {
+	for _, text := range texts {
+		f.Add(text)
+	}
+	v := tinyVocab(f, testutil.TinyOptions{})
+	f.Fuzz(func(t *testing.T, text string) {
+		tokens, err := v.Tokenize(text, true, true)
+		if err != nil {
+			return // llama.cpp refuses what is no Unicode
+		}
+		if back, err := v.Detokenize(tokens, true); err != nil || back != strings.ToValidUTF8(back, "") && back != text {
+			t.Errorf("%q came back as %q: %v", text, back, err)
+		}
+	})
+}
