@@ -27,6 +27,9 @@ func NewCPU(threads int) (*Backend, error) {
 	return &Backend{b}, nil
 }
 
+// FastBF16 tells whether the CPU backend was compiled for a processor that multiplies bfloat16 numbers itself.
+func FastBF16() bool { return C.ggml_cpu_has_avx512_bf16() != 0 }
+
 // Close ends the backend. Closing twice is harmless.
 func (b *Backend) Close() {
 	if b.c != nil {

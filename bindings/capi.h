@@ -128,7 +128,6 @@ struct ggml_tensor * ggml_add_inplace(struct ggml_context * ctx, struct ggml_ten
 struct ggml_tensor * ggml_mul(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b);
 struct ggml_tensor * ggml_log(struct ggml_context * ctx, struct ggml_tensor * a);
 struct ggml_tensor * ggml_scale_bias(struct ggml_context * ctx, struct ggml_tensor * a, float s, float b);
-struct ggml_tensor * ggml_sum_rows(struct ggml_context * ctx, struct ggml_tensor * a);
 struct ggml_tensor * ggml_repeat_back(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b);
 struct ggml_tensor * ggml_silu(struct ggml_context * ctx, struct ggml_tensor * a);
 struct ggml_tensor * ggml_silu_back(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b);
@@ -162,6 +161,7 @@ size_t               ggml_graph_overhead_custom(size_t size, bool grads);
 void                 ggml_build_forward_expand(struct ggml_cgraph * cgraph, struct ggml_tensor * tensor);
 int                  ggml_graph_n_nodes(struct ggml_cgraph * cgraph);
 
+int                               ggml_cpu_has_avx512_bf16(void);
 struct ggml_backend *             ggml_backend_cpu_init(void);
 void                              ggml_backend_cpu_set_n_threads(struct ggml_backend * backend_cpu, int n_threads);
 void                              ggml_backend_free(struct ggml_backend * backend);

@@ -271,7 +271,6 @@ func (r *raw) pad(n int) *raw {
 
 // brokenFiles are GGUF files that are refused: among them are those that ggml's reader aborts on, divides by zero for, or takes all memory for.
 func brokenFiles() map[string]*raw {
-	type u8 = uint8
 	type u32 = uint32
 	type u64 = uint64
 	f32, str, arr := u32(ggufFloat32), u32(ggufString), u32(ggufArray)

@@ -28,9 +28,13 @@ type Options struct {
 	Recompute Recompute `json:"recompute"`
 }
 
-// Default is all processors, exact float32 arithmetic, and recomputing by memory.
+// Default is all processors, bfloat16 products where the processor has them and float32 elsewhere, and recomputing by memory.
 func Default() Options {
-	return Options{Threads: runtime.NumCPU(), Compute: ComputeF32, Recompute: RecomputeAuto}
+	o := Options{Threads: runtime.NumCPU(), Compute: ComputeF32, Recompute: RecomputeAuto}
+	if bindings.FastBF16() {
+		o.Compute = ComputeBF16
+	}
+	return o
 }
 
 // Compute is the arithmetic of the matrix products. Everything else is float32 always.

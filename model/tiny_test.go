@@ -79,7 +79,7 @@ func (b batch) gradients(t *testing.T, m *Model, seed uint64) (sum float64, grad
 // options are the exact arithmetic on one thread: a tiny model gains nothing from more.
 func options() Options {
 	o := Default()
-	o.Threads = 1
+	o.Threads, o.Compute = 1, ComputeF32
 	return o
 }
 
