@@ -27,6 +27,9 @@ func NewCPU(threads int) (*Backend, error) {
 	return &Backend{b}, nil
 }
 
+// SIMD tells whether the CPU backend was compiled with vector instructions: by make, but not by a plain go build on amd64.
+func SIMD() bool { return C.ggml_cpu_has_avx2() != 0 || C.ggml_cpu_has_neon() != 0 }
+
 // FastBF16 tells whether the CPU backend was compiled for a processor that multiplies bfloat16 numbers itself.
 func FastBF16() bool { return C.ggml_cpu_has_avx512_bf16() != 0 }
 

@@ -33,19 +33,24 @@ func (s Sampling) Validate() error {
 	return nil
 }
 
-// Generate continues a prompt token by token and gives each to emit, until emit returns false, MaxTokens are made, or ctx is cancelled.
+// Generate continues a prompt token by token and gives each to emit, until emit returns false, MaxTokens are made, the model's context is full, or ctx is
+// cancelled.
 func (m *Model) Generate(ctx context.Context, prompt []int32, s Sampling, emit func(token int32) bool) error {
 	if err := s.Validate(); err != nil {
 		return err
 	}
-	seq, err := m.NewSequence(len(prompt) + s.MaxTokens)
+	if len(prompt) == 0 || len(prompt) >= m.Context {
+		return fmt.Errorf("a prompt of %d tokens: the model takes from 1 to %d", len(prompt), m.Context-1)
+	}
+	most := min(s.MaxTokens, m.Context-len(prompt))
+	seq, err := m.NewSequence(len(prompt) + most)
 	if err != nil {
 		return err
 	}
 	defer seq.Close()
 	random := rand.New(rand.NewPCG(s.Seed, 0))
 	tokens := prompt
-	for range s.MaxTokens {
+	for range most {
 		if err := ctx.Err(); err != nil {
 			return err
 		}

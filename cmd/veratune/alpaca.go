@@ -49,7 +49,7 @@ func alpacaCommand() *cli.Command {
 		Usage: "finetune a model on instruction data",
 		Description: "Trains a VeRA adapter on instruction rows and writes it to OUT/adapter.gguf. The defaults are the recipe of the VeRA paper's Table 9.\n" +
 			"Ctrl-C saves the run; the same command with --resume goes on to the same bits.",
-		Flags: slices.Concat(f.engine.flags(), f.dataFlags(), f.veraFlags(), f.trainFlags()),
+		Flags: slices.Concat(f.engine.flags(), f.rowFlags(), dataFlags(&f.data), f.veraFlags(), f.trainFlags()),
 		Action: func(c *cli.Context) error {
 			if err := noArguments(c); err != nil {
 				return err
@@ -59,13 +59,9 @@ func alpacaCommand() *cli.Command {
 	}
 }
 
-func (f *finetune) dataFlags() []cli.Flag {
+func (f *finetune) rowFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "data", Usage: "JSON or JSONL `FILE` of instruction, chat or prompt rows; left out, the built-in starter set", Destination: &f.dataPath},
-		&cli.StringFlag{Name: "template", Usage: "form of the prompts: " + strings.Join(alpaca.Templates, ", "), Value: f.data.Template, Destination: &f.data.Template},
-		&cli.IntFlag{Name: "max-length", Usage: "longest sample in tokens; longer ones are cut", Value: f.data.MaxLength, Destination: &f.data.MaxLength},
-		&cli.BoolFlag{Name: "strict", Usage: "stop at the first bad row instead of leaving it out", Destination: &f.data.Strict},
-		&cli.IntFlag{Name: "batch", Usage: "samples that are computed together", Value: f.data.Batch, Destination: &f.data.Batch},
 		&cli.Float64Flag{Name: "held-out", Usage: "rows that are kept back to measure the loss: a part below 1, or a number; 0 for none", Value: defaultHeldOut, Destination: &f.heldOut},
 		&cli.StringFlag{Name: "eval-data", Usage: "`FILE` of rows to measure the loss on, instead of --held-out", Destination: &f.evalPath},
 	}

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -34,12 +33,9 @@ func benchTrainCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "train",
 		Usage: "measure whole training steps on real rows; the first step is not counted",
-		Flags: slices.Concat(b.engine.flags(), []cli.Flag{
+		Flags: slices.Concat(b.engine.flags(), dataFlags(&b.data), []cli.Flag{
 			&cli.StringFlag{Name: "data", Usage: "JSON or JSONL `FILE` of rows; left out, the built-in starter set", Destination: &b.path},
 			&cli.IntFlag{Name: "rows", Usage: "rows to use, from the first; 0 uses all", Value: 64, Destination: &b.rows},
-			&cli.StringFlag{Name: "template", Usage: "form of the prompts: " + strings.Join(alpaca.Templates, ", "), Value: b.data.Template, Destination: &b.data.Template},
-			&cli.IntFlag{Name: "max-length", Usage: "longest sample in tokens", Value: b.data.MaxLength, Destination: &b.data.MaxLength},
-			&cli.IntFlag{Name: "batch", Usage: "samples that are computed together", Value: b.data.Batch, Destination: &b.data.Batch},
 			&cli.IntFlag{Name: "accumulation", Usage: "batches in a step", Value: b.train.Accumulation, Destination: &b.train.Accumulation},
 			&cli.IntFlag{Name: "rank", Usage: "rank of the shared pair", Value: b.vera.Rank, Destination: &b.vera.Rank},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object", Destination: &b.asJSON},

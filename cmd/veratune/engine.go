@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -33,6 +34,16 @@ func (e *engine) flags() []cli.Flag {
 
 func (e *engine) adapterFlag() cli.Flag {
 	return &cli.StringFlag{Name: "adapter", Aliases: []string{"a"}, Usage: "adapter `FILE` of veratune, or folder of PEFT", Destination: &e.adapter}
+}
+
+// dataFlags are the flags of how rows become batches.
+func dataFlags(o *alpaca.Options) []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "template", Usage: "form of the prompts: " + strings.Join(alpaca.Templates, ", ") + "; auto is that of the adapter's training, else of the model", Value: o.Template, Destination: &o.Template},
+		&cli.IntFlag{Name: "max-length", Usage: "longest sample in tokens; longer ones are cut", Value: o.MaxLength, Destination: &o.MaxLength},
+		&cli.BoolFlag{Name: "strict", Usage: "stop at the first bad row instead of leaving it out", Destination: &o.Strict},
+		&cli.IntFlag{Name: "batch", Usage: "samples that are computed together", Value: o.Batch, Destination: &o.Batch},
+	}
 }
 
 func (e *engine) validate() error {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"math"
 	"slices"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -36,13 +35,9 @@ func lossCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "loss",
 		Usage: "measure the mean response loss and perplexity on instruction data",
-		Flags: slices.Concat(l.engine.flags(), []cli.Flag{
+		Flags: slices.Concat(l.engine.flags(), dataFlags(&l.data), []cli.Flag{
 			l.adapterFlag(),
 			&cli.StringFlag{Name: "data", Usage: "JSON or JSONL `FILE` of instruction, chat or prompt rows", Required: true, Destination: &l.path},
-			&cli.StringFlag{Name: "template", Usage: "form of the prompts: " + strings.Join(alpaca.Templates, ", ") + "; auto is that of the adapter's training", Value: l.data.Template, Destination: &l.data.Template},
-			&cli.IntFlag{Name: "max-length", Usage: "longest sample in tokens; longer ones are cut", Value: l.data.MaxLength, Destination: &l.data.MaxLength},
-			&cli.BoolFlag{Name: "strict", Usage: "stop at the first bad row instead of leaving it out", Destination: &l.data.Strict},
-			&cli.IntFlag{Name: "batch", Usage: "samples that are computed together", Value: l.data.Batch, Destination: &l.data.Batch},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object", Destination: &l.asJSON},
 		}),
 		Action: func(c *cli.Context) error {

@@ -9,10 +9,13 @@ import (
 	"testing"
 )
 
-// root is the folder of the repository.
-func root() string {
+// fromRoot makes a path absolute. Tests run in the folder of their package; a person who sets a variable means the folder of the repository.
+func fromRoot(path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
 	_, file, _, _ := runtime.Caller(0)
-	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
+	return filepath.Join(filepath.Dir(file), "..", "..", path)
 }
 
 // Shared gives the folders or files under the shared folder (environment variable VERATUNE_SHARED, default ../shared beside the repository) that match a
@@ -21,7 +24,7 @@ func Shared(t testing.TB, pattern string) []string {
 	t.Helper()
 	base := os.Getenv("VERATUNE_SHARED")
 	if base == "" {
-		base = filepath.Join(filepath.Dir(root()), "shared")
+		base = "../shared"
 	}
 	return globbed(t, "VERATUNE_SHARED", []string{filepath.Join(base, pattern)})
 }
@@ -40,7 +43,7 @@ func globbed(t testing.TB, variable string, patterns []string) []string {
 	t.Helper()
 	var found []string
 	for _, p := range patterns {
-		matches, err := filepath.Glob(p)
+		matches, err := filepath.Glob(fromRoot(p))
 		if err != nil {
 			t.Fatalf("%s: %v", variable, err)
 		}
@@ -58,8 +61,9 @@ func SmolLM2(t testing.TB) string {
 	t.Helper()
 	path := os.Getenv("VERATUNE_MODEL")
 	if path == "" {
-		path = filepath.Join(root(), "models", "SmolLM2-135M-Instruct.Q4_1.gguf")
+		path = "models/SmolLM2-135M-Instruct.Q4_1.gguf"
 	}
+	path = fromRoot(path)
 	if _, err := os.Stat(path); err != nil {
 		t.Skipf("no model at %s: run `make model` or set VERATUNE_MODEL", path)
 	}
