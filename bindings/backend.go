@@ -11,7 +11,9 @@ import (
 
 // Backend computes graphs: ggml's CPU backend with a fixed number of threads.
 type Backend struct {
-	c *C.struct_ggml_backend
+	c    *C.struct_ggml_backend
+	pool *C.struct_ggml_threadpool
+	vera *C.struct_ggml_vera // what veratune's own operations share
 }
 
 // NewCPU opens the CPU backend with that many threads (1 to 512).
@@ -23,22 +25,67 @@ func NewCPU(threads int) (*Backend, error) {
 	if b == nil {
 		return nil, errors.New(takeError("ggml's CPU backend does not start"))
 	}
+	// Threads that live from graph to graph, and spin for some milliseconds between two: to start or wake them takes longer than a small graph.
+	var params C.struct_ggml_threadpool_params
+	C.ggml_threadpool_params_init(&params, C.int(threads))
+	params.poll = 1
+	pool := C.ggml_threadpool_new(&params)
+	if pool == nil {
+		C.ggml_backend_free(b)
+		return nil, fmt.Errorf("%d threads cannot be started", threads)
+	}
 	C.ggml_backend_cpu_set_n_threads(b, C.int(threads))
-	return &Backend{b}, nil
+	C.ggml_backend_cpu_set_threadpool(b, pool)
+	return &Backend{b, pool, C.ggml_vera_new(C.int(threads))}, nil
+}
+
+// NewContext is the function of that name; the context can hold veratune's own operations, which only this backend computes.
+func (b *Backend) NewContext(tensors, graph int) *Context {
+	c := NewContext(tensors, graph)
+	c.nodes = C.ggml_vera_nodes_new(b.vera)
+	return c
+}
+
+// ISA names the instruction set of veratune's own kernels: portable, avx2, avx512, avx512bf16 or amx.
+func ISA() string { return C.GoString(C.ggml_vera_isa()) }
+
+// UseISA makes veratune's kernels use that instruction set from now on, and tells whether the processor has it; "" goes back to the best.
+func UseISA(name string) bool {
+	if name == "" {
+		return bool(C.ggml_vera_use(nil))
+	}
+	s := C.CString(name)
+	defer C.free(unsafe.Pointer(s))
+	return bool(C.ggml_vera_use(s))
 }
 
 // SIMD tells whether the CPU backend was compiled with vector instructions: by make, but not by a plain go build on amd64.
 func SIMD() bool { return C.ggml_cpu_has_avx2() != 0 || C.ggml_cpu_has_neon() != 0 }
 
-// FastBF16 tells whether the CPU backend was compiled for a processor that multiplies bfloat16 numbers itself.
-func FastBF16() bool { return C.ggml_cpu_has_avx512_bf16() != 0 }
+// FastBF16 tells whether veratune's kernels multiply bfloat16 numbers with instructions made for it.
+func FastBF16() bool { return bool(C.ggml_vera_isa_bf16()) }
 
 // Close ends the backend. Closing twice is harmless.
 func (b *Backend) Close() {
 	if b.c != nil {
 		C.ggml_backend_free(b.c)
-		b.c = nil
+		C.ggml_threadpool_free(b.pool)
+		C.ggml_vera_free(b.vera)
+		b.c, b.pool, b.vera = nil, nil, nil
 	}
+}
+
+// Times gives the seconds that each kind of veratune's own operations has taken since it was last asked.
+func (b *Backend) Times() map[string]float64 {
+	var names [64]*C.char
+	var seconds [64]C.double
+	times := map[string]float64{}
+	for i := range C.ggml_vera_times(b.vera, &names[0], &seconds[0], C.int(len(names))) {
+		if seconds[i] > 0 {
+			times[C.GoString(names[i])] = float64(seconds[i])
+		}
+	}
+	return times
 }
 
 // Compute runs all operations of a graph whose tensors have memory.

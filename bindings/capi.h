@@ -25,6 +25,7 @@ enum {
     VT_MAX_SRC       = 10,
     VT_MAX_OP_PARAMS = 64,
     VT_MAX_NAME      = 64,
+    VT_MAX_THREADS   = 512,
 };
 
 struct ggml_context;
@@ -75,6 +76,15 @@ struct VT_STRUCT(ggml_type_traits) {
 struct VT_STRUCT(gguf_init_params) {
     bool                   no_alloc;
     struct ggml_context ** ctx;
+};
+
+struct VT_STRUCT(ggml_threadpool_params) {
+    bool     cpumask[VT_MAX_THREADS];
+    int      n_threads;
+    int      prio;
+    uint32_t poll;
+    bool     strict_cpu;
+    bool     paused;
 };
 
 struct VT_STRUCT(llama_model_params) {
@@ -154,6 +164,13 @@ struct ggml_tensor * ggml_rope_ext_back(struct ggml_context * ctx, struct ggml_t
                                         int n_dims, int mode, int n_ctx_orig, float freq_base, float freq_scale, float ext_factor,
                                         float attn_factor, float beta_fast, float beta_slow);
 
+typedef void (*vt_custom_op)(struct ggml_tensor * dst, int ith, int nth, void * userdata);
+
+struct ggml_tensor * ggml_custom_4d(struct ggml_context * ctx, unsigned type, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3,
+                                    struct ggml_tensor ** args, int n_args, vt_custom_op fun, int n_tasks, void * userdata);
+struct ggml_tensor * ggml_custom_inplace(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor ** args, int n_args, vt_custom_op fun,
+                                         int n_tasks, void * userdata);
+
 // ggml: graphs, backends, buffers
 
 struct ggml_cgraph * ggml_new_graph_custom(struct ggml_context * ctx, size_t size, bool grads);
@@ -165,6 +182,10 @@ int                               ggml_cpu_has_avx2(void);
 int                               ggml_cpu_has_neon(void);
 int                               ggml_cpu_has_avx512_bf16(void);
 struct ggml_backend *             ggml_backend_cpu_init(void);
+void                              ggml_threadpool_params_init(struct ggml_threadpool_params * params, int n_threads);
+struct ggml_threadpool *          ggml_threadpool_new(struct ggml_threadpool_params * params);
+void                              ggml_threadpool_free(struct ggml_threadpool * threadpool);
+void                              ggml_backend_cpu_set_threadpool(struct ggml_backend * backend_cpu, struct ggml_threadpool * threadpool);
 void                              ggml_backend_cpu_set_n_threads(struct ggml_backend * backend_cpu, int n_threads);
 void                              ggml_backend_free(struct ggml_backend * backend);
 struct ggml_backend_buffer_type * ggml_backend_get_default_buffer_type(struct ggml_backend * backend);

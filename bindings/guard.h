@@ -2,6 +2,7 @@
 // error line is kept to explain a failure.
 #pragma once
 
+#include "../ggml/vera.h"
 #include "capi.h"
 
 #ifdef __cplusplus

@@ -112,6 +112,7 @@ func (t *Tensor) checkData(n int, want Type) error {
 // from a Backend. It is not safe for concurrent use.
 type Context struct {
 	c     *C.struct_ggml_context
+	nodes *C.struct_ggml_vera_nodes // parameters of veratune's own operations; nil where the context has no backend
 	err   error
 	names int
 }
@@ -132,7 +133,8 @@ func NewContext(tensors, graph int) *Context {
 func (c *Context) Close() {
 	if c.c != nil {
 		C.ggml_free(c.c)
-		c.c = nil
+		C.ggml_vera_nodes_free(c.nodes)
+		c.c, c.nodes = nil, nil
 	}
 }
 
@@ -229,3 +231,6 @@ func ptr(b []byte) unsafe.Pointer { return unsafe.Pointer(unsafe.SliceData(b)) }
 func bytesOf(values []float32) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(values))), 4*len(values))
 }
+
+// raw is the tensor's memory; it must have some, on the host.
+func (t *Tensor) raw() []byte { return unsafe.Slice((*byte)(t.data), t.Bytes()) }

@@ -73,6 +73,14 @@ FIELD(llama_model_params, use_extra_bufts);
 FIELD(llama_model_params, no_host);
 FIELD(llama_model_params, no_alloc);
 
+SIZE(ggml_threadpool_params);
+FIELD(ggml_threadpool_params, cpumask);
+FIELD(ggml_threadpool_params, n_threads);
+FIELD(ggml_threadpool_params, prio);
+FIELD(ggml_threadpool_params, poll);
+FIELD(ggml_threadpool_params, strict_cpu);
+FIELD(ggml_threadpool_params, paused);
+
 SIZE(llama_chat_message);
 FIELD(llama_chat_message, role);
 FIELD(llama_chat_message, content);
@@ -82,6 +90,7 @@ SAME(VT_MAX_DIMS, GGML_MAX_DIMS);
 SAME(VT_MAX_SRC, GGML_MAX_SRC);
 SAME(VT_MAX_OP_PARAMS, GGML_MAX_OP_PARAMS);
 SAME(VT_MAX_NAME, GGML_MAX_NAME);
+SAME(VT_MAX_THREADS, GGML_MAX_N_THREADS);
 
 SAME(GO_F32, GGML_TYPE_F32);
 SAME(GO_F16, GGML_TYPE_F16);

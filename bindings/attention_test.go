@@ -1,0 +1,474 @@
+package bindings
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"testing"
+)
+
+// attentionCase is a shape and a pack of segments: first token, length, parent, past.
+type attentionCase struct {
+	heads, kv, dim int
+	segments       [][4]int32
+}
+
+// samples packs samples that share nothing.
+func samples(lengths ...int) (segments [][4]int32) {
+	first := 0
+	for _, n := range lengths {
+		segments = append(segments, [4]int32{int32(first), int32(n), -1, 0})
+		first += n
+	}
+	return segments
+}
+
+// tree packs segments of those lengths under those parents.
+func tree(lengths, parents []int32) (segments [][4]int32) {
+	first := int32(0)
+	for i, n := range lengths {
+		past := int32(0)
+		for p := parents[i]; p >= 0; p = parents[p] {
+			past += lengths[p]
+		}
+		segments = append(segments, [4]int32{first, n, parents[i], past})
+		first += n
+	}
+	return segments
+}
+
+func (a attentionCase) tokens() (n int) {
+	for _, s := range a.segments {
+		n += int(s[1])
+	}
+	return n
+}
+
+func (a attentionCase) width() int     { return a.dim * (a.heads + 2*a.kv) }
+func (a attentionCase) scale() float32 { return float32(1 / math.Sqrt(float64(a.dim))) }
+
+// paths are the rows of every sample: of each segment without children and its ancestors, from the root.
+func (a attentionCase) paths() (paths [][]int) {
+	for i, s := range a.segments {
+		if slices.ContainsFunc(a.segments, func(c [4]int32) bool { return c[2] == int32(i) }) {
+			continue
+		}
+		rows := make([]int, s[3]+s[1])
+		for p := int32(i); p >= 0; p = a.segments[p][2] {
+			for j := range a.segments[p][1] {
+				rows[a.segments[p][3]+j] = int(a.segments[p][0] + j)
+			}
+		}
+		paths = append(paths, rows)
+	}
+	return paths
+}
+
+// fused computes attention and its gradient of activations of one type with our kernels. Rows of qkv lie further apart than they are wide.
+func (a attentionCase) fused(t testing.TB, threads int, kind Type, qkv, dout []float32) (out, grad []float32) {
+	t.Helper()
+	backend, err := NewCPU(threads)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer backend.Close()
+	c := backend.NewContext(32, 32)
+	defer c.Close()
+	b := &bench{Context: c, graph: c.NewGraph(32)}
+	const apart = 3
+	n, w := a.tokens(), a.width()
+	wide := make([]float32, n*(w+apart))
+	for i := range n {
+		copy(wide[i*(w+apart):], qkv[i*w:(i+1)*w])
+	}
+	x := c.View(c.Cast(b.f(wide, int64(w+apart), int64(n)), kind), [4]int64{int64(w), int64(n), 1, 1}, [4]int64{})
+	g := c.Cast(b.f(dout, int64(a.dim*a.heads), int64(n)), kind)
+	segments := b.i(slices.Concat(flat(a.segments)...), 4, int64(len(a.segments)))
+	y := c.Attention(x, segments, a.heads, a.kv, a.dim, a.scale(), kind).Output()
+	dx := c.AttentionBack(g, x, segments, a.heads, a.kv, a.dim, a.scale()).Output()
+	b.graph.Expand(y)
+	b.graph.Expand(dx)
+	if err := c.Err(); err != nil {
+		t.Fatal(err)
+	}
+	alloc := backend.NewAllocator()
+	defer alloc.Close()
+	if err := alloc.Allocate(b.graph); err != nil {
+		t.Fatal(err)
+	}
+	for _, set := range b.inputs {
+		if err := set(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := backend.Compute(b.graph); err != nil {
+		t.Fatal(err)
+	}
+	out, grad = make([]float32, len(dout)), make([]float32, len(qkv))
+	if err := Dequantize(kind, y.raw(), out); err != nil {
+		t.Fatal(err)
+	}
+	if err := Get(dx, grad); err != nil {
+		t.Fatal(err)
+	}
+	return out, grad
+}
+
+func flat(segments [][4]int32) (parts [][]int32) {
+	for i := range segments {
+		parts = append(parts, segments[i][:])
+	}
+	return parts
+}
+
+// composed is the same out of ggml's own operations, sample by sample, each with its own copy of what it shares: a shared row's gradient is the sum of its
+// copies', of which the first alone has the gradient dout.
+func (a attentionCase) composed(t testing.TB, qkv, dout []float32) (out, grad []float32) {
+	out, grad = make([]float32, len(dout)), make([]float32, len(qkv))
+	w, o, seen := a.width(), a.dim*a.heads, map[int]bool{}
+	for _, rows := range a.paths() {
+		x, g := make([]float32, len(rows)*w), make([]float32, len(rows)*o)
+		for i, r := range rows {
+			copy(x[i*w:], qkv[r*w:(r+1)*w])
+			if !seen[r] {
+				copy(g[i*o:], dout[r*o:(r+1)*o])
+			}
+			seen[r] = true
+		}
+		y := compute(t, func(b *bench) *Tensor { y, _ := a.compose(b, x, g); return y })
+		dx := compute(t, func(b *bench) *Tensor { _, dx := a.compose(b, x, g); return dx })
+		for i, r := range rows {
+			copy(out[r*o:(r+1)*o], y[i*o:])
+			for j := range w {
+				grad[r*w+j] += dx[i*w+j]
+			}
+		}
+	}
+	return out, grad
+}
+
+func (a attentionCase) compose(b *bench, qkv, dout []float32) (out, grad *Tensor) {
+	n := int64(len(qkv) / a.width())
+	heads, kv, dim := int64(a.heads), int64(a.kv), int64(a.dim)
+	x := b.f(qkv, dim, heads+2*kv, n)
+	part := func(first, count int64) *Tensor {
+		return b.Cont(b.Permute(b.View(x, [4]int64{dim, count, n, 1}, [4]int64{0, first}), 0, 2, 1, 3))
+	}
+	turned := func(x *Tensor) *Tensor { return b.Cont(b.Transpose(x)) }
+	q, k, v := part(0, heads), part(heads, kv), part(heads+kv, kv) // [dim, n, heads]
+	p := b.SoftMax(b.DiagMaskInf(b.MulMat(k, q), 0), a.scale())    // [keys, queries, heads]
+	out = b.Reshape(b.Cont(b.Permute(b.MulMat(turned(v), p), 0, 2, 1, 3)), dim*heads, n)
+
+	g := b.Cont(b.Permute(b.f(dout, dim, heads, n), 0, 2, 1, 3))
+	ds := b.SoftMaxBack(b.MulMat(v, g), p, a.scale())
+	// The sum over the heads that share a KV head, of [dim, keys, heads].
+	shared := func(x *Tensor) *Tensor {
+		return b.Reshape(b.RepeatBack(b.Reshape(x, dim*n, heads/kv, kv), b.NewTensor(F32, dim*n, 1, kv)), dim, n, kv)
+	}
+	dq := b.MulMat(turned(k), ds)
+	dk := shared(b.MulMat(turned(q), turned(ds)))
+	dv := shared(b.MulMat(turned(g), turned(p)))
+	grad = b.NewTensor(F32, dim, heads+2*kv, n)
+	first := int64(0)
+	for _, d := range []*Tensor{dq, dk, dv} {
+		b.graph.Expand(b.Cpy(b.Permute(d, 0, 2, 1, 3), b.View(grad, [4]int64{dim, d.Ne(2), n, 1}, [4]int64{0, first})))
+		first += d.Ne(2)
+	}
+	return out, grad
+}
+
+// parts cuts the rows of qkv into queries, keys and values.
+func (a attentionCase) parts(qkv []float32) map[string][]float32 {
+	parts := map[string][]float32{}
+	for i := range a.tokens() {
+		row, q, k := qkv[i*a.width():(i+1)*a.width()], a.heads*a.dim, (a.heads+a.kv)*a.dim
+		parts["queries"] = append(parts["queries"], row[:q]...)
+		parts["keys"] = append(parts["keys"], row[q:k]...)
+		parts["values"] = append(parts["values"], row[k:]...)
+	}
+	return parts
+}
+
+// alike compares by the length of the difference. Gradients of a single token's query and key are 0.
+func alike(t *testing.T, what string, got, want []float32) {
+	t.Helper()
+	var off, all float64
+	for i := range want {
+		off += math.Pow(float64(got[i])-float64(want[i]), 2)
+		all += math.Pow(float64(want[i]), 2)
+	}
+	// Both sides sum in float32, in different orders.
+	if !(math.Sqrt(off) <= 2e-6*math.Sqrt(all)) {
+		t.Errorf("%s: off by %.2g of %.3g", what, math.Sqrt(off), math.Sqrt(all))
+	}
+}
+
+// roundedTo is values after a trip through a type.
+func roundedTo(t testing.TB, kind Type, values []float32) []float32 {
+	data, err := Quantize(kind, values, int64(len(values)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := make([]float32, len(values))
+	if err := Dequantize(kind, data, out); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// everyISA runs a test with every instruction set that the processor has.
+func everyISA(t *testing.T, test func(t *testing.T)) {
+	defer UseISA("")
+	for _, isa := range []string{"portable", "avx2", "avx512", "avx512bf16", "amx"} {
+		if UseISA(isa) {
+			t.Run(isa, test)
+		}
+	}
+}
+
+func TestAttention(t *testing.T) {
+	odd := samples(1, 2, 5, 17, 63, 64, 65, 130)
+	// Two levels under the first segment, a sample beside it, and many short children, whose gradients are summed in several families.
+	two := tree([]int32{9, 20, 5, 1, 70, 33, 40, 3, 2, 4, 5, 6, 7, 8}, []int32{-1, 0, 1, 1, 0, -1, -1, 6, 6, 6, 6, 6, 6, 6})
+	cases := []attentionCase{
+		{1, 1, 8, samples(1)}, {3, 1, 10, samples(1)}, {2, 2, 16, samples(7)}, {9, 3, 64, samples(150)},
+		{1, 1, 8, odd}, {3, 1, 10, odd}, {4, 2, 16, odd}, {9, 3, 24, odd}, {4, 2, 64, odd}, {3, 1, 128, odd}, {9, 1, 300, samples(20, 3)},
+		{1, 1, 16, two}, {3, 1, 24, two}, {4, 2, 10, two}, {9, 3, 64, two}, {2, 2, 128, two}, {40, 1, 8, two},
+	}
+	for _, a := range cases {
+		for _, kind := range []Type{F32, BF16} {
+			qkv, dout := roundedTo(t, kind, normal(1, a.tokens()*a.width())), roundedTo(t, kind, normal(2, a.tokens()*a.heads*a.dim))
+			want, wantGrad := a.composed(t, qkv, dout)
+			t.Run(fmt.Sprintf("%v/%d of %d on %d/%d segments", kind, a.heads, a.dim, a.kv, len(a.segments)), func(t *testing.T) {
+				everyISA(t, func(t *testing.T) {
+					out, grad := a.fused(t, 1, kind, qkv, dout)
+					if kind == F32 {
+						alike(t, "result", out, want)
+					} else if exact, _ := a.fused(t, 1, F32, qkv, dout); !slices.Equal(out, roundedTo(t, BF16, exact)) {
+						t.Errorf("the result is not the float32 one rounded")
+					}
+					wants := a.parts(wantGrad)
+					for what, got := range a.parts(grad) {
+						alike(t, what, got, wants[what])
+					}
+					for threads := 2; threads <= 3; threads++ {
+						more, moreGrad := a.fused(t, threads, kind, qkv, dout)
+						if !slices.Equal(more, out) || !slices.Equal(moreGrad, grad) {
+							t.Errorf("%d threads give other bits", threads)
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestAttentionLargeScores has scores of 6400 or −6400, whose exponentials are no numbers: all keys count the same.
+func TestAttentionLargeScores(t *testing.T) {
+	a := attentionCase{1, 1, 16, samples(70)}
+	for _, key := range []float32{40, -40} {
+		qkv, dout := normal(1, a.tokens()*a.width()), normal(2, a.tokens()*a.dim)
+		for i := range qkv {
+			switch i % a.width() / a.dim {
+			case 0:
+				qkv[i] = 40
+			case 1:
+				qkv[i] = key
+			}
+		}
+		want, _ := a.composed(t, qkv, dout)
+		everyISA(t, func(t *testing.T) {
+			out, grad := a.fused(t, 1, F32, qkv, dout)
+			alike(t, "result", out, want)
+			if !finite(grad) {
+				t.Error("the gradient is not finite")
+			}
+		})
+	}
+}
+
+// TestAttentionPoison puts a NaN or an infinity into one token: every token that doesn't see it and isn't seen by what does comes out as without it.
+func TestAttentionPoison(t *testing.T) {
+	a := attentionCase{4, 2, 24, tree([]int32{30, 9, 20, 25, 7}, []int32{-1, 0, 0, -1, 2})}
+	w, o := a.width(), a.heads*a.dim
+	everyISA(t, func(t *testing.T) {
+		qkv, dout := normal(1, a.tokens()*w), normal(2, a.tokens()*o)
+		clean, cleanGrad := a.fused(t, 2, F32, qkv, dout)
+		for _, poison := range []float32{float32(math.NaN()), float32(math.Inf(1)), float32(math.Inf(-1))} {
+			for i, s := range a.segments {
+				for _, at := range []int{0, a.heads * a.dim, (a.heads + a.kv) * a.dim} { // the query, the key, the value
+					poisoned := slices.Clone(qkv)
+					poisoned[(int(s[0])+2)*w+at] = poison
+					out, grad := a.fused(t, 2, F32, poisoned, dout)
+					last := int(s[0] + s[1] - 1)
+					bad := last
+					if at == 0 {
+						bad = int(s[0]) + 2
+					}
+					if finite(out[bad*o:][:o]) && poison != poison {
+						t.Errorf("NaN in segment %d number %d does not come out", i, at)
+					}
+					if finite(grad[bad*w:][:w]) {
+						t.Errorf("%v in segment %d number %d does not come out in the gradient", poison, i, at)
+					}
+					for j, s := range a.segments {
+						from, to := int(s[0]), int(s[0]+s[1])
+						if !a.above(i, j) && !slices.Equal(out[from*o:to*o], clean[from*o:to*o]) {
+							t.Errorf("%v in segment %d number %d leaks into segment %d", poison, i, at, j)
+						}
+						if !a.related(i, j) && !slices.Equal(grad[from*w:to*w], cleanGrad[from*w:to*w]) {
+							t.Errorf("%v in segment %d number %d leaks into the gradient of segment %d", poison, i, at, j)
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
+// above tells whether segment i is j or an ancestor of j.
+func (a attentionCase) above(i, j int) bool {
+	for p := int32(j); p >= 0; p = a.segments[p][2] {
+		if int(p) == i {
+			return true
+		}
+	}
+	return false
+}
+
+// related tells whether some segment sees both i and j.
+func (a attentionCase) related(i, j int) bool {
+	for k := range a.segments {
+		if a.above(i, k) && a.above(j, k) {
+			return true
+		}
+	}
+	return false
+}
+
+func finite(values []float32) bool {
+	return !slices.ContainsFunc(values, func(v float32) bool { return v-v != 0 })
+}
+
+func TestAttentionRefuses(t *testing.T) {
+	backend, err := NewCPU(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer backend.Close()
+	for name, build := range map[string]func(c *Context, f func(kind Type, ne ...int64) *Tensor) *Tensor{
+		"heads that don't divide": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
+			return c.Attention(f(F32, 8*7, 3), f(I32, 4, 1), 3, 2, 8, 1, F32)
+		},
+		"no heads": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
+			return c.Attention(f(F32, 8*2, 3), f(I32, 4, 1), 0, 1, 8, 1, F32)
+		},
+		"another width": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
+			return c.Attention(f(F32, 8*5, 3), f(I32, 4, 1), 4, 2, 8, 1, F32)
+		},
+		"float16": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
+			return c.Attention(f(F16, 8*4, 3), f(I32, 4, 1), 2, 1, 8, 1, F32)
+		},
+		"a result of float16": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
+			return c.Attention(f(F32, 8*4, 3), f(I32, 4, 1), 2, 1, 8, 1, F16)
+		},
+		"segments of three numbers": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
+			return c.Attention(f(F32, 8*4, 3), f(I32, 3, 1), 2, 1, 8, 1, F32)
+		},
+		"segments of float32": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
+			return c.Attention(f(F32, 8*4, 3), f(F32, 4, 1), 2, 1, 8, 1, F32)
+		},
+		"no segments": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
+			return c.Attention(f(F32, 8*4, 3), nil, 2, 1, 8, 1, F32)
+		},
+		"a gradient of other tokens": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
+			return c.AttentionBack(f(F32, 8*2, 4), f(F32, 8*4, 3), f(I32, 4, 1), 2, 1, 8, 1)
+		},
+		"a gradient of another width": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
+			return c.AttentionBack(f(F32, 8*4, 3), f(F32, 8*4, 3), f(I32, 4, 1), 2, 1, 8, 1)
+		},
+	} {
+		c := backend.NewContext(8, 0)
+		if build(c, c.NewTensor) != nil || c.Err() == nil {
+			t.Errorf("%s: no error", name)
+		}
+		c.Close()
+	}
+}
+
+// leaf makes a matrix of that type with memory of its own.
+func leaf(b *testing.B, c *Context, be *Backend, t Type, values []float32, ne ...int64) *Tensor {
+	x := c.NewTensor(t, ne...)
+	buf, err := be.NewBuffer(x.Bytes() + 256)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if _, err := buf.Place(x); err != nil {
+		b.Fatal(err)
+	}
+	q, err := Quantize(t, values, ne[0])
+	if err != nil {
+		b.Fatal(err)
+	}
+	copy(x.raw(), q)
+	return x
+}
+
+func BenchmarkAttention(b *testing.B) {
+	lengths := []int{40, 63, 81, 95, 110, 124, 137, 150, 171, 190, 215, 240, 283, 330, 402, 500}
+	backend, err := NewCPU(2)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer backend.Close()
+	shared := tree([]int32{40, 60, 80, 100, 120, 60, 80, 100, 120}, []int32{-1, 0, 0, 0, 0, 0, 0, 0, 0})
+	for _, a := range []attentionCase{
+		{9, 3, 64, samples(lengths...)}, {32, 32, 128, samples(lengths...)}, {9, 3, 64, samples(100)}, {9, 3, 64, samples(2000)}, {9, 3, 64, shared},
+	} {
+		for _, op := range []string{"forward", "back"} {
+			b.Run(fmt.Sprintf("%s/%d of %d on %d/%d segments/%d tokens", op, a.heads, a.dim, a.kv, len(a.segments), a.tokens()), func(b *testing.B) {
+				a.benchmark(b, backend, op == "back")
+			})
+		}
+	}
+}
+
+func (a attentionCase) benchmark(b *testing.B, backend *Backend, back bool) {
+	c := backend.NewContext(16, 8)
+	defer c.Close()
+	n, scores, operations := int64(a.tokens()), 0, 4
+	qkv := leaf(b, c, backend, F32, normal(1, a.tokens()*a.width()), int64(a.width()), n)
+	dout := leaf(b, c, backend, F32, normal(2, a.tokens()*a.heads*a.dim), int64(a.heads*a.dim), n)
+	segments := c.NewTensor(I32, 4, int64(len(a.segments)))
+	buffer, err := backend.NewBuffer(segments.Bytes() + 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer buffer.Close()
+	if _, err := buffer.Place(segments); err != nil {
+		b.Fatal(err)
+	}
+	if err := Set(segments, slices.Concat(flat(a.segments)...)); err != nil {
+		b.Fatal(err)
+	}
+	for _, s := range a.segments {
+		scores += int(s[1]) * (2*int(s[3]) + int(s[1]) + 1) / 2 * a.heads
+	}
+	y := c.Attention(qkv, segments, a.heads, a.kv, a.dim, a.scale(), F32)
+	if back {
+		y, operations = c.AttentionBack(dout, qkv, segments, a.heads, a.kv, a.dim, a.scale()), 10
+	}
+	graph, alloc := c.NewGraph(8), backend.NewAllocator()
+	defer alloc.Close()
+	graph.Expand(y)
+	if err := alloc.Allocate(graph); err != nil {
+		b.Fatal(err, c.Err())
+	}
+	b.ResetTimer()
+	for range b.N {
+		if err := backend.Compute(graph); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(operations*a.dim*scores)*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+}

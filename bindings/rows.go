@@ -1,0 +1,115 @@
+package bindings
+
+// #include "guard.h"
+import "C"
+
+// rowwise is own with activations of n columns of the same number of rows.
+func (c *Context) rowwise(op string, t Type, operands ...*Tensor) bool {
+	if !c.own(op, operands...) {
+		return false
+	}
+	for _, x := range operands {
+		if !activation(x.Type()) || !activation(t) || x.ne[1] != operands[0].ne[1] {
+			c.fail(op, "%s and %s to %v", operands[0].describe(), x.describe(), t)
+			return false
+		}
+	}
+	return true
+}
+
+// weight tells whether w is an unbroken vector of a number for each column of x.
+func weight(w, x *Tensor) bool { return w != nil && vector(w, x.Ne(0)) && w.contiguousRows() }
+
+// Norm is x ⊙ w / √(mean(x²) + eps) for each row (RMS norm; Zhang and Sennrich, arXiv 1910.07467), of type t: x [n, rows] and w [n] float32.
+func (c *Context) Norm(x, w *Tensor, eps float32, t Type) *Tensor {
+	if !c.rowwise("norm", t, x) {
+		return nil
+	}
+	if x.Type() != F32 || !weight(w, x) || !(eps >= 0) {
+		return c.fail("norm", "%s, eps %g", x.describe(), eps)
+	}
+	return (*Tensor)(C.ggml_vera_norm(c.c, c.nodes, x.c(), w.c(), C.float(eps), C.uint(t)))
+}
+
+// NormBack is acc plus the gradient of Norm's input x for the gradient dy of its result, float32 [n, rows]. acc is float32 of that shape, or nil.
+func (c *Context) NormBack(dy, x, w *Tensor, eps float32, acc *Tensor) *Tensor {
+	if !c.rowwise("norm_back", F32, dy, x) {
+		return nil
+	}
+	if x.Type() != F32 || dy.ne[0] != x.ne[0] || !weight(w, x) || !(eps >= 0) ||
+		acc != nil && (acc.Type() != F32 || !acc.contiguousRows() || acc.Shape() != x.Shape()) {
+		return c.fail("norm_back", "%s for %s, eps %g", dy.describe(), x.describe(), eps)
+	}
+	return (*Tensor)(C.ggml_vera_norm_back(c.c, c.nodes, dy.c(), x.c(), w.c(), acc.c(), C.float(eps)))
+}
+
+// SwiGLU is silu(gate) ⊙ up, [n, rows] of type t, for gateUp [2n, rows]: the gate's numbers, then those of up (Shazeer, arXiv 2002.05202).
+func (c *Context) SwiGLU(gateUp *Tensor, t Type) *Tensor {
+	if !c.rowwise("swiglu", t, gateUp) {
+		return nil
+	}
+	if gateUp.ne[0]%2 != 0 {
+		return c.fail("swiglu", "%s", gateUp.describe())
+	}
+	return (*Tensor)(C.ggml_vera_swiglu(c.c, c.nodes, gateUp.c(), C.uint(t)))
+}
+
+// SwiGLUBack is the gradient of SwiGLU's input, [2n, rows] of type t, for the gradient dy [n, rows] of its result.
+func (c *Context) SwiGLUBack(dy, gateUp *Tensor, t Type) *Tensor {
+	if !c.rowwise("swiglu_back", t, dy, gateUp) {
+		return nil
+	}
+	if gateUp.ne[0] != 2*dy.ne[0] {
+		return c.fail("swiglu_back", "%s for %s", dy.describe(), gateUp.describe())
+	}
+	return (*Tensor)(C.ggml_vera_swiglu_back(c.c, c.nodes, dy.c(), gateUp.c(), C.uint(t)))
+}
+
+// Rotate turns neighbouring pairs of the first heads of x [headDim · any, rows] by the angles of table [dims, rows], float32: m·cos and m·sin for each of the
+// first dims/2 pairs of a head; back is the transposed, for gradients. The other numbers are copied. The result has type t.
+func (c *Context) Rotate(x, table *Tensor, heads, headDim int, back bool, t Type) *Tensor {
+	if !c.rowwise("rotate", t, x, table) {
+		return nil
+	}
+	if table.Type() != F32 || heads < 1 || headDim < 1 || int64(heads) > x.Ne(0)/int64(headDim) || table.Ne(0) > int64(headDim) || table.Ne(0)%2 != 0 {
+		return c.fail("rotate", "%d heads of %d in %s by %s", heads, headDim, x.describe(), table.describe())
+	}
+	return (*Tensor)(C.ggml_vera_rotate(c.c, c.nodes, x.c(), table.c(), C.int(heads), C.int(headDim), C.bool(back), C.uint(t)))
+}
+
+// Convert is x [n, rows] as type t.
+func (c *Context) Convert(x *Tensor, t Type) *Tensor {
+	if !c.rowwise("convert", t, x) {
+		return nil
+	}
+	return (*Tensor)(C.ggml_vera_convert(c.c, c.nodes, x.c(), C.uint(t)))
+}
+
+func (c *Context) labelled(op string, logits, labels *Tensor, t Type) bool {
+	if !c.rowwise(op, t, logits) {
+		return false
+	}
+	if labels == nil || labels.Type() != I32 || logits.Type() != F32 || labels.Ne(0) != logits.Ne(1) || labels.Elements() != labels.Ne(0) ||
+		!labels.contiguousRows() {
+		c.fail(op, "%s", logits.describe())
+		return false
+	}
+	return true
+}
+
+// CrossEntropy is −log softmax(logits)[label] of each row, float32 [rows], for logits [vocabulary, rows], float32, and labels [rows], int32, which must be smaller
+// than the vocabulary when the graph is computed.
+func (c *Context) CrossEntropy(logits, labels *Tensor) *Tensor {
+	if !c.labelled("cross_entropy", logits, labels, F32) {
+		return nil
+	}
+	return (*Tensor)(C.ggml_vera_cross_entropy(c.c, c.nodes, logits.c(), labels.c()))
+}
+
+// CrossEntropyBack is the gradient of the sum of CrossEntropy by the logits, softmax(logits) − onehot(label), of type t.
+func (c *Context) CrossEntropyBack(logits, labels *Tensor, t Type) *Tensor {
+	if !c.labelled("cross_entropy_back", logits, labels, t) {
+		return nil
+	}
+	return (*Tensor)(C.ggml_vera_cross_entropy_back(c.c, c.nodes, logits.c(), labels.c(), C.uint(t)))
+}

@@ -1,0 +1,134 @@
+package bindings
+
+// #include "guard.h"
+import "C"
+
+// veratune's own operations. Activations are float32 or bfloat16 with unbroken rows: a product is computed in bfloat16 where its activations are and
+// the processor multiplies that (FastBF16), else in float32; sums are float32 always. The type of a result is asked for: F32 or BF16.
+
+// own is ok with a backend whose kernels compute the operation, and every operand that is there has unbroken rows.
+func (c *Context) own(op string, operands ...*Tensor) bool {
+	if !c.ok(op, operands...) {
+		return false
+	}
+	if c.nodes == nil {
+		c.fail(op, "the context has no backend")
+		return false
+	}
+	for _, t := range operands {
+		if !t.contiguousRows() || t.ne[2] != 1 || t.ne[3] != 1 {
+			c.fail(op, "%s: a matrix with unbroken rows is needed", t.describe())
+			return false
+		}
+	}
+	return true
+}
+
+func activation(t Type) bool { return t == F32 || t == BF16 }
+
+// vector tells whether t, if it is there, is float32 [n].
+func vector(t *Tensor, n int64) bool {
+	return t == nil || t.Type() == F32 && t.contiguousRows() && t.Ne(0) == n && t.Elements() == n
+}
+
+// Product holds the optional parts of a product y = W (In ⊙ x) ⊙ Out + Acc: nil is ones, or nothing to add. Acc is float32 of y's shape. Into, of y's
+// type and shape, is where y goes, else it gets memory of its own; Into may be Acc.
+type Product struct{ In, Out, Acc, Into *Tensor }
+
+func (p Product) fits(in, out, n int64, t Type) bool {
+	place := func(x *Tensor, t Type) bool {
+		return x == nil || x.Type() == t && x.contiguousRows() && x.Shape() == [4]int64{out, n, 1, 1}
+	}
+	return activation(t) && vector(p.In, in) && vector(p.Out, out) && place(p.Acc, F32) && place(p.Into, t)
+}
+
+// Linear is y = W x [out, n] of type t, for w [in, out] of any type that dequantises and activations x [in, n].
+func (c *Context) Linear(w, x *Tensor, p Product, t Type) *Tensor {
+	if !c.own("linear", w, x) {
+		return nil
+	}
+	if !activation(x.Type()) || !w.Type().Dequantizes() || w.ne[0] != x.ne[0] || !p.fits(w.Ne(0), w.Ne(1), x.Ne(1), t) {
+		return c.fail("linear", "%s by %s to %v", w.describe(), x.describe(), t)
+	}
+	return (*Tensor)(C.ggml_vera_mul_mat(c.c, c.nodes, w.c(), x.c(), p.In.c(), p.Out.c(), p.Acc.c(), p.Into.c(), C.uint(t)))
+}
+
+// LinearBack is Wᵀ g [in, n] of type t, for w [in, out] and the gradient g [out, n] of Linear's result: In is [out] here, and Out [in].
+func (c *Context) LinearBack(w, g *Tensor, p Product, t Type) *Tensor {
+	if !c.own("linear_back", w, g) {
+		return nil
+	}
+	if !activation(g.Type()) || !w.Type().Dequantizes() || w.ne[1] != g.ne[0] || !p.fits(w.Ne(1), w.Ne(0), g.Ne(1), t) {
+		return c.fail("linear_back", "%s by %s to %v", w.describe(), g.describe(), t)
+	}
+	return (*Tensor)(C.ggml_vera_mul_mat_back(c.c, c.nodes, w.c(), g.c(), p.In.c(), p.Out.c(), p.Acc.c(), p.Into.c(), C.uint(t)))
+}
+
+// WeightGrad is G = Σ g xᵀ over the tokens, [in, out] of type t, for the gradient g [out, n] of Linear's result and its input x [in, n], of one type.
+func (c *Context) WeightGrad(g, x *Tensor, t Type) *Tensor {
+	if !c.own("weight_grad", g, x) {
+		return nil
+	}
+	if !activation(g.Type()) || g.Type() != x.Type() || !activation(t) || g.ne[1] != x.ne[1] {
+		return c.fail("weight_grad", "%s by %s to %v", g.describe(), x.describe(), t)
+	}
+	return (*Tensor)(C.ggml_vera_weight_grad(c.c, c.nodes, g.c(), x.c(), C.uint(t)))
+}
+
+// Vectors are VeRA's of one layer and what it sees of the shared pair: A [≥ in, rank], float32 or bfloat16, B [rank, out], float32, b [out] and d [rank].
+type Vectors struct{ A, Rows, B, D *Tensor }
+
+func (v Vectors) fits(in, out int64) bool {
+	return activation(v.A.Type()) && v.Rows.Type() == F32 && v.A.Ne(0) >= in && v.A.Ne(1) == v.Rows.Ne(0) && v.Rows.Ne(1) == out &&
+		vector(v.B, out) && vector(v.D, v.Rows.Ne(0))
+}
+
+// Merge writes W + diag(b) B diag(d) A into dst [in, out], F32 or BF16, and is dst afterwards. Without vectors it is W [in, out].
+func (c *Context) Merge(dst, w *Tensor, v *Vectors) *Tensor {
+	if v == nil {
+		v = &Vectors{}
+	}
+	operands := []*Tensor{dst, w}
+	if v.B != nil {
+		operands = append(operands, v.A, v.Rows, v.B, v.D)
+	}
+	if !c.own("merge", operands...) {
+		return nil
+	}
+	if !activation(dst.Type()) || !w.Type().Dequantizes() || dst.ne[0] != w.ne[0] || dst.ne[1] != w.ne[1] || v.B != nil && !v.fits(w.Ne(0), w.Ne(1)) {
+		return c.fail("merge", "%s into %s", w.describe(), dst.describe())
+	}
+	return (*Tensor)(C.ggml_vera_merge(c.c, c.nodes, dst.c(), w.c(), v.A.c(), v.Rows.c(), v.B.c(), v.D.c()))
+}
+
+// MergedGrad gives the gradients of b and d, [out + rank], from the gradient grad [in, out] of the merged weight: with T = grad Aᵀ and E = B ⊙ T, ∂b = E d and
+// ∂d = Eᵀ b.
+func (c *Context) MergedGrad(grad *Tensor, v Vectors) *Tensor {
+	if !c.own("merged_grad", grad, v.A, v.Rows, v.B, v.D) {
+		return nil
+	}
+	if !activation(grad.Type()) || !v.fits(grad.Ne(0), grad.Ne(1)) {
+		return c.fail("merged_grad", "%s", grad.describe())
+	}
+	return (*Tensor)(C.ggml_vera_merged_grad(c.c, c.nodes, grad.c(), v.A.c(), v.Rows.c(), v.B.c(), v.D.c()))
+}
+
+// FactoredGrad is MergedGrad with T = Σ g uᵀ over the tokens, for the gradient g [out, n] of the layer's result and u = A x [rank, n], of one type.
+func (c *Context) FactoredGrad(g, u *Tensor, v Vectors) *Tensor {
+	if !c.own("factored_grad", g, u, v.Rows, v.B, v.D) {
+		return nil
+	}
+	if !activation(g.Type()) || u.Type() != g.Type() || g.ne[1] != u.ne[1] || v.Rows.ne[0] != u.ne[0] || v.Rows.ne[1] != g.ne[0] ||
+		!vector(v.B, g.Ne(0)) || !vector(v.D, u.Ne(0)) || v.Rows.Type() != F32 {
+		return c.fail("factored_grad", "%s by %s", g.describe(), u.describe())
+	}
+	return (*Tensor)(C.ggml_vera_factored_grad(c.c, c.nodes, g.c(), u.c(), v.Rows.c(), v.B.c(), v.D.c()))
+}
+
+// PeakOperations is [1]: the number of additions and multiplications that computing it takes, on registers alone, in bfloat16 where x is, else in float32.
+func (c *Context) PeakOperations(x *Tensor) *Tensor {
+	if !c.own("peak", x) {
+		return nil
+	}
+	return (*Tensor)(C.ggml_vera_peak(c.c, c.nodes, x.c()))
+}

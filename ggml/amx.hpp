@@ -1,0 +1,90 @@
+// AMX: a tile register holds 16 rows of 64 bytes. The words of A lie in it row by row as in memory, and 16 words of k of 16 columns of a panel are a tile of B
+// as they are, so both are loaded without being packed anew. Two tiles of A and two of B make four products: 32 rows by 32 columns.
+
+#if HAS_AMX
+
+// Configures the tile registers of a thread, all of them 16 rows of 64 bytes, as long as it lives.
+template <bool HALF> struct tile_registers {
+    tile_registers() {
+        if (HALF) {
+            alignas(64) uint8_t config[64] = { 1 };  // palette 1; bytes 16 to 31 are row lengths in bytes, 48 to 55 numbers of rows
+            for (int i = 0; i < 8; i++) {
+                config[16 + 2 * i] = 64;
+                config[48 + i]     = 16;
+            }
+            _tile_loadconfig(config);
+        }
+    }
+
+    ~tile_registers() {
+        if (HALF) {
+            _tile_release();
+        }
+    }
+};
+
+// c = a b + add for 32 (or, with TWO false, 16) rows of A and 32 columns of a panel; k is a multiple of 16 words.
+template <bool TWO> static void amx_tile(int64_t k, const int32_t * a, int64_t stride, const int32_t * b, const place & to) {
+    if (to.add) {
+        _tile_loadd(0, to.add, to.lda * 4);
+        _tile_loadd(1, to.add + 16, to.lda * 4);
+        if (TWO) {
+            _tile_loadd(2, to.add + 16 * to.lda, to.lda * 4);
+            _tile_loadd(3, to.add + 16 * to.lda + 16, to.lda * 4);
+        }
+    } else {
+        _tile_zero(0);
+        _tile_zero(1);
+        if (TWO) {
+            _tile_zero(2);
+            _tile_zero(3);
+        }
+    }
+    for (int64_t p = 0; p < k; p += 16) {
+        _tile_loadd(4, a + p, stride * 4);
+        _tile_loadd(6, b + p * PANEL, PANEL * 4);
+        _tile_loadd(7, b + p * PANEL + 16, PANEL * 4);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        if (TWO) {
+            _tile_loadd(5, a + 16 * stride + p, stride * 4);
+            _tile_dpbf16ps(2, 5, 6);
+            _tile_dpbf16ps(3, 5, 7);
+        }
+    }
+    _tile_stored(0, to.c, to.ldc * 4);
+    _tile_stored(1, to.c + 16, to.ldc * 4);
+    if (TWO) {
+        _tile_stored(2, to.c + 16 * to.ldc, to.ldc * 4);
+        _tile_stored(3, to.c + 16 * to.ldc + 16, to.ldc * 4);
+    }
+}
+
+// Rows that do not fill a tile are left to AVX-512.
+static void amx_tiles(int64_t rows, int64_t k, const int32_t * a, int64_t stride, const int32_t * b, const place & to) {
+    int64_t i = 0;
+    for (; i + 16 <= rows; i += i + 32 <= rows ? 32 : 16) {
+        for (int j = 0; j < PANEL; j += 32) {
+            (i + 32 <= rows ? amx_tile<true> : amx_tile<false>) (k, a + i * stride, stride, b + j, to.at(i, j));
+        }
+    }
+    tiles<true>(rows - i, k, a + i * stride, stride, b, to.at(i, 0));
+}
+
+#else
+
+template <bool HALF> struct tile_registers {
+    tile_registers() {}
+};
+
+#endif
+
+template <bool HALF> static void best_tiles(int64_t rows, int64_t k, const int32_t * a, int64_t stride, const int32_t * b, const place & to) {
+#if HAS_AMX
+    if (HALF) {
+        amx_tiles(rows, k, a, stride, b, to);
+        return;
+    }
+#endif
+    tiles<HALF>(rows, k, a, stride, b, to);
+}

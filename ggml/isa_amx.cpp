@@ -1,0 +1,25 @@
+#include "kernels.h"
+
+#if defined(__x86_64__)
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("amx-tile,amx-bf16,avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC target("amx-tile,amx-bf16,avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
+#endif
+
+#include <immintrin.h>
+
+#define ISA       amx
+#define LANES     16
+#define REGISTERS 32
+#define HAS_BF16  1
+#define HAS_AMX   1
+
+#include "kernels.hpp"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+
+#endif

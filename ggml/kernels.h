@@ -1,0 +1,73 @@
+// The kernels of one instruction set, and what they get to work with.
+#pragma once
+
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+
+#include "vera.h"
+
+namespace vera {
+
+// Numbers that an operation is made with; which is which, its kernel says.
+struct parameters {
+    int32_t i[4];
+    float   f[2];
+};
+
+// One thread's part in computing a node.
+struct thread {
+    int ith, nth;
+    struct node *  node;
+    ggml_tensor ** src;  // of the operation; where the result goes into a given place, dst->src has that place before them
+    const parameters * with;  // the operation's
+
+    // Memory of this thread's own, kept from node to node; 64-byte aligned. What it held before may be lost.
+    void * scratch(size_t bytes) const;
+    // The next piece of work out of n that no thread has taken yet, from 0; n or more if there is none left.
+    int64_t take() const;
+    // Waits for all threads of the node. Pieces are counted anew behind it.
+    void barrier() const;
+    // Memory that all threads of the node share: one thread makes it that large, and after a barrier all find it with 0. multiply uses `shared`,
+    // so that what calls it has `parts`.
+    void * shared(size_t bytes) const;
+    void * parts(size_t bytes) const;
+};
+
+// Every kernel computes dst from its sources, called by all threads of the backend.
+typedef void (*kernel)(const thread & t, ggml_tensor * dst);
+
+enum operation {
+    MUL_MAT, MUL_MAT_BACK, WEIGHT_GRAD, MERGE, MERGED_GRAD, FACTORED_GRAD, ATTENTION, ATTENTION_BACK,
+    NORM, NORM_BACK, SWIGLU, SWIGLU_BACK, ROTATE, CONVERT, CROSS_ENTROPY, CROSS_ENTROPY_BACK, PEAK, OPERATIONS
+};
+
+struct isa {
+    const char * name;
+    bool         bf16;  // multiplies bfloat16 numbers itself
+    kernel       kernels[OPERATIONS];
+};
+
+extern const isa portable;
+#if defined(__x86_64__)
+extern const isa avx2, avx512, avx512bf16, amx;
+#endif
+
+// The best of them that the processor has and VERATUNE_ISA allows.
+const isa & best();
+
+// ggml's type numbers that the kernels treat on their own.
+enum { F32 = 0, BF16 = 30 };
+
+// The row of floats behind a tensor's row.
+inline void to_float(const ggml_tensor * t, const void * from, float * to, int64_t n) {
+    if (t->type == F32) {
+        memcpy(to, from, n * sizeof(float));
+    } else {
+        ggml_get_type_traits(t->type)->to_float(from, to, n);
+    }
+}
+
+}  // namespace vera

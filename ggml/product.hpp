@@ -1,0 +1,535 @@
+// Matrix products C[m, n] = Σ_k A[m, k] · s[k] · B[n, k], and what is done with a piece of C while it is in the cache.
+//
+// Both operands are seen as 32-bit words along k: one float, or two bfloat16 numbers. A is read row by row as it lies in memory. B is
+// packed strip by strip: 64 columns (more for types with larger blocks), in panels of PANEL columns, word k of all of a panel's columns side by side. One strip is
+// unpacked by one thread, stays in its second-level cache, and meets all rows of A: for K words, M rows and 6 × PANEL accumulators, each pass over
+// k loads PANEL + 6 words for 6 · PANEL products. A float copy of B never exists outside of a strip.
+//
+// Every element of C is summed by one thread in the order of k, so a result does not depend on the number of threads.
+
+enum {
+    VECTORS = REGISTERS / 8,    // of a panel
+    PANEL   = VECTORS * LANES,  // columns
+    ROWS    = 6,                // of A that a tile takes
+    GROUP   = HAS_AMX ? 32 : 24,  // of A that pieces are cut at
+    STRIP   = 64,               // columns
+    CHUNK   = 96,               // rows of A between two looks at the next block of k
+    DEPTH   = 1024,             // words of k in a block: DEPTH · STRIP words of B stay in the second-level cache
+};
+
+// Where a piece of C goes, and what is added to it: another matrix, c itself, or nothing.
+struct place {
+    float *       c;
+    int64_t       ldc;
+    const float * add;
+    int64_t       lda;
+
+    place at(int64_t i, int64_t j) const { return { c + i * ldc + j, ldc, add ? add + i * lda + j : nullptr, lda }; }
+};
+
+// c[i][j] = Σ_k a[i][k] b[k][j] + add[i][j] for R rows of A and one panel of B, k counted in words.
+template <bool HALF, int R> static void tile(int64_t k, const int32_t * a, int64_t stride, const int32_t * b, const place & to) {
+    vf acc[R][VECTORS];
+#pragma GCC unroll 8
+    for (int i = 0; i < R; i++) {
+#pragma GCC unroll 4
+        for (int j = 0; j < VECTORS; j++) {
+            acc[i][j] = vf{};
+        }
+    }
+    for (int64_t p = 0; p < k; p++, a++, b += PANEL) {
+        vf w[VECTORS];
+#pragma GCC unroll 4
+        for (int j = 0; j < VECTORS; j++) {
+            w[j] = load((const float *) b + j * LANES);
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < R; i++) {
+#if HAS_BF16
+            if (HALF) {
+                __m512bh x = (__m512bh) _mm512_set1_epi32(a[i * stride]);
+#pragma GCC unroll 4
+                for (int j = 0; j < VECTORS; j++) {
+                    acc[i][j] = (vf) _mm512_dpbf16_ps((__m512) acc[i][j], x, (__m512bh) w[j]);
+                }
+                continue;
+            }
+#endif
+            float x;
+            memcpy(&x, a + i * stride, 4);
+#pragma GCC unroll 4
+            for (int j = 0; j < VECTORS; j++) {
+                acc[i][j] += splat(x) * w[j];
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < R; i++) {
+#pragma GCC unroll 4
+        for (int j = 0; j < VECTORS; j++) {
+            store(to.c + i * to.ldc + j * LANES, to.add ? load(to.add + i * to.lda + j * LANES) + acc[i][j] : acc[i][j]);
+        }
+    }
+}
+
+// The same for any number of rows.
+template <bool HALF> static void tiles(int64_t rows, int64_t k, const int32_t * a, int64_t stride, const int32_t * b, const place & to) {
+    int64_t i = 0;
+    for (; i + ROWS <= rows; i += ROWS) {
+        tile<HALF, ROWS>(k, a + i * stride, stride, b, to.at(i, 0));
+    }
+    a += i * stride;
+    const place last = to.at(i, 0);
+    switch (rows - i) {
+    case 1: tile<HALF, 1>(k, a, stride, b, last); break;
+    case 2: tile<HALF, 2>(k, a, stride, b, last); break;
+    case 3: tile<HALF, 3>(k, a, stride, b, last); break;
+    case 4: tile<HALF, 4>(k, a, stride, b, last); break;
+    case 5: tile<HALF, 5>(k, a, stride, b, last); break;
+    }
+}
+
+#include "amx.hpp"
+#include "unpack.hpp"
+
+// to[j][i] = from[i][j] for LANES × LANES words.
+static inline void transpose(const int32_t * from, int64_t ldf, int32_t * to, int64_t ldt) {
+#if LANES == 16 && defined(__x86_64__)
+    __m512i r[16], t[16];
+    for (int i = 0; i < 16; i++) {
+        r[i] = _mm512_loadu_si512(from + i * ldf);
+    }
+    for (int i = 0; i < 16; i += 2) {
+        t[i]     = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4) {
+        r[i]     = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+        r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+        r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+        r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    for (int i = 0; i < 4; i++) {
+        t[i]      = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
+        t[i + 4]  = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
+        t[i + 8]  = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
+        t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
+    }
+    for (int i = 0; i < 8; i++) {
+        _mm512_storeu_si512(to + i * ldt, _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88));
+        _mm512_storeu_si512(to + (i + 8) * ldt, _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd));
+    }
+#else
+    for (int j = 0; j < LANES; j++) {
+        for (int i = 0; i < LANES; i++) {
+            to[j * ldt + i] = from[i * ldf + j];
+        }
+    }
+#endif
+}
+
+// n numbers as words along k: floats, or pairs of bfloat16 with a zero behind an odd last one.
+template <bool HALF> static inline void words(const float * from, int32_t * to, int64_t n) {
+    if (!HALF) {
+        memcpy(to, from, n * 4);
+        return;
+    }
+    to_bf16(from, (uint16_t *) to, n);
+    if (n % 2) {
+        ((uint16_t *) to)[n] = 0;
+    }
+}
+
+template <bool HALF> static inline int64_t word_count(int64_t n) { return HALF ? (n + 1) / 2 : n; }
+
+// The words that packed operands have for n numbers: zeros fill up what the kernel takes at once.
+template <bool HALF> static inline int64_t packed_count(int64_t n) {
+    enum { STEP = HALF && HAS_AMX ? 16 : 1 };
+    return (word_count<HALF>(n) + STEP - 1) / STEP * STEP;
+}
+
+// A word for each column from two rows of k: a pair of bfloat16.
+static inline void interleave(const float * even, const float * odd, int32_t * to, int64_t n) {
+    int64_t j = 0;
+#if HAS_BF16
+    for (; j + 16 <= n; j += 16) {
+        __m512i lo = _mm512_cvtepu16_epi32((__m256i) _mm512_cvtneps_pbh(_mm512_loadu_ps(even + j)));
+        __m512i hi = _mm512_cvtepu16_epi32((__m256i) _mm512_cvtneps_pbh(_mm512_loadu_ps(odd + j)));
+        _mm512_storeu_si512(to + j, _mm512_or_si512(lo, _mm512_slli_epi32(hi, 16)));
+    }
+#endif
+    for (; j < n; j++) {
+        to[j] = (int32_t) ((uint32_t) to_bf16(even[j]) | (uint32_t) to_bf16(odd[j]) << 16);
+    }
+}
+
+static inline void interleave(const uint16_t * even, const uint16_t * odd, int32_t * to, int64_t n) {
+    int64_t j = 0;
+#if HAS_BF16
+    for (; j + 16 <= n; j += 16) {
+        __m512i lo = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *) (even + j)));
+        __m512i hi = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *) (odd + j)));
+        _mm512_storeu_si512(to + j, _mm512_or_si512(lo, _mm512_slli_epi32(hi, 16)));
+    }
+#endif
+    for (; j < n; j++) {
+        to[j] = (int32_t) ((uint32_t) even[j] | (uint32_t) odd[j] << 16);
+    }
+}
+
+// One operand as it lies in memory: a tensor's rows. `along` tells whether a row runs along k; else the rows are k, and a row runs along the other dimension.
+struct source {
+    const ggml_tensor * t;
+    bool                along;
+};
+
+struct product {
+    int64_t       m, n, k;
+    source        a, b;
+    const float * s;      // [k], or NULL for ones
+    bool          early;  // s goes to A as it is prepared, not to B as it is packed
+    int64_t       width;  // columns of a strip
+    int64_t       group;  // rows that pieces are cut at multiples of
+};
+
+static inline void scale(float * values, const float * s, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        values[i] *= s[i];
+    }
+}
+
+static inline void scale(float * values, float s, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        values[i] *= s;
+    }
+}
+
+// A stretch of k: numbers first … first + n, as `words` words of the panels.
+struct stretch {
+    int64_t first, n, words;
+};
+
+// Packs a stretch of `cols` rows of a tensor from row n0, which run along k, as columns of panels: column j's words to panels[j / PANEL][word][j % PANEL].
+template <bool HALF> static void pack_along(const product & p, const stretch & part, int64_t n0, int64_t cols, int32_t * panels) {
+    enum { BLOCK = 256 };
+    const ggml_tensor * t      = p.b.t;
+    const size_t        size   = ggml_type_size(t->type);
+    const int64_t       block  = ggml_blck_size(t->type);
+    const float *       by     = p.early ? nullptr : p.s;
+    const bool          direct = !by && (HALF ? t->type == BF16 : t->type == F32);
+    alignas(64) float   buf[BLOCK];
+    alignas(64) int32_t in[LANES * BLOCK];
+    const bool          turned = direct && t->nb[1] % 4 == 0 && (uintptr_t) t->data % 4 == 0;  // a block of rows lies as it is turned
+    for (int64_t j = 0; j < p.width; j += LANES) {
+        int32_t * to = panels + j / PANEL * PANEL * part.words + j % PANEL;
+        for (int64_t k = 0; k < part.n; k += BLOCK) {
+            const int64_t n = part.n - k < BLOCK ? part.n - k : BLOCK, w = word_count<HALF>(n), padded = (w + LANES - 1) / LANES * LANES;
+            int32_t *     at = to + word_count<HALF>(k) * PANEL;
+            if (turned && j + LANES <= cols && n % (HALF ? 2 : 1) == 0 && w % LANES == 0) {
+                const int32_t * from = (const int32_t *) (row(t, n0 + j) + (part.first + k) * size);
+                for (int64_t i = 0; i < w; i += LANES) {
+                    transpose(from + i, t->nb[1] / 4, at + i * PANEL, PANEL);
+                }
+                continue;
+            }
+            for (int i = 0; i < LANES; i++) {
+                int32_t * line = in + i * BLOCK;
+                if (j + i >= cols) {
+                    memset(line, 0, padded * 4);
+                    continue;
+                }
+                const char * from = row(t, n0 + j + i) + (part.first + k) / block * size;
+                if (direct) {
+                    line[w - 1] = 0;
+                    memcpy(line, from, n * size);
+                } else {
+                    unpack(t, from, buf, n);
+                    if (by) {
+                        scale(buf, by + part.first + k, n);
+                    }
+                    words<HALF>(buf, line, n);
+                }
+            }
+            int64_t i = 0;
+            for (; i + LANES <= w; i += LANES) {
+                transpose(in + i, BLOCK, at + i * PANEL, PANEL);
+            }
+            if (i < w) {
+                int32_t last[LANES * LANES];
+                transpose(in + i, BLOCK, last, LANES);
+                for (int64_t r = 0; i + r < w; r++) {
+                    memcpy(at + (i + r) * PANEL, last + r * LANES, LANES * 4);
+                }
+            }
+        }
+    }
+}
+
+// Packs a stretch of columns n0 … n0 + cols of a tensor whose rows are k.
+template <bool HALF> static void pack_across(const product & p, const stretch & part, int64_t n0, int64_t cols, int32_t * panels) {
+    enum { MOST = 256 };
+    const ggml_tensor * t      = p.b.t;
+    const int64_t       kw     = part.words, whole = (cols + PANEL - 1) / PANEL * PANEL;
+    const size_t        offset = n0 / ggml_blck_size(t->type) * ggml_type_size(t->type);
+    const float *       by     = p.early ? nullptr : p.s;
+    const bool          direct = HALF && !by && t->type == BF16 && cols == whole;
+    alignas(64) float   buf[2][MOST];
+    memset(buf, 0, sizeof buf);
+    for (int64_t w = 0; w < word_count<HALF>(part.n); w++) {
+        const int64_t k  = part.first + (HALF ? 2 * w : w);
+        int32_t *     to = panels + w * PANEL;
+        if (direct && k + 1 < p.k) {
+            const uint16_t * even = (const uint16_t *) (row(t, k) + offset), * odd = (const uint16_t *) (row(t, k + 1) + offset);
+            for (int64_t j = 0; j < whole; j += PANEL) {
+                interleave(even + j, odd + j, to + j * kw, PANEL);
+            }
+            continue;
+        }
+        for (int i = 0; i <= (int) HALF; i++) {
+            if (k + i == p.k) {
+                memset(buf[i], 0, cols * 4);
+                continue;
+            }
+            unpack(t, row(t, k + i) + offset, buf[i], cols);
+            if (by) {
+                scale(buf[i], by[k + i], cols);
+            }
+        }
+        for (int64_t j = 0; j < whole; j += PANEL) {
+            if (HALF) {
+                interleave(buf[0] + j, buf[1] + j, to + j * kw, PANEL);
+            } else {
+                memcpy(to + j * kw, buf[0] + j, PANEL * 4);
+            }
+        }
+    }
+}
+
+// Operand A as words: where it lies if its rows run along k in the product's type, else turned or converted in memory that the threads share.
+struct lines {
+    const int32_t * at;
+    int64_t         stride;
+};
+
+// Turns columns m0 … m0 + n, LANES at most, of a tensor whose rows are k into rows of words.
+template <bool HALF> static void turn(const ggml_tensor * t, int64_t m0, int64_t n, int64_t k, int32_t * to, int64_t stride) {
+    alignas(64) float   buf[2][LANES];
+    alignas(64) int32_t block[LANES * LANES], turned[LANES * LANES];
+    const int64_t       kw   = word_count<HALF>(k);
+    const size_t        size = t->type == BF16 ? 2 : 4;
+    memset(block, 0, sizeof block);
+    for (int64_t w = 0; w < kw; w += LANES) {
+        const int64_t some = kw - w < LANES ? kw - w : LANES;
+        for (int64_t i = 0; i < some; i++) {
+            const int64_t at = HALF ? 2 * (w + i) : w + i;
+            const char *  r0 = row(t, at) + m0 * size;
+            const bool    pair = at + 1 < k;
+            if (HALF && t->type == BF16) {
+                const uint16_t zeros[LANES] = {};
+                interleave((const uint16_t *) r0, pair ? (const uint16_t *) (r0 + t->nb[1]) : zeros, block + i * LANES, n);
+                continue;
+            }
+            const float * even = floats(t, r0, buf[0], n);
+            if (HALF) {
+                const float zeros[LANES] = {};
+                interleave(even, pair ? floats(t, r0 + t->nb[1], buf[1], n) : zeros, block + i * LANES, n);
+            } else {
+                memcpy(block + i * LANES, even, n * 4);
+            }
+        }
+        if (n == LANES && some == LANES) {
+            transpose(block, LANES, to + w, stride);
+            continue;
+        }
+        transpose(block, LANES, turned, LANES);
+        for (int64_t i = 0; i < n; i++) {
+            memcpy(to + i * stride + w, turned + i * LANES, some * 4);
+        }
+    }
+}
+
+template <bool HALF> static lines prepare(const thread & t, const product & p) {
+    const ggml_tensor * a  = p.a.t;
+    const int64_t       kw = packed_count<HALF>(p.k), used = word_count<HALF>(p.k);
+    const float *       by = p.early ? p.s : nullptr;
+    if (p.a.along && !by && kw == used && a->nb[1] % 4 == 0 && (HALF ? a->type == BF16 && p.k % 2 == 0 && (uintptr_t) a->data % 4 == 0 : a->type == F32)) {
+        return { (const int32_t *) a->data, (int64_t) a->nb[1] / 4 };
+    }
+    if (t.ith == 0) {
+        t.shared(p.m * kw * 4);
+    }
+    t.barrier();
+    int32_t * to = (int32_t *) t.shared(0);
+    if (p.a.along) {
+        float * buf = (float *) t.scratch(p.k * sizeof(float));
+        for (int64_t b; (b = t.take() * LANES) < p.m;) {
+            for (int64_t i = b; i < b + LANES && i < p.m; i++) {
+                const float * from = floats(a, row(a, i), buf, p.k);
+                if (by) {
+                    for (int64_t k = 0; k < p.k; k++) {
+                        buf[k] = from[k] * by[k];
+                    }
+                    from = buf;
+                }
+                words<HALF>(from, to + i * kw, p.k);
+                memset(to + i * kw + used, 0, (kw - used) * 4);
+            }
+        }
+    } else {
+        for (int64_t i; (i = t.take() * LANES) < p.m;) {
+            const int64_t n = p.m - i < LANES ? p.m - i : LANES;
+            turn<HALF>(a, i, n, p.k, to + i * kw, kw);
+            for (int64_t j = i; j < i + n; j++) {
+                memset(to + j * kw + used, 0, (kw - used) * 4);
+            }
+        }
+    }
+    t.barrier();
+    return { to, kw };
+}
+
+// The pieces of a product that threads take: whole strips, as many as share out evenly, and the remaining ones cut into groups of rows.
+struct pieces {
+    int64_t m, whole, each, groups, total;
+
+    pieces(const product & p, int nth) : m(p.m) {
+        const int64_t strips = (p.n + p.width - 1) / p.width;
+        whole  = strips / nth * nth;
+        each   = ((m + nth - 1) / nth + p.group - 1) / p.group * p.group;
+        groups = (m + each - 1) / each;
+        total  = whole + (strips - whole) * groups;
+    }
+
+    void at(int64_t i, int64_t & strip, int64_t & first, int64_t & end) const {
+        strip = i;
+        first = 0;
+        end   = m;
+        if (i >= whole) {
+            strip = whole + (i - whole) / groups;
+            first = (i - whole) % groups * each;
+            end   = first + each < m ? first + each : m;
+        }
+    }
+};
+
+// Packs a stretch of a strip, with zeros behind.
+template <bool HALF> static void pack(const product & p, const stretch & part, int64_t n0, int64_t cols, int32_t * panels) {
+    (p.b.along ? pack_along<HALF> : pack_across<HALF>) (p, part, n0, cols, panels);
+    for (int64_t j = 0, used = word_count<HALF>(part.n); j < p.width; j += PANEL) {
+        memset(panels + j * part.words + used * PANEL, 0, (part.words - used) * PANEL * 4);
+    }
+}
+
+// Computes the product. Where `direct` is given, C goes there: a stretch of k after the other is packed and added up. Else the whole strip is packed, and
+// use(row, rows, column, columns, c, ldc) gets every part of C as floats that it may change.
+template <bool HALF, typename F> static void multiply(const thread & t, const product & p, const place * direct, F use) {
+    enum { NUMBERS = HALF ? 2 * DEPTH : DEPTH };
+    const lines   a  = prepare<HALF>(t, p);
+    const int64_t kw = packed_count<HALF>(p.k);
+    const pieces  all(p, t.nth);
+    const bool    whole  = direct && p.n % PANEL == 0;
+    const int64_t room   = whole && kw > DEPTH ? DEPTH : kw;
+    char *        memory = (char *) t.scratch((p.width * room + CHUNK * p.width) * 4);
+    float *       c      = (float *) memory;
+    int32_t *     panels = (int32_t *) (memory + CHUNK * p.width * 4);
+    int64_t       packed = -1;
+    const tile_registers<HALF> registers;
+    for (int64_t i; (i = t.take()) < all.total;) {
+        int64_t strip, first, end;
+        all.at(i, strip, first, end);
+        const int64_t n0 = strip * p.width, cols = p.n - n0 < p.width ? p.n - n0 : p.width;
+        if (whole) {
+            for (int64_t k = 0; k < p.k; k += NUMBERS) {
+                const int64_t n = p.k - k < NUMBERS ? p.k - k : NUMBERS;
+                const stretch part = { k, n, packed_count<HALF>(n) };
+                if (strip != packed || kw > room) {
+                    pack<HALF>(p, part, n0, cols, panels);
+                }
+                place to = direct->at(first, n0);
+                if (k > 0) {
+                    to.add = to.c;
+                    to.lda = to.ldc;
+                }
+                for (int64_t r = first; r < end; r += CHUNK) {
+                    const int64_t rows = end - r < CHUNK ? end - r : CHUNK;
+                    for (int64_t j = 0; j < cols; j += PANEL) {
+                        const int32_t * words = a.at + r * a.stride + word_count<HALF>(k);
+                        best_tiles<HALF>(rows, part.words, words, a.stride, panels + j * part.words, to.at(r - first, j));
+                    }
+                }
+            }
+            packed = strip;
+            continue;
+        }
+        if (strip != packed) {
+            pack<HALF>(p, { 0, p.k, kw }, n0, cols, panels);
+            packed = strip;
+        }
+        for (int64_t r = first; r < end; r += CHUNK) {
+            const int64_t rows = end - r < CHUNK ? end - r : CHUNK;
+            for (int64_t k = 0; k < kw; k += DEPTH) {
+                const int64_t depth = kw - k < DEPTH ? kw - k : DEPTH;
+                for (int64_t j = 0; j < cols; j += PANEL) {
+                    best_tiles<HALF>(rows, depth, a.at + r * a.stride + k, a.stride, panels + j * kw + k * PANEL,
+                                     { c + j, p.width, k > 0 ? c + j : nullptr, p.width });
+                }
+            }
+            use(r, rows, n0, cols, c, p.width);
+        }
+    }
+}
+
+template <typename F> static void multiply(const thread & t, const product & p, bool half, const place * direct, F use) {
+    if (HAS_BF16 && half) {
+        multiply<HAS_BF16>(t, p, direct, use);
+    } else {
+        multiply<false>(t, p, direct, use);
+    }
+}
+
+// A strip is as wide as the blocks of w, which is taken apart along it.
+static inline int64_t strip_width(const ggml_tensor * w) {
+    const int64_t block = ggml_blck_size(w->type);
+    return block > STRIP ? block : STRIP;
+}
+
+static inline const float * numbers(const ggml_tensor * t) { return t ? (const float *) t->data : nullptr; }
+
+// dst = C ⊙ t + acc.
+static void linear(const thread & t, ggml_tensor * dst, const product & p, bool half, const float * by, const ggml_tensor * acc) {
+    const place direct = { (float *) dst->data, (int64_t) dst->nb[1] / 4, acc ? (const float *) acc->data : nullptr, acc ? (int64_t) acc->nb[1] / 4 : 0 };
+    multiply(t, p, half, dst->type == F32 && !by ? &direct : nullptr, [&](int64_t r, int64_t rows, int64_t n0, int64_t cols, float * c, int64_t ldc) {
+        const size_t size = dst->type == BF16 ? 2 : 4;
+        for (int64_t i = 0; i < rows; i++, c += ldc) {
+            if (by) {
+                scale(c, by + n0, cols);
+            }
+            if (acc) {
+                const float * more = (const float *) row(acc, r + i) + n0;
+                for (int64_t j = 0; j < cols; j++) {
+                    c[j] += more[j];
+                }
+            }
+            put(dst, row(dst, r + i) + n0 * size, c, cols);
+        }
+    });
+}
+
+// Sources: w, x, then s, t and acc or NULL.
+static void mul_mat(const thread & t, ggml_tensor * dst) {
+    ggml_tensor ** src = t.src;
+    const product  p   = { src[1]->ne[1], src[0]->ne[1], src[0]->ne[0], { src[1], true }, { src[0], true }, numbers(src[2]), false, STRIP, GROUP };
+    linear(t, dst, p, src[1]->type == BF16, numbers(src[3]), src[4]);
+}
+
+static void mul_mat_back(const thread & t, ggml_tensor * dst) {
+    ggml_tensor ** src = t.src;
+    const product  p   = { src[1]->ne[1], src[0]->ne[0], src[0]->ne[1], { src[1], true }, { src[0], false }, numbers(src[2]), false, strip_width(src[0]), GROUP };
+    linear(t, dst, p, src[1]->type == BF16, numbers(src[3]), src[4]);
+}
+
+// Sources: g, x.
+static void weight_grad(const thread & t, ggml_tensor * dst) {
+    const ggml_tensor * g = t.src[0], * x = t.src[1];
+    linear(t, dst, { g->ne[0], x->ne[0], g->ne[1], { g, false }, { x, false }, nullptr, false, STRIP, GROUP }, g->type == BF16, nullptr, nullptr);
+}

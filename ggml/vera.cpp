@@ -1,0 +1,252 @@
+#include "kernels.h"
+
+#include <chrono>
+#include <cstdlib>
+#include <deque>
+#include <thread>
+#include <vector>
+
+namespace vera {
+
+// Memory that only grows. The address sanitizer gets memory of just the size each time, to see what goes beyond and what is used too long.
+struct memory {
+#if defined(__SANITIZE_ADDRESS__)
+    enum { KEPT = 0, STEP = 64 };
+#else
+    enum { KEPT = 1, STEP = 4096 };
+#endif
+    void * at   = nullptr;
+    size_t size = 0;
+
+    void * get(size_t bytes) {
+        if (bytes > size * KEPT) {
+            free(at);
+            size = (bytes + STEP - 1) / STEP * STEP;
+            at   = aligned_alloc(64, size);
+            if (!at) {
+                abort();  // as ggml does where its own work memory is not to be had
+            }
+        }
+        return at;
+    }
+
+    ~memory() { free(at); }
+};
+
+static const char * const operation_names[OPERATIONS] = {
+    "linear", "linear back", "weight gradient", "merge", "merged gradient", "factored gradient", "attention", "attention back", "norm", "norm back",
+    "swiglu", "swiglu back", "rotate", "convert", "cross-entropy", "cross-entropy back", "peak",
+};
+
+struct node {
+    ggml_vera *          vera;
+    operation            op;
+    bool                 into;
+    parameters           with = {};
+    std::atomic<int64_t> next{ 0 };
+    std::atomic<int>     waiting{ 0 }, turn{ 0 }, left{ 0 };
+
+    node(ggml_vera * v, operation o, bool i) : vera(v), op(o), into(i) {}
+};
+
+static void pause() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+}  // namespace vera
+
+using namespace vera;
+
+struct ggml_vera {
+    std::vector<memory> scratch;
+    memory              shared, parts;
+    double              seconds[OPERATIONS] = {};
+};
+
+struct ggml_vera_nodes {
+    ggml_vera *      vera;
+    std::deque<node> all;
+};
+
+namespace vera {
+
+void * thread::scratch(size_t bytes) const { return node->vera->scratch[ith].get(bytes); }
+
+void * thread::shared(size_t bytes) const { return node->vera->shared.get(bytes); }
+
+void * thread::parts(size_t bytes) const { return node->vera->parts.get(bytes); }
+
+int64_t thread::take() const { return node->next.fetch_add(1, std::memory_order_relaxed); }
+
+void thread::barrier() const {
+    const int turn = node->turn.load();
+    if (node->waiting.fetch_add(1) == nth - 1) {
+        node->waiting = 0;
+        node->next    = 0;
+        node->turn    = turn + 1;
+        return;
+    }
+    // Whoever waits long lets others have the processor.
+    for (int spins = 0; node->turn.load() == turn; spins++) {
+        if (spins < 1000) {
+            pause();
+        } else {
+            std::this_thread::yield();
+        }
+    }
+}
+
+static void run(ggml_tensor * dst, int ith, int nth, void * userdata) {
+    struct node * n     = (struct node *) userdata;
+    const auto    start = std::chrono::steady_clock::now();
+    best().kernels[n->op]({ ith, nth, n, dst->src + n->into, &n->with }, dst);
+    if (n->left.fetch_add(1) == nth - 1) {  // the last to leave
+        n->left = 0;
+        n->next = 0;
+        n->vera->seconds[n->op] += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    }
+}
+
+}  // namespace vera
+
+struct ggml_vera * ggml_vera_new(int threads) {
+    ggml_vera * v = new ggml_vera;
+    v->scratch.resize(threads);
+    return v;
+}
+
+void ggml_vera_free(struct ggml_vera * v) { delete v; }
+
+const char * ggml_vera_isa(void) { return best().name; }
+
+bool ggml_vera_isa_bf16(void) { return best().bf16; }
+
+struct ggml_vera_nodes * ggml_vera_nodes_new(struct ggml_vera * v) {
+    ggml_vera_nodes * n = new ggml_vera_nodes;
+    n->vera             = v;
+    return n;
+}
+
+void ggml_vera_nodes_free(struct ggml_vera_nodes * n) { delete n; }
+
+// A node that computes op from its sources, into a tensor of its own or into another's memory.
+static struct ggml_tensor * make(struct ggml_context * ctx, ggml_vera_nodes * nodes, operation op, struct ggml_tensor * into, unsigned type, int64_t ne0,
+                                 int64_t ne1, std::vector<ggml_tensor *> args) {
+    nodes->all.emplace_back(nodes->vera, op, into != nullptr);
+    if (into) {
+        return ggml_custom_inplace(ctx, into, args.data(), (int) args.size(), run, -1, &nodes->all.back());
+    }
+    return ggml_custom_4d(ctx, type, ne0, ne1, 1, 1, args.data(), (int) args.size(), run, -1, &nodes->all.back());
+}
+
+struct ggml_tensor * ggml_vera_mul_mat(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * w, struct ggml_tensor * x,
+                                       struct ggml_tensor * s, struct ggml_tensor * t, struct ggml_tensor * acc, struct ggml_tensor * into,
+                                       unsigned type) {
+    return make(ctx, nodes, MUL_MAT, into, type, w->ne[1], x->ne[1], { w, x, s, t, acc });
+}
+
+struct ggml_tensor * ggml_vera_mul_mat_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * w, struct ggml_tensor * g,
+                                            struct ggml_tensor * s, struct ggml_tensor * t, struct ggml_tensor * acc, struct ggml_tensor * into,
+                                            unsigned type) {
+    return make(ctx, nodes, MUL_MAT_BACK, into, type, w->ne[0], g->ne[1], { w, g, s, t, acc });
+}
+
+struct ggml_tensor * ggml_vera_weight_grad(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * g, struct ggml_tensor * x,
+                                           unsigned type) {
+    return make(ctx, nodes, WEIGHT_GRAD, nullptr, type, x->ne[0], g->ne[0], { g, x });
+}
+
+struct ggml_tensor * ggml_vera_merge(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * dst, struct ggml_tensor * w,
+                                     struct ggml_tensor * a, struct ggml_tensor * rows, struct ggml_tensor * b, struct ggml_tensor * d) {
+    return make(ctx, nodes, MERGE, dst, dst->type, 0, 0, { w, a, rows, b, d });
+}
+
+struct ggml_tensor * ggml_vera_merged_grad(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * grad, struct ggml_tensor * a,
+                                           struct ggml_tensor * rows, struct ggml_tensor * b, struct ggml_tensor * d) {
+    return make(ctx, nodes, MERGED_GRAD, nullptr, F32, b->ne[0] + d->ne[0], 1, { grad, a, rows, b, d });
+}
+
+struct ggml_tensor * ggml_vera_factored_grad(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * g, struct ggml_tensor * u,
+                                             struct ggml_tensor * rows, struct ggml_tensor * b, struct ggml_tensor * d) {
+    return make(ctx, nodes, FACTORED_GRAD, nullptr, F32, b->ne[0] + d->ne[0], 1, { g, u, rows, b, d });
+}
+
+// Parameters: heads and KV heads; the scale.
+static parameters heads(int heads, int kv_heads, float scale) { return { { heads, kv_heads }, { scale } }; }
+
+struct ggml_tensor * ggml_vera_attention(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * qkv, struct ggml_tensor * segments,
+                                         int n_heads, int kv_heads, float scale, unsigned type) {
+    const int64_t dim = qkv->ne[0] / (n_heads + 2 * kv_heads);
+    ggml_tensor * y   = make(ctx, nodes, ATTENTION, nullptr, type, dim * n_heads, qkv->ne[1], { qkv, segments });
+    nodes->all.back().with = heads(n_heads, kv_heads, scale);
+    return y;
+}
+
+struct ggml_tensor * ggml_vera_attention_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * dout, struct ggml_tensor * qkv,
+                                              struct ggml_tensor * segments, int n_heads, int kv_heads, float scale) {
+    ggml_tensor * y = make(ctx, nodes, ATTENTION_BACK, nullptr, F32, qkv->ne[0], qkv->ne[1], { dout, qkv, segments });
+    nodes->all.back().with = heads(n_heads, kv_heads, scale);
+    return y;
+}
+
+struct ggml_tensor * ggml_vera_norm(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * x, struct ggml_tensor * w, float eps,
+                                    unsigned type) {
+    ggml_tensor * y        = make(ctx, nodes, NORM, nullptr, type, x->ne[0], x->ne[1], { x, w });
+    nodes->all.back().with = { {}, { eps } };
+    return y;
+}
+
+struct ggml_tensor * ggml_vera_norm_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * dy, struct ggml_tensor * x,
+                                         struct ggml_tensor * w, struct ggml_tensor * acc, float eps) {
+    ggml_tensor * y        = make(ctx, nodes, NORM_BACK, nullptr, F32, x->ne[0], x->ne[1], { dy, x, w, acc });
+    nodes->all.back().with = { {}, { eps } };
+    return y;
+}
+
+struct ggml_tensor * ggml_vera_swiglu(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * gate_up, unsigned type) {
+    return make(ctx, nodes, SWIGLU, nullptr, type, gate_up->ne[0] / 2, gate_up->ne[1], { gate_up });
+}
+
+struct ggml_tensor * ggml_vera_swiglu_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * dy, struct ggml_tensor * gate_up,
+                                           unsigned type) {
+    return make(ctx, nodes, SWIGLU_BACK, nullptr, type, gate_up->ne[0], gate_up->ne[1], { dy, gate_up });
+}
+
+struct ggml_tensor * ggml_vera_rotate(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * x, struct ggml_tensor * table, int heads,
+                                      int head_dim, bool back, unsigned type) {
+    ggml_tensor * y        = make(ctx, nodes, ROTATE, nullptr, type, x->ne[0], x->ne[1], { x, table });
+    nodes->all.back().with = { { heads, head_dim, back }, {} };
+    return y;
+}
+
+struct ggml_tensor * ggml_vera_convert(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * x, unsigned type) {
+    return make(ctx, nodes, CONVERT, nullptr, type, x->ne[0], x->ne[1], { x });
+}
+
+struct ggml_tensor * ggml_vera_cross_entropy(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * logits,
+                                             struct ggml_tensor * labels) {
+    return make(ctx, nodes, CROSS_ENTROPY, nullptr, F32, logits->ne[1], 1, { logits, labels });
+}
+
+struct ggml_tensor * ggml_vera_cross_entropy_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * logits,
+                                                  struct ggml_tensor * labels, unsigned type) {
+    return make(ctx, nodes, CROSS_ENTROPY_BACK, nullptr, type, logits->ne[0], logits->ne[1], { logits, labels });
+}
+
+struct ggml_tensor * ggml_vera_peak(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * x) {
+    return make(ctx, nodes, PEAK, nullptr, F32, 1, 1, { x });
+}
+
+int ggml_vera_times(struct ggml_vera * v, const char ** names, double * seconds, int most) {
+    int i = 0;
+    for (; i < OPERATIONS && i < most; i++) {
+        names[i]      = operation_names[i];
+        seconds[i]    = v->seconds[i];
+        v->seconds[i] = 0;
+    }
+    return i;
+}
