@@ -4,58 +4,49 @@ import "github.com/veratune/veratune/bindings"
 
 // acts holds what the backward pass of a block needs of its forward pass, besides the block's input x.
 type acts struct {
-	qkv, output, gateUp, down shared           // of the four groups of linear layers
-	q, k                      *bindings.Tensor // after rope: [head dim, heads, tokens], [head dim, KV heads, tokens]
-	v                         *bindings.Tensor // [head dim · KV heads, tokens]
-	mid                       *bindings.Tensor // [width, tokens]: the residual stream between attention and feed-forward
-	gate, up                  *bindings.Tensor // [feed-forward length, tokens]
+	qkv    *bindings.Tensor    // [head dim · (heads + 2 · KV heads), rows], q and k rotated
+	att    *bindings.Tensor    // [head dim · heads, rows]: attention's result
+	mid    *bindings.Tensor    // [width, rows]: the residual stream between attention and feed-forward
+	gateUp *bindings.Tensor    // [2 · feed-forward length, rows]
+	u      [4]*bindings.Tensor // A x of each group that is adapted and not merged
 }
 
-// tensors lists all of them; those of layers that are not adapted are nil.
+// tensors lists all of them.
 func (a *acts) tensors() []**bindings.Tensor {
-	list := []**bindings.Tensor{&a.q, &a.k, &a.v, &a.mid, &a.gate, &a.up}
-	for _, s := range []*shared{&a.qkv, &a.output, &a.gateUp, &a.down} {
-		list = append(list, &s.u, &s.v[0], &s.v[1], &s.v[2])
-	}
-	return list
+	return []**bindings.Tensor{&a.qkv, &a.att, &a.mid, &a.gateUp, &a.u[0], &a.u[1], &a.u[2], &a.u[3]}
 }
 
-// forward computes a block: y [width, tokens] from x [width, tokens]. With a cache, the pack is one sample that continues it.
+// forward computes a block: y [width, rows] from x [width, rows]. With a cache, the rows continue its text.
 func (g *graph) forward(b *block, x *bindings.Tensor, c *cache) (y *bindings.Tensor, a acts) {
-	qkv, s := g.linears(g.norm(x, b.attnNorm), 0, b.groups[0])
-	a.qkv = s
-	a.q = g.Rope(g.heads(qkv[0], g.m.Heads), g.pos, g.m.ropeFactors, g.m.Rope)
-	a.k = g.Rope(g.heads(qkv[1], g.m.KVHeads), g.pos, g.m.ropeFactors, g.m.Rope)
-	a.v = qkv[2]
-	out, s := g.linears(g.flat(g.attention(a.q, a.k, g.heads(a.v, g.m.KVHeads), c)), 1, b.groups[1])
-	a.output = s
-	a.mid = g.Add(x, out[0])
+	t := g.m.kind()
+	a.qkv, a.u[0] = g.linears(g.norm(x, b.attnNorm), b.groups[0], nil, bindings.F32)
+	a.qkv = g.rotate(a.qkv, false, bindings.F32)
+	a.att = g.attention(a.qkv, c)
+	a.mid, a.u[1] = g.linears(a.att, b.groups[1], x, bindings.F32)
 
-	gateUp, s := g.linears(g.norm(a.mid, b.ffnNorm), 2, b.groups[2])
-	a.gateUp, a.gate, a.up = s, gateUp[0], gateUp[1]
-	down, s := g.linears(g.Mul(g.Silu(a.gate), a.up), 3, b.groups[3])
-	a.down = s
-	return g.Add(a.mid, down[0]), a
+	a.gateUp, a.u[2] = g.linears(g.norm(a.mid, b.ffnNorm), b.groups[2], nil, t)
+	y, a.u[3] = g.linears(g.SwiGLU(a.gateUp, t), b.groups[3], a.mid, bindings.F32)
+	return y, a
 }
 
 // backward adds the gradients of the block's vectors and gives that of its input x for the gradient dy of its result; nil where needInput is
 // false.
 func (g *graph) backward(b *block, dy, x *bindings.Tensor, a acts, needInput bool) (dx *bindings.Tensor) {
-	hidden := g.linearsBack([3]*bindings.Tensor{dy}, a.down, 3, b.groups[3], true)
-	gateUp := [3]*bindings.Tensor{g.SiluBack(g.Mul(hidden, a.up), a.gate), g.Mul(hidden, g.Silu(a.gate))}
-	dn := g.linearsBack(gateUp, a.gateUp, 2, b.groups[2], true)
-	dmid := g.Add(dy, g.normBack(dn, a.mid, b.ffnNorm))
+	t := g.m.kind()
+	dhidden := g.linearsBack(g.rounded(dy), g.SwiGLU(a.gateUp, t), a.u[3], b.groups[3], true)
+	dn := g.linearsBack(g.SwiGLUBack(dhidden, a.gateUp, t), g.norm(a.mid, b.ffnNorm), a.u[2], b.groups[2], true)
+	dmid := g.NormBack(dn, a.mid, b.ffnNorm, g.m.NormEps, dy)
 
-	datt := g.linearsBack([3]*bindings.Tensor{dmid}, a.output, 1, b.groups[1], true)
-	dq, dk, dv := g.attentionBack(g.heads(datt, g.m.Heads), a.q, a.k, g.heads(a.v, g.m.KVHeads))
-	qkv := [3]*bindings.Tensor{
-		g.flat(g.RopeBack(dq, g.pos, g.m.ropeFactors, g.m.Rope)),
-		g.flat(g.RopeBack(dk, g.pos, g.m.ropeFactors, g.m.Rope)),
-		g.flat(dv),
-	}
-	dn = g.linearsBack(qkv, a.qkv, 0, b.groups[0], needInput)
+	datt := g.linearsBack(g.rounded(dmid), a.att, a.u[1], b.groups[1], true)
+	dqkv := g.rotate(g.attentionBack(datt, a.qkv), true, t)
+	dn = g.linearsBack(dqkv, g.norm(x, b.attnNorm), a.u[0], b.groups[0], needInput)
 	if !needInput {
 		return nil
 	}
-	return g.Add(dmid, g.normBack(dn, x, b.attnNorm))
+	return g.NormBack(dn, x, b.attnNorm, g.m.NormEps, dmid)
+}
+
+// rotate turns the queries and keys of qkv by their positions, or back.
+func (g *graph) rotate(qkv *bindings.Tensor, back bool, t bindings.Type) *bindings.Tensor {
+	return g.Rotate(qkv, g.rotation, g.m.Heads+g.m.KVHeads, g.m.HeadDim, back, t)
 }

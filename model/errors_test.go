@@ -145,10 +145,12 @@ func TestTruncatedModel(t *testing.T) {
 func TestBadOptions(t *testing.T) {
 	path := testutil.TinyLlama(t, testutil.TinyOptions{})
 	for word, o := range map[string]Options{
-		"threads 0":        {Threads: 0, Compute: ComputeF32, Recompute: RecomputeAll},
-		"threads 513":      {Threads: 513, Compute: ComputeF32, Recompute: RecomputeAll},
-		`compute "fp8"`:    {Threads: 1, Compute: "fp8", Recompute: RecomputeAll},
-		`recompute "some"`: {Threads: 1, Compute: ComputeF32, Recompute: "some"},
+		"threads 0":        {Threads: 0, Compute: ComputeF32, Plan: PlanAuto, Recompute: RecomputeAll},
+		"threads 513":      {Threads: 513, Compute: ComputeF32, Plan: PlanAuto, Recompute: RecomputeAll},
+		`compute "fp8"`:    {Threads: 1, Compute: "fp8", Plan: PlanAuto, Recompute: RecomputeAll},
+		`plan "best"`:      {Threads: 1, Compute: ComputeF32, Plan: "best", Recompute: RecomputeAll},
+		`recompute "some"`: {Threads: 1, Compute: ComputeF32, Plan: PlanAuto, Recompute: "some"},
+		"memory -1":        {Threads: 1, Compute: ComputeF32, Plan: PlanAuto, Recompute: RecomputeAuto, Memory: -1},
 	} {
 		_, err := Open(path, o)
 		wantError(t, err, word)

@@ -22,8 +22,10 @@ func TestGradients(t *testing.T) {
 	for _, shape := range shapes {
 		t.Run(shape.name, func(t *testing.T) {
 			m := tiny(t, shape.TinyOptions)
-			adapted(t, m, nil)
-			checkGradients(t, m, randomBatch(1, m.Vocab, 5, 1, 4), 0)
+			for _, m.options.Plan = range []Plan{PlanFactored, PlanMerged} {
+				adapted(t, m, nil)
+				checkGradients(t, m, randomBatch(1, m.Vocab, 5, 1, 4), 0)
+			}
 		})
 	}
 }

@@ -6,40 +6,27 @@ import (
 	"github.com/veratune/veratune/bindings"
 )
 
-// graph is one ggml graph under construction: operations that follow each other on one set of packed samples.
+// graph is one ggml graph under construction: operations that follow each other on the rows of one pack.
 type graph struct {
 	*bindings.Context
-	m      *Model
-	nodes  *bindings.Graph
-	pack   pack
-	pos    *bindings.Tensor // [tokens], int32: each token's place in its sample
-	inputs []func() error   // to be run once the graph has memory
-	seed   uint64           // of the dropout masks; 0 is no dropout
+	m        *Model
+	nodes    *bindings.Graph
+	rows     int
+	rotation *bindings.Tensor // [rotated numbers, rows]: m·cos, m·sin for each pair
+	segments *bindings.Tensor // [4, segments], int32
+	inputs   []func() error   // to be run once the graph has memory
+	merging  bool             // groups with a merged matrix multiply with that
+	seed     uint64           // of the dropout masks; 0 is no dropout
 }
 
-// pack tells how samples lie end to end: sample i is the tokens from starts[i] to starts[i]+lengths[i].
-type pack struct {
-	tokens          int
-	starts, lengths []int
-}
+// blockNodes bounds the operations of one block, forward and backward.
+const blockNodes = 160
 
-func newPack(lengths []int) pack {
-	p := pack{lengths: lengths}
-	for _, n := range lengths {
-		p.starts = append(p.starts, p.tokens)
-		p.tokens += n
-	}
-	return p
-}
-
-// blockNodes bounds the operations of one block, forward and backward, without and with each sample's attention.
-const blockNodes, sampleNodes = 400, 80
-
-// newGraph makes a graph with room for that many blocks and some operations more.
-func (m *Model) newGraph(p pack, blocks, more int) *graph {
-	n := blocks*(blockNodes+sampleNodes*len(p.lengths)) + more + 16
-	c := bindings.NewContext(n, n)
-	return &graph{Context: c, m: m, nodes: c.NewGraph(n), pack: p}
+// newGraph makes a graph on that many rows, with room for some blocks and some operations more.
+func (m *Model) newGraph(rows, blocks, more int) *graph {
+	n := blocks*blockNodes + more + 16
+	c := m.backend.NewContext(n, n)
+	return &graph{Context: c, m: m, nodes: c.NewGraph(n), rows: rows}
 }
 
 // input makes a tensor that gets its values once the graph has memory.
@@ -54,24 +41,31 @@ func input[T float32 | int32](g *graph, values []T, ne ...int64) *bindings.Tenso
 	return x
 }
 
-// positions makes the positions of the pack, each sample's shifted by past.
-func (g *graph) positions(past int) {
-	pos := make([]int32, 0, g.pack.tokens)
-	for _, n := range g.pack.lengths {
-		for i := range n {
-			pos = append(pos, int32(past+i))
-		}
+// rotations gives the table of rotary embedding for rows at these positions: ggml's own rotation of (1, 0) in every pair, so that all of its scalings hold.
+func (g *graph) rotations(positions []int32) *bindings.Tensor {
+	n, dims := len(positions), g.m.Rope.Dims
+	pairs := make([]float32, n*dims)
+	for i := 0; i < len(pairs); i += 2 {
+		pairs[i] = 1
 	}
-	g.pos = input(g, pos, int64(len(pos)))
+	ones := input(g, pairs, int64(dims), 1, int64(n))
+	table := g.Rope(ones, input(g, positions, int64(n)), g.m.ropeFactors, g.m.Rope)
+	if table == nil {
+		return nil
+	}
+	return g.Reshape(table, int64(dims), int64(n))
 }
 
-// run gives the graph memory, sets its inputs and computes it.
+// run gives the graph memory, sets its inputs and computes it; nothing but the first in a dry run.
 func (g *graph) run() error {
 	if err := g.Err(); err != nil {
 		return err
 	}
 	if err := g.m.alloc.Allocate(g.nodes); err != nil {
 		return err
+	}
+	if g.m.dry {
+		return nil
 	}
 	for _, set := range g.inputs {
 		if err := set(); err != nil {
@@ -81,55 +75,43 @@ func (g *graph) run() error {
 	return g.m.backend.Compute(g.nodes)
 }
 
-// weight is the matrix w [in, out] as the products take it.
-func (g *graph) weight(w *bindings.Tensor) *bindings.Tensor {
-	if w == nil || g.m.options.Compute == ComputeQ8 {
-		return w
+// kind is the type of the activations that products take.
+func (m *Model) kind() bindings.Type {
+	if m.options.Compute == ComputeBF16 {
+		return bindings.BF16
 	}
-	return g.rounded(g.float(w))
+	return bindings.F32
 }
 
-// weightT is the matrix w [in, out] transposed, [out, in], as the products take it.
-func (g *graph) weightT(w *bindings.Tensor) *bindings.Tensor {
-	t := g.Transpose(g.float(w))
-	if g.m.options.Compute == ComputeBF16 {
-		return g.Cast(t, bindings.BF16)
+// rounded is x as products take it.
+func (g *graph) rounded(x *bindings.Tensor) *bindings.Tensor {
+	if x == nil || x.Type() == g.m.kind() {
+		return x
 	}
-	return g.Cont(t)
+	return g.Convert(x, g.m.kind())
 }
 
-// float dequantises w [in, out] row by row.
-func (g *graph) float(w *bindings.Tensor) *bindings.Tensor {
-	if w == nil || w.Type() == bindings.F32 {
-		return w
-	}
-	return g.GetRows(w, g.View(g.m.iota, [4]int64{w.Ne(1), 1, 1, 1}, [4]int64{}))
-}
-
-func (g *graph) rounded(w *bindings.Tensor) *bindings.Tensor {
-	if g.m.options.Compute == ComputeBF16 {
-		return g.Cast(w, bindings.BF16)
-	}
-	return w
-}
-
-// norm is x / rms(x) ⊙ w, for x [width, tokens].
+// norm is x / rms(x) ⊙ w as products take it, for x [width, rows].
 func (g *graph) norm(x, w *bindings.Tensor) *bindings.Tensor {
-	return g.Mul(g.RMSNorm(x, g.m.NormEps), w)
+	return g.Norm(x, w, g.m.NormEps, g.m.kind())
 }
 
-func (g *graph) normBack(dy, x, w *bindings.Tensor) *bindings.Tensor {
-	return g.RMSNormBack(g.Mul(dy, w), x, g.m.NormEps)
+// columns are the rows start to start+n of every column of x [·, rows].
+func (g *graph) columns(x *bindings.Tensor, start, n int) *bindings.Tensor {
+	if x == nil {
+		return nil
+	}
+	return g.View(x, [4]int64{int64(n), x.Ne(1), 1, 1}, [4]int64{int64(start)})
 }
 
-// dropoutMask is 0 with probability p and else 1/(1−p), [n, tokens], a function of the seed, the block and the group alone.
+// dropoutMask is 0 with probability p and else 1/(1−p), [n, rows], a function of the seed, the block and the group alone.
 func (g *graph) dropoutMask(block, group, n int, p float32) *bindings.Tensor {
-	mask := make([]float32, n*g.pack.tokens)
+	mask := make([]float32, n*g.rows)
 	random := rand.New(rand.NewPCG(g.seed, uint64(block)<<8|uint64(group)))
 	for i := range mask {
 		if random.Float32() >= p {
 			mask[i] = 1 / (1 - p)
 		}
 	}
-	return input(g, mask, int64(n), int64(g.pack.tokens))
+	return input(g, mask, int64(n), int64(g.rows))
 }

@@ -25,12 +25,14 @@ import (
 type Options struct {
 	Threads   int       `json:"threads"`
 	Compute   Compute   `json:"compute"`
+	Plan      Plan      `json:"plan"`
 	Recompute Recompute `json:"recompute"`
+	Memory    int64     `json:"memory"` // limit in bytes that auto recomputes for; 0 is half of what is free
 }
 
 // Default is all processors, bfloat16 products where the processor has them and float32 elsewhere, and recomputing by memory.
 func Default() Options {
-	o := Options{Threads: runtime.NumCPU(), Compute: ComputeF32, Recompute: RecomputeAuto}
+	o := Options{Threads: runtime.NumCPU(), Compute: ComputeF32, Plan: PlanAuto, Recompute: RecomputeAuto}
 	if bindings.FastBF16() {
 		o.Compute = ComputeBF16
 	}
@@ -47,12 +49,22 @@ const (
 	ComputeQ8   Compute = "q8"   // ggml's own products on the quantised weights, activations rounded to 8 bits; no training
 )
 
+// Plan says how a training pass multiplies with W + ΔW.
+type Plan string
+
+// The plans that there are.
+const (
+	PlanAuto     Plan = "auto"     // for each group of layers with a common input the one with fewer multiplications
+	PlanFactored Plan = "factored" // W x + b ⊙ (B (d ⊙ (A x))) for each token
+	PlanMerged   Plan = "merged"   // W + diag(b) B diag(d) A is formed once a pass
+)
+
 // Recompute says which blocks' intermediate results are computed again in the backward pass instead of being kept.
 type Recompute string
 
 // The ways to recompute.
 const (
-	RecomputeAuto Recompute = "auto" // keep them while they fit into half of the free memory
+	RecomputeAuto Recompute = "auto" // keep them while they fit into the memory
 	RecomputeAll  Recompute = "all"
 	RecomputeNone Recompute = "none"
 )
@@ -64,6 +76,10 @@ func (o Options) Validate() error {
 		return fmt.Errorf("threads %d: from 1 to 512", o.Threads)
 	case o.Compute != ComputeF32 && o.Compute != ComputeBF16 && o.Compute != ComputeQ8:
 		return fmt.Errorf("compute %q: f32, bf16 or q8", o.Compute)
+	case o.Plan != PlanAuto && o.Plan != PlanFactored && o.Plan != PlanMerged:
+		return fmt.Errorf("plan %q: auto, factored or merged", o.Plan)
+	case o.Memory < 0:
+		return fmt.Errorf("memory %d: 0 or more bytes", o.Memory)
 	case o.Recompute != RecomputeAuto && o.Recompute != RecomputeAll && o.Recompute != RecomputeNone:
 		return fmt.Errorf("recompute %q: auto, all or none", o.Recompute)
 	}
@@ -73,10 +89,7 @@ func (o Options) Validate() error {
 // block holds the weights of one transformer block.
 type block struct {
 	attnNorm, ffnNorm *bindings.Tensor // [width], float32
-	q, k, v, output   *linear
-	gate, up, down    *linear
-	groups            [4][]*linear // the layers that share an input: q k v, output, gate up, down
-	adapted           bool
+	groups            [4]*group        // q k v, output, gate up, down
 }
 
 // Model is an open Llama. It is not safe for concurrent use.
@@ -93,13 +106,11 @@ type Model struct {
 	outNorm     *bindings.Tensor // [width]
 	head        *bindings.Tensor // [width, vocab]
 	ropeFactors *bindings.Tensor // [dims/2] or nil
-	constants   *bindings.Context
-	constantMem *bindings.Buffer
-	iota        *bindings.Tensor // 0, 1, 2 …: the row numbers of a matrix, int32
 	blocks      []*block
 	fingerprint string
 	adapter     *attached
 	free        int64 // memory that was free at the first training step, in bytes
+	dry         bool  // graphs get memory and are not computed
 }
 
 // Open maps a GGUF file and checks that it is a whole Llama that can be trained: architecture, tensors, shapes and types.
@@ -134,7 +145,7 @@ func (m *Model) open() error {
 	}
 	m.alloc = m.backend.NewAllocator()
 	m.tape = &tape{backend: m.backend}
-	return m.makeConstants()
+	return nil
 }
 
 // Close frees everything. Closing twice is harmless.
@@ -144,12 +155,9 @@ func (m *Model) Close() {
 	if m.alloc != nil {
 		m.alloc.Close()
 	}
-	m.constantMem.Close()
 	m.memory.Close()
-	for _, c := range []*bindings.Context{m.constants, m.weights} {
-		if c != nil {
-			c.Close()
-		}
+	if m.weights != nil {
+		m.weights.Close()
 	}
 	if m.backend != nil {
 		m.backend.Close()
@@ -229,19 +237,16 @@ func (m *Model) loadWeights() error {
 		matrix := func(target string, in, out int) *linear {
 			return &linear{block: i, target: target, in: in, out: out, w: l.tensor(name(target)+".weight", in, out)}
 		}
-		b := &block{
+		m.blocks = append(m.blocks, &block{
 			attnNorm: l.tensor(name("attn_norm.weight"), m.Width),
-			q:        matrix("attn_q", m.Width, qOut),
-			k:        matrix("attn_k", m.Width, kvOut),
-			v:        matrix("attn_v", m.Width, kvOut),
-			output:   matrix("attn_output", qOut, m.Width),
 			ffnNorm:  l.tensor(name("ffn_norm.weight"), m.Width),
-			gate:     matrix("ffn_gate", m.Width, m.Hidden),
-			up:       matrix("ffn_up", m.Width, m.Hidden),
-			down:     matrix("ffn_down", m.Hidden, m.Width),
-		}
-		b.groups = [4][]*linear{{b.q, b.k, b.v}, {b.output}, {b.gate, b.up}, {b.down}}
-		m.blocks = append(m.blocks, b)
+			groups: [4]*group{
+				newGroup(0, matrix("attn_q", m.Width, qOut), matrix("attn_k", m.Width, kvOut), matrix("attn_v", m.Width, kvOut)),
+				newGroup(1, matrix("attn_output", qOut, m.Width)),
+				newGroup(2, matrix("ffn_gate", m.Width, m.Hidden), matrix("ffn_up", m.Width, m.Hidden)),
+				newGroup(3, matrix("ffn_down", m.Hidden, m.Width)),
+			},
+		})
 		if l.err != nil {
 			return l.err
 		}
@@ -270,21 +275,6 @@ func fingerprint(g *bindings.GGUF) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-func (m *Model) makeConstants() error {
-	n := max(vocabChunk, m.Width, m.Hidden, m.Heads*m.HeadDim)
-	m.constants = bindings.NewContext(1, 0)
-	m.iota = m.constants.NewTensor(bindings.I32, int64(n))
-	var err error
-	if m.constantMem, err = m.backend.Allocate(m.constants); err != nil {
-		return err
-	}
-	rows := make([]int32, n)
-	for i := range rows {
-		rows[i] = int32(i)
-	}
-	return bindings.Set(m.iota, rows)
-}
-
 // Base describes the model to an adapter.
 func (m *Model) Base() vera.Base {
 	b := vera.Base{
@@ -301,7 +291,9 @@ func (m *Model) Base() vera.Base {
 func (m *Model) linears() []*linear {
 	var all []*linear
 	for _, b := range m.blocks {
-		all = append(all, b.q, b.k, b.v, b.output, b.gate, b.up, b.down)
+		for _, gr := range b.groups {
+			all = append(all, gr.layers...)
+		}
 	}
 	return all
 }

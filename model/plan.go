@@ -1,38 +1,153 @@
 package model
 
 import (
+	"errors"
+	"fmt"
+	"os"
+
 	"github.com/shirou/gopsutil/v4/mem"
+	"github.com/shirou/gopsutil/v4/process"
+
+	"github.com/veratune/veratune/bindings"
 )
 
-// plan decides how many blocks, counted from the last, keep what their backward pass needs, and makes room on the tape: for that, every block's
-// input, and one gradient.
-func (m *Model) plan(p pack) (keep int, err error) {
-	stream, block := m.streamBytes(p), m.savedBytes(p)
-	streams := int64(len(m.blocks) + 2)
-	trained := len(m.blocks) - m.adapter.lowest
-	switch m.options.Recompute {
-	case RecomputeNone:
-		keep = trained
-	case RecomputeAuto:
-		keep = min(trained, int(max(0, m.budget()-streams*stream)/block))
+// Memory is what a training pass needs, in bytes.
+type Memory struct {
+	File    int64 `json:"file"`    // the model's file, mapped: read-only pages that the system may drop
+	Process int64 `json:"process"` // held already: tokenizer, rows, adapter, shared pair
+	Merged  int64 `json:"merged"`  // matrices with ΔW added
+	Streams int64 `json:"streams"` // every block's input, and a gradient
+	Saved   int64 `json:"saved"`   // what blocks keep for the backward pass
+	Work    int64 `json:"work"`    // the operations' results and scratch memory
+	Rows    int   `json:"rows"`    // computed tokens of the pass
+	Keeping int   `json:"keeping"` // blocks that keep what the backward pass needs; the others compute it again
+}
+
+// Total is the process's size at its peak.
+func (m Memory) Total() int64 { return m.File + m.Process + m.Merged + m.Streams + m.Saved + m.Work }
+
+// Plan tells what Gradients of a batch will need, without computing anything.
+func (m *Model) Plan(tokens, targets []int32, lengths []int) (Memory, error) {
+	if m.adapter == nil {
+		return Memory{}, errors.New("plan: no adapter is attached")
 	}
-	const tensors = 24 // at most, of a block
-	return keep, m.tape.reserve(streams*stream+int64(keep)*block, int(streams)+keep*tensors)
+	samples, err := m.check(tokens, targets, lengths)
+	if err != nil {
+		return Memory{}, err
+	}
+	if err := m.planMerging(); err != nil {
+		return Memory{}, err
+	}
+	var most Memory
+	for _, pass := range passes(samples) {
+		p := newPack(pass, m.adapter.Dropout == 0)
+		keep, err := m.keeping(p)
+		if err != nil {
+			return Memory{}, err
+		}
+		n, err := m.need(p, keep)
+		if err != nil {
+			return Memory{}, err
+		}
+		if n.Total() > most.Total() {
+			most = n
+		}
+	}
+	return most, nil
+}
+
+// need is what a pass takes in which the last keep blocks keep what their backward pass needs.
+func (m *Model) need(p pack, keep int) (Memory, error) {
+	n := Memory{File: m.memory.Size(), Process: m.adapter.held, Rows: p.rows(), Keeping: keep}
+	n.Streams, n.Saved = m.streams()*m.streamBytes(p), int64(keep)*m.savedBytes(p)
+	for _, gr := range m.mergedGroups() {
+		n.Merged += m.kind().RowBytes(int64(gr.in)) * int64(gr.out)
+	}
+	work, err := m.work(p, keep)
+	if err != nil {
+		return n, err
+	}
+	n.Work = work + m.scratchBytes(p)
+	return n, nil
+}
+
+// held is the memory that the process has now.
+func held() (int64, error) {
+	self, err := process.NewProcess(int32(os.Getpid()))
+	if err != nil {
+		return 0, err
+	}
+	info, err := self.MemoryInfo()
+	if err != nil {
+		return 0, err
+	}
+	return int64(info.RSS), nil
+}
+
+// work is the memory of the largest graph of a pass: all of them are built as for computing, and only given memory, which stays untouched.
+func (m *Model) work(p pack, keep int) (int64, error) {
+	real := m.alloc
+	m.alloc, m.dry = m.backend.NewAllocator(), true
+	defer func() {
+		m.alloc.Close()
+		m.alloc, m.dry = real, false
+	}()
+	if _, err := m.gradients(p, keep, 0); err != nil {
+		return 0, err
+	}
+	return m.alloc.Size(), nil
+}
+
+// scratchBytes is what the kernels take: a strip of 64 columns of the longest product for each thread, and one operand turned.
+func (m *Model) scratchBytes(p pack) int64 {
+	size := m.kind().RowBytes(1)
+	longest := max(m.Vocab, m.Hidden, p.rows(), m.adapter.Rank)
+	return size * (64*int64(m.options.Threads)*int64(longest) + int64(max(2*m.Hidden, m.adapter.Rank)*max(p.rows(), m.adapter.Rank)))
+}
+
+// streams is the number of residual streams that live between the blocks of a pass.
+func (m *Model) streams() int64 { return int64(len(m.blocks) + 2) }
+
+// keeping decides how many blocks, counted from the last, keep what their backward pass needs.
+func (m *Model) keeping(p pack) (int, error) {
+	trained := len(m.blocks) - m.adapter.lowest
+	switch {
+	case m.options.Recompute == RecomputeNone:
+		return trained, nil
+	case m.options.Recompute == RecomputeAll:
+		return 0, nil
+	case m.options.Memory == 0:
+		return min(trained, int(max(0, m.budget()-m.streams()*m.streamBytes(p))/m.savedBytes(p))), nil
+	}
+	n, err := m.need(p, 0)
+	if err != nil {
+		return 0, err
+	}
+	left := m.options.Memory - n.Total()
+	if left < 0 {
+		return 0, fmt.Errorf("a pass of %d tokens needs %s, memory is limited to %s; use a smaller batch or accumulation, or a smaller --max-length", p.rows(), gib(n.Total()), gib(m.options.Memory))
+	}
+	return min(trained, int(left/m.savedBytes(p))), nil
+}
+
+func gib(bytes int64) string { return fmt.Sprintf("%.2f GiB", float64(bytes)/(1<<30)) }
+
+// makeRoom makes room on the tape for every block's input, one gradient, and what keep blocks keep.
+func (m *Model) makeRoom(p pack, keep int) error {
+	const tensors = 8 // of a block
+	return m.tape.reserve(m.streams()*m.streamBytes(p)+int64(keep)*m.savedBytes(p), int(m.streams())+keep*tensors)
 }
 
 // savedBytes is the size of what a block keeps for its backward pass (type acts).
 func (m *Model) savedBytes(p pack) int64 {
-	heads := (m.Heads + 2*m.KVHeads) * m.HeadDim
-	numbers := heads + m.Width + 2*m.Hidden // q k v, mid, gate and up
-	if m.adapter != nil {
-		for _, group := range m.blocks[m.adapter.lowest].groups {
-			for _, l := range group {
-				numbers += l.out // v
-			}
-			numbers += m.adapter.Rank // u
+	wide := int64((m.Heads+2*m.KVHeads)*m.HeadDim + m.Width) // q k v, mid: float32
+	numbers := int64(m.Heads*m.HeadDim + 2*m.Hidden)         // attention's result, gate and up
+	for _, gr := range m.blocks[m.adapter.lowest].groups {
+		if gr.adapted() && gr.merged == nil {
+			numbers += int64(m.adapter.Rank) // u
 		}
 	}
-	return 4 * int64(numbers) * int64(p.tokens)
+	return (bindings.F32.RowBytes(wide) + m.kind().RowBytes(numbers)) * int64(p.rows())
 }
 
 // budget is the memory for activations: half of what was free when it was first asked for.

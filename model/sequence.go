@@ -60,9 +60,13 @@ func (s *Sequence) Append(tokens []int32, rows int) ([]float32, error) {
 		}
 	}
 	n := len(tokens)
-	g := m.newGraph(newPack([]int{n}), len(m.blocks), 32+8*(m.Vocab/vocabChunk+1))
+	g := m.newGraph(n, len(m.blocks), 32)
 	defer g.Close()
-	g.positions(s.past)
+	positions := make([]int32, n)
+	for i := range positions {
+		positions[i] = int32(s.past + i)
+	}
+	g.rotation = g.rotations(positions)
 	x := g.GetRows(m.embed, input(g, tokens, int64(n)))
 	for i, b := range m.blocks {
 		c := s.caches[i]
@@ -72,7 +76,7 @@ func (s *Sequence) Append(tokens []int32, rows int) ([]float32, error) {
 	var logits *bindings.Tensor
 	if rows > 0 && x != nil {
 		last := g.View(x, [4]int64{x.Ne(0), int64(rows), 1, 1}, [4]int64{0, int64(n - rows)})
-		logits = g.logits(g.norm(last, m.outNorm)).Output()
+		logits = g.product(m.head, g.norm(last, m.outNorm), bindings.Product{}, bindings.F32).Output()
 		x = logits
 	}
 	g.nodes.Expand(x)

@@ -7,32 +7,48 @@ import (
 	"github.com/veratune/veratune/bindings"
 )
 
-// Loss sums −log p (natural logarithm) over the labelled positions of packed samples and counts them. Sample i is the next lengths[i] tokens;
-// targets[i] is the token to be predicted after position i, or −1 where nothing is asked. Samples do not see each other.
+// Loss sums −log p (natural logarithm) over the labelled positions of samples and counts them. Sample i is the next lengths[i] tokens; targets[i] is the token
+// to be predicted after position i, or −1 where nothing is asked. Samples do not see each other.
 func (m *Model) Loss(tokens, targets []int32, lengths []int) (sum float64, n int, err error) {
-	l, err := m.check(tokens, targets, lengths)
-	if err != nil || len(l.tokens) == 0 {
-		return 0, 0, err
-	}
-	p := newPack(lengths)
-	if err := m.tape.reserve(2*m.streamBytes(p), 2); err != nil {
-		return 0, 0, err
-	}
-	x, err := m.embedding(tokens, p)
+	samples, err := m.check(tokens, targets, lengths)
 	if err != nil {
 		return 0, 0, err
+	}
+	if err := m.merge(); err != nil {
+		return 0, 0, err
+	}
+	for _, pass := range passes(samples) {
+		p := newPack(pass, true)
+		s, err := m.lossOf(p)
+		if err != nil {
+			return 0, 0, err
+		}
+		sum, n = sum+s, n+len(p.labels.rows)
+	}
+	return sum, n, nil
+}
+
+func (m *Model) lossOf(p pack) (float64, error) {
+	if len(p.labels.rows) == 0 {
+		return 0, nil
+	}
+	if err := m.tape.reserve(2*m.streamBytes(p), 2); err != nil {
+		return 0, err
+	}
+	x, err := m.embedding(p)
+	if err != nil {
+		return 0, err
 	}
 	// Two places take turns: a block reads one and writes the other.
 	var other kept
 	for _, b := range m.blocks {
 		y, _, err := m.blockForward(b, p, x, other, 0, false)
 		if err != nil {
-			return 0, 0, err
+			return 0, err
 		}
 		x, other = y, x
 	}
-	sum, err = m.loss(x, p, l, kept{})
-	return sum, len(l.tokens), err
+	return m.loss(x, p.labels, kept{})
 }
 
 // Gradients is Loss, and adds the gradient of the sum for every number of the attached adapter's Params to grad. seed decides the
@@ -46,101 +62,133 @@ func (m *Model) Gradients(tokens, targets []int32, lengths []int, seed uint64, g
 	case m.options.Compute == ComputeQ8:
 		return 0, 0, errors.New("gradients: compute q8 rounds activations to 8 bits and is not for training; use f32 or bf16")
 	}
-	l, err := m.check(tokens, targets, lengths)
-	if err != nil || len(l.tokens) == 0 {
-		return 0, 0, err
-	}
-	p := newPack(lengths)
-	keep, err := m.plan(p)
+	samples, err := m.check(tokens, targets, lengths)
 	if err != nil {
 		return 0, 0, err
 	}
+	if m.adapter.Dropout == 0 {
+		seed = 0
+	}
+	if err := errors.Join(m.merge(), m.adapter.grads.Zero()); err != nil {
+		return 0, 0, err
+	}
+	for i, pass := range passes(samples) {
+		p := newPack(pass, seed == 0) // with dropout, equal tokens of two samples do not come out equal
+		if seed != 0 && i > 0 {
+			seed++
+		}
+		keep, err := m.keeping(p)
+		if err != nil {
+			return 0, 0, err
+		}
+		s, err := m.gradients(p, keep, seed)
+		if err != nil {
+			return 0, 0, err
+		}
+		sum, n = sum+s, n+len(p.labels.rows)
+	}
+	return sum, n, m.addGradients(grad)
+}
 
-	// Forward: every block's input is kept, and of the last keep blocks also what their backward pass needs.
+// gradients adds the gradients of one pass to the adapter's; the last keep blocks keep what their backward pass needs.
+func (m *Model) gradients(p pack, keep int, seed uint64) (sum float64, err error) {
+	if len(p.labels.rows) == 0 {
+		return 0, nil
+	}
+	if err := m.makeRoom(p, keep); err != nil {
+		return 0, err
+	}
+
+	// Forward: every block's input is kept.
 	xs := make([]kept, len(m.blocks)+1)
 	saved := make([][]kept, len(m.blocks))
-	if xs[0], err = m.embedding(tokens, p); err != nil {
-		return 0, 0, err
+	if xs[0], err = m.embedding(p); err != nil {
+		return 0, err
 	}
 	for i, b := range m.blocks {
 		if xs[i+1], saved[i], err = m.blockForward(b, p, xs[i], kept{}, seed, i >= len(m.blocks)-keep); err != nil {
-			return 0, 0, err
+			return 0, err
 		}
 	}
 
 	// Backward: a block's gradient takes the place of the block's result, which nothing needs any more.
-	if err := m.adapter.grads.Zero(); err != nil {
-		return 0, 0, err
-	}
 	last := len(m.blocks)
 	dy, err := m.spare(xs[last])
 	if err != nil {
-		return 0, 0, err
+		return 0, err
 	}
-	if sum, err = m.loss(xs[last], p, l, dy); err != nil {
-		return 0, 0, err
+	if sum, err = m.loss(xs[last], p.labels, dy); err != nil {
+		return 0, err
 	}
 	for i := last - 1; i >= m.adapter.lowest; i-- {
 		if err = m.blockBackward(m.blocks[i], p, dy, xs[i], xs[i+1], saved[i], seed, i > m.adapter.lowest); err != nil {
-			return 0, 0, err
+			return 0, err
 		}
 		dy = xs[i+1]
 	}
-	return sum, len(l.tokens), m.addGradients(grad)
+	return sum, nil
 }
 
-// check refuses what ggml would abort on.
-func (m *Model) check(tokens, targets []int32, lengths []int) (labels, error) {
+// check refuses what ggml would abort on, and cuts a batch into its samples.
+func (m *Model) check(tokens, targets []int32, lengths []int) ([]sample, error) {
+	var samples []sample
 	total := 0
 	for i, n := range lengths {
 		if n < 1 {
-			return labels{}, fmt.Errorf("sample %d of the batch has %d tokens", i, n)
+			return nil, fmt.Errorf("sample %d of the batch has %d tokens", i, n)
 		}
 		if n > len(tokens)-total {
-			return labels{}, fmt.Errorf("sample %d of the batch has %d tokens, %d are left", i, n, len(tokens)-total)
+			return nil, fmt.Errorf("sample %d of the batch has %d tokens, %d are left", i, n, len(tokens)-total)
 		}
 		total += n
 	}
 	if total != len(tokens) || total != len(targets) || total == 0 {
-		return labels{}, fmt.Errorf("a batch of %d tokens and %d targets in samples of %d", len(tokens), len(targets), total)
+		return nil, fmt.Errorf("a batch of %d tokens and %d targets in samples of %d", len(tokens), len(targets), total)
 	}
 	for i, t := range tokens {
 		if t < 0 || int(t) >= m.Vocab || int(targets[i]) >= m.Vocab {
-			return labels{}, fmt.Errorf("token %d, target %d: the model's vocabulary has %d tokens", t, targets[i], m.Vocab)
+			return nil, fmt.Errorf("token %d, target %d: the model's vocabulary has %d tokens", t, targets[i], m.Vocab)
 		}
 	}
-	return labelled(targets), nil
+	for _, n := range lengths {
+		samples = append(samples, sample{tokens[:n], targets[:n]})
+		tokens, targets = tokens[n:], targets[n:]
+	}
+	return samples, nil
 }
 
-// streamBytes is the size of the residual stream, [width, tokens] in float32.
-func (m *Model) streamBytes(p pack) int64 { return 4 * int64(m.Width) * int64(p.tokens) }
+// streamBytes is the size of the residual stream, [width, rows] in float32.
+func (m *Model) streamBytes(p pack) int64 { return 4 * int64(m.Width) * int64(p.rows()) }
 
-// embedding looks the tokens up: [width, tokens].
-func (m *Model) embedding(tokens []int32, p pack) (kept, error) {
-	g := m.newGraph(p, 0, 4)
+// embedding looks the tokens up: [width, rows].
+func (m *Model) embedding(p pack) (kept, error) {
+	g := m.newGraph(p.rows(), 0, 4)
 	defer g.Close()
-	x, err := m.tape.keep(g, g.GetRows(m.embed, input(g, tokens, int64(len(tokens)))))
+	x, err := m.tape.keep(g, g.GetRows(m.embed, input(g, p.tokens, int64(p.rows()))))
 	if err != nil {
 		return kept{}, err
 	}
 	return x, g.run()
 }
 
+// passGraph makes a graph for one block of a pass.
+func (m *Model) passGraph(p pack, seed uint64) *graph {
+	g := m.newGraph(p.rows(), 1, 64)
+	g.seed, g.merging = seed, true
+	g.rotation = g.rotations(p.positions)
+	flat := make([]int32, 0, 4*len(p.segments))
+	for _, s := range p.segments {
+		flat = append(flat, s.start, s.length, s.parent, s.past)
+	}
+	g.segments = input(g, flat, 4, int64(len(p.segments)))
+	return g
+}
+
 // blockForward computes one block. Its result goes to place, or to a new place where that is none.
 func (m *Model) blockForward(b *block, p pack, x, place kept, seed uint64, save bool) (y kept, saved []kept, err error) {
-	g := m.newGraph(p, 1, 8)
+	g := m.passGraph(p, seed)
 	defer g.Close()
-	g.seed = seed
-	g.positions(0)
 	result, a := g.forward(b, m.tape.leaf(g, x), nil)
-	if place.bytes > 0 {
-		y, err = place, m.tape.keepAt(g, result, place)
-	} else {
-		y, err = m.tape.keep(g, result)
-	}
-	if err != nil {
-		return kept{}, nil, err
-	}
 	if save {
 		for _, t := range a.tensors() {
 			k, err := m.tape.keep(g, *t)
@@ -150,16 +198,22 @@ func (m *Model) blockForward(b *block, p pack, x, place kept, seed uint64, save 
 			saved = append(saved, k)
 		}
 	}
+	if place.bytes > 0 {
+		y, err = place, m.tape.keepAt(g, result, place)
+	} else {
+		y, err = m.tape.keep(g, result)
+	}
+	if err != nil {
+		return kept{}, nil, err
+	}
 	return y, saved, g.run()
 }
 
 // blockBackward adds the gradients of one block's vectors and, where needInput, writes that of its input to dx. What was not saved is
 // computed again from x.
 func (m *Model) blockBackward(b *block, p pack, dy, x, dx kept, saved []kept, seed uint64, needInput bool) error {
-	g := m.newGraph(p, 1, 64)
+	g := m.passGraph(p, seed)
 	defer g.Close()
-	g.seed = seed
-	g.positions(0)
 	input := m.tape.leaf(g, x)
 	var a acts
 	if saved == nil {
@@ -180,7 +234,7 @@ func (m *Model) blockBackward(b *block, p pack, dy, x, dx kept, saved []kept, se
 
 // spare is a new place for a tensor like k.
 func (m *Model) spare(k kept) (kept, error) {
-	g := m.newGraph(pack{}, 0, 1)
+	g := m.newGraph(0, 0, 1)
 	defer g.Close()
 	x := g.NewTensor(k.kind, k.shape[:]...)
 	offset, err := m.tape.buffer.Place(x)

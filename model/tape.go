@@ -81,7 +81,7 @@ func (t *tape) leaf(g *graph, k kept) *bindings.Tensor {
 
 // zero sets a kept result to zero.
 func (m *Model) zero(k kept) error {
-	g := m.newGraph(pack{}, 0, 1)
+	g := m.newGraph(0, 0, 1)
 	defer g.Close()
 	x := m.tape.leaf(g, k)
 	if x == nil {

@@ -129,7 +129,7 @@ func replay(t *testing.T, c peftCurve) {
 	}
 	var early, late float64
 	for i, s := range c.Steps {
-		o, err := tr.step([]batch{packed(c.Batches[i]...)}, s.LR)
+		o, err := tr.step(packed(c.Batches[i]...), s.LR)
 		if err != nil {
 			t.Fatal(err)
 		}

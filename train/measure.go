@@ -34,17 +34,15 @@ func Measure(ctx context.Context, c Config, engine Engine, params []float32, fro
 		if step == 1 {
 			start = time.Now()
 		}
-		batches := p.load(from, c.Seed, step)
-		o, err := t.step(batches, c.RateAt(step, p.total))
+		b := p.load(from, c.Seed, step)
+		o, err := t.step(b, c.RateAt(step, p.total))
 		if err != nil {
 			return s, err
 		}
 		if step > 0 {
 			s.Steps++
 			s.Tokens += o.tokens
-			for _, b := range batches {
-				s.Samples += len(b.lengths)
-			}
+			s.Samples += len(b.lengths)
 		}
 	}
 	s.Seconds = time.Since(start).Seconds()

@@ -6,7 +6,7 @@ import (
 	"math"
 )
 
-// batch is one micro-batch, with the seed of its dropout.
+// batch is the samples of all micro-batches of a step end to end, with the seed of its dropout.
 type batch struct {
 	tokens, targets []int32
 	lengths         []int
@@ -32,15 +32,12 @@ type outcome struct {
 
 // step is one training step: the gradient of the mean loss over the labelled tokens of all its micro-batches together, and one update. Where the
 // error is ErrDiverged, the parameters are as they were.
-func (t *trainer) step(batches []batch, lr float64) (outcome, error) {
+func (t *trainer) step(b batch, lr float64) (outcome, error) {
 	clear(t.grad)
-	var o outcome
-	for _, b := range batches {
-		sum, n, err := t.engine.Gradients(b.tokens, b.targets, b.lengths, b.seed, t.grad)
-		if err != nil {
-			return o, err
-		}
-		o.loss, o.labelled, o.tokens = o.loss+sum, o.labelled+n, o.tokens+len(b.tokens)
+	sum, n, err := t.engine.Gradients(b.tokens, b.targets, b.lengths, b.seed, t.grad)
+	o := outcome{loss: sum, labelled: n, tokens: len(b.tokens)}
+	if err != nil {
+		return o, err
 	}
 	if o.labelled == 0 {
 		return o, errors.New("none of its tokens carries a label")
@@ -112,22 +109,31 @@ func (p plan) epochs(steps int) float64 {
 	return float64(epoch) + float64(first)/float64(p.batches)
 }
 
-// load gives the micro-batches of a step.
-func (p plan) load(from Source, seed uint64, step int) []batch {
+// load gives the samples of a step.
+func (p plan) load(from Source, seed uint64, step int) batch {
 	epoch, first, end := p.at(step)
-	var list []batch
+	b := batch{seed: dropoutSeed(seed, step)}
 	for i := first; i < end; i++ {
-		b := batch{seed: dropoutSeed(seed, step, i-first)}
-		b.tokens, b.targets, b.lengths = from.Batch(epoch, i)
-		list = append(list, b)
+		tokens, targets, lengths := from.Batch(epoch, i)
+		b.tokens, b.targets, b.lengths = append(b.tokens, tokens...), append(b.targets, targets...), append(b.lengths, lengths...)
 	}
-	return list
+	return b
+}
+
+// LargestStep gives the samples of the training's step with the most tokens.
+func (c Config) LargestStep(from Source) (tokens, targets []int32, lengths []int) {
+	p := newPlan(c, from.Batches())
+	var most batch
+	for step := range p.total {
+		if b := p.load(from, c.Seed, step); len(b.tokens) > len(most.tokens) {
+			most = b
+		}
+	}
+	return most.tokens, most.targets, most.lengths
 }
 
 // dropoutSeed mixes the run's seed with the place in the training, so that the random state of a checkpoint is the step alone.
-func dropoutSeed(seed uint64, step, micro int) uint64 {
-	return mix(mix(mix(seed)+uint64(step)) + uint64(micro))
-}
+func dropoutSeed(seed uint64, step int) uint64 { return mix(mix(seed) + uint64(step)) }
 
 // mix is one output of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) from the state x, a bijection.
 func mix(x uint64) uint64 {

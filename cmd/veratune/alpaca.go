@@ -42,14 +42,22 @@ type recipeFlags struct {
 // defaultHeldOut is the part of the rows that is not trained on but measured.
 const defaultHeldOut = 0.05
 
+func newFinetune() *finetune {
+	return &finetune{engine: newEngine(model.Default().Compute), data: alpaca.Default(), vera: vera.Default(), train: train.Default()}
+}
+
+func (f *finetune) flags() []cli.Flag {
+	return slices.Concat(f.engine.flags(), f.rowFlags(), dataFlags(&f.data), f.veraFlags(), f.trainFlags())
+}
+
 func alpacaCommand() *cli.Command {
-	f := &finetune{engine: newEngine(model.Default().Compute), data: alpaca.Default(), vera: vera.Default(), train: train.Default()}
+	f := newFinetune()
 	return &cli.Command{
 		Name:  "alpaca",
 		Usage: "finetune a model on instruction data",
 		Description: "Trains a VeRA adapter on instruction rows and writes it to OUT/adapter.gguf. The defaults are the recipe of the VeRA paper's Table 9.\n" +
 			"Ctrl-C saves the run; the same command with --resume goes on to the same bits.",
-		Flags: slices.Concat(f.engine.flags(), f.rowFlags(), dataFlags(&f.data), f.veraFlags(), f.trainFlags()),
+		Flags: f.flags(),
 		Action: func(c *cli.Context) error {
 			if err := noArguments(c); err != nil {
 				return err
@@ -94,6 +102,8 @@ func (f *finetune) trainFlags() []cli.Flag {
 		&cli.IntFlag{Name: "save-every", Usage: "steps between checkpoints; 0 saves only at the end and on Ctrl-C", Value: t.SaveEvery, Destination: &t.SaveEvery},
 		&cli.IntFlag{Name: "keep", Usage: "newest checkpoints that are kept", Value: t.Keep, Destination: &t.Keep},
 		&cli.StringFlag{Name: "recompute", Usage: "compute intermediate results again in the backward pass instead of keeping them: auto (by memory), all, none", Value: string(f.engine.options.Recompute), Destination: &f.recipe.recompute},
+		f.engine.planFlag(),
+		f.engine.memoryFlag(),
 		&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "run `FOLDER`", Value: "runs/alpaca", Destination: &f.out},
 		&cli.BoolFlag{Name: "resume", Usage: "go on with the run in the run folder", Destination: &f.resume},
 		&cli.BoolFlag{Name: "force", Usage: "start anew; a run in the run folder is renamed", Destination: &f.force},
@@ -137,39 +147,25 @@ func (f *finetune) run(c *cli.Context) error {
 	if err := train.CheckFolder(f.out, f.resume, f.force); err != nil {
 		return err
 	}
-	s, err := f.open()
+	p, err := f.prepare(c.App.ErrWriter)
 	if err != nil {
 		return err
 	}
-	defer s.Close()
-	report := c.App.ErrWriter
-	adapter, err := vera.New(f.vera, s.Base())
-	if err != nil {
-		return usageError{err}
-	}
-	training, heldOut, err := f.split(s, report)
-	if err != nil {
-		return err
-	}
-	if err := s.Attach(adapter); err != nil {
-		return err
-	}
-	fmt.Fprintf(report, "%s: %d blocks, width %d; VeRA rank %d on %d layers, %d trained numbers\n",
-		orPath(s.Name, f.path), s.Blocks, s.Width, adapter.Rank, len(adapter.Layers), len(adapter.Params))
-
+	defer p.Close()
+	adapter, training := p.adapter, p.training
 	run := &train.Run{
-		Config: f.train, Engine: s.Model, Params: adapter.Params, Training: training.Source(f.data),
+		Config: f.train, Engine: p.Model, Params: adapter.Params, Training: training.Source(f.data),
 		SaveAdapter: func(path string, facts map[string]string) error {
 			adapter.Facts = facts
 			return adapter.Save(path)
 		},
 		Facts:  map[string]string{factTemplate: training.Template},
-		Setup:  f.setup(s, training.Template),
+		Setup:  f.setup(p.session, training.Template),
 		About:  about{Version: version(), Model: f.path, Data: training.Name, Threads: f.engine.options.Threads},
-		Folder: f.out, Resume: f.resume, Force: f.force, Progress: report,
+		Folder: f.out, Resume: f.resume, Force: f.force, Progress: c.App.ErrWriter,
 	}
-	if heldOut != nil {
-		run.HeldOut = heldOut.InOrder(f.data.Batch)
+	if p.heldOut != nil {
+		run.HeldOut = p.heldOut.InOrder(f.data.Batch)
 	}
 	result, err := run.Train(c.Context)
 	if err != nil {
@@ -179,6 +175,40 @@ func (f *finetune) run(c *cli.Context) error {
 		fmt.Fprintf(c.App.Writer, "held-out loss %.4f → %.4f\n", result.Before.Loss, result.After.Loss)
 	}
 	fmt.Fprintf(c.App.Writer, "adapter: %s\n", result.Adapter)
+	return nil
+}
+
+// prepared is all that a training needs: an open model with a new adapter, and rows.
+type prepared struct {
+	*session
+	training, heldOut *alpaca.Dataset // heldOut is nil where no rows are kept back
+}
+
+func (f *finetune) prepare(report io.Writer) (*prepared, error) {
+	s, err := f.open()
+	if err != nil {
+		return nil, err
+	}
+	p := &prepared{session: s}
+	if err := f.fill(p, report); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (f *finetune) fill(p *prepared, report io.Writer) (err error) {
+	if p.adapter, err = vera.New(f.vera, p.Base()); err != nil {
+		return usageError{err}
+	}
+	if p.training, p.heldOut, err = f.split(p.session, report); err != nil {
+		return err
+	}
+	if err := p.Attach(p.adapter); err != nil {
+		return err
+	}
+	fmt.Fprintf(report, "%s: %d blocks, width %d; VeRA rank %d on %d layers, %d trained numbers\n",
+		orPath(p.Name, f.path), p.Blocks, p.Width, p.adapter.Rank, len(p.adapter.Layers), len(p.adapter.Params))
 	return nil
 }
 
@@ -203,12 +233,13 @@ type setup struct {
 	Data    alpaca.Options `json:"data"`
 	Base    string         `json:"base"` // fingerprint of the model
 	Compute model.Compute  `json:"compute"`
+	Plan    model.Plan     `json:"plan"`
 }
 
 func (f *finetune) setup(s *session, template string) setup {
 	data := f.data
 	data.Template = template
-	return setup{Vera: f.vera, Data: data, Base: s.Base().Fingerprint, Compute: f.engine.options.Compute}
+	return setup{Vera: f.vera, Data: data, Base: s.Base().Fingerprint, Compute: f.engine.options.Compute, Plan: f.engine.options.Plan}
 }
 
 // about is kept with a run for people.

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -25,7 +29,7 @@ type benchTrain struct {
 }
 
 func benchCommand() *cli.Command {
-	return &cli.Command{Name: "bench", Usage: "measure speed and memory", Subcommands: []*cli.Command{benchTrainCommand()}}
+	return &cli.Command{Name: "bench", Usage: "measure speed and memory", Subcommands: []*cli.Command{benchTrainCommand(), benchKernelsCommand()}}
 }
 
 func benchTrainCommand() *cli.Command {
@@ -37,6 +41,8 @@ func benchTrainCommand() *cli.Command {
 			&cli.StringFlag{Name: "data", Usage: "JSON or JSONL `FILE` of rows; left out, the built-in starter set", Destination: &b.path},
 			&cli.IntFlag{Name: "rows", Usage: "rows to use, from the first; 0 uses all", Value: 64, Destination: &b.rows},
 			&cli.IntFlag{Name: "accumulation", Usage: "batches in a step", Value: b.train.Accumulation, Destination: &b.train.Accumulation},
+			b.planFlag(),
+			b.memoryFlag(),
 			&cli.IntFlag{Name: "rank", Usage: "rank of the shared pair", Value: b.vera.Rank, Destination: &b.vera.Rank},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object", Destination: &b.asJSON},
 		}),
@@ -75,14 +81,77 @@ func (b *benchTrain) run(c *cli.Context) error {
 	if err := s.Attach(adapter); err != nil {
 		return err
 	}
+	start := time.Now()
 	speed, err := train.Measure(c.Context, b.train, s.Model, adapter.Params, d.Source(b.data))
 	if err != nil {
 		return err
 	}
-	if b.asJSON {
-		return json.NewEncoder(c.App.Writer).Encode(speed)
+	shares := s.Times()
+	other := 1.0
+	for op := range shares {
+		shares[op] /= time.Since(start).Seconds()
+		other -= shares[op]
 	}
-	_, err = fmt.Fprintf(c.App.Writer, "%.1f tokens/s, %.3f samples/s over %d steps of %d tokens; peak memory %.2f GiB\n",
-		speed.TokensPerSecond, speed.SamplesPerSecond, speed.Steps, speed.Tokens, speed.PeakGiB)
-	return err
+	shares["other"] = other
+	if b.asJSON {
+		return json.NewEncoder(c.App.Writer).Encode(struct {
+			train.Speed
+			ISA     string             `json:"isa"`
+			Compute model.Compute      `json:"compute"`
+			Shares  map[string]float64 `json:"shares"` // of the time, for each kind of operation
+		}{speed, model.ISA(), b.options.Compute, shares})
+	}
+	fmt.Fprintf(c.App.Writer, "%.1f tokens/s, %.3f samples/s over %d steps of %d tokens; peak memory %.2f GiB; %s, %s\n",
+		speed.TokensPerSecond, speed.SamplesPerSecond, speed.Steps, speed.Tokens, speed.PeakGiB, b.options.Compute, model.ISA())
+	for _, op := range slices.SortedFunc(maps.Keys(shares), func(a, b string) int { return cmp.Compare(shares[b], shares[a]) }) {
+		fmt.Fprintf(c.App.Writer, "  %5.1f%%  %s\n", 100*shares[op], op)
+	}
+	return nil
+}
+
+func benchKernelsCommand() *cli.Command {
+	e := newEngine(model.Default().Compute)
+	var tokens int
+	var asJSON bool
+	return &cli.Command{
+		Name:  "kernels",
+		Usage: "measure the products of training on each kind of matrix of a model, beside the same built of stock ggml operations",
+		Flags: append(e.flags(),
+			&cli.IntFlag{Name: "tokens", Usage: "tokens that are computed together", Value: 1024, Destination: &tokens},
+			&cli.BoolFlag{Name: "json", Usage: "print one JSON object a line", Destination: &asJSON},
+		),
+		Action: func(c *cli.Context) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
+			if err := validate(e.validate()); err != nil {
+				return err
+			}
+			if tokens < 1 {
+				return usageError{fmt.Errorf("tokens %d: at least 1", tokens)}
+			}
+			if e.options.Compute == model.ComputeQ8 {
+				return usageError{errors.New("compute q8: not for training; use f32 or bf16")}
+			}
+			m, err := model.Open(e.path, e.options)
+			if err != nil {
+				return err
+			}
+			defer m.Close()
+			out := c.App.Writer
+			if asJSON {
+				lines := json.NewEncoder(out)
+				return m.Kernels(tokens, func(s model.Speed) { lines.Encode(s) })
+			}
+			fmt.Fprintf(out, "%s, %s, %d threads, %d tokens; GFLOP/s\n", e.options.Compute, model.ISA(), e.options.Threads, tokens)
+			fmt.Fprintf(out, "%-16s %-6s %6s %6s %9s %9s %9s\n", "operation", "weight", "in", "out", "fused", "composed", "of peak")
+			return m.Kernels(tokens, func(s model.Speed) {
+				composed := "-"
+				if s.Composed > 0 {
+					composed = fmt.Sprintf("%.0f", s.Composed)
+				}
+				fmt.Fprintf(out, "%-16s %-6s %6d %6d %9.0f %9s %8.0f%%\n", s.Op, s.Weight, s.In, s.Out, s.Fused, composed, 100*s.Fused/s.Peak)
+			})
+		},
+	}
 }

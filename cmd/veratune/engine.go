@@ -3,8 +3,10 @@ package main
 import (
 	"fmt"
 	"io"
+	"math"
 	"strings"
 
+	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
@@ -18,10 +20,13 @@ type engine struct {
 	adapter string
 	options model.Options
 	compute string
+	plan    string
+	memory  string
 }
 
 func newEngine(compute model.Compute) *engine {
-	return &engine{options: model.Default(), compute: string(compute)}
+	o := model.Default()
+	return &engine{options: o, compute: string(compute), plan: string(o.Plan)}
 }
 
 func (e *engine) flags() []cli.Flag {
@@ -46,8 +51,24 @@ func dataFlags(o *alpaca.Options) []cli.Flag {
 	}
 }
 
+// planFlag is for the commands that train.
+func (e *engine) planFlag() cli.Flag {
+	return &cli.StringFlag{Name: "plan", Usage: "how to multiply with the adapted matrices: factored, merged, or auto for the one with fewer multiplications", Value: e.plan, Destination: &e.plan}
+}
+
+func (e *engine) memoryFlag() cli.Flag {
+	return &cli.StringFlag{Name: "memory", Usage: "limit of the process's memory, such as 6GB or 800MiB, which --recompute auto keeps to; left out, half of the free memory is used", Destination: &e.memory}
+}
+
 func (e *engine) validate() error {
-	e.options.Compute = model.Compute(e.compute)
+	if e.memory != "" {
+		n, err := humanize.ParseBytes(e.memory)
+		if err != nil || n == 0 || n > math.MaxInt64 {
+			return fmt.Errorf("memory %q: a size such as 6GB or 800MiB", e.memory)
+		}
+		e.options.Memory = int64(n)
+	}
+	e.options.Compute, e.options.Plan = model.Compute(e.compute), model.Plan(e.plan)
 	return e.options.Validate()
 }
 

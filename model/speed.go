@@ -1,0 +1,148 @@
+package model
+
+import (
+	"math"
+	"math/rand/v2"
+	"time"
+
+	"github.com/veratune/veratune/bindings"
+)
+
+// ISA names the instruction set that the model computes with.
+func ISA() string { return bindings.ISA() }
+
+// Times gives the seconds that each kind of operation has taken since it was last asked: those of the operations of package ggml; what is missing to the
+// whole is everything else.
+func (m *Model) Times() map[string]float64 { return m.backend.Times() }
+
+// Speed is how fast one operation is on one of the model's matrices, in GFLOP/s.
+type Speed struct {
+	Op       string  `json:"op"`
+	Weight   string  `json:"weight"` // type of the matrix
+	In       int     `json:"in"`
+	Out      int     `json:"out"`
+	Tokens   int     `json:"tokens"`
+	Fused    float64 `json:"fused"`    // one node with a kernel of ours
+	Composed float64 `json:"composed"` // the same built of stock ggml operations; 0 where that was not measured
+	Peak     float64 `json:"peak"`     // what the processor reaches on registers alone
+}
+
+// Kernels measures the products of training on the model's own matrices, each shape once, and gives each result to report.
+func (m *Model) Kernels(tokens int, report func(Speed)) error {
+	peak, err := m.peak()
+	if err != nil {
+		return err
+	}
+	seen := map[Speed]bool{}
+	matrices := []*bindings.Tensor{m.head}
+	for _, l := range m.linears() {
+		matrices = append(matrices, l.w)
+	}
+	for _, w := range matrices {
+		s := Speed{Weight: w.Type().String(), In: int(w.Ne(0)), Out: int(w.Ne(1)), Tokens: tokens, Peak: peak}
+		if seen[s] {
+			continue
+		}
+		seen[s] = true
+		for _, op := range []string{"linear", "linear back", "weight gradient"} {
+			if op == "weight gradient" && w == m.head {
+				continue // the head is not trained
+			}
+			s.Op = op
+			if s.Fused, err = m.speed(s, w, false); err != nil {
+				return err
+			}
+			s.Composed = 0
+			if op != "weight gradient" {
+				if s.Composed, err = m.speed(s, w, true); err != nil {
+					return err
+				}
+			}
+			report(s)
+		}
+	}
+	return nil
+}
+
+// speed measures one operation on w, with random activations.
+func (m *Model) speed(s Speed, w *bindings.Tensor, composed bool) (float64, error) {
+	g := m.newGraph(s.Tokens, 1, 0)
+	defer g.Close()
+	random := rand.New(rand.NewPCG(1, 2))
+	activations := func(n int) *bindings.Tensor {
+		values := make([]float32, n*s.Tokens)
+		for i := range values {
+			values[i] = float32(random.NormFloat64())
+		}
+		return input(g, values, int64(n), int64(s.Tokens)).Output() // an output is not overwritten, and the graph runs often
+	}
+	product := func(x, y *bindings.Tensor) *bindings.Tensor {
+		switch {
+		case composed && s.Op == "linear":
+			return g.MulMat(g.composed(w, false), x)
+		case composed:
+			return g.MulMat(g.composed(w, true), y)
+		case s.Op == "linear":
+			return g.Linear(w, g.rounded(x), bindings.Product{}, bindings.F32)
+		case s.Op == "linear back":
+			return g.LinearBack(w, g.rounded(y), bindings.Product{}, bindings.F32)
+		}
+		return g.WeightGrad(g.rounded(y), g.rounded(x), bindings.F32)
+	}
+	result := product(activations(s.In), activations(s.Out))
+	g.nodes.Expand(result.Output())
+	if err := g.run(); err != nil { // warms up
+		return 0, err
+	}
+	// The fastest of many runs is what the kernel can do; the others say what else the machine did.
+	const least = 300 * time.Millisecond
+	fastest := time.Duration(math.MaxInt64)
+	for start := time.Now(); time.Since(start) < least || fastest == math.MaxInt64; {
+		began := time.Now()
+		if err := m.backend.Compute(g.nodes); err != nil {
+			return 0, err
+		}
+		fastest = min(fastest, time.Since(began))
+	}
+	return 2 * float64(s.In) * float64(s.Out) * float64(s.Tokens) / fastest.Seconds() / 1e9, nil
+}
+
+// composed is w [in, out], or its transpose, as stock ggml takes it for a product in the model's arithmetic.
+func (g *graph) composed(w *bindings.Tensor, turned bool) *bindings.Tensor {
+	rows := make([]int32, w.Ne(1))
+	for i := range rows {
+		rows[i] = int32(i)
+	}
+	f := w
+	if w.Type() != bindings.F32 {
+		f = g.GetRows(w, input(g, rows, w.Ne(1)).Output())
+	}
+	if turned {
+		return g.Cast(g.Transpose(f), g.m.kind())
+	}
+	return g.Cast(f, g.m.kind())
+}
+
+// peak measures what the processor reaches on registers alone in the model's arithmetic, in GFLOP/s.
+func (m *Model) peak() (best float64, err error) {
+	g := m.newGraph(1, 0, 8)
+	defer g.Close()
+	n := g.PeakOperations(g.rounded(input(g, make([]float32, 32), 32))).Output()
+	g.nodes.Expand(n)
+	if err := g.run(); err != nil {
+		return 0, err
+	}
+	operations := []float32{0}
+	for range 5 {
+		start := time.Now()
+		if err := m.backend.Compute(g.nodes); err != nil {
+			return 0, err
+		}
+		seconds := time.Since(start).Seconds()
+		if err := bindings.Get(n, operations); err != nil {
+			return 0, err
+		}
+		best = max(best, float64(operations[0])/seconds/1e9)
+	}
+	return best, nil
+}
