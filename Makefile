@@ -21,10 +21,10 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Tests use all cores, so packages are tested one after another; they are compiled side by side before.
 GO_TEST := go test -p 1
 
-.PHONY: help build model demo test test-fast lint bench clean
+.PHONY: help build model demo test test-fast test-kernels lint bench clean
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
 
 build: ## compile bin/veratune for this machine's processor
 	go build -o bin/veratune ./cmd/veratune
@@ -50,6 +50,9 @@ test: build model lint ## run every check and test, those on the real model too
 test-fast: ## run the tests that take seconds
 	go build ./...
 	$(GO_TEST) -short -timeout 5m ./...
+
+test-kernels: ## test ggml/ on every instruction set there is, under the address and undefined-behaviour sanitizers
+	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 $(GO_TEST) -tags sanitize -timeout 20m ./bindings
 
 lint: ## check formatting, go vet, staticcheck, and which package imports which
 	@unformatted=$$(gofmt -l .); \

@@ -27,6 +27,7 @@ var allowed = map[string][]string{
 	"mtbench":           {},
 	"internal/testutil": {"bindings"},
 	"tools/layering":    {},
+	"tools/randomgguf":  {"bindings"},
 }
 
 // withC are the packages that may have cgo, pure those that may not even reach it.
