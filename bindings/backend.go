@@ -59,9 +59,6 @@ func UseISA(name string) bool {
 	return bool(C.ggml_vera_use(s))
 }
 
-// SIMD tells whether the CPU backend was compiled with vector instructions: by make, but not by a plain go build on amd64.
-func SIMD() bool { return C.ggml_cpu_has_avx2() != 0 || C.ggml_cpu_has_neon() != 0 }
-
 // FastBF16 tells whether veratune's kernels multiply bfloat16 numbers with instructions made for it.
 func FastBF16() bool { return bool(C.ggml_vera_isa_bf16()) }
 

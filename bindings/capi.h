@@ -178,9 +178,6 @@ size_t               ggml_graph_overhead_custom(size_t size, bool grads);
 void                 ggml_build_forward_expand(struct ggml_cgraph * cgraph, struct ggml_tensor * tensor);
 int                  ggml_graph_n_nodes(struct ggml_cgraph * cgraph);
 
-int                               ggml_cpu_has_avx2(void);
-int                               ggml_cpu_has_neon(void);
-int                               ggml_cpu_has_avx512_bf16(void);
 struct ggml_backend *             ggml_backend_cpu_init(void);
 void                              ggml_threadpool_params_init(struct ggml_threadpool_params * params, int n_threads);
 struct ggml_threadpool *          ggml_threadpool_new(struct ggml_threadpool_params * params);

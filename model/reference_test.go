@@ -123,7 +123,7 @@ func TestPEFTReference(t *testing.T) {
 	dirs := testutil.Folders(t, "VERATUNE_REFS", "refs/peft-vera-*")
 	for _, compute := range []Compute{ComputeF32, ComputeBF16} {
 		if compute == ComputeBF16 && !bindings.FastBF16() {
-			continue // ggml's substitute takes minutes, and bf16 is not the default there
+			continue // products are in float32 there, and bf16 is not the default
 		}
 		o := Default()
 		o.Compute = compute

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/veratune/veratune/bindings"
 	"github.com/veratune/veratune/internal/testutil"
 	"github.com/veratune/veratune/model"
 	"github.com/veratune/veratune/vera"
@@ -76,9 +75,6 @@ func packed(samples ...peftSample) batch {
 func TestPEFTCurve(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes minutes")
-	}
-	if !bindings.SIMD() && os.Getenv("VERATUNE_CURVES") == "" {
-		t.Skip("this build has no vector instructions and would take hours: use make test, or set VERATUNE_CURVES")
 	}
 	for _, folder := range testutil.Folders(t, "VERATUNE_CURVES", "refs/peft-curve-*") {
 		t.Run(filepath.Base(folder), func(t *testing.T) { replay(t, readCurve(t, folder)) })

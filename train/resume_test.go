@@ -22,11 +22,8 @@ func TestInterruptAndResume(t *testing.T) {
 		folder := filepath.Join(t.TempDir(), "run")
 		r, engine := newRun(folder)
 		ctx, cancel := context.WithCancel(context.Background())
-		_, first, _ := newPlan(r.Config, r.Training.Batches()).at(step - 1)
-		// The call of the first micro-batch of that step: those of the epoch before it count too.
-		call := first + 1 + (step-1)/6*11
 		engine.hook = func(n int) error {
-			if n == call {
+			if n == step {
 				cancel()
 			}
 			return nil
@@ -70,10 +67,10 @@ func TestInterruptEveryStep(t *testing.T) {
 	checkEqual(t, finished(t, folder), want)
 }
 
-// An error in any micro-batch leaves the folder as a killed process would: without a checkpoint of the moment.
-func TestDeathInAnyMicroBatch(t *testing.T) {
+// An error in any step leaves the folder as a killed process would: without a checkpoint of the moment.
+func TestDeathInAnyStep(t *testing.T) {
 	want := uninterrupted(t)
-	for call := 1; call <= 22; call += 3 {
+	for call := 1; call <= steps; call++ {
 		folder := filepath.Join(t.TempDir(), "run")
 		r, engine := newRun(folder)
 		engine.hook = func(n int) error {
@@ -196,8 +193,8 @@ func TestDamagedCheckpointIsSkipped(t *testing.T) {
 		if !strings.Contains(out.String(), newest+" is damaged") || !strings.Contains(out.String(), "going on after step 9 of 12") {
 			t.Errorf("%s: %s", name, out.String())
 		}
-		if engine.calls != 5 { // steps 10 to 12, the last of them of one micro-batch
-			t.Errorf("%s: %d micro-batches computed, want 5", name, engine.calls)
+		if engine.calls != 3 { // steps 10 to 12
+			t.Errorf("%s: %d steps computed, want 3", name, engine.calls)
 		}
 		if !exists(filepath.Join(folder, checkpointFolder, "damaged-step-12-1")) {
 			t.Errorf("%s: the damaged checkpoint is gone", name)

@@ -72,8 +72,8 @@ func TestWhatARunLeaves(t *testing.T) {
 	if !strings.Contains(string(best), fmt.Sprintf("steps = %d\n", result.Best.Step)) {
 		t.Errorf("the best adapter is not that of step %d: %s", result.Best.Step, best)
 	}
-	if len(engine.seeds) != 22 || len(slices.Compact(slices.Sorted(slices.Values(engine.seeds)))) != 22 {
-		t.Errorf("%d micro-batches, want 22 with a seed of their own each", len(engine.seeds))
+	if len(engine.seeds) != 12 || len(slices.Compact(slices.Sorted(slices.Values(engine.seeds)))) != 12 {
+		t.Errorf("%d steps, want 12 with a seed of their own each", len(engine.seeds))
 	}
 }
 
@@ -138,8 +138,8 @@ func TestDivergenceNamesStepAndLastGoodCheckpoint(t *testing.T) {
 		spoil func(*leastSquares)
 		want  []string
 	}{
-		"loss":     {func(e *leastSquares) { e.nan = 15 }, []string{"step after step 7 of 12", "the loss is NaN", "step-6"}},
-		"gradient": {func(e *leastSquares) { e.nanGrad = 13 }, []string{"step after step 6 of 12", "gradient is NaN", "step-3"}},
+		"loss":     {func(e *leastSquares) { e.nan = 8 }, []string{"step after step 7 of 12", "the loss is NaN", "step-6"}},
+		"gradient": {func(e *leastSquares) { e.nanGrad = 7 }, []string{"step after step 6 of 12", "gradient is NaN", "step-3"}},
 		"held-out": {func(e *leastSquares) { e.badEval = true }, []string{"evaluation after step 0", "the held-out loss is +Inf", "there is no earlier checkpoint"}},
 	} {
 		folder := filepath.Join(t.TempDir(), "run")
