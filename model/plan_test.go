@@ -11,7 +11,7 @@ import (
 
 // TestMergingPays holds the choice of the plan to what it is for: small matrices at a high rank are merged, large ones at a low rank are not.
 func TestMergingPays(t *testing.T) {
-	group := func(in int, outs ...int) *group {
+	adaptedGroup := func(in int, outs ...int) *group {
 		var layers []*linear
 		for _, out := range outs {
 			layers = append(layers, &linear{in: in, out: out, vectors: &bindings.Vectors{}})
@@ -23,8 +23,8 @@ func TestMergingPays(t *testing.T) {
 		rank   int
 		merged bool
 	}{
-		{group(576, 576, 192, 192), 1024, true}, {group(1536, 576), 1024, true}, {group(576, 1536, 1536), 64, false},
-		{group(4096, 4096, 4096, 4096), 1024, false}, {group(11008, 4096), 1024, false},
+		{adaptedGroup(576, 576, 192, 192), 1024, true}, {adaptedGroup(1536, 576), 1024, true}, {adaptedGroup(576, 1536, 1536), 64, false},
+		{adaptedGroup(4096, 4096, 4096, 4096), 1024, false}, {adaptedGroup(11008, 4096), 1024, false},
 	} {
 		if got := c.mergingPays(c.rank); got != c.merged {
 			t.Errorf("%d to %d at rank %d: merging pays: %v", c.in, c.out, c.rank, got)

@@ -153,6 +153,11 @@ func (f *finetune) run(c *cli.Context) error {
 	}
 	defer p.Close()
 	adapter, training := p.adapter, p.training
+	if f.engine.options.Memory > 0 { // better known now than in the middle of the run
+		if _, err := p.Plan(f.train.LargestStep(training.Source(f.data))); err != nil {
+			return err
+		}
+	}
 	run := &train.Run{
 		Config: f.train, Engine: p.Model, Params: adapter.Params, Training: training.Source(f.data),
 		SaveAdapter: func(path string, facts map[string]string) error {
