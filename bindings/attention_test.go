@@ -91,19 +91,7 @@ func (a attentionCase) fused(t testing.TB, threads int, kind Type, qkv, dout []f
 	if err := c.Err(); err != nil {
 		t.Fatal(err)
 	}
-	alloc := backend.NewAllocator()
-	defer alloc.Close()
-	if err := alloc.Allocate(b.graph); err != nil {
-		t.Fatal(err)
-	}
-	for _, set := range b.inputs {
-		if err := set(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := backend.Compute(b.graph); err != nil {
-		t.Fatal(err)
-	}
+	defer b.run(t, backend).Close()
 	out, grad = make([]float32, len(dout)), make([]float32, len(qkv))
 	if err := Dequantize(kind, y.raw(), out); err != nil {
 		t.Fatal(err)

@@ -24,6 +24,24 @@ func newInput[T float32 | int32](b *bench, kind Type, values []T, ne []int64) *T
 	return x
 }
 
+// run computes the graph; its values last until the allocator is closed.
+func (b *bench) run(t testing.TB, backend *Backend) *Allocator {
+	t.Helper()
+	alloc := backend.NewAllocator()
+	if err := alloc.Allocate(b.graph); err != nil {
+		t.Fatal(err)
+	}
+	for _, set := range b.inputs {
+		if err := set(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := backend.Compute(b.graph); err != nil {
+		t.Fatal(err)
+	}
+	return alloc
+}
+
 // compute gives the values of the tensor that build makes, row after row.
 func compute(t testing.TB, build func(b *bench) *Tensor) []float32 {
 	t.Helper()
@@ -40,19 +58,7 @@ func compute(t testing.TB, build func(b *bench) *Tensor) []float32 {
 		t.Fatal(err)
 	}
 	defer backend.Close()
-	alloc := backend.NewAllocator()
-	defer alloc.Close()
-	if err := alloc.Allocate(b.graph); err != nil {
-		t.Fatal(err)
-	}
-	for _, set := range b.inputs {
-		if err := set(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := backend.Compute(b.graph); err != nil {
-		t.Fatal(err)
-	}
+	defer b.run(t, backend).Close()
 	values := make([]float32, out.Elements())
 	if err := Get(out, values); err != nil {
 		t.Fatal(err)

@@ -547,19 +547,7 @@ func computeAll(t *testing.T, backend *Backend, build func(b *bench) []*Tensor) 
 	for _, r := range results {
 		b.graph.Expand(r.Output())
 	}
-	alloc := backend.NewAllocator()
-	defer alloc.Close()
-	if err := alloc.Allocate(b.graph); err != nil {
-		t.Fatal(err)
-	}
-	for _, set := range b.inputs {
-		if err := set(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := backend.Compute(b.graph); err != nil {
-		t.Fatal(err)
-	}
+	defer b.run(t, backend).Close()
 	for _, r := range results {
 		v := make([]float32, r.Elements())
 		if err := Get(r, v); err != nil {

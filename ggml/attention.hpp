@@ -90,15 +90,7 @@ static void dense(int64_t m, int64_t n, int64_t k, const float * a, int64_t lda,
 static void turn(int64_t m, int64_t n, const float * from, int64_t ldf, float * to, int64_t ldt) {
     for (int64_t i = 0; i < m; i += LANES) {
         for (int64_t j = 0; j < n; j += LANES) {
-#if LANES == 16 && defined(__x86_64__)
-            transpose((const int32_t *) (from + i * ldf + j), ldf, (int32_t *) (to + j * ldt + i), ldt);
-#else
-            for (int c = 0; c < LANES; c++) {
-                for (int r = 0; r < LANES; r++) {
-                    to[(j + c) * ldt + i + r] = from[(i + r) * ldf + j + c];
-                }
-            }
-#endif
+            transpose(from + i * ldf + j, ldf, to + j * ldt + i, ldt);
         }
     }
 }

@@ -50,13 +50,6 @@ static inline uint16_t to_bf16(float x) {
     return (uint16_t) ((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
 
-static inline float from_bf16(uint16_t x) {
-    uint32_t u = (uint32_t) x << 16;
-    float    f;
-    memcpy(&f, &u, 4);
-    return f;
-}
-
 static inline vf load(const uint16_t * p) {
     vh h;
     memcpy(&h, p, sizeof h);
@@ -113,22 +106,18 @@ template <typename T, typename U> static inline void copy(const T * from, U * to
 
 template <typename T> static inline void copy(const T * from, T * to, int64_t n) { memcpy(to, from, n * sizeof(T)); }
 
-static inline void to_bf16(const float * from, uint16_t * to, int64_t n) { copy(from, to, n); }
-
-static inline void from_bf16(const uint16_t * from, float * to, int64_t n) { copy(from, to, n); }
-
 // n activations at p, as floats: where they are, or in buf.
 static inline const float * floats(const ggml_tensor * t, const void * p, float * buf, int64_t n) {
     if (t->type == F32) {
         return (const float *) p;
     }
-    from_bf16((const uint16_t *) p, buf, n);
+    copy((const uint16_t *) p, buf, n);
     return buf;
 }
 
 static inline void put(ggml_tensor * t, void * p, const float * values, int64_t n) {
     if (t->type == BF16) {
-        to_bf16(values, (uint16_t *) p, n);
+        copy(values, (uint16_t *) p, n);
     } else if (p != values) {
         memcpy(p, values, n * sizeof(float));
     }

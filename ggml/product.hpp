@@ -92,8 +92,8 @@ template <bool HALF> static void tiles(int64_t rows, int64_t k, const int32_t * 
 #include "amx.hpp"
 #include "unpack.hpp"
 
-// to[j][i] = from[i][j] for LANES × LANES words.
-static inline void transpose(const int32_t * from, int64_t ldf, int32_t * to, int64_t ldt) {
+// to[j][i] = from[i][j] for LANES × LANES words, of T.
+template <typename T> static inline void transpose(const T * from, int64_t ldf, T * to, int64_t ldt) {
 #if LANES == 16 && defined(__x86_64__)
     __m512i r[16], t[16];
     for (int i = 0; i < 16; i++) {
@@ -134,7 +134,7 @@ template <bool HALF> static inline void words(const float * from, int32_t * to, 
         memcpy(to, from, n * 4);
         return;
     }
-    to_bf16(from, (uint16_t *) to, n);
+    copy(from, (uint16_t *) to, n);
     if (n % 2) {
         ((uint16_t *) to)[n] = 0;
     }

@@ -134,10 +134,7 @@ func (f *finetune) options(c *cli.Context) error {
 	if err := validate(f.engine.validate(), f.data.Validate(), f.train.Validate()); err != nil {
 		return err
 	}
-	if f.engine.options.Compute == model.ComputeQ8 {
-		return usageError{errors.New("compute q8: not for training; use f32 or bf16")}
-	}
-	return nil
+	return f.engine.validateTraining()
 }
 
 func (f *finetune) run(c *cli.Context) error {

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -86,10 +85,10 @@ func (b *benchTrain) run(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	shares := s.Times()
+	total, shares := time.Since(start).Seconds(), s.Times()
 	other := 1.0
 	for op := range shares {
-		shares[op] /= time.Since(start).Seconds()
+		shares[op] /= total
 		other -= shares[op]
 	}
 	shares["other"] = other
@@ -130,8 +129,8 @@ func benchKernelsCommand() *cli.Command {
 			if tokens < 1 {
 				return usageError{fmt.Errorf("tokens %d: at least 1", tokens)}
 			}
-			if e.options.Compute == model.ComputeQ8 {
-				return usageError{errors.New("compute q8: not for training; use f32 or bf16")}
+			if err := e.validateTraining(); err != nil {
+				return err
 			}
 			m, err := model.Open(e.path, e.options)
 			if err != nil {

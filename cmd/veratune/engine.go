@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -70,6 +71,14 @@ func (e *engine) validate() error {
 	}
 	e.options.Compute, e.options.Plan = model.Compute(e.compute), model.Plan(e.plan)
 	return e.options.Validate()
+}
+
+// validateTraining refuses an arithmetic that is not for training.
+func (e *engine) validateTraining() error {
+	if e.options.Compute == model.ComputeQ8 {
+		return usageError{errors.New("compute q8: not for training; use f32 or bf16")}
+	}
+	return nil
 }
 
 // open opens the model, its tokenizer and, where one is named, the adapter.
