@@ -1,0 +1,85 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/model"
+)
+
+// export holds the options of the export command.
+type export struct {
+	*engine
+	to   string
+	out  string
+	data alpaca.Options
+	path string // of rows to measure losses on, "" for none
+}
+
+// exports are the forms that an adapter can be written in.
+var exports = []struct {
+	name  string
+	flags func(*export) []cli.Flag // that this form alone has
+	write func(*export, *cli.Context, *session) error
+}{
+	{"vera", nil, (*export).native},
+}
+
+func exportNames() string {
+	var names []string
+	for _, form := range exports {
+		names = append(names, form.name)
+	}
+	return strings.Join(names, ", ")
+}
+
+func exportCommand() *cli.Command {
+	x := &export{engine: newEngine(model.ComputeF32), data: alpaca.Default()}
+	flags := slices.Concat(x.engine.flags(), []cli.Flag{
+		x.adapterFlag(),
+		&cli.StringFlag{Name: "to", Usage: "form to write: " + exportNames(), Required: true, Destination: &x.to},
+		&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "`FILE` or folder to write", Required: true, Destination: &x.out},
+		&cli.StringFlag{Name: "data", Usage: "JSON or JSONL `FILE` of rows to measure the loss on, before and after", Destination: &x.path},
+	}, dataFlags(&x.data))
+	for _, form := range exports {
+		if form.flags != nil {
+			flags = append(flags, form.flags(x)...)
+		}
+	}
+	return &cli.Command{
+		Name:  "export",
+		Usage: "write an adapter in a form that other programs read",
+		Flags: flags,
+		Action: func(c *cli.Context) error {
+			if err := errors.Join(noArguments(c), validate(x.validate(), x.data.Validate())); err != nil {
+				return err
+			}
+			return x.run(c)
+		},
+	}
+}
+
+func (x *export) run(c *cli.Context) error {
+	if x.adapter == "" {
+		return usageError{errors.New("export needs --adapter")}
+	}
+	for _, form := range exports {
+		if form.name != x.to {
+			continue
+		}
+		s, err := x.open()
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		return form.write(x, c, s)
+	}
+	return usageError{fmt.Errorf("to %q: one of %s", x.to, exportNames())}
+}
+
+func (x *export) native(_ *cli.Context, s *session) error { return s.adapter.Save(x.out) }
