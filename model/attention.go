@@ -19,7 +19,7 @@ func (g *graph) attention(qkv *bindings.Tensor, c *cache) *bindings.Tensor {
 	if c != nil {
 		return g.rounded(g.attend(qkv, c))
 	}
-	return g.Attention(qkv, g.segments, g.m.Heads, g.m.KVHeads, g.m.HeadDim, g.m.attentionScale(), g.m.kind())
+	return g.Attention(qkv, g.segments, g.m.Heads, g.m.KVHeads, g.m.HeadDim, g.m.attentionScale(), g.kind)
 }
 
 // attentionBack is the gradient of qkv for the gradient of attention's result.

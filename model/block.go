@@ -18,21 +18,22 @@ func (a *acts) tensors() []**bindings.Tensor {
 
 // forward computes a block: y [width, rows] from x [width, rows]. With a cache, the rows continue its text.
 func (g *graph) forward(b *block, x *bindings.Tensor, c *cache) (y *bindings.Tensor, a acts) {
-	t := g.m.kind()
+	y0, first := g.first.forward(b, x)
 	a.qkv, a.u[0] = g.linears(g.norm(x, b.attnNorm), b.groups[0], nil, bindings.F32)
-	a.qkv = g.rotate(a.qkv, false, bindings.F32)
+	a.qkv = g.first.into(g.rotate(a.qkv, false, bindings.F32), first.qkv)
 	a.att = g.attention(a.qkv, c)
 	a.mid, a.u[1] = g.linears(a.att, b.groups[1], x, bindings.F32)
+	a.mid = g.first.into(a.mid, first.mid)
 
-	a.gateUp, a.u[2] = g.linears(g.norm(a.mid, b.ffnNorm), b.groups[2], nil, t)
-	y, a.u[3] = g.linears(g.SwiGLU(a.gateUp, t), b.groups[3], a.mid, bindings.F32)
-	return y, a
+	a.gateUp, a.u[2] = g.linears(g.norm(a.mid, b.ffnNorm), b.groups[2], nil, g.kind)
+	y, a.u[3] = g.linears(g.SwiGLU(a.gateUp, g.kind), b.groups[3], a.mid, bindings.F32)
+	return g.first.into(y, y0), a
 }
 
 // backward adds the gradients of the block's vectors and gives that of its input x for the gradient dy of its result; nil where needInput is
 // false.
 func (g *graph) backward(b *block, dy, x *bindings.Tensor, a acts, needInput bool) (dx *bindings.Tensor) {
-	t := g.m.kind()
+	t := g.kind
 	dhidden := g.linearsBack(g.rounded(dy), g.SwiGLU(a.gateUp, t), a.u[3], b.groups[3], true)
 	dn := g.linearsBack(g.SwiGLUBack(dhidden, a.gateUp, t), g.norm(a.mid, b.ffnNorm), a.u[2], b.groups[2], true)
 	dmid := g.NormBack(dn, a.mid, b.ffnNorm, g.m.NormEps, dy)

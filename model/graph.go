@@ -10,23 +10,25 @@ import (
 type graph struct {
 	*bindings.Context
 	m        *Model
+	kind     bindings.Type // of the activations that products take
 	nodes    *bindings.Graph
 	rows     int
 	rotation *bindings.Tensor // [rotated numbers, rows]: m·cos, m·sin for each pair
 	segments *bindings.Tensor // [4, segments], int32
-	inputs   []func() error   // to be run once the graph has memory
+	inputs   *[]func() error  // to be run once the graph has memory
+	first    *firstRows       // nil where no row needs it
 	merging  bool             // groups with a merged matrix multiply with that
 	seed     uint64           // of the dropout masks; 0 is no dropout
 }
 
 // blockNodes bounds the operations of one block, forward and backward.
-const blockNodes = 160
+const blockNodes = 208
 
 // newGraph makes a graph on that many rows, with room for some blocks and some operations more.
 func (m *Model) newGraph(rows, blocks, more int) *graph {
 	n := blocks*blockNodes + more + 16
 	c := m.backend.NewContext(n, n)
-	return &graph{Context: c, m: m, nodes: c.NewGraph(n), rows: rows}
+	return &graph{Context: c, m: m, kind: m.kind(), nodes: c.NewGraph(n), rows: rows, inputs: new([]func() error)}
 }
 
 // input makes a tensor that gets its values once the graph has memory.
@@ -37,7 +39,7 @@ func input[T float32 | int32](g *graph, values []T, ne ...int64) *bindings.Tenso
 	}
 	x := g.NewTensor(t, ne...).Input()
 	g.nodes.Expand(x) // it has memory even if no operation comes to use it
-	g.inputs = append(g.inputs, func() error { return bindings.Set(x, values) })
+	*g.inputs = append(*g.inputs, func() error { return bindings.Set(x, values) })
 	return x
 }
 
@@ -67,7 +69,7 @@ func (g *graph) run() error {
 	if g.m.dry {
 		return nil
 	}
-	for _, set := range g.inputs {
+	for _, set := range *g.inputs {
 		if err := set(); err != nil {
 			return err
 		}
@@ -85,15 +87,15 @@ func (m *Model) kind() bindings.Type {
 
 // rounded is x as products take it.
 func (g *graph) rounded(x *bindings.Tensor) *bindings.Tensor {
-	if x == nil || x.Type() == g.m.kind() {
+	if x == nil || x.Type() == g.kind {
 		return x
 	}
-	return g.Convert(x, g.m.kind())
+	return g.Convert(x, g.kind)
 }
 
 // norm is x / rms(x) ⊙ w as products take it, for x [width, rows].
 func (g *graph) norm(x, w *bindings.Tensor) *bindings.Tensor {
-	return g.Norm(x, w, g.m.NormEps, g.m.kind())
+	return g.Norm(x, w, g.m.NormEps, g.kind)
 }
 
 // columns are the rows start to start+n of every column of x [·, rows].

@@ -19,7 +19,7 @@ func (g *graph) crossEntropy(x *bindings.Tensor, tokens []int32, wanted bool) (l
 	if !wanted {
 		return loss, nil
 	}
-	dh := g.LinearBack(g.m.head, g.CrossEntropyBack(logits, at, g.m.kind()), bindings.Product{}, bindings.F32)
+	dh := g.LinearBack(g.m.head, g.CrossEntropyBack(logits, at, g.kind), bindings.Product{}, bindings.F32)
 	return loss, g.NormBack(dh, x, g.m.outNorm, g.m.NormEps, nil)
 }
 

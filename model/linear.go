@@ -293,17 +293,17 @@ func (g *graph) linears(x *bindings.Tensor, gr *group, acc *bindings.Tensor, t b
 		part := g.columns(y, start, l.out)
 		switch {
 		case l.vectors == nil:
-			y = g.first(y, g.product(l.w, x, bindings.Product{Acc: acc, Into: part}, t))
+			y = g.joined(y, g.product(l.w, x, bindings.Product{Acc: acc, Into: part}, t))
 		default:
 			wx := g.product(l.w, x, bindings.Product{Acc: acc}, bindings.F32)
-			y = g.first(y, g.Linear(l.vectors.Rows, u, bindings.Product{In: l.vectors.D, Out: l.vectors.B, Acc: wx, Into: part}, t))
+			y = g.joined(y, g.Linear(l.vectors.Rows, u, bindings.Product{In: l.vectors.D, Out: l.vectors.B, Acc: wx, Into: part}, t))
 		}
 	})
 	return y, u
 }
 
-// first puts a part's node into the graph; where there is no whole yet, the part is the whole.
-func (g *graph) first(whole, part *bindings.Tensor) *bindings.Tensor {
+// joined puts a part's node into the graph; where there is no whole yet, the part is the whole.
+func (g *graph) joined(whole, part *bindings.Tensor) *bindings.Tensor {
 	g.nodes.Expand(part)
 	if whole == nil {
 		return part
@@ -316,7 +316,7 @@ func (g *graph) down(x *bindings.Tensor, gr *group) *bindings.Tensor {
 	if mask := g.mask(gr); mask != nil {
 		x = g.rounded(g.Mul(g.Convert(x, bindings.F32), mask))
 	}
-	return g.Linear(gr.pair(), x, bindings.Product{}, g.m.kind())
+	return g.Linear(gr.pair(), x, bindings.Product{}, g.kind)
 }
 
 // pair is the group's part of the shared A, [in, rank]; a layer of the group is adapted.
@@ -353,7 +353,7 @@ func (g *graph) linearsBack(dy, x, u *bindings.Tensor, gr *group, needInput bool
 		return nil
 	}
 	if gr.merged != nil {
-		grad := g.WeightGrad(dy, x, g.m.kind())
+		grad := g.WeightGrad(dy, x, g.kind)
 		gr.each(func(l *linear, start int) {
 			if l.vectors != nil && grad != nil {
 				part := g.View(grad, [4]int64{grad.Ne(0), int64(l.out), 1, 1}, [4]int64{0, int64(start)})

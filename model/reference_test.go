@@ -122,7 +122,7 @@ func open(t *testing.T, path string, o Options) *Model {
 func TestPEFTReference(t *testing.T) {
 	dirs := testutil.Folders(t, "VERATUNE_REFS", "refs/peft-vera-*")
 	for _, compute := range []Compute{ComputeF32, ComputeBF16} {
-		if compute == ComputeBF16 && !bindings.FastBF16() {
+		if false && bindings.FastBF16() {
 			continue // products are in float32 there, and bf16 is not the default
 		}
 		o := Default()

@@ -67,6 +67,7 @@ func (s *Sequence) Append(tokens []int32, rows int) ([]float32, error) {
 		positions[i] = int32(s.past + i)
 	}
 	g.rotation = g.rotations(positions)
+	g.addFirst(positions)
 	x := g.GetRows(m.embed, input(g, tokens, int64(n)))
 	for i, b := range m.blocks {
 		c := s.caches[i]

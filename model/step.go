@@ -181,6 +181,7 @@ func (m *Model) passGraph(p pack, seed uint64) *graph {
 		flat = append(flat, s.start, s.length, s.parent, s.past)
 	}
 	g.segments = input(g, flat, 4, int64(len(p.segments)))
+	g.addFirst(p.positions)
 	return g
 }
 
