@@ -12,17 +12,16 @@ import (
 
 	"github.com/nlpodyssey/safetensors"
 
-	"github.com/veratune/veratune/bindings"
 	"github.com/veratune/veratune/internal/testutil"
 	"github.com/veratune/veratune/vera"
 )
 
 // tolerances bound the differences to float64 references on the same dequantised weights. In float32, PEFT's own run is off by 1.6e-4 in the worst
-// gradient. bfloat16 has 8 significant bits: every product's operands are off by up to 2⁻⁹, and 30 blocks of seven products pass that on, so that the
-// smallest gradients (attn_k) are off by up to 0.13; the bound is on all of them together.
+// gradient. bfloat16 has 8 significant bits: every product's operands are off by up to 2⁻⁹, and 30 blocks of seven products pass that on, so that a token's loss
+// is off by 1e-2, the mean of these 63 by up to 2.6e-3 (TestPEFTHeldOut measures it on many), and the smallest gradients (attn_k) by up to 0.07.
 var tolerances = map[Compute]struct{ loss, logits, gradient, together float64 }{
 	ComputeF32:  {loss: 2e-5, logits: 2e-3, gradient: 5e-4, together: 5e-4},
-	ComputeBF16: {loss: 1e-2, logits: 0.5, gradient: math.Inf(1), together: 5e-2},
+	ComputeBF16: {loss: 4e-3, logits: 0.5, gradient: 0.1, together: 3e-2},
 }
 
 // reference is a folder of reference data: adapters in PEFT's format, and losses, logits and gradients on one text.
@@ -122,9 +121,6 @@ func open(t *testing.T, path string, o Options) *Model {
 func TestPEFTReference(t *testing.T) {
 	dirs := testutil.Folders(t, "VERATUNE_REFS", "refs/peft-vera-*")
 	for _, compute := range []Compute{ComputeF32, ComputeBF16} {
-		if false && bindings.FastBF16() {
-			continue // products are in float32 there, and bf16 is not the default
-		}
 		o := Default()
 		o.Compute = compute
 		m := open(t, testutil.SmolLM2(t), o)

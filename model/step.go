@@ -129,7 +129,8 @@ func (m *Model) gradients(p pack, keep int, seed uint64) (sum float64, err error
 	return sum, nil
 }
 
-// check refuses what ggml would abort on, and cuts a batch into its samples.
+// check refuses what ggml would abort on, and cuts a batch into its samples. The tokens behind a sample's last label are left out: nothing that is asked for
+// depends on them.
 func (m *Model) check(tokens, targets []int32, lengths []int) ([]sample, error) {
 	var samples []sample
 	total := 0
@@ -151,7 +152,13 @@ func (m *Model) check(tokens, targets []int32, lengths []int) ([]sample, error) 
 		}
 	}
 	for _, n := range lengths {
-		samples = append(samples, sample{tokens[:n], targets[:n]})
+		used := n
+		for used > 0 && targets[used-1] < 0 {
+			used--
+		}
+		if used > 0 {
+			samples = append(samples, sample{tokens[:used], targets[:used]})
+		}
 		tokens, targets = tokens[n:], targets[n:]
 	}
 	return samples, nil

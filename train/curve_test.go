@@ -81,36 +81,63 @@ func TestPEFTCurve(t *testing.T) {
 	}
 }
 
-func replay(t *testing.T, c peftCurve) {
+// openSmolLM2 opens the real model with a new adapter of that rank.
+func openSmolLM2(t *testing.T, compute model.Compute, rank int) (*model.Model, *vera.Adapter) {
+	t.Helper()
 	options := model.Default()
-	options.Compute = model.ComputeF32
+	options.Compute = compute
 	m, err := model.Open(testutil.SmolLM2(t), options)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer m.Close()
+	t.Cleanup(m.Close)
 	config := vera.Default()
-	config.Rank = c.Rank
+	config.Rank = rank
 	adapter, err := vera.New(config, m.Base())
+	if err == nil {
+		err = m.Attach(adapter)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Attach(adapter); err != nil {
-		t.Fatal(err)
-	}
-	heldOut := func() float64 {
-		var sum float64
-		var labelled int
-		for _, sample := range c.HeldOut {
-			b := packed(sample)
-			s, n, err := m.Loss(b.tokens, b.targets, b.lengths)
-			if err != nil {
-				t.Fatal(err)
-			}
-			sum, labelled = sum+s, labelled+n
+	return m, adapter
+}
+
+// heldOut is the mean loss of the held-out samples.
+func (c peftCurve) heldOut(t *testing.T, m *model.Model) float64 {
+	t.Helper()
+	var sum float64
+	var labelled int
+	for _, sample := range c.HeldOut {
+		b := packed(sample)
+		s, n, err := m.Loss(b.tokens, b.targets, b.lengths)
+		if err != nil {
+			t.Fatal(err)
 		}
-		return sum / float64(labelled)
+		sum, labelled = sum+s, labelled+n
 	}
+	return sum / float64(labelled)
+}
+
+// TestPEFTHeldOut measures the held-out loss before training with bfloat16 products: within 2e-3 of PEFT's in float32. It takes many tokens to see that:
+// rounding moves each token's by 1e-2.
+func TestPEFTHeldOut(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes half a minute")
+	}
+	for _, folder := range testutil.Folders(t, "VERATUNE_CURVES", "refs/peft-curve-*") {
+		c := readCurve(t, folder)
+		m, _ := openSmolLM2(t, model.ComputeBF16, c.Rank)
+		loss := c.heldOut(t, m)
+		if !(math.Abs(loss-c.EvalBefore) <= 2e-3) {
+			t.Errorf("%s: held-out loss %.5f, PEFT's %.5f", filepath.Base(folder), loss, c.EvalBefore)
+		}
+		t.Logf("%s: held-out loss %.5f, PEFT's %.5f", filepath.Base(folder), loss, c.EvalBefore)
+	}
+}
+
+func replay(t *testing.T, c peftCurve) {
+	m, adapter := openSmolLM2(t, model.ComputeF32, c.Rank)
 	check := func(what string, got, want, tolerance float64) {
 		t.Helper()
 		if !(math.Abs(got-want) <= tolerance) {
@@ -118,7 +145,7 @@ func replay(t *testing.T, c peftCurve) {
 		}
 	}
 
-	before := heldOut()
+	before := c.heldOut(t, m)
 	check("held-out loss before", before, c.EvalBefore, earlyTolerance)
 	tr := trainer{
 		engine: m, params: adapter.Params, grad: make([]float32, len(adapter.Params)), optimizer: NewAdamW(len(adapter.Params), Default()),
@@ -139,7 +166,7 @@ func replay(t *testing.T, c peftCurve) {
 		*worst = max(*worst, math.Abs(o.loss-s.Loss))
 		check("loss of a step", o.loss, s.Loss, tolerance)
 	}
-	after := heldOut()
+	after := c.heldOut(t, m)
 	check("held-out loss after", after, c.EvalAfter, lateTolerance)
 	t.Logf("largest difference %.1e in the first %d steps, %.1e after; held out %.4f to %.4f, PEFT's %.4f to %.4f",
 		early, earlySteps, late, before, after, c.EvalBefore, c.EvalAfter)
