@@ -47,7 +47,8 @@ func TestLlamaJudge(t *testing.T) {
 			if j.spelt {
 				file = spelt
 			}
-			l := openLlama(t, file, bindings.LlamaOptions{Context: 256, Batch: 128, Threads: o.Threads})
+			// One thread: token by token, threads wait for each other at every operation, and for a long time where the machine has other work.
+			l := openLlama(t, file, bindings.LlamaOptions{Context: 256, Batch: 128, Threads: 1})
 			base, theirs := allLogits(t, m, prompts), allLlamaLogits(t, l, prompts)
 			j.check(t, "base", theirs, base)
 			for _, dir := range adapters {
