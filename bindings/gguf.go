@@ -8,6 +8,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -328,7 +329,7 @@ const alignment = 32
 // GGUFWriter collects metadata and tensors for a new file.
 type GGUFWriter struct {
 	c     *C.struct_gguf_context
-	data  [][]byte
+	data  []tensorData
 	names map[string]bool
 }
 
@@ -448,6 +449,21 @@ func (w *GGUFWriter) setStrings(key *C.char, values []string) {
 func (w *GGUFWriter) AddTensor(name string, t Type, shape []int64, data []byte) error {
 	c := NewContext(1, 0)
 	defer c.Close()
+	if tensor := c.NewTensor(t, shape...); tensor != nil && tensor.Bytes() != int64(len(data)) {
+		return fmt.Errorf("gguf: tensor %s: %d bytes of data for %s", name, len(data), tensor.describe())
+	}
+	return w.AddTensorFunc(name, t, shape, func(out io.Writer) error {
+		_, err := out.Write(data)
+		return err
+	})
+}
+
+// AddTensorFunc adds a tensor, shape in ggml's order, whose data is written by a function that WriteFile calls when it comes to the tensor, in the order in
+// which tensors were added: so a file may be larger than memory. WriteFile fails where write does, or where it does not write just as many bytes as the
+// tensor has.
+func (w *GGUFWriter) AddTensorFunc(name string, t Type, shape []int64, write func(io.Writer) error) error {
+	c := NewContext(1, 0)
+	defer c.Close()
 	tensor := c.NewTensor(t, shape...)
 	switch {
 	case tensor == nil:
@@ -456,16 +472,51 @@ func (w *GGUFWriter) AddTensor(name string, t Type, shape []int64, data []byte) 
 		return fmt.Errorf("gguf: tensor name %q: from 1 to %d bytes, none of them NUL", name, C.VT_MAX_NAME-1)
 	case w.names[name]:
 		return fmt.Errorf("gguf: tensor %s is there already", name)
-	case tensor.Bytes() != int64(len(data)):
-		return fmt.Errorf("gguf: tensor %s: %d bytes of data for %s", name, len(data), tensor.describe())
 	}
 	w.names[name] = true
-	w.data = append(w.data, data)
+	w.data = append(w.data, tensorData{name, tensor.Bytes(), write})
 	C.gguf_add_tensor(w.c, tensor.SetName(name).c())
 	return nil
 }
 
-// WriteFile writes the file beside path, syncs it, and renames it to path.
+// tensorData writes the data of a tensor, which has that many bytes.
+type tensorData struct {
+	name  string
+	bytes int64
+	write func(io.Writer) error
+}
+
+// writeTo writes the data and zeros up to the next tensor's place.
+func (d tensorData) writeTo(out io.Writer) error {
+	var zeros [alignment]byte
+	room := &exactly{out, d.bytes}
+	err := d.write(room)
+	if err == nil && room.left > 0 {
+		err = fmt.Errorf("%d of its %d bytes were not written", room.left, d.bytes)
+	}
+	if err != nil {
+		return fmt.Errorf("gguf: tensor %s: %w", d.name, err)
+	}
+	_, err = out.Write(zeros[:(alignment-d.bytes%alignment)%alignment])
+	return err
+}
+
+// exactly refuses what goes beyond the bytes that are left.
+type exactly struct {
+	io.Writer
+	left int64
+}
+
+func (e *exactly) Write(p []byte) (int, error) {
+	if int64(len(p)) > e.left {
+		return 0, fmt.Errorf("%d bytes more than it has room for", int64(len(p))-e.left)
+	}
+	n, err := e.Writer.Write(p)
+	e.left -= int64(n)
+	return n, err
+}
+
+// WriteFile writes the file beside path, syncs it, and renames it to path. Where it fails, path is as it was and nothing is left beside it.
 func (w *GGUFWriter) WriteFile(path string) error {
 	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithPermissions(0o644))
 	if err != nil {
@@ -478,12 +529,8 @@ func (w *GGUFWriter) WriteFile(path string) error {
 	if _, err := out.Write(meta); err != nil {
 		return err
 	}
-	var zeros [alignment]byte
 	for _, data := range w.data {
-		if _, err := out.Write(data); err != nil {
-			return err
-		}
-		if _, err := out.Write(zeros[:(alignment-len(data)%alignment)%alignment]); err != nil {
+		if err := data.writeTo(out); err != nil {
 			return err
 		}
 	}

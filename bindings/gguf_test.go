@@ -3,6 +3,8 @@ package bindings
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
+	"io"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -237,6 +239,51 @@ func TestGGUFWriterErrors(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(filepath.Dir(path)); err != nil || len(entries) != 1 {
 		t.Errorf("beside the file lie %v, %v", entries, err)
+	}
+}
+
+// A tensor that is written by a function has the bytes of one that is given as a slice; one that writes too little, too much or fails leaves no file.
+func TestGGUFWriterFunc(t *testing.T) {
+	tensors := someTensors(t)
+	want, err := os.ReadFile(writeGGUF(t, nil, tensors))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	write := func(change func(out io.Writer, data []byte) error) error {
+		w := NewGGUFWriter()
+		defer w.Close()
+		for _, x := range tensors {
+			if err := w.AddTensorFunc(x.name, x.kind, x.shape, func(out io.Writer) error { return change(out, x.data) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return w.WriteFile(filepath.Join(dir, "x.gguf"))
+	}
+	halves := func(out io.Writer, data []byte) error {
+		_, err := out.Write(data[:len(data)/2])
+		_, err2 := out.Write(data[len(data)/2:])
+		return errors.Join(err, err2)
+	}
+	broken := errors.New("no such thing")
+	for word, change := range map[string]func(io.Writer, []byte) error{
+		"not written":   func(out io.Writer, data []byte) error { _, err := out.Write(data[1:]); return err },
+		"more than":     func(out io.Writer, data []byte) error { _, err := out.Write(append(data, 0)); return err },
+		broken.Error():  func(io.Writer, []byte) error { return broken },
+		tensors[0].name: func(io.Writer, []byte) error { return broken },
+	} {
+		if err := write(change); err == nil || !strings.Contains(err.Error(), word) {
+			t.Errorf("error %v does not say %q", err, word)
+		}
+		if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
+			t.Errorf("left in the folder: %v, %v", entries, err)
+		}
+	}
+	if err := write(halves); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(dir, "x.gguf")); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes differ from the %d of slices: %v", len(got), len(want), err)
 	}
 }
 
