@@ -19,6 +19,9 @@ type export struct {
 	out  string
 	data alpaca.Options
 	path string // of rows to measure losses on, "" for none
+	kind string // of the tensors written, "" for the form's own default
+
+	budget string // of the merged form
 }
 
 // exports are the forms that an adapter can be written in.
@@ -28,6 +31,7 @@ var exports = []struct {
 	write func(*export, *cli.Context, *session) error
 }{
 	{"vera", nil, (*export).native},
+	{"merged", (*export).mergedFlags, (*export).merged},
 }
 
 func exportNames() string {
@@ -44,6 +48,7 @@ func exportCommand() *cli.Command {
 		x.adapterFlag(),
 		&cli.StringFlag{Name: "to", Usage: "form to write: " + exportNames(), Required: true, Destination: &x.to},
 		&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "`FILE` or folder to write", Required: true, Destination: &x.out},
+		&cli.StringFlag{Name: "type", Usage: "`TYPE` of the tensors that are written. merged: keep (the base model's, the default), auto (finer ones where they gain most, within --budget) or a type for all adapted tensors, such as q8_0", Destination: &x.kind},
 		&cli.StringFlag{Name: "data", Usage: "JSON or JSONL `FILE` of rows to measure the loss on, before and after", Destination: &x.path},
 	}, dataFlags(&x.data))
 	for _, form := range exports {
