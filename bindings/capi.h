@@ -38,6 +38,9 @@ struct ggml_threadpool;
 struct gguf_context;
 struct llama_model;
 struct llama_vocab;
+struct llama_context;
+struct llama_adapter_lora;
+struct llama_memory_i;
 struct ggml_tensor;
 
 struct VT_STRUCT(ggml_init_params) {
@@ -109,6 +112,49 @@ struct VT_STRUCT(llama_model_params) {
 struct VT_STRUCT(llama_chat_message) {
     const char * role;
     const char * content;
+};
+
+struct VT_STRUCT(llama_context_params) {
+    uint32_t     n_ctx;
+    uint32_t     n_batch;
+    uint32_t     n_ubatch;
+    uint32_t     n_seq_max;
+    int32_t      n_threads;
+    int32_t      n_threads_batch;
+    int          rope_scaling_type;
+    int          pooling_type;
+    int          attention_type;
+    int          flash_attn_type;
+    float        rope_freq_base;
+    float        rope_freq_scale;
+    float        yarn_ext_factor;
+    float        yarn_attn_factor;
+    float        yarn_beta_fast;
+    float        yarn_beta_slow;
+    uint32_t     yarn_orig_ctx;
+    float        defrag_thold;
+    const void * cb_eval;
+    void *       cb_eval_user_data;
+    unsigned     type_k;
+    unsigned     type_v;
+    const void * abort_callback;
+    void *       abort_callback_data;
+    bool         embeddings;
+    bool         offload_kqv;
+    bool         no_perf;
+    bool         op_offload;
+    bool         swa_full;
+    bool         kv_unified;
+};
+
+struct VT_STRUCT(llama_batch) {
+    int32_t    n_tokens;
+    int32_t *  token;
+    float *    embd;
+    int32_t *  pos;
+    int32_t *  n_seq_id;
+    int32_t ** seq_id;
+    int8_t *   logits;
 };
 
 // ggml: contexts, tensors, types
@@ -268,6 +314,19 @@ int32_t                    llama_detokenize(const struct llama_vocab * vocab, co
                                             int32_t text_len_max, bool remove_special, bool unparse_special);
 int32_t                    llama_chat_apply_template(const char * tmpl, const struct llama_chat_message * chat, size_t n_msg, bool add_ass,
                                                      char * buf, int32_t length);
+
+// llama.cpp: running a model
+
+struct llama_context_params llama_context_default_params(void);
+struct llama_context *      llama_init_from_model(struct llama_model * model, struct llama_context_params params);
+void                        llama_free(struct llama_context * ctx);
+struct llama_memory_i *     llama_get_memory(const struct llama_context * ctx);
+void                        llama_memory_clear(struct llama_memory_i * mem, bool data);
+int32_t                     llama_decode(struct llama_context * ctx, struct llama_batch batch);
+float *                     llama_get_logits(struct llama_context * ctx);
+struct llama_adapter_lora * llama_adapter_lora_init(struct llama_model * model, const char * path_lora);
+void                        llama_adapter_lora_free(struct llama_adapter_lora * adapter);
+int32_t                     llama_set_adapter_lora(struct llama_context * ctx, struct llama_adapter_lora * adapter, float scale);
 
 #ifdef __cplusplus
 }

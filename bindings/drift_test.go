@@ -25,6 +25,8 @@ func TestHeaderDrift(t *testing.T) {
 		"an argument less":         {"float scale, float max_bias);", "float scale);"},
 		"a field's size":           {"int32_t                      flags;", "int64_t flags;"},
 		"a field less":             {"    bool          use_mlock;\n", ""},
+		"a field of a batch":       {"    int8_t *   logits;", "    int8_t logits;"},
+		"a context's field less":   {"    float        defrag_thold;\n", ""},
 		"two fields exchanged":     {"    const char * role;\n    const char * content;", "    const char * content;\n    const char * role;"},
 		"a constant":               {"VT_MAX_SRC       = 10", "VT_MAX_SRC = 11"},
 		"a callback's type":        {"(*vt_log_callback)(unsigned level,", "(*vt_log_callback)(const char * level,"},

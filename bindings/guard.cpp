@@ -1,10 +1,12 @@
 #include "guard.h"
 
+#include <algorithm>
 #include <climits>
 #include <cstring>
 #include <exception>
 #include <mutex>
 #include <string>
+#include <vector>
 
 static std::mutex  error_mutex;
 static std::string last_error;
@@ -63,6 +65,42 @@ struct llama_model * vt_load_vocab(const char * path) {
         struct llama_model_params params = llama_model_default_params();
         params.vocab_only                = true;
         return llama_model_load_from_file(path, params);
+    });
+}
+
+struct llama_model * vt_load_model(const char * path) {
+    return guarded((struct llama_model *) nullptr, [&] {
+        void *                    no_devices = nullptr;
+        struct llama_model_params params     = llama_model_default_params();
+        params.devices                       = &no_devices;
+        params.n_gpu_layers                  = 0;
+        return llama_model_load_from_file(path, params);
+    });
+}
+
+struct llama_context * vt_new_context(struct llama_model * model, uint32_t n_ctx, uint32_t n_batch, int32_t n_threads) {
+    return guarded((struct llama_context *) nullptr, [&] {
+        struct llama_context_params params = llama_context_default_params();
+        params.n_ctx                       = n_ctx;
+        params.n_batch                     = n_batch;
+        params.n_ubatch                    = n_batch;
+        params.n_threads                   = n_threads;
+        params.n_threads_batch             = n_threads;
+        params.offload_kqv                 = false;
+        params.op_offload                  = false;
+        return llama_init_from_model(model, params);
+    });
+}
+
+int32_t vt_decode(struct llama_context * context, int32_t * tokens, int32_t n, int32_t rows) {
+    return guarded((int32_t) INT32_MIN, [&] {
+        std::vector<int8_t> logits(n);
+        std::fill(logits.end() - rows, logits.end(), (int8_t) 1);
+        struct llama_batch batch = {};
+        batch.n_tokens           = n;
+        batch.token              = tokens;
+        batch.logits             = logits.data();
+        return llama_decode(context, batch);
     });
 }
 

@@ -21,6 +21,14 @@ void vt_to_float(unsigned type, const void * data, float * out, int64_t n);
 struct gguf_context * vt_gguf_open(const char * path, struct ggml_context ** tensors);
 struct llama_model *  vt_load_vocab(const char * path);
 
+struct llama_model *  vt_load_model(const char * path);
+
+// A context that computes on the CPU alone, with room for n_ctx tokens, at most n_batch in a call.
+struct llama_context * vt_new_context(struct llama_model * model, uint32_t n_ctx, uint32_t n_batch, int32_t n_threads);
+
+// llama_decode with logits for the last rows of n tokens; INT32_MIN after an exception.
+int32_t vt_decode(struct llama_context * context, int32_t * tokens, int32_t n, int32_t rows);
+
 // As their llama_* namesakes; INT32_MIN after an exception.
 int32_t vt_tokenize(const struct llama_vocab * vocab, const char * text, int32_t text_len, int32_t * tokens, int32_t n_max, bool add_special,
                     bool parse_special);

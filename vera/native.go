@@ -48,10 +48,6 @@ func (a *Adapter) Save(path string) error {
 }
 
 func (a *Adapter) write(w *bindings.GGUFWriter) error {
-	type entry struct {
-		key   string
-		value any
-	}
 	entries := []entry{
 		{"general.type", "adapter"},
 		{"general.architecture", a.Base.Architecture},
@@ -65,8 +61,6 @@ func (a *Adapter) write(w *bindings.GGUFWriter) error {
 		{keyMaxIn, uint32(a.MaxIn)},
 		{keyMaxOut, uint32(a.MaxOut)},
 		{keyPair, a.Pair.SHA256()},
-		{keyBaseName, a.Base.Name},
-		{keyFingerprint, a.Base.Fingerprint},
 	}
 	if len(a.Config.Layers) > 0 {
 		layers := make([]uint32, len(a.Config.Layers))
@@ -75,13 +69,8 @@ func (a *Adapter) write(w *bindings.GGUFWriter) error {
 		}
 		entries = append(entries, entry{keyLayers, layers})
 	}
-	for _, key := range slices.Sorted(maps.Keys(a.Facts)) {
-		entries = append(entries, entry{factPrefix + key, a.Facts[key]})
-	}
-	for _, e := range entries {
-		if err := w.Set(e.key, e.value); err != nil {
-			return err
-		}
+	if err := setAll(w, append(entries, a.origins()...)); err != nil {
+		return err
 	}
 	for name, values := range a.vectors {
 		if err := checkFinite(name, values); err != nil {
@@ -97,6 +86,30 @@ func (a *Adapter) write(w *bindings.GGUFWriter) error {
 	return errors.Join(
 		addFloats(w, tensorA, a.Pair.A, int64(a.MaxIn), int64(a.Rank)),
 		addFloats(w, tensorB, a.Pair.B, int64(a.Rank), int64(a.MaxOut)))
+}
+
+// entry is a metadata value of a file.
+type entry struct {
+	key   string
+	value any
+}
+
+func setAll(w *bindings.GGUFWriter, entries []entry) error {
+	for _, e := range entries {
+		if err := w.Set(e.key, e.value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// origins say what model the adapter belongs to and what is known of its training.
+func (a *Adapter) origins() []entry {
+	entries := []entry{{keyBaseName, a.Base.Name}, {keyFingerprint, a.Base.Fingerprint}}
+	for _, key := range slices.Sorted(maps.Keys(a.Facts)) {
+		entries = append(entries, entry{factPrefix + key, a.Facts[key]})
+	}
+	return entries
 }
 
 func addFloats(w *bindings.GGUFWriter, name string, values []float32, shape ...int64) error {

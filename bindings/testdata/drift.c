@@ -85,6 +85,47 @@ SIZE(llama_chat_message);
 FIELD(llama_chat_message, role);
 FIELD(llama_chat_message, content);
 
+SIZE(llama_context_params);
+FIELD(llama_context_params, n_ctx);
+FIELD(llama_context_params, n_batch);
+FIELD(llama_context_params, n_ubatch);
+FIELD(llama_context_params, n_seq_max);
+FIELD(llama_context_params, n_threads);
+FIELD(llama_context_params, n_threads_batch);
+FIELD(llama_context_params, rope_scaling_type);
+FIELD(llama_context_params, pooling_type);
+FIELD(llama_context_params, attention_type);
+FIELD(llama_context_params, flash_attn_type);
+FIELD(llama_context_params, rope_freq_base);
+FIELD(llama_context_params, rope_freq_scale);
+FIELD(llama_context_params, yarn_ext_factor);
+FIELD(llama_context_params, yarn_attn_factor);
+FIELD(llama_context_params, yarn_beta_fast);
+FIELD(llama_context_params, yarn_beta_slow);
+FIELD(llama_context_params, yarn_orig_ctx);
+FIELD(llama_context_params, defrag_thold);
+FIELD(llama_context_params, cb_eval);
+FIELD(llama_context_params, cb_eval_user_data);
+FIELD(llama_context_params, type_k);
+FIELD(llama_context_params, type_v);
+FIELD(llama_context_params, abort_callback);
+FIELD(llama_context_params, abort_callback_data);
+FIELD(llama_context_params, embeddings);
+FIELD(llama_context_params, offload_kqv);
+FIELD(llama_context_params, no_perf);
+FIELD(llama_context_params, op_offload);
+FIELD(llama_context_params, swa_full);
+FIELD(llama_context_params, kv_unified);
+
+SIZE(llama_batch);
+FIELD(llama_batch, n_tokens);
+FIELD(llama_batch, token);
+FIELD(llama_batch, embd);
+FIELD(llama_batch, pos);
+FIELD(llama_batch, n_seq_id);
+FIELD(llama_batch, seq_id);
+FIELD(llama_batch, logits);
+
 // Constants.
 SAME(VT_MAX_DIMS, GGML_MAX_DIMS);
 SAME(VT_MAX_SRC, GGML_MAX_SRC);

@@ -1,0 +1,233 @@
+package vera
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"os"
+
+	"github.com/veratune/veratune/bindings"
+)
+
+// LoRAOptions say how an adapter becomes a LoRA.
+type LoRAOptions struct {
+	Rank    int           // of the LoRA: less than the adapter's cuts the smallest singular values of each ΔW off; 0 is the adapter's own, exact
+	Type    bindings.Type // of the factors: F32, F16 or Q8_0
+	Threads int           // layers that are computed at the same time, each in memory of its own
+}
+
+// Validate says what is allowed where an option is not.
+func (o LoRAOptions) Validate() error {
+	switch {
+	case o.Rank < 0 || o.Rank > maxRank:
+		return fmt.Errorf("rank %d: from 1 to the adapter's own, or 0 for that", o.Rank)
+	case o.Type != bindings.F32 && o.Type != bindings.F16 && o.Type != bindings.Q8_0:
+		return fmt.Errorf("type %v: f32, f16 or q8_0", o.Type)
+	case o.Threads < 1:
+		return fmt.Errorf("threads %d: at least 1", o.Threads)
+	}
+	return nil
+}
+
+// LoRA tells what SaveLoRA has written.
+type LoRA struct {
+	Rank   int         `json:"rank"`
+	Bytes  int64       `json:"bytes"` // of the file
+	Layers []LoRALayer `json:"layers"`
+}
+
+// LoRALayer is a layer of a LoRA file.
+type LoRALayer struct {
+	Name     string  `json:"name"`     // "blk.0.attn_q"
+	Retained float64 `json:"retained"` // Σ_{i≤k} σ² / Σ σ² of the singular values of ΔW: 1 is all
+	TypeA    string  `json:"type_a"`   // of lora_a
+	TypeB    string  `json:"type_b"`
+}
+
+// Keys of llama.cpp's LoRA files.
+const keyAlpha = "adapter.lora.alpha"
+
+// SaveLoRA writes the adapter as a LoRA of llama.cpp: for each adapted layer lora_a, ne [In, rank], and lora_b, ne [rank, Out], with ΔW = lora_b · lora_a in
+// the row order of the GGUF file, and an alpha equal to the rank, so that llama.cpp scales them by 1. A row whose length is no multiple of q8_0's block is
+// written in f16. Tensors are made while the file is written, so that memory holds no more than a few layers. It fails, and leaves what was at path, where
+// the file cannot be written or a value is NaN or beyond the type.
+func (a *Adapter) SaveLoRA(path string, o LoRAOptions) (LoRA, error) {
+	lora, err := a.saveLoRA(path, o)
+	if err != nil {
+		return LoRA{}, fmt.Errorf("save LoRA: %w", err)
+	}
+	return lora, nil
+}
+
+func (a *Adapter) saveLoRA(path string, o LoRAOptions) (LoRA, error) {
+	if err := o.Validate(); err != nil {
+		return LoRA{}, err
+	}
+	if o.Rank > a.Rank {
+		return LoRA{}, fmt.Errorf("rank %d: the adapter has rank %d, and a larger LoRA would hold nothing more", o.Rank, a.Rank)
+	}
+	for name, values := range a.vectors {
+		if err := checkFinite(name, values); err != nil {
+			return LoRA{}, err
+		}
+	}
+	if o.Rank == 0 {
+		o.Rank = a.Rank
+	}
+	w := bindings.NewGGUFWriter()
+	defer w.Close()
+	entries := []entry{{"general.type", "adapter"}, {"general.architecture", a.Base.Architecture}, {"adapter.type", "lora"}, {keyAlpha, float32(o.Rank)}}
+	if err := setAll(w, append(entries, a.origins()...)); err != nil {
+		return LoRA{}, err
+	}
+	f := newFactory(a, o)
+	lora := LoRA{Rank: o.Rank, Layers: make([]LoRALayer, len(a.Layers))}
+	for i := range a.Layers {
+		if err := f.add(w, i, &lora.Layers[i]); err != nil {
+			return LoRA{}, err
+		}
+	}
+	if err := w.WriteFile(path); err != nil {
+		return LoRA{}, err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return LoRA{}, err
+	}
+	lora.Bytes = info.Size()
+	return lora, nil
+}
+
+// factory makes the layers of a LoRA ahead of the file that takes them, in order, a few at a time.
+type factory struct {
+	a       *Adapter
+	o       LoRAOptions
+	cut     func(l *Layer) (product, error)
+	begun   int // layers
+	results []chan madeLayer
+}
+
+// product is ΔW = up · down of a layer in float32, row-major: up Out × rank, down rank × In; and the part of ΔW's energy that is in it.
+type product struct {
+	up, down []float32
+	retained float64
+}
+
+// madeLayer is a layer in the bytes of its file.
+type madeLayer struct {
+	up, down []byte
+	retained float64
+	err      error
+}
+
+func newFactory(a *Adapter, o LoRAOptions) *factory {
+	f := &factory{a: a, o: o, cut: a.exactFactors, results: make([]chan madeLayer, len(a.Layers))}
+	if o.Rank < a.Rank {
+		f.cut = newTruncation(a, o.Rank).factors
+	}
+	for i := range f.results {
+		f.results[i] = make(chan madeLayer, 1)
+	}
+	return f
+}
+
+// exactFactors are the adapter's own.
+func (a *Adapter) exactFactors(l *Layer) (product, error) {
+	up, down := a.Factors(l)
+	return product{up, down, 1}, nil
+}
+
+// add adds both tensors of a layer. The first to be written waits for the layer, the second lets the next one begin.
+func (f *factory) add(w *bindings.GGUFWriter, i int, said *LoRALayer) error {
+	l := &f.a.Layers[i]
+	typeA, typeB := f.rowType(l.In), f.rowType(f.o.Rank)
+	*said = LoRALayer{Name: l.Name(), TypeA: typeA.String(), TypeB: typeB.String()}
+	var made madeLayer
+	down := func(out io.Writer) error {
+		f.begin(i + f.o.Threads)
+		made = <-f.results[i]
+		if made.err != nil {
+			return made.err
+		}
+		said.Retained = made.retained
+		_, err := out.Write(made.down)
+		return err
+	}
+	up := func(out io.Writer) error {
+		_, err := out.Write(made.up)
+		made = madeLayer{}
+		return err
+	}
+	if err := w.AddTensorFunc(l.Name()+".weight.lora_a", typeA, []int64{int64(l.In), int64(f.o.Rank)}, down); err != nil {
+		return err
+	}
+	return w.AddTensorFunc(l.Name()+".weight.lora_b", typeB, []int64{int64(f.o.Rank), int64(l.Out)}, up)
+}
+
+// rowType is the type of rows of that length.
+func (f *factory) rowType(width int) bindings.Type {
+	if int64(width)%f.o.Type.BlockSize() != 0 {
+		return bindings.F16
+	}
+	return f.o.Type
+}
+
+// begin starts every layer before that one that isn't made yet.
+func (f *factory) begin(end int) {
+	for ; f.begun < min(end, len(f.a.Layers)); f.begun++ {
+		go func(l *Layer, result chan<- madeLayer) { result <- f.compute(l) }(&f.a.Layers[f.begun], f.results[f.begun])
+	}
+}
+
+func (f *factory) compute(l *Layer) madeLayer {
+	p, err := f.cut(l)
+	if err != nil {
+		return madeLayer{err: err}
+	}
+	if f.o.Type != bindings.F32 {
+		p.balance()
+	}
+	down, err := encode(l.Name()+".weight.lora_a", f.rowType(l.In), p.down, l.In)
+	if err != nil {
+		return madeLayer{err: err}
+	}
+	up, err := encode(l.Name()+".weight.lora_b", f.rowType(f.o.Rank), p.up, f.o.Rank)
+	return madeLayer{up, down, p.retained, err}
+}
+
+// balance multiplies up by a power of two and divides down by it, so that their largest values are alike: the product keeps its bits, and small values of b
+// stay clear of float16's smallest, 6e-5, below which it loses digits. The scales of q8_0's blocks are float16 too.
+func (p product) balance() {
+	up, down := largest(p.up), largest(p.down)
+	if up == 0 || down == 0 {
+		return
+	}
+	shift := int(math.Round(math.Log2(float64(down)/float64(up)) / 2))
+	scale(p.up, float32(math.Ldexp(1, shift)))
+	scale(p.down, float32(math.Ldexp(1, -shift)))
+}
+
+func largest(values []float32) (most float32) {
+	for _, v := range values {
+		most = max(most, v, -v)
+	}
+	return most
+}
+
+func scale(values []float32, by float32) {
+	for i := range values {
+		values[i] *= by
+	}
+}
+
+// encode turns rows into a type. It fails where a value is NaN or more than the type holds.
+func encode(name string, t bindings.Type, values []float32, width int) ([]byte, error) {
+	const largestF16 = 65504
+	if err := checkFinite(name, values); err != nil {
+		return nil, err
+	}
+	if most := largest(values); t != bindings.F32 && most > largestF16 {
+		return nil, fmt.Errorf("%s: %g is beyond %v; write the LoRA in f32", name, most, t)
+	}
+	return bindings.Quantize(t, values, int64(width))
+}

@@ -1,0 +1,117 @@
+package vera
+
+import (
+	"math"
+
+	"gonum.org/v1/gonum/mat"
+)
+
+// truncation gives the best approximations of a rank less than the adapter's to its layers' ΔW, in the least-squares sense: the truncated singular value
+// decomposition (Eckart and Young), from the factors alone. All computation is in float64.
+type truncation struct {
+	a     *Adapter
+	rank  int
+	bases map[int]*basis // by In
+}
+
+// basis is what the layers of one In share: A[:, :In] = coordinates · rowsᵀ, with orthonormal columns in rows. It has min(rank, In) of them.
+type basis struct {
+	coordinates *mat.Dense // rank × n
+	rows        *mat.Dense // In × n
+}
+
+func newTruncation(a *Adapter, rank int) *truncation {
+	t := &truncation{a: a, rank: rank, bases: map[int]*basis{}}
+	for _, l := range a.Layers {
+		if t.bases[l.In] == nil {
+			t.bases[l.In] = newBasis(a.Pair, l.In)
+		}
+	}
+	return t
+}
+
+// newBasis takes the thin singular value decomposition A = U S Vᵀ apart into U S and V.
+func newBasis(p *Pair, in int) *basis {
+	columns := mat.NewDense(p.Rank, in, nil)
+	columns.Apply(func(r, i int, _ float64) float64 { return float64(p.A[r*p.MaxIn+i]) }, columns)
+	u, s, v := thinSVD(columns)
+	scaleColumns(u, s)
+	return &basis{u, v}
+}
+
+// factors gives the two factors of ΔW's approximation, √σ in each. With the basis, ΔW = core · rowsᵀ where core = diag(b) B diag(d) · coordinates is
+// Out × n, and core = U Σ Vᵀ has ΔW's singular values; so up = U √Σ and down = √Σ Vᵀ rowsᵀ, of the first rank columns. It fails where b is so large
+// that diag(b) B is infinite.
+func (t *truncation) factors(l *Layer) (product, error) {
+	base := t.bases[l.In]
+	up, _ := t.a.Factors(l)
+	if err := checkFinite(l.Name()+": diag(b) B", up); err != nil {
+		return product{}, err
+	}
+	var scaled, core mat.Dense
+	scaled.Mul(mat.NewDiagDense(t.a.Rank, widened(l.D)), base.coordinates)
+	core.Mul(mat.NewDense(l.Out, t.a.Rank, widened(up)), &scaled)
+	u, sigma, v := thinSVD(&core)
+
+	kept := min(t.rank, len(sigma)) // a larger rank than ΔW can have leaves zeros
+	roots := make([]float64, kept)
+	for i := range roots {
+		roots[i] = math.Sqrt(sigma[i])
+	}
+	left, right := u.Slice(0, l.Out, 0, kept).(*mat.Dense), v.Slice(0, v.RawMatrix().Rows, 0, kept).(*mat.Dense)
+	scaleColumns(left, roots)
+	scaleColumns(right, roots)
+	var rows mat.Dense
+	rows.Mul(right.T(), base.rows.T())
+	return product{narrowed(left, l.Out, t.rank), narrowed(&rows, t.rank, l.In), energy(sigma[:kept], sigma)}, nil
+}
+
+// thinSVD gives x = U diag(s) Vᵀ with orthonormal columns in U and V, s in descending order. x must be finite.
+func thinSVD(x mat.Matrix) (u *mat.Dense, s []float64, v *mat.Dense) {
+	var d mat.SVD
+	if !d.Factorize(x, mat.SVDThin) {
+		panic("vera: no singular value decomposition of a matrix that is not finite")
+	}
+	u, v = new(mat.Dense), new(mat.Dense)
+	d.UTo(u)
+	d.VTo(v)
+	return u, d.Values(nil), v
+}
+
+func scaleColumns(x *mat.Dense, by []float64) {
+	x.Apply(func(_, j int, v float64) float64 { return v * by[j] }, x)
+}
+
+// energy is Σ kept² / Σ all², 1 where all are 0.
+func energy(kept, all []float64) float64 {
+	squares := func(values []float64) (sum float64) {
+		for _, v := range values {
+			sum += v * v
+		}
+		return sum
+	}
+	if squares(all) == 0 {
+		return 1
+	}
+	return squares(kept) / squares(all)
+}
+
+func widened(values []float32) []float64 {
+	out := make([]float64, len(values))
+	for i, v := range values {
+		out[i] = float64(v)
+	}
+	return out
+}
+
+// narrowed copies x into rows × columns of float32; what it lacks is 0.
+func narrowed(x *mat.Dense, rows, columns int) []float32 {
+	out := make([]float32, rows*columns)
+	r, c := x.Dims()
+	for i := range r {
+		for j := range c {
+			out[i*columns+j] = float32(x.At(i, j))
+		}
+	}
+	return out
+}
