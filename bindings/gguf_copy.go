@@ -36,7 +36,7 @@ func (w *GGUFWriter) Replace(info TensorInfo, t Type, write func(io.Writer) erro
 	switch {
 	case i < 0:
 		return fmt.Errorf("gguf: tensor %s is not there", info.Name)
-	case t.BlockSize() == 0 || info.Shape[0]%t.BlockSize() != 0:
+	case t >= typeCount || t.BlockSize() == 0 || info.Shape[0]%t.BlockSize() != 0:
 		return fmt.Errorf("gguf: tensor %s: rows of %d values cannot be %v", info.Name, info.Shape[0], t)
 	}
 	name := C.CString(info.Name)
