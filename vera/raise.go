@@ -13,82 +13,87 @@ var ladder = []bindings.Type{bindings.Q4_0, bindings.Q4_K, bindings.Q4_1, bindin
 type option struct {
 	kind  bindings.Type
 	bytes int64
-	lost  float64 // ‖Q(W + ΔW) − (W + ΔW)‖²
+	lost  float64 // ‖Q(W + ΔW) − (W + ΔW)‖², in the measure that tensors are compared in
 }
 
+// raise gives tensors finer types, those first whose rounding error shrinks most for each byte more, until the budget is spent. Types of the same or less size
+// are not considered.
 func (m *merger) raise(weights []*weight, budget int64) error {
-	options := make([][]option, len(weights))
-	scale := make([]float64, len(weights))
+	all := make([][]option, len(weights))
 	for i, x := range weights {
 		var err error
-		if options[i], scale[i], err = m.survey(x); err != nil {
+		if all[i], err = m.options(x); err != nil {
 			return err
 		}
 	}
-	for i, choice := range spend(options, scale, budget) {
-		weights[i].become(options[i][choice].kind)
+	for i, choice := range spend(all, budget) {
+		weights[i].become(all[i][choice].kind)
 	}
 	return nil
 }
 
-func (m *merger) survey(x *weight) ([]option, float64, error) {
-	options := []option{{kind: x.Was, bytes: x.info.Size}}
+// options measures what is lost in the tensor's own type, which comes first, and in each larger one that its rows fit.
+func (m *merger) options(x *weight) ([]option, error) {
+	list := []option{{kind: x.Was, bytes: x.info.Size}}
 	for _, t := range ladder {
 		if t.CheckQuantize(int64(x.In)) != nil {
 			continue
 		}
 		if bytes := t.RowBytes(int64(x.In)) * int64(x.Out); bytes > x.info.Size {
-			options = append(options, option{kind: t, bytes: bytes})
+			list = append(list, option{kind: t, bytes: bytes})
 		}
 	}
-	upd := 0.0
-	ww := 0.0
+	upd, ww := 0.0, 0.0
 	err := m.chunks(x, func(start int, merged []float32) error {
-		for i := range options {
-			_, lost, err := m.round(x, options[i].kind, start, merged)
+		for i := range list {
+			_, lost, err := m.round(x, list[i].kind, start, merged)
 			if err != nil {
 				return err
 			}
-			options[i].lost += lost
+			list[i].lost += lost
 		}
 		u, err := m.update(x, start, merged)
 		upd += u
-		for _, v := range merged {
-			ww += float64(v) * float64(v)
-		}
+		ww += distance(merged, make([]float32, len(merged)))
 		return err
 	})
 	s := 1.0
 	switch os.Getenv("CRIT") {
 	case "update":
-		s = 1 / upd
+		s = upd
 	case "weight":
-		s = 1 / ww
+		s = ww
 	}
-	return options, s, err
+	for i := range list {
+		if s > 0 {
+			list[i].lost /= s
+		}
+	}
+	return list, err
 }
 
-// spend
-func spend(options [][]option, scale []float64, budget int64) []int {
-	choice := make([]int, len(options))
+// spend chooses an option for each tensor, at first its own type. It goes on to the one, among all that fit into what is left of the budget, that makes
+// the error smaller by most for each byte.
+func spend(all [][]option, budget int64) []int {
+	chosen := make([]int, len(all))
 	for {
-		best, at, to := 0.0, -1, 0
-		for i, list := range options {
-			now := list[choice[i]]
+		best, tensor, to := 0.0, -1, 0
+		for i, list := range all {
+			now := list[chosen[i]]
 			for k, o := range list {
 				extra := o.bytes - now.bytes
 				if extra <= 0 || extra > budget {
 					continue
 				}
-				if gain := scale[i] * (now.lost - o.lost) / float64(extra); gain > best {
-					best, at, to = gain, i, k
+				if gain := (now.lost - o.lost) / float64(extra); gain > best {
+					best, tensor, to = gain, i, k
 				}
 			}
 		}
-		if at < 0 {
-			return choice
+		if tensor < 0 {
+			return chosen
 		}
-		budget -= options[at][to].bytes - options[at][choice[at]].bytes
-		choice[at] = to
+		budget -= all[tensor][to].bytes - all[tensor][chosen[tensor]].bytes
+		chosen[tensor] = to
 	}
 }
