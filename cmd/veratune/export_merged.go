@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -35,19 +34,15 @@ func (x *export) mergeOptions() (vera.MergeOptions, error) {
 	return o, o.Validate()
 }
 
-// merged writes the base model with the adapter in its weights.
+// merged writes the base model with W + ΔW in place of W.
 func (x *export) merged(c *cli.Context, s *session) error {
 	o, err := x.mergeOptions()
 	if err != nil {
 		return usageError{err}
 	}
-	var losses []float64
 	var d *alpaca.Dataset
 	if x.path != "" {
 		if d, err = s.data(x.path, x.data, c.App.ErrWriter); err != nil {
-			return err
-		}
-		if losses, err = x.lossesBefore(c, s, d); err != nil {
 			return err
 		}
 	}
@@ -58,46 +53,10 @@ func (x *export) merged(c *cli.Context, s *session) error {
 	if err := printMerged(c.App.Writer, x.out, merged); err != nil || d == nil {
 		return err
 	}
-	after, err := x.lossMerged(c, d)
-	if err != nil {
-		return err
-	}
-	t := newTable(c.App.Writer)
-	for i, what := range []string{"loss of the base model", "with the adapter", "of the merged file"} {
-		t.row(what, "%.4f", append(losses, after)[i])
-	}
-	return t.Flush()
+	return x.compareMerged(c, s, d)
 }
 
-// lossesBefore measures the base model without and with the adapter, which stays attached.
-func (x *export) lossesBefore(c *cli.Context, s *session, d *alpaca.Dataset) ([]float64, error) {
-	var losses []float64
-	for _, adapter := range []*vera.Adapter{nil, s.adapter} {
-		if err := s.Attach(adapter); err != nil {
-			return nil, err
-		}
-		r, err := s.measure(c, d, x.data.Batch)
-		if err != nil {
-			return nil, err
-		}
-		losses = append(losses, r.Loss)
-	}
-	return losses, nil
-}
-
-// lossMerged measures the file that was written, as any program would open it.
-func (x *export) lossMerged(c *cli.Context, d *alpaca.Dataset) (float64, error) {
-	m, err := model.Open(x.out, x.options)
-	if err != nil {
-		return 0, err
-	}
-	s := &session{Model: m}
-	defer s.Close()
-	r, err := s.measure(c, d, x.data.Batch)
-	return r.Loss, err
-}
-
-// printMerged lists the tensors whose type changed, and sums up.
+// printMerged lists the tensors that got another type, and sums up.
 func printMerged(w io.Writer, path string, merged vera.Merged) error {
 	t := newTable(w)
 	bytes, added, changed := int64(0), int64(0), 0
@@ -111,9 +70,37 @@ func printMerged(w io.Writer, path string, merged vera.Merged) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "%s: %d adapted tensors in %.1f MB (%+.1f MB), %d of another type than before; rounding changes them by %.2f of what training did\n",
+	_, err := fmt.Fprintf(w, "%s: %d adapted tensors in %.1f MB (%+.1f MB), %d in another type than before; rounding error %.2f of the update's size\n",
 		path, len(merged.Tensors), float64(bytes)/1e6, float64(added)/1e6, changed, merged.RelativeError())
 	return err
 }
 
-var _ = errors.New
+// compareMerged prints the losses of the base model, with the adapter, and of the merged file, which is opened as any program would.
+func (x *export) compareMerged(c *cli.Context, s *session, d *alpaca.Dataset) error {
+	m, err := model.Open(x.out, x.options)
+	if err != nil {
+		return err
+	}
+	written := &session{Model: m}
+	defer written.Close()
+	adapted, err := s.measure(c, d, x.data.Batch)
+	if err != nil {
+		return err
+	}
+	if err := s.Attach(nil); err != nil {
+		return err
+	}
+	base, err := s.measure(c, d, x.data.Batch)
+	if err != nil {
+		return err
+	}
+	after, err := written.measure(c, d, x.data.Batch)
+	if err != nil {
+		return err
+	}
+	t := newTable(c.App.Writer)
+	t.row("loss of the base model", "%.4f", base.Loss)
+	t.row("with the adapter", "%.4f", adapted.Loss)
+	t.row("of the merged file", "%.4f", after.Loss)
+	return t.Flush()
+}
