@@ -208,6 +208,17 @@ func TestMergedUntrained(t *testing.T) {
 	}
 }
 
+// A merged file is a base model like any other: merged once more, it gets the new adapter's texts in place of the old ones.
+func TestMergedTwice(t *testing.T) {
+	base, described := tinyBase(t, bindings.Q8_0)
+	once, _ := saveMerged(t, random(t, described, 0.1), base, keep())
+	described.Fingerprint = "of the merged file"
+	twice, _ := saveMerged(t, random(t, described, 0.2), once, keep())
+	if !slices.Equal(twice.Keys(), once.Keys()) || twice.Value(keyMergedBase) != described.Fingerprint || twice.Value(keyMergedAdapter) == once.Value(keyMergedAdapter) {
+		t.Errorf("the keys are %q, after %q; the base is %v", twice.Keys(), once.Keys(), twice.Value(keyMergedBase))
+	}
+}
+
 // Large tensors are merged some rows at a time, to the same bits as at once and on any number of threads.
 func TestMergedChunks(t *testing.T) {
 	base, described := tinyBase(t, bindings.Q4_0)

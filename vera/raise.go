@@ -1,10 +1,6 @@
 package vera
 
-import (
-	"os"
-
-	"github.com/veratune/veratune/bindings"
-)
+import "github.com/veratune/veratune/bindings"
 
 // ladder lists the types that TypeAuto chooses among, beside each tensor's own.
 var ladder = []bindings.Type{bindings.Q4_0, bindings.Q4_K, bindings.Q4_1, bindings.Q5_0, bindings.Q5_K, bindings.Q5_1, bindings.Q6_K, bindings.Q8_0, bindings.F16}
@@ -13,11 +9,16 @@ var ladder = []bindings.Type{bindings.Q4_0, bindings.Q4_K, bindings.Q4_1, bindin
 type option struct {
 	kind  bindings.Type
 	bytes int64
-	lost  float64 // ‖Q(W + ΔW) − (W + ΔW)‖², in the measure that tensors are compared in
+	lost  float64 // ‖Q(W + ΔW) − (W + ΔW)‖² / ‖W + ΔW‖²
 }
 
-// raise gives tensors finer types, those first whose rounding error shrinks most for each byte more, until the budget is spent. Types of the same or less size
-// are not considered.
+// raise gives tensors larger types until the budget is spent, those first whose relative error shrinks most for each byte more:
+//
+//	(‖Q(M) − M‖² − ‖Q'(M) − M‖²) / ‖M‖² / (bytes' − bytes)    with M = W + ΔW in float32
+//
+// ‖E‖²/‖M‖² is the error of a layer's result beside the result, for inputs whose numbers are independent and of one size; so layers of large and of small
+// weights count alike. A file of quantised weights lies on the grid of its own type, where an update that is small beside a step is rounded away, and a type
+// little finer adds noise of its own: what pays is often a few tensors in a much finer type, and the measured errors tell.
 func (m *merger) raise(weights []*weight, budget int64) error {
 	all := make([][]option, len(weights))
 	for i, x := range weights {
@@ -43,8 +44,9 @@ func (m *merger) options(x *weight) ([]option, error) {
 			list = append(list, option{kind: t, bytes: bytes})
 		}
 	}
-	upd, ww := 0.0, 0.0
+	size := 0.0
 	err := m.chunks(x, func(start int, merged []float32) error {
+		size += distance(merged, make([]float32, len(merged)))
 		for i := range list {
 			_, lost, err := m.round(x, list[i].kind, start, merged)
 			if err != nil {
@@ -52,21 +54,11 @@ func (m *merger) options(x *weight) ([]option, error) {
 			}
 			list[i].lost += lost
 		}
-		u, err := m.update(x, start, merged)
-		upd += u
-		ww += distance(merged, make([]float32, len(merged)))
-		return err
+		return nil
 	})
-	s := 1.0
-	switch os.Getenv("CRIT") {
-	case "update":
-		s = upd
-	case "weight":
-		s = ww
-	}
 	for i := range list {
-		if s > 0 {
-			list[i].lost /= s
+		if list[i].lost > 0 { // else a matrix of zeros would give 0/0
+			list[i].lost /= size
 		}
 	}
 	return list, err
