@@ -11,18 +11,24 @@ import (
 
 // LoRAOptions say how an adapter becomes a LoRA.
 type LoRAOptions struct {
-	Rank    int           // of the LoRA: less than the adapter's cuts the smallest singular values of each ΔW off; 0 is the adapter's own, exact
-	Type    bindings.Type // of the factors: F32, F16 or Q8_0
-	Threads int           // layers that are computed at the same time, each in memory of its own
+	Rank    int    // of the LoRA: less than the adapter's cuts the smallest singular values of each ΔW off; 0 is the adapter's own, exact
+	Type    string // of the factors: "f32", "f16" or "q8_0"
+	Threads int    // layers that are computed at the same time, each in memory of its own
 }
+
+// DefaultLoRA is exact, in f16: half the bytes of f32, for an error that is small beside that of any 4-bit weight.
+func DefaultLoRA() LoRAOptions { return LoRAOptions{Type: "f16", Threads: 1} }
+
+var loraTypes = map[string]bindings.Type{"f32": bindings.F32, "f16": bindings.F16, "q8_0": bindings.Q8_0}
 
 // Validate says what is allowed where an option is not.
 func (o LoRAOptions) Validate() error {
+	_, known := loraTypes[o.Type]
 	switch {
 	case o.Rank < 0 || o.Rank > maxRank:
 		return fmt.Errorf("rank %d: from 1 to the adapter's own, or 0 for that", o.Rank)
-	case o.Type != bindings.F32 && o.Type != bindings.F16 && o.Type != bindings.Q8_0:
-		return fmt.Errorf("type %v: f32, f16 or q8_0", o.Type)
+	case !known:
+		return fmt.Errorf("type %q: f32, f16 or q8_0", o.Type)
 	case o.Threads < 1:
 		return fmt.Errorf("threads %d: at least 1", o.Threads)
 	}
@@ -43,9 +49,6 @@ type LoRALayer struct {
 	TypeA    string  `json:"type_a"`   // of lora_a
 	TypeB    string  `json:"type_b"`
 }
-
-// Keys of llama.cpp's LoRA files.
-const keyAlpha = "adapter.lora.alpha"
 
 // SaveLoRA writes the adapter as a LoRA of llama.cpp: for each adapted layer lora_a, ne [In, rank], and lora_b, ne [rank, Out], with ΔW = lora_b · lora_a in
 // the row order of the GGUF file, and an alpha equal to the rank, so that llama.cpp scales them by 1. A row whose length is no multiple of q8_0's block is
@@ -76,7 +79,7 @@ func (a *Adapter) saveLoRA(path string, o LoRAOptions) (LoRA, error) {
 	}
 	w := bindings.NewGGUFWriter()
 	defer w.Close()
-	entries := []entry{{"general.type", "adapter"}, {"general.architecture", a.Base.Architecture}, {"adapter.type", "lora"}, {keyAlpha, float32(o.Rank)}}
+	entries := []entry{{"general.type", "adapter"}, {"general.architecture", a.Base.Architecture}, {"adapter.type", "lora"}, {"adapter.lora.alpha", float32(o.Rank)}}
 	if err := setAll(w, append(entries, a.origins()...)); err != nil {
 		return LoRA{}, err
 	}
@@ -102,6 +105,7 @@ func (a *Adapter) saveLoRA(path string, o LoRAOptions) (LoRA, error) {
 type factory struct {
 	a       *Adapter
 	o       LoRAOptions
+	kind    bindings.Type
 	cut     func(l *Layer) (product, error)
 	begun   int // layers
 	results []chan madeLayer
@@ -121,7 +125,7 @@ type madeLayer struct {
 }
 
 func newFactory(a *Adapter, o LoRAOptions) *factory {
-	f := &factory{a: a, o: o, cut: a.exactFactors, results: make([]chan madeLayer, len(a.Layers))}
+	f := &factory{a: a, o: o, kind: loraTypes[o.Type], cut: a.exactFactors, results: make([]chan madeLayer, len(a.Layers))}
 	if o.Rank < a.Rank {
 		f.cut = newTruncation(a, o.Rank).factors
 	}
@@ -166,10 +170,10 @@ func (f *factory) add(w *bindings.GGUFWriter, i int, said *LoRALayer) error {
 
 // rowType is the type of rows of that length.
 func (f *factory) rowType(width int) bindings.Type {
-	if int64(width)%f.o.Type.BlockSize() != 0 {
+	if int64(width)%f.kind.BlockSize() != 0 {
 		return bindings.F16
 	}
-	return f.o.Type
+	return f.kind
 }
 
 // begin starts every layer before that one that isn't made yet.
@@ -184,7 +188,7 @@ func (f *factory) compute(l *Layer) madeLayer {
 	if err != nil {
 		return madeLayer{err: err}
 	}
-	if f.o.Type != bindings.F32 {
+	if f.kind != bindings.F32 {
 		p.balance()
 	}
 	down, err := encode(l.Name()+".weight.lora_a", f.rowType(l.In), p.down, l.In)

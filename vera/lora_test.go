@@ -90,8 +90,8 @@ func TestSaveLoRA(t *testing.T) {
 		c.Rank = rank
 		a := randomAdapter(t, c, cutBase())
 		for _, o := range []LoRAOptions{
-			{0, bindings.F32, 1}, {rank, bindings.F32, 2}, {rank - 1, bindings.F32, 2}, {rank / 2, bindings.F32, 3}, {3, bindings.F32, 1}, {1, bindings.F32, 1},
-			{0, bindings.F16, 2}, {0, bindings.Q8_0, 2}, {rank / 2, bindings.Q8_0, 2},
+			{0, "f32", 1}, {rank, "f32", 2}, {rank - 1, "f32", 2}, {rank / 2, "f32", 3}, {3, "f32", 1}, {1, "f32", 1},
+			{0, "f16", 2}, {0, "q8_0", 2}, {rank / 2, "q8_0", 2},
 		} {
 			lora, g := saveLoRA(t, a, o)
 			k := o.Rank
@@ -101,7 +101,7 @@ func TestSaveLoRA(t *testing.T) {
 			if alpha := g.Value("adapter.lora.alpha"); lora.Rank != k || alpha != float32(k) {
 				t.Fatalf("%+v: rank %d and alpha %v", o, lora.Rank, alpha)
 			}
-			tolerance := map[bindings.Type]float64{bindings.F32: 1e-6, bindings.F16: 2e-3, bindings.Q8_0: 3e-2}[o.Type]
+			tolerance := map[string]float64{"f32": 1e-6, "f16": 2e-3, "q8_0": 3e-2}[o.Type]
 			for i := range a.Layers {
 				l := &a.Layers[i]
 				var got mat.Dense
@@ -165,7 +165,7 @@ func TestSmallVectorsInF16(t *testing.T) {
 	for _, l := range a.Layers {
 		scale(l.B, 1e-5)
 	}
-	_, g := saveLoRA(t, a, LoRAOptions{0, bindings.F16, 1})
+	_, g := saveLoRA(t, a, LoRAOptions{0, "f16", 1})
 	for i := range a.Layers {
 		l := &a.Layers[i]
 		var got mat.Dense
@@ -186,14 +186,14 @@ func TestLoRAFile(t *testing.T) {
 		}
 		return n
 	}()
-	sizes := map[bindings.Type]int64{}
-	for _, kind := range []bindings.Type{bindings.F32, bindings.F16, bindings.Q8_0} {
+	sizes := map[string]int64{}
+	for _, kind := range []string{"f32", "f16", "q8_0"} {
 		lora, g := saveLoRA(t, a, LoRAOptions{0, kind, 2})
 		for _, info := range g.Tensors() {
 			sizes[kind] += info.Size
 		}
 		if lora.Bytes < sizes[kind] || lora.Bytes > sizes[kind]+1<<16 {
-			t.Errorf("%v: a file of %d bytes for %d bytes of tensors", kind, lora.Bytes, sizes[kind])
+			t.Errorf("%s: a file of %d bytes for %d bytes of tensors", kind, lora.Bytes, sizes[kind])
 		}
 		for key, want := range map[string]any{
 			"general.type": "adapter", "adapter.type": "lora", "general.architecture": "llama", "adapter.lora.alpha": float32(32),
@@ -204,11 +204,11 @@ func TestLoRAFile(t *testing.T) {
 			}
 		}
 	}
-	if sizes[bindings.F32] != 4*numbers || sizes[bindings.F16] != 2*numbers || sizes[bindings.Q8_0] != numbers*34/32 {
+	if sizes["f32"] != 4*numbers || sizes["f16"] != 2*numbers || sizes["q8_0"] != numbers*34/32 {
 		t.Errorf("sizes %v for %d numbers", sizes, numbers)
 	}
 	// Rows of 8 are no whole block.
-	lora, g := saveLoRA(t, a, LoRAOptions{8, bindings.Q8_0, 2})
+	lora, g := saveLoRA(t, a, LoRAOptions{8, "q8_0", 2})
 	for _, l := range lora.Layers {
 		x, _ := g.Tensor(l.Name + ".weight.lora_a")
 		y, _ := g.Tensor(l.Name + ".weight.lora_b")
@@ -219,7 +219,7 @@ func TestLoRAFile(t *testing.T) {
 	// The same bytes whatever the number of threads.
 	var files [2][]byte
 	for i, threads := range []int{1, 5} {
-		_, g := saveLoRA(t, a, LoRAOptions{5, bindings.F16, threads})
+		_, g := saveLoRA(t, a, LoRAOptions{5, "f16", threads})
 		files[i] = read(t, g.Path())
 	}
 	if !slices.Equal(files[0], files[1]) {
@@ -229,19 +229,19 @@ func TestLoRAFile(t *testing.T) {
 
 func TestLoRAErrors(t *testing.T) {
 	a := randomAdapter(t, toyConfig(), cutBase())
-	good := LoRAOptions{2, bindings.F16, 1}
+	good := LoRAOptions{2, "f16", 1}
 	for name, test := range map[string]struct {
 		o      LoRAOptions
 		change func(l *Layer)
 		words  []string
 	}{
-		"rank":          {LoRAOptions{5, bindings.F16, 1}, nil, []string{"rank 5", "rank 4"}},
-		"negative rank": {LoRAOptions{-1, bindings.F16, 1}, nil, []string{"rank -1"}},
-		"type":          {LoRAOptions{2, bindings.Q4_0, 1}, nil, []string{"q4_0", "f32, f16 or q8_0"}},
-		"threads":       {LoRAOptions{2, bindings.F16, 0}, nil, []string{"threads 0"}},
+		"rank":          {LoRAOptions{5, "f16", 1}, nil, []string{"rank 5", "rank 4"}},
+		"negative rank": {LoRAOptions{-1, "f16", 1}, nil, []string{"rank -1"}},
+		"type":          {LoRAOptions{2, "q4_0", 1}, nil, []string{"q4_0", "f32, f16 or q8_0"}},
+		"threads":       {LoRAOptions{2, "f16", 0}, nil, []string{"threads 0"}},
 		"NaN":           {good, func(l *Layer) { l.B[3] = float32(math.NaN()) }, []string{"blk.1.ffn_down", "value 3", "NaN"}},
 		"infinite":      {good, func(l *Layer) { l.B[3] = math.MaxFloat32; l.D[0] = math.MaxFloat32 }, []string{"blk.1.ffn_down", "f16", "f32"}},
-		"too large":     {LoRAOptions{0, bindings.F16, 1}, func(l *Layer) { l.B[3] = 1e30 }, []string{"blk.1.ffn_down", "f16", "f32"}},
+		"too large":     {LoRAOptions{0, "f16", 1}, func(l *Layer) { l.B[3] = 1e30 }, []string{"blk.1.ffn_down", "f16", "f32"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -274,7 +274,7 @@ func TestLoRAUnwritable(t *testing.T) {
 		paths = append(paths, filepath.Join(dir, "lora.gguf"))
 	}
 	for _, path := range paths {
-		if _, err := a.SaveLoRA(path, LoRAOptions{0, bindings.F16, 1}); err == nil || !strings.Contains(err.Error(), "save LoRA") {
+		if _, err := a.SaveLoRA(path, LoRAOptions{0, "f16", 1}); err == nil || !strings.Contains(err.Error(), "save LoRA") {
 			t.Errorf("%s: error %v", path, err)
 		}
 		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {

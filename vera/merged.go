@@ -41,19 +41,21 @@ func (o MergeOptions) Validate() error {
 	return nil
 }
 
-// Merged is what SaveMerged wrote.
+// Merged tells what SaveMerged has written.
 type Merged struct {
-	Tensors []MergedTensor // of the adapted layers, in the adapter's order
+	Bytes   int64          `json:"bytes"`   // of the file
+	Tensors []MergedTensor `json:"tensors"` // of the adapted layers, in the adapter's order
 }
 
-// MergedTensor is the weight of an adapted layer, W before and Q(W + ΔW) in the merged file.
+// MergedTensor is the weight of an adapted layer: W in the base file, Q(W + ΔW) in the merged one.
 type MergedTensor struct {
-	Name      string
-	Was, Type bindings.Type
-	Bytes     int64   // of its data
-	Added     int64   // bytes more than W has
-	Update    float64 // ‖ΔW‖², the sum of the squares of all elements
-	Lost      float64 // ‖Q(W + ΔW) − (W + ΔW)‖²
+	Name   string  `json:"name"`   // "blk.0.attn_q.weight"
+	Was    string  `json:"was"`    // type of W
+	Type   string  `json:"type"`   // of Q(W + ΔW)
+	Bytes  int64   `json:"bytes"`  // of its data
+	Added  int64   `json:"added"`  // bytes more than W has
+	Update float64 `json:"update"` // ‖ΔW‖², the sum of the squares of all elements
+	Lost   float64 `json:"lost"`   // ‖Q(W + ΔW) − (W + ΔW)‖²
 }
 
 // RelativeError is √(Σ Lost / Σ Update), 0 for an exact file: how large the rounding error is beside the update. At 1 or more, rounding does as much to the
@@ -118,7 +120,7 @@ func (a *Adapter) saveMerged(ctx context.Context, path string, base *bindings.GG
 		return merged, err
 	}
 	for _, x := range weights {
-		if err := w.Replace(x.info, x.Type, func(out io.Writer) error { return m.write(x, out) }); err != nil {
+		if err := w.Replace(x.info, x.kind, func(out io.Writer) error { return m.write(x, out) }); err != nil {
 			return merged, err
 		}
 	}
@@ -128,6 +130,11 @@ func (a *Adapter) saveMerged(ctx context.Context, path string, base *bindings.GG
 	for _, x := range weights {
 		merged.Tensors = append(merged.Tensors, x.MergedTensor)
 	}
+	written, err := os.Stat(path)
+	if err != nil {
+		return merged, err
+	}
+	merged.Bytes = written.Size()
 	return merged, nil
 }
 
@@ -146,7 +153,8 @@ func notOver(base, path string) error {
 // weight is the weight of an adapted layer in the base file, and what becomes of it.
 type weight struct {
 	*Layer
-	info bindings.TensorInfo
+	info bindings.TensorInfo // of W
+	kind bindings.Type       // that it gets
 	MergedTensor
 }
 
@@ -157,7 +165,7 @@ func (x *weight) still(row int) bool {
 
 // become gives the tensor another type.
 func (x *weight) become(t bindings.Type) {
-	x.Type, x.Bytes = t, t.RowBytes(int64(x.In))*int64(x.Out)
+	x.kind, x.Type, x.Bytes = t, t.String(), t.RowBytes(int64(x.In))*int64(x.Out)
 	x.Added = x.Bytes - x.info.Size
 }
 
@@ -176,7 +184,7 @@ func (a *Adapter) weights(base *bindings.GGUF, o MergeOptions) ([]*weight, error
 				return nil, err
 			}
 		}
-		x := &weight{Layer: l, info: info, MergedTensor: MergedTensor{Name: name, Was: info.Type}}
+		x := &weight{Layer: l, info: info, MergedTensor: MergedTensor{Name: name, Was: info.Type.String()}}
 		t := info.Type
 		if forced, ok := bindings.TypeNamed(o.Type); ok {
 			t = forced

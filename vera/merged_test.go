@@ -258,7 +258,7 @@ func TestMergedType(t *testing.T) {
 		for _, x := range merged.Tensors {
 			info, _ := g.Tensor(x.Name)
 			was, _ := base.Tensor(x.Name)
-			if x.Type != kind || info.Type != kind || x.Bytes != info.Size || x.Added != info.Size-was.Size || x.Was != bindings.Q4_K {
+			if x.Type != kind.String() || info.Type != kind || x.Bytes != info.Size || x.Added != info.Size-was.Size || x.Was != "q4_K" {
 				t.Errorf("%v: %+v is %v in the file", kind, x, info)
 			}
 		}
@@ -285,9 +285,9 @@ func TestMergedAuto(t *testing.T) {
 			added, untouched := int64(0), 0
 			for i, x := range merged.Tensors {
 				if added += x.Added; x.Added < 0 {
-					t.Errorf("%s: %v became %v", x.Name, x.Was, x.Type)
+					t.Errorf("%s: %s became %s", x.Name, x.Was, x.Type)
 				}
-				if kept.Tensors[i].Lost == 0 && x.Type == kind {
+				if kept.Tensors[i].Lost == 0 && x.Type == kind.String() {
 					untouched++
 				}
 			}

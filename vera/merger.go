@@ -135,7 +135,7 @@ func (m *merger) merge(x *weight, start int, merged []float32) error {
 func (m *merger) write(x *weight, out io.Writer) error {
 	x.Update, x.Lost = 0, 0
 	return m.chunks(x, func(start int, merged []float32) error {
-		data, lost, err := m.round(x, x.Type, start, merged)
+		data, lost, err := m.round(x, x.kind, start, merged)
 		if err != nil {
 			return err
 		}
@@ -153,10 +153,10 @@ func (m *merger) write(x *weight, out io.Writer) error {
 func (m *merger) round(x *weight, t bindings.Type, start int, merged []float32) (data []byte, lost float64, err error) {
 	size := int(t.RowBytes(int64(x.In)))
 	data = make([]byte, len(merged)/x.In*size)
-	original := m.base.Data(x.info)[start*int(x.Was.RowBytes(int64(x.In))):]
+	original := m.base.Data(x.info)[start*int(x.info.Type.RowBytes(int64(x.In))):]
 	lost, err = m.sum(x, merged, func(row int, values, back []float32) error {
 		place := data[row*size:][:size]
-		if t == x.Was && x.still(start+row) {
+		if t == x.info.Type && x.still(start+row) {
 			copy(place, original[row*size:])
 			copy(back, values)
 			return nil
@@ -173,9 +173,11 @@ func (m *merger) round(x *weight, t bindings.Type, start int, merged []float32) 
 
 // update is ‖ΔW‖² of rows of W + ΔW.
 func (m *merger) update(x *weight, start int, merged []float32) (float64, error) {
-	size := int(x.Was.RowBytes(int64(x.In)))
+	size := int(x.info.Type.RowBytes(int64(x.In)))
 	original := m.base.Data(x.info)[start*size:]
-	return m.sum(x, merged, func(row int, _, w []float32) error { return bindings.Dequantize(x.Was, original[row*size:][:size], w) })
+	return m.sum(x, merged, func(row int, _, w []float32) error {
+		return bindings.Dequantize(x.info.Type, original[row*size:][:size], w)
+	})
 }
 
 // sum is ‖merged − other‖², where f gives each row of the other matrix. Rows are shared out among threads, and their sums added in order.

@@ -35,7 +35,7 @@ func (m *merger) raise(weights []*weight, budget int64) error {
 
 // options measures what is lost in the tensor's own type, which comes first, and in each larger one that its rows fit.
 func (m *merger) options(x *weight) ([]option, error) {
-	list := []option{{kind: x.Was, bytes: x.info.Size}}
+	list := []option{{kind: x.info.Type, bytes: x.info.Size}}
 	for _, t := range ladder {
 		if t.CheckQuantize(int64(x.In)) != nil {
 			continue

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math"
@@ -10,10 +11,13 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v2"
 
-	"github.com/veratune/veratune/alpaca"
-	"github.com/veratune/veratune/model"
 	"github.com/veratune/veratune/vera"
 )
+
+// mergedForm holds the options of the merged form alone.
+type mergedForm struct {
+	budget string // that --type auto may add
+}
 
 func (x *export) mergedFlags() []cli.Flag {
 	return []cli.Flag{
@@ -34,73 +38,56 @@ func (x *export) mergeOptions() (vera.MergeOptions, error) {
 	return o, o.Validate()
 }
 
+// mergedResult is what `veratune export --to merged --json` prints.
+type mergedResult struct {
+	vera.Merged
+	Losses []exportLoss `json:"losses,omitempty"`
+}
+
 // merged writes the base model with W + ΔW in place of W.
 func (x *export) merged(c *cli.Context, s *session) error {
 	o, err := x.mergeOptions()
 	if err != nil {
 		return usageError{err}
 	}
-	var d *alpaca.Dataset
-	if x.path != "" {
-		if d, err = s.data(x.path, x.data, c.App.ErrWriter); err != nil {
-			return err
-		}
-	}
-	merged, err := s.adapter.SaveMerged(c.Context, x.out, s.File(), o)
+	d, err := x.rows(c, s)
 	if err != nil {
 		return err
 	}
-	if err := printMerged(c.App.Writer, x.out, merged); err != nil || d == nil {
+	r := mergedResult{}
+	if r.Merged, err = s.adapter.SaveMerged(c.Context, x.out, s.File(), o); err != nil {
 		return err
 	}
-	return x.compareMerged(c, s, d)
+	if r.Losses, err = x.losses(c, d, exportLoss{Of: "merged", model: x.out}); err != nil {
+		return err
+	}
+	if x.asJSON {
+		return json.NewEncoder(c.App.Writer).Encode(r)
+	}
+	return r.print(c.App.Writer, x.out)
 }
 
-// printMerged lists the tensors that got another type, and sums up.
-func printMerged(w io.Writer, path string, merged vera.Merged) error {
+// print sums up, and lists the tensors that got another type.
+func (r mergedResult) print(w io.Writer, path string) error {
 	t := newTable(w)
+	t.row("merged", "%s, %.1f MB", path, float64(r.Bytes)/1e6)
 	bytes, added, changed := int64(0), int64(0), 0
-	for _, x := range merged.Tensors {
+	for _, x := range r.Tensors {
 		bytes, added = bytes+x.Bytes, added+x.Added
 		if x.Type != x.Was {
 			changed++
-			t.row(strings.TrimSuffix(x.Name, ".weight"), "%v → %v\t%+.2f MB", x.Was, x.Type, float64(x.Added)/1e6)
 		}
 	}
-	if err := t.Flush(); err != nil {
-		return err
+	t.row("adapted tensors", "%d in %.1f MB", len(r.Tensors), float64(bytes)/1e6)
+	t.row("rounding error", "%.2f of the size of the update", r.RelativeError())
+	t.row("in another type", "%d tensors, %+.1f MB", changed, float64(added)/1e6)
+	for _, x := range r.Tensors {
+		if x.Type != x.Was {
+			t.row("", "%s  %s → %s  %+.2f MB", strings.TrimSuffix(x.Name, ".weight"), x.Was, x.Type, float64(x.Added)/1e6)
+		}
 	}
-	_, err := fmt.Fprintf(w, "%s: %d adapted tensors in %.1f MB (%+.1f MB), %d in another type than before; rounding error %.2f of the update's size\n",
-		path, len(merged.Tensors), float64(bytes)/1e6, float64(added)/1e6, changed, merged.RelativeError())
-	return err
-}
-
-// compareMerged prints the losses of the base model, with the adapter, and of the merged file, which is opened as any program would.
-func (x *export) compareMerged(c *cli.Context, s *session, d *alpaca.Dataset) error {
-	m, err := model.Open(x.out, x.options)
-	if err != nil {
-		return err
+	for _, l := range r.Losses {
+		t.row("loss, "+l.Of, "%.6f", l.Loss)
 	}
-	written := &session{Model: m}
-	defer written.Close()
-	adapted, err := s.measure(c, d, x.data.Batch)
-	if err != nil {
-		return err
-	}
-	if err := s.Attach(nil); err != nil {
-		return err
-	}
-	base, err := s.measure(c, d, x.data.Batch)
-	if err != nil {
-		return err
-	}
-	after, err := written.measure(c, d, x.data.Batch)
-	if err != nil {
-		return err
-	}
-	t := newTable(c.App.Writer)
-	t.row("loss of the base model", "%.4f", base.Loss)
-	t.row("with the adapter", "%.4f", adapted.Loss)
-	t.row("of the merged file", "%.4f", after.Loss)
 	return t.Flush()
 }

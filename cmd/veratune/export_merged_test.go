@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -31,8 +32,8 @@ func TestExportMerged(t *testing.T) {
 			t.Fatalf("%v: exit code %d, %q", more, code, stderr)
 		}
 		var base, adapted, merged float64
-		losses := stdout[strings.Index(stdout, "loss of the base model"):]
-		if n, err := fmt.Sscanf(losses, "loss of the base model  %f\nwith the adapter        %f\nof the merged file      %f", &base, &adapted, &merged); n != 3 {
+		losses := strings.Join(strings.Fields(stdout[strings.Index(stdout, "loss, base"):]), " ")
+		if n, err := fmt.Sscanf(losses, "loss, base %f loss, adapter %f loss, merged %f", &base, &adapted, &merged); n != 3 {
 			t.Fatalf("%v: %v in %q", more, err, stdout)
 		}
 		if !(adapted < base && merged < base) {
@@ -49,6 +50,11 @@ func TestExportMerged(t *testing.T) {
 				t.Errorf("%v: exit code %d, %q", args, code, stderr)
 			}
 		}
+	}
+	code, stdout, stderr := export("-o", out, "--json")
+	var printed mergedResult
+	if err := json.Unmarshal([]byte(stdout), &printed); code != 0 || err != nil || len(printed.Tensors) != 14 || printed.Tensors[0].Type != "q4_0" {
+		t.Errorf("exit code %d, %v: %q, %q", code, err, stdout, stderr)
 	}
 	for word, try := range map[string]struct {
 		args []string
