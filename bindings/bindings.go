@@ -15,6 +15,7 @@ import "C"
 
 import (
 	"fmt"
+	"strings"
 
 	_ "github.com/ollama/ollama/llama/llama.cpp/src"
 	_ "github.com/ollama/ollama/ml/backend/ggml/ggml/src"
@@ -100,20 +101,42 @@ func Dequantize(t Type, data []byte, out []float32) error {
 	return nil
 }
 
+// TypeNamed finds the type of a name that String gives, in capitals or not.
+func TypeNamed(name string) (Type, bool) {
+	for t := range typeCount {
+		if t.BlockSize() > 0 && strings.EqualFold(t.String(), name) {
+			return t, true
+		}
+	}
+	return 0, false
+}
+
+// CheckQuantize says why rows of width float32 values cannot be turned into type t without an importance matrix; it is nil where they can.
+func (t Type) CheckQuantize(width int64) error {
+	switch {
+	case t == F32:
+		return nil
+	case t < typeCount && bool(C.ggml_quantize_requires_imatrix(C.uint(t))):
+		return fmt.Errorf("%v: this type needs an importance matrix", t)
+	case !t.Dequantizes() || C.ggml_get_type_traits(C.uint(t)).from_float_ref == nil: // q8_1 and q8_K are for products only
+		return fmt.Errorf("%v: ggml cannot write this type", t)
+	case width%t.BlockSize() != 0:
+		return fmt.Errorf("%v: rows of %d values are not a multiple of its block of %d", t, width, t.BlockSize())
+	}
+	return nil
+}
+
 // Quantize turns rows of width float32 values into type t, without an importance matrix. It fails for types that need one.
 func Quantize(t Type, values []float32, width int64) ([]byte, error) {
 	n := int64(len(values))
-	switch {
-	case t >= typeCount || width <= 0 || n%width != 0 || n == 0:
+	if t >= typeCount || width <= 0 || n%width != 0 || n == 0 {
 		return nil, fmt.Errorf("%v: %d values are not rows of %d", t, n, width)
-	case t == F32:
+	}
+	if err := t.CheckQuantize(width); err != nil {
+		return nil, err
+	}
+	if t == F32 {
 		return append([]byte(nil), bytesOf(values)...), nil
-	case !t.Dequantizes() || C.ggml_get_type_traits(C.uint(t)).from_float_ref == nil: // q8_1 and q8_K are for products only
-		return nil, fmt.Errorf("%v: ggml cannot write this type", t)
-	case bool(C.ggml_quantize_requires_imatrix(C.uint(t))):
-		return nil, fmt.Errorf("%v: this type needs an importance matrix", t)
-	case width%t.BlockSize() != 0:
-		return nil, fmt.Errorf("%v: rows of %d values are not a multiple of its block of %d", t, width, t.BlockSize())
 	}
 	out := make([]byte, t.RowBytes(width)*(n/width))
 	C.ggml_quantize_chunk(C.uint(t), (*C.float)(&values[0]), ptr(out), 0, C.int64_t(n/width), C.int64_t(width), nil)

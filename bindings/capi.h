@@ -254,6 +254,7 @@ size_t                            ggml_gallocr_get_buffer_size(struct ggml_gallo
 struct gguf_context * gguf_init_empty(void);
 struct gguf_context * gguf_init_from_file(const char * fname, struct gguf_init_params params);
 void                  gguf_free(struct gguf_context * ctx);
+size_t                gguf_get_alignment(const struct gguf_context * ctx);
 size_t                gguf_get_data_offset(const struct gguf_context * ctx);
 int64_t               gguf_get_n_kv(const struct gguf_context * ctx);
 int64_t               gguf_find_key(const struct gguf_context * ctx, const char * key);
@@ -283,6 +284,7 @@ void                  gguf_set_val_bool(struct gguf_context * ctx, const char * 
 void                  gguf_set_val_str(struct gguf_context * ctx, const char * key, const char * val);
 void                  gguf_set_arr_data(struct gguf_context * ctx, const char * key, unsigned type, const void * data, size_t n);
 void                  gguf_set_arr_str(struct gguf_context * ctx, const char * key, const char ** data, size_t n);
+void                  gguf_set_tensor_type(struct gguf_context * ctx, const char * name, unsigned type);
 void                  gguf_add_tensor(struct gguf_context * ctx, const struct ggml_tensor * tensor);
 size_t                gguf_get_meta_size(const struct gguf_context * ctx);
 void                  gguf_get_meta_data(const struct gguf_context * ctx, void * data);

@@ -28,6 +28,15 @@ type TensorInfo struct {
 	offset int64   // in the file
 }
 
+// Rows is the number of rows in all of the tensor's dimensions.
+func (t TensorInfo) Rows() int64 {
+	n := int64(1)
+	for _, size := range t.Shape[1:] {
+		n *= size
+	}
+	return n
+}
+
 // GGUF is a GGUF file, memory-mapped read-only.
 type GGUF struct {
 	path    string
@@ -323,19 +332,20 @@ func (g *GGUF) Leaf(c *Context, b *Buffer, info TensorInfo) (*Tensor, error) {
 	return t.SetName(info.Name), b.PlaceAt(t, info.offset)
 }
 
-// alignment is GGUF_DEFAULT_ALIGNMENT: in files that are written, every tensor begins at a multiple of it.
+// alignment is GGUF_DEFAULT_ALIGNMENT: in new files, every tensor begins at a multiple of it.
 const alignment = 32
 
 // GGUFWriter collects metadata and tensors for a new file.
 type GGUFWriter struct {
-	c     *C.struct_gguf_context
-	data  []tensorData
-	names map[string]bool
+	c         *C.struct_gguf_context
+	data      []tensorData
+	names     map[string]bool
+	alignment int64
 }
 
 // NewGGUFWriter makes an empty file in memory.
 func NewGGUFWriter() *GGUFWriter {
-	return &GGUFWriter{c: C.gguf_init_empty(), names: map[string]bool{}}
+	return &GGUFWriter{c: C.gguf_init_empty(), names: map[string]bool{}, alignment: alignment}
 }
 
 // Close frees the memory. Closing twice is harmless.
@@ -351,8 +361,8 @@ func (w *GGUFWriter) Set(key string, value any) error {
 	switch {
 	case key == "" || hasNUL(key) || hasNUL(value):
 		return fmt.Errorf("gguf: %q: an empty key, or a NUL byte in text", key)
-	case key == "general.alignment" && value != uint32(alignment):
-		return fmt.Errorf("gguf: general.alignment %v: files are written with %d, as uint32", value, alignment)
+	case key == "general.alignment" && value != uint32(w.alignment):
+		return fmt.Errorf("gguf: general.alignment %v: this file is written with %d, as uint32", value, w.alignment)
 	}
 	k := C.CString(key)
 	defer C.free(unsafe.Pointer(k))
@@ -486,9 +496,8 @@ type tensorData struct {
 	write func(io.Writer) error
 }
 
-// writeTo writes the data and zeros up to the next tensor's place.
-func (d tensorData) writeTo(out io.Writer) error {
-	var zeros [alignment]byte
+// writeTo writes the data and zeros up to the next tensor's place, a multiple of the alignment.
+func (d tensorData) writeTo(out io.Writer, alignment int64) error {
 	room := &exactly{out, d.bytes}
 	err := d.write(room)
 	if err == nil && room.left > 0 {
@@ -497,7 +506,7 @@ func (d tensorData) writeTo(out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("gguf: tensor %s: %w", d.name, err)
 	}
-	_, err = out.Write(zeros[:(alignment-d.bytes%alignment)%alignment])
+	_, err = out.Write(make([]byte, (alignment-d.bytes%alignment)%alignment))
 	return err
 }
 
@@ -530,7 +539,7 @@ func (w *GGUFWriter) WriteFile(path string) error {
 		return err
 	}
 	for _, data := range w.data {
-		if err := data.writeTo(out); err != nil {
+		if err := data.writeTo(out, w.alignment); err != nil {
 			return err
 		}
 	}

@@ -275,6 +275,9 @@ func fingerprint(g *bindings.GGUF) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
+// File is the model's file, open as long as the model is.
+func (m *Model) File() *bindings.GGUF { return m.file }
+
 // Base describes the model to an adapter.
 func (m *Model) Base() vera.Base {
 	b := vera.Base{

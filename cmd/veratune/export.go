@@ -22,6 +22,7 @@ type export struct {
 	kind string // of the tensors written, "" for the form's own default
 
 	loraForm
+	mergedForm
 }
 
 // exports are the forms that an adapter can be written in.
@@ -32,6 +33,7 @@ var exports = []struct {
 }{
 	{"vera", nil, (*export).native},
 	{"lora", (*export).loraFlags, (*export).lora},
+	{"merged", (*export).mergedFlags, (*export).merged},
 }
 
 func exportNames() string {
@@ -48,7 +50,7 @@ func exportCommand() *cli.Command {
 		x.adapterFlag(),
 		&cli.StringFlag{Name: "to", Usage: "form to write: " + exportNames(), Required: true, Destination: &x.to},
 		&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "`FILE` or folder to write", Required: true, Destination: &x.out},
-		&cli.StringFlag{Name: "type", Usage: "`TYPE` of the tensors that are written. lora: f32, f16 (the default) or q8_0", Destination: &x.kind},
+		&cli.StringFlag{Name: "type", Usage: "`TYPE` of the tensors that are written. lora: f32, f16 (the default) or q8_0. merged: keep (that of the base model, the default), auto (finer ones where they gain most, within --budget), or one for all adapted tensors, such as q8_0", Destination: &x.kind},
 		&cli.StringFlag{Name: "data", Usage: "JSON or JSONL `FILE` of rows to measure the loss on, before and after", Destination: &x.path},
 	}, dataFlags(&x.data))
 	for _, form := range exports {
@@ -88,3 +90,46 @@ func (x *export) run(c *cli.Context) error {
 }
 
 func (x *export) native(_ *cli.Context, s *session) error { return s.adapter.Save(x.out) }
+
+// exportLoss is the mean response loss of a model, perhaps with an adapter, on the rows of --data.
+type exportLoss struct {
+	Of             string  `json:"of"`
+	Loss           float64 `json:"loss"`
+	model, adapter string  // paths, "" for no adapter
+}
+
+// rows reads the file of --data, nil where none is named.
+func (x *export) rows(c *cli.Context, s *session) (*alpaca.Dataset, error) {
+	if x.path == "" {
+		return nil, nil
+	}
+	return s.data(x.path, x.data, c.App.ErrWriter)
+}
+
+// losses measures the base model without and with the adapter, then what was written where it is a model; nothing without rows.
+func (x *export) losses(c *cli.Context, d *alpaca.Dataset, written ...exportLoss) ([]exportLoss, error) {
+	if d == nil {
+		return nil, nil
+	}
+	list := append([]exportLoss{{Of: "base", model: x.engine.path}, {Of: "adapter", model: x.engine.path, adapter: x.adapter}}, written...)
+	for i := range list {
+		if err := x.measure(c, d, &list[i]); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+// measure opens the model anew, as any other command would.
+func (x *export) measure(c *cli.Context, d *alpaca.Dataset, l *exportLoss) error {
+	e := *x.engine
+	e.path, e.adapter = l.model, l.adapter
+	s, err := e.open()
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	r, err := s.measure(c, d, x.data.Batch)
+	l.Loss = r.Loss
+	return err
+}

@@ -11,7 +11,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/veratune/veratune/alpaca"
 	"github.com/veratune/veratune/vera"
 )
 
@@ -24,19 +23,13 @@ type loraForm struct {
 // loraResult is what `veratune export --to lora --json` prints.
 type loraResult struct {
 	vera.LoRA
-	Losses []loraLoss `json:"losses,omitempty"`
-}
-
-// loraLoss is the mean response loss of the base model with some adapter.
-type loraLoss struct {
-	Of   string  `json:"of"`
-	Loss float64 `json:"loss"`
+	Losses []exportLoss `json:"losses,omitempty"`
 }
 
 func (x *export) loraFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.IntFlag{Name: "rank", Usage: "lora: rank of the LoRA, less than the adapter's for a smaller file that holds the most of each layer's change; 0 is the adapter's own, exact", Destination: &x.loraForm.rank},
-		&cli.BoolFlag{Name: "json", Usage: "lora: print one JSON object, with every layer", Destination: &x.loraForm.asJSON},
+		&cli.BoolFlag{Name: "json", Usage: "lora and merged: print one JSON object, with every layer", Destination: &x.loraForm.asJSON},
 	}
 }
 
@@ -46,48 +39,21 @@ func (x *export) lora(c *cli.Context, s *session) error {
 	if err := validate(o.Validate()); err != nil {
 		return err
 	}
-	written, err := s.adapter.SaveLoRA(x.out, o)
+	d, err := x.rows(c, s)
 	if err != nil {
 		return err
 	}
-	r := loraResult{LoRA: written}
-	if x.path != "" {
-		if r.Losses, err = x.loraLosses(c, s); err != nil {
-			return err
-		}
+	r := loraResult{}
+	if r.LoRA, err = s.adapter.SaveLoRA(x.out, o); err != nil {
+		return err
+	}
+	if r.Losses, err = x.losses(c, d); err != nil {
+		return err
 	}
 	if x.loraForm.asJSON {
 		return json.NewEncoder(c.App.Writer).Encode(r)
 	}
 	return r.print(c.App.Writer, x.out)
-}
-
-// loraLosses measures what the adapter gains, on the rows of --data.
-func (x *export) loraLosses(c *cli.Context, s *session) ([]loraLoss, error) {
-	d, err := s.data(x.path, x.data, c.App.ErrWriter)
-	if err != nil {
-		return nil, err
-	}
-	losses := []loraLoss{{Of: "base"}, {Of: "adapter"}}
-	for i, adapter := range []string{"", x.adapter} {
-		if losses[i].Loss, err = x.lossWith(c, d, adapter); err != nil {
-			return nil, err
-		}
-	}
-	return losses, nil
-}
-
-// lossWith opens the base model anew with an adapter from its file, "" for none, and measures the mean response loss.
-func (x *export) lossWith(c *cli.Context, d *alpaca.Dataset, adapter string) (float64, error) {
-	e := *x.engine
-	e.adapter = adapter
-	s, err := e.open()
-	if err != nil {
-		return 0, err
-	}
-	defer s.Close()
-	r, err := s.measure(c, d, x.data.Batch)
-	return r.Loss, err
 }
 
 // print sums up: of the layers only those that lost most are named.

@@ -85,12 +85,9 @@ func run(args []string, stdout, stderr io.Writer) error {
 
 // parseType finds the type of that name, in capitals or not, and checks that Quantize can write it.
 func parseType(name string) (bindings.Type, error) {
-	const end = 64 // above the last of ggml's types
-	for t := range bindings.Type(end) {
-		if strings.EqualFold(t.String(), name) {
-			_, err := bindings.Quantize(t, make([]float32, chunk), chunk)
-			return t, err
-		}
+	t, ok := bindings.TypeNamed(name)
+	if !ok {
+		return 0, fmt.Errorf("%s: ggml has no such type; q4_0, q4_K, q6_K, q8_0, f16 and others can be written", name)
 	}
-	return 0, fmt.Errorf("%s: ggml has no such type; q4_0, q4_K, q6_K, q8_0, f16 and others can be written", name)
+	return t, t.CheckQuantize(chunk)
 }

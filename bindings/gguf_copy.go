@@ -1,0 +1,47 @@
+package bindings
+
+// #include "guard.h"
+import "C"
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"unsafe"
+)
+
+// Copy makes a writer of what the file holds: all metadata and tensors, in their order, with its alignment. Set and Replace change single ones. The file must
+// stay open until WriteFile has been called.
+func (g *GGUF) Copy() (*GGUFWriter, error) {
+	path := C.CString(g.path)
+	defer C.free(unsafe.Pointer(path))
+	c := C.vt_gguf_open(path, nil)
+	if c == nil {
+		return nil, fmt.Errorf("%s: %s", g.path, takeError("its header cannot be read"))
+	}
+	w := &GGUFWriter{c: c, names: map[string]bool{}, alignment: int64(C.gguf_get_alignment(c))}
+	for _, t := range g.tensors {
+		w.names[t.Name] = true
+		w.data = append(w.data, tensorData{t.Name, t.Size, func(out io.Writer) error {
+			_, err := out.Write(g.Data(t))
+			return err
+		}})
+	}
+	return w, nil
+}
+
+// Replace gives a tensor that is there already another type, in the same shape, and data that a function writes as for AddTensorFunc.
+func (w *GGUFWriter) Replace(info TensorInfo, t Type, write func(io.Writer) error) error {
+	i := slices.IndexFunc(w.data, func(d tensorData) bool { return d.name == info.Name })
+	switch {
+	case i < 0:
+		return fmt.Errorf("gguf: tensor %s is not there", info.Name)
+	case t >= typeCount || t.BlockSize() == 0 || info.Shape[0]%t.BlockSize() != 0:
+		return fmt.Errorf("gguf: tensor %s: rows of %d values cannot be %v", info.Name, info.Shape[0], t)
+	}
+	name := C.CString(info.Name)
+	defer C.free(unsafe.Pointer(name))
+	C.gguf_set_tensor_type(w.c, name, C.uint(t))
+	w.data[i] = tensorData{info.Name, t.RowBytes(info.Shape[0]) * info.Rows(), write}
+	return nil
+}

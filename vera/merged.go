@@ -1,0 +1,213 @@
+package vera
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"os"
+	"slices"
+
+	"github.com/veratune/veratune/bindings"
+)
+
+// Types of the adapted tensors of a merged file, besides ggml's names of types.
+const (
+	TypeKeep = "keep" // each tensor keeps its own
+	TypeAuto = "auto" // tensors whose update suffers most get finer ones, within a budget
+)
+
+// MergeOptions say how SaveMerged writes.
+type MergeOptions struct {
+	Type    string // TypeKeep, TypeAuto, or ggml's name of the type that every adapted tensor gets: "q8_0"
+	Budget  int64  // bytes that TypeAuto may add to the adapted tensors
+	Threads int    // 1 to 512
+}
+
+// Validate says what is allowed where an option is not.
+func (o MergeOptions) Validate() error {
+	_, known := bindings.TypeNamed(o.Type)
+	switch {
+	case o.Type != TypeKeep && o.Type != TypeAuto && !known:
+		return fmt.Errorf("type %q: keep, auto, or a type of ggml such as q4_1, q6_K, q8_0 or f16", o.Type)
+	case o.Type == TypeAuto && o.Budget <= 0:
+		return fmt.Errorf("type auto: needs a budget, the bytes that may be added")
+	case o.Type != TypeAuto && o.Budget != 0:
+		return fmt.Errorf("budget: only for the type auto, not for %s", o.Type)
+	}
+	return nil
+}
+
+// Merged tells what SaveMerged has written.
+type Merged struct {
+	Bytes   int64          `json:"bytes"`   // of the file
+	Tensors []MergedTensor `json:"tensors"` // of the adapted layers, in the adapter's order
+}
+
+// MergedTensor is the weight of an adapted layer: W in the base file, Q(W + ΔW) in the merged one.
+type MergedTensor struct {
+	Name   string  `json:"name"`   // "blk.0.attn_q.weight"
+	Was    string  `json:"was"`    // type of W
+	Type   string  `json:"type"`   // of Q(W + ΔW)
+	Bytes  int64   `json:"bytes"`  // of its data
+	Added  int64   `json:"added"`  // bytes more than W has
+	Update float64 `json:"update"` // ‖ΔW‖², the sum of the squares of all elements
+	Lost   float64 `json:"lost"`   // ‖Q(W + ΔW) − (W + ΔW)‖²
+}
+
+// RelativeError is √(Σ Lost / Σ Update), 0 for an exact file: how large the rounding error is beside the update. At 1 or more, rounding does as much to the
+// weights as training did.
+func (m Merged) RelativeError() float64 {
+	lost, update := 0.0, 0.0
+	for _, t := range m.Tensors {
+		lost, update = lost+t.Lost, update+t.Update
+	}
+	if lost == 0 {
+		return 0
+	}
+	return math.Sqrt(lost / update)
+}
+
+// Keys that SaveMerged adds to those of the base model, beside the adapter's facts.
+const (
+	keyMergedAdapter = factPrefix + "adapter"
+	keyMergedBase    = factPrefix + "base_fingerprint"
+)
+
+// SaveMerged writes the base model with W + ΔW, summed in float32, in place of the weight W of every adapted layer, requantised by ggml. All else is copied: the
+// order, the other tensors and the metadata, to which a few texts under "veratune." are added. Rows whose b is 0, and layers whose d is 0, keep their bytes
+// where their type is kept. One tensor is worked on at a time, some rows of it at once.
+//
+// It fails where a tensor does not suit the adapter or cannot be requantised, or ctx ends; then path is as it was and nothing is left beside it.
+func (a *Adapter) SaveMerged(ctx context.Context, path string, base *bindings.GGUF, o MergeOptions) (Merged, error) {
+	merged, err := a.saveMerged(ctx, path, base, o)
+	if err != nil {
+		return Merged{}, fmt.Errorf("save the merged model: %w", err)
+	}
+	return merged, nil
+}
+
+func (a *Adapter) saveMerged(ctx context.Context, path string, base *bindings.GGUF, o MergeOptions) (merged Merged, err error) {
+	if err := o.Validate(); err != nil {
+		return merged, err
+	}
+	if err := notOver(base.Path(), path); err != nil {
+		return merged, err
+	}
+	weights, err := a.weights(base, o)
+	if err != nil {
+		return merged, err
+	}
+	m, err := newMerger(ctx, a, base, o.Threads)
+	if err != nil {
+		return merged, err
+	}
+	defer m.close()
+	if o.Type == TypeAuto {
+		if err := m.raise(weights, o.Budget); err != nil {
+			return merged, err
+		}
+	}
+	w, err := base.Copy()
+	if err != nil {
+		return merged, err
+	}
+	defer w.Close()
+	if err := a.describe(w); err != nil {
+		return merged, err
+	}
+	for _, x := range weights {
+		if err := w.Replace(x.info, x.kind, func(out io.Writer) error { return m.write(x, out) }); err != nil {
+			return merged, err
+		}
+	}
+	if err := w.WriteFile(path); err != nil {
+		return merged, err
+	}
+	for _, x := range weights {
+		merged.Tensors = append(merged.Tensors, x.MergedTensor)
+	}
+	written, err := os.Stat(path)
+	if err != nil {
+		return merged, err
+	}
+	merged.Bytes = written.Size()
+	return merged, nil
+}
+
+// notOver fails where a file that is to be written is the base model's.
+func notOver(base, path string) error {
+	from, err := os.Stat(base)
+	if err != nil {
+		return err
+	}
+	if to, err := os.Stat(path); err == nil && os.SameFile(from, to) {
+		return fmt.Errorf("%s is the base model itself; write to another file", path)
+	}
+	return nil
+}
+
+// weight is the weight of an adapted layer in the base file, and what becomes of it.
+type weight struct {
+	*Layer
+	info bindings.TensorInfo // of W
+	kind bindings.Type       // that it gets
+	MergedTensor
+}
+
+// still tells whether ΔW of a row is 0.
+func (x *weight) still(row int) bool {
+	return x.B[row] == 0 || !slices.ContainsFunc(x.D, func(d float32) bool { return d != 0 })
+}
+
+// become gives the tensor another type.
+func (x *weight) become(t bindings.Type) {
+	x.kind, x.Type, x.Bytes = t, t.String(), t.RowBytes(int64(x.In))*int64(x.Out)
+	x.Added = x.Bytes - x.info.Size
+}
+
+// weights finds the weights of all adapted layers in the base file, gives them their types, and checks that they can be requantised.
+func (a *Adapter) weights(base *bindings.GGUF, o MergeOptions) ([]*weight, error) {
+	var list []*weight
+	for i := range a.Layers {
+		l := &a.Layers[i]
+		name := l.Name() + ".weight"
+		info, ok := base.Tensor(name)
+		if !ok || !slices.Equal(info.Shape, []int64{int64(l.In), int64(l.Out)}) {
+			return nil, fmt.Errorf("tensor %s of %d × %d is not in %s", name, l.In, l.Out, base.Path())
+		}
+		for _, values := range [][]float32{l.B, l.D} {
+			if err := checkFinite(l.Name(), values); err != nil {
+				return nil, err
+			}
+		}
+		x := &weight{Layer: l, info: info, MergedTensor: MergedTensor{Name: name, Was: info.Type.String()}}
+		t := info.Type
+		if forced, ok := bindings.TypeNamed(o.Type); ok {
+			t = forced
+		}
+		if err := t.CheckQuantize(int64(l.In)); err != nil {
+			return nil, fmt.Errorf("tensor %s: %w; choose another type for the adapted tensors, such as q8_0 or q4_K", name, err)
+		}
+		x.become(t)
+		list = append(list, x)
+	}
+	return list, nil
+}
+
+// describe says in the metadata what was merged.
+func (a *Adapter) describe(w *bindings.GGUFWriter) error {
+	for _, key := range slices.Sorted(maps.Keys(a.Facts)) {
+		if err := w.Set(factPrefix+key, a.Facts[key]); err != nil {
+			return err
+		}
+	}
+	digest := sha256.Sum256(appendFloats([]byte(a.Pair.SHA256()), a.Params))
+	if err := w.Set(keyMergedAdapter, fmt.Sprintf("VeRA of rank %d, %s", a.Rank, hex.EncodeToString(digest[:]))); err != nil {
+		return err
+	}
+	return w.Set(keyMergedBase, a.Base.Fingerprint)
+}
