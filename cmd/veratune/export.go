@@ -28,6 +28,7 @@ var exports = []struct {
 	write func(*export, *cli.Context, *session) error
 }{
 	{"vera", nil, (*export).native},
+	{"peft", (*export).peftFlags, (*export).peft},
 }
 
 func exportNames() string {
@@ -42,6 +43,7 @@ func exportCommand() *cli.Command {
 	x := &export{engine: newEngine(model.ComputeF32), data: alpaca.Default()}
 	flags := slices.Concat(x.engine.flags(), []cli.Flag{
 		x.adapterFlag(),
+		x.forceFlag(),
 		&cli.StringFlag{Name: "to", Usage: "form to write: " + exportNames(), Required: true, Destination: &x.to},
 		&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "`FILE` or folder to write", Required: true, Destination: &x.out},
 		&cli.StringFlag{Name: "data", Usage: "JSON or JSONL `FILE` of rows to measure the loss on, before and after", Destination: &x.path},
