@@ -2,6 +2,7 @@ package train
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"image/color"
 	"os"
@@ -35,7 +36,20 @@ func drawChart(metricsPath, chartPath string) error {
 
 // chart gives the picture as SVG.
 func chart(points []point) ([]byte, error) {
-	var raw, smoothed, heldOut plotter.XYs
+	raw, smoothed, heldOut := curves(points)
+	picture := newChart()
+	err := errors.Join(
+		draw(picture, "training", raw, color.RGBA{170, 195, 225, 255}, vg.Points(0.7), false),
+		draw(picture, "training, smoothed", smoothed, color.RGBA{31, 90, 165, 255}, vg.Points(1.6), false),
+		draw(picture, "held out", heldOut, color.RGBA{215, 95, 20, 255}, vg.Points(1.6), true))
+	if err != nil {
+		return nil, err
+	}
+	return encode(picture, "svg")
+}
+
+// curves are the losses over the steps.
+func curves(points []point) (raw, smoothed, heldOut plotter.XYs) {
 	var mean smooth
 	for _, p := range points {
 		if p.Loss != nil {
@@ -46,37 +60,39 @@ func chart(points []point) ([]byte, error) {
 			heldOut = append(heldOut, plotter.XY{X: float64(p.Step), Y: *p.EvalLoss})
 		}
 	}
+	return raw, smoothed, heldOut
+}
+
+func newChart() *plot.Plot {
 	picture := plot.New()
 	picture.X.Label.Text = "step"
 	picture.Y.Label.Text = "loss per labelled token"
 	picture.Legend.Top = true
 	picture.Add(plotter.NewGrid())
-	for _, curve := range []struct {
-		name   string
-		points plotter.XYs
-		color  color.RGBA
-		width  vg.Length
-		dots   bool
-	}{
-		{"training", raw, color.RGBA{170, 195, 225, 255}, vg.Points(0.7), false},
-		{"training, smoothed", smoothed, color.RGBA{31, 90, 165, 255}, vg.Points(1.6), false},
-		{"held out", heldOut, color.RGBA{215, 95, 20, 255}, vg.Points(1.6), true},
-	} {
-		if len(curve.points) == 0 {
-			continue
-		}
-		line, dots, err := plotter.NewLinePoints(curve.points)
-		if err != nil {
-			return nil, err
-		}
-		line.Color, line.Width, dots.Color = curve.color, curve.width, curve.color
-		picture.Add(line)
-		if curve.dots || len(curve.points) == 1 {
-			picture.Add(dots)
-		}
-		picture.Legend.Add(curve.name, line)
+	return picture
+}
+
+// draw adds a curve to a picture; one without points is left out.
+func draw(picture *plot.Plot, name string, points plotter.XYs, c color.Color, width vg.Length, dotted bool) error {
+	if len(points) == 0 {
+		return nil
 	}
-	canvas, err := picture.WriterTo(16*vg.Centimeter, 10*vg.Centimeter, "svg")
+	line, dots, err := plotter.NewLinePoints(points)
+	if err != nil {
+		return err
+	}
+	line.Color, line.Width, dots.Color = c, width, c
+	picture.Add(line)
+	if dotted || len(points) == 1 {
+		picture.Add(dots)
+	}
+	picture.Legend.Add(name, line)
+	return nil
+}
+
+// encode gives the picture as "svg" or "png".
+func encode(picture *plot.Plot, format string) ([]byte, error) {
+	canvas, err := picture.WriterTo(16*vg.Centimeter, 10*vg.Centimeter, format)
 	if err != nil {
 		return nil, err
 	}

@@ -37,6 +37,9 @@ type point struct {
 	Step     int      `json:"step"`
 	Loss     *float64 `json:"loss"`
 	EvalLoss *float64 `json:"eval_loss"`
+	Tokens   int      `json:"tokens"`
+	Seconds  float64  `json:"seconds"`
+	Memory   int64    `json:"memory"`
 }
 
 // metrics appends to a file of one JSON object a line.

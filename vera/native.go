@@ -116,29 +116,39 @@ func addFloats(w *bindings.GGUFWriter, name string, values []float32, shape ...i
 	return w.AddTensor(name, bindings.F32, shape, appendFloats(nil, values))
 }
 
-// Load reads an adapter of that base model: a native file, or a folder that PEFT wrote (adapter_config.json and adapter_model.safetensors). It
+// LoadOption changes what Load accepts.
+type LoadOption int
+
+// AnyBase lets Load take an adapter of another base model where its shapes fit. The fact "trained_on" then names the model it was trained on.
+const AnyBase LoadOption = 1
+
+// factTrainedOn is the base model of an adapter that was loaded for another.
+const factTrainedOn = "trained_on"
+
+// Load reads an adapter of that base model: a native file, or a folder that PEFT or SavePEFT wrote (adapter_config.json and adapter_model.safetensors). It
 // fails where the file is broken or changed, or belongs to another model.
-func Load(path string, base Base) (*Adapter, error) {
+func Load(path string, base Base, options ...LoadOption) (*Adapter, error) {
+	anyBase := slices.Contains(options, AnyBase)
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, fmt.Errorf("adapter: %w", err)
 	}
 	if info.IsDir() {
-		return loadPEFT(path, base)
+		return loadPEFT(path, base, anyBase)
 	}
 	g, err := bindings.OpenGGUF(path)
 	if err != nil {
 		return nil, fmt.Errorf("adapter: %w", err)
 	}
 	defer g.Close()
-	a, err := readNative(g, base)
+	a, err := readNative(g, base, anyBase)
 	if err != nil {
 		return nil, fmt.Errorf("adapter %s: %w", path, err)
 	}
 	return a, nil
 }
 
-func readNative(g *bindings.GGUF, base Base) (*Adapter, error) {
+func readNative(g *bindings.GGUF, base Base, anyBase bool) (*Adapter, error) {
 	m := metadata{g: g}
 	if m.optional("general.type") != "adapter" {
 		return nil, errors.New("this GGUF file is no adapter; an adapter has general.type \"adapter\"")
@@ -146,7 +156,11 @@ func readNative(g *bindings.GGUF, base Base) (*Adapter, error) {
 	if kind := m.optional("adapter.type"); kind != "vera" {
 		return nil, fmt.Errorf("adapter.type is %q; only \"vera\" can be read", kind)
 	}
-	if err := checkBase(&m, base); err != nil {
+	architecture, name, fingerprint, facts := m.text("general.architecture"), m.text(keyBaseName), m.text(keyFingerprint), m.facts()
+	if m.err != nil {
+		return nil, m.err
+	}
+	if err := checkBase(architecture, name, fingerprint, base, anyBase, facts); err != nil {
 		return nil, err
 	}
 	c := m.config()
@@ -158,11 +172,9 @@ func readNative(g *bindings.GGUF, base Base) (*Adapter, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.Facts = facts
 	if a.MaxIn != int(maxIn) || a.MaxOut != int(maxOut) {
 		return nil, fmt.Errorf("%s and %s are %d and %d; the adapted layers of this model give %d and %d", keyMaxIn, keyMaxOut, maxIn, maxOut, a.MaxIn, a.MaxOut)
-	}
-	if a.Facts = m.facts(); m.err != nil {
-		return nil, m.err
 	}
 	if err := a.readTensors(g); err != nil {
 		return nil, err
@@ -174,15 +186,15 @@ func readNative(g *bindings.GGUF, base Base) (*Adapter, error) {
 	return a, nil
 }
 
-// checkBase fails where the adapter was trained on another model.
-func checkBase(m *metadata, base Base) error {
-	architecture, name, fingerprint := m.text("general.architecture"), m.text(keyBaseName), m.text(keyFingerprint)
-	if m.err != nil {
-		return m.err
-	}
-	if architecture != base.Architecture || fingerprint != base.Fingerprint {
-		return fmt.Errorf("the adapter was trained on %q (%s, fingerprint %s), the model here is %q (%s, fingerprint %s); use it with the GGUF file it was trained on",
+// checkBase fails where an adapter's file names another model than base, unless anyBase; then it notes the other model among the facts.
+func checkBase(architecture, name, fingerprint string, base Base, anyBase bool, facts map[string]string) error {
+	switch {
+	case architecture == base.Architecture && fingerprint == base.Fingerprint:
+	case !anyBase:
+		return fmt.Errorf("the adapter was trained on %q (%s, fingerprint %s), the model here is %q (%s, fingerprint %s); use it with the GGUF file it was trained on, or force it onto this one",
 			name, architecture, short(fingerprint), base.Name, base.Architecture, short(base.Fingerprint))
+	case facts[factTrainedOn] == "":
+		facts[factTrainedOn] = fmt.Sprintf("%s (%s, fingerprint %s)", name, architecture, short(fingerprint))
 	}
 	return nil
 }

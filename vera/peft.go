@@ -80,38 +80,80 @@ func (l *oneOrMany[T]) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// loadPEFT reads the folder of a VeRA adapter that PEFT saved.
-func loadPEFT(dir string, base Base) (*Adapter, error) {
+// Facts of an adapter that PEFT trained.
+const (
+	factPEFTBase    = "peft_base_model"
+	factPEFTVersion = "peft_version"
+)
+
+// loadPEFT reads the folder of a VeRA adapter that PEFT or SavePEFT saved.
+func loadPEFT(dir string, base Base, anyBase bool) (*Adapter, error) {
 	if base.Architecture != "llama" {
 		return nil, fmt.Errorf("adapter %s: PEFT's adapters can be read for models of architecture llama, and this one is %q", dir, base.Architecture)
 	}
-	configPath, weightsPath := filepath.Join(dir, "adapter_config.json"), filepath.Join(dir, "adapter_model.safetensors")
+	configPath, weightsPath := filepath.Join(dir, peftConfigFile), filepath.Join(dir, peftWeightsFile)
 	p, err := readPEFTConfig(configPath)
 	if err != nil {
 		return nil, fmt.Errorf("adapter: %w", err)
-	}
-	c, err := p.config(base)
-	if err != nil {
-		return nil, fmt.Errorf("adapter %s: %w", configPath, err)
-	}
-	a, err := layout(c, base)
-	if err != nil {
-		return nil, fmt.Errorf("adapter %s: %w", configPath, err)
-	}
-	if p.BaseModel != "" {
-		a.Facts["peft_base_model"] = p.BaseModel
-	}
-	if p.Version != "" {
-		a.Facts["peft_version"] = p.Version
 	}
 	weights, err := os.ReadFile(weightsPath)
 	if err != nil {
 		return nil, fmt.Errorf("adapter: %w", err)
 	}
+	own, err := readNativeKey(weights)
+	if err != nil {
+		return nil, fmt.Errorf("adapter %s: %w", weightsPath, err)
+	}
+	a, err := p.adapter(own, base, anyBase)
+	if err != nil {
+		return nil, fmt.Errorf("adapter %s: %w", configPath, err)
+	}
 	if err := a.readPEFTWeights(weights, p.SaveProjection); err != nil {
 		return nil, fmt.Errorf("adapter %s: %w", weightsPath, err)
 	}
 	return a, nil
+}
+
+// adapter makes an adapter of the configuration, whose numbers are still to be read. own is nil where PEFT wrote the folder.
+func (p *peftConfig) adapter(own *native, base Base, anyBase bool) (*Adapter, error) {
+	c, err := p.config(base)
+	if err != nil {
+		return nil, err
+	}
+	if own == nil {
+		a, err := layout(c, base)
+		if err != nil {
+			return nil, err
+		}
+		for fact, value := range map[string]string{factPEFTBase: p.BaseModel, factPEFTVersion: p.Version} {
+			if value != "" {
+				a.Facts[fact] = value
+			}
+		}
+		return a, nil
+	}
+	facts := own.Facts
+	if facts == nil {
+		facts = map[string]string{}
+	}
+	if err := checkBase(base.Architecture, own.BaseName, own.Fingerprint, base, anyBase, facts); err != nil {
+		return nil, err
+	}
+	// The configuration may have been changed by hand; then it decides. A pair that is not PEFT's own is in the file.
+	if sameMeaning(c, own.Config, base) && (own.Config.Init == KaimingUniform || p.SaveProjection) {
+		c = own.Config
+	}
+	a, err := layout(c, base)
+	if err != nil {
+		return nil, err
+	}
+	a.Facts = facts
+	return a, nil
+}
+
+// sameMeaning tells whether two configurations give the same adapter, apart from the distribution of its pair.
+func sameMeaning(x, y Config, base Base) bool {
+	return x.Rank == y.Rank && x.Seed == y.Seed && x.DInitial == y.DInitial && x.Dropout == y.Dropout && slices.Equal(x.selected(base), y.selected(base))
 }
 
 func readPEFTConfig(path string) (*peftConfig, error) {

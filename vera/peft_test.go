@@ -329,6 +329,8 @@ func FuzzLoadPEFT(f *testing.F) {
 	add()
 	p.addPair(f, NewPair(KaimingUniform, 1, a.Rank, a.MaxIn, a.MaxOut))
 	add()
+	written := savePEFT(f, a, true)
+	f.Add(read(f, filepath.Join(written, peftConfigFile)), read(f, filepath.Join(written, peftWeightsFile)))
 	p.config["target_modules"] = `.*\.1\.(self_attn\.k|mlp\.down)_proj`
 	add()
 	for _, config := range []string{``, `{`, `null`, `{"target_modules": [], "r": null}`, `{"peft_type": "VERA", "target_modules": "(?=", "layers_to_transform": {}}`} {

@@ -1,6 +1,7 @@
 package vera
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -19,6 +20,23 @@ const (
 )
 
 var safetensorTypes = map[safetensors.DType]bindings.Type{safetensors.F32: bindings.F32, safetensors.F16: bindings.F16, safetensors.BF16: bindings.BF16}
+
+// readNativeKey gives what SavePEFT adds for the way back, nil where the file has none.
+func readNativeKey(file []byte) (*native, error) {
+	_, header, err := safetensors.ReadMetadata(file)
+	if err != nil {
+		return nil, fmt.Errorf("not a whole safetensors file: %w", err)
+	}
+	text, ok := header.Metadata()[nativeKey]
+	if !ok {
+		return nil, nil
+	}
+	own := &native{}
+	if err := json.Unmarshal([]byte(text), own); err != nil {
+		return nil, fmt.Errorf("metadata %q: %w", nativeKey, err)
+	}
+	return own, nil
+}
 
 // readPEFTWeights fills the vectors and the pair from a safetensors file. Projections in the file are the pair, whatever the seed; they must be there
 // where needPair, and the seed gives them otherwise.

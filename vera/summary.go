@@ -3,9 +3,13 @@ package vera
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/nlpodyssey/safetensors"
@@ -15,138 +19,255 @@ import (
 
 // Summary is what an adapter says of itself, without its base model.
 type Summary struct {
-	Format   string            `json:"format"` // "native" or "PEFT"
-	Rank     int               `json:"rank"`
-	Targets  []string          `json:"targets"`
-	Seed     string            `json:"seed"`
-	Init     Init              `json:"init"`
-	DInitial float32           `json:"d_initial"`
-	Dropout  float32           `json:"dropout"`
-	Trained  int               `json:"trained"` // numbers
-	Bytes    int64             `json:"bytes"`   // of the file
-	Base     string            `json:"base"`    // name of the model it was trained on
-	Pair     bool              `json:"pair"`    // whether the file holds the shared pair itself
-	Facts    map[string]string `json:"facts"`
-	Layers   []LayerNorms      `json:"layers"`
+	Method  string            `json:"method"` // "vera" or "lora"
+	Format  string            `json:"format"` // "native", "PEFT" or "llama.cpp"
+	Rank    int               `json:"rank"`   // the largest, where those of a LoRA differ
+	Targets []string          `json:"targets"`
+	Trained int               `json:"trained"` // numbers
+	Bytes   int64             `json:"bytes"`   // of the file
+	Types   map[string]int64  `json:"types"`   // bytes of the tensors of each type
+	Base    string            `json:"base"`    // name of the model it was trained on
+	Facts   map[string]string `json:"facts"`
+	Layers  []LayerNorms      `json:"layers"` // by block
+
+	// VeRA only.
+	Seed     string  `json:"seed,omitempty"`
+	Init     Init    `json:"init,omitempty"`
+	DInitial float32 `json:"d_initial,omitempty"`
+	Dropout  float32 `json:"dropout,omitempty"`
+	Pair     bool    `json:"pair,omitempty"` // the file holds the shared pair itself
+
+	// LoRA only: ΔW = alpha/rank · lora_b · lora_a.
+	Alpha float32 `json:"alpha,omitempty"`
 }
 
-// LayerNorms are the L2 norms of an adapted layer's vectors.
+// LayerNorms are the L2 norms of what was trained of a layer: "b" and "d", or "lora_a" and "lora_b" (Frobenius).
 type LayerNorms struct {
-	Name string  `json:"name"` // as in the file: "blk.0.attn_q", or "model.layers.0.self_attn.q_proj"
-	B    float64 `json:"b"`
-	D    float64 `json:"d"`
+	Name   string             `json:"name"`   // as in the file: "blk.0.attn_q", or "model.layers.0.self_attn.q_proj"
+	Block  int                `json:"block"`  // -1 outside the blocks
+	Target string             `json:"target"` // "attn_q"; the name where it is none of Targets
+	Norms  map[string]float64 `json:"norms"`
 }
 
-// Summarize reads a native adapter file or a folder of PEFT, whatever model it belongs to.
+// Summarize reads an adapter, whatever model it belongs to: a native file, a folder of PEFT's VeRA, or a LoRA of llama.cpp.
 func Summarize(path string) (Summary, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return Summary{}, err
 	}
-	summarize := summarizeNative
+	s := Summary{Types: map[string]int64{}, Facts: map[string]string{}}
 	if info.IsDir() {
-		summarize = summarizePEFT
+		err = s.readPEFT(path)
+	} else {
+		s.Bytes = info.Size()
+		err = s.readGGUF(path)
 	}
-	s, err := summarize(path)
+	if err == nil {
+		err = s.finish()
+	}
 	if err != nil {
 		return Summary{}, fmt.Errorf("adapter %s: %w", path, err)
 	}
 	return s, nil
 }
 
-func summarizeNative(path string) (Summary, error) {
+// FileFacts gives what the metadata of a GGUF file, be it an adapter or a model, say under "veratune.", keyed without that.
+func FileFacts(path string) (map[string]string, error) {
 	g, err := bindings.OpenGGUF(path)
 	if err != nil {
-		return Summary{}, err
+		return nil, err
+	}
+	defer g.Close()
+	facts := map[string]string{}
+	for _, key := range g.Keys() {
+		if fact, ok := strings.CutPrefix(key, factPrefix); ok {
+			facts[fact] = fmt.Sprint(g.Value(key))
+		}
+	}
+	return facts, nil
+}
+
+func (s *Summary) readGGUF(path string) error {
+	g, err := bindings.OpenGGUF(path)
+	if err != nil {
+		return err
 	}
 	defer g.Close()
 	m := metadata{g: g}
-	if kind := m.optional("adapter.type"); kind != "vera" {
-		return Summary{}, fmt.Errorf("adapter.type is %q; only \"vera\" can be read", kind)
+	s.Base, s.Facts = m.optional(keyBaseName), m.facts()
+	switch s.Method = m.optional("adapter.type"); s.Method {
+	case "vera":
+		return s.readNative(g, &m)
+	case "lora":
+		return s.readLoRA(g, &m)
 	}
+	return fmt.Errorf("adapter.type is %q; only \"vera\" and \"lora\" can be read", s.Method)
+}
+
+func (s *Summary) readNative(g *bindings.GGUF, m *metadata) error {
 	c := m.config()
-	s := Summary{Format: "native", Rank: c.Rank, Targets: c.Targets, Seed: fmt.Sprint(c.Seed), Init: c.Init, DInitial: c.DInitial, Dropout: c.Dropout,
-		Base: m.optional(keyBaseName), Facts: m.facts()}
 	if m.err != nil {
-		return s, m.err
+		return m.err
 	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return s, err
-	}
-	s.Bytes = info.Size()
+	s.Format, s.Rank, s.Targets, s.Seed, s.Init, s.DInitial, s.Dropout = "native", c.Rank, c.Targets, fmt.Sprint(c.Seed), c.Init, c.DInitial, c.Dropout
 	for _, t := range g.Tensors() {
 		if t.Name == tensorA || t.Name == tensorB {
 			s.Pair = true
+			s.Types[t.Type.String()] += t.Size
 			continue
 		}
 		values := make([]float32, t.Size/4)
 		if err := readFloats(g, t.Name, values, t.Shape...); err != nil {
-			return s, err
+			return err
 		}
-		s.add(t.Name, ".weight.vera_b", ".weight.vera_d", values)
+		s.add(t.Name, map[string]string{".weight.vera_b": "b", ".weight.vera_d": "d"}, t.Type, values)
 	}
-	return s, nil
+	return nil
 }
 
-func summarizePEFT(dir string) (Summary, error) {
-	p, err := readPEFTConfig(filepath.Join(dir, "adapter_config.json"))
+// readLoRA reads llama.cpp's format: lora_a is [in, rank] and lora_b [rank, out], in ggml's order.
+func (s *Summary) readLoRA(g *bindings.GGUF, m *metadata) error {
+	s.Format = "llama.cpp"
+	s.Alpha = get[float32](m, "adapter.lora.alpha", "a float32")
+	if m.err != nil {
+		return m.err
+	}
+	for _, t := range g.Tensors() {
+		n := int64(1)
+		for _, size := range t.Shape {
+			n *= size
+		}
+		values := make([]float32, n)
+		if err := bindings.Dequantize(t.Type, g.Data(t), values); err != nil {
+			return fmt.Errorf("tensor %s: %w", t.Name, err)
+		}
+		if err := checkFinite(t.Name, values); err != nil {
+			return err
+		}
+		s.add(t.Name, map[string]string{".weight.lora_a": "lora_a", ".weight.lora_b": "lora_b"}, t.Type, values)
+		if strings.HasSuffix(t.Name, ".lora_b") {
+			s.Rank = max(s.Rank, int(t.Shape[0]))
+		}
+	}
+	for _, l := range s.Layers {
+		if !slices.Contains(s.Targets, l.Target) {
+			s.Targets = append(s.Targets, l.Target)
+		}
+	}
+	return nil
+}
+
+func (s *Summary) readPEFT(dir string) error {
+	p, err := readPEFTConfig(filepath.Join(dir, peftConfigFile))
 	if err != nil {
-		return Summary{}, err
+		return err
 	}
 	if p.Type != "VERA" {
-		return Summary{}, fmt.Errorf("peft_type is %q; only \"VERA\" can be read", p.Type)
+		return fmt.Errorf("peft_type is %q; only \"VERA\" can be read", p.Type)
 	}
-	file, err := os.ReadFile(filepath.Join(dir, "adapter_model.safetensors"))
+	file, err := os.ReadFile(filepath.Join(dir, peftWeightsFile))
 	if err != nil {
-		return Summary{}, err
+		return err
+	}
+	own, err := readNativeKey(file)
+	if err != nil {
+		return err
 	}
 	tensors, err := safetensors.Deserialize(file)
 	if err != nil {
-		return Summary{}, fmt.Errorf("not a whole safetensors file: %w", err)
+		return fmt.Errorf("not a whole safetensors file: %w", err)
 	}
-	s := Summary{Format: "PEFT", Rank: p.Rank, Targets: p.Targets.names, Seed: p.Key.String(), Init: KaimingUniform,
-		DInitial: p.DInitial, Dropout: p.Dropout, Base: p.BaseModel, Bytes: int64(len(file)), Facts: map[string]string{}}
+	s.Method, s.Format, s.Rank, s.Targets, s.Seed, s.Init = "vera", "PEFT", p.Rank, p.Targets.names, p.Key.String(), KaimingUniform
+	s.DInitial, s.Dropout, s.Base, s.Bytes = p.DInitial, p.Dropout, p.BaseModel, int64(len(file))
 	if p.Targets.pattern != "" {
 		s.Targets = []string{p.Targets.pattern}
 	}
+	if own != nil {
+		s.Base, s.Init = own.BaseName, own.Config.Init
+		maps.Copy(s.Facts, own.Facts)
+	}
 	for _, name := range tensors.Names() {
+		t, _ := tensors.Tensor(name)
 		if name == peftPairA || name == peftPairB {
 			s.Pair = true
+			s.Types[safetensorTypes[t.DType()].String()] += int64(t.DataLen())
 			continue
 		}
-		t, _ := tensors.Tensor(name)
 		if len(t.Shape()) != 1 {
-			return s, fmt.Errorf("tensor %s has shape %v; a vector is expected", name, t.Shape())
+			return fmt.Errorf("tensor %s has shape %v; a vector is expected", name, t.Shape())
 		}
 		values := make([]float32, t.Shape()[0])
 		if err := readSafetensor(tensors, name, values, len(values)); err != nil {
-			return s, err
+			return err
 		}
-		s.add(strings.TrimPrefix(name, peftPrefix), peftB, peftD, values)
+		s.add(strings.TrimPrefix(name, peftPrefix), map[string]string{peftB: "b", peftD: "d"}, safetensorTypes[t.DType()], values)
 	}
-	if len(s.Layers) == 0 {
-		return s, errors.New("no layer is adapted")
-	}
-	return s, nil
+	return nil
 }
 
-// add counts a vector; its layer's two come in any order.
-func (s *Summary) add(tensor, endB, endD string, values []float32) {
+// add takes a tensor in; the end of its name says which of a layer's it is.
+func (s *Summary) add(tensor string, ends map[string]string, kind bindings.Type, values []float32) {
+	name, part := tensor, ""
+	for end, p := range ends {
+		if stem, ok := strings.CutSuffix(tensor, end); ok {
+			name, part = stem, p
+		}
+	}
+	i := slices.IndexFunc(s.Layers, func(l LayerNorms) bool { return l.Name == name })
+	if i < 0 {
+		i = len(s.Layers)
+		block, target := place(name)
+		s.Layers = append(s.Layers, LayerNorms{Name: name, Block: block, Target: target, Norms: map[string]float64{}})
+	}
+	s.Layers[i].Norms[part] = norm(values)
 	s.Trained += len(values)
-	name, isB := strings.CutSuffix(tensor, endB)
-	if !isB {
-		name = strings.TrimSuffix(tensor, endD)
+	s.Types[kind.String()] += kind.RowBytes(int64(len(values)))
+}
+
+var inBlock = regexp.MustCompile(`^(?:blk|model\.layers)\.(\d{1,6})\.(.+)$`)
+
+// place takes a layer's name apart, in GGUF's form or Hugging Face's.
+func place(name string) (block int, target string) {
+	m := inBlock.FindStringSubmatch(name)
+	if m == nil {
+		return -1, name
 	}
-	if n := len(s.Layers); n == 0 || s.Layers[n-1].Name != name {
-		s.Layers = append(s.Layers, LayerNorms{Name: name})
+	block, _ = strconv.Atoi(m[1])
+	for target, module := range hfModules {
+		if module == m[2] {
+			return block, target
+		}
 	}
-	last := &s.Layers[len(s.Layers)-1]
-	if isB {
-		last.B = norm(values)
-	} else {
-		last.D = norm(values)
+	return block, m[2]
+}
+
+// finish checks that every layer is whole, and orders them: PEFT's files are in the order of the names as text.
+func (s *Summary) finish() error {
+	if len(s.Layers) == 0 {
+		return errors.New("no layer is adapted")
 	}
+	parts := []string{"b", "d"}
+	if s.Method == "lora" {
+		parts = []string{"lora_a", "lora_b"}
+	}
+	for _, l := range s.Layers {
+		for _, part := range parts {
+			if _, ok := l.Norms[part]; !ok || len(l.Norms) != len(parts) {
+				return fmt.Errorf("layer %s: its tensors are not a %s and a %s", l.Name, parts[0], parts[1])
+			}
+		}
+	}
+	order := append(slices.Clone(Targets), "")
+	rank := func(target string) int {
+		return slices.IndexFunc(order, func(known string) bool { return known == target || known == "" })
+	}
+	slices.SortStableFunc(s.Layers, func(x, y LayerNorms) int {
+		if x.Block != y.Block {
+			return x.Block - y.Block
+		}
+		return rank(x.Target) - rank(y.Target)
+	})
+	return nil
 }
 
 func norm(values []float32) float64 {

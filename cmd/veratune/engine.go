@@ -19,6 +19,7 @@ import (
 type engine struct {
 	path    string
 	adapter string
+	force   bool // take the adapter of another base model
 	options model.Options
 	compute string
 	plan    string
@@ -40,6 +41,11 @@ func (e *engine) flags() []cli.Flag {
 
 func (e *engine) adapterFlag() cli.Flag {
 	return &cli.StringFlag{Name: "adapter", Aliases: []string{"a"}, Usage: "adapter `FILE` of veratune, or folder of PEFT", Destination: &e.adapter}
+}
+
+// forceFlag goes with adapterFlag.
+func (e *engine) forceFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "force", Usage: "use the adapter although it was trained on another model, where its shapes fit", Destination: &e.force}
 }
 
 // dataFlags are the flags of how rows become batches.
@@ -95,7 +101,11 @@ func (e *engine) open() (*session, error) {
 	if e.adapter == "" {
 		return s, nil
 	}
-	if s.adapter, err = vera.Load(e.adapter, m.Base()); err == nil {
+	var options []vera.LoadOption
+	if e.force {
+		options = append(options, vera.AnyBase)
+	}
+	if s.adapter, err = vera.Load(e.adapter, m.Base(), options...); err == nil {
 		err = m.Attach(s.adapter)
 	}
 	if err != nil {

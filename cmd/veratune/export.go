@@ -34,6 +34,7 @@ var exports = []struct {
 	{"vera", nil, (*export).native},
 	{"lora", (*export).loraFlags, (*export).lora},
 	{"merged", (*export).mergedFlags, (*export).merged},
+	{"peft", (*export).peftFlags, (*export).peft},
 }
 
 func exportNames() string {
@@ -48,6 +49,7 @@ func exportCommand() *cli.Command {
 	x := &export{engine: newEngine(model.ComputeF32), data: alpaca.Default()}
 	flags := slices.Concat(x.engine.flags(), []cli.Flag{
 		x.adapterFlag(),
+		x.forceFlag(),
 		&cli.StringFlag{Name: "to", Usage: "form to write: " + exportNames(), Required: true, Destination: &x.to},
 		&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "`FILE` or folder to write", Required: true, Destination: &x.out},
 		&cli.StringFlag{Name: "type", Usage: "`TYPE` of the tensors that are written. lora: f32, f16 (the default) or q8_0. merged: keep (that of the base model, the default), auto (finer ones where they gain most, within --budget), or one for all adapted tensors, such as q8_0", Destination: &x.kind},

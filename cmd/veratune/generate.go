@@ -31,6 +31,7 @@ func generateCommand() *cli.Command {
 		Usage: "answer one instruction",
 		Flags: slices.Concat(g.engine.flags(), []cli.Flag{
 			g.adapterFlag(),
+			g.forceFlag(),
 			&cli.StringFlag{Name: "prompt", Aliases: []string{"p"}, Usage: "the instruction", Required: true, Destination: &g.instruction},
 			&cli.StringFlag{Name: "input", Usage: "text that the instruction is about", Destination: &g.input},
 			&cli.StringFlag{Name: "template", Usage: "form of the prompt: " + strings.Join(alpaca.Templates, ", ") + "; auto is that of the adapter's training", Value: g.template, Destination: &g.template},

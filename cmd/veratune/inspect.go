@@ -57,10 +57,20 @@ func inspect(path string, w io.Writer, asJSON bool) error {
 	if err != nil {
 		return err
 	}
-	if asJSON {
-		return json.NewEncoder(w).Encode(d)
+	m := modelSummary{Description: d}
+	if m.Facts, err = vera.FileFacts(path); err != nil {
+		return err
 	}
-	return printModel(w, d)
+	if asJSON {
+		return json.NewEncoder(w).Encode(m)
+	}
+	return printModel(w, m)
+}
+
+// modelSummary is what is known of a model. A model that an adapter was merged into tells of both.
+type modelSummary struct {
+	model.Description
+	Facts map[string]string `json:"facts,omitempty"`
 }
 
 // table writes lines of a name and a value in two columns.
@@ -72,7 +82,13 @@ func (t table) row(name, format string, args ...any) {
 	fmt.Fprintf(t, "%s\t%s\n", name, fmt.Sprintf(format, args...))
 }
 
-func printModel(w io.Writer, d model.Description) error {
+func (t table) facts(facts map[string]string) {
+	for _, key := range slices.Sorted(maps.Keys(facts)) {
+		t.row(strings.ReplaceAll(key, "_", " "), "%s", facts[key])
+	}
+}
+
+func printModel(w io.Writer, d modelSummary) error {
 	t := newTable(w)
 	t.row("model", "%s", d.Name)
 	t.row("weights", "%d numbers in %.1f MB", d.Numbers, float64(d.Bytes)/1e6)
@@ -85,28 +101,39 @@ func printModel(w io.Writer, d model.Description) error {
 	t.row("vocabulary", "%d", d.Vocab)
 	t.row("context", "%d tokens", d.Context)
 	t.row("fingerprint", "%s", d.Fingerprint)
+	if len(d.Facts) > 0 {
+		t.row("made by", "veratune, which merged an adapter into its base model:")
+		t.facts(d.Facts)
+	}
 	return t.Flush()
 }
 
 func printAdapter(w io.Writer, s vera.Summary) error {
 	t := newTable(w)
-	t.row("adapter", "VeRA, %s format", s.Format)
-	t.row("base model", "%s", s.Base)
+	t.row("adapter", "%s, %s format", map[string]string{"vera": "VeRA", "lora": "LoRA"}[s.Method], s.Format)
+	if s.Base != "" {
+		t.row("base model", "%s", s.Base)
+	}
 	t.row("rank", "%d", s.Rank)
 	t.row("targets", "%s", strings.Join(s.Targets, " "))
-	pair := "drawn from the seed"
-	if s.Pair {
-		pair = "in the file"
+	t.row("trained", "%d numbers on %d layers", s.Trained, len(s.Layers))
+	t.row("file", "%.2f MB", float64(s.Bytes)/1e6)
+	for _, kind := range slices.Sorted(maps.Keys(s.Types)) {
+		t.row("", "%s: %.2f MB", kind, float64(s.Types[kind])/1e6)
 	}
-	t.row("shared pair", "%s, seed %s, %s", s.Init, s.Seed, pair)
-	t.row("trained", "%d numbers on %d layers, %.2f MB", s.Trained, len(s.Layers), float64(s.Bytes)/1e6)
-	t.row("d initial", "%g, dropout %g", s.DInitial, s.Dropout)
-	for _, k := range slices.Sorted(maps.Keys(s.Facts)) {
-		t.row(strings.ReplaceAll(k, "_", " "), "%s", s.Facts[k])
+	if s.Method == "lora" {
+		t.row("alpha", "%g", s.Alpha)
+	} else {
+		pair := "drawn from the seed"
+		if s.Pair {
+			pair = "in the file"
+		}
+		t.row("shared pair", "%s, seed %s, %s", s.Init, s.Seed, pair)
+		t.row("d initial", "%g, dropout %g", s.DInitial, s.Dropout)
 	}
-	t.row("layer", "‖b‖\t‖d‖")
-	for _, l := range s.Layers {
-		t.row(l.Name, "%.4f\t%.4f", l.B, l.D)
+	t.facts(s.Facts)
+	if err := t.Flush(); err != nil {
+		return err
 	}
-	return t.Flush()
+	return printNorms(w, s.Layers)
 }

@@ -37,6 +37,7 @@ func lossCommand() *cli.Command {
 		Usage: "measure the mean response loss and perplexity on instruction data",
 		Flags: slices.Concat(l.engine.flags(), dataFlags(&l.data), []cli.Flag{
 			l.adapterFlag(),
+			l.forceFlag(),
 			&cli.StringFlag{Name: "data", Usage: "JSON or JSONL `FILE` of instruction, chat or prompt rows", Required: true, Destination: &l.path},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object", Destination: &l.asJSON},
 		}),

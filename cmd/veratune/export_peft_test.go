@@ -1,0 +1,230 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/veratune/veratune/bindings"
+	"github.com/veratune/veratune/internal/testutil"
+	"github.com/veratune/veratune/model"
+	"github.com/veratune/veratune/vera"
+)
+
+// exact opens a model in float32, the arithmetic that is compared with references.
+func exact(t *testing.T, path string) *model.Model {
+	t.Helper()
+	o := model.Default()
+	o.Compute, o.Threads = model.ComputeF32, 2
+	m, err := model.Open(path, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.Close)
+	return m
+}
+
+// randomAdapter writes a native adapter whose every number matters.
+func randomAdapter(t *testing.T, base vera.Base, scale float64, change func(*vera.Config)) string {
+	t.Helper()
+	c := vera.Default()
+	c.Rank, c.Seed = 16, 41
+	if change != nil {
+		change(&c)
+	}
+	a, err := vera.New(c, base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	random := rand.New(rand.NewPCG(8, 8))
+	for _, l := range a.Layers {
+		for i := range l.B {
+			l.B[i] = float32(scale * random.NormFloat64())
+		}
+		for i := range l.D {
+			l.D[i] = float32(0.1 + 0.2*random.NormFloat64())
+		}
+	}
+	path := filepath.Join(t.TempDir(), "adapter.gguf")
+	if err := a.Save(path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// adaptedLogits are the logits of every position.
+func adaptedLogits(t *testing.T, m *model.Model, adapter string, tokens []int32) []float32 {
+	t.Helper()
+	a, err := vera.Load(adapter, m.Base())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Attach(a); err != nil {
+		t.Fatal(err)
+	}
+	logits, err := m.Logits(tokens, len(tokens))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return logits
+}
+
+// TestExportToPEFT exports there and back by the command alone.
+func TestExportToPEFT(t *testing.T) {
+	path := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_0})
+	m, parent := exact(t, path), t.TempDir()
+	adapter := randomAdapter(t, m.Base(), 0.3, nil)
+	undrawable := randomAdapter(t, m.Base(), 0.3, func(c *vera.Config) { c.Init = vera.Uniform })
+	export := func(from, to, out string, more ...string) (int, string) {
+		code, _, stderr := veratune(append([]string{"export", "--model", path, "--adapter", from, "--to", to, "--out", filepath.Join(parent, out)}, more...)...)
+		return code, stderr
+	}
+	for name, from := range map[string]string{"plain": adapter, "undrawable": undrawable} {
+		if code, stderr := export(from, "peft", name); code != 0 {
+			t.Fatalf("%s: %s", name, stderr)
+		}
+		if code, stderr := export(filepath.Join(parent, name), "vera", name+".gguf"); code != 0 {
+			t.Fatalf("%s: %s", name, stderr)
+		}
+		if !bytes.Equal(read(t, filepath.Join(parent, name+".gguf")), read(t, from)) {
+			t.Errorf("%s: the way to PEFT and back gives another file", name)
+		}
+	}
+	if code, stderr := export(adapter, "peft", "plain"); code != exitFailed || !strings.Contains(stderr, "not empty") {
+		t.Errorf("into a folder in use: exit code %d, %q", code, stderr)
+	}
+	if code, stderr := export(undrawable, "peft", "refused", "--projection=false"); code != exitFailed || !strings.Contains(stderr, "projections") {
+		t.Errorf("a pair that PEFT cannot draw: exit code %d, %q", code, stderr)
+	}
+}
+
+// TestForce uses an adapter on a model that it was not trained on.
+func TestForce(t *testing.T) {
+	adapter := randomAdapter(t, exact(t, testutil.TinyLlama(t, testutil.TinyOptions{})).Base(), 0.1, nil)
+	sibling, wider := testutil.TinyLlama(t, testutil.TinyOptions{Seed: 7}), testutil.TinyLlama(t, testutil.TinyOptions{Width: 128})
+	for name, c := range map[string]struct {
+		model, says string
+		force       bool
+		code        int
+	}{
+		"refused":  {sibling, "trained on", false, exitFailed},
+		"forced":   {sibling, "", true, 0},
+		"no shape": {wider, "max_in", true, exitFailed},
+	} {
+		for _, command := range [][]string{
+			{"generate", "-p", "add 3", "--max-tokens", "2"},
+			{"loss", "--data", rows(t, 4)},
+			{"export", "--to", "vera", "--out", filepath.Join(t.TempDir(), "out.gguf")},
+		} {
+			args := append(command, "--model", c.model, "--adapter", adapter, "--threads", "1", fmt.Sprintf("--force=%v", c.force))
+			if code, _, stderr := veratune(args...); code != c.code || !strings.Contains(stderr, c.says) {
+				t.Errorf("%s, %s: exit code %d, %q", name, command[0], code, stderr)
+			}
+		}
+	}
+}
+
+// python is the interpreter with PEFT: that of the variable PYTHON, or of the environment that tools/requirements.txt tells how to make.
+func python(t *testing.T) string {
+	t.Helper()
+	if path := os.Getenv("PYTHON"); path != "" {
+		return path
+	}
+	path, err := filepath.Abs("../../.tools/venv/bin/python")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Skipf("no Python with PEFT at %s: see tools/requirements.txt, or set PYTHON", path)
+	}
+	return path
+}
+
+// TestPEFTAgrees exports adapters for PEFT and compares PEFT's logits with ours in float32, and loads an adapter that PEFT made and saved without its
+// projections.
+func TestPEFTAgrees(t *testing.T) {
+	interpreter := python(t)
+	targets := func(names ...string) func(*vera.Config) { return func(c *vera.Config) { c.Targets = names } }
+	all := map[string]func(*vera.Config){
+		"all":         nil,
+		"attention":   targets("attn_q", "attn_k"), // the pair is smaller: PEFT draws it for the adapted layers only
+		"layers":      targets("attn_v", "blk.1.ffn_down", "blk.0.attn_q"),
+		"one-layer":   targets("blk.1.attn_q"),
+		"block":       func(c *vera.Config) { c.Layers = []int{1} },
+		"projections": func(c *vera.Config) { c.Init = vera.KaimingNormal },
+	}
+	t.Run("tiny", func(t *testing.T) {
+		o := testutil.TinyOptions{Type: bindings.Q4_1}
+		comparePEFT(t, interpreter, testutil.TinyLlama(t, o), 0.3, all, "--rank", "8", "--seed", "2147483659", "--targets", "q_proj,k_proj,down_proj")
+	})
+	t.Run("own head", func(t *testing.T) {
+		o := testutil.TinyOptions{Type: bindings.Q8_0, OwnHead: true, KVHeads: 1}
+		comparePEFT(t, interpreter, testutil.TinyLlama(t, o), 0.3, map[string]func(*vera.Config){"all": nil})
+	})
+	t.Run("SmolLM2", func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("takes a minute or two")
+		}
+		some := map[string]func(*vera.Config){"all": nil, "layers": all["layers"]}
+		comparePEFT(t, interpreter, testutil.SmolLM2(t), 0.05, some, "--rank", "32", "--seed", "1234567")
+	})
+}
+
+func comparePEFT(t *testing.T, interpreter, path string, scale float64, adapters map[string]func(*vera.Config), making ...string) {
+	m, dir := exact(t, path), t.TempDir()
+	random := rand.New(rand.NewPCG(3, 3))
+	tokens := make([]int32, 24)
+	words := make([]string, len(tokens))
+	for i := range tokens {
+		tokens[i] = int32(random.IntN(m.Vocab))
+		words[i] = fmt.Sprint(tokens[i])
+	}
+	made := filepath.Join(dir, "made-by-peft")
+	args := append([]string{"../../tools/check_peft.py", "--model", path, "--tokens", strings.Join(words, ","), "--make", made}, making...)
+	for name, change := range adapters {
+		adapter, folder := randomAdapter(t, m.Base(), scale, change), filepath.Join(dir, name)
+		if code, _, stderr := veratune("export", "--model", path, "--adapter", adapter, "--to", "peft", "--out", folder, fmt.Sprintf("--projection=%v", name == "projections")); code != 0 {
+			t.Fatalf("%s: %s", name, stderr)
+		}
+		data, err := binary.Append(nil, binary.LittleEndian, adaptedLogits(t, m, adapter, tokens))
+		if err == nil {
+			err = os.WriteFile(folder+".logits", data, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, folder)
+	}
+	output, err := exec.Command(interpreter, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, output)
+	}
+	for line := range strings.Lines(string(output)) {
+		if strings.HasPrefix(line, "{") {
+			t.Log(strings.TrimSpace(line))
+		}
+	}
+	ours := adaptedLogits(t, m, made, tokens)
+	theirs := make([]float32, len(ours))
+	if _, err := binary.Decode(read(t, made+".logits"), binary.LittleEndian, theirs); err != nil {
+		t.Fatal(err)
+	}
+	worst := 0.0
+	for i := range ours {
+		if off := math.Abs(float64(ours[i]) - float64(theirs[i])); !(off <= worst) {
+			worst = off
+		}
+	}
+	const tolerance = 2e-3 // as in check_peft.py
+	if !(worst <= tolerance) {
+		t.Errorf("logits of the adapter that PEFT made differ by %.2g", worst)
+	}
+	t.Logf("logits of the adapter that PEFT made differ by %.2g", worst)
+}

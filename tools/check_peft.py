@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""Checks that PEFT and veratune give the same logits for the same adapters, on the GGUF's own dequantised weights in float32.
+
+    python3 -m venv .tools/venv && .tools/venv/bin/pip install -r tools/requirements.txt
+    go test ./cmd/veratune -run PEFTAgrees -v
+
+The test runs this script, with the interpreter that PYTHON names (default .tools/venv/bin/python), both ways:
+
+    tools/check_peft.py --model M.gguf --tokens 3,1,4 FOLDER …
+        loads each folder with PeftModel.from_pretrained and compares its logits with those that veratune has left in FOLDER.logits
+    tools/check_peft.py --model M.gguf --tokens 3,1,4 --make FOLDER --seed 5 --rank 16 --targets q_proj,v_proj
+        makes an adapter with PEFT, saves it without its projections, and leaves PEFT's logits in FOLDER.logits
+
+A .logits file holds little-endian float32 numbers, the vocabulary's for each token in turn. Prints a JSON line for each folder; exits with 1 where one differs.
+"""
+
+import argparse
+import json
+import sys
+import warnings
+
+import numpy as np
+import torch
+from peft import PeftModel, VeraConfig, get_peft_model
+from transformers.utils import logging
+
+from peft_bench import load_model
+
+# Rounding of float32 in another order of additions, through all blocks: what the engine's own tests allow against float64.
+TOLERANCE = 2e-3
+
+
+def logits(model: torch.nn.Module, tokens: list[int]) -> np.ndarray:
+    with torch.no_grad():
+        return model.eval()(input_ids=torch.tensor([tokens])).logits[0].numpy()
+
+
+def check(base: torch.nn.Module, folder: str, tokens: list[int]) -> bool:
+    """Compares, and gives the base model back as it was."""
+    plain = logits(base, tokens)
+    adapted = PeftModel.from_pretrained(base, folder)
+    ours = np.fromfile(folder + ".logits", "<f4").reshape(plain.shape)
+    theirs = logits(adapted, tokens)
+    adapted.unload()
+    difference, effect = float(np.abs(ours - theirs).max()), float(np.abs(theirs - plain).max())
+    # An adapter that changes nothing would agree with anything.
+    agrees = difference <= TOLERANCE and effect > 100 * TOLERANCE
+    print(json.dumps({"folder": folder, "difference": difference, "effect": effect, "agrees": agrees}))
+    return agrees
+
+
+def make(base: torch.nn.Module, args: argparse.Namespace) -> None:
+    config = VeraConfig(
+        r=args.rank, target_modules=args.targets.split(","), projection_prng_key=args.seed, save_projection=False, task_type="CAUSAL_LM"
+    )
+    model = get_peft_model(base, config)
+    torch.manual_seed(args.seed)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if "vera_lambda_" in name:
+                p.copy_(0.1 + 0.1 * torch.randn_like(p))
+    model.save_pretrained(args.make)
+    logits(model, args.tokens).astype("<f4").tofile(args.make + ".logits")
+    model.unload()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folders", nargs="*", metavar="FOLDER", help="adapters of PEFT to compare")
+    parser.add_argument("--model", required=True, metavar="GGUF")
+    parser.add_argument("--tokens", required=True, type=lambda text: [int(word) for word in text.split(",")])
+    parser.add_argument("--make", metavar="FOLDER", help="make an adapter there")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--targets", default="q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj")
+    args = parser.parse_args()
+
+    logging.set_verbosity_error()
+    warnings.filterwarnings("error", message="Found missing adapter keys")
+    base = load_model(args.model)
+    if args.make:
+        make(base, args)
+    agree = [check(base, folder, args.tokens) for folder in args.folders]
+    if not all(agree):
+        sys.exit(f"logits differ by more than {TOLERANCE}")
+
+
+if __name__ == "__main__":
+    main()

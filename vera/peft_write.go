@@ -1,0 +1,211 @@
+package vera
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/google/renameio/v2"
+	"github.com/nlpodyssey/safetensors"
+	"golang.org/x/sys/unix"
+)
+
+// The files of a PEFT folder.
+const (
+	peftConfigFile  = "adapter_config.json"
+	peftWeightsFile = "adapter_model.safetensors"
+)
+
+// peftVersion is the release of PEFT whose format SavePEFT writes.
+const peftVersion = "0.21.2"
+
+// native is what a native file says of an adapter and PEFT's configuration cannot. SavePEFT keeps it in the metadata of the weights' file, which PEFT passes
+// over, so that the way back gives the same adapter.
+type native struct {
+	Config      Config            `json:"config"`
+	BaseName    string            `json:"base_name"`
+	Fingerprint string            `json:"base_fingerprint"`
+	Facts       map[string]string `json:"facts"`
+}
+
+// nativeKey is where that is in the metadata, as JSON.
+const nativeKey = "veratune"
+
+// SavePEFT writes the adapter as a new folder that PEFT's PeftModel.from_pretrained loads: adapter_config.json and adapter_model.safetensors, rows in the order
+// of Hugging Face's weights. With projection the file holds the shared pair, Rank·(MaxIn + MaxOut) numbers; without it PEFT draws the pair from the seed, and
+// it is an error where that gives another one: a pair of another init, or one that came with a file. Nothing is written where dir is there and not empty.
+func (a *Adapter) SavePEFT(dir string, projection bool) error {
+	if err := a.savePEFT(dir, projection); err != nil {
+		return fmt.Errorf("save adapter for PEFT: %w", err)
+	}
+	return nil
+}
+
+func (a *Adapter) savePEFT(dir string, projection bool) error {
+	if err := errors.Join(a.checkPEFT(projection), checkVacant(dir)); err != nil {
+		return err
+	}
+	config, err := json.MarshalIndent(a.peftConfig(projection), "", "  ")
+	if err != nil {
+		return err
+	}
+	weights, err := a.peftWeights(projection)
+	if err != nil {
+		return err
+	}
+	return writeNewFolder(dir, map[string][]byte{peftConfigFile: append(config, '\n'), peftWeightsFile: weights})
+}
+
+func (a *Adapter) checkPEFT(projection bool) error {
+	if a.Base.Architecture != "llama" {
+		return fmt.Errorf("PEFT's names are known for models of architecture llama, and this one is %q", a.Base.Architecture)
+	}
+	if !projection && a.Pair.origin != (origin{KaimingUniform, a.Seed}) {
+		return fmt.Errorf("PEFT draws another shared pair from seed %d than this adapter's (%s, SHA-256 %s); write it with the projections", a.Seed, a.Init, short(a.Pair.SHA256()))
+	}
+	for name, values := range a.vectors {
+		if err := checkFinite(name, values); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// peftConfig has the keys that PEFT's VeraConfig has.
+func (a *Adapter) peftConfig(projection bool) map[string]any {
+	base := a.Base.Name
+	if name, ok := a.Facts[factPEFTBase]; ok {
+		base = name
+	}
+	var layers any // null selects all
+	if len(a.Config.Layers) > 0 {
+		layers = a.Config.Layers
+	}
+	return map[string]any{
+		"auto_mapping":            nil,
+		"base_model_name_or_path": base,
+		"bias":                    "none",
+		"d_initial":               a.DInitial,
+		"fan_in_fan_out":          false,
+		"inference_mode":          true,
+		"init_weights":            true,
+		"layers_pattern":          nil,
+		"layers_to_transform":     layers,
+		"modules_to_save":         nil,
+		"peft_type":               "VERA",
+		"peft_version":            peftVersion,
+		"projection_prng_key":     a.Seed,
+		"r":                       a.Rank,
+		"revision":                nil,
+		"save_projection":         projection,
+		"target_modules":          a.peftTargets(),
+		"task_type":               "CAUSAL_LM",
+		"vera_dropout":            a.Dropout,
+	}
+}
+
+// peftTargets names each kind of layer by its module ("q_proj") and single layers by their whole path. PEFT adapts a whole path whatever layers_to_transform
+// says, so those of other blocks are left out.
+func (a *Adapter) peftTargets() []string {
+	var names []string
+	for _, target := range a.Targets {
+		if module, ok := hfModules[target]; ok {
+			names = append(names, module[strings.LastIndexByte(module, '.')+1:])
+		}
+	}
+	for _, l := range a.Layers {
+		if slices.Contains(a.Targets, l.Name()) {
+			names = append(names, l.hfName())
+		}
+	}
+	return names
+}
+
+// peftWeights gives the content of the safetensors file.
+func (a *Adapter) peftWeights(projection bool) ([]byte, error) {
+	tensors := map[string]safetensors.TensorView{}
+	var failed error
+	add := func(name string, values []float32, shape ...int) {
+		sizes := make([]uint64, len(shape))
+		for i, n := range shape {
+			sizes[i] = uint64(n)
+		}
+		view, err := safetensors.NewTensorView(safetensors.F32, sizes, appendFloats(make([]byte, 0, 4*len(values)), values))
+		failed = errors.Join(failed, err)
+		tensors[name] = view
+	}
+	for _, l := range a.Layers {
+		b := l.B
+		if heads := a.Base.RotaryHeads(l.Target); heads > 0 {
+			b = HFRows(b, heads, a.Base.HeadDim)
+		}
+		add(peftPrefix+l.hfName()+peftB, b, l.Out)
+		add(peftPrefix+l.hfName()+peftD, l.D, a.Rank)
+	}
+	if projection {
+		add(peftPairA, a.Pair.A, a.Rank, a.MaxIn)
+		add(peftPairB, a.Pair.B, a.MaxOut, a.Rank)
+	}
+	own, err := json.Marshal(native{a.Config, a.Base.Name, a.Base.Fingerprint, a.Facts})
+	if failed = errors.Join(failed, err); failed != nil {
+		return nil, failed
+	}
+	return safetensors.Serialize(tensors, map[string]string{"format": "pt", nativeKey: string(own)})
+}
+
+// checkVacant fails where something is at path, other than an empty folder.
+func checkVacant(path string) error {
+	entries, err := os.ReadDir(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case len(entries) > 0:
+		return fmt.Errorf("%s is not empty; give a new folder", path)
+	}
+	return nil
+}
+
+// writeNewFolder writes files into a new folder, all or none: they are written and synced in a folder beside it, which is renamed at the end.
+func writeNewFolder(dir string, files map[string][]byte) error {
+	place, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	parent := filepath.Dir(place)
+	draft, err := os.MkdirTemp(parent, ".unfinished-"+filepath.Base(place)+"-*")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(draft)
+	if err := os.Chmod(draft, 0o755); err != nil {
+		return err
+	}
+	for name, data := range files {
+		if err := renameio.WriteFile(filepath.Join(draft, name), data, 0o644); err != nil {
+			return err
+		}
+	}
+	if err := syncFolder(draft); err != nil {
+		return err
+	}
+	// This removes an empty folder only: what someone has put there meanwhile stays.
+	if err := unix.Rmdir(place); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%s: %w", dir, err)
+	}
+	return errors.Join(os.Rename(draft, place), syncFolder(parent))
+}
+
+// syncFolder makes renames inside a folder outlast a loss of power.
+func syncFolder(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
