@@ -171,7 +171,7 @@ func TestForeignAdapters(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			other := tiny(t, o)
-			a, err := vera.New(vera.Config{Rank: 4, Targets: vera.Targets, DInitial: 0.1, Init: vera.Default().Init}, other.Base())
+			a, err := vera.New(vera.Config{Method: vera.MethodVeRA, Rank: 4, Targets: vera.Targets, DInitial: 0.1, Init: vera.Default().Init}, other.Base())
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -3,8 +3,10 @@ package model
 import (
 	"math"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
+	"github.com/veratune/veratune/bindings"
 	"github.com/veratune/veratune/internal/testutil"
 	"github.com/veratune/veratune/vera"
 )
@@ -55,6 +57,54 @@ func TestGradientsOfSelections(t *testing.T) {
 	t.Run("rank above the width", func(t *testing.T) {
 		adapted(t, m, func(c *vera.Config) { c.Rank = 70 })
 		checkGradients(t, m, b, 0)
+	})
+}
+
+// TestGradientsOfMethods takes LoRA and the paper's ablations of VeRA.
+func TestGradientsOfMethods(t *testing.T) {
+	m := tiny(t, testutil.TinyOptions{Blocks: 2, Type: bindings.Q4_1})
+	lora := func(c *vera.Config) { *c = vera.LoRADefault(); c.Rank, c.Seed = 5, 3 }
+	for _, c := range []struct {
+		name   string
+		change func(*vera.Config)
+	}{
+		{"lora", lora},
+		{"lora of some layers", func(c *vera.Config) { lora(c); c.Targets = []string{"attn_k", "attn_v", "ffn_up"}; c.Layers = []int{1} }},
+		{"lora of one layer", func(c *vera.Config) { lora(c); c.Targets = []string{"attn_q"}; c.Layers = []int{0} }},
+		{"only b", func(c *vera.Config) { c.Only = "b" }},
+		{"only d", func(c *vera.Config) { c.Only = "d" }},
+		{"unique pairs", func(c *vera.Config) { c.UniquePairs = true }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for _, m.options.Plan = range []Plan{PlanFactored, PlanAuto, PlanMerged} {
+				if m.options.Plan == PlanMerged && strings.HasPrefix(c.name, "lora") {
+					continue // refused
+				}
+				a := adapted(t, m, c.change)
+				if want := vera.TrainableCount(a.Config, m.Base()); len(a.Params) != want {
+					t.Errorf("%d trained numbers, want %d", len(a.Params), want)
+				}
+				checkGradients(t, m, randomBatch(6, m.Vocab, 5, 3, 4), 0)
+			}
+		})
+	}
+	m.options.Plan = PlanAuto
+	t.Run("lora with dropout", func(t *testing.T) {
+		adapted(t, m, func(c *vera.Config) { lora(c); c.Dropout = 0.3 })
+		b := randomBatch(3, m.Vocab, 5, 4)
+		b.targets[4], b.targets[8] = 1, 2
+		checkGradients(t, m, b, 11)
+	})
+	t.Run("lora merged", func(t *testing.T) {
+		m.options.Plan = PlanMerged
+		c := vera.LoRADefault()
+		a, err := vera.New(c, m.Base())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Attach(a); err == nil {
+			t.Error("a LoRA takes the merged plan")
+		}
 	})
 }
 
@@ -111,8 +161,13 @@ func checkGradients(t *testing.T, m *Model, b batch, seed uint64) {
 		at += size
 	}
 	for _, l := range n.adapter.Layers {
-		check(l.Name()+" b", len(l.B))
-		check(l.Name()+" d", len(l.D))
+		names, parts := trained(n.adapter, l)
+		for i, name := range names {
+			check(name, len(parts[i]))
+		}
+	}
+	if at != len(grad) {
+		t.Errorf("%d of %d gradients compared", at, len(grad))
 	}
 	t.Logf("worst error of a derivative: %.1e of its gradient", worst)
 }

@@ -1,9 +1,6 @@
 package model
 
 import (
-	"errors"
-	"fmt"
-
 	"github.com/veratune/veratune/bindings"
 	"github.com/veratune/veratune/vera"
 )
@@ -15,8 +12,10 @@ type linear struct {
 	in, out int
 	w       *bindings.Tensor // [in, out]
 
-	vectors *bindings.Vectors // nil where the layer is not adapted
-	grads   *bindings.Tensor  // [out + rank]: sums of the gradients of b, then d
+	vectors  *bindings.Vectors // nil where the layer is not adapted
+	down     int               // of the rows of the group's A, the first that is the layer's
+	grads    *bindings.Tensor  // [out + rank]: sums of the gradients of VeRA's b, then d
+	gradRows *bindings.Tensor  // [rank, out]: that of a LoRA's B
 }
 
 // group is the layers of a block that share an input. Their results lie one after the other in one tensor [out, rows].
@@ -25,6 +24,8 @@ type group struct {
 	layers       []*linear
 	in, out      int
 	merged       *bindings.Tensor // [in, out]: W + ΔW of all layers, where the plan is to merge them
+	down         *bindings.Tensor // [in, rank · k]: the A that the adapted layers share (k = 1), or those of all of them
+	gradDown     *bindings.Tensor // of down's shape: sums of the gradients of a LoRA's A
 }
 
 func newGroup(index int, layers ...*linear) *group {
@@ -35,14 +36,7 @@ func newGroup(index int, layers ...*linear) *group {
 	return gr
 }
 
-func (gr *group) adapted() bool {
-	for _, l := range gr.layers {
-		if l.vectors != nil {
-			return true
-		}
-	}
-	return false
-}
+func (gr *group) adapted() bool { return gr.down != nil }
 
 // each calls f for every layer, with where its part of the group's result begins.
 func (gr *group) each(f func(l *linear, start int)) {
@@ -68,145 +62,6 @@ func (gr *group) mergingPays(rank int) bool {
 	merged := 2*gr.in*adapted*rank + planRows*gr.in*gr.out
 	factored := planRows * rank * (2*gr.in + 3*adapted)
 	return merged < factored
-}
-
-// attached is an adapter on the backend: the shared pair and the trained numbers.
-type attached struct {
-	*vera.Adapter
-	context       *bindings.Context
-	memory        *bindings.Buffer
-	params, grads *bindings.Tensor // all b and d in the adapter's order
-	lowest        int              // the lowest adapted block; gradients need not go below it
-	merged        *bindings.Context
-	mergedMemory  *bindings.Buffer
-	stale         bool  // the merged matrices are not of the present numbers
-	held          int64 // memory of the process when the adapter was attached, for plans
-}
-
-// Attach makes an adapter part of the model; nil takes it off again. The adapter must be of this model.
-func (m *Model) Attach(a *vera.Adapter) error {
-	m.detach()
-	if a == nil {
-		return nil
-	}
-	if err := m.attach(a); err != nil {
-		m.detach()
-		return fmt.Errorf("attach the adapter: %w", err)
-	}
-	return nil
-}
-
-func (m *Model) detach() {
-	for _, b := range m.blocks {
-		for _, gr := range b.groups {
-			gr.merged = nil
-			for _, l := range gr.layers {
-				l.vectors, l.grads = nil, nil
-			}
-		}
-	}
-	if m.adapter != nil {
-		m.adapter.memory.Close()
-		m.adapter.context.Close()
-		m.adapter.mergedMemory.Close()
-		if m.adapter.merged != nil {
-			m.adapter.merged.Close()
-		}
-		m.adapter = nil
-	}
-}
-
-func (m *Model) attach(adapter *vera.Adapter) error {
-	rank, maxIn, maxOut := int64(adapter.Rank), int64(adapter.MaxIn), int64(adapter.MaxOut)
-	a := &attached{Adapter: adapter, lowest: m.Blocks}
-	m.adapter = a
-	a.context = bindings.NewContext(8+5*len(adapter.Layers), 0)
-	c := a.context
-	pairA, plain := c.NewTensor(m.kind(), maxIn, rank), c.NewTensor(bindings.F32, rank, maxOut)
-	a.params, a.grads = c.NewTensor(bindings.F32, int64(len(adapter.Params))), c.NewTensor(bindings.F32, int64(len(adapter.Params)))
-	// q and k see the rows of B in the file's order; k's are the first of q's, since the order is a head's own.
-	var rotated *bindings.Tensor
-	turned := m.rotatedRows(adapter)
-	if turned > 0 {
-		rotated = c.NewTensor(bindings.F32, rank, int64(turned))
-	}
-	var err error
-	if a.memory, err = m.backend.Allocate(c); err != nil {
-		return err
-	}
-	if err := errors.Join(m.store(pairA, adapter.Pair.A), bindings.Set(plain, adapter.Pair.B)); err != nil {
-		return err
-	}
-	if rotated != nil {
-		if err := bindings.Set(rotated, adapter.Pair.PermutedB(turned/m.HeadDim, m.HeadDim)); err != nil {
-			return err
-		}
-	}
-	at := int64(0)
-	part := func(of *bindings.Tensor, start, n int64) *bindings.Tensor {
-		return c.View(of, [4]int64{n, 1, 1, 1}, [4]int64{start})
-	}
-	for _, l := range m.linears() {
-		layer := adapter.Layer(l.block, l.target)
-		if layer == nil {
-			continue
-		}
-		if layer.In != l.in || layer.Out != l.out {
-			return fmt.Errorf("%s is %d × %d in the adapter, %d × %d in the model", layer.Name(), layer.Out, layer.In, l.out, l.in)
-		}
-		a.lowest = min(a.lowest, l.block)
-		rows, out := plain, int64(l.out)
-		if l.target == "attn_q" || l.target == "attn_k" {
-			rows = rotated
-		}
-		l.vectors = &bindings.Vectors{
-			A: c.View(pairA, [4]int64{int64(l.in), rank, 1, 1}, [4]int64{}), Rows: c.View(rows, [4]int64{rank, out, 1, 1}, [4]int64{}),
-			B: part(a.params, at, out), D: part(a.params, at+out, rank),
-		}
-		l.grads = part(a.grads, at, out+rank)
-		at += out + rank
-	}
-	if err := c.Err(); err != nil {
-		return err
-	}
-	if at != int64(len(adapter.Params)) {
-		return fmt.Errorf("the adapter has %d numbers, its layers take %d", len(adapter.Params), at)
-	}
-	if a.held, err = held(); err != nil {
-		return err
-	}
-	return m.Update()
-}
-
-// store copies values into a matrix of float32 or bfloat16.
-func (m *Model) store(t *bindings.Tensor, values []float32) error {
-	if t.Type() == bindings.F32 {
-		return bindings.Set(t, values)
-	}
-	g := m.newGraph(0, 0, 4)
-	defer g.Close()
-	g.nodes.Expand(g.Cpy(input(g, values, t.Ne(0), t.Ne(1)), t))
-	return g.run()
-}
-
-// rotatedRows is how many rows of B attn_q and attn_k see.
-func (m *Model) rotatedRows(adapter *vera.Adapter) int {
-	n := 0
-	for _, l := range adapter.Layers {
-		if l.Target == "attn_q" || l.Target == "attn_k" {
-			n = max(n, l.Out)
-		}
-	}
-	return n
-}
-
-// Update reads the attached adapter's numbers again, after an optimiser step.
-func (m *Model) Update() error {
-	if m.adapter == nil {
-		return errors.New("update: no adapter is attached")
-	}
-	m.adapter.stale = true
-	return bindings.Set(m.adapter.params, m.adapter.Params)
 }
 
 // merge brings the merged matrices of the groups that are planned so up to the present numbers.
@@ -259,9 +114,9 @@ func (m *Model) planMerging() error {
 	return err
 }
 
-// mergedGroups lists the groups whose plan is to merge. Dropout acts on the input of A alone, which merging cannot.
+// mergedGroups lists the groups whose plan is to merge. Dropout acts on the input of A alone, which merging cannot; and a LoRA has too small a rank for it to pay.
 func (m *Model) mergedGroups() (list []*group) {
-	if m.options.Plan == PlanFactored || m.options.Compute == ComputeQ8 || m.adapter.Dropout > 0 {
+	if m.adapter.Method == vera.MethodLoRA || m.options.Plan == PlanFactored || m.options.Compute == ComputeQ8 || m.adapter.Dropout > 0 {
 		return nil
 	}
 	for _, b := range m.blocks {
@@ -289,6 +144,7 @@ func (g *graph) linears(x *bindings.Tensor, gr *group, acc *bindings.Tensor, t b
 	if len(gr.layers) > 1 {
 		y = g.NewTensor(t, int64(gr.out), x.Ne(1))
 	}
+	rank := g.rank()
 	gr.each(func(l *linear, start int) {
 		part := g.columns(y, start, l.out)
 		switch {
@@ -296,7 +152,7 @@ func (g *graph) linears(x *bindings.Tensor, gr *group, acc *bindings.Tensor, t b
 			y = g.joined(y, g.product(l.w, x, bindings.Product{Acc: acc, Into: part}, t))
 		default:
 			wx := g.product(l.w, x, bindings.Product{Acc: acc}, bindings.F32)
-			y = g.joined(y, g.Linear(l.vectors.Rows, u, bindings.Product{In: l.vectors.D, Out: l.vectors.B, Acc: wx, Into: part}, t))
+			y = g.joined(y, g.Linear(l.vectors.Rows, g.columns(u, l.down, rank), bindings.Product{In: l.vectors.D, Out: l.vectors.B, Acc: wx, Into: part}, t))
 		}
 	})
 	return y, u
@@ -311,22 +167,25 @@ func (g *graph) joined(whole, part *bindings.Tensor) *bindings.Tensor {
 	return whole
 }
 
-// down is u = A x [rank, rows], of x with the group's dropout.
-func (g *graph) down(x *bindings.Tensor, gr *group) *bindings.Tensor {
-	if mask := g.mask(gr); mask != nil {
-		x = g.rounded(g.Mul(g.Convert(x, bindings.F32), mask))
+// rank is that of the attached adapter.
+func (g *graph) rank() int {
+	if g.m.adapter == nil {
+		return 0
 	}
-	return g.Linear(gr.pair(), x, bindings.Product{}, g.kind)
+	return g.m.adapter.Rank
 }
 
-// pair is the group's part of the shared A, [in, rank]; a layer of the group is adapted.
-func (gr *group) pair() *bindings.Tensor {
-	for _, l := range gr.layers {
-		if l.vectors != nil {
-			return l.vectors.A
-		}
+// down is u = A x [rank · k, rows], of x with the group's dropout.
+func (g *graph) down(x *bindings.Tensor, gr *group) *bindings.Tensor {
+	return g.Linear(gr.down, g.dropped(x, gr), bindings.Product{}, g.kind)
+}
+
+// dropped is x with the group's dropout, as products take it.
+func (g *graph) dropped(x *bindings.Tensor, gr *group) *bindings.Tensor {
+	if mask := g.mask(gr); mask != nil {
+		return g.rounded(g.Mul(g.Convert(x, bindings.F32), mask))
 	}
-	return nil
+	return x
 }
 
 // product is W x in the run's arithmetic.
@@ -365,27 +224,60 @@ func (g *graph) linearsBack(dy, x, u *bindings.Tensor, gr *group, needInput bool
 		}
 		return g.LinearBack(gr.merged, dy, bindings.Product{}, bindings.F32)
 	}
-	var dh *bindings.Tensor
+	du := g.vectorsBack(dy, u, gr, needInput)
+	if gr.gradDown != nil {
+		g.nodes.Expand(g.AddInplace(gr.gradDown, g.WeightGrad(du, g.dropped(x, gr), bindings.F32)))
+	}
+	if !needInput {
+		return nil
+	}
 	gr.each(func(l *linear, start int) {
-		part := g.columns(dy, start, l.out)
-		if l.vectors != nil {
-			g.nodes.Expand(g.AddInplace(l.grads, g.FactoredGrad(part, u, *l.vectors)))
-		}
-		if !needInput {
-			return
-		}
-		if l.vectors != nil {
-			dh = g.LinearBack(l.vectors.Rows, part, bindings.Product{In: l.vectors.B, Out: l.vectors.D, Acc: dh}, bindings.F32)
-		}
-		dx = g.LinearBack(l.w, part, bindings.Product{Acc: dx}, bindings.F32)
+		dx = g.LinearBack(l.w, g.columns(dy, start, l.out), bindings.Product{Acc: dx}, bindings.F32)
 	})
-	if dh == nil {
+	if du == nil {
 		return dx
 	}
 	if mask := g.mask(gr); mask != nil {
-		return g.Add(dx, g.Mul(g.LinearBack(gr.pair(), g.rounded(dh), bindings.Product{}, bindings.F32), mask))
+		return g.Add(dx, g.Mul(g.LinearBack(gr.down, du, bindings.Product{}, bindings.F32), mask))
 	}
-	return g.LinearBack(gr.pair(), g.rounded(dh), bindings.Product{Acc: dx}, bindings.F32)
+	return g.LinearBack(gr.down, du, bindings.Product{Acc: dx}, bindings.F32)
+}
+
+// vectorsBack adds the gradients of the layers' b and d, or of a LoRA's B, and gives that of u = A x, [rank · k, rows] as products take it, where it is needed:
+//
+//	∂u = d ⊙ Bᵀ (b ⊙ g)    ∂B = Σ g (d ⊙ u)ᵀ
+func (g *graph) vectorsBack(dy, u *bindings.Tensor, gr *group, needed bool) (du *bindings.Tensor) {
+	if !gr.adapted() {
+		return nil
+	}
+	rank := g.rank()
+	shared := gr.down.Ne(1) == int64(rank)
+	needed = needed || gr.gradDown != nil
+	if needed && !shared {
+		du = g.NewTensor(g.kind, gr.down.Ne(1), dy.Ne(1))
+	}
+	gr.each(func(l *linear, start int) {
+		if l.vectors == nil {
+			return
+		}
+		part, own := g.columns(dy, start, l.out), g.columns(u, l.down, rank)
+		if l.gradRows != nil {
+			g.nodes.Expand(g.AddInplace(l.gradRows, g.Mul(g.WeightGrad(part, own, bindings.F32), l.vectors.D)))
+		} else {
+			g.nodes.Expand(g.AddInplace(l.grads, g.FactoredGrad(part, own, *l.vectors)))
+		}
+		h := bindings.Product{In: l.vectors.B, Out: l.vectors.D}
+		switch {
+		case !needed:
+		case shared:
+			h.Acc = du
+			du = g.LinearBack(l.vectors.Rows, part, h, bindings.F32)
+		default:
+			h.Into = g.columns(du, l.down, rank)
+			g.nodes.Expand(g.LinearBack(l.vectors.Rows, part, h, g.kind))
+		}
+	})
+	return g.rounded(du)
 }
 
 // mask is the dropout on a group's input, nil without dropout. PEFT draws one for each layer; here it is one a group, as A x is.

@@ -45,7 +45,7 @@ func ownLogits(t *testing.T, m *Model, tokens []int32) []float32 {
 func saveLoRA(t *testing.T, a *vera.Adapter, rank int, kind string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "lora.gguf")
-	if _, err := a.SaveLoRA(path, vera.LoRAOptions{Rank: rank, Type: kind, Threads: 2}); err != nil {
+	if _, err := a.SaveLoRA(t.Context(), path, vera.LoRAOptions{Rank: rank, Type: kind, Threads: 2}); err != nil {
 		t.Fatal(err)
 	}
 	return path

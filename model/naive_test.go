@@ -115,9 +115,8 @@ func (n *naive) linear(x []float64, block int, target string, group, token int) 
 	if n.adapter == nil {
 		return y
 	}
-	a := n.adapter
-	b, d := n.vectors(block, target)
-	if b == nil {
+	l := n.adapter.Layer(block, target)
+	if l == nil {
 		return y
 	}
 	if mask := n.masks[[2]int{block, group}]; mask != nil {
@@ -126,40 +125,40 @@ func (n *naive) linear(x []float64, block int, target string, group, token int) 
 			x[i] *= float64(mask[token*len(x)+i])
 		}
 	}
-	du := make([]float64, a.Rank)
+	downs, rows, b, d := n.numbers(l.Pair.A), n.numbers(l.Pair.B), n.numbers(l.B), n.numbers(l.D)
+	rank := n.adapter.Rank
+	du := make([]float64, rank)
 	for r := range du {
 		for i, v := range x {
-			du[r] += float64(a.Pair.A[r*a.MaxIn+i]) * v
+			du[r] += downs(r*l.Pair.MaxIn+i) * v
 		}
-		du[r] *= d[r]
+		du[r] *= d(r)
 	}
 	for i := range y {
 		row := i
-		if target == "attn_q" || target == "attn_k" {
-			// Row 2j + half of a head in the file is row half · (head dim / 2) + j in Hugging Face's order, which B is in.
+		if n.adapter.Method == vera.MethodVeRA && (target == "attn_q" || target == "attn_k") {
+			// Row 2j + half of a head in the file is row half · (head dim / 2) + j in Hugging Face's order, which VeRA's B is in.
 			at := i % n.HeadDim
 			row = i - at + at%2*(n.HeadDim/2) + at/2
 		}
 		v := 0.0
 		for r, u := range du {
-			v += float64(a.Pair.B[row*a.Rank+r]) * u
+			v += rows(row*rank+r) * u
 		}
-		y[i] += b[i] * v
+		y[i] += b(i) * v
 	}
 	return y
 }
 
-// vectors gives b and d of a layer, nil where it is not adapted.
-func (n *naive) vectors(block int, target string) (b, d []float64) {
-	at := 0
-	for _, l := range n.adapter.Layers {
-		middle, end := at+l.Out, at+l.Out+n.adapter.Rank
-		if l.Block == block && l.Target == target {
-			return n.params[at:middle], n.params[middle:end]
+// numbers gives a layer's numbers, from params where they are trained.
+func (n *naive) numbers(values []float32) func(i int) float64 {
+	at := n.adapter.Offset(values)
+	return func(i int) float64 {
+		if at < 0 {
+			return float64(values[i])
 		}
-		at = end
+		return n.params[at+i]
 	}
-	return nil, nil
 }
 
 // rope rotates neighbouring numbers of each head by the position times base^(−2i/dims) / factor, scaled where the file says so.

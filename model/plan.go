@@ -144,7 +144,7 @@ func (m *Model) savedBytes(p pack) int64 {
 	numbers := int64(m.Heads*m.HeadDim + 2*m.Hidden)         // attention's result, gate and up
 	for _, gr := range m.blocks[m.adapter.lowest].groups {
 		if gr.adapted() && gr.merged == nil {
-			numbers += int64(m.adapter.Rank) // u
+			numbers += gr.down.Ne(1) // u
 		}
 	}
 	return (bindings.F32.RowBytes(wide) + m.kind().RowBytes(numbers)) * int64(p.rows())

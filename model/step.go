@@ -3,8 +3,6 @@ package model
 import (
 	"errors"
 	"fmt"
-
-	"github.com/veratune/veratune/bindings"
 )
 
 // Loss sums −log p (natural logarithm) over the labelled positions of samples and counts them. Sample i is the next lengths[i] tokens; targets[i] is the token
@@ -247,15 +245,4 @@ func (m *Model) spare(k kept) (kept, error) {
 	x := g.NewTensor(k.kind, k.shape[:]...)
 	offset, err := m.tape.buffer.Place(x)
 	return kept{k.kind, k.shape, offset, k.bytes}, err
-}
-
-func (m *Model) addGradients(grad []float32) error {
-	add := make([]float32, len(grad))
-	if err := bindings.Get(m.adapter.grads, add); err != nil {
-		return err
-	}
-	for i, v := range add {
-		grad[i] += v
-	}
-	return nil
 }

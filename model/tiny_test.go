@@ -88,7 +88,7 @@ func tiny(t *testing.T, o testutil.TinyOptions) *Model {
 	return open(t, testutil.TinyLlama(t, o), options())
 }
 
-// adapted attaches an adapter whose b and d are random, so that no gradient is zero for b = 0.
+// adapted attaches an adapter whose b and d, or a LoRA's B, are random, so that no gradient is zero for b = 0.
 func adapted(t *testing.T, m *Model, change func(*vera.Config)) *vera.Adapter {
 	t.Helper()
 	c := vera.Default()
@@ -101,13 +101,18 @@ func adapted(t *testing.T, m *Model, change func(*vera.Config)) *vera.Adapter {
 		t.Fatal(err)
 	}
 	random := rand.New(rand.NewPCG(5, 5))
+	fill := func(values []float32, scale float32) {
+		for i := range values {
+			values[i] = scale * float32(random.NormFloat64())
+		}
+	}
 	for _, l := range a.Layers {
-		for i := range l.B {
-			l.B[i] = 0.5 * float32(random.NormFloat64())
+		if a.Method == vera.MethodLoRA {
+			fill(l.Pair.B, 0.1)
+			continue
 		}
-		for i := range l.D {
-			l.D[i] = 0.3 * float32(random.NormFloat64())
-		}
+		fill(l.B, 0.5)
+		fill(l.D, 0.3)
 	}
 	if err := m.Attach(a); err != nil {
 		t.Fatal(err)
@@ -157,4 +162,17 @@ func sameBits(t *testing.T, what string, got, want []float32) {
 			t.Fatalf("%s: number %d is %g, want exactly %g", what, i, got[i], want[i])
 		}
 	}
+}
+
+// trained gives a layer's vectors or matrices that are trained, by name, in the order of Params.
+func trained(a *vera.Adapter, l vera.Layer) (names []string, parts [][]float32) {
+	for _, p := range []struct {
+		name   string
+		values []float32
+	}{{"A", l.Pair.A}, {"B", l.Pair.B}, {"b", l.B}, {"d", l.D}} {
+		if a.Offset(p.values) >= 0 {
+			names, parts = append(names, l.Name()+" "+p.name), append(parts, p.values)
+		}
+	}
+	return names, parts
 }

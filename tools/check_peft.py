@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks that PEFT and veratune give the same logits for the same adapters, on the GGUF's own dequantised weights in float32.
+"""Checks that PEFT and veratune give the same logits and gradients for the same adapters, on the GGUF's own dequantised weights in float32.
 
     python3 -m venv .tools/venv && .tools/venv/bin/pip install -r tools/requirements.txt
     go test ./cmd/veratune -run PEFTAgrees -v
@@ -7,7 +7,8 @@
 The test runs this script, with the interpreter that PYTHON names (default .tools/venv/bin/python), both ways:
 
     tools/check_peft.py --model M.gguf --tokens 3,1,4 FOLDER …
-        loads each folder with PeftModel.from_pretrained and compares its logits with those that veratune has left in FOLDER.logits
+        loads each folder with PeftModel.from_pretrained and compares its logits with those that veratune has left in FOLDER.logits, and the gradients of the mean
+        loss of predicting each token with those in FOLDER.gradients, a folder like FOLDER with a gradient in the place of each number
     tools/check_peft.py --model M.gguf --tokens 3,1,4 --make FOLDER --seed 5 --rank 16 --targets q_proj,v_proj
         makes an adapter with PEFT, saves it without its projections, and leaves PEFT's logits in FOLDER.logits
 
@@ -22,12 +23,15 @@ import warnings
 import numpy as np
 import torch
 from peft import PeftModel, VeraConfig, get_peft_model
+from safetensors.torch import load_file
 from transformers.utils import logging
 
 from peft_bench import load_model
 
 # Rounding of float32 in another order of additions, through all blocks: what the engine's own tests allow against float64.
 TOLERANCE = 2e-3
+# Of a tensor's gradient, relative in the L2 norm.
+GRADIENT_TOLERANCE = 5e-4
 
 
 def logits(model: torch.nn.Module, tokens: list[int]) -> np.ndarray:
@@ -38,15 +42,32 @@ def logits(model: torch.nn.Module, tokens: list[int]) -> np.ndarray:
 def check(base: torch.nn.Module, folder: str, tokens: list[int]) -> bool:
     """Compares, and gives the base model back as it was."""
     plain = logits(base, tokens)
-    adapted = PeftModel.from_pretrained(base, folder)
+    adapted = PeftModel.from_pretrained(base, folder, is_trainable=True)
     ours = np.fromfile(folder + ".logits", "<f4").reshape(plain.shape)
     theirs = logits(adapted, tokens)
+    gradient = gradients_differ(adapted, folder + ".gradients", tokens)
     adapted.unload()
     difference, effect = float(np.abs(ours - theirs).max()), float(np.abs(theirs - plain).max())
     # An adapter that changes nothing would agree with anything.
-    agrees = difference <= TOLERANCE and effect > 100 * TOLERANCE
-    print(json.dumps({"folder": folder, "difference": difference, "effect": effect, "agrees": agrees}))
+    agrees = difference <= TOLERANCE and effect > 100 * TOLERANCE and gradient <= GRADIENT_TOLERANCE
+    print(json.dumps({"folder": folder, "difference": difference, "effect": effect, "gradient": gradient, "agrees": agrees}))
     return agrees
+
+
+def gradients_differ(model: torch.nn.Module, folder: str, tokens: list[int]) -> float:
+    """The relative difference of the tensor whose gradients differ most."""
+    ours = load_file(folder + "/adapter_model.safetensors")
+    model.zero_grad()
+    inputs = torch.tensor([tokens])
+    torch.nn.functional.cross_entropy(model(input_ids=inputs).logits[0, :-1], inputs[0, 1:]).backward()
+    worst, seen = 0.0, 0
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            want = p.grad
+            got = ours[name.replace(".default", "")]
+            worst = max(worst, float((got - want).norm() / want.norm()))
+            seen += 1
+    return worst if seen else float("inf")
 
 
 def make(base: torch.nn.Module, args: argparse.Namespace) -> None:
@@ -82,7 +103,7 @@ def main() -> None:
         make(base, args)
     agree = [check(base, folder, args.tokens) for folder in args.folders]
     if not all(agree):
-        sys.exit(f"logits differ by more than {TOLERANCE}")
+        sys.exit(f"logits differ by more than {TOLERANCE}, or gradients by more than {GRADIENT_TOLERANCE}")
 
 
 if __name__ == "__main__":

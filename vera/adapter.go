@@ -1,61 +1,154 @@
 package vera
 
-import "fmt"
+import (
+	"fmt"
+	"math"
+	"slices"
 
-// Layer is an adapted layer and its trained vectors, in the row order of the GGUF file.
+	"gonum.org/v1/gonum/mathext/prng"
+)
+
+// Layer is an adapted layer: ΔW = diag(B) · Pair.B · diag(D) · Pair.A. B is in the row order of the GGUF file.
 type Layer struct {
 	Linear
-	B []float32 // Out values, a slice of Adapter.Params
-	D []float32 // rank values, a slice of Adapter.Params
+	Pair *Pair     // of the adapter, or the layer's own
+	B    []float32 // Out values; 1 in a LoRA
+	D    []float32 // rank values; alpha/rank in a LoRA
 }
 
-// Adapter is a VeRA adapter of one base model.
+// Adapter is an adapter of one base model.
 type Adapter struct {
 	Config
 	Base   Base
-	MaxIn  int       // largest In of the adapted layers
-	MaxOut int       // largest Out of the adapted layers
-	Layers []Layer   // by block, then as in Targets
-	Params []float32 // all trained values: B, then D, of each layer in order
-	Pair   *Pair
+	MaxIn  int               // largest In of the adapted layers
+	MaxOut int               // largest Out of the adapted layers
+	Layers []Layer           // by block, then as in Targets
+	Params []float32         // all trained values, layer by layer: VeRA's B, then D; LoRA's Pair.A, then Pair.B
+	Pair   *Pair             // that all layers share; nil where each has its own
 	Facts  map[string]string // what is known of the training, kept in files under "veratune." and the key
 }
 
-// New makes an adapter that changes nothing yet: b is 0 and d is d_initial. It fails where the configuration is not valid for the base.
+// New makes an adapter that changes nothing yet: VeRA's b is 0 and its d is d_initial; LoRA's B is 0. It fails where the configuration is not valid for the base.
 func New(c Config, base Base) (*Adapter, error) {
 	a, err := layout(c, base)
 	if err != nil {
 		return nil, err
 	}
+	if a.Method == MethodLoRA {
+		a.drawLoRA()
+		return a, nil
+	}
 	for _, l := range a.Layers {
-		for i := range l.D {
-			l.D[i] = c.DInitial
+		if a.Only == "d" {
+			fill(l.B, 1)
+		} else {
+			fill(l.D, c.DInitial)
 		}
 	}
-	a.Pair = a.seededPair()
+	a.drawPairs()
 	return a, nil
 }
 
-// layout makes an adapter whose vectors are all 0, with no pair yet.
+// layout makes an adapter whose trained values are all 0, with no pair of VeRA yet.
 func layout(c Config, base Base) (*Adapter, error) {
 	if err := c.Validate(base); err != nil {
 		return nil, err
 	}
 	a := &Adapter{Config: c.canonical(base), Base: base, Params: make([]float32, TrainableCount(c, base)), Facts: map[string]string{}}
 	rest := a.Params
-	take := func(n int) []float32 {
-		values := rest[:n:n]
+	values := func(n int, trained bool) []float32 {
+		if !trained {
+			return make([]float32, n)
+		}
+		part := rest[:n:n]
 		rest = rest[n:]
-		return values
+		return part
 	}
 	for _, l := range c.selected(base) {
-		a.Layers = append(a.Layers, Layer{Linear: l, B: take(l.Out), D: take(c.Rank)})
+		layer := Layer{Linear: l}
+		if c.Method == MethodLoRA {
+			layer.Pair = &Pair{Rank: c.Rank, MaxIn: l.In, MaxOut: l.Out, A: values(c.Rank*l.In, true), B: values(l.Out*c.Rank, true), fileOrder: true}
+		}
+		layer.B, layer.D = values(l.Out, a.trains("b")), values(c.Rank, a.trains("d"))
+		if c.Method == MethodLoRA {
+			fill(layer.B, 1)
+			fill(layer.D, c.Alpha/float32(c.Rank))
+		}
+		a.Layers = append(a.Layers, layer)
 		a.MaxIn, a.MaxOut = max(a.MaxIn, l.In), max(a.MaxOut, l.Out)
 	}
 	return a, nil
 }
 
-func (a *Adapter) seededPair() *Pair { return NewPair(a.Init, a.Seed, a.Rank, a.MaxIn, a.MaxOut) }
+// trains tells whether one of VeRA's vectors is trained.
+func (a *Adapter) trains(vector string) bool {
+	return a.Method == MethodVeRA && (a.Only == "" || a.Only == vector)
+}
+
+// Offset is where a layer's vector or matrix begins in Params, or -1 if it is not trained.
+func (a *Adapter) Offset(values []float32) int {
+	at := 0
+	for _, l := range a.Layers {
+		for _, part := range a.trained(l) {
+			if &part[0] == &values[0] {
+				return at
+			}
+			at += len(part)
+		}
+	}
+	return -1
+}
+
+// trained lists what is trained of a layer, in the order of Params.
+func (a *Adapter) trained(l Layer) (parts [][]float32) {
+	if a.Method == MethodLoRA {
+		return [][]float32{l.Pair.A, l.Pair.B}
+	}
+	if a.trains("b") {
+		parts = append(parts, l.B)
+	}
+	if a.trains("d") {
+		parts = append(parts, l.D)
+	}
+	return parts
+}
+
+// drawLoRA draws every A uniformly in ±1/√in, as PEFT does (Kaiming uniform with a slope of √5), from one MT19937 generator; B stays 0.
+func (a *Adapter) drawLoRA() {
+	mt := prng.NewMT19937()
+	mt.Seed(uint64(a.Seed))
+	for _, l := range a.Layers {
+		drawUniform(mt, l.Pair.A, float32(1/math.Sqrt(float64(l.In))))
+	}
+}
+
+// drawPairs draws the shared pair, or one for each layer, from the seed and the layer's place in the model.
+func (a *Adapter) drawPairs() {
+	if !a.UniquePairs {
+		a.share(NewPair(a.Init, a.Seed, a.Rank, a.MaxIn, a.MaxOut))
+		return
+	}
+	for i, l := range a.Layers {
+		place := uint32(l.Block*len(Targets) + slices.Index(Targets, l.Target))
+		a.Layers[i].Pair = NewPair(a.Init, a.Seed+place, a.Rank, l.In, l.Out)
+	}
+}
+
+// share makes a pair that of all layers.
+func (a *Adapter) share(p *Pair) {
+	a.Pair = p
+	for i := range a.Layers {
+		a.Layers[i].Pair = p
+	}
+}
+
+// pairDigest identifies the random matrices: the shared pair's SHA-256, or that of the layers' in order.
+func (a *Adapter) pairDigest() string {
+	if a.Pair != nil {
+		return a.Pair.SHA256()
+	}
+	return digestOf(a.Layers)
+}
 
 // Layer finds an adapted layer; it is nil where that layer isn't adapted.
 func (a *Adapter) Layer(block int, target string) *Layer {
@@ -67,12 +160,48 @@ func (a *Adapter) Layer(block int, target string) *Layer {
 	return nil
 }
 
-// vectors yields every trained vector with the name of its tensor in a native file.
+// Rows gives the Out rows of B, of rank values each, that a layer sees, in the row order of the GGUF file.
+func (a *Adapter) Rows(l *Layer) []float32 {
+	rows := l.Pair.B[:l.Out*a.Rank]
+	if heads := a.Base.RotaryHeads(l.Target); heads > 0 && !l.Pair.fileOrder {
+		return l.Pair.PermutedB(heads, a.Base.HeadDim)
+	}
+	return rows
+}
+
+// vectors yields every vector of a VeRA adapter with the name of its tensor in a native file.
 func (a *Adapter) vectors(yield func(name string, values []float32) bool) {
 	for _, l := range a.Layers {
 		if !yield(l.Name()+".weight.vera_b", l.B) || !yield(l.Name()+".weight.vera_d", l.D) {
 			return
 		}
+	}
+}
+
+// checkFinite names the first layer's number that is NaN or infinite.
+func (a *Adapter) checkFinite() error {
+	if a.Method == MethodLoRA {
+		for _, l := range a.Layers {
+			for name, values := range l.matrices {
+				if err := checkFinite(name, values); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	for name, values := range a.vectors {
+		if err := checkFinite(name, values); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// matrices yields a LoRA layer's matrices with the names of their tensors in llama.cpp's format.
+func (l *Layer) matrices(yield func(name string, values []float32) bool) {
+	if yield(l.Name()+endLoRAA, l.Pair.A) {
+		yield(l.Name()+endLoRAB, l.Pair.B)
 	}
 }
 
@@ -84,4 +213,10 @@ func checkFinite(name string, values []float32) error {
 		}
 	}
 	return nil
+}
+
+func fill(values []float32, v float32) {
+	for i := range values {
+		values[i] = v
+	}
 }

@@ -3,10 +3,7 @@ package vera
 // Factors gives ΔW = up · down of an adapted layer, in the row order of the GGUF file: up = diag(b) B [Out × rank] and down = diag(d) A [rank × In], both
 // row-major.
 func (a *Adapter) Factors(l *Layer) (up, down []float32) {
-	rows := a.Pair.B[:l.Out*a.Rank]
-	if heads := a.Base.RotaryHeads(l.Target); heads > 0 {
-		rows = a.Pair.PermutedB(heads, a.Base.HeadDim)
-	}
+	rows := a.Rows(l)
 	up, down = make([]float32, l.Out*a.Rank), make([]float32, a.Rank*l.In)
 	for o, b := range l.B {
 		for r := range a.Rank {
@@ -15,7 +12,7 @@ func (a *Adapter) Factors(l *Layer) (up, down []float32) {
 	}
 	for r, d := range l.D {
 		for i := range l.In {
-			down[r*l.In+i] = d * a.Pair.A[r*a.MaxIn+i]
+			down[r*l.In+i] = d * l.Pair.A[r*l.Pair.MaxIn+i]
 		}
 	}
 	return up, down

@@ -1,6 +1,7 @@
 package vera
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"math"
@@ -53,37 +54,35 @@ type LoRALayer struct {
 // SaveLoRA writes the adapter as a LoRA of llama.cpp: for each adapted layer lora_a, ne [In, rank], and lora_b, ne [rank, Out], with ΔW = lora_b · lora_a in
 // the row order of the GGUF file, and an alpha equal to the rank, so that llama.cpp scales them by 1. A row whose length is no multiple of q8_0's block is
 // written in f16. Tensors are made while the file is written, so that memory holds no more than a few layers. It fails, and leaves what was at path, where
-// the file cannot be written or a value is NaN or beyond the type.
-func (a *Adapter) SaveLoRA(path string, o LoRAOptions) (LoRA, error) {
-	lora, err := a.saveLoRA(path, o)
+// the file cannot be written, a value is NaN or beyond the type, or ctx is cancelled.
+func (a *Adapter) SaveLoRA(ctx context.Context, path string, o LoRAOptions) (LoRA, error) {
+	lora, err := a.saveLoRA(ctx, path, o)
 	if err != nil {
 		return LoRA{}, fmt.Errorf("save LoRA: %w", err)
 	}
 	return lora, nil
 }
 
-func (a *Adapter) saveLoRA(path string, o LoRAOptions) (LoRA, error) {
+func (a *Adapter) saveLoRA(ctx context.Context, path string, o LoRAOptions) (LoRA, error) {
 	if err := o.Validate(); err != nil {
 		return LoRA{}, err
 	}
 	if o.Rank > a.Rank {
 		return LoRA{}, fmt.Errorf("rank %d: the adapter has rank %d, and a larger LoRA would hold nothing more", o.Rank, a.Rank)
 	}
-	for name, values := range a.vectors {
-		if err := checkFinite(name, values); err != nil {
-			return LoRA{}, err
-		}
+	if err := a.checkFinite(); err != nil {
+		return LoRA{}, err
 	}
 	if o.Rank == 0 {
 		o.Rank = a.Rank
 	}
 	w := bindings.NewGGUFWriter()
 	defer w.Close()
-	entries := []entry{{"general.type", "adapter"}, {"general.architecture", a.Base.Architecture}, {"adapter.type", "lora"}, {"adapter.lora.alpha", float32(o.Rank)}}
+	entries := []entry{{"general.type", "adapter"}, {"general.architecture", a.Base.Architecture}, {"adapter.type", "lora"}, {keyAlpha, float32(o.Rank)}}
 	if err := setAll(w, append(entries, a.origins()...)); err != nil {
 		return LoRA{}, err
 	}
-	f := newFactory(a, o)
+	f := newFactory(ctx, a, o)
 	lora := LoRA{Rank: o.Rank, Layers: make([]LoRALayer, len(a.Layers))}
 	for i := range a.Layers {
 		if err := f.add(w, i, &lora.Layers[i]); err != nil {
@@ -103,6 +102,7 @@ func (a *Adapter) saveLoRA(path string, o LoRAOptions) (LoRA, error) {
 
 // factory makes the layers of a LoRA ahead of the file that takes them, in order, a few at a time.
 type factory struct {
+	ctx     context.Context
 	a       *Adapter
 	o       LoRAOptions
 	kind    bindings.Type
@@ -124,8 +124,8 @@ type madeLayer struct {
 	err      error
 }
 
-func newFactory(a *Adapter, o LoRAOptions) *factory {
-	f := &factory{a: a, o: o, kind: loraTypes[o.Type], cut: a.exactFactors, results: make([]chan madeLayer, len(a.Layers))}
+func newFactory(ctx context.Context, a *Adapter, o LoRAOptions) *factory {
+	f := &factory{ctx: ctx, a: a, o: o, kind: loraTypes[o.Type], cut: a.exactFactors, results: make([]chan madeLayer, len(a.Layers))}
 	if o.Rank < a.Rank {
 		f.cut = newTruncation(a, o.Rank).factors
 	}
@@ -148,6 +148,9 @@ func (f *factory) add(w *bindings.GGUFWriter, i int, said *LoRALayer) error {
 	*said = LoRALayer{Name: l.Name(), TypeA: typeA.String(), TypeB: typeB.String()}
 	var made madeLayer
 	down := func(out io.Writer) error {
+		if err := f.ctx.Err(); err != nil {
+			return err
+		}
 		f.begin(i + f.o.Threads)
 		made = <-f.results[i]
 		if made.err != nil {
@@ -162,10 +165,10 @@ func (f *factory) add(w *bindings.GGUFWriter, i int, said *LoRALayer) error {
 		made = madeLayer{}
 		return err
 	}
-	if err := w.AddTensorFunc(l.Name()+".weight.lora_a", typeA, []int64{int64(l.In), int64(f.o.Rank)}, down); err != nil {
+	if err := w.AddTensorFunc(l.Name()+endLoRAA, typeA, []int64{int64(l.In), int64(f.o.Rank)}, down); err != nil {
 		return err
 	}
-	return w.AddTensorFunc(l.Name()+".weight.lora_b", typeB, []int64{int64(f.o.Rank), int64(l.Out)}, up)
+	return w.AddTensorFunc(l.Name()+endLoRAB, typeB, []int64{int64(f.o.Rank), int64(l.Out)}, up)
 }
 
 // rowType is the type of rows of that length.
@@ -191,11 +194,11 @@ func (f *factory) compute(l *Layer) madeLayer {
 	if f.kind != bindings.F32 {
 		p.balance()
 	}
-	down, err := encode(l.Name()+".weight.lora_a", f.rowType(l.In), p.down, l.In)
+	down, err := encode(l.Name()+endLoRAA, f.rowType(l.In), p.down, l.In)
 	if err != nil {
 		return madeLayer{err: err}
 	}
-	up, err := encode(l.Name()+".weight.lora_b", f.rowType(f.o.Rank), p.up, f.o.Rank)
+	up, err := encode(l.Name()+endLoRAB, f.rowType(f.o.Rank), p.up, f.o.Rank)
 	return madeLayer{up, down, p.retained, err}
 }
 

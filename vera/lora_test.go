@@ -1,6 +1,7 @@
 package vera
 
 import (
+	"context"
 	"errors"
 	"math"
 	"math/rand/v2"
@@ -36,7 +37,7 @@ func randomAdapter(t testing.TB, c Config, base Base) *Adapter {
 func saveLoRA(t *testing.T, a *Adapter, o LoRAOptions) (LoRA, *bindings.GGUF) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "lora.gguf")
-	lora, err := a.SaveLoRA(path, o)
+	lora, err := a.SaveLoRA(t.Context(), path, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -254,7 +255,7 @@ func TestLoRAErrors(t *testing.T) {
 			if test.change != nil {
 				test.change(&a.Layers[len(a.Layers)-1]) // the last, after the others were written
 			}
-			_, err := a.SaveLoRA(path, test.o)
+			_, err := a.SaveLoRA(t.Context(), path, test.o)
 			wantError(t, err, append(test.words, "save LoRA")...)
 			if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 || string(read(t, path)) != "what was there" {
 				t.Errorf("left in the folder: %v, %v", entries, err)
@@ -275,11 +276,36 @@ func TestLoRAUnwritable(t *testing.T) {
 		paths = append(paths, filepath.Join(dir, "lora.gguf"))
 	}
 	for _, path := range paths {
-		if _, err := a.SaveLoRA(path, LoRAOptions{0, "f16", 1}); err == nil || !strings.Contains(err.Error(), "save LoRA") {
+		if _, err := a.SaveLoRA(t.Context(), path, LoRAOptions{0, "f16", 1}); err == nil || !strings.Contains(err.Error(), "save LoRA") {
 			t.Errorf("%s: error %v", path, err)
 		}
 		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s: %v", path, err)
 		}
+	}
+}
+
+// TestLoRAUnfinished leaves what was there where it is stopped at any layer, and where the disk is full.
+func TestLoRAUnfinished(t *testing.T) {
+	a := randomAdapter(t, toyConfig(), cutBase())
+	dir := t.TempDir()
+	path := filepath.Join(dir, "lora.gguf")
+	if err := os.WriteFile(path, []byte("older"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range []LoRAOptions{{0, "f32", 2}, {2, "f16", 1}} {
+		for left := range len(a.Layers) {
+			if _, err := a.SaveLoRA(&endsLater{t.Context(), left}, path, o); !errors.Is(err, context.Canceled) {
+				t.Errorf("after %d layers: %v", left, err)
+			}
+		}
+		diskFull(t, 1000, func() error {
+			_, err := a.SaveLoRA(t.Context(), path, o)
+			return err
+		})
+	}
+	wantFiles(t, dir, "lora.gguf")
+	if string(read(t, path)) != "older" {
+		t.Error("the older file is gone")
 	}
 }

@@ -160,7 +160,9 @@ type weight struct {
 
 // still tells whether ΔW of a row is 0.
 func (x *weight) still(row int) bool {
-	return x.B[row] == 0 || !slices.ContainsFunc(x.D, func(d float32) bool { return d != 0 })
+	moved := func(v float32) bool { return v != 0 }
+	rank := x.Pair.Rank
+	return x.B[row] == 0 || !slices.ContainsFunc(x.D, moved) || x.Pair.fileOrder && !slices.ContainsFunc(x.Pair.B[row*rank:][:rank], moved)
 }
 
 // become gives the tensor another type.
@@ -205,8 +207,8 @@ func (a *Adapter) describe(w *bindings.GGUFWriter) error {
 			return err
 		}
 	}
-	digest := sha256.Sum256(appendFloats([]byte(a.Pair.SHA256()), a.Params))
-	if err := w.Set(keyMergedAdapter, fmt.Sprintf("VeRA of rank %d, %s", a.Rank, hex.EncodeToString(digest[:]))); err != nil {
+	digest := sha256.Sum256(appendFloats([]byte(a.pairDigest()), a.Params))
+	if err := w.Set(keyMergedAdapter, fmt.Sprintf("%s of rank %d, %s", a.Method, a.Rank, hex.EncodeToString(digest[:]))); err != nil {
 		return err
 	}
 	return w.Set(keyMergedBase, a.Base.Fingerprint)

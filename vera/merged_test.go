@@ -426,11 +426,9 @@ func TestMergedInterrupted(t *testing.T) {
 	}
 }
 
-// TestMergedDiskFull fails to write in the middle: the limit on a file's size stands for a full disk.
-func TestMergedDiskFull(t *testing.T) {
-	base, described := tinyBase(t, bindings.F32)
-	a := random(t, described, 0.1)
-	dir := t.TempDir()
+// diskFull calls write with files limited to that size, which stands for a full disk, and checks that it fails for it.
+func diskFull(t *testing.T, size uint64, write func() error) {
+	t.Helper()
 	signal.Ignore(syscall.SIGXFSZ)
 	defer signal.Reset(syscall.SIGXFSZ)
 	var limit unix.Rlimit
@@ -438,17 +436,28 @@ func TestMergedDiskFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	small := limit
-	small.Cur = 200_000
+	small.Cur = size
 	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &small); err != nil {
 		t.Fatal(err)
 	}
-	_, err := a.SaveMerged(t.Context(), filepath.Join(dir, "merged.gguf"), base, keep())
+	err := write()
 	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &limit); err != nil {
 		t.Fatal(err)
 	}
 	if !errors.Is(err, syscall.EFBIG) {
 		t.Errorf("error %v", err)
 	}
+}
+
+// TestMergedDiskFull fails to write in the middle.
+func TestMergedDiskFull(t *testing.T) {
+	base, described := tinyBase(t, bindings.F32)
+	a := random(t, described, 0.1)
+	dir := t.TempDir()
+	diskFull(t, 200_000, func() error {
+		_, err := a.SaveMerged(t.Context(), filepath.Join(dir, "merged.gguf"), base, keep())
+		return err
+	})
 	wantFiles(t, dir)
 }
 

@@ -22,6 +22,7 @@ type merger struct {
 	memory  *bindings.Buffer // of the pair
 	scratch *bindings.Buffer // of one chunk
 
+	// Of the shared pair; nil where each layer has its own.
 	a, rows, rotated *bindings.Tensor // A [MaxIn, rank]; B [rank, MaxOut]; B in the order of attn_q and attn_k, or nil
 }
 
@@ -47,6 +48,11 @@ func newMerger(ctx context.Context, a *Adapter, base *bindings.GGUF, threads int
 // load puts the pair where the backend computes with it.
 func (m *merger) load() (err error) {
 	rank := int64(m.Rank)
+	scratch := int64(chunkValues + m.MaxIn + m.MaxOut + m.Rank + 1024)
+	if m.Pair == nil {
+		m.scratch, err = m.backend.NewBuffer(4 * (scratch + rank*int64(m.MaxIn+m.MaxOut)))
+		return err
+	}
 	m.a, m.rows = m.pair.NewTensor(bindings.F32, int64(m.MaxIn), rank), m.pair.NewTensor(bindings.F32, rank, int64(m.MaxOut))
 	heads := 0 // k's rows are the first of q's, since the order is a head's own
 	for _, l := range m.Layers {
@@ -58,7 +64,7 @@ func (m *merger) load() (err error) {
 	if m.memory, err = m.backend.Allocate(m.pair); err != nil {
 		return err
 	}
-	if m.scratch, err = m.backend.NewBuffer(4 * int64(chunkValues+m.MaxIn+m.MaxOut+m.Rank+1024)); err != nil {
+	if m.scratch, err = m.backend.NewBuffer(4 * scratch); err != nil {
 		return err
 	}
 	if heads > 0 {
@@ -101,7 +107,16 @@ func (m *merger) merge(x *weight, start int, merged []float32) error {
 	in, n, out, rank := int64(x.In), int64(len(merged)/x.In), int64(x.Out), int64(m.Rank)
 	dst, b, d := c.NewTensor(bindings.F32, in, n), c.NewTensor(bindings.F32, out), c.NewTensor(bindings.F32, rank)
 	m.scratch.Reset()
-	for _, t := range []*bindings.Tensor{dst, b, d} {
+	parts := []*bindings.Tensor{dst, b, d}
+	a, rows := m.a, m.rows
+	switch {
+	case m.Pair == nil:
+		a, rows = c.NewTensor(bindings.F32, in, rank), c.NewTensor(bindings.F32, rank, out)
+		parts = append(parts, a, rows)
+	case m.Base.RotaryHeads(x.Target) > 0:
+		rows = m.rotated
+	}
+	for _, t := range parts {
 		if _, err := m.scratch.Place(t); err != nil {
 			return err
 		}
@@ -110,16 +125,17 @@ func (m *merger) merge(x *weight, start int, merged []float32) error {
 	if err := errors.Join(err, bindings.Set(b, x.B), bindings.Set(d, x.D)); err != nil {
 		return err
 	}
-	rows := m.rows
-	if m.Base.RotaryHeads(x.Target) > 0 {
-		rows = m.rotated
+	if m.Pair == nil {
+		if err := errors.Join(bindings.Set(a, x.Pair.A), bindings.Set(rows, m.Rows(x.Layer))); err != nil {
+			return err
+		}
 	}
 	from := func(t *bindings.Tensor, width int64) *bindings.Tensor {
 		return c.View(t, [4]int64{width, n, 1, 1}, [4]int64{0, int64(start)})
 	}
 	g := c.NewGraph(graphSize)
 	g.Expand(c.Merge(dst, from(w, in), &bindings.Vectors{
-		A: c.View(m.a, [4]int64{in, rank, 1, 1}, [4]int64{}), Rows: from(rows, rank),
+		A: c.View(a, [4]int64{in, rank, 1, 1}, [4]int64{}), Rows: from(rows, rank),
 		B: c.View(b, [4]int64{n, 1, 1, 1}, [4]int64{int64(start)}), D: d,
 	}))
 	if err := c.Err(); err != nil {

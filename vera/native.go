@@ -24,6 +24,8 @@ const (
 	keyMaxIn       = "adapter.vera.max_in"
 	keyMaxOut      = "adapter.vera.max_out"
 	keyPair        = "adapter.vera.pair_sha256"
+	keyOnly        = "adapter.vera.only"         // absent: both vectors are trained
+	keyUnique      = "adapter.vera.unique_pairs" // absent: the pair is shared
 	keyBaseName    = "adapter.vera.base_name"
 	keyFingerprint = "adapter.vera.base_fingerprint"
 	factPrefix     = "veratune."
@@ -33,7 +35,7 @@ const (
 	tensorB = "vera_b" // [rank, max_out]
 )
 
-// Save writes the native adapter, a GGUF file, the same bytes for the same adapter. It fails, and leaves what was at path, where a trained
+// Save writes the adapter as a GGUF file, the same bytes for the same adapter: the native form of VeRA, llama.cpp's form of a LoRA. It fails, and leaves what was at path, where a trained
 // value is NaN or infinite or the file cannot be written.
 func (a *Adapter) Save(path string) error {
 	w := bindings.NewGGUFWriter()
@@ -48,6 +50,12 @@ func (a *Adapter) Save(path string) error {
 }
 
 func (a *Adapter) write(w *bindings.GGUFWriter) error {
+	if err := a.checkFinite(); err != nil {
+		return err
+	}
+	if a.Method == MethodLoRA {
+		return a.writeLoRA(w)
+	}
 	entries := []entry{
 		{"general.type", "adapter"},
 		{"general.architecture", a.Base.Architecture},
@@ -60,7 +68,7 @@ func (a *Adapter) write(w *bindings.GGUFWriter) error {
 		{keyDropout, a.Dropout},
 		{keyMaxIn, uint32(a.MaxIn)},
 		{keyMaxOut, uint32(a.MaxOut)},
-		{keyPair, a.Pair.SHA256()},
+		{keyPair, a.pairDigest()},
 	}
 	if len(a.Config.Layers) > 0 {
 		layers := make([]uint32, len(a.Config.Layers))
@@ -69,18 +77,21 @@ func (a *Adapter) write(w *bindings.GGUFWriter) error {
 		}
 		entries = append(entries, entry{keyLayers, layers})
 	}
+	if a.Only != "" {
+		entries = append(entries, entry{keyOnly, a.Only})
+	}
+	if a.UniquePairs {
+		entries = append(entries, entry{keyUnique, true})
+	}
 	if err := setAll(w, append(entries, a.origins()...)); err != nil {
 		return err
 	}
 	for name, values := range a.vectors {
-		if err := checkFinite(name, values); err != nil {
-			return err
-		}
 		if err := addFloats(w, name, values, int64(len(values))); err != nil {
 			return err
 		}
 	}
-	if a.Pair.origin == (origin{a.Init, a.Seed}) {
+	if a.Pair == nil || a.Pair.origin == (origin{a.Init, a.Seed}) {
 		return nil
 	}
 	return errors.Join(
@@ -141,21 +152,30 @@ func Load(path string, base Base, options ...LoadOption) (*Adapter, error) {
 		return nil, fmt.Errorf("adapter: %w", err)
 	}
 	defer g.Close()
-	a, err := readNative(g, base, anyBase)
+	a, err := readGGUF(g, base, anyBase)
 	if err != nil {
 		return nil, fmt.Errorf("adapter %s: %w", path, err)
 	}
 	return a, nil
 }
 
-func readNative(g *bindings.GGUF, base Base, anyBase bool) (*Adapter, error) {
+func readGGUF(g *bindings.GGUF, base Base, anyBase bool) (*Adapter, error) {
 	m := metadata{g: g}
 	if m.optional("general.type") != "adapter" {
 		return nil, errors.New("this GGUF file is no adapter; an adapter has general.type \"adapter\"")
 	}
-	if kind := m.optional("adapter.type"); kind != "vera" {
-		return nil, fmt.Errorf("adapter.type is %q; only \"vera\" can be read", kind)
+	switch kind := m.optional("adapter.type"); kind {
+	case "vera":
+		return readNative(g, base, anyBase)
+	case "lora":
+		return readLoRA(g, base, anyBase)
+	default:
+		return nil, fmt.Errorf("adapter.type is %q; only \"vera\" and \"lora\" can be read", kind)
 	}
+}
+
+func readNative(g *bindings.GGUF, base Base, anyBase bool) (*Adapter, error) {
+	m := metadata{g: g}
 	architecture, name, fingerprint, facts := m.text("general.architecture"), m.text(keyBaseName), m.text(keyFingerprint), m.facts()
 	if m.err != nil {
 		return nil, m.err
@@ -179,8 +199,8 @@ func readNative(g *bindings.GGUF, base Base, anyBase bool) (*Adapter, error) {
 	if err := a.readTensors(g); err != nil {
 		return nil, err
 	}
-	if got := a.Pair.SHA256(); got != digest {
-		return nil, fmt.Errorf("the shared pair of rank %d, seed %d and init %s has SHA-256 %s, and the adapter was trained with %s: its rank, seed or init was changed",
+	if got := a.pairDigest(); got != digest {
+		return nil, fmt.Errorf("the random pair of rank %d, seed %d and init %s has SHA-256 %s, and the adapter was trained with %s: its rank, seed or init was changed",
 			a.Rank, a.Seed, a.Init, short(got), short(digest))
 	}
 	return a, nil
@@ -211,7 +231,7 @@ func (a *Adapter) readTensors(g *bindings.GGUF) error {
 	_, hasA := g.Tensor(tensorA)
 	_, hasB := g.Tensor(tensorB)
 	if hasA || hasB {
-		a.Pair = &Pair{Rank: a.Rank, MaxIn: a.MaxIn, MaxOut: a.MaxOut, A: make([]float32, a.Rank*a.MaxIn), B: make([]float32, a.MaxOut*a.Rank)}
+		a.share(&Pair{Rank: a.Rank, MaxIn: a.MaxIn, MaxOut: a.MaxOut, A: make([]float32, a.Rank*a.MaxIn), B: make([]float32, a.MaxOut*a.Rank)})
 		if err := readFloats(g, tensorA, a.Pair.A, int64(a.MaxIn), int64(a.Rank)); err != nil {
 			return err
 		}
@@ -226,7 +246,7 @@ func (a *Adapter) readTensors(g *bindings.GGUF) error {
 		}
 	}
 	if a.Pair == nil {
-		a.Pair = a.seededPair()
+		a.drawPairs()
 	}
 	return nil
 }
@@ -263,9 +283,11 @@ func (m *metadata) fail(key, want string) {
 }
 
 func (m *metadata) config() Config {
+	unique, _ := m.g.Value(keyUnique).(bool)
 	return Config{
-		Rank: int(m.uint32(keyRank)), Targets: get[[]string](m, keyTargets, "a list of strings"), Layers: m.layers(), Seed: m.uint32(keySeed),
+		Method: MethodVeRA, Rank: int(m.uint32(keyRank)), Targets: get[[]string](m, keyTargets, "a list of strings"), Layers: m.layers(), Seed: m.uint32(keySeed),
 		DInitial: get[float32](m, keyDInitial, "a float32"), Dropout: get[float32](m, keyDropout, "a float32"), Init: Init(m.text(keyInit)),
+		Only: m.optional(keyOnly), UniquePairs: unique,
 	}
 }
 

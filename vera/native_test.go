@@ -122,7 +122,7 @@ func TestNativeKeepsAForeignPair(t *testing.T) {
 		c := toyConfig()
 		c.Rank = rank
 		a := trained(t, c, toy())
-		a.Pair = NewPair(KaimingUniform, 99, rank, a.MaxIn, a.MaxOut)
+		a.share(NewPair(KaimingUniform, 99, rank, a.MaxIn, a.MaxOut))
 		b, err := Load(save(t, a), toy())
 		if err != nil {
 			t.Fatal(err)
@@ -176,7 +176,8 @@ func TestLoadRefuses(t *testing.T) {
 		words  []string
 	}{
 		"not an adapter":    {set("general.type", "model"), []string{"no adapter"}},
-		"LoRA":              {set("adapter.type", "lora"), []string{`"lora"`, `"vera"`}},
+		"another kind":      {set("adapter.type", "ia3"), []string{`"ia3"`, `"lora"`, `"vera"`}},
+		"no LoRA":           {set("adapter.type", "lora"), []string{keyAlpha}},
 		"architecture":      {set("general.architecture", "qwen2"), []string{"qwen2", "llama"}},
 		"another model":     {set(keyFingerprint, "0123456789abcdef"), []string{`"toy"`, "0123456789ab", "fingerprint"}},
 		"no fingerprint":    {set(keyFingerprint, nil), []string{keyFingerprint}},
@@ -259,7 +260,7 @@ func FuzzLoadNative(f *testing.F) {
 	f.Add(whole[:len(whole)/2])
 	f.Add([]byte("GGUF"))
 	foreign := trained(f, c, toy())
-	foreign.Pair = &Pair{Rank: 4, MaxIn: 16, MaxOut: 8, A: make([]float32, 64), B: make([]float32, 32)}
+	foreign.share(&Pair{Rank: 4, MaxIn: 16, MaxOut: 8, A: make([]float32, 64), B: make([]float32, 32)})
 	f.Add(read(f, save(f, foreign)))
 	path := filepath.Join(f.TempDir(), "fuzz.gguf")
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -35,7 +35,8 @@ type Pair struct {
 	A      []float32 // Rank × MaxIn, row-major
 	B      []float32 // MaxOut × Rank, row-major
 
-	origin origin
+	origin    origin
+	fileOrder bool // the rows of B are in the order of the GGUF file, as a LoRA's are
 }
 
 // origin is what NewPair drew a pair from; a pair that came with a file has none.
@@ -59,13 +60,7 @@ func draw(init Init, mt *prng.MT19937, rows, fanIn int) []float32 {
 	std := math.Sqrt(2) / math.Sqrt(float64(fanIn))
 	switch init {
 	case KaimingUniform:
-		// PyTorch computes fma(u, 2·bound, −bound) in float32, where u = k/2²⁴ and k is the low 24 bits of a word. That is
-		// bound·(k − 2²³)/2²³ in exact arithmetic, rounded once. (k − 2²³)/2²³ has 24 significant bits, so it is exact in
-		// float32, and the one product below rounds once as well: the same bits, and no fused multiply-add is needed.
-		bound := float32(math.Sqrt(3) * std)
-		for i := range values {
-			values[i] = bound * (float32(int32(mt.Uint32()&(1<<24-1))-1<<23) / (1 << 23))
-		}
+		drawUniform(mt, values, float32(math.Sqrt(3)*std))
 	case KaimingNormal:
 		normal := rand.New(mt)
 		for i := range values {
@@ -79,6 +74,24 @@ func draw(init Init, mt *prng.MT19937, rows, fanIn int) []float32 {
 		panic("vera: unknown init " + string(init))
 	}
 	return values
+}
+
+// drawUniform fills values uniformly in ±bound. PyTorch computes fma(u, 2·bound, −bound) in float32, where u = k/2²⁴ and k is the low 24 bits of a word. That is
+// bound·(k − 2²³)/2²³ in exact arithmetic, rounded once. (k − 2²³)/2²³ has 24 significant bits, so it is exact in float32, and the one product below rounds
+// once as well: the same bits, and no fused multiply-add is needed.
+func drawUniform(mt *prng.MT19937, values []float32, bound float32) {
+	for i := range values {
+		values[i] = bound * (float32(int32(mt.Uint32()&(1<<24-1))-1<<23) / (1 << 23))
+	}
+}
+
+// digestOf is the digest of the layers' own pairs, one after the other.
+func digestOf(layers []Layer) string {
+	h := sha256.New()
+	for _, l := range layers {
+		h.Write([]byte(l.Pair.SHA256()))
+	}
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // SHA256 is the digest, in hexadecimal, of rank, MaxIn and MaxOut as little-endian uint64, then A and B as little-endian float32.

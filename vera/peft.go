@@ -171,7 +171,7 @@ func readPEFTConfig(path string) (*peftConfig, error) {
 
 // config turns PEFT's configuration into ours. It fails for what cannot be kept: other kinds of adapters and trained modules besides.
 func (p *peftConfig) config(base Base) (Config, error) {
-	c := Config{Rank: p.Rank, DInitial: p.DInitial, Dropout: p.Dropout, Init: KaimingUniform}
+	c := Config{Method: MethodVeRA, Rank: p.Rank, DInitial: p.DInitial, Dropout: p.Dropout, Init: KaimingUniform}
 	switch {
 	case p.Type != "VERA":
 		return c, fmt.Errorf("peft_type is %q; only \"VERA\" can be read", p.Type)

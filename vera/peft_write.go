@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -64,18 +65,16 @@ func (a *Adapter) checkPEFT(projection bool) error {
 	if a.Base.Architecture != "llama" {
 		return fmt.Errorf("PEFT's names are known for models of architecture llama, and this one is %q", a.Base.Architecture)
 	}
-	if !projection && a.Pair.origin != (origin{KaimingUniform, a.Seed}) {
+	if a.Method == MethodVeRA && a.Pair == nil {
+		return errors.New("PEFT has one pair for all layers, and this adapter one for each; export it as a LoRA")
+	}
+	if a.Method == MethodVeRA && !projection && a.Pair.origin != (origin{KaimingUniform, a.Seed}) {
 		return fmt.Errorf("PEFT draws another shared pair from seed %d than this adapter's (%s, SHA-256 %s); write it with the projections", a.Seed, a.Init, short(a.Pair.SHA256()))
 	}
-	for name, values := range a.vectors {
-		if err := checkFinite(name, values); err != nil {
-			return err
-		}
-	}
-	return nil
+	return a.checkFinite()
 }
 
-// peftConfig has the keys that PEFT's VeraConfig has.
+// peftConfig has the keys that PEFT's VeraConfig has, or those of its LoraConfig that say what the adapter is.
 func (a *Adapter) peftConfig(projection bool) map[string]any {
 	base := a.Base.Name
 	if name, ok := a.Facts[factPEFTBase]; ok {
@@ -85,27 +84,34 @@ func (a *Adapter) peftConfig(projection bool) map[string]any {
 	if len(a.Config.Layers) > 0 {
 		layers = a.Config.Layers
 	}
-	return map[string]any{
+	config := map[string]any{
 		"auto_mapping":            nil,
 		"base_model_name_or_path": base,
 		"bias":                    "none",
-		"d_initial":               a.DInitial,
 		"fan_in_fan_out":          false,
 		"inference_mode":          true,
-		"init_weights":            true,
 		"layers_pattern":          nil,
 		"layers_to_transform":     layers,
 		"modules_to_save":         nil,
-		"peft_type":               "VERA",
 		"peft_version":            peftVersion,
-		"projection_prng_key":     a.Seed,
 		"r":                       a.Rank,
 		"revision":                nil,
-		"save_projection":         projection,
 		"target_modules":          a.peftTargets(),
 		"task_type":               "CAUSAL_LM",
-		"vera_dropout":            a.Dropout,
 	}
+	of := map[string]any{
+		"peft_type":           "VERA",
+		"d_initial":           a.DInitial,
+		"init_weights":        true,
+		"projection_prng_key": a.Seed,
+		"save_projection":     projection,
+		"vera_dropout":        a.Dropout,
+	}
+	if a.Method == MethodLoRA {
+		of = map[string]any{"peft_type": "LORA", "init_lora_weights": true, "lora_alpha": a.Alpha, "lora_dropout": a.Dropout}
+	}
+	maps.Copy(config, of)
+	return config
 }
 
 // peftTargets names each kind of layer by its module ("q_proj") and single layers by their whole path. PEFT adapts a whole path whatever layers_to_transform
@@ -139,14 +145,23 @@ func (a *Adapter) peftWeights(projection bool) ([]byte, error) {
 		tensors[name] = view
 	}
 	for _, l := range a.Layers {
-		b := l.B
-		if heads := a.Base.RotaryHeads(l.Target); heads > 0 {
-			b = HFRows(b, heads, a.Base.HeadDim)
+		rows := l.B
+		if a.Method == MethodLoRA {
+			rows = l.Pair.B
 		}
-		add(peftPrefix+l.hfName()+peftB, b, l.Out)
-		add(peftPrefix+l.hfName()+peftD, l.D, a.Rank)
+		if heads := a.Base.RotaryHeads(l.Target); heads > 0 {
+			rows = HFRows(rows, heads, a.Base.HeadDim)
+		}
+		name := peftPrefix + l.hfName()
+		if a.Method == MethodLoRA {
+			add(name+peftLoRAA, l.Pair.A, a.Rank, l.In)
+			add(name+peftLoRAB, rows, l.Out, a.Rank)
+			continue
+		}
+		add(name+peftB, rows, l.Out)
+		add(name+peftD, l.D, a.Rank)
 	}
-	if projection {
+	if projection && a.Pair != nil {
 		add(peftPairA, a.Pair.A, a.Rank, a.MaxIn)
 		add(peftPairB, a.Pair.B, a.MaxOut, a.Rank)
 	}

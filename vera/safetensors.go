@@ -17,6 +17,8 @@ const (
 	peftD      = ".vera_lambda_d"
 	peftPairA  = "base_model.vera_A"
 	peftPairB  = "base_model.vera_B"
+	peftLoRAA  = ".lora_A.weight"
+	peftLoRAB  = ".lora_B.weight"
 )
 
 var safetensorTypes = map[safetensors.DType]bindings.Type{safetensors.F32: bindings.F32, safetensors.F16: bindings.F16, safetensors.BF16: bindings.BF16}
@@ -75,7 +77,7 @@ func (a *Adapter) readPEFTWeights(file []byte, needPair bool) error {
 		if err := read(peftPairB, p.B, a.MaxOut, a.Rank); err != nil {
 			return err
 		}
-		a.Pair = p
+		a.share(p)
 	}
 	for _, name := range tensors.Names() {
 		if !known[name] {
@@ -83,9 +85,13 @@ func (a *Adapter) readPEFTWeights(file []byte, needPair bool) error {
 		}
 	}
 	// A pair that is the seed's in every bit need not be kept in files.
-	if seeded := a.seededPair(); a.Pair == nil || a.Pair.SHA256() == seeded.SHA256() {
-		a.Pair = seeded
+	if p := a.Pair; p != nil {
+		if a.drawPairs(); a.Pair.SHA256() != p.SHA256() {
+			a.share(p)
+		}
+		return nil
 	}
+	a.drawPairs()
 	return nil
 }
 

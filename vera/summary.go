@@ -128,7 +128,7 @@ func (s *Summary) readNative(g *bindings.GGUF, m *metadata) error {
 // readLoRA reads llama.cpp's format: lora_a is [in, rank] and lora_b [rank, out], in ggml's order.
 func (s *Summary) readLoRA(g *bindings.GGUF, m *metadata) error {
 	s.Format = "llama.cpp"
-	s.Alpha = get[float32](m, "adapter.lora.alpha", "a float32")
+	s.Alpha = get[float32](m, keyAlpha, "a float32")
 	if m.err != nil {
 		return m.err
 	}
@@ -144,7 +144,7 @@ func (s *Summary) readLoRA(g *bindings.GGUF, m *metadata) error {
 		if err := checkFinite(t.Name, values); err != nil {
 			return err
 		}
-		s.add(t.Name, map[string]string{".weight.lora_a": "lora_a", ".weight.lora_b": "lora_b"}, t.Type, values)
+		s.add(t.Name, map[string]string{endLoRAA: "lora_a", endLoRAB: "lora_b"}, t.Type, values)
 		if strings.HasSuffix(t.Name, ".lora_b") {
 			s.Rank = max(s.Rank, int(t.Shape[0]))
 		}

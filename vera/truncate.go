@@ -12,7 +12,13 @@ import (
 type truncation struct {
 	a     *Adapter
 	rank  int
-	bases map[int]*basis // by In
+	bases map[key]*basis
+}
+
+// key tells which layers have a basis in common: those of one pair and one In.
+type key struct {
+	pair *Pair
+	in   int
 }
 
 // basis is what the layers of one In share: A[:, :In] = coordinates · rowsᵀ, with orthonormal columns in rows. It has min(rank, In) of them.
@@ -22,10 +28,12 @@ type basis struct {
 }
 
 func newTruncation(a *Adapter, rank int) *truncation {
-	t := &truncation{a: a, rank: rank, bases: map[int]*basis{}}
-	for _, l := range a.Layers {
-		if t.bases[l.In] == nil {
-			t.bases[l.In] = newBasis(a.Pair, l.In)
+	t := &truncation{a: a, rank: rank, bases: map[key]*basis{}}
+	if a.Pair != nil {
+		for _, l := range a.Layers {
+			if k := (key{a.Pair, l.In}); t.bases[k] == nil {
+				t.bases[k] = newBasis(a.Pair, l.In)
+			}
 		}
 	}
 	return t
@@ -45,7 +53,10 @@ func newBasis(p *Pair, in int) *basis {
 // down = √σ Vᵀ rowsᵀ, of the rank largest. That spares the QR decomposition of a tall core and its left vectors; what float64 loses by the square, values of
 // σ below 1e-8 of the largest, float32 does not hold. It fails where b is so large that diag(b) B is infinite.
 func (t *truncation) factors(l *Layer) (product, error) {
-	base := t.bases[l.In]
+	base := t.bases[key{l.Pair, l.In}]
+	if base == nil {
+		base = newBasis(l.Pair, l.In)
+	}
 	up, _ := t.a.Factors(l)
 	if err := checkFinite(l.Name()+": diag(b) B", up); err != nil {
 		return product{}, err

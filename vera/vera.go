@@ -7,6 +7,9 @@
 //
 // with A (rank × in) and B (out × rank) random, never trained and shared by all layers, and b (out) and d (rank) trained for each layer.
 //
+// LoRA (Hu et al., arXiv 2106.09685), the paper's comparison, is held in the same form: each layer has an A and a B of its own, which are trained, b is 1 and d
+// is alpha/rank.
+//
 // It must know nothing of graphs, data or training, and must not open a base model: a Base says all that it needs of one.
 package vera
 
@@ -55,22 +58,47 @@ func (b Base) RotaryHeads(target string) int {
 	return 0
 }
 
+// Method names how the weights' change is parametrised.
+type Method string
+
+// Methods of finetuning.
+const (
+	MethodVeRA Method = "vera"
+	MethodLoRA Method = "lora"
+)
+
+// Methods lists them.
+var Methods = []Method{MethodVeRA, MethodLoRA}
+
 // Config says what an adapter is before training; the JSON keys are the words of the command line.
 type Config struct {
-	Rank int `json:"rank"`
+	Method Method `json:"method"`
+	Rank   int    `json:"rank"`
 	// Targets are entries of the package's Targets, or names of single layers as Linear.Name gives them.
 	Targets []string `json:"targets"`
 	// Layers are the blocks that are adapted, counted from 0; none means all.
-	Layers   []int   `json:"layers,omitempty"`
-	Seed     uint32  `json:"seed"`      // of the shared pair
-	DInitial float32 `json:"d_initial"` // every number of d before training
-	Dropout  float32 `json:"dropout"`   // probability that training zeroes an input of the adapter
-	Init     Init    `json:"init"`      // distribution of the shared pair
+	Layers  []int   `json:"layers,omitempty"`
+	Seed    uint32  `json:"seed"`    // of the random matrices
+	Dropout float32 `json:"dropout"` // probability that training zeroes an input of the adapter
+
+	// VeRA only.
+	DInitial    float32 `json:"d_initial,omitempty"`    // every number of d before training
+	Init        Init    `json:"init,omitempty"`         // distribution of the shared pair
+	Only        string  `json:"only,omitempty"`         // "b" or "d": that vector alone is trained. Without b, b is 1, and d begins at 0
+	UniquePairs bool    `json:"unique_pairs,omitempty"` // each layer has a pair of its own
+
+	// LoRA only.
+	Alpha float32 `json:"alpha,omitempty"` // ΔW = alpha/rank · B A
 }
 
 // Default is the recipe of the paper's Table 9: rank 1024 on all linear layers but the output head.
 func Default() Config {
-	return Config{Rank: 1024, Targets: slices.Clone(Targets), DInitial: 0.1, Init: KaimingUniform}
+	return Config{Method: MethodVeRA, Rank: 1024, Targets: slices.Clone(Targets), DInitial: 0.1, Init: KaimingUniform}
+}
+
+// LoRADefault is LoRA's row of the same table: rank 64, with the alpha of QLoRA (Dettmers et al., arXiv 2305.14314).
+func LoRADefault() Config {
+	return Config{Method: MethodLoRA, Rank: 64, Targets: slices.Clone(Targets), Alpha: 16}
 }
 
 // maxRank keeps a broken file from asking for more memory than any machine has; the paper's largest rank is 1024.
@@ -81,11 +109,19 @@ func (c Config) Validate(b Base) error {
 	switch {
 	case c.Rank < 1 || c.Rank > maxRank:
 		return fmt.Errorf("rank %d: must be from 1 to %d", c.Rank, maxRank)
-	case !finite(c.DInitial) || c.DInitial == 0:
+	case !slices.Contains(Methods, c.Method):
+		return fmt.Errorf("method %q: must be one of %s", c.Method, join(Methods))
+	case c.Method == MethodLoRA && !(c.Alpha > 0 && finite(c.Alpha)):
+		return fmt.Errorf("alpha %v: must be a number above 0", c.Alpha)
+	case c.Method == MethodLoRA && (c.Only != "" || c.UniquePairs):
+		return errors.New("only and unique-pairs: are for VeRA; every layer of a LoRA has matrices of its own, which are trained")
+	case c.Only != "" && c.Only != "b" && c.Only != "d":
+		return fmt.Errorf("only %q: must be b or d", c.Only)
+	case c.Method == MethodVeRA && (!finite(c.DInitial) || c.DInitial == 0):
 		return fmt.Errorf("d_initial %v: must be a finite number other than 0; with b = 0 and d = 0 no gradient would ever flow", c.DInitial)
 	case !(c.Dropout >= 0 && c.Dropout < 1):
 		return fmt.Errorf("dropout %v: must be at least 0 and less than 1", c.Dropout)
-	case !slices.Contains(inits, c.Init):
+	case c.Method == MethodVeRA && !slices.Contains(inits, c.Init):
 		return fmt.Errorf("init %q: must be one of %s", c.Init, join(inits))
 	case len(c.Targets) == 0:
 		return fmt.Errorf("targets: none given; allowed are %s", join(Targets))
@@ -135,11 +171,20 @@ func (c Config) canonical(b Base) Config {
 	return c
 }
 
-// TrainableCount is the number of trained values: out + rank for every adapted layer.
+// TrainableCount is the number of trained values: out + rank for every adapted layer of VeRA, rank · (in + out) of a LoRA.
 func TrainableCount(c Config, base Base) int {
 	n := 0
 	for _, l := range c.selected(base) {
-		n += l.Out + c.Rank
+		switch {
+		case c.Method == MethodLoRA:
+			n += c.Rank * (l.In + l.Out)
+		case c.Only == "b":
+			n += l.Out
+		case c.Only == "d":
+			n += c.Rank
+		default:
+			n += l.Out + c.Rank
+		}
 	}
 	return n
 }

@@ -186,7 +186,7 @@ func TestConfigJSON(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = `{"rank":4,"targets":["attn_q","attn_k","attn_v","attn_output","ffn_gate","ffn_up","ffn_down"],"layers":[0,2],"seed":7,"d_initial":0.1,"dropout":0.25,"init":"kaiming_uniform"}`
+	const want = `{"method":"vera","rank":4,"targets":["attn_q","attn_k","attn_v","attn_output","ffn_gate","ffn_up","ffn_down"],"layers":[0,2],"seed":7,"dropout":0.25,"d_initial":0.1,"init":"kaiming_uniform"}`
 	if string(data) != want {
 		t.Errorf("%s\nwant %s", data, want)
 	}

@@ -34,9 +34,9 @@ type finetune struct {
 
 // recipeFlags are flags whose type on the command line is not that of the option.
 type recipeFlags struct {
-	recompute, init, schedule string
-	dInitial, dropout         float64
-	seed                      uint64
+	recompute, init, schedule, method string
+	dInitial, dropout, alpha          float64
+	seed                              uint64
 }
 
 // defaultHeldOut is the part of the rows that is not trained on but measured.
@@ -55,7 +55,7 @@ func alpacaCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "alpaca",
 		Usage: "finetune a model on instruction data",
-		Description: "Trains a VeRA adapter on instruction rows and writes it to OUT/adapter.gguf. The defaults are the recipe of the VeRA paper's Table 9.\n" +
+		Description: "Trains a VeRA adapter, or with --method lora a LoRA, on instruction rows and writes it to OUT/adapter.gguf. The defaults are the recipe of the VeRA paper's Table 9.\n" +
 			"Ctrl-C saves the run; the same command with --resume goes on to the same bits.",
 		Flags: f.flags(),
 		Action: func(c *cli.Context) error {
@@ -77,20 +77,47 @@ func (f *finetune) rowFlags() []cli.Flag {
 
 func (f *finetune) veraFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.IntFlag{Name: "rank", Usage: "rank of the shared pair", Value: f.vera.Rank, Destination: &f.vera.Rank},
+		methodFlag(&f.recipe.method),
+		&cli.IntFlag{Name: "rank", Usage: rankUsage, DefaultText: rankDefault(), Destination: &f.vera.Rank},
 		&cli.StringSliceFlag{Name: "targets", Usage: "kinds of linear layers to adapt", Value: cli.NewStringSlice(f.vera.Targets...)},
 		&cli.IntSliceFlag{Name: "layers", Usage: "blocks to adapt, counted from 0; left out, all"},
-		&cli.Uint64Flag{Name: "seed", Usage: "seed of the shared pair (32 bits), the order of the rows and dropout", Destination: &f.recipe.seed},
+		&cli.Uint64Flag{Name: "seed", Usage: "seed of the random matrices (32 bits), the order of the rows and dropout", Destination: &f.recipe.seed},
 		&cli.Float64Flag{Name: "d-initial", Usage: "every number of d before training", Value: decimal(f.vera.DInitial), Destination: &f.recipe.dInitial},
 		&cli.Float64Flag{Name: "dropout", Usage: "probability that training zeroes an input of the adapter", Destination: &f.recipe.dropout},
 		&cli.StringFlag{Name: "init", Usage: "distribution of the shared pair: kaiming_uniform (PEFT's), kaiming_normal, uniform", Value: string(f.vera.Init), Destination: &f.recipe.init},
+		&cli.StringFlag{Name: "only", Usage: "train this one of VeRA's vectors alone: b, or d (then b is 1 and d begins at 0)", Destination: &f.vera.Only},
+		&cli.BoolFlag{Name: "unique-pairs", Usage: "give each layer random matrices of its own instead of the shared pair", Destination: &f.vera.UniquePairs},
+		&cli.Float64Flag{Name: "alpha", Usage: "lora: the change is alpha/rank · B A", Value: float64(vera.LoRADefault().Alpha), Destination: &f.recipe.alpha},
 	}
+}
+
+// loraLR is the learning rate of LoRA's row in the paper's Table 9.
+const loraLR = 4e-4
+
+const rankUsage = "rank of the random matrices, or of a LoRA"
+
+func rankDefault() string {
+	return fmt.Sprintf("%d; lora: %d", vera.Default().Rank, vera.LoRADefault().Rank)
+}
+
+func methodFlag(to *string) cli.Flag {
+	return &cli.StringFlag{Name: "method", Usage: "what to train: vera, or lora (the recipe of its row in the same table)", Value: string(vera.MethodVeRA), Destination: to}
+}
+
+// recipe is a method's own; a method that there is not is found when the adapter is made.
+func recipe(method string) vera.Config {
+	if method == string(vera.MethodLoRA) {
+		return vera.LoRADefault()
+	}
+	c := vera.Default()
+	c.Method = vera.Method(method)
+	return c
 }
 
 func (f *finetune) trainFlags() []cli.Flag {
 	t := &f.train
 	return []cli.Flag{
-		&cli.Float64Flag{Name: "lr", Usage: "highest learning rate", Value: t.LR, Destination: &t.LR},
+		&cli.Float64Flag{Name: "lr", Usage: "highest learning rate", DefaultText: fmt.Sprintf("%g; lora: %g", t.LR, loraLR), Destination: &t.LR},
 		&cli.StringFlag{Name: "schedule", Usage: "learning rate after the warm-up: cosine, linear, constant", Value: string(t.Schedule), Destination: &f.recipe.schedule},
 		&cli.Float64Flag{Name: "warmup-ratio", Usage: "part of all steps in which the learning rate rises", Value: t.WarmupRatio, Destination: &t.WarmupRatio},
 		&cli.IntFlag{Name: "accumulation", Usage: "batches in a step", Value: t.Accumulation, Destination: &t.Accumulation},
@@ -113,10 +140,32 @@ func (f *finetune) trainFlags() []cli.Flag {
 // options brings the flags into the options and checks them all.
 func (f *finetune) options(c *cli.Context) error {
 	r := f.recipe
+	f.vera.Method = vera.Method(r.method)
+	if !c.IsSet("rank") {
+		f.vera.Rank = recipe(r.method).Rank
+	}
+	if !c.IsSet("lr") {
+		f.train.LR = train.Default().LR
+		if f.vera.Method == vera.MethodLoRA {
+			f.train.LR = loraLR
+		}
+	}
+	for _, name := range []string{"d-initial", "init", "only", "unique-pairs"} {
+		if f.vera.Method == vera.MethodLoRA && c.IsSet(name) {
+			return usageError{fmt.Errorf("%s: is for VeRA, not for method lora", name)}
+		}
+	}
+	if f.vera.Method != vera.MethodLoRA && c.IsSet("alpha") {
+		return usageError{errors.New("alpha: is for method lora")}
+	}
 	f.vera.Targets = splitWords(c.StringSlice("targets"))
 	f.vera.Layers = c.IntSlice("layers")
-	f.vera.DInitial, f.vera.Dropout = float32(r.dInitial), float32(r.dropout)
-	f.vera.Init, f.train.Schedule = vera.Init(r.init), train.Schedule(r.schedule)
+	f.vera.Dropout, f.train.Schedule = float32(r.dropout), train.Schedule(r.schedule)
+	if f.vera.Method == vera.MethodLoRA {
+		f.vera.Alpha, f.vera.DInitial, f.vera.Init = float32(r.alpha), 0, ""
+	} else {
+		f.vera.Alpha, f.vera.DInitial, f.vera.Init = 0, float32(r.dInitial), vera.Init(r.init)
+	}
 	f.vera.Seed, f.data.Seed, f.train.Seed = uint32(r.seed), r.seed, r.seed
 	f.engine.options.Recompute = model.Recompute(r.recompute)
 	if r.seed > 1<<32-1 {
@@ -209,8 +258,8 @@ func (f *finetune) fill(p *prepared, report io.Writer) (err error) {
 	if err := p.Attach(p.adapter); err != nil {
 		return err
 	}
-	fmt.Fprintf(report, "%s: %d blocks, width %d; VeRA rank %d on %d layers, %d trained numbers\n",
-		orPath(p.Name, f.path), p.Blocks, p.Width, p.adapter.Rank, len(p.adapter.Layers), len(p.adapter.Params))
+	fmt.Fprintf(report, "%s: %d blocks, width %d; %s rank %d on %d layers, %d trained numbers\n",
+		orPath(p.Name, f.path), p.Blocks, p.Width, p.adapter.Method, p.adapter.Rank, len(p.adapter.Layers), len(p.adapter.Params))
 	return nil
 }
 

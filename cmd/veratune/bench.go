@@ -20,10 +20,11 @@ import (
 type benchTrain struct {
 	*engine
 	data   alpaca.Options
-	vera   vera.Config
 	train  train.Config
 	path   string
 	rows   int
+	rank   int
+	method string
 	asJSON bool
 }
 
@@ -32,7 +33,7 @@ func benchCommand() *cli.Command {
 }
 
 func benchTrainCommand() *cli.Command {
-	b := &benchTrain{engine: newEngine(model.Default().Compute), data: alpaca.Default(), vera: vera.Default(), train: train.Default()}
+	b := &benchTrain{engine: newEngine(model.Default().Compute), data: alpaca.Default(), train: train.Default()}
 	return &cli.Command{
 		Name:  "train",
 		Usage: "measure whole training steps on real rows; the first step is not counted",
@@ -42,7 +43,8 @@ func benchTrainCommand() *cli.Command {
 			&cli.IntFlag{Name: "accumulation", Usage: "batches in a step", Value: b.train.Accumulation, Destination: &b.train.Accumulation},
 			b.planFlag(),
 			b.memoryFlag(),
-			&cli.IntFlag{Name: "rank", Usage: "rank of the shared pair", Value: b.vera.Rank, Destination: &b.vera.Rank},
+			methodFlag(&b.method),
+			&cli.IntFlag{Name: "rank", Usage: rankUsage, DefaultText: rankDefault(), Destination: &b.rank},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object", Destination: &b.asJSON},
 		}),
 		Action: func(c *cli.Context) error {
@@ -73,7 +75,11 @@ func (b *benchTrain) run(c *cli.Context) error {
 	if b.rows > 0 && b.rows < len(d.Samples) {
 		d.Samples = d.Samples[:b.rows]
 	}
-	adapter, err := vera.New(b.vera, s.Base())
+	config := recipe(b.method)
+	if c.IsSet("rank") {
+		config.Rank = b.rank
+	}
+	adapter, err := vera.New(config, s.Base())
 	if err != nil {
 		return usageError{err}
 	}

@@ -108,7 +108,7 @@ func (x *export) rows(c *cli.Context, s *session) (*alpaca.Dataset, error) {
 	return s.data(x.path, x.data, c.App.ErrWriter)
 }
 
-// losses measures the base model without and with the adapter, then what was written where it is a model; nothing without rows.
+// losses measures the base model without and with the adapter, then what was written; nothing without rows.
 func (x *export) losses(c *cli.Context, d *alpaca.Dataset, written ...exportLoss) ([]exportLoss, error) {
 	if d == nil {
 		return nil, nil

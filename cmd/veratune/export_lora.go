@@ -44,10 +44,10 @@ func (x *export) lora(c *cli.Context, s *session) error {
 		return err
 	}
 	r := loraResult{}
-	if r.LoRA, err = s.adapter.SaveLoRA(x.out, o); err != nil {
+	if r.LoRA, err = s.adapter.SaveLoRA(c.Context, x.out, o); err != nil {
 		return err
 	}
-	if r.Losses, err = x.losses(c, d); err != nil {
+	if r.Losses, err = x.losses(c, d, exportLoss{Of: "LoRA", model: x.engine.path, adapter: x.out}); err != nil {
 		return err
 	}
 	if x.loraForm.asJSON {

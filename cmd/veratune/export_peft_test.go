@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -44,13 +45,18 @@ func randomAdapter(t *testing.T, base vera.Base, scale float64, change func(*ver
 		t.Fatal(err)
 	}
 	random := rand.New(rand.NewPCG(8, 8))
+	fill := func(values []float32, mean, deviation float64) {
+		for i := range values {
+			values[i] = float32(mean + deviation*random.NormFloat64())
+		}
+	}
 	for _, l := range a.Layers {
-		for i := range l.B {
-			l.B[i] = float32(scale * random.NormFloat64())
+		if a.Method == vera.MethodLoRA {
+			fill(l.Pair.B, 0, scale)
+			continue
 		}
-		for i := range l.D {
-			l.D[i] = float32(0.1 + 0.2*random.NormFloat64())
-		}
+		fill(l.B, 0, scale)
+		fill(l.D, 0.1, 0.2)
 	}
 	path := filepath.Join(t.TempDir(), "adapter.gguf")
 	if err := a.Save(path); err != nil {
@@ -147,7 +153,14 @@ func python(t *testing.T) string {
 	return path
 }
 
-// TestPEFTAgrees exports adapters for PEFT and compares PEFT's logits with ours in float32, and loads an adapter that PEFT made and saved without its
+// lora makes a configuration that of a LoRA of rank 16.
+func lora(c *vera.Config) {
+	seed := c.Seed
+	*c = vera.LoRADefault()
+	c.Rank, c.Seed = 16, seed
+}
+
+// TestPEFTAgrees exports adapters for PEFT and compares PEFT's logits and gradients with ours in float32, and loads an adapter that PEFT made and saved without its
 // projections.
 func TestPEFTAgrees(t *testing.T) {
 	interpreter := python(t)
@@ -159,6 +172,8 @@ func TestPEFTAgrees(t *testing.T) {
 		"one-layer":   targets("blk.1.attn_q"),
 		"block":       func(c *vera.Config) { c.Layers = []int{1} },
 		"projections": func(c *vera.Config) { c.Init = vera.KaimingNormal },
+		"lora":        lora,
+		"lora-some":   func(c *vera.Config) { lora(c); c.Targets, c.Layers = []string{"attn_k", "ffn_up"}, []int{1} },
 	}
 	t.Run("tiny", func(t *testing.T) {
 		o := testutil.TinyOptions{Type: bindings.Q4_1}
@@ -172,9 +187,33 @@ func TestPEFTAgrees(t *testing.T) {
 		if testing.Short() {
 			t.Skip("takes a minute or two")
 		}
-		some := map[string]func(*vera.Config){"all": nil, "layers": all["layers"]}
+		some := map[string]func(*vera.Config){"all": nil, "layers": all["layers"], "lora": lora}
 		comparePEFT(t, interpreter, testutil.SmolLM2(t), 0.05, some, "--rank", "32", "--seed", "1234567")
 	})
+}
+
+// saveGradients writes the gradients of the mean loss of predicting each token as if they were an adapter's numbers.
+func saveGradients(t *testing.T, m *model.Model, adapter string, tokens []int32, folder string) {
+	t.Helper()
+	a, err := vera.Load(adapter, m.Base())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Attach(a); err != nil {
+		t.Fatal(err)
+	}
+	targets := append(slices.Clone(tokens[1:]), -1)
+	grad := make([]float32, len(a.Params))
+	_, n, err := m.Gradients(tokens, targets, []int{len(tokens)}, 0, grad)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, g := range grad {
+		a.Params[i] = g / float32(n)
+	}
+	if err := a.SavePEFT(folder, true); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func comparePEFT(t *testing.T, interpreter, path string, scale float64, adapters map[string]func(*vera.Config), making ...string) {
@@ -193,6 +232,7 @@ func comparePEFT(t *testing.T, interpreter, path string, scale float64, adapters
 		if code, _, stderr := veratune("export", "--model", path, "--adapter", adapter, "--to", "peft", "--out", folder, fmt.Sprintf("--projection=%v", name == "projections")); code != 0 {
 			t.Fatalf("%s: %s", name, stderr)
 		}
+		saveGradients(t, m, adapter, tokens, folder+".gradients")
 		data, err := binary.Append(nil, binary.LittleEndian, adaptedLogits(t, m, adapter, tokens))
 		if err == nil {
 			err = os.WriteFile(folder+".logits", data, 0o600)

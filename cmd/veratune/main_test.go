@@ -85,8 +85,21 @@ func alpacaArgs(model, data, out string, more ...string) []string {
 
 // TestAlpacaToLoss trains, and checks that every other command takes the adapter.
 func TestAlpacaToLoss(t *testing.T) {
+	for name, more := range map[string][]string{
+		"vera":         nil,
+		"lora":         {"--method", "lora", "--rank", "4", "--lr", "1e-2"},
+		"only b":       {"--only", "b"},
+		"only d":       {"--only", "d"},
+		"unique pairs": {"--unique-pairs"},
+	} {
+		t.Run(name, func(t *testing.T) { alpacaToLoss(t, more...) })
+	}
+}
+
+// alpacaToLoss trains, and measures, talks with and looks into what came out.
+func alpacaToLoss(t *testing.T, more ...string) {
 	model, data, out := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_0}), rows(t, 40), filepath.Join(t.TempDir(), "run")
-	code, stdout, stderr := veratune(alpacaArgs(model, data, out)...)
+	code, stdout, stderr := veratune(alpacaArgs(model, data, out, more...)...)
 	if code != 0 || !strings.Contains(stdout, "held-out loss") {
 		t.Fatalf("exit code %d, %q, %q", code, stdout, stderr)
 	}
@@ -112,6 +125,11 @@ func TestAlpacaToLoss(t *testing.T) {
 		{"generate", "--model", model, "--threads", "1", "--max-tokens", "5", "--temperature", "0.8", "--top-p", "0.9", "--raw", "-p", "add 3"},
 		{"inspect", adapter}, {"inspect", model}, {"inspect", "--json", adapter},
 		{"bench", "train", "--model", model, "--data", data, "--rows", "16", "--batch", "2", "--rank", "4", "--threads", "1", "--json"},
+		{"bench", "train", "--model", model, "--data", data, "--rows", "16", "--batch", "2", "--method", "lora", "--threads", "1", "--json"},
+		{"export", "--model", model, "--adapter", adapter, "--to", "lora", "--out", filepath.Join(out, "lora.gguf"), "--data", data, "--threads", "1"},
+		{"export", "--model", model, "--adapter", adapter, "--to", "merged", "--out", filepath.Join(out, "merged.gguf"), "--threads", "1"},
+		{"loss", "--model", model, "--adapter", filepath.Join(out, "lora.gguf"), "--data", data, "--threads", "1"},
+		{"compare", out, out},
 	} {
 		if code, stdout, stderr := veratune(args...); code != 0 || stdout == "" {
 			t.Errorf("%v: exit code %d, %q, %q", args, code, stdout, stderr)
@@ -231,6 +249,11 @@ func TestBadInput(t *testing.T) {
 		"unknown flag":           {[]string{"alpaca", "--modle", model}, exitUsage, "modle"},
 		"no model flag":          {[]string{"alpaca"}, exitUsage, "model"},
 		"rank":                   {alpacaArgs(model, data, "OUT", "--rank", "0"), exitUsage, "rank"},
+		"method":                 {alpacaArgs(model, data, "OUT", "--method", "qlora"), exitUsage, "vera, lora"},
+		"alpha of vera":          {alpacaArgs(model, data, "OUT", "--alpha", "2"), exitUsage, "method lora"},
+		"init of lora":           {alpacaArgs(model, data, "OUT", "--method", "lora", "--init", "uniform"), exitUsage, "VeRA"},
+		"merged lora":            {alpacaArgs(model, data, "OUT", "--method", "lora", "--plan", "merged"), exitFailed, "factored"},
+		"only A":                 {alpacaArgs(model, data, "OUT", "--only", "A"), exitUsage, "b or d"},
 		"no number":              {alpacaArgs(model, data, "OUT", "--lr", "fast"), exitUsage, "lr"},
 		"lr":                     {alpacaArgs(model, data, "OUT", "--lr", "-1"), exitUsage, "lr"},
 		"targets":                {alpacaArgs(model, data, "OUT", "--targets", "attn_q,wings"), exitUsage, "ffn_down"},

@@ -1,0 +1,301 @@
+package model
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/veratune/veratune/bindings"
+	"github.com/veratune/veratune/vera"
+)
+
+// attached is an adapter on the backend: its random matrices and its vectors.
+type attached struct {
+	*vera.Adapter
+	context       *bindings.Context
+	memory        *bindings.Buffer
+	numbers       []numbers
+	params, grads *bindings.Tensor // of all numbers in order: those that are not trained get no gradient that is used
+	lowest        int              // the lowest adapted block; gradients need not go below it
+	merged        *bindings.Context
+	mergedMemory  *bindings.Buffer
+	stale         bool  // the merged matrices are not of the present numbers
+	held          int64 // memory of the process when the adapter was attached, for plans
+}
+
+// numbers is a vector or matrix of a layer that training may change.
+type numbers struct {
+	values []float32
+	at     int // in the adapter's Params, or -1
+}
+
+// Attach makes an adapter part of the model; nil takes it off again. The adapter must be of this model.
+func (m *Model) Attach(a *vera.Adapter) error {
+	m.detach()
+	if a == nil {
+		return nil
+	}
+	if err := m.attach(a); err != nil {
+		m.detach()
+		return fmt.Errorf("attach the adapter: %w", err)
+	}
+	return nil
+}
+
+func (m *Model) detach() {
+	for _, b := range m.blocks {
+		for _, gr := range b.groups {
+			gr.merged, gr.down, gr.gradDown = nil, nil, nil
+			for _, l := range gr.layers {
+				l.vectors, l.down, l.grads, l.gradRows = nil, 0, nil, nil
+			}
+		}
+	}
+	if m.adapter != nil {
+		m.adapter.memory.Close()
+		m.adapter.context.Close()
+		m.adapter.mergedMemory.Close()
+		if m.adapter.merged != nil {
+			m.adapter.merged.Close()
+		}
+		m.adapter = nil
+	}
+}
+
+func (m *Model) attach(adapter *vera.Adapter) error {
+	if adapter.Method == vera.MethodLoRA && m.options.Plan == PlanMerged {
+		return errors.New("plan merged: is for VeRA; a LoRA is computed factored")
+	}
+	a := &attached{Adapter: adapter, lowest: m.Blocks}
+	m.adapter = a
+	groups, err := a.groups(m)
+	if err != nil {
+		return err
+	}
+	total := int64(0)
+	for _, gr := range groups {
+		total += a.list(gr)
+	}
+	a.context = bindings.NewContext(16+16*len(adapter.Layers), 0)
+	p := &placing{m: m, a: a, c: a.context}
+	a.params, a.grads = p.c.NewTensor(bindings.F32, total), p.c.NewTensor(bindings.F32, total)
+	p.makePairs(groups)
+	if a.memory, err = m.backend.Allocate(p.c); err != nil {
+		return err
+	}
+	for _, gr := range groups {
+		p.group(gr)
+	}
+	if err := p.c.Err(); err != nil {
+		return err
+	}
+	for _, set := range p.sets {
+		if err := set(); err != nil {
+			return err
+		}
+	}
+	if a.held, err = held(); err != nil {
+		return err
+	}
+	return m.Update()
+}
+
+// adaptedLayer is a layer of a group with its part of the adapter.
+type adaptedLayer struct {
+	*linear
+	of *vera.Layer
+}
+
+// adaptedGroup is a group of which layers are adapted.
+type adaptedGroup struct {
+	*group
+	layers []adaptedLayer
+}
+
+// groups finds what the adapter adapts.
+func (a *attached) groups(m *Model) (list []adaptedGroup, err error) {
+	n := 0
+	for _, b := range m.blocks {
+		for _, gr := range b.groups {
+			ad := adaptedGroup{group: gr}
+			for _, l := range gr.layers {
+				layer := a.Layer(l.block, l.target)
+				if layer == nil {
+					continue
+				}
+				if layer.In != l.in || layer.Out != l.out {
+					return nil, fmt.Errorf("%s is %d × %d in the adapter, %d × %d in the model", layer.Name(), layer.Out, layer.In, l.out, l.in)
+				}
+				ad.layers = append(ad.layers, adaptedLayer{l, layer})
+				a.lowest = min(a.lowest, l.block)
+			}
+			if len(ad.layers) > 0 {
+				list = append(list, ad)
+				n += len(ad.layers)
+			}
+		}
+	}
+	if n != len(a.Layers) {
+		return nil, fmt.Errorf("the adapter has %d layers, the model %d of them", len(a.Layers), n)
+	}
+	return list, nil
+}
+
+// list adds a group's numbers: a LoRA's A of all layers, so that they are one matrix; then each layer's B where it is trained, b and d.
+func (a *attached) list(gr adaptedGroup) (total int64) {
+	add := func(values []float32) {
+		a.numbers = append(a.numbers, numbers{values, a.Offset(values)})
+		total += int64(len(values))
+	}
+	lora := a.Method == vera.MethodLoRA
+	if lora {
+		for _, l := range gr.layers {
+			add(l.of.Pair.A)
+		}
+	}
+	for _, l := range gr.layers {
+		if lora {
+			add(l.of.Pair.B)
+		}
+		add(l.of.B)
+		add(l.of.D)
+	}
+	return total
+}
+
+// placing gives an adapter's matrices and vectors their tensors.
+type placing struct {
+	m    *Model
+	a    *attached
+	c    *bindings.Context
+	at   int64          // of params
+	sets []func() error // to be run once the tensors have memory
+
+	pairA, plain, rotated *bindings.Tensor            // of a shared pair: A [max in, rank]; B [rank, max out]; B in the order of attn_q's and attn_k's rows
+	down                  map[*group]*bindings.Tensor // of pairs that are the layers' own
+	rows                  map[*linear]*bindings.Tensor
+}
+
+// makePairs makes room for the matrices that are not trained.
+func (p *placing) makePairs(groups []adaptedGroup) {
+	rank, a := int64(p.a.Rank), p.a
+	switch {
+	case a.Method == vera.MethodLoRA:
+	case a.Pair != nil:
+		p.pairA, p.plain = p.c.NewTensor(p.m.kind(), int64(a.MaxIn), rank), p.c.NewTensor(bindings.F32, rank, int64(a.MaxOut))
+		p.sets = append(p.sets, func() error { return errors.Join(p.m.store(p.pairA, a.Pair.A), bindings.Set(p.plain, a.Pair.B)) })
+		// q and k see the rows of B in the file's order; k's are the first of q's, since the order is a head's own.
+		heads := 0
+		for _, l := range a.Layers {
+			heads = max(heads, a.Base.RotaryHeads(l.Target))
+		}
+		if heads > 0 {
+			p.rotated = p.c.NewTensor(bindings.F32, rank, int64(heads*p.m.HeadDim))
+			p.sets = append(p.sets, func() error { return bindings.Set(p.rotated, a.Pair.PermutedB(heads, p.m.HeadDim)) })
+		}
+	default:
+		p.down, p.rows = map[*group]*bindings.Tensor{}, map[*linear]*bindings.Tensor{}
+		for _, gr := range groups {
+			down := p.c.NewTensor(p.m.kind(), int64(gr.in), rank*int64(len(gr.layers)))
+			var all []float32
+			for _, l := range gr.layers {
+				all = append(all, l.of.Pair.A...)
+				rows, values := p.c.NewTensor(bindings.F32, rank, int64(l.out)), a.Rows(l.of)
+				p.rows[l.linear] = rows
+				p.sets = append(p.sets, func() error { return bindings.Set(rows, values) })
+			}
+			p.down[gr.group] = down
+			p.sets = append(p.sets, func() error { return p.m.store(down, all) })
+		}
+	}
+}
+
+// part is the next numbers of a tensor as a matrix, or as a vector where columns is 1.
+func (p *placing) part(of *bindings.Tensor, width, columns int64) *bindings.Tensor {
+	x := p.c.View(of, [4]int64{width * columns, 1, 1, 1}, [4]int64{p.at})
+	if columns > 1 && x != nil {
+		x = p.c.Reshape(x, width, columns)
+	}
+	return x
+}
+
+// group gives a group and its layers their tensors.
+func (p *placing) group(gr adaptedGroup) {
+	rank := int64(p.a.Rank)
+	switch {
+	case p.a.Method == vera.MethodLoRA:
+		rows := rank * int64(len(gr.layers))
+		gr.down, gr.gradDown = p.part(p.a.params, int64(gr.in), rows), p.part(p.a.grads, int64(gr.in), rows)
+		p.at += int64(gr.in) * rows
+	case p.pairA != nil:
+		gr.down = p.c.View(p.pairA, [4]int64{int64(gr.in), rank, 1, 1}, [4]int64{})
+	default:
+		gr.down = p.down[gr.group]
+	}
+	for i, l := range gr.layers {
+		if p.pairA == nil {
+			l.down = i * int(rank)
+		}
+		out := int64(l.out)
+		v := &bindings.Vectors{A: p.c.View(gr.down, [4]int64{int64(gr.in), rank, 1, 1}, [4]int64{0, int64(l.down)})}
+		switch {
+		case p.a.Method == vera.MethodLoRA:
+			v.Rows, l.gradRows = p.part(p.a.params, rank, out), p.part(p.a.grads, rank, out)
+			p.at += rank * out
+		case p.pairA == nil:
+			v.Rows = p.rows[l.linear]
+		case p.a.Base.RotaryHeads(l.target) > 0:
+			v.Rows = p.c.View(p.rotated, [4]int64{rank, out, 1, 1}, [4]int64{})
+		default:
+			v.Rows = p.c.View(p.plain, [4]int64{rank, out, 1, 1}, [4]int64{})
+		}
+		l.grads = p.part(p.a.grads, out+rank, 1)
+		v.B = p.part(p.a.params, out, 1)
+		p.at += out
+		v.D = p.part(p.a.params, rank, 1)
+		p.at += rank
+		l.vectors = v
+	}
+}
+
+// store copies values into a matrix of float32 or bfloat16.
+func (m *Model) store(t *bindings.Tensor, values []float32) error {
+	if t.Type() == bindings.F32 {
+		return bindings.Set(t, values)
+	}
+	g := m.newGraph(0, 0, 4)
+	defer g.Close()
+	g.nodes.Expand(g.Cpy(input(g, values, t.Ne(0), t.Ne(1)), t))
+	return g.run()
+}
+
+// Update reads the attached adapter's numbers again, after an optimiser step.
+func (m *Model) Update() error {
+	a := m.adapter
+	if a == nil {
+		return errors.New("update: no adapter is attached")
+	}
+	a.stale = true
+	all := make([]float32, 0, a.params.Ne(0))
+	for _, n := range a.numbers {
+		all = append(all, n.values...)
+	}
+	return bindings.Set(a.params, all)
+}
+
+// addGradients adds the gradients of a pass to those of the adapter's Params.
+func (m *Model) addGradients(grad []float32) error {
+	all := make([]float32, m.adapter.grads.Ne(0))
+	if err := bindings.Get(m.adapter.grads, all); err != nil {
+		return err
+	}
+	for _, n := range m.adapter.numbers {
+		if n.at >= 0 {
+			place := grad[n.at : n.at+len(n.values)]
+			for i := range place {
+				place[i] += all[i]
+			}
+		}
+		all = all[len(n.values):]
+	}
+	return nil
+}
