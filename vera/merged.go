@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"math"
 	"os"
 	"slices"
 
@@ -55,20 +54,20 @@ type MergedTensor struct {
 	Bytes  int64   `json:"bytes"`  // of its data
 	Added  int64   `json:"added"`  // bytes more than W has
 	Update float64 `json:"update"` // ‖ΔW‖², the sum of the squares of all elements
-	Lost   float64 `json:"lost"`   // ‖Q(W + ΔW) − (W + ΔW)‖²
+	Kept   float64 `json:"kept"`   // ⟨Q(W + ΔW) − W, ΔW⟩ / ‖ΔW‖²: the share of the update that rounding leaves
+	Error  float64 `json:"error"`  // ‖Q(W + ΔW) − (W + ΔW)‖²
 }
 
-// RelativeError is √(Σ Lost / Σ Update), 0 for an exact file: how large the rounding error is beside the update. At 1 or more, rounding does as much to the
-// weights as training did.
-func (m Merged) RelativeError() float64 {
-	lost, update := 0.0, 0.0
+// Kept is the share of the whole update that rounding leaves, that of each tensor by its ‖ΔW‖²; 1 is all.
+func (m Merged) Kept() float64 {
+	kept, update := 0.0, 0.0
 	for _, t := range m.Tensors {
-		lost, update = lost+t.Lost, update+t.Update
+		kept, update = kept+t.Kept*t.Update, update+t.Update
 	}
-	if lost == 0 {
-		return 0
+	if update == 0 {
+		return 1
 	}
-	return math.Sqrt(lost / update)
+	return kept / update
 }
 
 // Keys that SaveMerged adds to those of the base model, beside the adapter's facts.

@@ -129,12 +129,14 @@ func TestMergedTensors(t *testing.T) {
 					}
 				}
 				// Sums in another order differ in the last bits; now and then that rounds a number to the neighbour, and never far from the best error.
-				lost, best, update := distance(values, want), distance(rounded, want), distance(w, want)
-				if slack := 1e-12 * distance(want, make([]float32, len(want))); !(lost <= best*1.001+slack) {
-					t.Errorf("%s: ‖Q − (W + ΔW)‖² is %g, and %g for the sum in float64", got.Name, lost, best)
+				var sums, best rounding
+				sums.count(w, want, values)
+				best.count(w, want, rounded)
+				if slack := 1e-12 * sums.size; !(sums.err <= best.err*1.001+slack) {
+					t.Errorf("%s: ‖Q − (W + ΔW)‖² is %g, and %g for the sum in float64", got.Name, sums.err, best.err)
 				}
-				if !near(got.Lost, lost, 1e-3, 1e-9) || !near(got.Update, update, 1e-3, 1e-9) {
-					t.Errorf("%s: said to lose %g of %g, loses %g of %g", got.Name, got.Lost, got.Update, lost, update)
+				if !near(got.Error, sums.err, 1e-3, 1e-9) || !near(got.Update, sums.update, 1e-3, 1e-9) || !near(got.Kept, sums.kept(), 1e-3, 1e-6) {
+					t.Errorf("%s: %+v, want %+v", got.Name, got, sums)
 				}
 			}
 		})
@@ -202,8 +204,8 @@ func TestMergedUntrained(t *testing.T) {
 				t.Errorf("%v: %s is changed", kind, info.Name)
 			}
 		}
-		if merged.RelativeError() != 0 {
-			t.Errorf("%v: the relative error is %g", kind, merged.RelativeError())
+		if merged.Kept() != 1 {
+			t.Errorf("%v: %g is kept of nothing", kind, merged.Kept())
 		}
 	}
 }
@@ -262,24 +264,27 @@ func TestMergedType(t *testing.T) {
 				t.Errorf("%v: %+v is %v in the file", kind, x, info)
 			}
 		}
-		e := merged.RelativeError()
+		e := 0.0
+		for _, x := range merged.Tensors {
+			e += x.Error
+		}
 		if !(e < last) {
-			t.Errorf("%v: relative error %g, after %g", kind, e, last)
+			t.Errorf("%v: squared error %g, after %g", kind, e, last)
 		}
 		last = e
 	}
 	if last != 0 {
-		t.Errorf("f32 has a relative error of %g", last)
+		t.Errorf("f32 has a squared error of %g", last)
 	}
 }
 
-// TestMergedAuto raises tensors as far as the budget goes, and loses less for it.
+// TestMergedAuto raises tensors as far as the budget goes, and keeps more of the update for it.
 func TestMergedAuto(t *testing.T) {
 	for _, kind := range []bindings.Type{bindings.Q4_1, bindings.Q4_K} {
 		base, described := tinyBase(t, kind)
 		a := random(t, described, 0.01)
 		_, kept := saveMerged(t, a, base, keep())
-		last := kept.RelativeError()
+		last := kept.Kept()
 		for _, budget := range []int64{20_000, 60_000, 1 << 40} {
 			_, merged := saveMerged(t, a, base, MergeOptions{Type: TypeAuto, Budget: budget, Threads: 2})
 			added, untouched := int64(0), 0
@@ -287,7 +292,7 @@ func TestMergedAuto(t *testing.T) {
 				if added += x.Added; x.Added < 0 {
 					t.Errorf("%s: %s became %s", x.Name, x.Was, x.Type)
 				}
-				if kept.Tensors[i].Lost == 0 && x.Type == kind.String() {
+				if kept.Tensors[i].Error == 0 && x.Type == kind.String() {
 					untouched++
 				}
 			}
@@ -297,10 +302,10 @@ func TestMergedAuto(t *testing.T) {
 			if untouched != 2 {
 				t.Errorf("%v: %d layers without an update keep their type, want 2", kind, untouched)
 			}
-			if e := merged.RelativeError(); !(e < last) {
-				t.Errorf("%v: relative error %g with %d bytes more, %g before", kind, e, budget, last)
+			if share := merged.Kept(); !(math.Abs(1-share) < math.Abs(1-last)) {
+				t.Errorf("%v: %.3f of the update is kept with %d bytes more, %.3f before", kind, share, added, last)
 			} else {
-				last = e
+				last = share
 			}
 		}
 		g, _ := saveMerged(t, a, base, MergeOptions{Type: TypeAuto, Budget: 1, Threads: 2})
@@ -464,9 +469,9 @@ func TestMergedDiskFull(t *testing.T) {
 // TestSpend takes what gains most for a byte first, and never more than there is.
 func TestSpend(t *testing.T) {
 	options := [][]option{
-		{{bytes: 10, lost: 8}, {bytes: 12, lost: 4}, {bytes: 20, lost: 0}}, // gains 2 a byte, then 0.5
-		{{bytes: 10, lost: 3}, {bytes: 11, lost: 2}, {bytes: 13, lost: 0}}, // gains 1 a byte
-		{{bytes: 10, lost: 1}, {bytes: 14, lost: 2}},                       // gains nothing
+		{{bytes: 10, cost: 8}, {bytes: 12, cost: 4}, {bytes: 20, cost: 0}}, // gains 2 a byte, then 0.5
+		{{bytes: 10, cost: 3}, {bytes: 11, cost: 2}, {bytes: 13, cost: 0}}, // gains 1 a byte
+		{{bytes: 10, cost: 1}, {bytes: 14, cost: 2}},                       // gains nothing
 	}
 	for _, test := range []struct {
 		budget int64

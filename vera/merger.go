@@ -147,90 +147,86 @@ func (m *merger) merge(x *weight, start int, merged []float32) error {
 	return bindings.Get(dst, merged)
 }
 
-// write writes W + ΔW in the tensor's type, and counts what is lost of the update.
+// write writes W + ΔW in the tensor's type, and sums up what becomes of the update.
 func (m *merger) write(x *weight, out io.Writer) error {
-	x.Update, x.Lost = 0, 0
-	return m.chunks(x, func(start int, merged []float32) error {
-		data, lost, err := m.round(x, x.kind, start, merged)
+	var total rounding
+	err := m.chunks(x, func(start int, merged []float32) error {
+		data, part, err := m.round(x, x.kind, start, merged)
 		if err != nil {
 			return err
 		}
-		update, err := m.update(x, start, merged)
-		if err != nil {
-			return err
-		}
-		x.Update, x.Lost = x.Update+update, x.Lost+lost
+		total.add(part)
 		_, err = out.Write(data)
 		return err
 	})
+	x.Update, x.Kept, x.Error = total.update, total.kept(), total.err
+	return err
 }
 
-// round turns rows of W + ΔW into a type: lost is ‖Q(W + ΔW) − (W + ΔW)‖². Rows without an update have the base file's bytes in its type.
-func (m *merger) round(x *weight, t bindings.Type, start int, merged []float32) (data []byte, lost float64, err error) {
-	size := int(t.RowBytes(int64(x.In)))
-	data = make([]byte, len(merged)/x.In*size)
-	original := m.base.Data(x.info)[start*int(x.info.Type.RowBytes(int64(x.In))):]
-	lost, err = m.sum(x, merged, func(row int, values, back []float32) error {
-		place := data[row*size:][:size]
-		if t == x.info.Type && x.still(start+row) {
-			copy(place, original[row*size:])
-			copy(back, values)
-			return nil
-		}
-		q, err := bindings.Quantize(t, values, int64(x.In))
-		if err != nil {
-			return err
-		}
-		copy(place, q)
-		return bindings.Dequantize(t, place, back)
-	})
-	return data, lost, err
+// rounding sums up, over the elements of a matrix, what happens to an update when M = W + ΔW is rounded to M + E.
+type rounding struct {
+	size   float64 // ‖M‖²
+	update float64 // ‖ΔW‖²
+	along  float64 // ⟨E, ΔW⟩
+	err    float64 // ‖E‖²
 }
 
-// update is ‖ΔW‖² of rows of W + ΔW.
-func (m *merger) update(x *weight, start int, merged []float32) (float64, error) {
-	size := int(x.info.Type.RowBytes(int64(x.In)))
-	original := m.base.Data(x.info)[start*size:]
-	return m.sum(x, merged, func(row int, _, w []float32) error {
-		return bindings.Dequantize(x.info.Type, original[row*size:][:size], w)
-	})
+func (r *rounding) add(s rounding) {
+	r.size, r.update, r.along, r.err = r.size+s.size, r.update+s.update, r.along+s.along, r.err+s.err
 }
 
-// sum is ‖merged − other‖², where f gives each row of the other matrix. Rows are shared out among threads, and their sums added in order.
-func (m *merger) sum(x *weight, merged []float32, f func(row int, values, other []float32) error) (float64, error) {
-	n := len(merged) / x.In
-	sums, errs := make([]float64, n), make([]error, m.threads)
+// count adds a row: W, M and M + E.
+func (r *rounding) count(w, merged, rounded []float32) {
+	for i, v := range merged {
+		m, e := float64(v), float64(rounded[i])-float64(v)
+		update := m - float64(w[i])
+		r.add(rounding{m * m, update * update, e * update, e * e})
+	}
+}
+
+// kept is ⟨ΔW + E, ΔW⟩ / ‖ΔW‖², the share of the update that is left: 1 is all of it, 0 none. What E has besides is noise.
+func (r *rounding) kept() float64 {
+	if r.update == 0 {
+		return 1
+	}
+	return 1 + r.along/r.update
+}
+
+// round turns rows of W + ΔW into a type. Rows without an update have the base file's bytes in its own type. Rows are shared out among threads, and what they
+// sum up to is added in their order.
+func (m *merger) round(x *weight, t bindings.Type, start int, merged []float32) (data []byte, total rounding, err error) {
+	n, size, was := len(merged)/x.In, int(t.RowBytes(int64(x.In))), int(x.info.Type.RowBytes(int64(x.In)))
+	data = make([]byte, n*size)
+	original := m.base.Data(x.info)[start*was:]
+	sums, errs := make([]rounding, n), make([]error, m.threads)
 	var all sync.WaitGroup
 	for thread := range m.threads {
 		all.Go(func() {
-			other := make([]float32, x.In)
+			w, rounded := make([]float32, x.In), make([]float32, x.In)
 			for row := thread; row < n && errs[thread] == nil; row += m.threads {
-				values := merged[row*x.In:][:x.In]
-				errs[thread] = f(row, values, other)
-				sums[row] = distance(values, other)
+				from, to, values := original[row*was:][:was], data[row*size:][:size], merged[row*x.In:][:x.In]
+				if t == x.info.Type && x.still(start+row) {
+					copy(to, from)
+				} else if q, err := bindings.Quantize(t, values, int64(x.In)); err != nil {
+					errs[thread] = err
+					break
+				} else {
+					copy(to, q)
+				}
+				errs[thread] = errors.Join(bindings.Dequantize(x.info.Type, from, w), bindings.Dequantize(t, to, rounded))
+				sums[row].count(w, values, rounded)
 			}
 		})
 	}
 	all.Wait()
-	total := 0.0
 	for _, s := range sums {
-		total += s
+		total.add(s)
 	}
 	if err := errors.Join(errs...); err != nil {
-		return 0, fmt.Errorf("tensor %s: %w", x.Name, err)
+		return nil, total, fmt.Errorf("tensor %s: %w", x.Name, err)
 	}
-	if total-total != 0 {
-		return 0, fmt.Errorf("tensor %s: a weight becomes infinite or no number; the adapter is damaged, or f16 too small for it", x.Name)
+	if total.err-total.err != 0 {
+		return nil, total, fmt.Errorf("tensor %s: a weight becomes infinite or no number in %v; the adapter is damaged, or the type too small for it", x.Name, t)
 	}
-	return total, nil
-}
-
-// distance is ‖x − y‖².
-func distance(x, y []float32) float64 {
-	sum := 0.0
-	for i, v := range x {
-		e := float64(v) - float64(y[i])
-		sum += e * e
-	}
-	return sum
+	return data, total, nil
 }

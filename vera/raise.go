@@ -5,20 +5,34 @@ import "github.com/veratune/veratune/bindings"
 // ladder lists the types that TypeAuto chooses among, beside each tensor's own.
 var ladder = []bindings.Type{bindings.Q4_0, bindings.Q4_K, bindings.Q4_1, bindings.Q5_0, bindings.Q5_K, bindings.Q5_1, bindings.Q6_K, bindings.Q8_0, bindings.F16}
 
-// option is a type that a tensor may get.
+// option is a type that a tensor may get, and its cost.
 type option struct {
 	kind  bindings.Type
 	bytes int64
-	lost  float64 // ‖Q(W + ΔW) − (W + ΔW)‖² / ‖W + ΔW‖²
+	cost  float64
 }
 
-// raise gives tensors larger types until the budget is spent, those first whose relative error shrinks most for each byte more:
+// noise is about ‖M‖² / ‖E‖² where 4 bits round a matrix M of normally distributed numbers off by E.
+const noise = 200
+
+// cost is what rounding M = W + ΔW off by E is taken to do to a model:
 //
-//	(‖Q(M) − M‖² − ‖Q'(M) − M‖²) / ‖M‖² / (bytes' − bytes)    with M = W + ΔW in float32
+//	‖E∥‖² / ‖ΔW‖² + noise · ‖E⊥‖² / ‖M‖²
 //
-// ‖E‖²/‖M‖² is the error of a layer's result beside the result, for inputs whose numbers are independent and of one size; so layers of large and of small
-// weights count alike. A file of quantised weights lies on the grid of its own type, where an update that is small beside a step is rounded away, and a type
-// little finer adds noise of its own: what pays is often a few tensors in a much finer type, and the measured errors tell.
+// E∥ is the part of E along ΔW: the update that is lost, (1 − kept)². Training has made ΔW in the directions that the loss depends on most. E⊥ is noise: it
+// disturbs a layer's result by ‖E⊥‖/‖M‖ of its size, and weighs as much as a lost update where it is that of 4 bits, which the quantised model bears already.
+//
+// The two are far apart: the weights of a quantised file lie on the grid of its type, where an update that is small beside a step is rounded away and E⊥ is small,
+// and any other type rounds without regard to ΔW, and keeps nearly all of it under noise of its own.
+func (r *rounding) cost() float64 {
+	if r.err == 0 {
+		return 0
+	}
+	lost := 1 - r.kept()
+	return lost*lost + noise*(r.err-lost*lost*r.update)/r.size
+}
+
+// raise gives tensors larger types until the budget is spent, those first whose cost shrinks most for each byte more.
 func (m *merger) raise(weights []*weight, budget int64) error {
 	all := make([][]option, len(weights))
 	for i, x := range weights {
@@ -33,7 +47,7 @@ func (m *merger) raise(weights []*weight, budget int64) error {
 	return nil
 }
 
-// options measures what is lost in the tensor's own type, which comes first, and in each larger one that its rows fit.
+// options measures the cost of the tensor's own type, which comes first, and of each larger one that its rows fit.
 func (m *merger) options(x *weight) ([]option, error) {
 	list := []option{{kind: x.info.Type, bytes: x.info.Size}}
 	for _, t := range ladder {
@@ -44,28 +58,25 @@ func (m *merger) options(x *weight) ([]option, error) {
 			list = append(list, option{kind: t, bytes: bytes})
 		}
 	}
-	size := 0.0
+	sums := make([]rounding, len(list))
 	err := m.chunks(x, func(start int, merged []float32) error {
-		size += distance(merged, make([]float32, len(merged)))
 		for i := range list {
-			_, lost, err := m.round(x, list[i].kind, start, merged)
+			_, part, err := m.round(x, list[i].kind, start, merged)
 			if err != nil {
 				return err
 			}
-			list[i].lost += lost
+			sums[i].add(part)
 		}
 		return nil
 	})
 	for i := range list {
-		if list[i].lost > 0 { // else a matrix of zeros would give 0/0
-			list[i].lost /= size
-		}
+		list[i].cost = sums[i].cost()
 	}
 	return list, err
 }
 
 // spend chooses an option for each tensor, at first its own type. It goes on to the one, among all that fit into what is left of the budget, that makes
-// the error smaller by most for each byte.
+// the cost smaller by most for each byte.
 func spend(all [][]option, budget int64) []int {
 	chosen := make([]int, len(all))
 	for {
@@ -77,7 +88,7 @@ func spend(all [][]option, budget int64) []int {
 				if extra <= 0 || extra > budget {
 					continue
 				}
-				if gain := (now.lost - o.lost) / float64(extra); gain > best {
+				if gain := (now.cost - o.cost) / float64(extra); gain > best {
 					best, tensor, to = gain, i, k
 				}
 			}

@@ -79,7 +79,7 @@ func (r mergedResult) print(w io.Writer, path string) error {
 		}
 	}
 	t.row("adapted tensors", "%d in %.1f MB", len(r.Tensors), float64(bytes)/1e6)
-	t.row("rounding error", "%.2f of the size of the update", r.RelativeError())
+	t.row("update kept", "%.1f%%, the rest is lost in rounding", 100*r.Kept())
 	t.row("in another type", "%d tensors, %+.1f MB", changed, float64(added)/1e6)
 	for _, x := range r.Tensors {
 		if x.Type != x.Was {
