@@ -1,5 +1,5 @@
 // Package bindings is the only package that calls C: ggml's tensors, graphs and backends, GGUF files, and llama.cpp's
-// tokenizer, all from the pinned module github.com/ollama/ollama, and the operations of package ggml.
+// tokenizer and llama.cpp itself, all from the pinned module github.com/ollama/ollama, and the operations of package ggml.
 //
 // ggml aborts the process when an operation gets a wrong shape or type, and nothing can catch that. So every operation checks its
 // operands in Go first; the first failure is kept in the Context and reported by Err, and everything built on it is nil. A Go name is

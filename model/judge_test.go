@@ -3,7 +3,6 @@ package model
 import (
 	"encoding/binary"
 	"io"
-	"math"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -13,77 +12,73 @@ import (
 	"github.com/veratune/veratune/vera"
 )
 
-// judge is llama.cpp with a file, beside the engine that it is compared with, and how far their logits may differ. On the 4-bit file llama.cpp rounds
-// activations to 8 bits, which alone moves the base model's logits by 1.7 against exact float32, and hides an adapter whose whole effect is 0.05. So it also
-// runs the same weights spelt out in float32, where it computes in float32 but for queries, keys and values in float16; and on the 4-bit file it is compared
-// with the engine's arithmetic that rounds activations the same way.
+// A judge is llama.cpp with a file, run beside the engine's exact float32 on the 4-bit file, and how far their logits may differ.
 type judge struct {
-	name      string
-	compute   Compute // of the engine
-	spelt     bool    // whether llama.cpp gets the weights in float32
-	tolerance float64 // of the logits, base and adapted
-	greedy    bool    // whether 64 tokens must be the same
+	name   string
+	spelt  bool    // whether the file's weights are in float32; then greedy answers must be the same too
+	logits float64 // largest difference
+	l2     float64 // norm of the difference beside that of the logits
 }
 
+// On the 4-bit file llama.cpp rounds activations to 8 bits. That alone moves the base model's logits by 1.7 (3% in L2), and any small change moves them
+// as much again, so that adapters whose whole effect is 0.05 and 0.9 are lost in it: there is no more to ask than that the adapted model is no further off
+// than the base model is. With the same weights spelt out in float32, llama.cpp computes in float32 but for queries, keys and values in float16; so that
+// is where a LoRA is judged: there the base model is off by 0.035, and the adapted ones by 0.03 to 0.045.
 var judges = []judge{
-	{"float32", ComputeF32, true, 5e-2, true},
-	{"8-bit activations on both sides", ComputeQ8, false, math.Inf(1), false},
-	{"8-bit activations on one side", ComputeF32, false, math.Inf(1), false},
+	{"float32 weights", true, 5e-2, 1e-3},
+	{"4-bit weights", false, 3, 5e-2},
 }
 
 // TestLlamaJudge has llama.cpp run SmolLM2 with the reference adapters as LoRAs: its logits on chat prompts must be those of the engine with the adapter
 // itself, and its greedy answers too.
 func TestLlamaJudge(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes two minutes, and 540 MB for the weights in float32")
+	}
 	path := testutil.SmolLM2(t)
-	adapters := testutil.Folders(t, "VERATUNE_ADAPTERS", "refs/peft-vera-*/*_peft")
-	prompts := chats(t, path)
-	spelt := speltOut(t, path)
+	o := Default()
+	o.Compute = ComputeF32
+	m, prompts := open(t, path, o), chats(t, path)
 	for _, j := range judges {
-		t.Run(j.name, func(t *testing.T) {
-			o := Default()
-			o.Compute = j.compute
-			m := open(t, path, o)
-			file := path
-			if j.spelt {
-				file = spelt
+		file := path
+		if j.spelt {
+			file = speltOut(t, path)
+		}
+		// One thread: token by token, threads wait for each other at every operation, and for a long time where the machine has other work.
+		l := openLlama(t, file, bindings.LlamaOptions{Context: 256, Batch: 128, Threads: 1})
+		if err := m.Attach(nil); err != nil {
+			t.Fatal(err)
+		}
+		j.compare(t, "base", m, l, prompts)
+		for _, dir := range testutil.Folders(t, "VERATUNE_ADAPTERS", "refs/peft-vera-*/*_peft") {
+			a, err := vera.Load(dir, m.Base())
+			if err != nil {
+				t.Fatal(err)
 			}
-			// One thread: token by token, threads wait for each other at every operation, and for a long time where the machine has other work.
-			l := openLlama(t, file, bindings.LlamaOptions{Context: 256, Batch: 128, Threads: 1})
-			base, theirs := allLogits(t, m, prompts), allLlamaLogits(t, l, prompts)
-			j.check(t, "base", theirs, base)
-			for _, dir := range adapters {
-				a, err := vera.Load(dir, m.Base())
-				if err != nil {
+			if err := m.Attach(a); err != nil {
+				t.Fatal(err)
+			}
+			for _, kind := range []string{"f32", "f16"} {
+				if err := l.SetLoRA(saveLoRA(t, a, 0, kind), 1); err != nil {
 					t.Fatal(err)
 				}
-				if err := m.Attach(a); err != nil {
-					t.Fatal(err)
-				}
-				want := allLogits(t, m, prompts)
-				for _, kind := range []string{"f32", "f16"} {
-					if err := l.SetLoRA(saveLoRA(t, a, 0, kind), 1); err != nil {
-						t.Fatal(err)
-					}
-					got := allLlamaLogits(t, l, prompts)
-					j.check(t, filepath.Base(dir)+" "+kind, got, want)
-					t.Logf("  its effect on logits %.3g at most, in llama.cpp %.3g; effects differ by %.3g in L2", maxDiff(want, base), maxDiff(got, theirs),
-						relativeL2(minus(got, theirs), minus(want, base)))
-					if j.greedy && kind == "f32" {
-						sameAnswers(t, m, l, prompts)
-					}
-				}
+				j.compare(t, filepath.Base(dir)+" in "+kind, m, l, prompts)
 			}
-		})
+		}
 	}
 }
 
-func (j judge) check(t *testing.T, what string, got, want []float32) {
+func (j judge) compare(t *testing.T, what string, m *Model, l *bindings.Llama, prompts [][]int32) {
 	t.Helper()
-	e := maxDiff(got, want)
-	if !(e <= j.tolerance) {
-		t.Errorf("%s: logits differ by %.3g, more than %g", what, e, j.tolerance)
+	got, want := allLlamaLogits(t, l, prompts), allLogits(t, m, prompts)
+	worst, l2 := maxDiff(got, want), relativeL2(got, want)
+	if !(worst <= j.logits && l2 <= j.l2) {
+		t.Errorf("%s, %s: more than %g at most and %g in L2", j.name, what, j.logits, j.l2)
 	}
-	t.Logf("%s: logits differ by %.3g at most, %.2g in L2", what, e, relativeL2(got, want))
+	t.Logf("%s, %s: logits differ by %.3g at most, %.2g in L2", j.name, what, worst, l2)
+	if j.spelt {
+		sameAnswers(t, m, l, prompts)
+	}
 }
 
 // chats are the tokens of questions in the model's chat template.
@@ -164,14 +159,6 @@ func allLlamaLogits(t *testing.T, l *bindings.Llama, prompts [][]int32) (all []f
 		all = append(all, fresh(t, l, p, len(p))...)
 	}
 	return all
-}
-
-func minus(x, y []float32) []float32 {
-	z := slices.Clone(x)
-	for i := range z {
-		z[i] -= y[i]
-	}
-	return z
 }
 
 // sameAnswers lets llama.cpp answer greedily, token by token, and asks of the engine, given each answer whole, the same choice at every token.

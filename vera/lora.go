@@ -141,7 +141,7 @@ func (a *Adapter) exactFactors(l *Layer) (product, error) {
 	return product{up, down, 1}, nil
 }
 
-// add adds both tensors of a layer. The first to be written waits for the layer, the second lets the next one begin.
+// add adds both tensors of a layer. When the file comes to the first, layers up to Threads ahead are begun, and it waits for its own; the second frees it.
 func (f *factory) add(w *bindings.GGUFWriter, i int, said *LoRALayer) error {
 	l := &f.a.Layers[i]
 	typeA, typeB := f.rowType(l.In), f.rowType(f.o.Rank)

@@ -151,6 +151,7 @@ func TestTruncationAtFullRank(t *testing.T) {
 			if want := delta(a, l); i == 2 && mat.Norm(&got, 2) != 0 || i != 2 && !(off(&got, want) <= 1e-5) {
 				t.Errorf("rank %d: %s is off by %.2g", rank, l.Name(), off(&got, want))
 			}
+			// √σ in both, so that norms are alike.
 			if i != 2 && !(math.Abs(mat.Norm(mat.NewDense(l.Out, rank, widened(p.up)), 2)/mat.Norm(mat.NewDense(rank, l.In, widened(p.down)), 2)-1) <= 1e-5) {
 				t.Errorf("%s: the factors are not balanced", l.Name())
 			}

@@ -2,6 +2,7 @@ package vera
 
 import (
 	"math"
+	"slices"
 
 	"gonum.org/v1/gonum/mat"
 )
@@ -40,30 +41,55 @@ func newBasis(p *Pair, in int) *basis {
 }
 
 // factors gives the two factors of ΔW's approximation, √σ in each. With the basis, ΔW = core · rowsᵀ where core = diag(b) B diag(d) · coordinates is
-// Out × n, and core = U Σ Vᵀ has ΔW's singular values; so up = U √Σ and down = √Σ Vᵀ rowsᵀ, of the first rank columns. It fails where b is so large
-// that diag(b) B is infinite.
+// Out × n and has ΔW's singular values. The eigenvectors V of coreᵀ core, n × n, are its right singular vectors and the eigenvalues σ²; so up = core V/√σ and
+// down = √σ Vᵀ rowsᵀ, of the rank largest. That spares the QR decomposition of a tall core and its left vectors; what float64 loses by the square, values of
+// σ below 1e-8 of the largest, float32 does not hold. It fails where b is so large that diag(b) B is infinite.
 func (t *truncation) factors(l *Layer) (product, error) {
 	base := t.bases[l.In]
 	up, _ := t.a.Factors(l)
 	if err := checkFinite(l.Name()+": diag(b) B", up); err != nil {
 		return product{}, err
 	}
-	var scaled, core mat.Dense
+	var scaled, core, left, down mat.Dense
 	scaled.Mul(mat.NewDiagDense(t.a.Rank, widened(l.D)), base.coordinates)
 	core.Mul(mat.NewDense(l.Out, t.a.Rank, widened(up)), &scaled)
-	u, sigma, v := thinSVD(&core)
-
-	kept := min(t.rank, len(sigma)) // a larger rank than ΔW can have leaves zeros
-	roots := make([]float64, kept)
-	for i := range roots {
+	sigma, right := rightSingular(&core, t.rank)
+	roots, inverses := make([]float64, len(sigma)), make([]float64, len(sigma))
+	for i := range min(t.rank, len(sigma)) {
 		roots[i] = math.Sqrt(sigma[i])
+		if floor := 1e-4 * roots[0]; roots[i] < floor {
+			roots[i] = floor // of a direction that ΔW does not have: any scale gives the same product
+		}
+		if roots[i] > 0 {
+			inverses[i] = 1 / roots[i]
+		}
 	}
-	left, right := u.Slice(0, l.Out, 0, kept).(*mat.Dense), v.Slice(0, v.RawMatrix().Rows, 0, kept).(*mat.Dense)
-	scaleColumns(left, roots)
+	left.Mul(&core, right)
+	scaleColumns(&left, inverses)
 	scaleColumns(right, roots)
-	var rows mat.Dense
-	rows.Mul(right.T(), base.rows.T())
-	return product{narrowed(left, l.Out, t.rank), narrowed(&rows, t.rank, l.In), energy(sigma[:kept], sigma)}, nil
+	down.Mul(right.T(), base.rows.T())
+	return product{narrowed(&left, l.Out, t.rank), narrowed(&down, t.rank, l.In), energy(sigma[:min(t.rank, len(sigma))], sigma)}, nil
+}
+
+// rightSingular gives all singular values of x in descending order, and the right singular vectors of the largest of them, at most most, as columns.
+func rightSingular(x *mat.Dense, most int) (sigma []float64, vectors *mat.Dense) {
+	var gram mat.SymDense
+	gram.SymOuterK(1, x.T())
+	var d mat.EigenSym
+	if !d.Factorize(&gram, true) {
+		panic("vera: no eigenvalues of a matrix that is not finite")
+	}
+	sigma = d.Values(nil)
+	slices.Reverse(sigma)
+	for i, lambda := range sigma {
+		sigma[i] = math.Sqrt(max(lambda, 0))
+	}
+	var all mat.Dense
+	d.VectorsTo(&all)
+	n := len(sigma)
+	vectors = mat.NewDense(n, min(most, n), nil)
+	vectors.Apply(func(i, j int, _ float64) float64 { return all.At(i, n-1-j) }, vectors)
+	return sigma, vectors
 }
 
 // thinSVD gives x = U diag(s) Vᵀ with orthonormal columns in U and V, s in descending order. x must be finite.
