@@ -66,7 +66,6 @@ func (m *Model) attach(adapter *vera.Adapter) error {
 		return errors.New("plan merged: is for VeRA; a LoRA is computed factored")
 	}
 	a := &attached{Adapter: adapter, lowest: m.Blocks}
-	m.adapter = a
 	groups, err := a.groups(m)
 	if err != nil {
 		return err
@@ -76,6 +75,7 @@ func (m *Model) attach(adapter *vera.Adapter) error {
 		total += a.list(gr)
 	}
 	a.context = bindings.NewContext(16+16*len(adapter.Layers), 0)
+	m.adapter = a
 	p := &placing{m: m, a: a, c: a.context}
 	a.params, a.grads = p.c.NewTensor(bindings.F32, total), p.c.NewTensor(bindings.F32, total)
 	p.makePairs(groups)
