@@ -12,24 +12,23 @@ type option struct {
 	cost  float64
 }
 
-// noise is about ‖M‖² / ‖E‖² where 4 bits round a matrix M of normally distributed numbers off by E.
-const noise = 200
+// along is how much more an error does to a model along an update than in a random direction of the same size: training moves weights where the loss depends on
+// them. On SmolLM2-135M, finetuned for 8 steps, losing the update and rounding to q8_0 or q5_1 give divergences from which it is about 100.
+const along = 100
 
 // cost is what rounding M = W + ΔW off by E is taken to do to a model:
 //
-//	‖E∥‖² / ‖ΔW‖² + noise · ‖E⊥‖² / ‖M‖²
+//	(along · ‖E∥‖² + ‖E⊥‖²) / ‖M‖²
 //
-// E∥ is the part of E along ΔW: the update that is lost, (1 − kept)². Training has made ΔW in the directions that the loss depends on most. E⊥ is noise: it
-// disturbs a layer's result by ‖E⊥‖/‖M‖ of its size, and weighs as much as a lost update where it is that of 4 bits, which the quantised model bears already.
-//
-// The two are far apart: the weights of a quantised file lie on the grid of its type, where an update that is small beside a step is rounded away and E⊥ is small,
-// and any other type rounds without regard to ΔW, and keeps nearly all of it under noise of its own.
+// E∥ is the part of E along ΔW, the update that is lost: ‖E∥‖ = |1 − kept| ‖ΔW‖. E⊥ is noise. The two are far apart: the weights of a quantised file lie on the grid
+// of its type, where an update that is small beside a step is rounded away and E⊥ is small, while every other type, even one a little finer, keeps the update under
+// noise of its own.
 func (r *rounding) cost() float64 {
 	if r.err == 0 {
 		return 0
 	}
-	lost := 1 - r.kept()
-	return lost*lost + noise*(r.err-lost*lost*r.update)/r.size
+	lost := (1 - r.kept()) * (1 - r.kept()) * r.update
+	return (along*lost + r.err - lost) / r.size
 }
 
 // raise gives tensors larger types until the budget is spent, those first whose cost shrinks most for each byte more.
