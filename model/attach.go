@@ -70,14 +70,10 @@ func (m *Model) attach(adapter *vera.Adapter) error {
 	if err != nil {
 		return err
 	}
-	total := int64(0)
-	for _, gr := range groups {
-		total += a.list(gr)
-	}
 	a.context = bindings.NewContext(16+16*len(adapter.Layers), 0)
 	m.adapter = a
 	p := &placing{m: m, a: a, c: a.context}
-	a.params, a.grads = p.c.NewTensor(bindings.F32, total), p.c.NewTensor(bindings.F32, total)
+	a.params, a.grads = p.c.NewTensor(bindings.F32, a.size()), p.c.NewTensor(bindings.F32, a.size())
 	p.makePairs(groups)
 	if a.memory, err = m.backend.Allocate(p.c); err != nil {
 		return err
@@ -140,26 +136,15 @@ func (a *attached) groups(m *Model) (list []adaptedGroup, err error) {
 	return list, nil
 }
 
-// list adds a group's numbers: a LoRA's A of all layers, so that they are one matrix; then each layer's B where it is trained, b and d.
-func (a *attached) list(gr adaptedGroup) (total int64) {
-	add := func(values []float32) {
-		a.numbers = append(a.numbers, numbers{values, a.Offset(values)})
-		total += int64(len(values))
-	}
-	lora := a.Method == vera.MethodLoRA
-	if lora {
-		for _, l := range gr.layers {
-			add(l.of.Pair.A)
+// size counts all numbers: every layer's b and d, and a LoRA's matrices.
+func (a *attached) size() (n int64) {
+	for _, l := range a.Layers {
+		n += int64(len(l.B) + len(l.D))
+		if a.Method == vera.MethodLoRA {
+			n += int64(len(l.Pair.A) + len(l.Pair.B))
 		}
 	}
-	for _, l := range gr.layers {
-		if lora {
-			add(l.of.Pair.B)
-		}
-		add(l.of.B)
-		add(l.of.D)
-	}
-	return total
+	return n
 }
 
 // placing gives an adapter's matrices and vectors their tensors.
@@ -218,16 +203,28 @@ func (p *placing) part(of *bindings.Tensor, width, columns int64) *bindings.Tens
 	return x
 }
 
-// group gives a group and its layers their tensors.
+// take gives numbers the next place in params, and their gradients that in grads.
+func (p *placing) take(width, columns int64, parts ...[]float32) (x, grad *bindings.Tensor) {
+	x, grad = p.part(p.a.params, width, columns), p.part(p.a.grads, width, columns)
+	p.at += width * columns
+	for _, values := range parts {
+		p.a.numbers = append(p.a.numbers, numbers{values, p.a.Offset(values)})
+	}
+	return x, grad
+}
+
+// group gives a group and its layers their tensors. A LoRA's A of all layers come first, so that they are one matrix.
 func (p *placing) group(gr adaptedGroup) {
-	rank := int64(p.a.Rank)
+	in, rank := int64(gr.in), int64(p.a.Rank)
 	switch {
 	case p.a.Method == vera.MethodLoRA:
-		rows := rank * int64(len(gr.layers))
-		gr.down, gr.gradDown = p.part(p.a.params, int64(gr.in), rows), p.part(p.a.grads, int64(gr.in), rows)
-		p.at += int64(gr.in) * rows
+		var downs [][]float32
+		for _, l := range gr.layers {
+			downs = append(downs, l.of.Pair.A)
+		}
+		gr.down, gr.gradDown = p.take(in, rank*int64(len(downs)), downs...)
 	case p.pairA != nil:
-		gr.down = p.c.View(p.pairA, [4]int64{int64(gr.in), rank, 1, 1}, [4]int64{})
+		gr.down = p.c.View(p.pairA, [4]int64{in, rank, 1, 1}, [4]int64{})
 	default:
 		gr.down = p.down[gr.group]
 	}
@@ -236,11 +233,10 @@ func (p *placing) group(gr adaptedGroup) {
 			l.down = i * int(rank)
 		}
 		out := int64(l.out)
-		v := &bindings.Vectors{A: p.c.View(gr.down, [4]int64{int64(gr.in), rank, 1, 1}, [4]int64{0, int64(l.down)})}
+		v := &bindings.Vectors{A: p.c.View(gr.down, [4]int64{in, rank, 1, 1}, [4]int64{0, int64(l.down)})}
 		switch {
 		case p.a.Method == vera.MethodLoRA:
-			v.Rows, l.gradRows = p.part(p.a.params, rank, out), p.part(p.a.grads, rank, out)
-			p.at += rank * out
+			v.Rows, l.gradRows = p.take(rank, out, l.of.Pair.B)
 		case p.pairA == nil:
 			v.Rows = p.rows[l.linear]
 		case p.a.Base.RotaryHeads(l.target) > 0:
@@ -249,10 +245,8 @@ func (p *placing) group(gr adaptedGroup) {
 			v.Rows = p.c.View(p.plain, [4]int64{rank, out, 1, 1}, [4]int64{})
 		}
 		l.grads = p.part(p.a.grads, out+rank, 1)
-		v.B = p.part(p.a.params, out, 1)
-		p.at += out
-		v.D = p.part(p.a.params, rank, 1)
-		p.at += rank
+		v.B, _ = p.take(out, 1, l.of.B)
+		v.D, _ = p.take(rank, 1, l.of.D)
 		l.vectors = v
 	}
 }

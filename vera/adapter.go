@@ -169,40 +169,27 @@ func (a *Adapter) Rows(l *Layer) []float32 {
 	return rows
 }
 
-// vectors yields every vector of a VeRA adapter with the name of its tensor in a native file.
-func (a *Adapter) vectors(yield func(name string, values []float32) bool) {
+// tensors yields every vector of VeRA's layers, or both matrices of a LoRA's, with the name of its tensor in the file that Save writes.
+func (a *Adapter) tensors(yield func(name string, values []float32) bool) {
 	for _, l := range a.Layers {
-		if !yield(l.Name()+".weight.vera_b", l.B) || !yield(l.Name()+".weight.vera_d", l.D) {
+		ends, parts := [2]string{".weight.vera_b", ".weight.vera_d"}, [2][]float32{l.B, l.D}
+		if a.Method == MethodLoRA {
+			ends, parts = [2]string{endLoRAA, endLoRAB}, [2][]float32{l.Pair.A, l.Pair.B}
+		}
+		if !yield(l.Name()+ends[0], parts[0]) || !yield(l.Name()+ends[1], parts[1]) {
 			return
 		}
 	}
 }
 
-// checkFinite names the first layer's number that is NaN or infinite.
+// checkFinite names the first of the adapter's numbers that is NaN or infinite.
 func (a *Adapter) checkFinite() error {
-	if a.Method == MethodLoRA {
-		for _, l := range a.Layers {
-			for name, values := range l.matrices {
-				if err := checkFinite(name, values); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	}
-	for name, values := range a.vectors {
+	for name, values := range a.tensors {
 		if err := checkFinite(name, values); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// matrices yields a LoRA layer's matrices with the names of their tensors in llama.cpp's format.
-func (l *Layer) matrices(yield func(name string, values []float32) bool) {
-	if yield(l.Name()+endLoRAA, l.Pair.A) {
-		yield(l.Name()+endLoRAB, l.Pair.B)
-	}
 }
 
 // checkFinite names the first of the values that is NaN or infinite.

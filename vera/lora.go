@@ -78,8 +78,7 @@ func (a *Adapter) saveLoRA(ctx context.Context, path string, o LoRAOptions) (LoR
 	}
 	w := bindings.NewGGUFWriter()
 	defer w.Close()
-	entries := []entry{{"general.type", "adapter"}, {"general.architecture", a.Base.Architecture}, {"adapter.type", "lora"}, {keyAlpha, float32(o.Rank)}}
-	if err := setAll(w, append(entries, a.origins()...)); err != nil {
+	if err := setAll(w, a.loraHeader(float32(o.Rank))); err != nil {
 		return LoRA{}, err
 	}
 	f := newFactory(ctx, a, o)

@@ -21,9 +21,7 @@ const (
 
 // writeLoRA writes the matrices as they are trained.
 func (a *Adapter) writeLoRA(w *bindings.GGUFWriter) error {
-	entries := []entry{{"general.type", "adapter"}, {"general.architecture", a.Base.Architecture}, {"adapter.type", "lora"},
-		{keyAlpha, a.Alpha}, {keyLoRASeed, a.Seed}, {keyLoRADropout, a.Dropout}}
-	if err := setAll(w, append(entries, a.origins()...)); err != nil {
+	if err := setAll(w, append(a.loraHeader(a.Alpha), entry{keyLoRASeed, a.Seed}, entry{keyLoRADropout, a.Dropout})); err != nil {
 		return err
 	}
 	for _, l := range a.Layers {
@@ -35,6 +33,12 @@ func (a *Adapter) writeLoRA(w *bindings.GGUFWriter) error {
 		}
 	}
 	return nil
+}
+
+// loraHeader is the metadata of a LoRA, and where it comes from.
+func (a *Adapter) loraHeader(alpha float32) []entry {
+	entries := []entry{{"general.type", "adapter"}, {"general.architecture", a.Base.Architecture}, {"adapter.type", "lora"}, {keyAlpha, alpha}}
+	return append(entries, a.origins()...)
 }
 
 // readLoRA reads a LoRA of llama.cpp, whoever wrote it, of the linear layers of blocks, with one rank for all. A file that does not say which model it was trained
@@ -95,11 +99,12 @@ func readMatrix(g *bindings.GGUF, name string, out []float32, shape ...int64) er
 	if !ok {
 		return fmt.Errorf("tensor %s is missing", name)
 	}
+	// A GGUF file doesn't keep trailing sizes of 1.
 	for len(shape) > 1 && shape[len(shape)-1] == 1 {
 		shape = shape[:len(shape)-1]
 	}
 	if !slices.Equal(t.Shape, shape) {
-		return fmt.Errorf("tensor %s is %v, and must be %v for this rank and model", name, t.Shape, shape)
+		return fmt.Errorf("tensor %s is %v %v, and must be %v for this rank and model", name, t.Type, t.Shape, shape)
 	}
 	if err := bindings.Dequantize(t.Type, g.Data(t), out); err != nil {
 		return fmt.Errorf("tensor %s: %w", name, err)

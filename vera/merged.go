@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"slices"
 
@@ -96,6 +95,9 @@ func (a *Adapter) saveMerged(ctx context.Context, path string, base *bindings.GG
 	if err := notOver(base.Path(), path); err != nil {
 		return merged, err
 	}
+	if err := a.checkFinite(); err != nil {
+		return merged, err
+	}
 	weights, err := a.weights(base, o)
 	if err != nil {
 		return merged, err
@@ -180,11 +182,6 @@ func (a *Adapter) weights(base *bindings.GGUF, o MergeOptions) ([]*weight, error
 		if !ok || !slices.Equal(info.Shape, []int64{int64(l.In), int64(l.Out)}) {
 			return nil, fmt.Errorf("tensor %s of %d × %d is not in %s", name, l.In, l.Out, base.Path())
 		}
-		for _, values := range [][]float32{l.B, l.D} {
-			if err := checkFinite(l.Name(), values); err != nil {
-				return nil, err
-			}
-		}
 		x := &weight{Layer: l, info: info, MergedTensor: MergedTensor{Name: name, Was: info.Type.String()}}
 		t := info.Type
 		if forced, ok := bindings.TypeNamed(o.Type); ok {
@@ -201,14 +198,8 @@ func (a *Adapter) weights(base *bindings.GGUF, o MergeOptions) ([]*weight, error
 
 // describe says in the metadata what was merged.
 func (a *Adapter) describe(w *bindings.GGUFWriter) error {
-	for _, key := range slices.Sorted(maps.Keys(a.Facts)) {
-		if err := w.Set(factPrefix+key, a.Facts[key]); err != nil {
-			return err
-		}
-	}
 	digest := sha256.Sum256(appendFloats([]byte(a.pairDigest()), a.Params))
-	if err := w.Set(keyMergedAdapter, fmt.Sprintf("%s of rank %d, %s", a.Method, a.Rank, hex.EncodeToString(digest[:]))); err != nil {
-		return err
-	}
-	return w.Set(keyMergedBase, a.Base.Fingerprint)
+	return setAll(w, append(a.facts(),
+		entry{keyMergedAdapter, fmt.Sprintf("%s of rank %d, %s", a.Method, a.Rank, hex.EncodeToString(digest[:]))},
+		entry{keyMergedBase, a.Base.Fingerprint}))
 }

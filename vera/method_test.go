@@ -54,7 +54,7 @@ func TestMethodsComeBack(t *testing.T) {
 			if !slices.Equal(read(t, save(t, b)), read(t, path)) {
 				t.Error("saved again it is another file")
 			}
-			if s, err := Summarize(path); err != nil || s.Trained < len(a.Params) || s.Rank != c.Rank {
+			if s, err := Summarize(path); err != nil || s.Trained != len(a.Params) || s.Rank != c.Rank {
 				t.Errorf("summary %+v: %v", s, err)
 			}
 		})

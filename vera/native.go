@@ -1,7 +1,6 @@
 package vera
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -86,7 +85,7 @@ func (a *Adapter) write(w *bindings.GGUFWriter) error {
 	if err := setAll(w, append(entries, a.origins()...)); err != nil {
 		return err
 	}
-	for name, values := range a.vectors {
+	for name, values := range a.tensors {
 		if err := addFloats(w, name, values, int64(len(values))); err != nil {
 			return err
 		}
@@ -116,7 +115,11 @@ func setAll(w *bindings.GGUFWriter, entries []entry) error {
 
 // origins say what model the adapter belongs to and what is known of its training.
 func (a *Adapter) origins() []entry {
-	entries := []entry{{keyBaseName, a.Base.Name}, {keyFingerprint, a.Base.Fingerprint}}
+	return append([]entry{{keyBaseName, a.Base.Name}, {keyFingerprint, a.Base.Fingerprint}}, a.facts()...)
+}
+
+// facts are what is known of the training, in the order of their keys.
+func (a *Adapter) facts() (entries []entry) {
 	for _, key := range slices.Sorted(maps.Keys(a.Facts)) {
 		entries = append(entries, entry{factPrefix + key, a.Facts[key]})
 	}
@@ -222,7 +225,7 @@ func checkBase(architecture, name, fingerprint string, base Base, anyBase bool, 
 // readTensors fills the vectors and the pair, which is drawn anew where the file holds none.
 func (a *Adapter) readTensors(g *bindings.GGUF) error {
 	known := map[string]bool{}
-	for name, values := range a.vectors {
+	for name, values := range a.tensors {
 		if err := readFloats(g, name, values, int64(len(values))); err != nil {
 			return err
 		}
@@ -253,21 +256,10 @@ func (a *Adapter) readTensors(g *bindings.GGUF) error {
 
 // readFloats reads a float32 tensor of that shape (ggml's order) whose values are all finite.
 func readFloats(g *bindings.GGUF, name string, out []float32, shape ...int64) error {
-	t, ok := g.Tensor(name)
-	if !ok {
-		return fmt.Errorf("tensor %s is missing", name)
+	if t, ok := g.Tensor(name); ok && t.Type != bindings.F32 {
+		return fmt.Errorf("tensor %s is %v %v, and must be f32 %v", name, t.Type, t.Shape, shape)
 	}
-	// A GGUF file doesn't keep trailing sizes of 1.
-	for len(shape) > 1 && shape[len(shape)-1] == 1 {
-		shape = shape[:len(shape)-1]
-	}
-	if t.Type != bindings.F32 || !slices.Equal(t.Shape, shape) {
-		return fmt.Errorf("tensor %s is %s %v, and must be f32 %v for this rank and model", name, t.Type, t.Shape, shape)
-	}
-	if _, err := binary.Decode(g.Data(t), binary.LittleEndian, out); err != nil {
-		return fmt.Errorf("tensor %s: %w", name, err)
-	}
-	return checkFinite(name, out)
+	return readMatrix(g, name, out, shape...)
 }
 
 // metadata reads typed values and keeps the first failure.

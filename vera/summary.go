@@ -37,6 +37,8 @@ type Summary struct {
 	Dropout  float32 `json:"dropout,omitempty"`
 	Pair     bool    `json:"pair,omitempty"` // the file holds the shared pair itself
 
+	only string // the vector that alone was trained, "" for all
+
 	// LoRA only: ΔW = alpha/rank · lora_b · lora_a.
 	Alpha float32 `json:"alpha,omitempty"`
 }
@@ -110,6 +112,7 @@ func (s *Summary) readNative(g *bindings.GGUF, m *metadata) error {
 		return m.err
 	}
 	s.Format, s.Rank, s.Targets, s.Seed, s.Init, s.DInitial, s.Dropout = "native", c.Rank, c.Targets, fmt.Sprint(c.Seed), c.Init, c.DInitial, c.Dropout
+	s.only = c.Only
 	for _, t := range g.Tensors() {
 		if t.Name == tensorA || t.Name == tensorB {
 			s.Pair = true
@@ -183,7 +186,7 @@ func (s *Summary) readPEFT(dir string) error {
 		s.Targets = []string{p.Targets.pattern}
 	}
 	if own != nil {
-		s.Base, s.Init = own.BaseName, own.Config.Init
+		s.Base, s.Init, s.only = own.BaseName, own.Config.Init, own.Config.Only
 		maps.Copy(s.Facts, own.Facts)
 	}
 	for _, name := range tensors.Names() {
@@ -220,7 +223,9 @@ func (s *Summary) add(tensor string, ends map[string]string, kind bindings.Type,
 		s.Layers = append(s.Layers, LayerNorms{Name: name, Block: block, Target: target, Norms: map[string]float64{}})
 	}
 	s.Layers[i].Norms[part] = norm(values)
-	s.Trained += len(values)
+	if s.only == "" || s.only == part {
+		s.Trained += len(values)
+	}
 	s.Types[kind.String()] += kind.RowBytes(int64(len(values)))
 }
 

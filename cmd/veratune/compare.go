@@ -7,7 +7,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -65,7 +64,7 @@ func compare(w io.Writer, folders []string, plot string, asJSON bool) error {
 
 // printRuns writes a table of a column for each run: the settings in which they differ, then what was measured.
 func printRuns(w io.Writer, runs []*train.Report) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	t := newTable(w)
 	row := func(name string, values []string) {
 		fmt.Fprint(t, name)
 		for _, v := range values {

@@ -65,16 +65,23 @@ func randomAdapter(t *testing.T, base vera.Base, scale float64, change func(*ver
 	return path
 }
 
-// adaptedLogits are the logits of every position.
-func adaptedLogits(t *testing.T, m *model.Model, adapter string, tokens []int32) []float32 {
+// attached loads an adapter and makes it part of the model.
+func attached(t *testing.T, m *model.Model, adapter string) *vera.Adapter {
 	t.Helper()
 	a, err := vera.Load(adapter, m.Base())
+	if err == nil {
+		err = m.Attach(a)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Attach(a); err != nil {
-		t.Fatal(err)
-	}
+	return a
+}
+
+// adaptedLogits are the logits of every position.
+func adaptedLogits(t *testing.T, m *model.Model, adapter string, tokens []int32) []float32 {
+	t.Helper()
+	attached(t, m, adapter)
 	logits, err := m.Logits(tokens, len(tokens))
 	if err != nil {
 		t.Fatal(err)
@@ -195,13 +202,7 @@ func TestPEFTAgrees(t *testing.T) {
 // saveGradients writes the gradients of the mean loss of predicting each token as if they were an adapter's numbers.
 func saveGradients(t *testing.T, m *model.Model, adapter string, tokens []int32, folder string) {
 	t.Helper()
-	a, err := vera.Load(adapter, m.Base())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := m.Attach(a); err != nil {
-		t.Fatal(err)
-	}
+	a := attached(t, m, adapter)
 	targets := append(slices.Clone(tokens[1:]), -1)
 	grad := make([]float32, len(a.Params))
 	_, n, err := m.Gradients(tokens, targets, []int{len(tokens)}, 0, grad)
