@@ -92,7 +92,7 @@ func (a *Adapter) saveMerged(ctx context.Context, path string, base *bindings.GG
 	if err := o.Validate(); err != nil {
 		return merged, err
 	}
-	if err := notOver(base.Path(), path); err != nil {
+	if err := NotOver("base model", base.Path(), path); err != nil {
 		return merged, err
 	}
 	if err := a.checkFinite(); err != nil {
@@ -139,14 +139,14 @@ func (a *Adapter) saveMerged(ctx context.Context, path string, base *bindings.GG
 	return merged, nil
 }
 
-// notOver fails where a file that is to be written is the base model's.
-func notOver(base, path string) error {
-	from, err := os.Stat(base)
+// NotOver fails where a file that is to be written is one of the inputs: what says which.
+func NotOver(what, input, path string) error {
+	from, err := os.Stat(input)
 	if err != nil {
 		return err
 	}
 	if to, err := os.Stat(path); err == nil && os.SameFile(from, to) {
-		return fmt.Errorf("%s is the base model itself; write to another file", path)
+		return fmt.Errorf("%s is the %s itself; write to another file", path, what)
 	}
 	return nil
 }

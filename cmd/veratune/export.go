@@ -10,6 +10,7 @@ import (
 
 	"github.com/veratune/veratune/alpaca"
 	"github.com/veratune/veratune/model"
+	"github.com/veratune/veratune/vera"
 )
 
 // export holds the options of the export command.
@@ -80,6 +81,12 @@ func (x *export) run(c *cli.Context) error {
 	for _, form := range exports {
 		if form.name != x.to {
 			continue
+		}
+		if err := vera.NotOver("base model", x.engine.path, x.out); err != nil {
+			return err
+		}
+		if err := vera.NotOver("adapter", x.adapter, x.out); err != nil {
+			return err
 		}
 		s, err := x.open()
 		if err != nil {

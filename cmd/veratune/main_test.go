@@ -236,6 +236,8 @@ func TestBadInput(t *testing.T) {
 		"architecture":           {alpacaArgs(wrongArchitecture, data, "OUT"), exitFailed, "gemma"},
 		"no model":               {alpacaArgs("nowhere.gguf", data, "OUT"), exitFailed, "nowhere.gguf"},
 		"adapter as model":       {alpacaArgs(adapter, data, "OUT"), exitFailed, "adapter"},
+		"export over model":      {[]string{"export", "--model", model, "--adapter", adapter, "--to", "lora", "--out", model}, exitFailed, "base model itself"},
+		"export over adapter":    {[]string{"export", "--model", model, "--adapter", adapter, "--to", "lora", "--rank", "1", "--out", adapter}, exitFailed, "adapter itself"},
 		"adapter of another":     {[]string{"loss", "--model", other, "--adapter", adapter, "--data", data}, exitFailed, "trained on"},
 		"model as adapter":       {[]string{"loss", "--model", model, "--adapter", model, "--data", data}, exitFailed, "no adapter"},
 		"empty data":             {alpacaArgs(model, write(t, "empty.json", ""), "OUT"), exitFailed, "empty.json"},
