@@ -54,3 +54,43 @@ type Model interface {
 	// Complete gives the assistant's next message of a conversation that ends with the user's.
 	Complete(ctx context.Context, conversation []Message, s Sampling) (string, error)
 }
+
+// Single is a row of model_judgment/JUDGE_single.jsonl: a grade of one answer.
+type Single struct {
+	QuestionID int       `json:"question_id"`
+	Model      string    `json:"model"`
+	Judge      [2]string `json:"judge"` // the judge, and the name of its prompt
+	UserPrompt string    `json:"user_prompt"`
+	Judgment   string    `json:"judgment"` // what the judge said
+	Score      float64   `json:"score"`    // 1 to 10, or -1 where none could be read out of the judgment
+	Turn       int       `json:"turn"`     // 1 or 2
+	Repeat     int       `json:"repeat,omitempty"`
+	Time       float64   `json:"tstamp"`
+}
+
+// Pair is a row of model_judgment/JUDGE_pair.jsonl: a comparison of two answers, in both orders. Winners are "model_1", "model_2", "tie", or "error" where none
+// could be read out of the judgment.
+type Pair struct {
+	QuestionID   int       `json:"question_id"`
+	Model1       string    `json:"model_1"`
+	Model2       string    `json:"model_2"`
+	G1Winner     string    `json:"g1_winner"` // with model 1's answer first
+	G2Winner     string    `json:"g2_winner"` // with model 2's answer first
+	Judge        [2]string `json:"judge"`
+	G1UserPrompt string    `json:"g1_user_prompt"`
+	G1Judgment   string    `json:"g1_judgment"`
+	G2UserPrompt string    `json:"g2_user_prompt"`
+	G2Judgment   string    `json:"g2_judgment"`
+	Turn         int       `json:"turn"`
+	Repeat       int       `json:"repeat,omitempty"`
+	Time         float64   `json:"tstamp"`
+}
+
+// Evaluation is all that a folder holds.
+type Evaluation struct {
+	Questions []Question
+	Answers   map[string][]Answer // of each model, in the order of the questions
+	Models    []string            // in the order of reports: the base model first
+	Singles   map[string][]Single // of each judge
+	Pairs     map[string][]Pair
+}
