@@ -27,7 +27,38 @@ struct place {
     place at(int64_t i, int64_t j) const { return { c + i * ldc + j, ldc, add ? add + i * lda + j : nullptr, lda }; }
 };
 
-// c[i][j] = Σ_k a[i][k] b[k][j] + add[i][j] for R rows of A and one panel of B, k counted in words.
+// acc[i][j] += Σ_k a[i][k] b[k][j] for R rows of A and P panels of B that lie `panel` words apart, k counted in words.
+template <bool HALF, int R, int P>
+static inline void accumulate(vf (&acc)[R][P * VECTORS], int64_t k, const int32_t * a, int64_t stride, const int32_t * b, int64_t panel) {
+    for (int64_t p = 0; p < k; p++, a++, b += PANEL) {
+        vf w[P * VECTORS];
+#pragma GCC unroll 8
+        for (int j = 0; j < P * VECTORS; j++) {
+            w[j] = load((const float *) b + j / VECTORS * panel + j % VECTORS * LANES);
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < R; i++) {
+#if HAS_BF16
+            if (HALF) {
+                __m512bh x = (__m512bh) _mm512_set1_epi32(a[i * stride]);
+#pragma GCC unroll 8
+                for (int j = 0; j < P * VECTORS; j++) {
+                    acc[i][j] = (vf) _mm512_dpbf16_ps((__m512) acc[i][j], x, (__m512bh) w[j]);
+                }
+                continue;
+            }
+#endif
+            float x;
+            memcpy(&x, a + i * stride, 4);
+#pragma GCC unroll 8
+            for (int j = 0; j < P * VECTORS; j++) {
+                acc[i][j] += splat(x) * w[j];
+            }
+        }
+    }
+}
+
+// c[i][j] = Σ_k a[i][k] b[k][j] + add[i][j] for R rows of A and one panel of B.
 template <bool HALF, int R> static void tile(int64_t k, const int32_t * a, int64_t stride, const int32_t * b, const place & to) {
     vf acc[R][VECTORS];
 #pragma GCC unroll 8
@@ -37,32 +68,7 @@ template <bool HALF, int R> static void tile(int64_t k, const int32_t * a, int64
             acc[i][j] = vf{};
         }
     }
-    for (int64_t p = 0; p < k; p++, a++, b += PANEL) {
-        vf w[VECTORS];
-#pragma GCC unroll 4
-        for (int j = 0; j < VECTORS; j++) {
-            w[j] = load((const float *) b + j * LANES);
-        }
-#pragma GCC unroll 8
-        for (int i = 0; i < R; i++) {
-#if HAS_BF16
-            if (HALF) {
-                __m512bh x = (__m512bh) _mm512_set1_epi32(a[i * stride]);
-#pragma GCC unroll 4
-                for (int j = 0; j < VECTORS; j++) {
-                    acc[i][j] = (vf) _mm512_dpbf16_ps((__m512) acc[i][j], x, (__m512bh) w[j]);
-                }
-                continue;
-            }
-#endif
-            float x;
-            memcpy(&x, a + i * stride, 4);
-#pragma GCC unroll 4
-            for (int j = 0; j < VECTORS; j++) {
-                acc[i][j] += splat(x) * w[j];
-            }
-        }
-    }
+    accumulate<HALF, R, 1>(acc, k, a, stride, b, 0);
 #pragma GCC unroll 8
     for (int i = 0; i < R; i++) {
 #pragma GCC unroll 4
@@ -118,6 +124,23 @@ template <typename T> static inline void transpose(const T * from, int64_t ldf, 
     for (int i = 0; i < 8; i++) {
         _mm512_storeu_si512(to + i * ldt, _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88));
         _mm512_storeu_si512(to + (i + 8) * ldt, _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd));
+    }
+#elif LANES == 8 && defined(__x86_64__)
+    __m256 r[8], t[8];
+    for (int i = 0; i < 4; i++) {  // halves of two rows, whose others are four rows and four columns away
+        const float * at = (const float *) from + i * ldf, * below = at + 4 * ldf;
+        r[i]     = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(at)), _mm_loadu_ps(below), 1);
+        r[i + 4] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(at + 4)), _mm_loadu_ps(below + 4), 1);
+    }
+    for (int i = 0; i < 8; i += 4) {
+        t[i]     = _mm256_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+        t[i + 2] = _mm256_unpacklo_ps(r[i + 2], r[i + 3]);
+        t[i + 3] = _mm256_unpackhi_ps(r[i + 2], r[i + 3]);
+        _mm256_storeu_ps((float *) to + (i + 0) * ldt, _mm256_shuffle_ps(t[i], t[i + 2], 0x44));
+        _mm256_storeu_ps((float *) to + (i + 1) * ldt, _mm256_shuffle_ps(t[i], t[i + 2], 0xee));
+        _mm256_storeu_ps((float *) to + (i + 2) * ldt, _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44));
+        _mm256_storeu_ps((float *) to + (i + 3) * ldt, _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee));
     }
 #else
     for (int j = 0; j < LANES; j++) {
@@ -209,7 +232,45 @@ struct stretch {
     int64_t first, n, words;
 };
 
-// Packs a stretch of `cols` rows of a tensor from row n0, which run along k, as columns of panels: column j's words to panels[j / PANEL][word][j % PANEL].
+// 32 of the `cols` rows of a tensor from row n0. Those beyond the last are the last once more, and nobody uses what they give.
+static inline void find_rows(const ggml_tensor * t, int64_t n0, int64_t j, int64_t cols, const char ** rows) {
+    for (int64_t i = 0; i < 32; i++) {
+        rows[i] = row(t, n0 + (j + i < cols ? j + i : cols - 1));
+    }
+}
+
+// Packs a stretch of `cols` rows of a quantised tensor from row n0, which run along k, as columns of panels: column j's words to
+// panels[j / PANEL][word][j % PANEL].
+template <bool HALF> static void pack_quants(const product & p, const stretch & part, int64_t n0, int64_t cols, int32_t * panels) {
+    const ggml_tensor * t     = p.b.t;
+    const int64_t       block = ggml_blck_size(t->type);
+    const size_t        size  = ggml_type_size(t->type);
+    turned_quants       turned;
+    for (int64_t j = 0; j < p.width; j += 32) {
+        const char * rows[32];
+        find_rows(t, n0, j, cols, rows);
+        for (int64_t k = 0; k < part.n; k += 32) {
+            turn_rows(t->type, rows, (part.first + k) / block * size, (int) (k % block / 32), turned);
+            for (int i = 0; i < 32; i += LANES) {
+                int32_t *         to = panels + (j + i) / PANEL * PANEL * part.words + word_count<HALF>(k) * PANEL + (j + i) % PANEL;
+                alignas(64) float even[LANES];
+                turned.each(i, [&](int at, vf v) {
+                    if (!HALF) {
+                        store((float *) to + at * PANEL, v);
+                    } else if (at % 2 == 0) {
+                        store(even, v);
+                    } else {
+                        alignas(64) float odd[LANES];
+                        store(odd, v);
+                        interleave(even, odd, to + at / 2 * PANEL, LANES);
+                    }
+                });
+            }
+        }
+    }
+}
+
+// The same of a tensor of any type.
 template <bool HALF> static void pack_along(const product & p, const stretch & part, int64_t n0, int64_t cols, int32_t * panels) {
     enum { BLOCK = 256 };
     const ggml_tensor * t      = p.b.t;
@@ -219,6 +280,10 @@ template <bool HALF> static void pack_along(const product & p, const stretch & p
     const bool          direct = !by && (HALF ? t->type == BF16 : t->type == F32);
     alignas(64) float   buf[BLOCK];
     alignas(64) int32_t in[LANES * BLOCK];
+    if (!by && has_quants(t->type)) {
+        pack_quants<HALF>(p, part, n0, cols, panels);
+        return;
+    }
     const bool          turned = direct && t->nb[1] % 4 == 0 && (uintptr_t) t->data % 4 == 0;  // a block of rows lies as it is turned
     for (int64_t j = 0; j < p.width; j += LANES) {
         int32_t * to = panels + j / PANEL * PANEL * part.words + j % PANEL;
@@ -243,11 +308,14 @@ template <bool HALF> static void pack_along(const product & p, const stretch & p
                     line[w - 1] = 0;
                     memcpy(line, from, n * size);
                 } else {
-                    unpack(t, from, buf, n);
+                    float * values = HALF ? buf : (float *) line;
+                    unpack(t, from, values, n);
                     if (by) {
-                        scale(buf, by + part.first + k, n);
+                        scale(values, by + part.first + k, n);
                     }
-                    words<HALF>(buf, line, n);
+                    if (HALF) {
+                        words<HALF>(values, line, n);
+                    }
                 }
             }
             int64_t i = 0;
@@ -479,11 +547,146 @@ template <bool HALF, typename F> static void multiply(const thread & t, const pr
     }
 }
 
+// Few rows of A, for which unpacking B is most of the work: B is packed in stretches of k that stay in the first-level cache, and sums go on from stretch to
+// stretch. Every element is summed in the same order as above.
+enum {
+    FEW_ROWS = 16,                         // of A
+    NARROW   = PANEL > 32 ? PANEL : 32,   // columns of a strip
+    STRETCH  = 128,                       // numbers of k, or a block if that is longer
+};
+
+// c[i][j] += Σ_k a[i][k] b[k][j] for R rows of A and a strip of B; c has NARROW columns.
+template <bool HALF, int R> static void go_on(int64_t k, const int32_t * a, int64_t stride, const int32_t * b, float * c) {
+    enum { P = R * VECTORS <= 4 && 2 * PANEL <= NARROW ? 2 : 1 };  // one row alone would wait for its sums
+    for (int64_t n = 0; n < NARROW; n += P * PANEL, b += P * PANEL * k) {
+        vf acc[R][P * VECTORS];
+#pragma GCC unroll 8
+        for (int i = 0; i < R; i++) {
+#pragma GCC unroll 8
+            for (int j = 0; j < P * VECTORS; j++) {
+                acc[i][j] = load(c + i * NARROW + n + j * LANES);
+            }
+        }
+        accumulate<HALF, R, P>(acc, k, a, stride, b, PANEL * k);
+#pragma GCC unroll 8
+        for (int i = 0; i < R; i++) {
+#pragma GCC unroll 8
+            for (int j = 0; j < P * VECTORS; j++) {
+                store(c + i * NARROW + n + j * LANES, acc[i][j]);
+            }
+        }
+    }
+}
+
+template <bool HALF> static void go_on(int64_t rows, int64_t k, const int32_t * a, int64_t stride, const int32_t * b, float * c) {
+    for (; rows >= ROWS; rows -= ROWS, a += ROWS * stride, c += ROWS * NARROW) {
+        go_on<HALF, ROWS>(k, a, stride, b, c);
+    }
+    switch (rows) {
+    case 1: go_on<HALF, 1>(k, a, stride, b, c); break;
+    case 2: go_on<HALF, 2>(k, a, stride, b, c); break;
+    case 3: go_on<HALF, 3>(k, a, stride, b, c); break;
+    case 4: go_on<HALF, 4>(k, a, stride, b, c); break;
+    case 5: go_on<HALF, 5>(k, a, stride, b, c); break;
+    }
+}
+
+// sums[j] += Σ_k x[k] b[k][j] for a strip of quantised rows, of which no packed form is made: one row of A is not worth it.
+static void add_quants(const ggml_tensor * t, const stretch & part, int64_t n0, int64_t cols, const float * x, float * sums) {
+    const int64_t block = ggml_blck_size(t->type);
+    const size_t  size  = ggml_type_size(t->type);
+    for (int64_t j = 0; j < NARROW; j += 32) {
+        const char *  rows[32];
+        turned_quants turned;
+        find_rows(t, n0, j, cols, rows);
+        for (int64_t k = 0; k < part.n; k += 32) {
+            turn_rows(t->type, rows, (part.first + k) / block * size, (int) (k % block / 32), turned);
+            add_turned(turned, x + k, sums + j);
+        }
+    }
+}
+
+// Asks for that part of the memory of some rows that n out of their k numbers have in all of it: rows are read across, which the processor doesn't foresee.
+// A page is touched as well, since processors leave alone what they are asked for in a page that they don't know.
+static void ask_for(const ggml_tensor * t, int64_t first, int64_t rows, int64_t k, int64_t n) {
+    if (first + rows > t->ne[1]) {
+        return;
+    }
+    const char *  at  = row(t, first) + rows * t->nb[1] * k / t->ne[0];
+    const int64_t all = rows * t->nb[1] * n / t->ne[0];
+    for (int64_t i = 0; i < all; i += 64) {
+        if (((uintptr_t) (at + i) & 4095) < 64) {
+            volatile char touched = at[i];
+            (void) touched;
+        }
+        __builtin_prefetch(at + i, 0, 2);
+    }
+}
+
+template <bool HALF, typename F> static void multiply_few(const thread & t, product p, const place * direct, F use) {
+    enum { NUMBERS = HALF ? 2 * DEPTH : DEPTH };
+    p.width              = NARROW;
+    const lines   a      = prepare<HALF>(t, p);
+    const int64_t block  = ggml_blck_size(p.b.t->type), most = block > STRETCH ? block : STRETCH;
+    char *        memory = (char *) t.scratch((NARROW * most + 2 * FEW_ROWS * NARROW) * 4);
+    float *       all = (float *) memory, * sums = all + FEW_ROWS * NARROW;
+    int32_t *     panels = (int32_t *) (sums + FEW_ROWS * NARROW);
+    const bool    alone  = p.m == 1 && !HALF && !p.s && has_quants(p.b.t->type);
+    int64_t       next   = t.take() * NARROW;
+    ask_for(p.b.t, next, NARROW, 0, p.k);
+    for (int64_t n0; (n0 = next) < p.n;) {
+        next                = t.take() * NARROW;
+        const int64_t cols  = p.n - n0 < NARROW ? p.n - n0 : NARROW;
+        const bool    there = direct && p.n % PANEL == 0;
+        for (int64_t from = 0; from < p.k; from += NUMBERS) {
+            const int64_t end = p.k - from < NUMBERS ? p.k : from + NUMBERS;
+            memset(sums, 0, p.m * NARROW * 4);
+            for (int64_t k = from; k < end; k += most) {
+                const int64_t n    = end - k < most ? end - k : most;
+                const stretch part = { k, n, packed_count<HALF>(n) };
+                ask_for(p.b.t, next, NARROW, k, n);
+                if (alone) {
+                    add_quants(p.b.t, part, n0, cols, (const float *) a.at + k, sums);
+                    continue;
+                }
+                pack<HALF>(p, part, n0, cols, panels);
+                go_on<HALF>(p.m, part.words, a.at + word_count<HALF>(k), a.stride, panels, sums);
+            }
+            const float * add = from > 0 ? all : nullptr;
+            int64_t       lda = NARROW;
+            if (from == 0 && there && direct->add) {
+                add = direct->add + n0;
+                lda = direct->lda;
+            }
+            for (int64_t i = 0; i < p.m; i++) {
+                for (int64_t j = 0; j < cols; j++) {
+                    all[i * NARROW + j] = add ? add[i * lda + j] + sums[i * NARROW + j] : sums[i * NARROW + j];
+                }
+            }
+        }
+        if (!there) {
+            use(0, p.m, n0, cols, all, NARROW);
+            continue;
+        }
+        for (int64_t i = 0; i < p.m; i++) {
+            memcpy(direct->c + i * direct->ldc + n0, all + i * NARROW, cols * 4);
+        }
+    }
+}
+
+template <bool HALF, typename F> static void multiply_any(const thread & t, const product & p, const place * direct, F use) {
+    if (p.m <= FEW_ROWS && p.b.along) {
+        multiply_few<HALF>(t, p, direct, use);
+    } else {
+        multiply<HALF>(t, p, direct, use);
+    }
+}
+
 template <typename F> static void multiply(const thread & t, const product & p, bool half, const place * direct, F use) {
     if (HAS_BF16 && half) {
-        multiply<HAS_BF16>(t, p, direct, use);
+        multiply_any<HAS_BF16>(t, p, direct, use);
     } else {
-        multiply<false>(t, p, direct, use);
+        multiply_any<false>(t, p, direct, use);
     }
 }
 
