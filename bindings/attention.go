@@ -51,3 +51,35 @@ func (c *Context) AttentionBack(dout, qkv, segments *Tensor, heads, kvHeads, hea
 	}
 	return (*Tensor)(C.ggml_vera_attention_back(c.c, c.nodes, dout.c(), qkv.c(), segments.c(), C.int(heads), C.int(kvHeads), C.float(scale)))
 }
+
+// CacheBlock is what the room of a text in a cache, and a head's numbers there, are multiples of.
+const CacheBlock = 16
+
+// CacheHead is the room in numbers that a head's keys, or values, of one token take in a cache.
+func CacheHead(headDim int) int { return (headDim + CacheBlock - 1) / CacheBlock * CacheBlock }
+
+// AttentionCached is Attention of rows that continue texts: they see all tokens of their text that the cache holds, and those up to themselves. A row's result
+// does not depend on the rows that are computed with it.
+//
+// keys and values [CacheHead · room, texts · kvHeads], float32, are the cache, which gets the rows' keys and values; room is a multiple of CacheBlock. rows [2, n],
+// int32, has the text of each column of qkv, float32, and its position there. Those of a text must follow each other, from the first position that the cache does
+// not hold or an earlier one, and within the room, when the graph is computed; that is not checked.
+func (c *Context) AttentionCached(qkv, keys, values, rows *Tensor, heads, kvHeads, headDim int, scale float32, t Type) *Tensor {
+	const op = "attention_cached"
+	if !c.own(op, qkv, keys, values, rows) {
+		return nil
+	}
+	few := func(n int) bool { return n > 0 && n <= math.MaxInt16 }
+	if !few(heads) || !few(kvHeads) || !few(headDim) || heads%kvHeads != 0 || qkv.Type() != F32 || qkv.Ne(0) != int64(headDim*(heads+2*kvHeads)) || !activation(t) {
+		return c.fail(op, "%s with %d heads, %d KV heads of %d, to %v", qkv.describe(), heads, kvHeads, headDim, t)
+	}
+	for _, x := range []*Tensor{keys, values} {
+		if x.Type() != F32 || !x.contiguous() || x.Shape() != keys.Shape() || x.Ne(0)%int64(CacheBlock*CacheHead(headDim)) != 0 || x.Ne(1)%int64(kvHeads) != 0 {
+			return c.fail(op, "a cache of %s", x.describe())
+		}
+	}
+	if rows.Type() != I32 || !rows.contiguous() || rows.Ne(0) != 2 || rows.Ne(1) != qkv.Ne(1) {
+		return c.fail(op, "rows %s", rows.describe())
+	}
+	return (*Tensor)(C.ggml_vera_attention_cached(c.c, c.nodes, qkv.c(), keys.c(), values.c(), rows.c(), C.int(heads), C.int(kvHeads), C.float(scale), C.uint(t)))
+}

@@ -129,6 +129,7 @@ static inline char * row(const ggml_tensor * t, int64_t i) { return (char *) t->
 #include "product.hpp"
 #include "vera.hpp"
 #include "attention.hpp"
+#include "cached.hpp"
 #include "rows.hpp"
 #include "peak.hpp"
 
@@ -139,7 +140,7 @@ static inline char * row(const ggml_tensor * t, int64_t i) { return (char *) t->
 const isa ISA = { NAME(ISA),
                   HAS_BF16,
                   { KERNELS::mul_mat, KERNELS::mul_mat_back, KERNELS::weight_grad, KERNELS::merge, KERNELS::merged_grad, KERNELS::factored_grad,
-                    KERNELS::attention_forward, KERNELS::attention_back,
+                    KERNELS::attention_forward, KERNELS::attention_back, KERNELS::attention_cached,
                     KERNELS::norm, KERNELS::norm_back, KERNELS::swiglu, KERNELS::swiglu_back, KERNELS::rotate, KERNELS::convert, KERNELS::cross_entropy,
                     KERNELS::cross_entropy_back, KERNELS::peak } };
 

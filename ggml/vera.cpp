@@ -34,7 +34,7 @@ struct memory {
 };
 
 static const char * const operation_names[OPERATIONS] = {
-    "linear", "linear back", "weight gradient", "merge", "merged gradient", "factored gradient", "attention", "attention back", "norm", "norm back",
+    "linear", "linear back", "weight gradient", "merge", "merged gradient", "factored gradient", "attention", "attention back", "attention", "norm", "norm back",
     "swiglu", "swiglu back", "rotate", "convert", "cross-entropy", "cross-entropy back", "peak",
 };
 
@@ -182,6 +182,14 @@ struct ggml_tensor * ggml_vera_attention(struct ggml_context * ctx, struct ggml_
                                          int n_heads, int kv_heads, float scale, unsigned type) {
     const int64_t dim = qkv->ne[0] / (n_heads + 2 * kv_heads);
     ggml_tensor * y   = make(ctx, nodes, ATTENTION, nullptr, type, dim * n_heads, qkv->ne[1], { qkv, segments });
+    nodes->all.back().with = heads(n_heads, kv_heads, scale);
+    return y;
+}
+
+struct ggml_tensor * ggml_vera_attention_cached(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * qkv, struct ggml_tensor * keys,
+                                                struct ggml_tensor * values, struct ggml_tensor * rows, int n_heads, int kv_heads, float scale, unsigned type) {
+    const int64_t dim = qkv->ne[0] / (n_heads + 2 * kv_heads);
+    ggml_tensor * y   = make(ctx, nodes, ATTENTION_CACHED, nullptr, type, dim * n_heads, qkv->ne[1], { qkv, keys, values, rows });
     nodes->all.back().with = heads(n_heads, kv_heads, scale);
     return y;
 }

@@ -31,6 +31,7 @@ type numbers struct {
 // Attach makes an adapter part of the model; nil takes it off again. The adapter must be of this model.
 func (m *Model) Attach(a *vera.Adapter) error {
 	m.detach()
+	m.attachment++
 	if a == nil {
 		return nil
 	}

@@ -16,8 +16,8 @@ func (a *acts) tensors() []**bindings.Tensor {
 	return []**bindings.Tensor{&a.qkv, &a.att, &a.mid, &a.gateUp, &a.u[0], &a.u[1], &a.u[2], &a.u[3]}
 }
 
-// forward computes a block: y [width, rows] from x [width, rows]. With a cache, the rows continue its text.
-func (g *graph) forward(b *block, x *bindings.Tensor, c *cache) (y *bindings.Tensor, a acts) {
+// forward computes a block: y [width, rows] from x [width, rows]. With a cache, the rows continue its texts.
+func (g *graph) forward(b *block, x *bindings.Tensor, c *cached) (y *bindings.Tensor, a acts) {
 	y0, first := g.first.forward(b, x)
 	a.qkv, a.u[0] = g.linears(g.norm(x, b.attnNorm), b.groups[0], nil, bindings.F32)
 	a.qkv = g.first.into(g.rotate(a.qkv, false, bindings.F32), first.qkv)

@@ -2,6 +2,7 @@ package model
 
 import (
 	"math"
+	"slices"
 	"os"
 	"path/filepath"
 	"strings"
@@ -231,38 +232,36 @@ func TestBadBatches(t *testing.T) {
 	wantError(t, err, "q8")
 }
 
-func TestBadSequences(t *testing.T) {
+func TestBadAdditions(t *testing.T) {
 	m := tiny(t, testutil.TinyOptions{})
-	for size, word := range map[int]string{0: "sequence", -1: "sequence", 1 << 44: "memory", math.MaxInt: "memory"} {
-		_, err := m.NewSequence(size)
-		wantError(t, err, word)
+	for _, size := range [][2]int{{0, 1}, {1, 0}, {1, -1}, {-1, 4}, {1, 1 << 44}, {1 << 44, 1}, {math.MaxInt, math.MaxInt}} {
+		_, err := m.NewCache(size[0], size[1])
+		wantError(t, err, "cache")
 	}
-	s, err := m.NewSequence(4)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	for name, c := range map[string]struct {
-		tokens []int32
-		rows   int
-		words  []string
+	c := m.mustCache(t, 2, 16)
+	long := slices.Repeat([]int32{1}, 17)
+	for name, bad := range map[string]struct {
+		adds  []Addition
+		words []string
 	}{
-		"nothing":         {nil, 0, []string{"0 tokens"}},
-		"rows too many":   {[]int32{1}, 2, []string{"2 rows"}},
-		"negative rows":   {[]int32{1}, -1, []string{"-1 rows"}},
-		"too long":        {[]int32{1, 2, 3, 4, 5}, 1, []string{"room for 4"}},
-		"token too large": {[]int32{1, int32(m.Vocab)}, 1, []string{"token 300"}},
-		"negative token":  {[]int32{-1}, 1, []string{"token -1"}},
+		"nothing":         {[]Addition{{0, nil, 0}}, []string{"0 tokens"}},
+		"rows too many":   {[]Addition{{0, []int32{1}, 2}}, []string{"2 rows"}},
+		"negative rows":   {[]Addition{{0, []int32{1}, -1}}, []string{"-1 rows"}},
+		"too long":        {[]Addition{{0, long, 1}}, []string{"room for 16"}},
+		"token too large": {[]Addition{{0, []int32{1, int32(m.Vocab)}, 1}}, []string{"token 300"}},
+		"negative token":  {[]Addition{{0, []int32{-1}, 1}}, []string{"token -1"}},
+		"no such text":    {[]Addition{{2, []int32{1}, 1}}, []string{"text 2 of 2"}},
+		"twice":           {[]Addition{{1, []int32{1}, 1}, {0, []int32{1}, 1}, {1, []int32{1}, 1}}, []string{"text 1", "twice"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := s.Append(c.tokens, c.rows)
-			wantError(t, err, c.words...)
-			if s.Len() != 0 {
-				t.Errorf("the sequence holds %d tokens after an error", s.Len())
+			_, err := c.Append(bad.adds...)
+			wantError(t, err, bad.words...)
+			if len(c.Held(0)) != 0 || len(c.Held(1)) != 0 {
+				t.Error("texts hold tokens after an error")
 			}
 		})
 	}
-	_, err = m.Logits([]int32{1, 2}, 3)
+	_, err := m.Logits([]int32{1, 2}, 3)
 	wantError(t, err, "logits")
 	_, err = m.Logits(nil, 0)
 	wantError(t, err, "logits")

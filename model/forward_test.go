@@ -241,66 +241,78 @@ func TestRecompute(t *testing.T) {
 	}
 }
 
-// TestSequence holds a text that grows in pieces to the same text at once.
-func TestSequence(t *testing.T) {
-	m := tiny(t, testutil.TinyOptions{Type: bindings.Q4_1, RopeFactors: true})
-	adapted(t, m, nil)
-	tokens := randomBatch(9, m.Vocab, 12).tokens
-	want := m.mustLogits(t, tokens)
-	for _, pieces := range [][]int{slices.Repeat([]int{1}, 12), {5, 1, 6}, {1, 11}, {11, 1}} {
-		s, err := m.NewSequence(len(tokens))
-		if err != nil {
-			t.Fatal(err)
-		}
-		var got []float32
-		for _, n := range pieces {
-			logits, err := s.Append(tokens[s.Len():s.Len()+n], n)
-			if err != nil {
-				t.Fatal(err)
+// TestCache holds texts that grow in pieces, beside each other, to the same texts at once, bit for bit: in float32 a row's result depends on nothing but its text.
+func TestCache(t *testing.T) {
+	for name, o := range map[string]testutil.TinyOptions{
+		"q4_1": {Type: bindings.Q4_1, RopeFactors: true},
+		"q8_0": {Type: bindings.Q8_0},
+		"f16":  {Type: bindings.F16},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := tiny(t, o)
+			adapted(t, m, nil)
+			tokens := randomBatch(9, m.Vocab, 40).tokens
+			want := m.mustLogits(t, tokens)
+			c := m.mustCache(t, 4, len(tokens))
+			for _, pieces := range [][]int{slices.Repeat([]int{1}, 40), {5, 1, 34}, {1, 39}, {39, 1}, {17, 2, 3, 18}} {
+				var got []float32
+				for _, n := range pieces {
+					past := len(c.Held(2))
+					// Other texts are appended to beside it, and there is training in between.
+					logits, err := c.Append(Addition{Text: 1, Tokens: tokens[past : past+1]}, Addition{2, tokens[past : past+n], n}, Addition{Text: 0, Tokens: tokens[:2]})
+					if err != nil {
+						t.Fatal(err)
+					}
+					got = append(got, logits...)
+					c.Cut(0, 0)
+					c.Cut(1, 7)
+					randomBatch(10, m.Vocab, 5).gradients(t, m, 0)
+				}
+				sameBits(t, fmt.Sprint("pieces ", pieces), got, want)
+				if _, err := c.Append(Addition{2, slices.Repeat([]int32{1}, 9), 1}); err == nil {
+					t.Error("a full text takes more tokens")
+				}
+				c.Cut(2, 0)
 			}
-			got = append(got, logits...)
-		}
-		if e := relativeL2(got, want); !(e <= tinyTolerance) {
-			t.Errorf("pieces %v: logits are off by %.1e", pieces, e)
-		}
-		for i := range tokens {
-			if row, other := got[i*m.Vocab:(i+1)*m.Vocab], want[i*m.Vocab:(i+1)*m.Vocab]; argmax(row) != argmax(other) {
-				t.Errorf("pieces %v: token %d predicts %d, want %d", pieces, i, argmax(row), argmax(other))
-			}
-		}
-		if _, err := s.Append(tokens[:1], 1); err == nil {
-			t.Error("a full sequence takes another token")
-		}
-		s.Close()
-		s.Close()
+		})
 	}
+}
 
-	// Two texts at a time, and training between their tokens, do not disturb each other.
-	first, err := m.NewSequence(12)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer first.Close()
-	second, err := m.NewSequence(3)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer second.Close()
-	for i, token := range tokens {
-		logits, err := first.Append([]int32{token}, 1)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if e := relativeL2(logits, want[i*m.Vocab:(i+1)*m.Vocab]); !(e <= tinyTolerance) {
-			t.Errorf("token %d: logits are off by %.1e", i, e)
-		}
-		if i < 3 {
-			if _, err := second.Append([]int32{7}, 0); err != nil {
+// TestCacheForgets: with another adapter, nothing that was computed before is used.
+func TestCacheForgets(t *testing.T) {
+	m := tiny(t, testutil.TinyOptions{Type: bindings.Q4_0})
+	tokens := randomBatch(9, m.Vocab, 6).tokens
+	c := m.mustCache(t, 1, 6)
+	step := func() []float32 {
+		for _, n := range tokens[:5] {
+			if _, err := c.Append(Addition{Tokens: []int32{n}, Rows: 1}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		randomBatch(10, m.Vocab, 5).gradients(t, m, 0)
+		logits, err := c.Append(Addition{Tokens: tokens[5:], Rows: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return logits
 	}
+	base := step()
+	adapted(t, m, nil)
+	want := m.mustLogits(t, tokens)
+	sameBits(t, "adapted", step(), want[5*m.Vocab:])
+	if err := m.Attach(nil); err != nil {
+		t.Fatal(err)
+	}
+	sameBits(t, "base again", step(), base)
+}
+
+func (m *Model) mustCache(t *testing.T, texts, room int) *Cache {
+	t.Helper()
+	c, err := m.NewCache(texts, room)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
 }
 
 func argmax(x []float32) (best int) {

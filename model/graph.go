@@ -19,6 +19,7 @@ type graph struct {
 	first    *firstRows       // nil where no row needs it
 	merging  bool             // groups with a merged matrix multiply with that
 	seed     uint64           // of the dropout masks; 0 is no dropout
+	alloc    *bindings.Allocator
 }
 
 // blockNodes bounds the operations of one block, forward and backward.
@@ -28,7 +29,7 @@ const blockNodes = 208
 func (m *Model) newGraph(rows, blocks, more int) *graph {
 	n := blocks*blockNodes + more + 16
 	c := m.backend.NewContext(n, n)
-	return &graph{Context: c, m: m, kind: m.kind(), nodes: c.NewGraph(n), rows: rows, inputs: new([]func() error)}
+	return &graph{Context: c, m: m, kind: m.kind(), nodes: c.NewGraph(n), rows: rows, inputs: new([]func() error), alloc: m.alloc}
 }
 
 // input makes a tensor that gets its values once the graph has memory.
@@ -60,15 +61,21 @@ func (g *graph) rotations(positions []int32) *bindings.Tensor {
 
 // run gives the graph memory, sets its inputs and computes it; nothing but the first in a dry run.
 func (g *graph) run() error {
+	if err := g.allocate(); err != nil || g.m.dry {
+		return err
+	}
+	return g.compute()
+}
+
+func (g *graph) allocate() error {
 	if err := g.Err(); err != nil {
 		return err
 	}
-	if err := g.m.alloc.Allocate(g.nodes); err != nil {
-		return err
-	}
-	if g.m.dry {
-		return nil
-	}
+	return g.alloc.Allocate(g.nodes)
+}
+
+// compute sets the inputs to the present values of the slices that they were made of, and computes the graph, any number of times.
+func (g *graph) compute() error {
 	for _, set := range *g.inputs {
 		if err := set(); err != nil {
 			return err

@@ -166,7 +166,7 @@ func sameAnswers(t *testing.T, m *Model, l *bindings.Llama, prompts [][]int32) {
 	t.Helper()
 	const length = 64
 	greedy := func(logits []float32) int32 {
-		next, err := DefaultSampling().choose(logits, nil)
+		next, err := DefaultSampling().choose(logits, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -109,6 +109,7 @@ type Model struct {
 	blocks      []*block
 	fingerprint string
 	adapter     *attached
+	attachment  int   // counts the calls of Attach
 	free        int64 // memory that was free at the first training step, in bytes
 	dry         bool  // graphs get memory and are not computed
 }

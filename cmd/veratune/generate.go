@@ -68,7 +68,12 @@ func (g *generateOptions) run(c *cli.Context) error {
 		return err
 	}
 	out := &stream{tokenizer: s.tokenizer, w: c.App.Writer}
-	err = s.Generate(c.Context, prompt, g.sampling, func(token int32) bool {
+	server, err := s.Serve(1, len(prompt)+g.sampling.MaxTokens)
+	if err != nil {
+		return err
+	}
+	defer server.Close()
+	err = server.Generate(c.Context, prompt, g.sampling, func(token int32) bool {
 		return !s.tokenizer.IsEOG(token) && out.write(token)
 	})
 	fmt.Fprintln(c.App.Writer)

@@ -1,0 +1,244 @@
+package model
+
+import (
+	"fmt"
+
+	"github.com/veratune/veratune/bindings"
+)
+
+// Cache holds the tokens of several texts that grow, with their keys and values in every block.
+type Cache struct {
+	m            *Model
+	context      *bindings.Context
+	memory       *bindings.Buffer
+	keys, values []*bindings.Tensor // of each block, [head · room, texts · KV heads]
+	room         int
+	texts        [][]int32
+	attachment   int           // of the model, for which keys and values are
+	steps        map[int]*pass // passes of one token for each text, by their number of rows
+}
+
+// Addition is how a text goes on: with these tokens, one at least, of which the logits after the last rows are wanted.
+type Addition struct {
+	Text   int
+	Tokens []int32
+	Rows   int
+}
+
+// NewCache makes room for a number of texts of so many tokens each. The system gives the memory as it is used.
+func (m *Model) NewCache(texts, room int) (*Cache, error) {
+	if texts < 1 || texts > 1<<10 || room < 1 || room > 1<<22 {
+		return nil, fmt.Errorf("a cache of %d texts of %d tokens: from 1 to %d, and from 1 to %d", texts, room, 1<<10, 1<<22)
+	}
+	room = (room + bindings.CacheBlock - 1) / bindings.CacheBlock * bindings.CacheBlock
+	c := &Cache{m: m, context: bindings.NewContext(2*len(m.blocks), 0), room: room, texts: make([][]int32, texts), attachment: m.attachment, steps: map[int]*pass{}}
+	width, count := int64(bindings.CacheHead(m.HeadDim)*room), int64(texts*m.KVHeads)
+	for range m.blocks {
+		c.keys = append(c.keys, c.context.NewTensor(bindings.F32, width, count))
+		c.values = append(c.values, c.context.NewTensor(bindings.F32, width, count))
+	}
+	var err error
+	if c.memory, err = m.backend.Allocate(c.context); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("memory of %d texts of %d tokens: %w", texts, room, err)
+	}
+	return c, nil
+}
+
+// Close frees the memory. Closing twice is harmless.
+func (c *Cache) Close() {
+	c.forgetSteps()
+	c.memory.Close()
+	c.context.Close()
+}
+
+func (c *Cache) forgetSteps() {
+	for _, p := range c.steps {
+		p.close()
+	}
+	clear(c.steps)
+}
+
+// Held is what a text holds.
+func (c *Cache) Held(text int) []int32 { return c.texts[text] }
+
+// Cut makes a text forget all but its first n tokens.
+func (c *Cache) Cut(text, n int) { c.texts[text] = c.texts[text][:min(n, len(c.texts[text]))] }
+
+// cacheRows bounds the tokens that are computed together, and with them the memory.
+const cacheRows = 512
+
+// Append lets texts go on, each at most once, and gives the logits that are wanted, row after row of Vocab numbers, one addition's after the other's. What is
+// computed for a text does not depend on the others, nor, in float32, on how its tokens come in pieces. After an error the texts hold what they held before.
+func (c *Cache) Append(adds ...Addition) ([]float32, error) {
+	if c.attachment != c.m.attachment {
+		c.forgetSteps() // and with another adapter all keys and values are others
+		for i := range c.texts {
+			c.Cut(i, 0)
+		}
+		c.attachment = c.m.attachment
+	}
+	var all rows
+	for i, a := range adds {
+		if err := c.check(adds[:i], a); err != nil {
+			return nil, err
+		}
+		all.add(a, len(c.texts[a.Text]))
+	}
+	logits := make([]float32, 0, all.wanted*c.m.Vocab)
+	for start := 0; start < len(all.tokens); start += cacheRows {
+		var err error
+		if logits, err = c.compute(all.part(start, min(start+cacheRows, len(all.tokens))), logits); err != nil {
+			return nil, err
+		}
+	}
+	for _, a := range adds {
+		c.texts[a.Text] = append(c.texts[a.Text], a.Tokens...)
+	}
+	return logits, nil
+}
+
+func (c *Cache) check(before []Addition, a Addition) error {
+	switch {
+	case a.Text < 0 || a.Text >= len(c.texts):
+		return fmt.Errorf("text %d of %d", a.Text, len(c.texts))
+	case len(a.Tokens) == 0 || a.Rows < 0 || a.Rows > len(a.Tokens):
+		return fmt.Errorf("append %d tokens with %d rows of logits", len(a.Tokens), a.Rows)
+	case len(c.texts[a.Text])+len(a.Tokens) > c.room:
+		return fmt.Errorf("append %d tokens to %d: a text has room for %d", len(a.Tokens), len(c.texts[a.Text]), c.room)
+	}
+	for _, b := range before {
+		if b.Text == a.Text {
+			return fmt.Errorf("text %d is appended to twice", a.Text)
+		}
+	}
+	for _, t := range a.Tokens {
+		if t < 0 || int(t) >= c.m.Vocab {
+			return fmt.Errorf("token %d: the model's vocabulary has %d tokens", t, c.m.Vocab)
+		}
+	}
+	return nil
+}
+
+// rows are tokens that are computed together.
+type rows struct {
+	tokens, positions []int32
+	places            []int32 // text and position of each
+	logits            []bool  // whether they are wanted after it
+	wanted            int
+}
+
+func (r *rows) add(a Addition, past int) {
+	for i, t := range a.Tokens {
+		r.tokens = append(r.tokens, t)
+		r.positions = append(r.positions, int32(past+i))
+		r.places = append(r.places, int32(a.Text), int32(past+i))
+		r.logits = append(r.logits, i >= len(a.Tokens)-a.Rows)
+	}
+	r.wanted += a.Rows
+}
+
+func (r *rows) part(start, end int) rows {
+	p := rows{tokens: r.tokens[start:end], positions: r.positions[start:end], places: r.places[2*start : 2*end], logits: r.logits[start:end]}
+	for _, wanted := range p.logits {
+		if wanted {
+			p.wanted++
+		}
+	}
+	return p
+}
+
+// steady tells whether these rows are one more token for each of some texts, whose graph is worth keeping.
+func (r *rows) steady() bool {
+	for i, p := range r.positions {
+		if p == 0 || i > 0 && r.places[2*i] == r.places[2*i-2] {
+			return false
+		}
+	}
+	return r.wanted == len(r.tokens)
+}
+
+// pass is a graph that computes rows.
+type pass struct {
+	*graph
+	rows
+	result *bindings.Tensor // logits, [vocabulary, wanted]; without them the residual stream
+}
+
+// compute appends the wanted logits of some rows to logits.
+func (c *Cache) compute(r rows, logits []float32) ([]float32, error) {
+	steady := r.steady()
+	p := c.steps[len(r.tokens)]
+	if !steady || p == nil {
+		p = c.pass(r)
+		if steady {
+			p.alloc = c.m.backend.NewAllocator()
+			c.steps[len(r.tokens)] = p
+		} else {
+			defer p.graph.Close()
+		}
+		if err := p.allocate(); err != nil {
+			return nil, err
+		}
+	}
+	copy(p.tokens, r.tokens)
+	copy(p.positions, r.positions)
+	copy(p.places, r.places)
+	if err := p.compute(); err != nil {
+		return nil, err
+	}
+	n := len(logits)
+	logits = logits[:n+r.wanted*c.m.Vocab]
+	if r.wanted == 0 {
+		return logits, nil
+	}
+	return logits, bindings.Get(p.result, logits[n:])
+}
+
+// pass makes a graph for rows like these; it has copies of them as its inputs.
+func (c *Cache) pass(like rows) *pass {
+	m, n := c.m, len(like.tokens)
+	p := &pass{graph: m.newGraph(n, len(m.blocks), 32), rows: rows{
+		tokens: append([]int32(nil), like.tokens...), positions: append([]int32(nil), like.positions...), places: append([]int32(nil), like.places...),
+	}}
+	g := p.graph
+	g.rotation = g.rotations(p.positions)
+	g.addFirst(p.positions)
+	places := input(g, p.places, 2, int64(n))
+	x := g.GetRows(m.embed, input(g, p.tokens, int64(n)))
+	for i, b := range m.blocks {
+		x, _ = g.forward(b, x, &cached{c.keys[i], c.values[i], places})
+	}
+	if like.wanted > 0 && x != nil {
+		if like.wanted < n {
+			var at []int32
+			for i, wanted := range like.logits {
+				if wanted {
+					at = append(at, int32(i))
+				}
+			}
+			x = g.GetRows(x, input(g, at, int64(len(at))))
+		}
+		x = g.Linear(m.head, g.norm(x, m.outNorm), bindings.Product{}, bindings.F32)
+	}
+	if x != nil {
+		p.result = x.Output()
+	}
+	g.nodes.Expand(p.result)
+	return p
+}
+
+func (p *pass) close() {
+	p.alloc.Close()
+	p.graph.Close()
+}
+
+// Logits computes the logits of a text's last rows positions, row after row of Vocab numbers.
+func (m *Model) Logits(tokens []int32, rows int) ([]float32, error) {
+	c, err := m.NewCache(1, max(1, len(tokens)))
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	return c.Append(Addition{Tokens: tokens, Rows: rows})
+}
