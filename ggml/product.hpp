@@ -209,21 +209,15 @@ struct source {
 struct product {
     int64_t       m, n, k;
     source        a, b;
-    const float * s;      // [k], or NULL for ones
-    bool          early;  // s goes to A as it is prepared, not to B as it is packed
+    const float * s;      // [k], which A is multiplied with as it is prepared, or NULL for ones
     int64_t       width;  // columns of a strip
     int64_t       group;  // rows that pieces are cut at multiples of
+    const ggml_tensor * packed;  // B as pack_whole has it, or NULL
 };
 
 static inline void scale(float * values, const float * s, int64_t n) {
     for (int64_t i = 0; i < n; i++) {
         values[i] *= s[i];
-    }
-}
-
-static inline void scale(float * values, float s, int64_t n) {
-    for (int64_t i = 0; i < n; i++) {
-        values[i] *= s;
     }
 }
 
@@ -276,11 +270,10 @@ template <bool HALF> static void pack_along(const product & p, const stretch & p
     const ggml_tensor * t      = p.b.t;
     const size_t        size   = ggml_type_size(t->type);
     const int64_t       block  = ggml_blck_size(t->type);
-    const float *       by     = p.early ? nullptr : p.s;
-    const bool          direct = !by && (HALF ? t->type == BF16 : t->type == F32);
+    const bool          direct = HALF ? t->type == BF16 : t->type == F32;
     alignas(64) float   buf[BLOCK];
     alignas(64) int32_t in[LANES * BLOCK];
-    if (!by && has_quants(t->type)) {
+    if (has_quants(t->type)) {
         pack_quants<HALF>(p, part, n0, cols, panels);
         return;
     }
@@ -310,9 +303,6 @@ template <bool HALF> static void pack_along(const product & p, const stretch & p
                 } else {
                     float * values = HALF ? buf : (float *) line;
                     unpack(t, from, values, n);
-                    if (by) {
-                        scale(values, by + part.first + k, n);
-                    }
                     if (HALF) {
                         words<HALF>(values, line, n);
                     }
@@ -339,8 +329,7 @@ template <bool HALF> static void pack_across(const product & p, const stretch & 
     const ggml_tensor * t      = p.b.t;
     const int64_t       kw     = part.words, whole = (cols + PANEL - 1) / PANEL * PANEL;
     const size_t        offset = n0 / ggml_blck_size(t->type) * ggml_type_size(t->type);
-    const float *       by     = p.early ? nullptr : p.s;
-    const bool          direct = HALF && !by && t->type == BF16 && cols == whole;
+    const bool          direct = HALF && t->type == BF16 && cols == whole;
     alignas(64) float   buf[2][MOST];
     memset(buf, 0, sizeof buf);
     for (int64_t w = 0; w < word_count<HALF>(part.n); w++) {
@@ -359,9 +348,6 @@ template <bool HALF> static void pack_across(const product & p, const stretch & 
                 continue;
             }
             unpack(t, row(t, k + i) + offset, buf[i], cols);
-            if (by) {
-                scale(buf[i], by[k + i], cols);
-            }
         }
         for (int64_t j = 0; j < whole; j += PANEL) {
             if (HALF) {
@@ -419,8 +405,7 @@ template <bool HALF> static void turn(const ggml_tensor * t, int64_t m0, int64_t
 template <bool HALF> static lines prepare(const thread & t, const product & p) {
     const ggml_tensor * a  = p.a.t;
     const int64_t       kw = packed_count<HALF>(p.k), used = word_count<HALF>(p.k);
-    const float *       by = p.early ? p.s : nullptr;
-    if (p.a.along && !by && kw == used && a->nb[1] % 4 == 0 && (HALF ? a->type == BF16 && p.k % 2 == 0 && (uintptr_t) a->data % 4 == 0 : a->type == F32)) {
+    if (p.a.along && !p.s && kw == used && a->nb[1] % 4 == 0 && (HALF ? a->type == BF16 && p.k % 2 == 0 && (uintptr_t) a->data % 4 == 0 : a->type == F32)) {
         return { (const int32_t *) a->data, (int64_t) a->nb[1] / 4 };
     }
     if (t.ith == 0) {
@@ -433,9 +418,9 @@ template <bool HALF> static lines prepare(const thread & t, const product & p) {
         for (int64_t b; (b = t.take() * LANES) < p.m;) {
             for (int64_t i = b; i < b + LANES && i < p.m; i++) {
                 const float * from = floats(a, row(a, i), buf, p.k);
-                if (by) {
+                if (p.s) {
                     for (int64_t k = 0; k < p.k; k++) {
-                        buf[k] = from[k] * by[k];
+                        buf[k] = from[k] * p.s[k];
                     }
                     from = buf;
                 }
@@ -555,10 +540,10 @@ enum {
     STRETCH  = 128,                       // numbers of k, or a block if that is longer
 };
 
-// c[i][j] += Σ_k a[i][k] b[k][j] for R rows of A and a strip of B; c has NARROW columns.
-template <bool HALF, int R> static void go_on(int64_t k, const int32_t * a, int64_t stride, const int32_t * b, float * c) {
+// c[i][j] += Σ_k a[i][k] b[k][j] for R rows of A and a strip of B, whose panels lie `panel` words apart; c has NARROW columns.
+template <bool HALF, int R> static void go_on(int64_t k, const int32_t * a, int64_t stride, const int32_t * b, int64_t panel, float * c) {
     enum { P = R * VECTORS <= 4 && 2 * PANEL <= NARROW ? 2 : 1 };  // one row alone would wait for its sums
-    for (int64_t n = 0; n < NARROW; n += P * PANEL, b += P * PANEL * k) {
+    for (int64_t n = 0; n < NARROW; n += P * PANEL, b += P * panel) {
         vf acc[R][P * VECTORS];
 #pragma GCC unroll 8
         for (int i = 0; i < R; i++) {
@@ -567,7 +552,7 @@ template <bool HALF, int R> static void go_on(int64_t k, const int32_t * a, int6
                 acc[i][j] = load(c + i * NARROW + n + j * LANES);
             }
         }
-        accumulate<HALF, R, P>(acc, k, a, stride, b, PANEL * k);
+        accumulate<HALF, R, P>(acc, k, a, stride, b, panel);
 #pragma GCC unroll 8
         for (int i = 0; i < R; i++) {
 #pragma GCC unroll 8
@@ -578,16 +563,16 @@ template <bool HALF, int R> static void go_on(int64_t k, const int32_t * a, int6
     }
 }
 
-template <bool HALF> static void go_on(int64_t rows, int64_t k, const int32_t * a, int64_t stride, const int32_t * b, float * c) {
+template <bool HALF> static void go_on(int64_t rows, int64_t k, const int32_t * a, int64_t stride, const int32_t * b, int64_t panel, float * c) {
     for (; rows >= ROWS; rows -= ROWS, a += ROWS * stride, c += ROWS * NARROW) {
-        go_on<HALF, ROWS>(k, a, stride, b, c);
+        go_on<HALF, ROWS>(k, a, stride, b, panel, c);
     }
     switch (rows) {
-    case 1: go_on<HALF, 1>(k, a, stride, b, c); break;
-    case 2: go_on<HALF, 2>(k, a, stride, b, c); break;
-    case 3: go_on<HALF, 3>(k, a, stride, b, c); break;
-    case 4: go_on<HALF, 4>(k, a, stride, b, c); break;
-    case 5: go_on<HALF, 5>(k, a, stride, b, c); break;
+    case 1: go_on<HALF, 1>(k, a, stride, b, panel, c); break;
+    case 2: go_on<HALF, 2>(k, a, stride, b, panel, c); break;
+    case 3: go_on<HALF, 3>(k, a, stride, b, panel, c); break;
+    case 4: go_on<HALF, 4>(k, a, stride, b, panel, c); break;
+    case 5: go_on<HALF, 5>(k, a, stride, b, panel, c); break;
     }
 }
 
@@ -623,34 +608,43 @@ static void ask_for(const ggml_tensor * t, int64_t first, int64_t rows, int64_t 
     }
 }
 
+// Adds up numbers k … k + n of B's strip from column n0 for all rows of A.
+template <bool HALF> static void add_stretch(const product & p, const lines & a, int64_t k, int64_t n, int64_t n0, int32_t * panels, float * sums) {
+    const int64_t   cols  = p.n - n0 < NARROW ? p.n - n0 : NARROW, words = packed_count<HALF>(n), panel = PANEL * words;
+    const int32_t * lines = a.at + word_count<HALF>(k);
+    if (p.packed) {
+        const int64_t   panel = p.packed->ne[0];
+        const int32_t * from  = (const int32_t *) p.packed->data + n0 / PANEL * panel + word_count<HALF>(k) * PANEL;
+        go_on<HALF>(p.m, words, lines, a.stride, from, panel, sums);
+    } else if (p.m == 1 && !HALF && has_quants(p.b.t->type)) {
+        add_quants(p.b.t, { k, n, words }, n0, cols, (const float *) lines, sums);
+    } else {
+        pack<HALF>(p, { k, n, words }, n0, cols, panels);
+        go_on<HALF>(p.m, words, lines, a.stride, panels, panel, sums);
+    }
+}
+
 template <bool HALF, typename F> static void multiply_few(const thread & t, product p, const place * direct, F use) {
     enum { NUMBERS = HALF ? 2 * DEPTH : DEPTH };
     p.width              = NARROW;
     const lines   a      = prepare<HALF>(t, p);
-    const int64_t block  = ggml_blck_size(p.b.t->type), most = block > STRETCH ? block : STRETCH;
-    char *        memory = (char *) t.scratch((NARROW * most + 2 * FEW_ROWS * NARROW) * 4);
-    float *       all = (float *) memory, * sums = all + FEW_ROWS * NARROW;
+    const bool    there  = direct && p.n % PANEL == 0;
+    const int64_t block  = ggml_blck_size(p.b.t->type), most = p.packed ? NUMBERS : block > STRETCH ? block : STRETCH;
+    float *       all    = (float *) t.scratch((2 * FEW_ROWS + (p.packed ? 0 : most)) * NARROW * 4), * sums = all + FEW_ROWS * NARROW;
     int32_t *     panels = (int32_t *) (sums + FEW_ROWS * NARROW);
-    const bool    alone  = p.m == 1 && !HALF && !p.s && has_quants(p.b.t->type);
     int64_t       next   = t.take() * NARROW;
-    ask_for(p.b.t, next, NARROW, 0, p.k);
     for (int64_t n0; (n0 = next) < p.n;) {
-        next                = t.take() * NARROW;
-        const int64_t cols  = p.n - n0 < NARROW ? p.n - n0 : NARROW;
-        const bool    there = direct && p.n % PANEL == 0;
+        next               = t.take() * NARROW;
+        const int64_t cols = p.n - n0 < NARROW ? p.n - n0 : NARROW;
         for (int64_t from = 0; from < p.k; from += NUMBERS) {
             const int64_t end = p.k - from < NUMBERS ? p.k : from + NUMBERS;
             memset(sums, 0, p.m * NARROW * 4);
             for (int64_t k = from; k < end; k += most) {
-                const int64_t n    = end - k < most ? end - k : most;
-                const stretch part = { k, n, packed_count<HALF>(n) };
-                ask_for(p.b.t, next, NARROW, k, n);
-                if (alone) {
-                    add_quants(p.b.t, part, n0, cols, (const float *) a.at + k, sums);
-                    continue;
+                const int64_t n = end - k < most ? end - k : most;
+                if (!p.packed) {
+                    ask_for(p.b.t, next, NARROW, k, n);
                 }
-                pack<HALF>(p, part, n0, cols, panels);
-                go_on<HALF>(p.m, part.words, a.at + word_count<HALF>(k), a.stride, panels, sums);
+                add_stretch<HALF>(p, a, k, n, n0, panels, sums);
             }
             const float * add = from > 0 ? all : nullptr;
             int64_t       lda = NARROW;
@@ -672,6 +666,30 @@ template <bool HALF, typename F> static void multiply_few(const thread & t, prod
             memcpy(direct->c + i * direct->ldc + n0, all + i * NARROW, cols * 4);
         }
     }
+}
+
+// All of B [k, n] in panels, one a row of dst, for products with few rows of A. A product may be with the first numbers of k only, and the first columns.
+template <bool HALF> static void pack_whole(const thread & t, ggml_tensor * dst) {
+    const ggml_tensor * w = t.src[0];
+    const product       p = { 0, w->ne[1], w->ne[0], {}, { w, true }, nullptr, PANEL > 32 ? PANEL : 32, 0, nullptr };
+    for (int64_t n0; (n0 = t.take() * p.width) < p.n;) {
+        pack<HALF>(p, { 0, p.k, packed_count<HALF>(p.k) }, n0, p.n - n0 < p.width ? p.n - n0 : p.width, (int32_t *) row(dst, n0 / PANEL));
+    }
+}
+
+// Source: w; parameter: whether products are in bfloat16.
+static void pack_for_few(const thread & t, ggml_tensor * dst) {
+    if (HAS_BF16 && t.with->i[0]) {
+        pack_whole<HAS_BF16>(t, dst);
+    } else {
+        pack_whole<false>(t, dst);
+    }
+}
+
+// Words of a panel for k numbers, and how many columns it has.
+static void packed_size(int64_t k, bool half, int64_t * words, int64_t * columns) {
+    *words   = PANEL * (HAS_BF16 && half ? packed_count<HAS_BF16>(k) : packed_count<false>(k));
+    *columns = PANEL;
 }
 
 template <bool HALF, typename F> static void multiply_any(const thread & t, const product & p, const place * direct, F use) {
@@ -718,21 +736,21 @@ static void linear(const thread & t, ggml_tensor * dst, const product & p, bool 
     });
 }
 
-// Sources: w, x, then s, t and acc or NULL.
+// Sources: w, x, then s, t, acc and w packed or NULL.
 static void mul_mat(const thread & t, ggml_tensor * dst) {
     ggml_tensor ** src = t.src;
-    const product  p   = { src[1]->ne[1], src[0]->ne[1], src[0]->ne[0], { src[1], true }, { src[0], true }, numbers(src[2]), false, STRIP, GROUP };
+    const product  p   = { src[1]->ne[1], src[0]->ne[1], src[0]->ne[0], { src[1], true }, { src[0], true }, numbers(src[2]), STRIP, GROUP, src[5] };
     linear(t, dst, p, src[1]->type == BF16, numbers(src[3]), src[4]);
 }
 
 static void mul_mat_back(const thread & t, ggml_tensor * dst) {
     ggml_tensor ** src = t.src;
-    const product  p   = { src[1]->ne[1], src[0]->ne[0], src[0]->ne[1], { src[1], true }, { src[0], false }, numbers(src[2]), false, strip_width(src[0]), GROUP };
+    const product  p   = { src[1]->ne[1], src[0]->ne[0], src[0]->ne[1], { src[1], true }, { src[0], false }, numbers(src[2]), strip_width(src[0]), GROUP, nullptr };
     linear(t, dst, p, src[1]->type == BF16, numbers(src[3]), src[4]);
 }
 
 // Sources: g, x.
 static void weight_grad(const thread & t, ggml_tensor * dst) {
     const ggml_tensor * g = t.src[0], * x = t.src[1];
-    linear(t, dst, { g->ne[0], x->ne[0], g->ne[1], { g, false }, { x, false }, nullptr, false, STRIP, GROUP }, g->type == BF16, nullptr, nullptr);
+    linear(t, dst, { g->ne[0], x->ne[0], g->ne[1], { g, false }, { x, false }, nullptr, STRIP, GROUP, nullptr }, g->type == BF16, nullptr, nullptr);
 }

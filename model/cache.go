@@ -170,6 +170,9 @@ func (c *Cache) compute(r rows, logits []float32) ([]float32, error) {
 	steady := r.steady()
 	p := c.steps[len(r.tokens)]
 	if !steady || p == nil {
+		if err := c.m.packPair(); err != nil {
+			return nil, err
+		}
 		p = c.pass(r)
 		if steady {
 			p.alloc = c.m.backend.NewAllocator()
