@@ -32,9 +32,12 @@ func vector(t *Tensor, n int64) bool {
 }
 
 // Product holds the optional parts of a product y = W (In ⊙ x) ⊙ Out + Acc: nil is ones, or nothing to add. Acc is float32 of y's shape. Into, of y's
-// type and shape, is where y goes, else it gets memory of its own; Into may be Acc. Packed is what Pack made of W, or of a matrix that begins with it, and is
-// for Linear only.
-type Product struct{ In, Out, Acc, Into, Packed *Tensor }
+// type and shape, is where y goes, else it gets memory of its own; Into may be Acc. Alike asks Linear for results in float32 that don't depend on the tokens that
+// are computed together, nor on how many they are; it is fast for few tokens.
+type Product struct {
+	In, Out, Acc, Into *Tensor
+	Alike              bool
+}
 
 func (p Product) fits(in, out, n int64, t Type) bool {
 	place := func(x *Tensor, t Type) bool {
@@ -51,19 +54,7 @@ func (c *Context) Linear(w, x *Tensor, p Product, t Type) *Tensor {
 	if !activation(x.Type()) || !w.Type().Dequantizes() || w.ne[0] != x.ne[0] || !p.fits(w.Ne(0), w.Ne(1), x.Ne(1), t) {
 		return c.fail("linear", "%s by %s to %v", w.describe(), x.describe(), t)
 	}
-	return (*Tensor)(C.ggml_vera_mul_mat(c.c, c.nodes, w.c(), x.c(), p.In.c(), p.Out.c(), p.Acc.c(), p.Into.c(), p.Packed.c(), C.uint(t)))
-}
-
-// Pack gives w [in, out] in the form in which Linear reads it where there are few tokens; half tells whether activations will be bfloat16. It is worth its memory
-// for a matrix that is used again and again, and holds as long as UseISA is not called.
-func (c *Context) Pack(w *Tensor, half bool) *Tensor {
-	if !c.own("pack", w) {
-		return nil
-	}
-	if !w.Type().Dequantizes() {
-		return c.fail("pack", "%s", w.describe())
-	}
-	return (*Tensor)(C.ggml_vera_pack(c.c, c.nodes, w.c(), C.bool(half)))
+	return (*Tensor)(C.ggml_vera_mul_mat(c.c, c.nodes, w.c(), x.c(), p.In.c(), p.Out.c(), p.Acc.c(), p.Into.c(), C.bool(p.Alike), C.uint(t)))
 }
 
 // LinearBack is Wᵀ g [in, n] of type t, for w [in, out] and the gradient g [out, n] of Linear's result: In is [out] here, and Out [in].

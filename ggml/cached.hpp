@@ -8,7 +8,9 @@
 
 enum {
     KEY_BLOCK = 16,  // of every instruction set, since it is how memory is laid out
-    TOGETHER  = 24,  // query rows, heads times tokens, that a thread takes, about
+    TOGETHER  = 24,   // query rows, heads times tokens, that are taken together, about
+    SPLIT     = 128,  // keys whose scores are a task
+    WIDTH     = 16,   // numbers of a value whose sums are a task
 };
 
 struct cached {
@@ -52,20 +54,6 @@ struct cached {
     }
 };
 
-// Memory for the rows that are taken together, row i being row i / group of them and head i % group of the KV head's.
-struct cached_memory {
-    float * q, * scores, * out;  // [rows][dim], [rows][stride], [rows][dim]
-    int64_t stride;
-
-    cached_memory(carver & c, const cached & a) {
-        const int64_t most = a.group < TOGETHER ? TOGETHER : a.group;
-        stride = a.room + KEY_BLOCK;
-        q      = c.take<float>(most * a.padded);
-        out    = c.take<float>(most * a.padded);
-        scores = c.take<float>(most * stride);
-    }
-};
-
 // Softmax of the first n numbers at s, with zeros behind up to `end`.
 static void softmax(float * s, int64_t n, int64_t end) {
     vf    top  = splat(-INFINITY), sums = vf{};
@@ -87,27 +75,116 @@ static void softmax(float * s, int64_t n, int64_t end) {
     memset(s + n, 0, (end - n) * sizeof(float));
 }
 
-// Rows r to end of the heads of a KV head.
-static void attend(const cached & a, int64_t r, int64_t end, int64_t head, float scale, const cached_memory & m, ggml_tensor * dst) {
-    const int64_t count = (end - r) * a.group, last = a.position(end - 1) + 1;
-    for (int64_t i = 0; i < count; i++) {
-        const float * from = a.numbers_of(r + i / a.group, head * a.group + i % a.group);
-        for (int64_t d = 0; d < a.dim; d++) {
-            m.q[i * a.padded + d] = scale * from[d];
+// Some rows of one text and one KV head, row i being row first + i / group of them and head i % group of the KV head's.
+struct cached_piece {
+    int64_t first, end, head, count, keys;
+    float * q, * scores;  // [count][dim], [count][stride]
+    int64_t stride;
+
+    cached_piece(const cached & a, int64_t r, int64_t next, int64_t h)
+        : first(r), end(next), head(h), count((next - r) * a.group), keys(a.position(next - 1) + 1), q(nullptr), scores(nullptr),
+          stride((keys + KEY_BLOCK - 1) / KEY_BLOCK * KEY_BLOCK) {}
+
+    void place(carver & c, const cached & a) {
+        q      = c.take<float>(count * a.padded);
+        scores = c.take<float>(count * stride);
+    }
+
+    void fetch(const cached & a, float scale) const {
+        for (int64_t i = 0; i < count; i++) {
+            const float * from = a.numbers_of(first + i / a.group, head * a.group + i % a.group);
+            for (int64_t d = 0; d < a.dim; d++) {
+                q[i * a.padded + d] = scale * from[d];
+            }
         }
     }
-    const float * k = a.keys(a.text(r), head);
-    for (int64_t j = 0; j < last; j += KEY_BLOCK) {
-        dense(count, KEY_BLOCK, a.dim, m.q, a.padded, k + j * a.padded, KEY_BLOCK, m.scores + j, m.stride, false);
+
+    // Scores of keys from j to end.
+    void score(const cached & a, int64_t j, int64_t end) const {
+        const float * k = a.keys(a.text(first), head);
+        for (; j < end; j += KEY_BLOCK) {
+            dense(count, KEY_BLOCK, a.dim, q, a.padded, k + j * a.padded, KEY_BLOCK, scores + j, stride, false);
+        }
     }
-    for (int64_t i = 0; i < count; i++) {
-        softmax(m.scores + i * m.stride, a.position(r + i / a.group) + 1, last);
+
+    void weigh(const cached & a, int64_t i) const { softmax(scores + i * stride, a.position(first + i / a.group) + 1, keys); }
+
+    // Sums of numbers d to d + WIDTH of the values.
+    void add_values(const cached & a, int64_t d, ggml_tensor * dst) const {
+        alignas(64) float out[ROWS][WIDTH];
+        const int64_t     n = a.dim - d < WIDTH ? a.dim - d : WIDTH;
+        for (int64_t i = 0; i < count; i += ROWS) {
+            const int64_t some = count - i < ROWS ? count - i : ROWS;
+            dense(some, WIDTH, keys, scores + i * stride, stride, a.values(a.text(first), head) + d, a.padded, out[0], WIDTH, false);
+            for (int64_t r = 0; r < some; r++) {
+                const int64_t at = (head * a.group + (i + r) % a.group) * a.dim + d;
+                put(dst, row(dst, first + (i + r) / a.group) + at * (dst->type == BF16 ? 2 : 4), out[r], n);
+            }
+        }
     }
-    dense(count, a.padded, last, m.scores, m.stride, a.values(a.text(r), head), a.padded, m.out, a.padded, false);
-    for (int64_t i = 0; i < count; i++) {
-        const int64_t at = (head * a.group + i % a.group) * a.dim;
-        put(dst, row(dst, r + i / a.group) + at * (dst->type == BF16 ? 2 : 4), m.out + i * a.padded, a.dim);
+};
+
+// Calls f for all pieces.
+template <typename F> static void each_piece(const cached & a, F f) {
+    for (int64_t r = 0, end; r < a.n; r = end) {
+        end = a.next(r);
+        for (int64_t h = 0; h < a.kv; h++) {
+            f(cached_piece(a, r, end, h));
+        }
     }
+}
+
+// One piece after the other by all threads: of few rows, the keys and values are shared out.
+static void attend_together(const thread & t, const cached & a, ggml_tensor * dst) {
+    carver counted = { 0 };
+    each_piece(a, [&](cached_piece p) { p.place(counted, a); });
+    if (t.ith == 0) {
+        t.parts(counted.at);
+    }
+    t.barrier();
+    // Calls f(piece, i) for task i of each piece's, whose number count gives.
+    const auto tasks = [&](auto count, auto f) {
+        carver  c    = { (uintptr_t) t.parts(0) };
+        int64_t mine = t.take(), at = 0;
+        each_piece(a, [&](cached_piece p) {
+            p.place(c, a);
+            for (const int64_t n = at + count(p), first = at; at < n; at++) {
+                if (at == mine) {
+                    f(p, at - first);
+                    mine = t.take();
+                }
+            }
+        });
+        t.barrier();
+    };
+    tasks([](const cached_piece &) { return 1; }, [&](const cached_piece & p, int64_t) { p.fetch(a, t.with->f[0]); });
+    tasks([](const cached_piece & p) { return (p.keys + SPLIT - 1) / SPLIT; },
+          [&](const cached_piece & p, int64_t i) { p.score(a, i * SPLIT, (i + 1) * SPLIT < p.keys ? (i + 1) * SPLIT : p.keys); });
+    tasks([](const cached_piece & p) { return p.count; }, [&](const cached_piece & p, int64_t i) { p.weigh(a, i); });
+    tasks([&](const cached_piece &) { return a.padded / WIDTH; }, [&](const cached_piece & p, int64_t i) { p.add_values(a, i * WIDTH, dst); });
+}
+
+// A piece for each thread at a time.
+static void attend_apart(const thread & t, const cached & a, ggml_tensor * dst) {
+    int64_t mine = t.take(), at = 0;
+    each_piece(a, [&](cached_piece p) {
+        if (at++ != mine) {
+            return;
+        }
+        carver counted = { 0 };
+        p.place(counted, a);
+        carver c = { (uintptr_t) t.scratch(counted.at) };
+        p.place(c, a);
+        p.fetch(a, t.with->f[0]);
+        p.score(a, 0, p.keys);
+        for (int64_t i = 0; i < p.count; i++) {
+            p.weigh(a, i);
+        }
+        for (int64_t d = 0; d < a.padded; d += WIDTH) {
+            p.add_values(a, d, dst);
+        }
+        mine = t.take();
+    });
 }
 
 // Sources: qkv, keys, values, rows; parameters: heads, KV heads, scale.
@@ -117,18 +194,11 @@ static void attention_cached(const thread & t, ggml_tensor * dst) {
         a.keep(r);
     }
     t.barrier();
-    carver              counted = { 0 };
-    cached_memory(counted, a);
-    carver              c = { (uintptr_t) t.scratch(counted.at) };
-    const cached_memory m(c, a);
-    int64_t             piece = t.take(), at = 0;
-    for (int64_t r = 0, end; r < a.n; r = end) {
-        end = a.next(r);
-        for (int64_t h = 0; h < a.kv; h++, at++) {
-            if (at == piece) {
-                attend(a, r, end, h, t.with->f[0], m, dst);
-                piece = t.take();
-            }
-        }
+    int64_t pieces = 0;
+    each_piece(a, [&](const cached_piece &) { pieces++; });
+    if (pieces < 8 * t.nth) {
+        attend_together(t, a, dst);
+    } else {
+        attend_apart(t, a, dst);
     }
 }

@@ -41,14 +41,13 @@ typedef void (*kernel)(const thread & t, ggml_tensor * dst);
 
 enum operation {
     MUL_MAT, MUL_MAT_BACK, WEIGHT_GRAD, MERGE, MERGED_GRAD, FACTORED_GRAD, ATTENTION, ATTENTION_BACK, ATTENTION_CACHED,
-    NORM, NORM_BACK, SWIGLU, SWIGLU_BACK, ROTATE, CONVERT, CROSS_ENTROPY, CROSS_ENTROPY_BACK, PEAK, PACK, OPERATIONS
+    NORM, NORM_BACK, SWIGLU, SWIGLU_BACK, ROTATE, CONVERT, CROSS_ENTROPY, CROSS_ENTROPY_BACK, PEAK, OPERATIONS
 };
 
 struct isa {
     const char * name;
     bool         bf16;  // multiplies bfloat16 numbers itself
     kernel       kernels[OPERATIONS];
-    void (*packed_size)(int64_t k, bool half, int64_t * words, int64_t * columns);
 };
 
 extern const isa portable;

@@ -27,38 +27,7 @@ struct place {
     place at(int64_t i, int64_t j) const { return { c + i * ldc + j, ldc, add ? add + i * lda + j : nullptr, lda }; }
 };
 
-// acc[i][j] += Σ_k a[i][k] b[k][j] for R rows of A and P panels of B that lie `panel` words apart, k counted in words.
-template <bool HALF, int R, int P>
-static inline void accumulate(vf (&acc)[R][P * VECTORS], int64_t k, const int32_t * a, int64_t stride, const int32_t * b, int64_t panel) {
-    for (int64_t p = 0; p < k; p++, a++, b += PANEL) {
-        vf w[P * VECTORS];
-#pragma GCC unroll 8
-        for (int j = 0; j < P * VECTORS; j++) {
-            w[j] = load((const float *) b + j / VECTORS * panel + j % VECTORS * LANES);
-        }
-#pragma GCC unroll 8
-        for (int i = 0; i < R; i++) {
-#if HAS_BF16
-            if (HALF) {
-                __m512bh x = (__m512bh) _mm512_set1_epi32(a[i * stride]);
-#pragma GCC unroll 8
-                for (int j = 0; j < P * VECTORS; j++) {
-                    acc[i][j] = (vf) _mm512_dpbf16_ps((__m512) acc[i][j], x, (__m512bh) w[j]);
-                }
-                continue;
-            }
-#endif
-            float x;
-            memcpy(&x, a + i * stride, 4);
-#pragma GCC unroll 8
-            for (int j = 0; j < P * VECTORS; j++) {
-                acc[i][j] += splat(x) * w[j];
-            }
-        }
-    }
-}
-
-// c[i][j] = Σ_k a[i][k] b[k][j] + add[i][j] for R rows of A and one panel of B.
+// c[i][j] = Σ_k a[i][k] b[k][j] + add[i][j] for R rows of A and one panel of B, k counted in words.
 template <bool HALF, int R> static void tile(int64_t k, const int32_t * a, int64_t stride, const int32_t * b, const place & to) {
     vf acc[R][VECTORS];
 #pragma GCC unroll 8
@@ -68,7 +37,32 @@ template <bool HALF, int R> static void tile(int64_t k, const int32_t * a, int64
             acc[i][j] = vf{};
         }
     }
-    accumulate<HALF, R, 1>(acc, k, a, stride, b, 0);
+    for (int64_t p = 0; p < k; p++, a++, b += PANEL) {
+        vf w[VECTORS];
+#pragma GCC unroll 4
+        for (int j = 0; j < VECTORS; j++) {
+            w[j] = load((const float *) b + j * LANES);
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < R; i++) {
+#if HAS_BF16
+            if (HALF) {
+                __m512bh x = (__m512bh) _mm512_set1_epi32(a[i * stride]);
+#pragma GCC unroll 4
+                for (int j = 0; j < VECTORS; j++) {
+                    acc[i][j] = (vf) _mm512_dpbf16_ps((__m512) acc[i][j], x, (__m512bh) w[j]);
+                }
+                continue;
+            }
+#endif
+            float x;
+            memcpy(&x, a + i * stride, 4);
+#pragma GCC unroll 4
+            for (int j = 0; j < VECTORS; j++) {
+                acc[i][j] += splat(x) * w[j];
+            }
+        }
+    }
 #pragma GCC unroll 8
     for (int i = 0; i < R; i++) {
 #pragma GCC unroll 4
@@ -212,7 +206,6 @@ struct product {
     const float * s;      // [k], which A is multiplied with as it is prepared, or NULL for ones
     int64_t       width;  // columns of a strip
     int64_t       group;  // rows that pieces are cut at multiples of
-    const ggml_tensor * packed;  // B as pack_whole has it, or NULL
 };
 
 static inline void scale(float * values, const float * s, int64_t n) {
@@ -532,179 +525,11 @@ template <bool HALF, typename F> static void multiply(const thread & t, const pr
     }
 }
 
-// Few rows of A, for which unpacking B is most of the work: B is packed in stretches of k that stay in the first-level cache, and sums go on from stretch to
-// stretch. Every element is summed in the same order as above.
-enum {
-    FEW_ROWS = 16,                         // of A
-    NARROW   = PANEL > 32 ? PANEL : 32,   // columns of a strip
-    STRETCH  = 128,                       // numbers of k, or a block if that is longer
-};
-
-// c[i][j] += Σ_k a[i][k] b[k][j] for R rows of A and a strip of B, whose panels lie `panel` words apart; c has NARROW columns.
-template <bool HALF, int R> static void go_on(int64_t k, const int32_t * a, int64_t stride, const int32_t * b, int64_t panel, float * c) {
-    enum { P = R * VECTORS <= 4 && 2 * PANEL <= NARROW ? 2 : 1 };  // one row alone would wait for its sums
-    for (int64_t n = 0; n < NARROW; n += P * PANEL, b += P * panel) {
-        vf acc[R][P * VECTORS];
-#pragma GCC unroll 8
-        for (int i = 0; i < R; i++) {
-#pragma GCC unroll 8
-            for (int j = 0; j < P * VECTORS; j++) {
-                acc[i][j] = load(c + i * NARROW + n + j * LANES);
-            }
-        }
-        accumulate<HALF, R, P>(acc, k, a, stride, b, panel);
-#pragma GCC unroll 8
-        for (int i = 0; i < R; i++) {
-#pragma GCC unroll 8
-            for (int j = 0; j < P * VECTORS; j++) {
-                store(c + i * NARROW + n + j * LANES, acc[i][j]);
-            }
-        }
-    }
-}
-
-template <bool HALF> static void go_on(int64_t rows, int64_t k, const int32_t * a, int64_t stride, const int32_t * b, int64_t panel, float * c) {
-    for (; rows >= ROWS; rows -= ROWS, a += ROWS * stride, c += ROWS * NARROW) {
-        go_on<HALF, ROWS>(k, a, stride, b, panel, c);
-    }
-    switch (rows) {
-    case 1: go_on<HALF, 1>(k, a, stride, b, panel, c); break;
-    case 2: go_on<HALF, 2>(k, a, stride, b, panel, c); break;
-    case 3: go_on<HALF, 3>(k, a, stride, b, panel, c); break;
-    case 4: go_on<HALF, 4>(k, a, stride, b, panel, c); break;
-    case 5: go_on<HALF, 5>(k, a, stride, b, panel, c); break;
-    }
-}
-
-// sums[j] += Σ_k x[k] b[k][j] for a strip of quantised rows, of which no packed form is made: one row of A is not worth it.
-static void add_quants(const ggml_tensor * t, const stretch & part, int64_t n0, int64_t cols, const float * x, float * sums) {
-    const int64_t block = ggml_blck_size(t->type);
-    const size_t  size  = ggml_type_size(t->type);
-    for (int64_t j = 0; j < NARROW; j += 32) {
-        const char *  rows[32];
-        turned_quants turned;
-        find_rows(t, n0, j, cols, rows);
-        for (int64_t k = 0; k < part.n; k += 32) {
-            turn_rows(t->type, rows, (part.first + k) / block * size, (int) (k % block / 32), turned);
-            add_turned(turned, x + k, sums + j);
-        }
-    }
-}
-
-// Asks for that part of the memory of some rows that n out of their k numbers have in all of it: rows are read across, which the processor doesn't foresee.
-// A page is touched as well, since processors leave alone what they are asked for in a page that they don't know.
-static void ask_for(const ggml_tensor * t, int64_t first, int64_t rows, int64_t k, int64_t n) {
-    if (first + rows > t->ne[1]) {
-        return;
-    }
-    const char *  at  = row(t, first) + rows * t->nb[1] * k / t->ne[0];
-    const int64_t all = rows * t->nb[1] * n / t->ne[0];
-    for (int64_t i = 0; i < all; i += 64) {
-        if (((uintptr_t) (at + i) & 4095) < 64) {
-            volatile char touched = at[i];
-            (void) touched;
-        }
-        __builtin_prefetch(at + i, 0, 2);
-    }
-}
-
-// Adds up numbers k … k + n of B's strip from column n0 for all rows of A.
-template <bool HALF> static void add_stretch(const product & p, const lines & a, int64_t k, int64_t n, int64_t n0, int32_t * panels, float * sums) {
-    const int64_t   cols  = p.n - n0 < NARROW ? p.n - n0 : NARROW, words = packed_count<HALF>(n), panel = PANEL * words;
-    const int32_t * lines = a.at + word_count<HALF>(k);
-    if (p.packed) {
-        const int64_t   panel = p.packed->ne[0];
-        const int32_t * from  = (const int32_t *) p.packed->data + n0 / PANEL * panel + word_count<HALF>(k) * PANEL;
-        go_on<HALF>(p.m, words, lines, a.stride, from, panel, sums);
-    } else if (p.m == 1 && !HALF && has_quants(p.b.t->type)) {
-        add_quants(p.b.t, { k, n, words }, n0, cols, (const float *) lines, sums);
-    } else {
-        pack<HALF>(p, { k, n, words }, n0, cols, panels);
-        go_on<HALF>(p.m, words, lines, a.stride, panels, panel, sums);
-    }
-}
-
-template <bool HALF, typename F> static void multiply_few(const thread & t, product p, const place * direct, F use) {
-    enum { NUMBERS = HALF ? 2 * DEPTH : DEPTH };
-    p.width              = NARROW;
-    const lines   a      = prepare<HALF>(t, p);
-    const bool    there  = direct && p.n % PANEL == 0;
-    const int64_t block  = ggml_blck_size(p.b.t->type), most = p.packed ? NUMBERS : block > STRETCH ? block : STRETCH;
-    float *       all    = (float *) t.scratch((2 * FEW_ROWS + (p.packed ? 0 : most)) * NARROW * 4), * sums = all + FEW_ROWS * NARROW;
-    int32_t *     panels = (int32_t *) (sums + FEW_ROWS * NARROW);
-    int64_t       next   = t.take() * NARROW;
-    for (int64_t n0; (n0 = next) < p.n;) {
-        next               = t.take() * NARROW;
-        const int64_t cols = p.n - n0 < NARROW ? p.n - n0 : NARROW;
-        for (int64_t from = 0; from < p.k; from += NUMBERS) {
-            const int64_t end = p.k - from < NUMBERS ? p.k : from + NUMBERS;
-            memset(sums, 0, p.m * NARROW * 4);
-            for (int64_t k = from; k < end; k += most) {
-                const int64_t n = end - k < most ? end - k : most;
-                if (!p.packed) {
-                    ask_for(p.b.t, next, NARROW, k, n);
-                }
-                add_stretch<HALF>(p, a, k, n, n0, panels, sums);
-            }
-            const float * add = from > 0 ? all : nullptr;
-            int64_t       lda = NARROW;
-            if (from == 0 && there && direct->add) {
-                add = direct->add + n0;
-                lda = direct->lda;
-            }
-            for (int64_t i = 0; i < p.m; i++) {
-                for (int64_t j = 0; j < cols; j++) {
-                    all[i * NARROW + j] = add ? add[i * lda + j] + sums[i * NARROW + j] : sums[i * NARROW + j];
-                }
-            }
-        }
-        if (!there) {
-            use(0, p.m, n0, cols, all, NARROW);
-            continue;
-        }
-        for (int64_t i = 0; i < p.m; i++) {
-            memcpy(direct->c + i * direct->ldc + n0, all + i * NARROW, cols * 4);
-        }
-    }
-}
-
-// All of B [k, n] in panels, one a row of dst, for products with few rows of A. A product may be with the first numbers of k only, and the first columns.
-template <bool HALF> static void pack_whole(const thread & t, ggml_tensor * dst) {
-    const ggml_tensor * w = t.src[0];
-    const product       p = { 0, w->ne[1], w->ne[0], {}, { w, true }, nullptr, PANEL > 32 ? PANEL : 32, 0, nullptr };
-    for (int64_t n0; (n0 = t.take() * p.width) < p.n;) {
-        pack<HALF>(p, { 0, p.k, packed_count<HALF>(p.k) }, n0, p.n - n0 < p.width ? p.n - n0 : p.width, (int32_t *) row(dst, n0 / PANEL));
-    }
-}
-
-// Source: w; parameter: whether products are in bfloat16.
-static void pack_for_few(const thread & t, ggml_tensor * dst) {
-    if (HAS_BF16 && t.with->i[0]) {
-        pack_whole<HAS_BF16>(t, dst);
-    } else {
-        pack_whole<false>(t, dst);
-    }
-}
-
-// Words of a panel for k numbers, and how many columns it has.
-static void packed_size(int64_t k, bool half, int64_t * words, int64_t * columns) {
-    *words   = PANEL * (HAS_BF16 && half ? packed_count<HAS_BF16>(k) : packed_count<false>(k));
-    *columns = PANEL;
-}
-
-template <bool HALF, typename F> static void multiply_any(const thread & t, const product & p, const place * direct, F use) {
-    if (p.m <= FEW_ROWS && p.b.along) {
-        multiply_few<HALF>(t, p, direct, use);
-    } else {
-        multiply<HALF>(t, p, direct, use);
-    }
-}
-
 template <typename F> static void multiply(const thread & t, const product & p, bool half, const place * direct, F use) {
     if (HAS_BF16 && half) {
-        multiply_any<HAS_BF16>(t, p, direct, use);
+        multiply<HAS_BF16>(t, p, direct, use);
     } else {
-        multiply_any<false>(t, p, direct, use);
+        multiply<false>(t, p, direct, use);
     }
 }
 
@@ -716,10 +541,11 @@ static inline int64_t strip_width(const ggml_tensor * w) {
 
 static inline const float * numbers(const ggml_tensor * t) { return t ? (const float *) t->data : nullptr; }
 
+#include "dots.hpp"
+
 // dst = C ⊙ t + acc.
-static void linear(const thread & t, ggml_tensor * dst, const product & p, bool half, const float * by, const ggml_tensor * acc) {
-    const place direct = { (float *) dst->data, (int64_t) dst->nb[1] / 4, acc ? (const float *) acc->data : nullptr, acc ? (int64_t) acc->nb[1] / 4 : 0 };
-    multiply(t, p, half, dst->type == F32 && !by ? &direct : nullptr, [&](int64_t r, int64_t rows, int64_t n0, int64_t cols, float * c, int64_t ldc) {
+static void linear(const thread & t, ggml_tensor * dst, const product & p, bool half, const float * by, const ggml_tensor * acc, bool alike = false) {
+    const auto finish = [&](int64_t r, int64_t rows, int64_t n0, int64_t cols, float * c, int64_t ldc) {
         const size_t size = dst->type == BF16 ? 2 : 4;
         for (int64_t i = 0; i < rows; i++, c += ldc) {
             if (by) {
@@ -733,24 +559,30 @@ static void linear(const thread & t, ggml_tensor * dst, const product & p, bool 
             }
             put(dst, row(dst, r + i) + n0 * size, c, cols);
         }
-    });
+    };
+    if (alike && !(HAS_BF16 && half)) {
+        multiply_dots(t, p, finish);
+        return;
+    }
+    const place direct = { (float *) dst->data, (int64_t) dst->nb[1] / 4, acc ? (const float *) acc->data : nullptr, acc ? (int64_t) acc->nb[1] / 4 : 0 };
+    multiply(t, p, half, dst->type == F32 && !by ? &direct : nullptr, finish);
 }
 
-// Sources: w, x, then s, t, acc and w packed or NULL.
+// Sources: w, x, then s, t and acc or NULL; parameter: whether results may not depend on the rows that are computed together.
 static void mul_mat(const thread & t, ggml_tensor * dst) {
     ggml_tensor ** src = t.src;
-    const product  p   = { src[1]->ne[1], src[0]->ne[1], src[0]->ne[0], { src[1], true }, { src[0], true }, numbers(src[2]), STRIP, GROUP, src[5] };
-    linear(t, dst, p, src[1]->type == BF16, numbers(src[3]), src[4]);
+    const product  p   = { src[1]->ne[1], src[0]->ne[1], src[0]->ne[0], { src[1], true }, { src[0], true }, numbers(src[2]), STRIP, GROUP };
+    linear(t, dst, p, src[1]->type == BF16, numbers(src[3]), src[4], t.with->i[0]);
 }
 
 static void mul_mat_back(const thread & t, ggml_tensor * dst) {
     ggml_tensor ** src = t.src;
-    const product  p   = { src[1]->ne[1], src[0]->ne[0], src[0]->ne[1], { src[1], true }, { src[0], false }, numbers(src[2]), strip_width(src[0]), GROUP, nullptr };
+    const product  p   = { src[1]->ne[1], src[0]->ne[0], src[0]->ne[1], { src[1], true }, { src[0], false }, numbers(src[2]), strip_width(src[0]), GROUP };
     linear(t, dst, p, src[1]->type == BF16, numbers(src[3]), src[4]);
 }
 
 // Sources: g, x.
 static void weight_grad(const thread & t, ggml_tensor * dst) {
     const ggml_tensor * g = t.src[0], * x = t.src[1];
-    linear(t, dst, { g->ne[0], x->ne[0], g->ne[1], { g, false }, { x, false }, nullptr, STRIP, GROUP, nullptr }, g->type == BF16, nullptr, nullptr);
+    linear(t, dst, { g->ne[0], x->ne[0], g->ne[1], { g, false }, { x, false }, nullptr, STRIP, GROUP }, g->type == BF16, nullptr, nullptr);
 }

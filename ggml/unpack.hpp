@@ -261,35 +261,6 @@ template <unsigned TYPE> static inline void turn_blocks(const char * const * row
     }
 }
 
-// sums[c] += Σ_k x[k] · number k of row c.
-static inline void add_turned(const turned_quants & of, const float * x, float * sums) {
-    enum { SOME = 32 / LANES < 4 ? 32 / LANES : 4 };
-    for (int i = 0; i < 32; i += SOME * LANES) {
-        vf acc[SOME];
-        for (int j = 0; j < SOME; j++) {
-            acc[j] = load(sums + i + j * LANES);
-        }
-        for (int half = 0; half < 2; half++) {
-            vf d[SOME], m[SOME];
-#pragma GCC unroll 4
-            for (int j = 0; j < SOME; j++) {
-                d[j] = load(of.d[half] + i + j * LANES);
-                m[j] = load(of.m[half] + i + j * LANES);
-            }
-            for (int k = 0; k < 16; k++) {
-                const vf by = splat(x[16 * half + k]);
-#pragma GCC unroll 4
-                for (int j = 0; j < SOME; j++) {
-                    acc[j] += by * (widened(of.at(half, k, i + j * LANES)) * d[j] + m[j]);
-                }
-            }
-        }
-        for (int j = 0; j < SOME; j++) {
-            store(sums + i + j * LANES, acc[j]);
-        }
-    }
-}
-
 // The numbers 32 part … of the block that lies at offset in each of 32 rows.
 static inline void turn_rows(unsigned type, const char * const * rows, size_t offset, int part, turned_quants & to) {
     switch (type) {

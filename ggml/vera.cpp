@@ -35,7 +35,7 @@ struct memory {
 
 static const char * const operation_names[OPERATIONS] = {
     "linear", "linear back", "weight gradient", "merge", "merged gradient", "factored gradient", "attention", "attention back", "attention", "norm", "norm back",
-    "swiglu", "swiglu back", "rotate", "convert", "cross-entropy", "cross-entropy back", "peak", "pack",
+    "swiglu", "swiglu back", "rotate", "convert", "cross-entropy", "cross-entropy back", "peak",
 };
 
 struct node {
@@ -145,16 +145,9 @@ static struct ggml_tensor * make(struct ggml_context * ctx, ggml_vera_nodes * no
 
 struct ggml_tensor * ggml_vera_mul_mat(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * w, struct ggml_tensor * x,
                                        struct ggml_tensor * s, struct ggml_tensor * t, struct ggml_tensor * acc, struct ggml_tensor * into,
-                                       struct ggml_tensor * packed, unsigned type) {
-    return make(ctx, nodes, MUL_MAT, into, type, w->ne[1], x->ne[1], { w, x, s, t, acc, packed });
-}
-
-struct ggml_tensor * ggml_vera_pack(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * w, bool half) {
-    int64_t words, columns;
-    best().packed_size(w->ne[0], half, &words, &columns);
-    const int64_t strip    = columns > 32 ? columns : 32;  // whole strips are written
-    ggml_tensor * y        = make(ctx, nodes, PACK, nullptr, F32, words, (w->ne[1] + strip - 1) / strip * (strip / columns), { w });
-    nodes->all.back().with = { { half }, {} };
+                                       bool alike, unsigned type) {
+    ggml_tensor * y        = make(ctx, nodes, MUL_MAT, into, type, w->ne[1], x->ne[1], { w, x, s, t, acc });
+    nodes->all.back().with = { { alike }, {} };
     return y;
 }
 

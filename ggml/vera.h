@@ -33,15 +33,11 @@ void                     ggml_vera_nodes_free(struct ggml_vera_nodes * nodes);
 // bfloat16 where x is and the processor multiplies that, else in float32; sums are float32. type is the result's: F32 or BF16. `acc`, if not NULL, is added: float32 of the
 // result's shape. `into`, if not NULL, is where the result goes: of its type and shape, perhaps acc itself.
 
-// w [k, m], x [k, n] → [m, n]: y = W (s ⊙ x) ⊙ t, with s [k] and t [m], float32, or NULL for ones. With few columns in x, its form `packed` is read in place of w
-// if that is not NULL.
+// w [k, m], x [k, n] → [m, n]: y = W (s ⊙ x) ⊙ t, with s [k] and t [m], float32, or NULL for ones. alike asks for kernels whose results in float32 for a column of
+// x are the same bits whatever the other columns are and however many: fast for few columns, and a quarter slower for many.
 struct ggml_tensor * ggml_vera_mul_mat(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * w, struct ggml_tensor * x,
-                                       struct ggml_tensor * s, struct ggml_tensor * t, struct ggml_tensor * acc, struct ggml_tensor * into,
-                                       struct ggml_tensor * packed, unsigned type);
-
-// w [k, m] as products read it, for `packed` of a mul_mat with w or with a view of its beginning: any of the first numbers of rows, and any of the first rows. half
-// tells whether x will be in bfloat16. The form is the instruction set's own.
-struct ggml_tensor * ggml_vera_pack(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * w, bool half);
+                                       struct ggml_tensor * s, struct ggml_tensor * t, struct ggml_tensor * acc, struct ggml_tensor * into, bool alike,
+                                       unsigned type);
 
 // w [k, m], g [m, n] → [k, n]: Wᵀ (s ⊙ g) ⊙ t, with s [m] and t [k].
 struct ggml_tensor * ggml_vera_mul_mat_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * w, struct ggml_tensor * g,

@@ -22,7 +22,7 @@ static void merge(const thread & t, ggml_tensor * dst) {
         }
         return;
     }
-    const product p     = { out, in, a->ne[1], { rows, true }, { a, false }, numbers(d), strip_width(w), GROUP, nullptr };
+    const product p     = { out, in, a->ne[1], { rows, true }, { a, false }, numbers(d), strip_width(w), GROUP };
     const size_t  block = ggml_blck_size(w->type), size = ggml_type_size(w->type);
     multiply(t, p, dst->type == BF16, nullptr, [&](int64_t r, int64_t n, int64_t n0, int64_t cols, float * c, int64_t ldc) {
         alignas(64) float buf[256];
@@ -45,7 +45,7 @@ static void vera_grad(const thread & t, ggml_tensor * dst, bool tokens) {
     const ggml_tensor * g = t.src[0], * x = t.src[1], * rows = t.src[2];
     const float *       b = numbers(t.src[3]), * d = numbers(t.src[4]);
     const int64_t       out = rows->ne[1], rank = rows->ne[0], strips = (rank + STRIP - 1) / STRIP, chunks = (out + CHUNK - 1) / CHUNK;
-    const product       p = { out, rank, tokens ? g->ne[1] : g->ne[0], { g, !tokens }, { x, !tokens }, nullptr, STRIP, CHUNK, nullptr };
+    const product       p = { out, rank, tokens ? g->ne[1] : g->ne[0], { g, !tokens }, { x, !tokens }, nullptr, STRIP, CHUNK };
     if (t.ith == 0) {
         t.parts((strips * out + chunks * rank) * sizeof(float));
     }

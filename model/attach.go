@@ -16,9 +16,6 @@ type attached struct {
 	numbers       []numbers
 	params, grads *bindings.Tensor // of all numbers in order: those that are not trained get no gradient that is used
 	lowest        int              // the lowest adapted block; gradients need not go below it
-	pair          sharedPair
-	packed        *bindings.Context // the pair in the form for few rows, once that was asked for
-	packedMemory  *bindings.Buffer
 	merged        *bindings.Context
 	mergedMemory  *bindings.Buffer
 	stale         bool  // the merged matrices are not of the present numbers
@@ -48,19 +45,15 @@ func (m *Model) Attach(a *vera.Adapter) error {
 func (m *Model) detach() {
 	for _, b := range m.blocks {
 		for _, gr := range b.groups {
-			gr.merged, gr.down, gr.packed, gr.gradDown = nil, nil, nil, nil
+			gr.merged, gr.down, gr.gradDown = nil, nil, nil
 			for _, l := range gr.layers {
-				l.vectors, l.packed, l.down, l.grads, l.gradRows = nil, nil, 0, nil, nil
+				l.vectors, l.down, l.grads, l.gradRows = nil, 0, nil, nil
 			}
 		}
 	}
 	if m.adapter != nil {
 		m.adapter.memory.Close()
 		m.adapter.context.Close()
-		m.adapter.packedMemory.Close()
-		if m.adapter.packed != nil {
-			m.adapter.packed.Close()
-		}
 		m.adapter.mergedMemory.Close()
 		if m.adapter.merged != nil {
 			m.adapter.merged.Close()
@@ -163,19 +156,9 @@ type placing struct {
 	at   int64          // of params
 	sets []func() error // to be run once the tensors have memory
 
-	down map[*group]*bindings.Tensor // of pairs that are the layers' own
-	rows map[*linear]*bindings.Tensor
-}
-
-// sharedPair is A [max in, rank], B [rank, max out], and B in the order of attn_q's and attn_k's rows; nil where each layer has its own.
-type sharedPair struct{ a, plain, rotated *bindings.Tensor }
-
-// of is B as a layer sees it.
-func (p sharedPair) of(a *attached, l *linear) *bindings.Tensor {
-	if a.Base.RotaryHeads(l.target) > 0 {
-		return p.rotated
-	}
-	return p.plain
+	pairA, plain, rotated *bindings.Tensor            // of a shared pair: A [max in, rank]; B [rank, max out]; B in the order of attn_q's and attn_k's rows
+	down                  map[*group]*bindings.Tensor // of pairs that are the layers' own
+	rows                  map[*linear]*bindings.Tensor
 }
 
 // makePairs makes room for the matrices that are not trained.
@@ -184,16 +167,15 @@ func (p *placing) makePairs(groups []adaptedGroup) {
 	switch {
 	case a.Method == vera.MethodLoRA:
 	case a.Pair != nil:
-		a.pair.a, a.pair.plain = p.c.NewTensor(p.m.kind(), int64(a.MaxIn), rank), p.c.NewTensor(bindings.F32, rank, int64(a.MaxOut))
-		p.sets = append(p.sets, func() error { return errors.Join(p.m.store(a.pair.a, a.Pair.A), bindings.Set(a.pair.plain, a.Pair.B)) })
+		p.pairA = p.matrix(p.m.kind(), a.Pair.A, a.MaxIn)
+		p.plain = p.matrix(bindings.F32, a.Pair.B, a.Rank)
 		// q and k see the rows of B in the file's order; k's are the first of q's, since the order is a head's own.
 		heads := 0
 		for _, l := range a.Layers {
 			heads = max(heads, a.Base.RotaryHeads(l.Target))
 		}
 		if heads > 0 {
-			a.pair.rotated = p.c.NewTensor(bindings.F32, rank, int64(heads*p.m.HeadDim))
-			p.sets = append(p.sets, func() error { return bindings.Set(a.pair.rotated, a.Pair.PermutedB(heads, p.m.HeadDim)) })
+			p.rotated = p.matrix(bindings.F32, a.Pair.PermutedB(heads, p.m.HeadDim), a.Rank)
 		}
 	default:
 		p.down, p.rows = map[*group]*bindings.Tensor{}, map[*linear]*bindings.Tensor{}
@@ -210,6 +192,21 @@ func (p *placing) makePairs(groups []adaptedGroup) {
 			p.sets = append(p.sets, func() error { return p.m.store(down, all) })
 		}
 	}
+}
+
+// matrix places values in rows of some width, with a gap behind each: rows that lie a power of two apart would meet in the same sets of the cache.
+func (p *placing) matrix(t bindings.Type, values []float32, width int) *bindings.Tensor {
+	const gap = 16
+	rows := len(values) / width
+	whole := p.c.NewTensor(t, int64(width+gap), int64(rows))
+	p.sets = append(p.sets, func() error {
+		spread := make([]float32, rows*(width+gap))
+		for i := range rows {
+			copy(spread[i*(width+gap):], values[i*width:(i+1)*width])
+		}
+		return p.m.store(whole, spread)
+	})
+	return p.c.View(whole, [4]int64{int64(width), int64(rows), 1, 1}, [4]int64{})
 }
 
 // part is the next numbers of a tensor as a matrix, or as a vector where columns is 1.
@@ -241,13 +238,13 @@ func (p *placing) group(gr adaptedGroup) {
 			downs = append(downs, l.of.Pair.A)
 		}
 		gr.down, gr.gradDown = p.take(in, rank*int64(len(downs)), downs...)
-	case p.a.pair.a != nil:
-		gr.down = p.c.View(p.a.pair.a, [4]int64{in, rank, 1, 1}, [4]int64{})
+	case p.pairA != nil:
+		gr.down = p.c.View(p.pairA, [4]int64{in, rank, 1, 1}, [4]int64{})
 	default:
 		gr.down = p.down[gr.group]
 	}
 	for i, l := range gr.layers {
-		if p.a.pair.a == nil {
+		if p.pairA == nil {
 			l.down = i * int(rank)
 		}
 		out := int64(l.out)
@@ -255,60 +252,18 @@ func (p *placing) group(gr adaptedGroup) {
 		switch {
 		case p.a.Method == vera.MethodLoRA:
 			v.Rows, l.gradRows = p.take(rank, out, l.of.Pair.B)
-		case p.a.pair.a == nil:
+		case p.pairA == nil:
 			v.Rows = p.rows[l.linear]
+		case p.a.Base.RotaryHeads(l.target) > 0:
+			v.Rows = p.c.View(p.rotated, [4]int64{rank, out, 1, 1}, [4]int64{})
 		default:
-			v.Rows = p.c.View(p.a.pair.of(p.a, l.linear), [4]int64{rank, out, 1, 1}, [4]int64{})
+			v.Rows = p.c.View(p.plain, [4]int64{rank, out, 1, 1}, [4]int64{})
 		}
 		l.grads = p.part(p.a.grads, out+rank, 1)
 		v.B, _ = p.take(out, 1, l.of.B)
 		v.D, _ = p.take(rank, 1, l.of.D)
 		l.vectors = v
 	}
-}
-
-// packPair makes the form of a shared pair that products with few rows are fastest with. All layers read it again and again.
-func (m *Model) packPair() error {
-	a := m.adapter
-	if a == nil || a.pair.a == nil || a.packed != nil {
-		return nil
-	}
-	g := m.newGraph(0, 0, 8)
-	defer g.Close()
-	forms := map[*bindings.Tensor]*bindings.Tensor{}
-	a.packed = bindings.NewContext(8, 0)
-	for _, x := range []*bindings.Tensor{a.pair.a, a.pair.plain, a.pair.rotated} {
-		if x == nil {
-			continue
-		}
-		form := g.Pack(x, g.kind == bindings.BF16)
-		if form == nil {
-			return g.Err()
-		}
-		forms[x] = a.packed.NewTensor(bindings.F32, form.Ne(0), form.Ne(1))
-		g.nodes.Expand(g.Cpy(form, forms[x]))
-	}
-	var err error
-	if a.packedMemory, err = m.backend.Allocate(a.packed); err != nil {
-		return err
-	}
-	if err := g.run(); err != nil {
-		return err
-	}
-	for _, b := range m.blocks {
-		for _, gr := range b.groups {
-			if !gr.adapted() {
-				continue
-			}
-			gr.packed = forms[a.pair.a]
-			for _, l := range gr.layers {
-				if l.vectors != nil {
-					l.packed = forms[a.pair.of(a, l)]
-				}
-			}
-		}
-	}
-	return nil
 }
 
 // store copies values into a matrix of float32 or bfloat16.

@@ -170,9 +170,6 @@ func (c *Cache) compute(r rows, logits []float32) ([]float32, error) {
 	steady := r.steady()
 	p := c.steps[len(r.tokens)]
 	if !steady || p == nil {
-		if err := c.m.packPair(); err != nil {
-			return nil, err
-		}
 		p = c.pass(r)
 		if steady {
 			p.alloc = c.m.backend.NewAllocator()
@@ -205,6 +202,7 @@ func (c *Cache) pass(like rows) *pass {
 		tokens: append([]int32(nil), like.tokens...), positions: append([]int32(nil), like.positions...), places: append([]int32(nil), like.places...),
 	}}
 	g := p.graph
+	g.alike = true
 	g.rotation = g.rotations(p.positions)
 	g.addFirst(p.positions)
 	places := input(g, p.places, 2, int64(n))
@@ -222,7 +220,7 @@ func (c *Cache) pass(like rows) *pass {
 			}
 			x = g.GetRows(x, input(g, at, int64(len(at))))
 		}
-		x = g.Linear(m.head, g.norm(x, m.outNorm), bindings.Product{}, bindings.F32)
+		x = g.product(m.head, g.norm(x, m.outNorm), bindings.Product{}, bindings.F32)
 	}
 	if x != nil {
 		p.result = x.Output()

@@ -13,7 +13,6 @@ type linear struct {
 	w       *bindings.Tensor // [in, out]
 
 	vectors  *bindings.Vectors // nil where the layer is not adapted
-	packed   *bindings.Tensor  // of vectors.Rows, for few rows; perhaps nil
 	down     int               // of the rows of the group's A, the first that is the layer's
 	grads    *bindings.Tensor  // [out + rank]: sums of the gradients of VeRA's b, then d
 	gradRows *bindings.Tensor  // [rank, out]: that of a LoRA's B
@@ -26,7 +25,6 @@ type group struct {
 	in, out      int
 	merged       *bindings.Tensor // [in, out]: W + ΔW of all layers, where the plan is to merge them
 	down         *bindings.Tensor // [in, rank · k]: the A that the adapted layers share (k = 1), or those of all of them
-	packed       *bindings.Tensor // of down, for few rows; perhaps nil
 	gradDown     *bindings.Tensor // of down's shape: sums of the gradients of a LoRA's A
 }
 
@@ -154,7 +152,7 @@ func (g *graph) linears(x *bindings.Tensor, gr *group, acc *bindings.Tensor, t b
 			y = g.joined(y, g.product(l.w, x, bindings.Product{Acc: acc, Into: part}, t))
 		default:
 			wx := g.product(l.w, x, bindings.Product{Acc: acc}, bindings.F32)
-			y = g.joined(y, g.Linear(l.vectors.Rows, g.columns(u, l.down, rank), bindings.Product{In: l.vectors.D, Out: l.vectors.B, Acc: wx, Into: part, Packed: l.packed}, t))
+			y = g.joined(y, g.Linear(l.vectors.Rows, g.columns(u, l.down, rank), bindings.Product{In: l.vectors.D, Out: l.vectors.B, Acc: wx, Into: part, Alike: g.alike}, t))
 		}
 	})
 	return y, u
@@ -179,7 +177,7 @@ func (g *graph) rank() int {
 
 // down is u = A x [rank · k, rows], of x with the group's dropout.
 func (g *graph) down(x *bindings.Tensor, gr *group) *bindings.Tensor {
-	return g.Linear(gr.down, g.dropped(x, gr), bindings.Product{Packed: gr.packed}, g.kind)
+	return g.Linear(gr.down, g.dropped(x, gr), bindings.Product{Alike: g.alike}, g.kind)
 }
 
 // dropped is x with the group's dropout, as products take it.
@@ -192,6 +190,7 @@ func (g *graph) dropped(x *bindings.Tensor, gr *group) *bindings.Tensor {
 
 // product is W x in the run's arithmetic.
 func (g *graph) product(w, x *bindings.Tensor, p bindings.Product, t bindings.Type) *bindings.Tensor {
+	p.Alike = g.alike
 	if g.m.options.Compute != ComputeQ8 {
 		return g.Linear(w, x, p, t)
 	}
