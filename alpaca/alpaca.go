@@ -1,6 +1,7 @@
 // Package alpaca turns instruction data into batches of tokens to train on: it reads rows from JSON and JSONL
 // files, renders them in a prompt template, masks the loss to the responses, and packs shuffled samples without
-// padding. It knows nothing of models or training, and reaches a tokenizer only through its own interface.
+// padding. Multiple-choice questions become a sample for each choice, to be measured, not trained on. The package knows
+// nothing of models or training, and reaches a tokenizer only through its own interface.
 package alpaca
 
 import (

@@ -42,8 +42,16 @@ func (s *Source) Batches() int { return (len(s.samples) + s.batch - 1) / s.batch
 // the length of each sample. The slices are the caller's. It panics where i is out of range.
 func (s *Source) Batch(epoch, i int) (tokens, targets []int32, lengths []int) {
 	order := s.epochOrder(epoch)
+	var samples []Sample
 	for _, j := range order[i*s.batch : min((i+1)*s.batch, len(order))] {
-		sample := s.samples[j]
+		samples = append(samples, s.samples[j])
+	}
+	return join(samples)
+}
+
+// join lays samples end to end.
+func join(samples []Sample) (tokens, targets []int32, lengths []int) {
+	for _, sample := range samples {
 		tokens = append(tokens, sample.Tokens...)
 		targets = append(targets, sample.Targets...)
 		lengths = append(lengths, len(sample.Tokens))

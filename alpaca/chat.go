@@ -75,7 +75,7 @@ func (e *Encoder) chatResponse(s *sequence, rendered, content string) error {
 	if end < 0 {
 		s.end(e.tok.EOS())
 	}
-	s.response(closing[:end+1])
+	s.close(closing[:end+1])
 	s.context(closing[end+1:])
 	return nil
 }

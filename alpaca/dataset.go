@@ -8,16 +8,18 @@ import (
 	"strings"
 )
 
-// Dataset holds the samples of a file in the file's order.
+// Dataset holds what a file's rows became, in the file's order: samples, or questions where they are multiple choice.
 type Dataset struct {
-	Name     string // the file, or StarterName
-	Template string // Alpaca or Chat: what the rows were rendered in
-	Samples  []Sample
-	Bad      []BadRow // rows that were skipped, in the order in which they were found
+	Name      string // the file, or StarterName
+	Template  string // Alpaca or Chat: what the rows were rendered in
+	Samples   []Sample
+	Questions []Question
+	Bad       []BadRow // rows that were skipped, in the order in which they were found
 }
 
-// Load reads a file of rows and encodes them. Rows that can't be trained on are skipped and listed in Bad; with
-// o.Strict the first of them is the error. A file without a usable row is an error.
+// Load reads a file of rows and encodes them. Rows that can't be used are skipped and listed in Bad; with o.Strict the
+// first of them is the error. A file without a usable row is an error, and so is one that mixes multiple-choice
+// questions with other rows.
 func Load(path string, tok Tokenizer, o Options) (*Dataset, error) {
 	rs, err := readRows(path)
 	if err != nil {
@@ -39,9 +41,8 @@ func (rs *rows) encode(tok Tokenizer, o Options) (*Dataset, error) {
 	}
 	d := &Dataset{Name: rs.file, Template: e.Template()}
 	for _, r := range rs.good {
-		s, err := e.encode(r, o.MaxLength)
+		err := d.add(e, r, o.MaxLength)
 		if err == nil {
-			d.Samples = append(d.Samples, s)
 			continue
 		}
 		bad := BadRow{rs.file, r.number, err.Error()}
@@ -50,12 +51,27 @@ func (rs *rows) encode(tok Tokenizer, o Options) (*Dataset, error) {
 		}
 		rs.bad = append(rs.bad, bad)
 	}
-	if len(d.Samples) == 0 {
+	if len(d.Samples)+len(d.Questions) == 0 {
 		rs.good = nil
 		return nil, rs.usable()
 	}
 	d.Bad = rs.bad
 	return d, nil
+}
+
+func (d *Dataset) add(e *Encoder, r row, maxLength int) error {
+	if r.choices != nil {
+		q, err := e.question(r, maxLength)
+		if err == nil {
+			d.Questions = append(d.Questions, q)
+		}
+		return err
+	}
+	s, err := e.encode(r, maxLength)
+	if err == nil {
+		d.Samples = append(d.Samples, s)
+	}
+	return err
 }
 
 // Counts sums a dataset up. Rows = Used + Skipped.
@@ -81,10 +97,15 @@ func (c Counts) String() string {
 	return b.String()
 }
 
-// Counts returns the numbers of rows and tokens.
+// Counts returns the numbers of rows and tokens, those of all choices where the rows are questions.
 func (d *Dataset) Counts() Counts {
-	c := Counts{Rows: len(d.Samples) + len(d.Bad), Used: len(d.Samples), Skipped: len(d.Bad)}
-	for _, s := range d.Samples {
+	used := len(d.Samples) + len(d.Questions)
+	c := Counts{Rows: used + len(d.Bad), Used: used, Skipped: len(d.Bad)}
+	samples := slices.Clip(d.Samples)
+	for _, q := range d.Questions {
+		samples = append(samples, q.Choices...)
+	}
+	for _, s := range samples {
 		if s.Truncated {
 			c.Truncated++
 		}

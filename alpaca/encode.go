@@ -13,10 +13,10 @@ type Sample struct {
 	Truncated       bool // whether MaxLength cut labels off
 }
 
-// sequence grows a sample. prompt counts the tokens before the last response.
+// sequence grows a sample. prompt counts the tokens before the last response, answer those before the end of its turn.
 type sequence struct {
 	tokens, targets []int32
-	prompt          int
+	prompt, answer  int
 }
 
 func (s *sequence) context(tokens []int32) {
@@ -28,6 +28,12 @@ func (s *sequence) context(tokens []int32) {
 }
 
 func (s *sequence) response(tokens []int32) {
+	s.close(tokens)
+	s.answer = len(s.tokens)
+}
+
+// close adds what ends a response's turn.
+func (s *sequence) close(tokens []int32) {
 	for _, t := range tokens {
 		s.end(t)
 		s.tokens = append(s.tokens, t)
@@ -93,7 +99,8 @@ func (e *Encoder) answered(prompt []int32, response string, err error) (*sequenc
 	}
 	var s sequence
 	s.context(prompt)
-	s.response(append(tokens, e.tok.EOS()))
+	s.response(tokens)
+	s.close([]int32{e.tok.EOS()})
 	return &s, nil
 }
 
@@ -131,7 +138,8 @@ func (e *Encoder) alpacaTurns(messages []Message) (*sequence, error) {
 			if err != nil {
 				return nil, err
 			}
-			s.response(append(response, e.tok.EOS()))
+			s.response(response)
+			s.close([]int32{e.tok.EOS()})
 			pending = ""
 		}
 	}

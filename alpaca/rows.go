@@ -31,12 +31,15 @@ type BadRow struct {
 
 func (b BadRow) Error() string { return fmt.Sprintf("%s: row %d: %s", b.File, b.Row, b.Reason) }
 
-// row is one parsed row in one of three forms: Messages, Prompt with Completion, or Instruction with Output.
+// row is one parsed row in one of four forms: messages, prompt with completion, instruction with output, or, as a multiple-choice question, instruction with
+// choices.
 type row struct {
 	number                     int
 	instruction, input, output string // input is "" where the row has none
 	messages                   []Message
 	prompt, completion         string
+	choices                    []string
+	answer                     int // index of the right choice
 }
 
 // rows is a parsed file: total = len(good) + len(bad).
@@ -73,10 +76,21 @@ func parseRows(file string, data []byte) (*rows, error) {
 	if err != nil {
 		return nil, err
 	}
-	return rs, rs.usable()
+	return rs, errors.Join(rs.usable(), rs.alike())
 }
 
-// usable returns an error where no row is left to train on, with the first reason.
+// alike returns an error where some rows are multiple-choice questions and others are not: the two are measured in different ways.
+func (rs *rows) alike() error {
+	for _, r := range rs.good {
+		first := rs.good[0]
+		if (r.choices != nil) != (first.choices != nil) {
+			return fmt.Errorf("%s: of rows %d and %d, one is a multiple-choice question and the other is not; keep them in files of their own", rs.file, first.number, r.number)
+		}
+	}
+	return nil
+}
+
+// usable returns an error where no row is left, with the first reason.
 func (rs *rows) usable() error {
 	switch {
 	case len(rs.good) > 0:
@@ -163,8 +177,10 @@ func parseRow(raw []byte) (row, error) {
 		if r.prompt, err = o.text("prompt"); err == nil {
 			r.completion, err = o.text("completion")
 		}
+	case has("choices"), has("endings"):
+		r.instruction, r.choices, r.answer, err = parseQuestion(o)
 	default:
-		err = errors.New("has no instruction, messages or prompt")
+		err = errors.New("has no instruction, messages, prompt or choices")
 	}
 	return r, err
 }

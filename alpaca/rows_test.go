@@ -51,7 +51,7 @@ func TestBadRows(t *testing.T) {
 		`{"instruction": true, "output": "b"}`:                  "instruction is a boolean",
 		`{"instruction": "a", "output": "b\u0000c"}`:            "output holds a NUL",
 		"{\"instruction\": \"a\", \"output\": \"b\xff\"}":       "not valid UTF-8",
-		`{"output": "b"}`:                                       "has no instruction, messages or prompt",
+		`{"output": "b"}`:                                       "has no instruction, messages, prompt or choices",
 		`{"prompt": "a"}`:                                       "completion is missing",
 		`{"completion": "a"}`:                                   "prompt is missing",
 		`{"prompt": "", "completion": "a"}`:                     "prompt is empty",
@@ -125,6 +125,9 @@ func FuzzParseRows(f *testing.F) {
 		"{\"prompt\": \"a\", \"completion\": \"b\"}\n{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]}",
 		"\ufeff[", "[[[[", "{}", "null", "[null]", "{\"messages\": [null]}", "{\"instruction\": \"\\ud800\", \"output\": \"\xff\"}", "[{}]]", "\x00",
 		`{"messages": [{"role": "system", "content": "<|im_end|>"}, {"role": "user", "content": " <s>"}, {"role": "assistant", "content": "</s> "}]}`,
+		`[{"question": "a", "choices": ["b", "c"], "answer": "B"}, {"ctx": "a", "endings": [" <|im_end|>", "</s>"], "label": "1"}]`,
+		"{\"question\": \"a\", \"choices\": {\"text\": [\"b\", \"c\"], \"label\": [\"1\", \"2\"]}, \"answerKey\": \"2\"}\n{\"choices\": {}}\n{\"endings\": null}",
+		`[{"question": "a", "choices": ["b", "c"], "answer": 0}, {"prompt": "a", "completion": "b"}]`,
 	} {
 		f.Add([]byte(seed))
 	}
@@ -138,7 +141,14 @@ func FuzzParseRows(f *testing.F) {
 			if err != nil {
 				continue
 			}
-			for _, s := range d.Samples {
+			samples := d.Samples
+			for _, q := range d.Questions {
+				if n := len(q.Choices); n < 2 || n != len(q.Bytes) || q.Answer < 0 || q.Answer >= n || len(d.Samples) > 0 {
+					t.Fatalf("a question of %d choices beside %d samples: %+v", n, len(d.Samples), q)
+				}
+				samples = append(samples, q.Choices...)
+			}
+			for _, s := range samples {
 				if n := len(s.Tokens); n == 0 || n != len(s.Targets) || s.Targets[n-1] < 0 || n >= Default().MaxLength {
 					t.Fatalf("sample of %d tokens, %d targets", n, len(s.Targets))
 				}

@@ -24,8 +24,8 @@ func (g *graph) crossEntropy(x *bindings.Tensor, tokens []int32, wanted bool) (l
 }
 
 // loss sums −log p over the labels, for the residual stream x [width, rows] after the last block. Where dx is given, with the shape of x, it gets
-// the gradient of the sum.
-func (m *Model) loss(x kept, l labels, dx kept) (sum float64, err error) {
+// the gradient of the sum. Where sums is given, the losses are also added to the sums of their samples.
+func (m *Model) loss(x kept, l labels, dx kept, sums []float64) (sum float64, err error) {
 	if dx.bytes > 0 {
 		if err := m.zero(dx); err != nil {
 			return 0, err
@@ -33,7 +33,7 @@ func (m *Model) loss(x kept, l labels, dx kept) (sum float64, err error) {
 	}
 	for start := 0; start < len(l.tokens); start += tokenChunk {
 		end := min(start+tokenChunk, len(l.tokens))
-		s, err := m.lossChunk(x, labels{l.rows[start:end], l.tokens[start:end]}, dx)
+		s, err := m.lossChunk(x, labels{l.rows[start:end], l.tokens[start:end], l.samples[start:end]}, dx, sums)
 		if err != nil {
 			return 0, err
 		}
@@ -42,7 +42,7 @@ func (m *Model) loss(x kept, l labels, dx kept) (sum float64, err error) {
 	return sum, nil
 }
 
-func (m *Model) lossChunk(x kept, l labels, dx kept) (sum float64, err error) {
+func (m *Model) lossChunk(x kept, l labels, dx kept, sums []float64) (sum float64, err error) {
 	g := m.newGraph(0, 0, 32)
 	defer g.Close()
 	n := int64(len(l.tokens))
@@ -58,8 +58,11 @@ func (m *Model) lossChunk(x kept, l labels, dx kept) (sum float64, err error) {
 	if err := bindings.Get(loss, each); err != nil {
 		return 0, err
 	}
-	for _, v := range each {
+	for i, v := range each {
 		sum += float64(v)
+		if sums != nil {
+			sums[l.samples[i]] += float64(v)
+		}
 	}
 	return sum, nil
 }

@@ -15,11 +15,14 @@ type pack struct {
 // segment is a run of rows. parent is the index of the segment before it in its samples, or -1; past is the number of rows in all its ancestors.
 type segment struct{ start, length, parent, past int32 }
 
-// labels are the rows that carry a label, and the token that is to be predicted there.
-type labels struct{ rows, tokens []int32 }
+// labels are the rows that carry a label, the token that is to be predicted there, and the place of its sample in the batch.
+type labels struct{ rows, tokens, samples []int32 }
 
 // sample is a sequence of tokens, and what is to be predicted after each, or -1.
-type sample struct{ tokens, targets []int32 }
+type sample struct {
+	tokens, targets []int32
+	place           int32 // in the batch
+}
 
 // leastShared is how many tokens a common beginning must have to be worth a segment.
 const leastShared = 4
@@ -81,6 +84,7 @@ func (p *pack) add(s sample, from, to int, parent int32) int32 {
 		if s.targets[i] >= 0 {
 			p.labels.rows = append(p.labels.rows, int32(len(p.tokens)))
 			p.labels.tokens = append(p.labels.tokens, s.targets[i])
+			p.labels.samples = append(p.labels.samples, s.place)
 		}
 		p.tokens = append(p.tokens, s.tokens[i])
 		p.positions = append(p.positions, int32(i))

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -138,6 +139,50 @@ func TestSharedBeginnings(t *testing.T) {
 			t.Errorf("%s: loss %.9g, %.9g with gradients", plan, got, sum)
 		}
 	}
+}
+
+// TestLosses holds the sums of samples that begin alike to those of each alone, in several passes and chunks of labels, and Loss to their total.
+func TestLosses(t *testing.T) {
+	m := tiny(t, testutil.TinyOptions{})
+	adapted(t, m, nil)
+	random := rand.New(rand.NewPCG(2, 2))
+	begin := make([]int32, 30)
+	for i := range begin {
+		begin[i] = int32(random.IntN(m.Vocab))
+	}
+	var all batch
+	var alone []float64
+	for i := range 130 {
+		own := randomBatch(uint64(i), m.Vocab, 1+random.IntN(20))
+		if i%10 == 0 {
+			own.targets = slices.Repeat([]int32{-1}, len(own.tokens)) // nothing is asked of this sample
+		}
+		one := batch{slices.Concat(begin, own.tokens), slices.Concat(slices.Repeat([]int32{-1}, len(begin)), own.targets), []int{len(begin) + len(own.tokens)}}
+		alone = append(alone, one.loss(t, m))
+		all.tokens, all.targets, all.lengths = append(all.tokens, one.tokens...), append(all.targets, one.targets...), append(all.lengths, one.lengths...)
+	}
+	if len(all.tokens) <= passRows || all.labels() <= tokenChunk {
+		t.Fatalf("%d tokens and %d labels fit one pass and one chunk", len(all.tokens), all.labels())
+	}
+	sums := make([]float64, len(all.lengths))
+	sum, n, err := m.Losses(all.tokens, all.targets, all.lengths, sums)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if loss := all.loss(t, m); sum != loss || n != all.labels() {
+		t.Errorf("Losses sums to %.17g over %d labels, Loss is %.17g over %d", sum, n, loss, all.labels())
+	}
+	total := 0.0
+	for i, s := range sums {
+		if total += s; !(math.Abs(s-alone[i]) <= tinyLossTolerance*alone[i]) {
+			t.Errorf("sample %d: %.9g in the batch, %.9g alone", i, s, alone[i])
+		}
+	}
+	if !(relative(total, sum) <= 1e-14) {
+		t.Errorf("the samples sum to %.17g, the batch to %.17g", total, sum)
+	}
+	_, _, err = m.Losses(all.tokens, all.targets, all.lengths, sums[1:])
+	wantError(t, err, "losses", "room for 129 sums", "130 samples")
 }
 
 func relative(a, b float64) float64 { return max(a-b, b-a) / b }

@@ -67,7 +67,7 @@ func TestPlan(t *testing.T) {
 		o := options()
 		m := open(t, path, o)
 		adapted(t, m, func(c *vera.Config) { c.Rank = 8 })
-		p := newPack([]sample{{b.tokens[:60], b.targets[:60]}}, false)
+		p := newPack([]sample{{tokens: b.tokens[:60], targets: b.targets[:60]}}, false)
 		need, err := m.need(p, 0)
 		if err != nil {
 			t.Fatal(err)

@@ -8,6 +8,14 @@ import (
 // Loss sums −log p (natural logarithm) over the labelled positions of samples and counts them. Sample i is the next lengths[i] tokens; targets[i] is the token
 // to be predicted after position i, or −1 where nothing is asked. Samples do not see each other.
 func (m *Model) Loss(tokens, targets []int32, lengths []int) (sum float64, n int, err error) {
+	return m.Losses(tokens, targets, lengths, nil)
+}
+
+// Losses is Loss, and adds the sum of each sample to its number in sums, unless that is nil.
+func (m *Model) Losses(tokens, targets []int32, lengths []int, sums []float64) (sum float64, n int, err error) {
+	if sums != nil && len(sums) != len(lengths) {
+		return 0, 0, fmt.Errorf("losses: room for %d sums, the batch has %d samples", len(sums), len(lengths))
+	}
 	samples, err := m.check(tokens, targets, lengths)
 	if err != nil {
 		return 0, 0, err
@@ -17,7 +25,7 @@ func (m *Model) Loss(tokens, targets []int32, lengths []int) (sum float64, n int
 	}
 	for _, pass := range passes(samples) {
 		p := newPack(pass, true)
-		s, err := m.lossOf(p)
+		s, err := m.lossOf(p, sums)
 		if err != nil {
 			return 0, 0, err
 		}
@@ -26,7 +34,7 @@ func (m *Model) Loss(tokens, targets []int32, lengths []int) (sum float64, n int
 	return sum, n, nil
 }
 
-func (m *Model) lossOf(p pack) (float64, error) {
+func (m *Model) lossOf(p pack, sums []float64) (float64, error) {
 	if len(p.labels.rows) == 0 {
 		return 0, nil
 	}
@@ -46,7 +54,7 @@ func (m *Model) lossOf(p pack) (float64, error) {
 		}
 		x, other = y, x
 	}
-	return m.loss(x, p.labels, kept{})
+	return m.loss(x, p.labels, kept{}, sums)
 }
 
 // Gradients is Loss, and adds the gradient of the sum for every number of the attached adapter's Params to grad. seed decides the
@@ -115,7 +123,7 @@ func (m *Model) gradients(p pack, keep int, seed uint64) (sum float64, err error
 	if err != nil {
 		return 0, err
 	}
-	if sum, err = m.loss(xs[last], p.labels, dy); err != nil {
+	if sum, err = m.loss(xs[last], p.labels, dy, nil); err != nil {
 		return 0, err
 	}
 	for i := last - 1; i >= m.adapter.lowest; i-- {
@@ -149,13 +157,13 @@ func (m *Model) check(tokens, targets []int32, lengths []int) ([]sample, error) 
 			return nil, fmt.Errorf("token %d, target %d: the model's vocabulary has %d tokens", t, targets[i], m.Vocab)
 		}
 	}
-	for _, n := range lengths {
+	for i, n := range lengths {
 		used := n
 		for used > 0 && targets[used-1] < 0 {
 			used--
 		}
 		if used > 0 {
-			samples = append(samples, sample{tokens[:used], targets[:used]})
+			samples = append(samples, sample{tokens[:used], targets[:used], int32(i)})
 		}
 		tokens, targets = tokens[n:], targets[n:]
 	}

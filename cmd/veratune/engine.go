@@ -140,8 +140,17 @@ func (s *session) template(asked string) string {
 	return asked
 }
 
-// data loads a data file, or the starter set where path is empty, and reports what was left out.
+// data is load without multiple-choice questions.
 func (s *session) data(path string, o alpaca.Options, report io.Writer) (*alpaca.Dataset, error) {
+	d, err := s.load(path, o, report)
+	if err == nil && len(d.Questions) > 0 {
+		return nil, fmt.Errorf("%s: holds multiple-choice questions, which are for the loss command alone; want instruction, chat or prompt rows", path)
+	}
+	return d, err
+}
+
+// load loads a data file, or the starter set where path is empty, and reports what was left out.
+func (s *session) load(path string, o alpaca.Options, report io.Writer) (*alpaca.Dataset, error) {
 	o.Template = s.template(o.Template)
 	load := func() (*alpaca.Dataset, error) { return alpaca.Load(path, s.tokenizer, o) }
 	if path == "" {

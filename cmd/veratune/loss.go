@@ -34,11 +34,18 @@ func lossCommand() *cli.Command {
 	l := &lossOptions{engine: newEngine(model.ComputeF32), data: alpaca.Default()}
 	return &cli.Command{
 		Name:  "loss",
-		Usage: "measure the mean response loss and perplexity on instruction data",
+		Usage: "measure the mean response loss and perplexity on instruction data, or the accuracy on multiple-choice questions",
+		Description: "A file of instruction, chat or prompt rows gives the mean loss of the responses.\n\n" +
+			"A file of multiple-choice questions gives the part of them whose right choice the model finds more likely than the others, by log p of the choice's text as the\n" +
+			"response (acc), and by that per byte of it (acc_norm). The model is shown the question alone, without the choices or their letters. The end of the turn does not\n" +
+			"count, and --batch is a number of questions. Rows are as Hugging Face exports MMLU, ARC and HellaSwag:\n\n" +
+			"  {\"question\": \"…\", \"choices\": [\"…\", \"…\"], \"answer\": 0}    the answer is an index from 0 or a letter from A\n" +
+			"  {\"question\": \"…\", \"choices\": {\"text\": [\"…\", \"…\"], \"label\": [\"A\", \"B\"]}, \"answerKey\": \"A\"}\n" +
+			"  {\"ctx\": \"…\", \"endings\": [\"…\", \"…\"], \"label\": \"0\"}",
 		Flags: slices.Concat(l.engine.flags(), dataFlags(&l.data), []cli.Flag{
 			l.adapterFlag(),
 			l.forceFlag(),
-			&cli.StringFlag{Name: "data", Usage: "JSON or JSONL `FILE` of instruction, chat or prompt rows", Required: true, Destination: &l.path},
+			&cli.StringFlag{Name: "data", Usage: "JSON or JSONL `FILE` of instruction, chat or prompt rows, or of multiple-choice questions", Required: true, Destination: &l.path},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object", Destination: &l.asJSON},
 		}),
 		Action: func(c *cli.Context) error {
@@ -56,9 +63,16 @@ func (l *lossOptions) run(c *cli.Context) error {
 		return err
 	}
 	defer s.Close()
-	d, err := s.data(l.path, l.data, c.App.ErrWriter)
+	d, err := s.load(l.path, l.data, c.App.ErrWriter)
 	if err != nil {
 		return err
+	}
+	if len(d.Questions) > 0 {
+		logP, err := s.choices(c.Context, d.Questions, l.data.Batch)
+		if err != nil {
+			return err
+		}
+		return grade(d.Questions, logP).print(c.App.Writer, l.asJSON)
 	}
 	r, err := s.measure(c, d, l.data.Batch)
 	if err != nil {
