@@ -166,7 +166,7 @@ func shown(t *testing.T, p Prompt) map[string]bool {
 	return names
 }
 
-// A judge that repeats its instructions must not be taken to have graded or decided by that.
+// Small judges follow what they have read last.
 func TestBuiltinPromptsAskLast(t *testing.T) {
 	for name, p := range DefaultPrompts() {
 		end := p.PromptTemplate[strings.LastIndex(p.PromptTemplate, "}"):]
