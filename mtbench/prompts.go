@@ -162,7 +162,7 @@ func (p Prompts) fill(kind string, q Question, turn int, answers map[string]Answ
 	text, err := expand(prompt.PromptTemplate, func(placeholder string) (string, error) {
 		value, ok := values[placeholder]
 		if !ok {
-			return "", fmt.Errorf("question %d (%s): prompt %s wants {%s}, which is missing; the question needs a reference answer to each turn", q.ID, q.Category, name, placeholder)
+			return "", fmt.Errorf("question %d (%s): prompt %s wants {%s}: give the question a reference answer to each turn", q.ID, q.Category, name, placeholder)
 		}
 		return value, nil
 	})
