@@ -253,7 +253,11 @@ func TestInterruptedJudging(t *testing.T) {
 				check(fmt.Sprintf("interrupted at call %d", n))
 			}
 			whole := read(t, path)
-			for size := lastLine(whole); size <= len(whole); size++ {
+			step := 1
+			if testing.Short() { // the answers' file is cut at every byte nevertheless, and its code is the same
+				step = 1 + (len(whole)-lastLine(whole))/50
+			}
+			for size := lastLine(whole); size <= len(whole); size += step {
 				write(t, path, whole[:size])
 				if _, err := judgeIn(context.Background(), start, saying("[[6]] [[B]]"), c.mode); err != nil {
 					t.Fatal(err)
