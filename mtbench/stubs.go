@@ -72,7 +72,7 @@ func ReadPrompts(path string) (Prompts, error) {
 
 // Single asks for a grade.
 func (p Prompts) Single(q Question, a Answer, turn int) (name string, conversation []Message, err error) {
-	return fmt.Sprintf("%s-single-%d", p.name, turn), []Message{{"system", "You are a judge."}, {"user", fmt.Sprintf("Grade turn %d of question %d: %s", turn, q.ID, strings.Join(a.Choices[0].Turns[:turn], " | "))}}, nil
+	return fmt.Sprintf("%s-single-%d", p.name, turn), []Message{{"system", "You are a judge."}, {"user", fmt.Sprintf("Grade turn %d of question %d %s: %s", turn, q.ID, q.Turns[:turn], strings.Join(a.Choices[0].Turns[:turn], " | "))}}, nil
 }
 
 // Pair asks for a comparison.

@@ -19,7 +19,7 @@ import (
 type Progress struct {
 	Done, Total int // Done includes what an earlier run has done
 	Failed      int
-	Err         error // why the item that has just ended failed, or nil
+	Err         error // the name of the item that has just ended, around the error that it failed with; or nil
 }
 
 // Failed is the error of work of which some items failed. What could be done is kept, and the same call does the rest.
