@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"strconv"
+	"strings"
 )
 
 // RunOptions say how a model answers.
@@ -79,8 +80,16 @@ func answer(ctx context.Context, m Model, q Question, o RunOptions) (Answer, err
 		if err != nil {
 			return Answer{}, fmt.Errorf("turn %d: %w", i+1, err)
 		}
+		text = printable(text)
 		conversation = append(conversation, Message{"assistant", text})
 		turns = append(turns, text)
 	}
 	return Answer{QuestionID: q.ID, AnswerID: identifier(o.Name, q.ID, turns), ModelID: o.Name, Choices: []Choice{{Turns: turns}}, Time: now()}, nil
+}
+
+// printable makes text of whatever a model said, which may end within a character: what turn 2 and the judge see is then what the file holds, and every tokenizer
+// takes it.
+func printable(text string) string {
+	const replacement = "\uFFFD"
+	return strings.ReplaceAll(strings.ToValidUTF8(text, replacement), "\x00", replacement)
 }

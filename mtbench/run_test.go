@@ -177,6 +177,32 @@ func TestFailingQuestion(t *testing.T) {
 	}
 }
 
+// TestUnprintableAnswer is the same text in turn 2 as in the file.
+func TestUnprintableAnswer(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "e")
+	var mu sync.Mutex
+	seen := map[string]bool{}
+	odd := &fake{reply: func(_ context.Context, c []Message, _ Sampling) (string, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if len(c) > 1 {
+			seen[c[1].Content] = true
+		}
+		return "cut \x00 wi\xe2\x82", nil
+	}}
+	if err := runIn(context.Background(), dir, "base", odd); err != nil {
+		t.Fatal(err)
+	}
+	e, err := Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "cut \uFFFD wi\uFFFD"
+	if got := e.Answers["base"][0].Choices[0].Turns[0]; got != want || !maps.Equal(seen, map[string]bool{want: true}) {
+		t.Errorf("%q in the file, %v in turn 2", got, seen)
+	}
+}
+
 // TestHopelessFailure stops: the other questions would fail alike.
 func TestHopelessFailure(t *testing.T) {
 	down := &fake{reply: func(context.Context, []Message, Sampling) (string, error) { return "", hopeless{errors.New("refused")} }}
