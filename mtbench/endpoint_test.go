@@ -251,7 +251,7 @@ func TestEndpointRefusedConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = judgeIn(context.Background(), answered(t, "base"), down, oneByOne)
-	wantError(t, err, "1 judgments failed and 5 were not tried", closed, "refused")
+	wantError(t, err, "1 of 6 judgments failed and 5 were not tried", closed, "refused")
 }
 
 func TestEndpointCancelled(t *testing.T) {

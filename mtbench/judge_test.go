@@ -284,7 +284,7 @@ func TestFailingJudgment(t *testing.T) {
 	if !errors.As(err, &failed) || judged.Judgments != 11 {
 		t.Fatalf("%+v, %v", judged, err)
 	}
-	wantError(t, err, "1 judgments failed", "question 7, turn 2, adapter: the server is on fire")
+	wantError(t, err, "1 of 12 judgments failed", "question 7, turn 2, adapter: the server is on fire")
 	rest := saying("[[9]]")
 	if judged, err := judgeIn(context.Background(), dir, rest); err != nil || judged.Judgments != 12 || rest.calls != 1 {
 		t.Errorf("%+v, %d calls, %v", judged, rest.calls, err)

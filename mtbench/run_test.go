@@ -164,7 +164,7 @@ func TestFailingQuestion(t *testing.T) {
 	if !errors.As(err, &failed) || len(failed.Items) != 1 || failed.Left != 0 {
 		t.Fatalf("%v", err)
 	}
-	wantError(t, err, "1 answers of base failed", "question 3: turn 2: too long")
+	wantError(t, err, "1 of 3 answers of base failed", "question 3: turn 2: too long")
 	if last.Done != 2 || last.Failed != 1 || last.Total != 3 {
 		t.Errorf("%+v", last)
 	}
@@ -207,7 +207,7 @@ func TestUnprintableAnswer(t *testing.T) {
 func TestHopelessFailure(t *testing.T) {
 	down := &fake{reply: func(context.Context, []Message, Sampling) (string, error) { return "", hopeless{errors.New("refused")} }}
 	err := runIn(context.Background(), filepath.Join(t.TempDir(), "e"), "base", down, func(o *RunOptions) { o.Parallel = 1 })
-	wantError(t, err, "1 answers of base failed and 2 were not tried", "refused")
+	wantError(t, err, "1 of 3 answers of base failed and 2 were not tried", "refused")
 	if down.calls != 1 {
 		t.Errorf("%d calls", down.calls)
 	}

@@ -24,14 +24,15 @@ type Progress struct {
 
 // Failed is the error of work of which some items failed. What could be done is kept, and the same call does the rest.
 type Failed struct {
-	What  string // what all items are
-	Items []error
-	Left  int // items that were not begun, since they would have failed alike
+	What  string  // what the items are, such as "answers of base"
+	Total int     // items, those that an earlier call did included
+	Items []error // of those that failed
+	Left  int     // items that were not begun, since they would have failed alike
 }
 
 func (f *Failed) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d %s failed", len(f.Items), f.What)
+	fmt.Fprintf(&b, "%d of %d %s failed", len(f.Items), f.Total, f.What)
 	if f.Left > 0 {
 		fmt.Fprintf(&b, " and %d were not tried", f.Left)
 	}
@@ -87,7 +88,7 @@ func (w *work) run(ctx context.Context) error {
 	case ctx.Err() != nil && left > 0:
 		return fmt.Errorf("interrupted: %d of %d %s are kept, and the same command goes on from there: %w", w.before+w.done, w.before+len(w.items), w.what, ctx.Err())
 	case len(w.failed) > 0:
-		return &Failed{What: w.what, Items: w.failed, Left: left}
+		return &Failed{What: w.what, Total: w.before + len(w.items), Items: w.failed, Left: left}
 	}
 	return nil
 }
