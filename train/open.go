@@ -63,7 +63,7 @@ func (l *loop) start() (err error) {
 		return err
 	}
 	if l.oldRun != "" {
-		l.progress.note("the run that was in %s is now in %s", l.Folder, l.oldRun)
+		l.progress.Note("the run that was in %s is now in %s", l.Folder, l.oldRun)
 	}
 	if err := l.settings.write(l.folder.join(ConfigFile)); err != nil {
 		return err
@@ -80,7 +80,7 @@ func (l *loop) resume() (err error) {
 	if err := l.settings.checkSame(l.folder.join(ConfigFile)); err != nil {
 		return err
 	}
-	s, err := l.folder.restore(l.fits, l.progress.note)
+	s, err := l.folder.restore(l.fits, l.progress.Note)
 	if err != nil {
 		return fmt.Errorf("resume: %w", err)
 	}
@@ -92,7 +92,7 @@ func (l *loop) resume() (err error) {
 			return err
 		}
 	}
-	l.progress.note("going on after step %d of %d", l.at.Step, l.plan.total)
+	l.progress.Note("going on after step %d of %d", l.at.Step, l.plan.total)
 	path := l.folder.join(MetricsFile)
 	if err := cutMetrics(path, l.at); err != nil {
 		return err

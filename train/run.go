@@ -25,7 +25,7 @@ type loop struct {
 
 // run goes around once more than there are steps, so that the last evaluation and checkpoint need no code of their own.
 func (l *loop) run(ctx context.Context) (Result, error) {
-	defer l.progress.end()
+	defer l.progress.End()
 	for {
 		// Evaluate.
 		if l.evaluationDue() {
@@ -109,7 +109,7 @@ func (l *loop) evaluate(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		l.progress.status(fmt.Sprintf("held-out data: batch %d/%d", i+1, l.HeldOut.Batches()))
+		l.progress.Status(fmt.Sprintf("held-out data: batch %d/%d", i+1, l.HeldOut.Batches()))
 		s, n, err := l.engine.Loss(l.HeldOut.Batch(0, i))
 		if err != nil {
 			return err
@@ -141,7 +141,7 @@ func (l *loop) evaluate(ctx context.Context) error {
 	if best {
 		mark = "  best so far"
 	}
-	l.progress.note("step %d/%d  held-out loss %.4f%s", e.Step, l.plan.total, e.Loss, mark)
+	l.progress.Note("step %d/%d  held-out loss %.4f%s", e.Step, l.plan.total, e.Loss, mark)
 	return nil
 }
 
@@ -167,7 +167,7 @@ func (l *loop) save() error {
 // draw brings the chart up to date. A training is worth more than its picture, so that a failure is told and no more.
 func (l *loop) draw() {
 	if err := drawChart(l.folder.join(MetricsFile), l.folder.join(ChartFile)); err != nil {
-		l.progress.note("warning: %v", err)
+		l.progress.Note("warning: %v", err)
 	}
 }
 

@@ -202,32 +202,12 @@ func TestPlainProgress(t *testing.T) {
 			stepLines++
 		}
 	}
-	if stepLines != plainLines+1 || evaluations != 4 || len(lines) != stepLines+evaluations {
+	const some = 21 // of the 300 steps
+	if stepLines != some || evaluations != 4 || len(lines) != stepLines+evaluations {
 		t.Errorf("%d lines of steps and %d of evaluations in %d:\n%s", stepLines, evaluations, len(lines), out.String())
 	}
 	if strings.ContainsAny(out.String(), "\r\x1b") {
 		t.Error("control characters where there is no terminal")
-	}
-}
-
-func TestTerminalProgressStaysInOneLine(t *testing.T) {
-	var out bytes.Buffer
-	p := newProgress(&out, 10)
-	p.terminal, p.width = true, func() int { return 30 }
-	p.step(stepLine{Step: 1, Loss: 1, LR: 1e-3, Tokens: 100, Seconds: 1, Memory: 1 << 30})
-	p.step(stepLine{Step: 2, Loss: 1, LR: 1e-3, Tokens: 100, Seconds: 1, Memory: 1 << 30})
-	p.note("a line that stays")
-	p.status("another")
-	p.end()
-	p.note("and the last")
-	written := strings.Split(out.String(), "\r")
-	if len(written) != 5 || strings.Count(out.String(), "\n") != 3 {
-		t.Errorf("%q", out.String())
-	}
-	for _, line := range written[1:3] {
-		if len(strings.TrimSuffix(line, "\x1b[K")) > 29 {
-			t.Errorf("%q does not fit 30 columns", line)
-		}
 	}
 }
 

@@ -32,8 +32,12 @@ func newEngine(compute model.Compute) *engine {
 }
 
 func (e *engine) flags() []cli.Flag {
+	model := &cli.StringFlag{Name: "model", Aliases: []string{"m"}, Usage: "GGUF `FILE` of a Llama", Required: true, Destination: &e.path}
+	return append([]cli.Flag{model}, e.computeFlags()...)
+}
+
+func (e *engine) computeFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "model", Aliases: []string{"m"}, Usage: "GGUF `FILE` of a Llama", Required: true, Destination: &e.path},
 		&cli.IntFlag{Name: "threads", Usage: "threads to compute with", Value: e.options.Threads, Destination: &e.options.Threads},
 		&cli.StringFlag{Name: "compute", Usage: "arithmetic of the matrix products: f32, bf16, or (not for training) q8", Value: e.compute, Destination: &e.compute},
 	}
@@ -101,11 +105,7 @@ func (e *engine) open() (*session, error) {
 	if e.adapter == "" {
 		return s, nil
 	}
-	var options []vera.LoadOption
-	if e.force {
-		options = append(options, vera.AnyBase)
-	}
-	if s.adapter, err = vera.Load(e.adapter, m.Base(), options...); err == nil {
+	if s.adapter, err = vera.Load(e.adapter, m.Base(), e.loadOptions()...); err == nil {
 		err = m.Attach(s.adapter)
 	}
 	if err != nil {
@@ -113,6 +113,13 @@ func (e *engine) open() (*session, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+func (e *engine) loadOptions() []vera.LoadOption {
+	if e.force {
+		return []vera.LoadOption{vera.AnyBase}
+	}
+	return nil
 }
 
 // session is an open model with its tokenizer and perhaps an adapter.

@@ -42,19 +42,12 @@ func generateCommand() *cli.Command {
 			&cli.Uint64Flag{Name: "seed", Usage: "seed of the drawing", Destination: &s.Seed},
 		}),
 		Action: func(c *cli.Context) error {
-			if err := errors.Join(noArguments(c), validate(g.validate(), g.sampling.Validate(), g.validateTemplate())); err != nil {
+			if err := errors.Join(noArguments(c), validate(g.validate(), g.sampling.Validate(), checkTemplate(g.template))); err != nil {
 				return err
 			}
 			return g.run(c)
 		},
 	}
-}
-
-// validateTemplate checks the flag as the data commands do.
-func (g *generateOptions) validateTemplate() error {
-	o := alpaca.Default()
-	o.Template = g.template
-	return o.Validate()
 }
 
 func (g *generateOptions) run(c *cli.Context) error {

@@ -39,7 +39,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		Usage:     "finetune a quantised Llama straight from its GGUF file with VeRA adapters",
 		Writer:    stdout,
 		ErrWriter: stderr,
-		Commands:  []*cli.Command{alpacaCommand(), planCommand(), lossCommand(), generateCommand(), exportCommand(), inspectCommand(), compareCommand(), benchCommand()},
+		Commands:  []*cli.Command{alpacaCommand(), planCommand(), lossCommand(), generateCommand(), mtbenchCommand(), exportCommand(), inspectCommand(), compareCommand(), benchCommand()},
 		CommandNotFound: func(_ *cli.Context, name string) {
 			fmt.Fprintf(stderr, "veratune: no command %q; see veratune --help\n", name)
 		},
@@ -53,6 +53,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 		c.OnUsageError = onUsageError
 		for _, sub := range c.Subcommands {
 			sub.OnUsageError = onUsageError
+		}
+		if len(c.Subcommands) > 0 {
+			c.Action = noSubcommand
 		}
 	}
 	if len(args) > 1 && app.Command(args[1]) == nil && args[1][0] != '-' && args[1] != "help" {
@@ -80,6 +83,14 @@ type usageError struct{ error }
 func (e usageError) Unwrap() error { return e.error }
 
 func onUsageError(_ *cli.Context, err error, _ bool) error { return usageError{err} }
+
+// noSubcommand is what a command does that only has others below it.
+func noSubcommand(c *cli.Context) error {
+	if c.NArg() > 0 {
+		return usageError{fmt.Errorf("no command %q; see veratune %s --help", c.Args().First(), c.Command.Name)}
+	}
+	return cli.ShowSubcommandHelp(c)
+}
 
 // validate turns the first failed check of options into a usage error.
 func validate(checks ...error) error {

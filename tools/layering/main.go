@@ -17,14 +17,15 @@ const module = "github.com/veratune/veratune/"
 // allowed lists, for each package by its path in the module, those of the module's packages that it may import; "x/..." stands for x and all packages below
 // it. The tests of a package may import internal/testutil besides, and bindings, whose types testutil's options name.
 var allowed = map[string][]string{
-	"cmd/veratune":      {"train", "mtbench", "alpaca", "model", "vera"},
-	"train":             {"model", "vera"},
+	"cmd/veratune":      {"train", "mtbench", "alpaca", "model", "vera", "internal/terminal"},
+	"train":             {"model", "vera", "internal/terminal"},
 	"model":             {"vera", "bindings"},
 	"vera":              {"bindings"},
 	"bindings":          {"ggml/..."},
 	"ggml/...":          {"ggml/..."},
 	"alpaca":            {},
 	"mtbench":           {},
+	"internal/terminal": {},
 	"internal/testutil": {"bindings"},
 	"tools/layering":    {},
 	"tools/randomgguf":  {"bindings"},

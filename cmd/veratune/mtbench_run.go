@@ -1,0 +1,202 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/veratune/veratune/model"
+	"github.com/veratune/veratune/mtbench"
+	"github.com/veratune/veratune/train"
+	"github.com/veratune/veratune/vera"
+)
+
+// mtbenchRun holds the options of the mtbench run command.
+type mtbenchRun struct {
+	*engine
+	options    mtbench.RunOptions
+	name       string // of the base model
+	adapters   []string
+	out        string
+	questions  string
+	references string
+	template   string
+}
+
+func mtbenchRunCommand() *cli.Command {
+	r := &mtbenchRun{engine: newEngine(model.ComputeQ8), options: mtbench.DefaultRunOptions()}
+	o := &r.options
+	return &cli.Command{
+		Name:  "run",
+		Usage: "have a model, and adapters on it, answer the questions",
+		Description: "Writes OUT/question.jsonl and, for the model and each adapter, OUT/model_answer/NAME.jsonl, in FastChat's formats. What is answered already is not asked\n" +
+			"again: after an interruption, or with a further adapter, the same folder goes on.",
+		Flags: slices.Concat(r.engine.flags(), []cli.Flag{
+			&cli.StringSliceFlag{Name: "adapter", Aliases: []string{"a"}, Usage: "adapter `FILE` of veratune, or folder of PEFT, that answers too; NAME=FILE calls it NAME instead of after its file or run folder. May be given several times"},
+			r.forceFlag(),
+			&cli.StringFlag{Name: "name", Usage: "what to call the model without adapters; left out, its file name", Destination: &r.name},
+			evaluationFlag(&r.out),
+			&cli.StringFlag{Name: "questions", Usage: "`FILE` of questions, such as FastChat's question.jsonl; left out, the built-in ones", Destination: &r.questions},
+			&cli.StringFlag{Name: "references", Usage: "`FILE` of reference answers to --questions, such as FastChat's reference_answer/gpt-4.jsonl, where they are not in it", Destination: &r.references},
+			&cli.IntFlag{Name: "parallel", Usage: "conversations that are computed together", Value: o.Parallel, Destination: &o.Parallel},
+			&cli.IntFlag{Name: "max-tokens", Usage: "longest answer to a turn in tokens", Value: o.MaxTokens, Destination: &o.MaxTokens},
+			&cli.Uint64Flag{Name: "seed", Usage: "seed of the drawing of answers, in the categories whose temperature is not 0", Destination: &o.Seed},
+			conversationTemplateFlag(&r.template),
+		}),
+		Action: func(c *cli.Context) error {
+			r.adapters = c.StringSlice("adapter")
+			if err := errors.Join(noArguments(c), validate(r.validate(), r.options.Validate(), checkTemplate(r.template))); err != nil {
+				return err
+			}
+			return r.run(c)
+		},
+	}
+}
+
+// contestant is what answers under a name: the model, perhaps with an adapter.
+type contestant struct {
+	name, path string // no path for the model alone
+	adapter    *vera.Adapter
+}
+
+func (r *mtbenchRun) run(c *cli.Context) error {
+	list, err := r.contestants()
+	if err != nil {
+		return usageError{err}
+	}
+	questions, err := r.readQuestions()
+	if err != nil {
+		return err
+	}
+	s, err := r.open()
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	for i := range list { // better known now than when the model has answered
+		if err := r.load(s, &list[i]); err != nil {
+			return err
+		}
+	}
+	folder, err := mtbench.Create(r.out, questions)
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	var failed []error
+	for _, x := range list {
+		err := r.answer(c, folder, s, x)
+		if c.Context.Err() != nil {
+			return err
+		}
+		failed = append(failed, err)
+	}
+	return errors.Join(failed...)
+}
+
+// contestants gives everything that answers a name of its own.
+func (r *mtbenchRun) contestants() ([]contestant, error) {
+	if r.name == "" {
+		r.name = modelName(r.path)
+	}
+	list := []contestant{{name: r.name}}
+	for _, given := range r.adapters {
+		x := contestant{name: adapterName(given), path: given}
+		if name, path, named := strings.Cut(given, "="); named && !exists(given) {
+			x = contestant{name: name, path: path}
+		}
+		// Some file systems keep no two names that differ in case only.
+		if i := slices.IndexFunc(list, func(y contestant) bool { return strings.EqualFold(x.name, y.name) }); i >= 0 {
+			return nil, fmt.Errorf("adapter %s: would be called %s, as is %s; give it a name, as in --adapter NAME=%s", given, x.name, orPath(list[i].path, r.path), x.path)
+		}
+		list = append(list, x)
+	}
+	return list, nil
+}
+
+// adapterName calls an adapter after its run folder, or after its file where that has a name of its own.
+func adapterName(path string) string {
+	whole, err := filepath.Abs(path)
+	if err != nil {
+		whole = path
+	}
+	run := filepath.Base(filepath.Dir(whole))
+	switch filepath.Base(whole) {
+	case train.AdapterFile:
+		return run
+	case train.BestFile:
+		return run + "-best"
+	}
+	return modelName(whole)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+func (r *mtbenchRun) readQuestions() ([]mtbench.Question, error) {
+	if r.questions == "" {
+		if r.references != "" {
+			return nil, usageError{errors.New("references: go with --questions; the built-in ones have their own")}
+		}
+		return mtbench.Questions(), nil
+	}
+	return mtbench.ReadQuestions(r.questions, r.references)
+}
+
+func (r *mtbenchRun) load(s *session, x *contestant) (err error) {
+	if x.path != "" {
+		x.adapter, err = vera.Load(x.path, s.Base(), r.loadOptions()...)
+	}
+	return err
+}
+
+// answer has one contestant answer.
+func (r *mtbenchRun) answer(c *cli.Context, folder *mtbench.Folder, s *session, x contestant) error {
+	if err := s.Attach(x.adapter); err != nil {
+		return err
+	}
+	s.adapter = x.adapter
+	m, err := s.assistant(r.template, r.options.Parallel)
+	if err != nil {
+		return err
+	}
+	o := r.options
+	o.Name = x.name
+	o.Setup = map[string]string{"model": s.Base().Fingerprint, "template": m.encoder.Template(), "compute": string(r.engine.options.Compute)}
+	if x.adapter != nil {
+		if o.Setup["adapter"], err = fingerprint(x.adapter); err != nil {
+			return err
+		}
+	}
+	progress := newReporter(c.App.ErrWriter, "answers of "+x.name)
+	defer progress.line.End()
+	o.Progress = progress.report
+	if err := folder.Run(c.Context, m, o); err != nil {
+		return err
+	}
+	fmt.Fprintf(c.App.Writer, "%s: all %d questions are answered\n", x.name, len(folder.Questions))
+	return nil
+}
+
+// fingerprint tells adapters apart by what they do, wherever they lie.
+func fingerprint(a *vera.Adapter) (string, error) {
+	hash := sha256.New()
+	if err := json.NewEncoder(hash).Encode(a.Config); err != nil {
+		return "", err
+	}
+	if err := binary.Write(hash, binary.LittleEndian, a.Params); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(hash.Sum(nil)), nil
+}

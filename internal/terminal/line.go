@@ -1,0 +1,74 @@
+// Package terminal tells people how long work is getting on: on a terminal in one line that is written over, elsewhere in a line now and then.
+package terminal
+
+import (
+	"fmt"
+	"io"
+
+	"golang.org/x/term"
+)
+
+// plainLines is about how many lines the steps of a piece of work take where the output is no terminal.
+const plainLines = 20
+
+// Line writes status lines and lines that stay.
+type Line struct {
+	out   io.Writer
+	width func() int // columns of the terminal; nil where out is none
+	open  bool       // the terminal's cursor is in a status line
+}
+
+// NewLine finds out whether out is a terminal; nil takes what is written and shows it nowhere.
+func NewLine(out io.Writer) *Line {
+	l := &Line{out: out}
+	if out == nil {
+		l.out = io.Discard
+	}
+	if file, ok := out.(interface{ Fd() uintptr }); ok && term.IsTerminal(int(file.Fd())) {
+		l.width = func() int {
+			width, _, err := term.GetSize(int(file.Fd()))
+			if err != nil || width < 2 {
+				return 80
+			}
+			return width
+		}
+	}
+	return l
+}
+
+// Step shows the line of a step that has just been made, which is number done of total; without a terminal only of some steps, the first and the last
+// among them.
+func (l *Line) Step(done, total int, line string) {
+	switch {
+	case l.width != nil:
+		l.Status(line)
+	case done == 1 || done == total || done*plainLines/total != (done-1)*plainLines/total:
+		fmt.Fprintln(l.out, line)
+	}
+}
+
+// Status shows a line that the next one takes the place of; terminals only.
+func (l *Line) Status(line string) {
+	if l.width != nil {
+		// A line that wraps could not be written over.
+		fmt.Fprintf(l.out, "\r%.*s\x1b[K", l.width()-1, line)
+		l.open = true
+	}
+}
+
+// Note writes a line that stays.
+func (l *Line) Note(format string, args ...any) {
+	if l.open {
+		fmt.Fprint(l.out, "\r\x1b[K")
+		l.open = false
+	}
+	fmt.Fprintf(l.out, format+"\n", args...)
+}
+
+// End leaves the last line of a terminal standing.
+func (l *Line) End() {
+	if l.open {
+		fmt.Fprintln(l.out)
+		l.open = false
+	}
+}
