@@ -1,0 +1,159 @@
+package mtbench
+
+import (
+	"cmp"
+	"encoding/json"
+	"math"
+	"slices"
+
+	"gonum.org/v1/gonum/floats"
+	"gonum.org/v1/gonum/stat"
+)
+
+// Score is a grade from 1 to 10, a difference of grades, or a share. It is NaN, and null in JSON, where nothing was measured.
+type Score float64
+
+// Known reports whether anything was measured.
+func (s Score) Known() bool { return !math.IsNaN(float64(s)) }
+
+// MarshalJSON writes a number or null.
+func (s Score) MarshalJSON() ([]byte, error) {
+	if !s.Known() {
+		return []byte("null"), nil
+	}
+	return json.Marshal(float64(s))
+}
+
+// Scores are means over answers, an answer being what a model said to one turn of one question.
+type Scores struct {
+	Turns   [Turns]Score `json:"turns"`
+	Overall Score        `json:"overall"` // over the answers to both turns, as FastChat has it: a turn with fewer scores weighs less
+}
+
+// ModelScores is how one judge grades one model. Judgments without a score are left out of all means.
+type ModelScores struct {
+	Model string `json:"model"`
+	Scores
+	Interval   Interval          `json:"interval"`             // of Overall
+	Difference *Difference       `json:"difference,omitempty"` // nil for the baseline
+	Categories map[string]Scores `json:"categories"`
+	Spread     *Spread           `json:"spread,omitempty"` // nil where nothing was judged twice
+	Judgments  int               `json:"judgments"`
+	Unscored   int               `json:"unscored"` // judgments without a score
+	Unjudged   int               `json:"unjudged"` // answers without a judgment
+}
+
+// Difference is the mean by which a model's scores exceed the baseline's, over the answers for which both have a score.
+type Difference struct {
+	Mean     Score    `json:"mean"`
+	Interval Interval `json:"interval"`
+}
+
+// Spread tells how far apart the repeats of a judge are.
+type Spread struct {
+	Repeats   int   `json:"repeats"`
+	Deviation Score `json:"deviation"` // sample standard deviation of the overall score between repeats
+	Range     Score `json:"range"`     // highest minus lowest score of an answer, mean over the answers that have two scores or more
+}
+
+// item is a turn of a question.
+type item struct{ question, turn int }
+
+// grade is the score of an answer: the median over its repeats.
+type grade struct {
+	item
+	score   float64
+	repeats []float64 // in ascending order
+}
+
+// scored drops the judgments without a score.
+func scored(rows []Single) []Single {
+	return slices.DeleteFunc(slices.Clone(rows), func(s Single) bool { return s.Score == -1 })
+}
+
+// grades gives the answers that have a score, ordered by question and turn. The rows are of one model.
+func grades(rows []Single) []grade {
+	sorted := scored(rows)
+	slices.SortFunc(sorted, func(a, b Single) int {
+		return cmp.Or(cmp.Compare(a.QuestionID, b.QuestionID), cmp.Compare(a.Turn, b.Turn), cmp.Compare(a.Score, b.Score))
+	})
+	var list []grade
+	for _, s := range sorted {
+		this := item{s.QuestionID, s.Turn}
+		if n := len(list); n == 0 || list[n-1].item != this {
+			list = append(list, grade{item: this})
+		}
+		g := &list[len(list)-1]
+		g.repeats = append(g.repeats, s.Score)
+	}
+	for i := range list {
+		list[i].score = median(list[i].repeats)
+	}
+	return list
+}
+
+// median takes values in ascending order.
+func median(sorted []float64) float64 {
+	n := len(sorted)
+	return (sorted[(n-1)/2] + sorted[n/2]) / 2
+}
+
+// mean is NaN where there are no values.
+func mean(values []float64) Score { return Score(stat.Mean(values, nil)) }
+
+// scores averages the grades that belong.
+func scores(list []grade, belongs func(g grade) bool) Scores {
+	var turns [Turns][]float64
+	var all []float64
+	for _, g := range list {
+		if !belongs(g) {
+			continue
+		}
+		all = append(all, g.score)
+		if 1 <= g.turn && g.turn <= Turns {
+			turns[g.turn-1] = append(turns[g.turn-1], g.score)
+		}
+	}
+	s := Scores{Overall: mean(all)}
+	for t := range turns {
+		s.Turns[t] = mean(turns[t])
+	}
+	return s
+}
+
+// difference compares two models on the answers that both have a score for.
+func difference(model, baseline []grade) *Difference {
+	other := map[item]float64{}
+	for _, g := range baseline {
+		other[g.item] = g.score
+	}
+	var byQuestion clusters
+	for _, g := range model {
+		if score, ok := other[g.item]; ok {
+			byQuestion.add(g.question, g.score-score)
+		}
+	}
+	return &Difference{Mean: byQuestion.mean(), Interval: byQuestion.interval()}
+}
+
+// spread is nil where there is one repeat only.
+func spread(rows []Single, list []grade) *Spread {
+	byRepeat := map[int][]float64{}
+	for _, s := range scored(rows) {
+		byRepeat[s.Repeat] = append(byRepeat[s.Repeat], s.Score)
+	}
+	if len(byRepeat) < 2 {
+		return nil
+	}
+	var overall, ranges []float64
+	for _, scores := range byRepeat {
+		overall = append(overall, stat.Mean(scores, nil))
+	}
+	slices.Sort(overall) // the last bits of a sum depend on its order, that of the map changes
+	for _, g := range list {
+		if len(g.repeats) > 1 {
+			ranges = append(ranges, floats.Max(g.repeats)-floats.Min(g.repeats))
+		}
+	}
+	return &Spread{Repeats: len(byRepeat), Deviation: Score(stat.StdDev(overall, nil)), Range: mean(ranges)}
+}
