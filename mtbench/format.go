@@ -1,9 +1,6 @@
 package mtbench
 
-import (
-	"fmt"
-	"strconv"
-)
+import "fmt"
 
 // String gives two decimals.
 func (s Score) String() string { return s.format("%.2f", 1) }
@@ -35,10 +32,4 @@ func (i Interval) format(end func(Score) string) string {
 		return "–"
 	}
 	return end(i[0]) + " … " + end(i[1])
-}
-
-// String says it in words.
-func (s *Spread) String() string {
-	return strconv.Itoa(s.Repeats) + " repeats, whose overall scores have a standard deviation of " + s.Deviation.String() +
-		"; an answer's highest and lowest score are " + s.Range.String() + " apart on average"
 }

@@ -118,18 +118,15 @@ func (r *Report) judge(name string) JudgeReport {
 
 // scores is how the judge that wrote the rows grades each model.
 func (r *Report) scores(rows []Single) []ModelScores {
-	byModel := map[string][]Single{}
-	for _, s := range rows {
-		byModel[s.Model] = append(byModel[s.Model], s)
-	}
+	of := byModel(rows)
 	category := map[int]string{}
 	for _, q := range r.evaluation.Questions {
 		category[q.ID] = q.Category
 	}
-	baseline := grades(byModel[r.Baseline])
+	baseline := grades(of[r.Baseline])
 	var list []ModelScores
 	for _, model := range r.Models {
-		rows := byModel[model]
+		rows := of[model]
 		all := grades(rows)
 		m := ModelScores{Model: model, Categories: map[string]Scores{}, Judgments: len(rows), Unscored: len(rows) - len(scored(rows))}
 		m.Scores = scores(all, func(grade) bool { return true })

@@ -71,6 +71,14 @@ func scored(rows []Single) []Single {
 	return slices.DeleteFunc(slices.Clone(rows), func(s Single) bool { return s.Score == -1 })
 }
 
+func byModel(rows []Single) map[string][]Single {
+	of := map[string][]Single{}
+	for _, s := range rows {
+		of[s.Model] = append(of[s.Model], s)
+	}
+	return of
+}
+
 // grades gives the answers that have a score, ordered by question and turn. The rows are of one model.
 func grades(rows []Single) []grade {
 	sorted := scored(rows)
@@ -134,6 +142,11 @@ func difference(model, baseline []grade) *Difference {
 		}
 	}
 	return &Difference{Mean: byQuestion.mean(), Interval: byQuestion.interval()}
+}
+
+// repeated reports whether anything was judged twice.
+func repeated(list []ModelScores) bool {
+	return slices.ContainsFunc(list, func(m ModelScores) bool { return m.Spread != nil })
 }
 
 // spread is nil where there is one repeat only.

@@ -25,10 +25,8 @@ func (r *Report) printJudge(out *strings.Builder, j *JudgeReport) {
 	if len(j.Scores) > 0 {
 		out.WriteByte('\n')
 		table(out, r.scoreRows(j.Scores))
-	}
-	for _, m := range j.Scores {
-		if m.Spread != nil {
-			fmt.Fprintf(out, "%s: %s\n", m.Model, m.Spread)
+		if repeated(j.Scores) {
+			out.WriteString("deviation: standard deviation of the overall score between repeats; range: highest minus lowest score of an answer, mean of all\n")
 		}
 	}
 	if len(j.Baseline) > 0 {
@@ -63,7 +61,11 @@ func (r *Report) scoreRows(list []ModelScores) [][]string {
 	if len(list) > 1 {
 		head = append(head, "to "+r.Baseline, "95% interval")
 	}
-	rows := [][]string{append(head, r.Categories...)}
+	head = append(head, r.Categories...)
+	if repeated(list) {
+		head = append(head, "repeats", "deviation", "range")
+	}
+	rows := [][]string{head}
 	for _, m := range list {
 		row := []string{m.Model, m.Turns[0].String(), m.Turns[1].String(), m.Overall.String(), m.Interval.String()}
 		switch {
@@ -74,6 +76,11 @@ func (r *Report) scoreRows(list []ModelScores) [][]string {
 		}
 		for _, c := range r.Categories {
 			row = append(row, m.Categories[c].Overall.String())
+		}
+		if s := m.Spread; s != nil {
+			row = append(row, fmt.Sprint(s.Repeats), s.Deviation.String(), s.Range.String())
+		} else if repeated(list) {
+			row = append(row, "1", "–", "–")
 		}
 		rows = append(rows, row)
 	}
