@@ -39,7 +39,7 @@ func open(t *testing.T, page string) *browser {
 	if err := os.WriteFile(path, []byte(page), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(stop)
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(program), chromedp.NoSandbox) // Chromium has no sandbox for root
 	ctx, stop = chromedp.NewExecAllocator(ctx, options...)
@@ -160,16 +160,18 @@ func TestPageInBrowser(t *testing.T) {
 		is(b, `document.querySelector("details.judgment .text").getBoundingClientRect().height > 10`, true)
 	})
 	b.run("choice of models", func(b *browser) {
-		b.do(chromedp.Click(chromedp.CSS("input[name=model][value='1']")))
+		tuned := chromedp.CSS("input[name=model][value='1']")
+		b.do(chromedp.Focus(tuned), chromedp.KeyEvent(" "))
 		is(b, `[...document.querySelectorAll("[data-model='1']")].every(e => !e.checkVisibility())`, true)
 		is(b, `[...document.querySelectorAll(".answer[data-model='0']")].every(e => e.checkVisibility())`, true)
-		b.do(chromedp.Click(chromedp.CSS("input[name=model][value='1']")))
+		b.do(chromedp.Focus(tuned), chromedp.KeyEvent(" "))
 		is(b, `[...document.querySelectorAll(".answer")].every(e => e.checkVisibility())`, true)
 	})
 	b.run("narrow", func(b *browser) {
 		b.do(chromedp.EmulateViewport(390, 844), script(`for (const d of document.querySelectorAll("details")) d.open = true`))
 		is(b, `document.documentElement.scrollWidth`, 390)
 		is(b, `(() => { const [a, b] = [...document.querySelectorAll(".answer")].map(e => e.getBoundingClientRect()); return a.bottom <= b.top && a.left === b.left })()`, true)
+		b.isEmpty(`[...document.querySelectorAll(".text, summary, h1, h2, h3")].filter(e => e.scrollWidth > e.clientWidth).map(e => e.textContent)`, "text that is cut off")
 		b.isEmpty(`[...document.querySelectorAll("body *")].filter(e => !e.closest(".scroll, .unseen") && e.getBoundingClientRect().right > 391).map(e => e.tagName + "." + e.className)`,
 			"wider than the screen")
 	})
