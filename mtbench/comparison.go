@@ -18,7 +18,8 @@ type Comparison struct {
 	Interval Interval `json:"interval"`          // of Adjusted
 	Judged   int      `json:"judgments"`
 	Failed   int      `json:"undecided"` // judgments without a verdict, which count nowhere else
-	Unjudged int      `json:"unjudged"`  // turns that both models answered and nobody compared
+	Answered int      `json:"answered"`  // turns that both models answered; 0 against all others
+	Unjudged int      `json:"unjudged"`  // those of them that have no judgment
 }
 
 // verdict is what both orders together say: 1 where model 1's answer is better, -1 where model 2's is, 0 where they are equal or the judge contradicts itself.

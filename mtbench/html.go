@@ -2,6 +2,7 @@ package mtbench
 
 import (
 	"bytes"
+	"cmp"
 	"embed"
 	"fmt"
 	"html/template"
@@ -189,20 +190,26 @@ func (r *Report) said(models []pageModel) said {
 				s.marks[at] = append(s.marks[at], pageMark{j.Judge, mark(g.score)})
 			}
 		}
-		for _, row := range r.evaluation.Singles[j.Judge] {
+		singles := slices.Clone(r.evaluation.Singles[j.Judge])
+		slices.SortStableFunc(singles, func(a, b Single) int { return cmp.Compare(a.Repeat, b.Repeat) })
+		repeated := len(singles) > 0 && singles[len(singles)-1].Repeat > 0
+		for _, row := range singles {
 			at := answerKey{item{row.QuestionID, row.Turn}, row.Model}
 			score := "no score"
 			if row.Score != -1 {
 				score = mark(row.Score)
 			}
-			title := fmt.Sprintf("%s%s: %s", j.Judge, repeat(row.Repeat), score)
+			title := fmt.Sprintf("%s%s: %s", j.Judge, repeat(repeated, row.Repeat), score)
 			s.singles[at] = append(s.singles[at], pageJudgment{title, row.Judgment})
 		}
-		for _, row := range r.evaluation.Pairs[j.Judge] {
+		pairs := slices.Clone(r.evaluation.Pairs[j.Judge])
+		slices.SortStableFunc(pairs, func(a, b Pair) int { return cmp.Compare(a.Repeat, b.Repeat) })
+		repeated = len(pairs) > 0 && pairs[len(pairs)-1].Repeat > 0
+		for _, row := range pairs {
 			at := item{row.QuestionID, row.Turn}
 			s.pairs[at] = append(s.pairs[at], pagePair{
 				Models: [2]pageModel{of[row.Model1], of[row.Model2]},
-				Title:  fmt.Sprintf("%s%s, %s and %s: %s", j.Judge, repeat(row.Repeat), row.Model1, row.Model2, row.inWords()),
+				Title:  fmt.Sprintf("%s%s, %s and %s: %s", j.Judge, repeat(repeated, row.Repeat), row.Model1, row.Model2, row.inWords()),
 				Orders: [2]pageJudgment{
 					{fmt.Sprintf("%s first: %s", row.Model1, row.winner(row.G1Winner)), row.G1Judgment},
 					{fmt.Sprintf("%s first: %s", row.Model2, row.winner(row.G2Winner)), row.G2Judgment},
@@ -216,8 +223,8 @@ func (r *Report) said(models []pageModel) said {
 // mark gives a grade with as many decimals as it has.
 func mark(score float64) string { return strconv.FormatFloat(score, 'f', -1, 64) }
 
-func repeat(n int) string {
-	if n == 0 {
+func repeat(repeated bool, n int) string {
+	if !repeated {
 		return ""
 	}
 	return fmt.Sprintf(", repeat %d", n+1)

@@ -90,7 +90,7 @@ func TestHTMLTells(t *testing.T) {
 	}
 	page := html(t, e)
 	for _, part := range []string{
-		"judge &amp; jury: no score",
+		"judge &amp; jury, repeat 1: no score",
 		"judge &amp; jury, tuned and base: tuned wins",
 		"judge &amp; jury, tuned and base: tie, as the orders disagree",
 		"judge &amp; jury, tuned and base: no verdict",
@@ -99,7 +99,7 @@ func TestHTMLTells(t *testing.T) {
 		"an empty answer",
 		"not answered</p>",
 		"2023-11-14 to 2023-11-15",
-		`aria-label="1 wins, 1 ties, 0 losses"`,
+		`aria-label="wins 1, ties 1, losses 0"`,
 	} {
 		if !strings.Contains(page, part) {
 			t.Errorf("no %q in the page", part)

@@ -166,7 +166,7 @@ func (r *Report) countUngraded(model string, rows []Single) int {
 	return n
 }
 
-// countUncompared counts for each model the turns that it and the baseline answered and no row compares.
+// countUncompared counts for each model the turns that it and the baseline answered, and those of them that no row compares.
 func (r *Report) countUncompared(list []Comparison, rows []Pair) {
 	compared := map[match]bool{}
 	for i := range rows {
@@ -181,7 +181,11 @@ func (r *Report) countUncompared(list []Comparison, rows []Pair) {
 		for _, a := range r.evaluation.Answers[list[i].Model] {
 			for t := range Turns {
 				m, _ := (&Pair{QuestionID: a.QuestionID, Turn: t + 1, Model1: list[i].Model, Model2: r.Baseline}).match()
-				if baseline[a.QuestionID] && !compared[m] {
+				if !baseline[a.QuestionID] {
+					continue
+				}
+				list[i].Answered++
+				if !compared[m] {
 					list[i].Unjudged++
 				}
 			}
@@ -211,7 +215,7 @@ func (r *Report) Missing(j *JudgeReport) []string {
 			note("%s against %s: %d of %d comparisons without a verdict", c.Model, r.Baseline, c.Failed, c.Judged)
 		}
 		if c.Unjudged > 0 {
-			note("%s against %s: %d answers not compared", c.Model, r.Baseline, c.Unjudged)
+			note("%s against %s: %d of %d turns not compared", c.Model, r.Baseline, c.Unjudged, c.Answered)
 		}
 	}
 	for _, c := range j.All {

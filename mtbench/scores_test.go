@@ -140,7 +140,7 @@ func TestMissing(t *testing.T) {
 		"tuned: 2 of 2 judgments without a score",
 		"tuned: 2 of 4 answers not judged",
 		"tuned against base: 1 of 3 comparisons without a verdict",
-		"tuned against base: 1 answers not compared",
+		"tuned against base: 1 of 4 turns not compared",
 	}
 	if got := r.Missing(&r.Judges[0]); !slices.Equal(got, want) {
 		t.Errorf("%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -68,16 +69,12 @@ func (s *mtbenchShow) run(w io.Writer) error {
 
 // writePage writes the report beside its place and renames it.
 func writePage(path string, r *mtbench.Report) error {
-	f, err := renameio.NewPendingFile(path, renameio.WithPermissions(0o666))
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+	var page bytes.Buffer
+	if err := r.WriteHTML(&page); err != nil {
+		return err
 	}
-	defer f.Cleanup()
-	if err := r.WriteHTML(f); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	if err := f.CloseAtomicallyReplace(); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+	if err := renameio.WriteFile(path, page.Bytes(), 0o666); err != nil {
+		return fmt.Errorf("write the page: %w", err)
 	}
 	return nil
 }
