@@ -2,7 +2,6 @@ package mtbench
 
 import (
 	"cmp"
-	"math"
 	"slices"
 )
 
@@ -56,12 +55,7 @@ func (p *Pair) match() (m match, swapped bool) {
 // repeats, the verdict that prevails counts: a win where there are more wins than losses.
 func comparisons(rows []Pair, baseline string) []Comparison {
 	counts := map[string]*Comparison{}
-	of := func(model string) *Comparison {
-		if counts[model] == nil {
-			counts[model] = &Comparison{Model: model}
-		}
-		return counts[model]
-	}
+	points := map[string]*clusters{} // 1 for a win, half a one for a tie
 	balance := map[match]int{}
 	var matches []match
 	for i := range rows {
@@ -71,9 +65,12 @@ func comparisons(rows []Pair, baseline string) []Comparison {
 		}
 		v, ok := p.verdict()
 		for _, model := range []string{p.Model1, p.Model2} {
-			of(model).Judged++
+			if counts[model] == nil {
+				counts[model], points[model] = &Comparison{Model: model}, &clusters{}
+			}
+			counts[model].Judged++
 			if !ok {
-				of(model).Failed++
+				counts[model].Failed++
 			}
 		}
 		if !ok {
@@ -88,14 +85,10 @@ func comparisons(rows []Pair, baseline string) []Comparison {
 		}
 		balance[m] += v
 	}
-	points := map[string]*clusters{}
 	for _, m := range matches {
 		for i, model := range m.models {
 			v := cmp.Compare(balance[m], 0) * (1 - 2*i)
-			of(model).count(v)
-			if points[model] == nil {
-				points[model] = &clusters{}
-			}
+			counts[model].count(v)
 			points[model].add(m.question, 0.5+0.5*float64(v))
 		}
 	}
@@ -104,11 +97,7 @@ func comparisons(rows []Pair, baseline string) []Comparison {
 	for model, c := range counts {
 		n := Score(c.Win + c.Tie + c.Loss)
 		c.WinRate, c.LossRate = Score(c.Win)/n, Score(c.Loss)/n
-		c.Adjusted = (Score(c.Win) + 0.5*Score(c.Tie)) / n
-		c.Interval = Interval{Score(math.NaN()), Score(math.NaN())}
-		if p := points[model]; p != nil {
-			c.Interval = p.interval()
-		}
+		c.Adjusted, c.Interval = points[model].mean(), points[model].interval()
 		list = append(list, *c)
 	}
 	slices.SortFunc(list, func(a, b Comparison) int {

@@ -39,7 +39,6 @@ type pageModel struct {
 	Index  int
 	Name   string
 	Shade  int
-	Comma  bool // another one follows
 	Chosen bool // to be shown when the page opens
 }
 
@@ -103,7 +102,7 @@ func (r *Report) WriteHTML(w io.Writer) error {
 func (r *Report) page() *page {
 	p := &page{Report: r, Resamples: resamples}
 	for i, name := range r.Models {
-		p.Models = append(p.Models, pageModel{Index: i, Name: name, Shade: i % shades, Comma: i < len(r.Models)-1, Chosen: i < 3})
+		p.Models = append(p.Models, pageModel{Index: i, Name: name, Shade: i % shades, Chosen: i < 3})
 	}
 	for _, j := range r.Judges {
 		view := pageJudge{JudgeReport: j, Radar: newRadar(r.Categories, p.Models, j.Scores), Missing: r.Missing(&j), Repeated: repeated(j.Scores)}
