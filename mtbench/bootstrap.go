@@ -13,7 +13,7 @@ const resamples = 10000
 
 // Interval is a 95% confidence interval, lower end first: how far a mean would move with other questions of the same kind. It says nothing of how right the
 // judge is.
-type Interval [2]Score
+type Interval [2]Mean
 
 // clusters holds the values measured on each question. The two turns of a question have a conversation in common, so that questions, not turns, are drawn.
 type clusters struct {
@@ -38,20 +38,20 @@ func (c *clusters) add(question int, value float64) {
 }
 
 // mean is that of all values, NaN where there are none.
-func (c *clusters) mean() Score {
+func (c *clusters) mean() Mean {
 	var total cluster
 	for _, q := range c.list {
 		total.sum += q.sum
 		total.n += q.n
 	}
-	return Score(total.sum / total.n)
+	return Mean(total.sum / total.n)
 }
 
 // interval is the percentile bootstrap interval of the mean (Efron 1979), the same for the same values. It is NaN with fewer than two questions.
 func (c *clusters) interval() Interval {
 	n := len(c.list)
 	if n < 2 {
-		return Interval{Score(math.NaN()), Score(math.NaN())}
+		return Interval{Mean(math.NaN()), Mean(math.NaN())}
 	}
 	random := rand.New(rand.NewPCG(1, 2))
 	means := make([]float64, resamples)
@@ -65,5 +65,5 @@ func (c *clusters) interval() Interval {
 		means[i] = total.sum / total.n
 	}
 	slices.Sort(means)
-	return Interval{Score(stat.Quantile(0.025, stat.Empirical, means, nil)), Score(stat.Quantile(0.975, stat.Empirical, means, nil))}
+	return Interval{Mean(stat.Quantile(0.025, stat.Empirical, means, nil)), Mean(stat.Quantile(0.975, stat.Empirical, means, nil))}
 }

@@ -11,9 +11,9 @@ type Comparison struct {
 	Win      int      `json:"win"`
 	Tie      int      `json:"tie"`
 	Loss     int      `json:"loss"`
-	WinRate  Score    `json:"win_rate"`
-	LossRate Score    `json:"loss_rate"`
-	Adjusted Score    `json:"win_rate_adjusted"` // a tie counts as half a win
+	WinRate  Mean     `json:"win_rate"`
+	LossRate Mean     `json:"loss_rate"`
+	Adjusted Mean     `json:"win_rate_adjusted"` // a tie counts as half a win
 	Interval Interval `json:"interval"`          // of Adjusted
 	Judged   int      `json:"judgments"`
 	Failed   int      `json:"undecided"` // judgments without a verdict, which count nowhere else
@@ -35,15 +35,15 @@ func (p *Pair) verdict() (v int, ok bool) {
 	return -1, true
 }
 
-// match is a turn of a question in which two models are compared; the models are in alphabetical order.
-type match struct {
-	item
+// duel is a turn of a question in which two models are compared; the models are in alphabetical order.
+type duel struct {
+	turnKey
 	models [2]string
 }
 
-// match gives what the pair compares, and whether model 2 is the first there.
-func (p *Pair) match() (m match, swapped bool) {
-	m = match{item{p.QuestionID, p.Turn}, [2]string{p.Model1, p.Model2}}
+// duel gives what the pair compares, and whether model 2 is the first there.
+func (p *Pair) duel() (m duel, swapped bool) {
+	m = duel{turnKey{p.QuestionID, p.Turn}, [2]string{p.Model1, p.Model2}}
 	if p.Model2 < p.Model1 {
 		m.models = [2]string{p.Model2, p.Model1}
 		return m, true
@@ -56,8 +56,8 @@ func (p *Pair) match() (m match, swapped bool) {
 func comparisons(rows []Pair, baseline string) []Comparison {
 	counts := map[string]*Comparison{}
 	points := map[string]*clusters{} // 1 for a win, half a one for a tie
-	balance := map[match]int{}
-	var matches []match
+	balance := map[duel]int{}
+	var duels []duel
 	for i := range rows {
 		p := &rows[i]
 		if baseline != "" && p.Model1 != baseline && p.Model2 != baseline {
@@ -76,16 +76,16 @@ func comparisons(rows []Pair, baseline string) []Comparison {
 		if !ok {
 			continue
 		}
-		m, swapped := p.match()
+		m, swapped := p.duel()
 		if swapped {
 			v = -v
 		}
 		if _, seen := balance[m]; !seen {
-			matches = append(matches, m)
+			duels = append(duels, m)
 		}
 		balance[m] += v
 	}
-	for _, m := range matches {
+	for _, m := range duels {
 		for i, model := range m.models {
 			v := cmp.Compare(balance[m], 0) * (1 - 2*i)
 			counts[model].count(v)
@@ -95,8 +95,8 @@ func comparisons(rows []Pair, baseline string) []Comparison {
 	delete(counts, baseline)
 	list := make([]Comparison, 0, len(counts))
 	for model, c := range counts {
-		n := Score(c.Win + c.Tie + c.Loss)
-		c.WinRate, c.LossRate = Score(c.Win)/n, Score(c.Loss)/n
+		n := Mean(c.Win + c.Tie + c.Loss)
+		c.WinRate, c.LossRate = Mean(c.Win)/n, Mean(c.Loss)/n
 		c.Adjusted, c.Interval = points[model].mean(), points[model].interval()
 		list = append(list, *c)
 	}
@@ -118,4 +118,4 @@ func (c *Comparison) count(verdict int) {
 }
 
 // bestFirst orders scores from high to low, unknown ones last.
-func bestFirst(a, b Score) int { return cmp.Compare(b, a) } // cmp takes NaN as the lowest of all numbers
+func bestFirst(a, b Mean) int { return cmp.Compare(b, a) } // cmp takes NaN as the lowest of all numbers

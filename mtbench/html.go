@@ -58,7 +58,7 @@ type pageComparisons struct {
 type pageQuestion struct {
 	ID       int
 	Category string
-	Apart    Score // the best model's score minus the worst's, or what stands for it
+	Apart    Mean // the best model's score minus the worst's, or what stands for it
 	Turns    []pageTurn
 }
 
@@ -125,7 +125,7 @@ func (p *page) Of(name string) pageModel {
 }
 
 // Percent gives where a score lies on a scale from 0 to the best grade.
-func (p *page) Percent(s Score) float64 { return math.Round(float64(s)*1000/radarMax) / 10 }
+func (p *page) Percent(s Mean) float64 { return math.Round(float64(s)*1000/radarMax) / 10 }
 
 // Span gives how long an interval is on that scale.
 func (p *page) Span(i Interval) float64 { return p.Percent(i[1] - i[0]) }
@@ -165,7 +165,7 @@ func days(times []float64) string {
 
 // answerKey names an answer.
 type answerKey struct {
-	item
+	turnKey
 	model string
 }
 
@@ -173,11 +173,11 @@ type answerKey struct {
 type said struct {
 	marks   map[answerKey][]pageMark
 	singles map[answerKey][]pageJudgment
-	pairs   map[item][]pagePair
+	pairs   map[turnKey][]pagePair
 }
 
 func (r *Report) said(models []pageModel) said {
-	s := said{marks: map[answerKey][]pageMark{}, singles: map[answerKey][]pageJudgment{}, pairs: map[item][]pagePair{}}
+	s := said{marks: map[answerKey][]pageMark{}, singles: map[answerKey][]pageJudgment{}, pairs: map[turnKey][]pagePair{}}
 	of := map[string]pageModel{}
 	for _, m := range models {
 		of[m.Name] = m
@@ -185,7 +185,7 @@ func (r *Report) said(models []pageModel) said {
 	for _, j := range r.Judges {
 		for model, rows := range byModel(r.evaluation.Singles[j.Judge]) {
 			for _, g := range grades(rows) {
-				at := answerKey{g.item, model}
+				at := answerKey{g.turnKey, model}
 				s.marks[at] = append(s.marks[at], pageMark{j.Judge, mark(g.score)})
 			}
 		}
@@ -193,7 +193,7 @@ func (r *Report) said(models []pageModel) said {
 		slices.SortStableFunc(singles, func(a, b Single) int { return cmp.Compare(a.Repeat, b.Repeat) })
 		repeated := len(singles) > 0 && singles[len(singles)-1].Repeat > 0
 		for _, row := range singles {
-			at := answerKey{item{row.QuestionID, row.Turn}, row.Model}
+			at := answerKey{turnKey{row.QuestionID, row.Turn}, row.Model}
 			score := "no score"
 			if row.Score != -1 {
 				score = mark(row.Score)
@@ -205,7 +205,7 @@ func (r *Report) said(models []pageModel) said {
 		slices.SortStableFunc(pairs, func(a, b Pair) int { return cmp.Compare(a.Repeat, b.Repeat) })
 		repeated = len(pairs) > 0 && pairs[len(pairs)-1].Repeat > 0
 		for _, row := range pairs {
-			at := item{row.QuestionID, row.Turn}
+			at := turnKey{row.QuestionID, row.Turn}
 			s.pairs[at] = append(s.pairs[at], pagePair{
 				Models: [2]pageModel{of[row.Model1], of[row.Model2]},
 				Title:  fmt.Sprintf("%s%s, %s and %s: %s", j.Judge, repeat(repeated, row.Repeat), row.Model1, row.Model2, row.inWords()),
@@ -266,7 +266,7 @@ func (r *Report) pageQuestions(models []pageModel) []pageQuestion {
 	for _, q := range r.evaluation.Questions {
 		view := pageQuestion{ID: q.ID, Category: q.Category, Apart: apart[q.ID]}
 		for i, text := range q.Turns {
-			at := item{q.ID, i + 1}
+			at := turnKey{q.ID, i + 1}
 			turn := pageTurn{Number: i + 1, Text: text, Pairs: said.pairs[at]}
 			if i < len(q.Reference) {
 				turn.Reference = q.Reference[i]
@@ -287,8 +287,8 @@ func (r *Report) pageQuestions(models []pageModel) []pageQuestion {
 
 // apart gives for each question by how much the best model's mean score exceeds the worst's, averaged over the judges. Where nothing was graded, it is the
 // number of comparisons that somebody won.
-func (r *Report) apart() map[int]Score {
-	ranges, wins := map[int][]float64{}, map[int]Score{}
+func (r *Report) apart() map[int]Mean {
+	ranges, wins := map[int][]float64{}, map[int]Mean{}
 	for _, j := range r.Judges {
 		means := map[int][]float64{} // the models' to each question
 		for _, rows := range byModel(r.evaluation.Singles[j.Judge]) {

@@ -119,7 +119,7 @@ func TestApart(t *testing.T) {
 		compared(4, "a", "b", "model_1", "model_1"), compared(4, "a", "b", "model_2", "model_2"), compared(4, "a", "b", "tie", "model_2"),
 	}}}
 	apart := report(t, e, "").apart()
-	for question, want := range map[int]Score{1: 4, 2: 0, 3: 0, 4: 2} {
+	for question, want := range map[int]Mean{1: 4, 2: 0, 3: 0, 4: 2} {
 		if apart[question] != want {
 			t.Errorf("question %d: %v, want %v", question, apart[question], want)
 		}
@@ -128,7 +128,7 @@ func TestApart(t *testing.T) {
 
 func TestRadar(t *testing.T) {
 	models := []pageModel{{Name: "a"}, {Name: "b"}, {Name: "nobody"}}
-	of := func(model string, scores ...Score) ModelScores {
+	of := func(model string, scores ...Mean) ModelScores {
 		m := ModelScores{Model: model, Categories: map[string]Scores{}}
 		for i, s := range scores {
 			m.Categories[Categories[i]] = Scores{Overall: s}

@@ -139,7 +139,7 @@ func (r *Report) scores(rows []Single) []ModelScores {
 		}
 		m.Interval = byQuestion.interval()
 		if model != r.Baseline {
-			m.Difference = difference(all, baseline)
+			m.Difference = differenceTo(baseline, all)
 		}
 		m.Spread = spread(rows, all)
 		m.Unjudged = r.countUngraded(model, rows)
@@ -151,14 +151,14 @@ func (r *Report) scores(rows []Single) []ModelScores {
 
 // countUngraded counts the turns that a model answered and no row grades.
 func (r *Report) countUngraded(model string, rows []Single) int {
-	graded := map[item]bool{}
+	graded := map[turnKey]bool{}
 	for _, s := range rows {
-		graded[item{s.QuestionID, s.Turn}] = true
+		graded[turnKey{s.QuestionID, s.Turn}] = true
 	}
 	n := 0
 	for _, a := range r.evaluation.Answers[model] {
 		for t := range Turns {
-			if !graded[item{a.QuestionID, t + 1}] {
+			if !graded[turnKey{a.QuestionID, t + 1}] {
 				n++
 			}
 		}
@@ -168,9 +168,9 @@ func (r *Report) countUngraded(model string, rows []Single) int {
 
 // countUncompared counts for each model the turns that it and the baseline answered, and those of them that no row compares.
 func (r *Report) countUncompared(list []Comparison, rows []Pair) {
-	compared := map[match]bool{}
+	compared := map[duel]bool{}
 	for i := range rows {
-		m, _ := rows[i].match()
+		m, _ := rows[i].duel()
 		compared[m] = true
 	}
 	baseline := map[int]bool{}
@@ -180,7 +180,7 @@ func (r *Report) countUncompared(list []Comparison, rows []Pair) {
 	for i := range list {
 		for _, a := range r.evaluation.Answers[list[i].Model] {
 			for t := range Turns {
-				m, _ := (&Pair{QuestionID: a.QuestionID, Turn: t + 1, Model1: list[i].Model, Model2: r.Baseline}).match()
+				m, _ := (&Pair{QuestionID: a.QuestionID, Turn: t + 1, Model1: list[i].Model, Model2: r.Baseline}).duel()
 				if !baseline[a.QuestionID] {
 					continue
 				}

@@ -10,24 +10,24 @@ import (
 	"gonum.org/v1/gonum/stat"
 )
 
-// Score is a grade from 1 to 10, a difference of grades, or a share. It is NaN, and null in JSON, where nothing was measured.
-type Score float64
+// Mean is a mean of grades from 1 to 10, of their differences, or of outcomes, which makes a share of 1. It is NaN, and null in JSON, where nothing was measured.
+type Mean float64
 
 // Known reports whether anything was measured.
-func (s Score) Known() bool { return !math.IsNaN(float64(s)) }
+func (m Mean) Known() bool { return !math.IsNaN(float64(m)) }
 
 // MarshalJSON writes a number or null.
-func (s Score) MarshalJSON() ([]byte, error) {
-	if !s.Known() {
+func (m Mean) MarshalJSON() ([]byte, error) {
+	if !m.Known() {
 		return []byte("null"), nil
 	}
-	return json.Marshal(float64(s))
+	return json.Marshal(float64(m))
 }
 
 // Scores are means over answers, an answer being what a model said to one turn of one question.
 type Scores struct {
-	Turns   [Turns]Score `json:"turns"`
-	Overall Score        `json:"overall"` // over the answers to both turns, as FastChat has it: a turn with fewer scores weighs less
+	Turns   [Turns]Mean `json:"turns"`
+	Overall Mean        `json:"overall"` // over the answers to both turns, as FastChat has it: a turn with fewer scores weighs less
 }
 
 // ModelScores is how one judge grades one model. Judgments without a score are left out of all means.
@@ -45,23 +45,23 @@ type ModelScores struct {
 
 // Difference is the mean by which a model's scores exceed the baseline's, over the answers for which both have a score.
 type Difference struct {
-	Mean     Score    `json:"mean"`
+	Mean     Mean     `json:"mean"`
 	Interval Interval `json:"interval"`
 }
 
 // Spread tells how far apart the repeats of a judge are.
 type Spread struct {
-	Repeats   int   `json:"repeats"`
-	Deviation Score `json:"deviation"` // sample standard deviation of the overall score between repeats
-	Range     Score `json:"range"`     // highest minus lowest score of an answer, mean over the answers that have two scores or more
+	Repeats   int  `json:"repeats"`
+	Deviation Mean `json:"deviation"` // sample standard deviation of the overall score between repeats
+	Range     Mean `json:"range"`     // highest minus lowest score of an answer, mean over the answers that have two scores or more
 }
 
-// item is a turn of a question.
-type item struct{ question, turn int }
+// turnKey is a turn of a question.
+type turnKey struct{ question, turn int }
 
 // grade is the score of an answer: the median over its repeats.
 type grade struct {
-	item
+	turnKey
 	score   float64
 	repeats []float64 // in ascending order
 }
@@ -87,9 +87,9 @@ func grades(rows []Single) []grade {
 	})
 	var list []grade
 	for _, s := range sorted {
-		this := item{s.QuestionID, s.Turn}
-		if n := len(list); n == 0 || list[n-1].item != this {
-			list = append(list, grade{item: this})
+		this := turnKey{s.QuestionID, s.Turn}
+		if n := len(list); n == 0 || list[n-1].turnKey != this {
+			list = append(list, grade{turnKey: this})
 		}
 		g := &list[len(list)-1]
 		g.repeats = append(g.repeats, s.Score)
@@ -107,7 +107,7 @@ func median(sorted []float64) float64 {
 }
 
 // mean is NaN where there are no values.
-func mean(values []float64) Score { return Score(stat.Mean(values, nil)) }
+func mean(values []float64) Mean { return Mean(stat.Mean(values, nil)) }
 
 // scores averages the grades that belong.
 func scores(list []grade, belongs func(g grade) bool) Scores {
@@ -129,15 +129,15 @@ func scores(list []grade, belongs func(g grade) bool) Scores {
 	return s
 }
 
-// difference compares two models on the answers that both have a score for.
-func difference(model, baseline []grade) *Difference {
-	other := map[item]float64{}
+// differenceTo compares a model with the baseline on the answers that both have a score for.
+func differenceTo(baseline, model []grade) *Difference {
+	other := map[turnKey]float64{}
 	for _, g := range baseline {
-		other[g.item] = g.score
+		other[g.turnKey] = g.score
 	}
 	var byQuestion clusters
 	for _, g := range model {
-		if score, ok := other[g.item]; ok {
+		if score, ok := other[g.turnKey]; ok {
 			byQuestion.add(g.question, g.score-score)
 		}
 	}
@@ -168,5 +168,5 @@ func spread(rows []Single, list []grade) *Spread {
 			ranges = append(ranges, floats.Max(g.repeats)-floats.Min(g.repeats))
 		}
 	}
-	return &Spread{Repeats: len(byRepeat), Deviation: Score(stat.StdDev(overall, nil)), Range: mean(ranges)}
+	return &Spread{Repeats: len(byRepeat), Deviation: Mean(stat.StdDev(overall, nil)), Range: mean(ranges)}
 }

@@ -86,7 +86,7 @@ func TestCategories(t *testing.T) {
 	}
 }
 
-func TestRepeats(t *testing.T) {
+func TestScoresOfRepeats(t *testing.T) {
 	row := func(question, repeat int, score float64) Single {
 		return Single{QuestionID: question, Model: "a", Turn: 1, Repeat: repeat, Score: score}
 	}
@@ -97,7 +97,7 @@ func TestRepeats(t *testing.T) {
 		row(4, 0, -1), row(4, 1, -1), row(4, 2, -1),
 	}
 	m := report(t, &Evaluation{Singles: map[string][]Single{"judge": rows}}, "").Judges[0].Scores[0]
-	if want := Score(18.5 / 3); math.Abs(float64(m.Overall-want)) > 1e-12 {
+	if want := Mean(18.5 / 3); math.Abs(float64(m.Overall-want)) > 1e-12 {
 		t.Errorf("overall %v, want %v", m.Overall, want)
 	}
 	if m.Judgments != 12 || m.Unscored != 6 {

@@ -3,6 +3,7 @@ package mtbench
 import (
 	"bufio"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,7 +15,7 @@ func Load(dir string) (*Evaluation, error) {
 	e := &Evaluation{Answers: map[string][]Answer{}, Singles: map[string][]Single{}, Pairs: map[string][]Pair{}}
 	var err error
 	if e.Questions, err = lines[Question](filepath.Join(dir, "question.jsonl")); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w; `veratune mtbench run` makes one", err)
 	}
 	files, _ := filepath.Glob(filepath.Join(dir, "model_answer", "*.jsonl"))
 	for _, f := range files {

@@ -24,26 +24,26 @@ func (r *Report) printJudge(out *strings.Builder, j *JudgeReport) {
 	fmt.Fprintf(out, "judge %s, %d questions\n", j.Judge, r.Questions)
 	if len(j.Scores) > 0 {
 		out.WriteByte('\n')
-		table(out, r.scoreRows(j.Scores))
+		writeTable(out, r.scoreRows(j.Scores))
 		if repeated(j.Scores) {
 			out.WriteString("deviation: standard deviation of the overall score between repeats; range: highest minus lowest score of an answer, mean of all\n")
 		}
 	}
 	if len(j.Baseline) > 0 {
 		out.WriteByte('\n')
-		table(out, comparisonRows("against "+r.Baseline, j.Baseline))
+		writeTable(out, comparisonRows("against "+r.Baseline, j.Baseline))
 	}
 	if len(j.All) > 0 {
 		out.WriteByte('\n')
-		table(out, comparisonRows("against all others", j.All))
+		writeTable(out, comparisonRows("against all others", j.All))
 	}
 	if notes := r.Missing(j); len(notes) > 0 {
 		fmt.Fprintf(out, "\n%s\n", strings.Join(notes, "\n"))
 	}
 }
 
-// table writes rows with aligned columns: the first to the left, numbers to the right.
-func table(w io.Writer, rows [][]string) {
+// writeTable writes rows with aligned columns: the first to the left, numbers to the right.
+func writeTable(w io.Writer, rows [][]string) {
 	widths := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	longest := 0
 	for _, row := range rows {

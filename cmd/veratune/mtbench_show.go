@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 
 	"github.com/google/renameio/v2"
 	"github.com/urfave/cli/v2"
@@ -43,9 +42,6 @@ func mtbenchShowCommand() *cli.Command {
 
 func (s *mtbenchShow) run(w io.Writer) error {
 	e, err := mtbench.Load(s.out)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s holds no evaluation (%w): `veratune mtbench run` makes one, --out says where it is", s.out, err)
-	}
 	if err != nil {
 		return err
 	}
