@@ -36,19 +36,19 @@ func jsonl(t *testing.T, prompts []Prompt) string {
 	return b.String()
 }
 
-func answer(model string, turns ...string) Answer {
+func said(model string, turns ...string) Answer {
 	return Answer{ModelID: model, Choices: []Choice{{Turns: turns}}}
 }
 
 func TestFill(t *testing.T) {
-	p, err := ReadPrompts(write(t, "p.jsonl", jsonl(t, smallPrompts)))
+	p, err := ReadPrompts(written(t, "p.jsonl", jsonl(t, smallPrompts)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	stem := Question{ID: 1, Category: "stem", Turns: []string{"Why {answer}?", "How?"}, Reference: []string{"unused", "unused"}}
 	coding := Question{ID: 2, Category: "coding", Turns: []string{"q1", "q2"}, Reference: []string{"r1", "r2"}}
 	// What looks like a placeholder in an answer stays as it is.
-	a, b := answer("a", "{question} {{", "}a2"), answer("b", "b1", "{answer_1}")
+	a, b := said("a", "{question} {{", "}a2"), said("b", "b1", "{answer_1}")
 	for _, c := range []struct {
 		q            Question
 		pair         bool
@@ -90,7 +90,7 @@ func TestFillErrors(t *testing.T) {
 	half.Reference = []string{"r1", ""}
 	both := math
 	both.Reference = []string{"r1", "r2"}
-	a := answer("m", "a1", "a2")
+	a := said("m", "a1", "a2")
 	for _, c := range []struct {
 		q    Question
 		a    Answer
@@ -102,9 +102,9 @@ func TestFillErrors(t *testing.T) {
 		{half, a, 1, ""},
 		{half, a, 2, "wants {ref_answer_2}"},
 		{both, a, 2, ""},
-		{both, answer("m"), 1, "question 5: m has no answer to turn 1"},
-		{both, answer("m", "a1"), 1, ""},
-		{both, answer("m", "a1"), 2, "question 5: m has no answer to turn 2"},
+		{both, said("m"), 1, "question 5: m has no answer to turn 1"},
+		{both, said("m", "a1"), 1, ""},
+		{both, said("m", "a1"), 2, "question 5: m has no answer to turn 2"},
 		{both, Answer{ModelID: "m"}, 1, "question 5: m has no answer to turn 1"},
 	} {
 		_, _, err := p.Single(c.q, c.a, c.turn)
@@ -125,7 +125,7 @@ func TestFastChatsPrompts(t *testing.T) {
 	}
 	ours := DefaultPrompts()
 	q := Question{ID: 3, Turns: []string{"first {answer}", "second"}, Reference: []string{"ref one", "ref {two}"}}
-	a, b := answer("a", "one of a", "two of a {question}"), answer("b", "one of b", "{ref_answer_1} two of b")
+	a, b := said("a", "one of a", "two of a {question}"), said("b", "one of b", "{ref_answer_1} two of b")
 	replaced := strings.NewReplacer("{question}", q.Turns[0], "{question_1}", q.Turns[0], "{question_2}", q.Turns[1],
 		"{ref_answer_1}", "ref one", "{ref_answer_2}", "ref {two}", "{answer}", "one of a", "{answer_1}", "one of a", "{answer_2}", "two of a {question}",
 		"{answer_a}", "one of a", "{answer_b}", "one of b", "{answer_a_1}", "one of a", "{answer_a_2}", "two of a {question}",
@@ -210,13 +210,13 @@ func TestReadPromptsErrors(t *testing.T) {
 		{template(0, "{answer} {}"), "{}"},
 		{template(0, "{answer!r}"), "{answer!r}"},
 	} {
-		_, err := ReadPrompts(write(t, "p.jsonl", c.text))
+		_, err := ReadPrompts(written(t, "p.jsonl", c.text))
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%v, want %s", err, c.want)
 		}
 	}
 	extra := append(slices.Clone(smallPrompts), Prompt{Name: "pair-v1", PromptTemplate: "{anything}"})
-	if p, err := ReadPrompts(write(t, "p.jsonl", jsonl(t, extra))); err != nil || len(p) != 8 {
+	if p, err := ReadPrompts(written(t, "p.jsonl", jsonl(t, extra))); err != nil || len(p) != 8 {
 		t.Errorf("a prompt that isn't needed: %v, %v", p, err)
 	}
 }
@@ -236,7 +236,7 @@ func FuzzPrompts(f *testing.F) {
 			return
 		}
 		q := Question{Turns: []string{"{", "}"}, Reference: []string{"{answer}", "{{"}}
-		a := answer("m", "{answer_2}", "}}")
+		a := said("m", "{answer_2}", "}}")
 		for _, q.Category = range Categories {
 			for turn := 1; turn <= Turns; turn++ {
 				if _, c, err := p.Single(q, a, turn); err != nil || !strings.Contains(c[len(c)-1].Content, a.Choices[0].Turns[turn-1]) {

@@ -108,7 +108,7 @@ func TestReadFastChatsQuestions(t *testing.T) {
 }
 
 // write makes a file in a folder of the test.
-func write(t *testing.T, name, text string) string {
+func written(t *testing.T, name, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
 	if err := os.WriteFile(path, []byte(text), 0o666); err != nil {
@@ -121,13 +121,13 @@ const goodQuestion = `{"question_id": 7, "category": "math", "turns": ["1+1?", "
 
 func TestReadQuestions(t *testing.T) {
 	text := "\xef\xbb\xbf" + goodQuestion + "\r\n\r\n" + `{"question_id": 9, "category": "stem", "turns": ["Why?", "How?"], "more": 1}`
-	questions, err := ReadQuestions(write(t, "q.jsonl", text), "")
+	questions, err := ReadQuestions(written(t, "q.jsonl", text), "")
 	want := []Question{{7, "math", []string{"1+1?", "And 2+2?"}, []string{"2", ""}}, {9, "stem", []string{"Why?", "How?"}, nil}}
 	if err != nil || !reflect.DeepEqual(questions, want) {
 		t.Errorf("%+v, %v", questions, err)
 	}
-	references := write(t, "r.jsonl", `{"question_id": 7, "choices": [{"turns": ["two", "four"]}]}`+"\n"+`{"question_id": 8, "choices": [{"turns": ["", "x"]}]}`)
-	questions, err = ReadQuestions(write(t, "q.jsonl", text), references)
+	references := written(t, "r.jsonl", `{"question_id": 7, "choices": [{"turns": ["two", "four"]}]}`+"\n"+`{"question_id": 8, "choices": [{"turns": ["", "x"]}]}`)
+	questions, err = ReadQuestions(written(t, "q.jsonl", text), references)
 	want[0].Reference = []string{"two", "four"}
 	if err != nil || !reflect.DeepEqual(questions, want) {
 		t.Errorf("%+v, %v", questions, err)
@@ -149,7 +149,7 @@ func TestReadQuestionsErrors(t *testing.T) {
 		{`{"question_id": 1, "category": "maths", "turns": ["a", "b"]}`, `line 1: question 1: category "maths", want one of writing, roleplay`},
 		{`{"question_id": 1, "category": "math", "turns": ["a", "b"], "reference": ["c"]}`, "question 1: want a reference for each of 2 turns, has 1"},
 	} {
-		_, err := ReadQuestions(write(t, "q.jsonl", c.text), "")
+		_, err := ReadQuestions(written(t, "q.jsonl", c.text), "")
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q: %v, want %s", c.text, err, c.want)
 		}
@@ -162,12 +162,12 @@ func TestReadQuestionsErrors(t *testing.T) {
 		{strings.Repeat(`{"question_id": 7, "choices": [{"turns": ["a", "b"]}]}`+"\n", 2), "line 2: question 7 is answered a second time"},
 		{`{"question_id": 8, "choices": [{"turns": ["a", "b"]}]}`, "answers none of the questions of"},
 	} {
-		_, err := ReadQuestions(write(t, "q.jsonl", goodQuestion), write(t, "r.jsonl", c.text))
+		_, err := ReadQuestions(written(t, "q.jsonl", goodQuestion), written(t, "r.jsonl", c.text))
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q: %v, want %s", c.text, err, c.want)
 		}
 	}
-	good, none := write(t, "q.jsonl", goodQuestion), filepath.Join(t.TempDir(), "none")
+	good, none := written(t, "q.jsonl", goodQuestion), filepath.Join(t.TempDir(), "none")
 	for _, paths := range [][2]string{{none, ""}, {good, none}} {
 		if _, err := ReadQuestions(paths[0], paths[1]); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%q: %v", paths, err)

@@ -22,7 +22,7 @@ func mtbenchCommand() *cli.Command {
 		Subcommands: []*cli.Command{
 			mtbenchRunCommand(),
 			mtbenchJudgeCommand(),
-			// mtbenchShowCommand(),
+			mtbenchShowCommand(),
 		},
 	}
 }

@@ -1,0 +1,58 @@
+package mtbench
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestPrint(t *testing.T) {
+	again := graded("tuned", 1, 8, 6)
+	for i := range again {
+		again[i].Repeat = 1
+	}
+	e := &Evaluation{
+		Questions: questions("math", "stem"),
+		Models:    []string{"base", "tuned"},
+		Answers: map[string][]Answer{
+			"base":  {{QuestionID: 1, Choices: []Choice{{}}}, {QuestionID: 2, Choices: []Choice{{}}}},
+			"tuned": {{QuestionID: 1, Choices: []Choice{{}}}, {QuestionID: 2, Choices: []Choice{{}}}},
+		},
+		Singles: map[string][]Single{
+			"judge": slices.Concat(graded("base", 1, 4, 5), graded("base", 2, 6, -1), graded("tuned", 1, 8, 7), again),
+			"other": graded("base", 1, 1, 1),
+		},
+		Pairs: map[string][]Pair{"judge": {compared(1, "tuned", "base", "model_1", "model_1"), compared(2, "tuned", "base", "model_1", "error")}},
+	}
+	var out strings.Builder
+	if err := report(t, e, "").Print(&out); err != nil {
+		t.Fatal(err)
+	}
+	const want = `judge judge, 2 questions
+
+  model  turn 1  turn 2  overall  95% interval  to base   95% interval  math  stem  repeats  deviation  range
+  tuned    7.25       –     7.25   6.50 … 8.00    +2.75  +1.50 … +4.00  8.00  6.50        2       0.35   0.50
+  base     4.50    6.00     5.00   5.00 … 5.00                          5.00  5.00        1          –      –
+deviation: standard deviation of the overall score between repeats; range: highest minus lowest score of an answer, mean of all
+
+  against base  win  tie  loss  win rate  loss rate  ties as half  95% interval
+  tuned           1    0     0    100.0%       0.0%        100.0%             –
+
+tuned: 2 of 4 answers not judged
+base: 1 of 4 judgments without a score
+tuned against base: 1 of 2 comparisons without a verdict
+tuned against base: 2 of 4 turns not compared
+
+judge other, 2 questions
+
+  model  turn 1  turn 2  overall  95% interval  to base  95% interval  math  stem
+  base     1.00       –     1.00   1.00 … 1.00                         1.00  1.00
+  tuned       –       –        –             –        –             –     –     –
+
+base: 2 of 4 answers not judged
+tuned: 4 of 4 answers not judged
+`
+	if out.String() != want {
+		t.Errorf("\n%s\nwant\n%s", out.String(), want)
+	}
+}
