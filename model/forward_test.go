@@ -55,7 +55,7 @@ func TestLogits(t *testing.T) {
 // TestZeroB holds an adapter with b = 0 to the base model, bit for bit, in every arithmetic.
 func TestZeroB(t *testing.T) {
 	path := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_1})
-	for _, compute := range []Compute{ComputeF32, ComputeBF16, ComputeQ8} {
+	for _, compute := range []Compute{ComputeF32, ComputeBF16} {
 		o := options()
 		o.Compute = compute
 		m := open(t, path, o)

@@ -116,7 +116,7 @@ func (m *Model) planMerging() error {
 
 // mergedGroups lists the groups whose plan is to merge. Dropout acts on the input of A alone, which merging cannot; and a LoRA has too small a rank for it to pay.
 func (m *Model) mergedGroups() (list []*group) {
-	if m.adapter.Method == vera.MethodLoRA || m.options.Plan == PlanFactored || m.options.Compute == ComputeQ8 || m.adapter.Dropout > 0 {
+	if m.adapter.Method == vera.MethodLoRA || m.options.Plan == PlanFactored || m.adapter.Dropout > 0 {
 		return nil
 	}
 	for _, b := range m.blocks {
@@ -149,9 +149,9 @@ func (g *graph) linears(x *bindings.Tensor, gr *group, acc *bindings.Tensor, t b
 		part := g.columns(y, start, l.out)
 		switch {
 		case l.vectors == nil:
-			y = g.joined(y, g.product(l.w, x, bindings.Product{Acc: acc, Into: part}, t))
+			y = g.joined(y, g.Linear(l.w, x, bindings.Product{Acc: acc, Into: part}, t))
 		default:
-			wx := g.product(l.w, x, bindings.Product{Acc: acc}, bindings.F32)
+			wx := g.Linear(l.w, x, bindings.Product{Acc: acc}, bindings.F32)
 			y = g.joined(y, g.Linear(l.vectors.Rows, g.columns(u, l.down, rank), bindings.Product{In: l.vectors.D, Out: l.vectors.B, Acc: wx, Into: part}, t))
 		}
 	})
@@ -186,21 +186,6 @@ func (g *graph) dropped(x *bindings.Tensor, gr *group) *bindings.Tensor {
 		return g.rounded(g.Mul(g.Convert(x, bindings.F32), mask))
 	}
 	return x
-}
-
-// product is W x in the run's arithmetic.
-func (g *graph) product(w, x *bindings.Tensor, p bindings.Product, t bindings.Type) *bindings.Tensor {
-	if g.m.options.Compute != ComputeQ8 {
-		return g.Linear(w, x, p, t)
-	}
-	y := g.MulMat(w, x)
-	if p.Acc != nil {
-		y = g.Add(y, p.Acc)
-	}
-	if p.Into != nil {
-		y = g.Cpy(y, p.Into)
-	}
-	return y
 }
 
 // linearsBack adds the gradients of a group's b and d, for its input x and the gradient dy [out, rows] of its result, both as products take them, and gives

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -35,7 +34,7 @@ func (e *engine) flags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "model", Aliases: []string{"m"}, Usage: "GGUF `FILE` of a Llama", Required: true, Destination: &e.path},
 		&cli.IntFlag{Name: "threads", Usage: "threads to compute with", Value: e.options.Threads, Destination: &e.options.Threads},
-		&cli.StringFlag{Name: "compute", Usage: "arithmetic of the matrix products: f32, bf16, or (not for training) q8", Value: e.compute, Destination: &e.compute},
+		&cli.StringFlag{Name: "compute", Usage: "arithmetic of the matrix products: f32 or bf16", Value: e.compute, Destination: &e.compute},
 	}
 }
 
@@ -77,14 +76,6 @@ func (e *engine) validate() error {
 	}
 	e.options.Compute, e.options.Plan = model.Compute(e.compute), model.Plan(e.plan)
 	return e.options.Validate()
-}
-
-// validateTraining refuses an arithmetic that is not for training.
-func (e *engine) validateTraining() error {
-	if e.options.Compute == model.ComputeQ8 {
-		return usageError{errors.New("compute q8: not for training; use f32 or bf16")}
-	}
-	return nil
 }
 
 // open opens the model, its tokenizer and, where one is named, the adapter.

@@ -24,7 +24,7 @@ type generateOptions struct {
 }
 
 func generateCommand() *cli.Command {
-	g := &generateOptions{engine: newEngine(model.ComputeQ8), sampling: model.DefaultSampling(), template: alpaca.Auto}
+	g := &generateOptions{engine: newEngine(model.ComputeF32), sampling: model.DefaultSampling(), template: alpaca.Auto}
 	s := &g.sampling
 	return &cli.Command{
 		Name:  "generate",
