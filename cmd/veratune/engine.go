@@ -92,11 +92,7 @@ func (e *engine) open() (*session, error) {
 	if e.adapter == "" {
 		return s, nil
 	}
-	var options []vera.LoadOption
-	if e.force {
-		options = append(options, vera.AnyBase)
-	}
-	if s.adapter, err = vera.Load(e.adapter, m.Base(), options...); err == nil {
+	if s.adapter, err = vera.Load(e.adapter, m.Base(), e.loadOptions()...); err == nil {
 		err = m.Attach(s.adapter)
 	}
 	if err != nil {
@@ -104,6 +100,13 @@ func (e *engine) open() (*session, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+func (e *engine) loadOptions() []vera.LoadOption {
+	if e.force {
+		return []vera.LoadOption{vera.AnyBase}
+	}
+	return nil
 }
 
 // session is an open model with its tokenizer and perhaps an adapter.
