@@ -2,9 +2,9 @@ package model
 
 import (
 	"math"
-	"slices"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
