@@ -315,15 +315,6 @@ func (m *Model) mustCache(t *testing.T, texts, room int) *Cache {
 	return c
 }
 
-func argmax(x []float32) (best int) {
-	for i, v := range x {
-		if v > x[best] {
-			best = i
-		}
-	}
-	return best
-}
-
 // TestBF16 bounds what rounding to 8 bits of mantissa costs.
 func TestBF16(t *testing.T) {
 	path := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_1})
