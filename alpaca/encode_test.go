@@ -142,12 +142,19 @@ func TestConversationText(t *testing.T) {
 		{fakeTokenizer{chat: chatML}, messages, "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHo<|im_end|>\n<|im_start|>user\nAnd?<|im_end|>\n<|im_start|>assistant\n"},
 		{fakeTokenizer{chat: plain, spaces: true}, []Message{{User, "a"}, {Assistant, ""}, {User, "b"}}, " user: a\nassistant: \nuser: b\nassistant: "},
 	} {
-		tokens, err := encoder(t, Auto, c.tok).Conversation(c.messages)
+		e := encoder(t, Auto, c.tok)
+		tokens, err := e.Conversation(c.messages)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := detokenize(tokens); got != c.want {
+		got := detokenize(tokens)
+		if got != c.want {
 			t.Errorf("conversation %q, want %q", got, c.want)
+		}
+		if stops := e.Stops(); len(stops) != strings.Count(e.Template(), Alpaca) {
+			t.Errorf("template %s: stop strings %q", e.Template(), stops)
+		} else if len(stops) > 0 && !strings.Contains(got, "Ho</s>"+stops[0]) {
+			t.Errorf("%q is not what a model goes on with in %q", stops[0], got)
 		}
 	}
 	if _, err := encoder(t, Auto, fakeTokenizer{}).Conversation(messages[:2]); err == nil {

@@ -74,6 +74,14 @@ func tryChat(tok Tokenizer) error {
 // Template returns Alpaca or Chat: what Auto came to.
 func (e *Encoder) Template() string { return e.template }
 
+// Stops returns what a response ends before where no end token ends it: a base model goes on with the next instruction.
+func (e *Encoder) Stops() []string {
+	if e.template == Alpaca {
+		return []string{strings.TrimSuffix(instructionHeader, "\n")}
+	}
+	return nil
+}
+
 // Prompt returns the tokens before the response to an instruction; input may be empty.
 func (e *Encoder) Prompt(instruction, input string) ([]int32, error) {
 	if e.template == Chat {

@@ -112,7 +112,6 @@ func (b *Backend) Allocate(c *Context) (*Buffer, error) {
 		return nil, errors.New(takeError("out of memory"))
 	}
 	size := int64(C.ggml_backend_buffer_get_size(buf))
-	advise(C.ggml_backend_buffer_get_base(buf), size)
 	return &Buffer{c: buf, used: size, size: size}, nil
 }
 
@@ -122,7 +121,6 @@ func (b *Backend) NewBuffer(size int64) (*Buffer, error) {
 	if buf == nil {
 		return nil, fmt.Errorf("out of memory: %d MiB are not to be had", size>>20)
 	}
-	advise(C.ggml_backend_buffer_get_base(buf), size)
 	return &Buffer{c: buf, size: size, align: int64(C.ggml_backend_get_alignment(b.c))}, nil
 }
 

@@ -310,8 +310,6 @@ int32_t                    llama_tokenize(const struct llama_vocab * vocab, cons
                                           int32_t n_tokens_max, bool add_special, bool parse_special);
 int32_t                    llama_token_to_piece(const struct llama_vocab * vocab, int32_t token, char * buf, int32_t length, int32_t lstrip,
                                                 bool special);
-int32_t                    llama_detokenize(const struct llama_vocab * vocab, const int32_t * tokens, int32_t n_tokens, char * text,
-                                            int32_t text_len_max, bool remove_special, bool unparse_special);
 int32_t                    llama_chat_apply_template(const char * tmpl, const struct llama_chat_message * chat, size_t n_msg, bool add_ass,
                                                      char * buf, int32_t length);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <climits>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <mutex>
@@ -109,8 +110,16 @@ int32_t vt_tokenize(const struct llama_vocab * vocab, const char * text, int32_t
     return guarded((int32_t) INT32_MIN, [&] { return llama_tokenize(vocab, text, text_len, tokens, n_max, add_special, parse_special); });
 }
 
-int32_t vt_detokenize(const struct llama_vocab * vocab, const int32_t * tokens, int32_t n, char * text, int32_t size, bool special) {
-    return guarded((int32_t) INT32_MIN, [&] { return llama_detokenize(vocab, tokens, n, text, size, false, special); });
+// llama_detokenize would also take spaces out before punctuation for many vocabularies, Llama 3's among them: "ls ." became "ls.".
+int32_t vt_detokenize(const struct llama_vocab * vocab, const int32_t * tokens, int32_t n, char * text, int32_t size, bool strip, bool special) {
+    return guarded((int32_t) INT32_MIN, [&] {
+        int32_t total = 0;
+        for (int32_t i = 0; i < n; i++) {
+            int32_t at = std::min(total, size);
+            total += std::abs(llama_token_to_piece(vocab, tokens[i], text + at, size - at, strip && i == 0, special));
+        }
+        return total <= size ? total : -total;
+    });
 }
 
 int32_t vt_apply_template(const char * tmpl, const struct llama_chat_message * chat, size_t n, bool add_assistant, char * buf, int32_t size) {

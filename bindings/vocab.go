@@ -16,6 +16,7 @@ type Vocab struct {
 	model    *C.struct_llama_model
 	c        *C.struct_llama_vocab
 	template *C.char // the model's chat template, owned by model; nil if it has none
+	strip    bool    // tokenizing puts a space before a text, which detokenizing takes off
 }
 
 // ChatMessage is one turn of a conversation: role is "system", "user" or "assistant".
@@ -23,7 +24,8 @@ type ChatMessage struct{ Role, Content string }
 
 // OpenVocab reads the tokenizer of a GGUF file. It fails for other kinds than SentencePiece and byte-level BPE, which Llamas have.
 func OpenVocab(path string) (*Vocab, error) {
-	if err := checkVocab(path); err != nil {
+	strip, err := checkVocab(path)
+	if err != nil {
 		return nil, err
 	}
 	p := C.CString(path)
@@ -32,18 +34,18 @@ func OpenVocab(path string) (*Vocab, error) {
 	if m == nil {
 		return nil, fmt.Errorf("%s: no usable tokenizer: %s", path, takeError("llama.cpp does not read it"))
 	}
-	return &Vocab{m, C.llama_model_get_vocab(m), C.llama_model_chat_template(m, nil)}, nil
+	return &Vocab{m, C.llama_model_get_vocab(m), C.llama_model_chat_template(m, nil), strip}, nil
 }
 
-// checkVocab refuses what llama.cpp aborts the process on, or reads beyond the end of.
-func checkVocab(path string) error {
+// checkVocab refuses what llama.cpp aborts the process on, or reads beyond the end of, and tells whether a space is put before texts.
+func checkVocab(path string) (spaced bool, err error) {
 	g, err := OpenGGUF(path)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer g.Close()
-	fail := func(format string, args ...any) error {
-		return fmt.Errorf("%s: no usable tokenizer: "+format, append([]any{path}, args...)...)
+	fail := func(format string, args ...any) (bool, error) {
+		return false, fmt.Errorf("%s: no usable tokenizer: "+format, append([]any{path}, args...)...)
 	}
 	kind, _ := g.String("tokenizer.ggml.model")
 	if kind != "llama" && kind != "gpt2" {
@@ -73,7 +75,11 @@ func checkVocab(path string) error {
 	if _, ok := g.Value("tokenizer.ggml.merges").([]string); kind == "gpt2" && !ok {
 		return fail("tokenizer.ggml.merges is no list of texts")
 	}
-	return nil
+	spaced = kind == "llama"
+	if asked, ok := g.Value("tokenizer.ggml.add_space_prefix").(bool); ok {
+		spaced = asked
+	}
+	return spaced, nil
 }
 
 // Close frees the tokenizer. Closing twice is harmless.
@@ -123,7 +129,7 @@ func (v *Vocab) Tokenize(text string, addSpecial, parseSpecial bool) ([]int32, e
 	}
 }
 
-// Detokenize turns tokens into text; special tokens are left out unless special is set.
+// Detokenize turns tokens into text, token by token but for the space that SentencePiece puts before a text; special tokens are left out unless special is set.
 func (v *Vocab) Detokenize(tokens []int32, special bool) (string, error) {
 	size := C.int32_t(v.Size())
 	for _, t := range tokens {
@@ -136,7 +142,7 @@ func (v *Vocab) Detokenize(tokens []int32, special bool) (string, error) {
 	}
 	text := make([]byte, 16*len(tokens)+64)
 	for {
-		n := int(C.vt_detokenize(v.c, (*C.int32_t)(&tokens[0]), C.int32_t(len(tokens)), (*C.char)(ptr(text)), C.int32_t(len(text)), C.bool(special)))
+		n := int(C.vt_detokenize(v.c, (*C.int32_t)(&tokens[0]), C.int32_t(len(tokens)), (*C.char)(ptr(text)), C.int32_t(len(text)), C.bool(v.strip), C.bool(special)))
 		if n == math.MinInt32 {
 			return "", fmt.Errorf("detokenize: %s", takeError("refused"))
 		}

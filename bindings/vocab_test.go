@@ -23,6 +23,46 @@ func tinyVocab(t testing.TB, o testutil.TinyOptions) *bindings.Vocab {
 
 var texts = []string{"", " ", "the cat and the hat", "  two  spaces , isn't it ?\n\n\ttab", "ü 日本語 🙂 e\u0301", "12345 67", "a\x00b", "<|im_end|>", strings.Repeat("word ", 500)}
 
+// vocabularies are of each kind; Llama 3's is one for which llama.cpp would take spaces out of texts.
+var vocabularies = map[string]testutil.TinyOptions{
+	"byte-level BPE": {},
+	"Llama 3":        {Change: func(f *testutil.TinyFile) { f.Metadata["tokenizer.ggml.pre"] = "llama-bpe" }},
+	"SentencePiece":  {SentencePiece: true},
+	"SentencePiece without its space": {SentencePiece: true, Change: func(f *testutil.TinyFile) {
+		f.Metadata["tokenizer.ggml.add_space_prefix"] = false
+	}},
+}
+
+// TestTokenizeBack holds texts to their way through tokens and back, at once and token by token behind the one before.
+func TestTokenizeBack(t *testing.T) {
+	for name, o := range vocabularies {
+		t.Run(name, func(t *testing.T) {
+			v := tinyVocab(t, o)
+			for _, text := range append(texts, "ls . ; cd ..", "it 's we 're ' x ' ?") {
+				tokens, err := v.Tokenize(text, false, false)
+				if err != nil {
+					t.Fatalf("%.20q: %v", text, err)
+				}
+				back := ""
+				for i := range tokens {
+					behind, err := v.Detokenize(tokens[max(0, i-1):i], false)
+					if err != nil {
+						t.Fatal(err)
+					}
+					both, err := v.Detokenize(tokens[max(0, i-1):i+1], false)
+					if err != nil {
+						t.Fatal(err)
+					}
+					back += strings.TrimPrefix(both, behind)
+				}
+				if whole, err := v.Detokenize(tokens, false); err != nil || whole != text || back != text {
+					t.Errorf("%.30q came back as %.30q at once and as %.30q token by token: %v", text, whole, back, err)
+				}
+			}
+		})
+	}
+}
+
 func TestTokenize(t *testing.T) {
 	v := tinyVocab(t, testutil.TinyOptions{})
 	for _, text := range texts {

@@ -223,13 +223,6 @@ func TestBadBatches(t *testing.T) {
 	}
 	_, _, err = m.Gradients(b.tokens, b.targets, b.lengths, 0, grad)
 	wantError(t, err, "no adapter")
-
-	o := options()
-	o.Compute = ComputeQ8
-	q8 := open(t, testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q8_0}), o)
-	adapted(t, q8, nil)
-	_, _, err = q8.Gradients(b.tokens, b.targets, b.lengths, 0, grad)
-	wantError(t, err, "q8")
 }
 
 func TestBadAdditions(t *testing.T) {

@@ -55,7 +55,7 @@ func TestLogits(t *testing.T) {
 // TestZeroB holds an adapter with b = 0 to the base model, bit for bit, in every arithmetic.
 func TestZeroB(t *testing.T) {
 	path := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_1})
-	for _, compute := range []Compute{ComputeF32, ComputeBF16, ComputeQ8} {
+	for _, compute := range []Compute{ComputeF32, ComputeBF16} {
 		o := options()
 		o.Compute = compute
 		m := open(t, path, o)
@@ -313,15 +313,6 @@ func (m *Model) mustCache(t *testing.T, texts, room int) *Cache {
 	}
 	t.Cleanup(c.Close)
 	return c
-}
-
-func argmax(x []float32) (best int) {
-	for i, v := range x {
-		if v > x[best] {
-			best = i
-		}
-	}
-	return best
 }
 
 // TestBF16 bounds what rounding to 8 bits of mantissa costs.

@@ -11,7 +11,7 @@ const tokenChunk = 512
 //	∂h = Wᵀ (p − onehot(label))
 func (g *graph) crossEntropy(x *bindings.Tensor, tokens []int32, wanted bool) (loss, dx *bindings.Tensor) {
 	at := input(g, tokens, int64(len(tokens)))
-	logits := g.product(g.m.head, g.norm(x, g.m.outNorm), bindings.Product{}, bindings.F32)
+	logits := g.Linear(g.m.head, g.norm(x, g.m.outNorm), bindings.Product{}, bindings.F32)
 	loss = g.CrossEntropy(logits, at)
 	if loss != nil {
 		g.nodes.Expand(loss.Output())

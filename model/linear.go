@@ -116,7 +116,7 @@ func (m *Model) planMerging() error {
 
 // mergedGroups lists the groups whose plan is to merge. Dropout acts on the input of A alone, which merging cannot; and a LoRA has too small a rank for it to pay.
 func (m *Model) mergedGroups() (list []*group) {
-	if m.adapter.Method == vera.MethodLoRA || m.options.Plan == PlanFactored || m.options.Compute == ComputeQ8 || m.adapter.Dropout > 0 {
+	if m.adapter.Method == vera.MethodLoRA || m.options.Plan == PlanFactored || m.adapter.Dropout > 0 {
 		return nil
 	}
 	for _, b := range m.blocks {
@@ -152,7 +152,7 @@ func (g *graph) linears(x *bindings.Tensor, gr *group, acc *bindings.Tensor, t b
 			y = g.joined(y, g.product(l.w, x, bindings.Product{Acc: acc, Into: part}, t))
 		default:
 			wx := g.product(l.w, x, bindings.Product{Acc: acc}, bindings.F32)
-			y = g.joined(y, g.Linear(l.vectors.Rows, g.columns(u, l.down, rank), bindings.Product{In: l.vectors.D, Out: l.vectors.B, Acc: wx, Into: part, Alike: g.alike}, t))
+			y = g.joined(y, g.product(l.vectors.Rows, g.columns(u, l.down, rank), bindings.Product{In: l.vectors.D, Out: l.vectors.B, Acc: wx, Into: part}, t))
 		}
 	})
 	return y, u
@@ -177,7 +177,7 @@ func (g *graph) rank() int {
 
 // down is u = A x [rank · k, rows], of x with the group's dropout.
 func (g *graph) down(x *bindings.Tensor, gr *group) *bindings.Tensor {
-	return g.Linear(gr.down, g.dropped(x, gr), bindings.Product{Alike: g.alike}, g.kind)
+	return g.product(gr.down, g.dropped(x, gr), bindings.Product{}, g.kind)
 }
 
 // dropped is x with the group's dropout, as products take it.
@@ -188,20 +188,10 @@ func (g *graph) dropped(x *bindings.Tensor, gr *group) *bindings.Tensor {
 	return x
 }
 
-// product is W x in the run's arithmetic.
+// product is g.Linear, alike where the pass has to be.
 func (g *graph) product(w, x *bindings.Tensor, p bindings.Product, t bindings.Type) *bindings.Tensor {
 	p.Alike = g.alike
-	if g.m.options.Compute != ComputeQ8 {
-		return g.Linear(w, x, p, t)
-	}
-	y := g.MulMat(w, x)
-	if p.Acc != nil {
-		y = g.Add(y, p.Acc)
-	}
-	if p.Into != nil {
-		y = g.Cpy(y, p.Into)
-	}
-	return y
+	return g.Linear(w, x, p, t)
 }
 
 // linearsBack adds the gradients of a group's b and d, for its input x and the gradient dy [out, rows] of its result, both as products take them, and gives

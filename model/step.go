@@ -65,8 +65,6 @@ func (m *Model) Gradients(tokens, targets []int32, lengths []int, seed uint64, g
 		return 0, 0, errors.New("gradients: no adapter is attached")
 	case len(grad) != len(m.adapter.Params):
 		return 0, 0, fmt.Errorf("gradients: room for %d numbers, the adapter has %d", len(grad), len(m.adapter.Params))
-	case m.options.Compute == ComputeQ8:
-		return 0, 0, errors.New("gradients: compute q8 rounds activations to 8 bits and is not for training; use f32 or bf16")
 	}
 	samples, err := m.check(tokens, targets, lengths)
 	if err != nil {

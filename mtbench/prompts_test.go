@@ -36,7 +36,7 @@ func jsonl(t *testing.T, prompts []Prompt) string {
 	return b.String()
 }
 
-func said(model string, turns ...string) Answer {
+func replied(model string, turns ...string) Answer {
 	return Answer{ModelID: model, Choices: []Choice{{Turns: turns}}}
 }
 
@@ -48,7 +48,7 @@ func TestFill(t *testing.T) {
 	stem := Question{ID: 1, Category: "stem", Turns: []string{"Why {answer}?", "How?"}, Reference: []string{"unused", "unused"}}
 	coding := Question{ID: 2, Category: "coding", Turns: []string{"q1", "q2"}, Reference: []string{"r1", "r2"}}
 	// What looks like a placeholder in an answer stays as it is.
-	a, b := said("a", "{question} {{", "}a2"), said("b", "b1", "{answer_1}")
+	a, b := replied("a", "{question} {{", "}a2"), replied("b", "b1", "{answer_1}")
 	for _, c := range []struct {
 		q            Question
 		pair         bool
@@ -90,7 +90,7 @@ func TestFillErrors(t *testing.T) {
 	half.Reference = []string{"r1", ""}
 	both := math
 	both.Reference = []string{"r1", "r2"}
-	a := said("m", "a1", "a2")
+	a := replied("m", "a1", "a2")
 	for _, c := range []struct {
 		q    Question
 		a    Answer
@@ -102,9 +102,9 @@ func TestFillErrors(t *testing.T) {
 		{half, a, 1, ""},
 		{half, a, 2, "wants {ref_answer_2}"},
 		{both, a, 2, ""},
-		{both, said("m"), 1, "question 5: m has no answer to turn 1"},
-		{both, said("m", "a1"), 1, ""},
-		{both, said("m", "a1"), 2, "question 5: m has no answer to turn 2"},
+		{both, replied("m"), 1, "question 5: m has no answer to turn 1"},
+		{both, replied("m", "a1"), 1, ""},
+		{both, replied("m", "a1"), 2, "question 5: m has no answer to turn 2"},
 		{both, Answer{ModelID: "m"}, 1, "question 5: m has no answer to turn 1"},
 	} {
 		_, _, err := p.Single(c.q, c.a, c.turn)
@@ -125,7 +125,7 @@ func TestFastChatsPrompts(t *testing.T) {
 	}
 	ours := DefaultPrompts()
 	q := Question{ID: 3, Turns: []string{"first {answer}", "second"}, Reference: []string{"ref one", "ref {two}"}}
-	a, b := said("a", "one of a", "two of a {question}"), said("b", "one of b", "{ref_answer_1} two of b")
+	a, b := replied("a", "one of a", "two of a {question}"), replied("b", "one of b", "{ref_answer_1} two of b")
 	replaced := strings.NewReplacer("{question}", q.Turns[0], "{question_1}", q.Turns[0], "{question_2}", q.Turns[1],
 		"{ref_answer_1}", "ref one", "{ref_answer_2}", "ref {two}", "{answer}", "one of a", "{answer_1}", "one of a", "{answer_2}", "two of a {question}",
 		"{answer_a}", "one of a", "{answer_b}", "one of b", "{answer_a_1}", "one of a", "{answer_a_2}", "two of a {question}",
@@ -236,7 +236,7 @@ func FuzzPrompts(f *testing.F) {
 			return
 		}
 		q := Question{Turns: []string{"{", "}"}, Reference: []string{"{answer}", "{{"}}
-		a := said("m", "{answer_2}", "}}")
+		a := replied("m", "{answer_2}", "}}")
 		for _, q.Category = range Categories {
 			for turn := 1; turn <= Turns; turn++ {
 				if _, c, err := p.Single(q, a, turn); err != nil || !strings.Contains(c[len(c)-1].Content, a.Choices[0].Turns[turn-1]) {

@@ -180,10 +180,7 @@ func (f *finetune) options(c *cli.Context) error {
 	if f.resume && f.force {
 		return usageError{errors.New("resume and force: give one of them")}
 	}
-	if err := validate(f.engine.validate(), f.data.Validate(), f.train.Validate()); err != nil {
-		return err
-	}
-	return f.engine.validateTraining()
+	return validate(f.engine.validate(), f.data.Validate(), f.train.Validate())
 }
 
 func (f *finetune) run(c *cli.Context) error {

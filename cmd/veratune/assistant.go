@@ -2,52 +2,74 @@ package main
 
 import (
 	"context"
-	"sync"
+	"fmt"
+	"strings"
 
 	"github.com/veratune/veratune/alpaca"
 	"github.com/veratune/veratune/model"
 	"github.com/veratune/veratune/mtbench"
 )
 
-// assistant answers the conversations of an evaluation with an open model.
+// assistant answers conversations with a session's model and adapter, in one template. It is safe for concurrent use. The session must keep its adapter
+// until the assistant is closed.
 type assistant struct {
-	*session
+	session *session
 	encoder *alpaca.Encoder
-	mu      sync.Mutex
+	server  *model.Server
+	room    int // of a conversation with its answer, in tokens
+	stops   []string
 }
 
-// assistant answers in the form of a template, up to parallel conversations together.
-func (s *session) assistant(template string, _ int) (*assistant, error) {
+// evaluationRoom holds two answers of MT-Bench's 1,024 tokens, their questions, reference answers and what a judge is told.
+const evaluationRoom = 8192
+
+// assistant answers an evaluation in the form of a template, up to parallel conversations together.
+func (s *session) assistant(template string, parallel int) (*assistant, error) {
+	return newAssistant(s, template, parallel, min(evaluationRoom, s.Context), nil)
+}
+
+func newAssistant(s *session, template string, parallel, room int, stops []string) (*assistant, error) {
 	encoder, err := alpaca.NewEncoder(s.template(template), s.tokenizer)
 	if err != nil {
 		return nil, err
 	}
-	return &assistant{session: s, encoder: encoder}, nil
+	server, err := s.Serve(parallel, room)
+	if err != nil {
+		return nil, err
+	}
+	return &assistant{session: s, encoder: encoder, server: server, room: room, stops: append(encoder.Stops(), stops...)}, nil
 }
 
-// Complete implements mtbench.Model.
+// Close frees the assistant's memory; the session stays open. It must be called once, after all answers.
+func (a *assistant) Close() { a.server.Close() }
+
+// Complete implements mtbench.Model. An answer for which the room does not suffice is cut.
 func (a *assistant) Complete(ctx context.Context, conversation []mtbench.Message, s mtbench.Sampling) (string, error) {
 	messages := make([]alpaca.Message, len(conversation))
 	for i, m := range conversation {
 		messages[i] = alpaca.Message(m)
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
 	prompt, err := a.encoder.Conversation(messages)
 	if err != nil {
 		return "", err
 	}
-	var answer []int32
-	sampling := model.Sampling{MaxTokens: s.MaxTokens, Temperature: s.Temperature, TopP: 1, Seed: s.Seed}
-	err = a.Generate(ctx, prompt, sampling, func(token int32) bool {
-		if a.tokenizer.IsEOG(token) {
-			return false
-		}
-		answer = append(answer, token)
-		return true
-	})
-	if err != nil {
-		return "", err
+	if len(prompt) >= a.room {
+		return "", fmt.Errorf("the conversation has %d tokens, and there is room for %d with its answer: ask for shorter answers (--max-tokens), or take a model with a longer context",
+			len(prompt), a.room)
 	}
-	return a.tokenizer.Detokenize(answer, false)
+	sampling := model.DefaultSampling()
+	sampling.MaxTokens, sampling.Temperature, sampling.Seed = s.MaxTokens, s.Temperature, s.Seed
+	var answer strings.Builder
+	_, err = a.say(ctx, prompt, sampling, func(text string) error {
+		answer.WriteString(text)
+		return nil
+	})
+	return answer.String(), err
+}
+
+// say continues a prompt as far as the room goes, and tells whether the answer came to its end.
+func (a *assistant) say(ctx context.Context, prompt []int32, sampling model.Sampling, emit func(text string) error) (ended bool, err error) {
+	sampling.MaxTokens = min(sampling.MaxTokens, a.room-len(prompt))
+	out := &stream{tokenizer: a.session.tokenizer, stops: a.stops, emit: emit}
+	return out.generate(ctx, a.server, prompt, sampling)
 }

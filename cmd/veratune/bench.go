@@ -135,9 +135,6 @@ func benchKernelsCommand() *cli.Command {
 			if tokens < 1 {
 				return usageError{fmt.Errorf("tokens %d: at least 1", tokens)}
 			}
-			if err := e.validateTraining(); err != nil {
-				return err
-			}
 			m, err := model.Open(e.path, e.options)
 			if err != nil {
 				return err

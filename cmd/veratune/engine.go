@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -39,7 +38,7 @@ func (e *engine) flags() []cli.Flag {
 func (e *engine) computeFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.IntFlag{Name: "threads", Usage: "threads to compute with", Value: e.options.Threads, Destination: &e.options.Threads},
-		&cli.StringFlag{Name: "compute", Usage: "arithmetic of the matrix products: f32, bf16, or (not for training) q8", Value: e.compute, Destination: &e.compute},
+		&cli.StringFlag{Name: "compute", Usage: "arithmetic of the matrix products: f32 or bf16", Value: e.compute, Destination: &e.compute},
 	}
 }
 
@@ -81,14 +80,6 @@ func (e *engine) validate() error {
 	}
 	e.options.Compute, e.options.Plan = model.Compute(e.compute), model.Plan(e.plan)
 	return e.options.Validate()
-}
-
-// validateTraining refuses an arithmetic that is not for training.
-func (e *engine) validateTraining() error {
-	if e.options.Compute == model.ComputeQ8 {
-		return usageError{errors.New("compute q8: not for training; use f32 or bf16")}
-	}
-	return nil
 }
 
 // open opens the model, its tokenizer and, where one is named, the adapter.

@@ -36,13 +36,6 @@ func conversationTemplateFlag(to *string) cli.Flag {
 	return &cli.StringFlag{Name: "template", Usage: "form of the conversations: " + strings.Join(alpaca.Templates, ", ") + "; auto is that of the adapter's training, else of the model", Value: alpaca.Auto, Destination: to}
 }
 
-// checkTemplate checks a template as the commands that train do.
-func checkTemplate(template string) error {
-	o := alpaca.Default()
-	o.Template = template
-	return o.Validate()
-}
-
 // modelName is what a model's file is called in tables.
 func modelName(path string) string {
 	return strings.TrimSuffix(filepath.Base(path), ".gguf")

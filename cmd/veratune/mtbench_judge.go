@@ -33,7 +33,7 @@ const (
 )
 
 func mtbenchJudgeCommand() *cli.Command {
-	j := &mtbenchJudge{engine: newEngine(model.ComputeQ8), options: mtbench.DefaultJudgeOptions()}
+	j := &mtbenchJudge{engine: newEngine(model.ComputeF32), options: mtbench.DefaultJudgeOptions()}
 	o := &j.options
 	return &cli.Command{
 		Name:  "judge",
@@ -141,7 +141,7 @@ func (j *mtbenchJudge) openJudge() (mtbench.Model, func(), error) {
 		s.Close()
 		return nil, nil, err
 	}
-	return m, s.Close, nil
+	return m, func() { m.Close(); s.Close() }, nil
 }
 
 func (j *mtbenchJudge) print(w io.Writer, judged mtbench.Judged) {

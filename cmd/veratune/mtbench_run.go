@@ -33,7 +33,7 @@ type mtbenchRun struct {
 }
 
 func mtbenchRunCommand() *cli.Command {
-	r := &mtbenchRun{engine: newEngine(model.ComputeQ8), options: mtbench.DefaultRunOptions()}
+	r := &mtbenchRun{engine: newEngine(model.ComputeF32), options: mtbench.DefaultRunOptions()}
 	o := &r.options
 	return &cli.Command{
 		Name:  "run",
@@ -171,6 +171,7 @@ func (r *mtbenchRun) answer(c *cli.Context, folder *mtbench.Folder, s *session, 
 	if err != nil {
 		return err
 	}
+	defer m.Close()
 	o := r.options
 	o.Name = x.name
 	o.Setup = map[string]string{"model": s.Base().Fingerprint, "template": m.encoder.Template(), "compute": string(r.engine.options.Compute)}

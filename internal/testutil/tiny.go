@@ -27,6 +27,8 @@ type TinyOptions struct {
 	RopeFactors bool // rope_freqs.weight, as Llama 3.1 has it
 	NormEps     float32
 	AddBOS      bool
+	// SentencePiece gives the model a tokenizer of Llama 1 and 2's kind, of as many tokens, in place of byte-level BPE.
+	SentencePiece bool
 	// Change, when set, sees all that is about to be written, to break or vary it.
 	Change func(*TinyFile)
 }
@@ -133,7 +135,11 @@ func (o TinyOptions) metadata() map[string]any {
 		"llama.rope.freq_base":                   float32(10000),
 		"llama.vocab_size":                       uint32(len(tinyTokens())),
 	}
-	maps.Copy(m, tinyTokenizer(o.AddBOS))
+	if o.SentencePiece {
+		maps.Copy(m, tinySentencePiece(o.AddBOS))
+	} else {
+		maps.Copy(m, tinyTokenizer(o.AddBOS))
+	}
 	return m
 }
 

@@ -1,6 +1,10 @@
 package testutil
 
-import "strings"
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
 
 // The tokens of tiny models: three control tokens as ChatML uses them, the 256 bytes, and the merges.
 var (
@@ -42,23 +46,48 @@ func tinyTokens() []string {
 	return tokens
 }
 
+// llama.cpp's token types.
+const (
+	normalToken  = int32(1)
+	controlToken = int32(3)
+	byteToken    = int32(6)
+)
+
 // tinyTokenizer is the metadata of a byte-level BPE tokenizer, to which every text is known.
 func tinyTokenizer(addBOS bool) map[string]any {
-	const normal, control = 1, 3 // llama.cpp's token types
 	tokens := tinyTokens()
-	types := make([]int32, len(tokens))
-	for i := range types {
-		types[i] = normal
-		if i < len(tinyControl) {
-			types[i] = control
+	types := slices.Repeat([]int32{normalToken}, len(tokens))
+	for i := range tinyControl {
+		types[i] = controlToken
+	}
+	m := tinySpecial(addBOS)
+	m["tokenizer.ggml.model"], m["tokenizer.ggml.pre"] = "gpt2", "smollm"
+	m["tokenizer.ggml.tokens"], m["tokenizer.ggml.token_type"], m["tokenizer.ggml.merges"] = tokens, types, tinyMerges
+	return m
+}
+
+// tinySentencePiece is the metadata of a SentencePiece tokenizer of the same pieces, to which every text is known.
+func tinySentencePiece(addBOS bool) map[string]any {
+	tokens := tinyTokens()
+	types, scores := slices.Repeat([]int32{normalToken}, len(tokens)), make([]float32, len(tokens))
+	for i, t := range tokens {
+		switch b := i - len(tinyControl); {
+		case b < 0:
+			types[i] = controlToken
+		case b < 256:
+			types[i], tokens[i] = byteToken, fmt.Sprintf("<0x%02X>", b)
+		default:
+			tokens[i], scores[i] = strings.ReplaceAll(t, "Ġ", "▁"), float32(-i)
 		}
 	}
+	tokens[len(tokens)-1] = "▁" // alone it has to be a piece, in place of the last
+	m := tinySpecial(addBOS)
+	m["tokenizer.ggml.model"], m["tokenizer.ggml.tokens"], m["tokenizer.ggml.token_type"], m["tokenizer.ggml.scores"] = "llama", tokens, types, scores
+	return m
+}
+
+func tinySpecial(addBOS bool) map[string]any {
 	return map[string]any{
-		"tokenizer.ggml.model":            "gpt2",
-		"tokenizer.ggml.pre":              "smollm",
-		"tokenizer.ggml.tokens":           tokens,
-		"tokenizer.ggml.token_type":       types,
-		"tokenizer.ggml.merges":           tinyMerges,
 		"tokenizer.ggml.unknown_token_id": uint32(0),
 		"tokenizer.ggml.bos_token_id":     uint32(1),
 		"tokenizer.ggml.eos_token_id":     uint32(2),

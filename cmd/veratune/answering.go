@@ -1,0 +1,64 @@
+package main
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/model"
+)
+
+// answering holds what the commands that answer a person share.
+type answering struct {
+	sampling model.Sampling
+	stops    texts
+	template string
+}
+
+func newAnswering() answering {
+	return answering{sampling: model.DefaultSampling(), template: alpaca.Auto}
+}
+
+func (a *answering) flags() []cli.Flag {
+	s := &a.sampling
+	return []cli.Flag{
+		&cli.StringFlag{Name: "template", Usage: "form of the prompt: " + strings.Join(alpaca.Templates, ", ") + "; auto is that of the adapter's training, else of the model", Value: a.template, Destination: &a.template},
+		&cli.IntFlag{Name: "max-tokens", Usage: "longest answer in tokens", Value: s.MaxTokens, Destination: &s.MaxTokens},
+		&cli.Float64Flag{Name: "temperature", Usage: "0 takes the most likely token; higher is more varied", Value: s.Temperature, Destination: &s.Temperature},
+		&cli.IntFlag{Name: "top-k", Usage: "draw from so many most likely tokens; 0 is all", Value: s.TopK, Destination: &s.TopK},
+		&cli.Float64Flag{Name: "top-p", Usage: "draw from the most likely tokens of this probability together", Value: s.TopP, Destination: &s.TopP},
+		&cli.Float64Flag{Name: "min-p", Usage: "draw from tokens of at least this part of the greatest probability; 0 is all", Value: s.MinP, Destination: &s.MinP},
+		&cli.Float64Flag{Name: "repetition-penalty", Usage: "above 1, tokens that the text has already become less likely; 1 is none", Value: s.RepetitionPenalty, Destination: &s.RepetitionPenalty},
+		&cli.Uint64Flag{Name: "seed", Usage: "seed of the drawing", Destination: &s.Seed},
+		&cli.GenericFlag{Name: "stop", Usage: "`TEXT` before which an answer ends. May be given several times; \"### Instruction:\" is one in the alpaca template", Value: &a.stops},
+	}
+}
+
+func (a *answering) validate() error {
+	if err := a.sampling.Validate(); err != nil {
+		return err
+	}
+	return checkTemplate(a.template)
+}
+
+// checkTemplate checks a template as the commands that read data do.
+func checkTemplate(template string) error {
+	o := alpaca.Default()
+	o.Template = template
+	return o.Validate()
+}
+
+// texts is a flag that may be given several times. Unlike the library's own, it does not take texts apart at commas.
+type texts []string
+
+func (t *texts) Set(text string) error {
+	if text == "" {
+		return errors.New("an empty text")
+	}
+	*t = append(*t, text)
+	return nil
+}
+
+func (t *texts) String() string { return strings.Join(*t, " ") }

@@ -1,0 +1,241 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/model"
+	"github.com/veratune/veratune/vera"
+)
+
+// chatOptions holds the options of the chat command.
+type chatOptions struct {
+	*engine
+	answering answering
+	system    string
+	room      int
+}
+
+// defaultRoom bounds the memory of models with a long context.
+const defaultRoom = 4096
+
+func chatCommand() *cli.Command {
+	o := &chatOptions{engine: newEngine(model.ComputeF32), answering: newAnswering()}
+	return &cli.Command{
+		Name:        "chat",
+		Usage:       "talk with a model, with and without adapters",
+		Description: "Reads messages from the terminal, or from what is piped in, one a line.\n\n" + chatHelp(),
+		Flags: slices.Concat(o.engine.flags(), []cli.Flag{
+			o.adapterFlag(),
+			o.forceFlag(),
+			&cli.StringFlag{Name: "system", Usage: "`TEXT` of a system message before the conversation", Destination: &o.system},
+			&cli.IntFlag{Name: "context", Usage: "tokens of conversation and answer that there is room for", DefaultText: fmt.Sprintf("the model's, up to %d", defaultRoom), Destination: &o.room},
+		}, o.answering.flags()),
+		Action: func(c *cli.Context) error {
+			if err := errors.Join(noArguments(c), validate(o.validate(), o.answering.validate(), o.validateRoom(c))); err != nil {
+				return err
+			}
+			return o.run(c)
+		},
+	}
+}
+
+func (o *chatOptions) validateRoom(c *cli.Context) error {
+	if c.IsSet("context") && o.room < 2 {
+		return fmt.Errorf("context %d: at least 2 tokens", o.room)
+	}
+	return nil
+}
+
+func (o *chatOptions) run(c *cli.Context) error {
+	s, err := o.open()
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	switch {
+	case o.room == 0:
+		o.room = min(s.Context, defaultRoom)
+	case o.room > s.Context:
+		return usageError{fmt.Errorf("context %d: the model's is %d", o.room, s.Context)}
+	}
+	ch := &chat{chatOptions: o, session: s, out: c.App.Writer, notes: c.App.ErrWriter}
+	if err := ch.use(s.adapter); err != nil {
+		return err
+	}
+	defer ch.close()
+	ch.console = newConsole(c.App.Reader, c.App.Writer, c.App.ErrWriter)
+	defer ch.console.Close()
+	if ch.console.editor != nil {
+		ch.note("%s, %s; /help lists the commands", orPath(s.Name, o.path), ch.answers())
+	}
+	return ch.talk(c.Context)
+}
+
+// chat is a conversation that goes on.
+type chat struct {
+	*chatOptions
+	session    *session
+	assistant  *assistant // of the present adapter
+	console    *console
+	out, notes io.Writer
+	turns      []turn
+}
+
+// turn is a message and its answer, which is empty where nothing was said.
+type turn struct{ message, answer string }
+
+// talk runs until the person leaves. What goes wrong is told, and the chat goes on.
+func (c *chat) talk(ctx context.Context) error {
+	for {
+		message, err := c.console.message(ctx)
+		if err == nil {
+			err = c.take(ctx, message)
+			if err != nil && err != io.EOF && ctx.Err() == nil && c.assistant != nil {
+				fmt.Fprintf(c.notes, "veratune: %v\n", err)
+				continue
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// take does what a message asks for. io.EOF is the wish to leave.
+func (c *chat) take(ctx context.Context, message string) error {
+	text := strings.TrimSpace(message)
+	switch {
+	case text == "":
+		return nil
+	case message[0] == '/':
+		return c.command(ctx, text)
+	}
+	return c.say(ctx, text)
+}
+
+func (c *chat) note(format string, values ...any) {
+	fmt.Fprintf(c.notes, "("+format+")\n", values...)
+}
+
+// say answers a message. One that cannot be answered is not kept.
+func (c *chat) say(ctx context.Context, message string) error {
+	c.turns = append(c.turns, turn{message: message})
+	err := c.answer(ctx)
+	if last := len(c.turns) - 1; err != nil && c.turns[last].answer == "" {
+		c.turns = c.turns[:last]
+	}
+	return err
+}
+
+// answer answers the last turn, again if it has an answer. Of one that is stopped, what was said is kept.
+func (c *chat) answer(ctx context.Context) error {
+	prompt, dropped, err := c.prompt()
+	if err != nil {
+		return err
+	}
+	if dropped > 0 {
+		c.turns = c.turns[dropped:]
+		c.note("the conversation has become too long for the context of %d tokens: its oldest %s forgotten", c.room, count(dropped, "turn is", "turns are"))
+	}
+	var said strings.Builder
+	var ended bool
+	stopped := c.console.untilInterrupted(ctx, func(ctx context.Context) {
+		ended, err = c.assistant.say(ctx, prompt, c.answering.sampling, func(text string) error {
+			said.WriteString(text)
+			_, err := io.WriteString(c.out, text)
+			return err
+		})
+	})
+	fmt.Fprintln(c.out)
+	if err == nil || said.Len() > 0 {
+		c.turns[len(c.turns)-1].answer = said.String()
+	}
+	switch {
+	case stopped:
+		c.note("stopped")
+		return nil
+	case err != nil || ended:
+		return err
+	case c.room-len(prompt) < c.answering.sampling.MaxTokens:
+		c.note("the context of %d tokens is full: the answer is cut; see --context", c.room)
+	default:
+		c.note("the answer is cut after %d tokens; see --max-tokens", c.answering.sampling.MaxTokens)
+	}
+	return nil
+}
+
+func count(n int, one, several string) string {
+	if n == 1 {
+		return one
+	}
+	return fmt.Sprintf("%d %s", n, several)
+}
+
+// prompt is the conversation in tokens. So many of the oldest turns are dropped that an answer has room.
+func (c *chat) prompt() (prompt []int32, dropped int, err error) {
+	answer := min(c.answering.sampling.MaxTokens, c.room/4)
+	for dropped = range c.turns {
+		if prompt, err = c.assistant.encoder.Conversation(c.messages(dropped)); err != nil {
+			return nil, 0, err
+		}
+		if len(prompt)+answer <= c.room {
+			return prompt, dropped, nil
+		}
+	}
+	if len(prompt) >= c.room {
+		return nil, 0, fmt.Errorf("the message alone has %d tokens with its template, and the context has room for %d: shorten it, or take a larger --context", len(prompt), c.room-1)
+	}
+	return prompt, dropped, nil
+}
+
+// messages is the conversation from a turn on up to the last message. What got no answer is left out.
+func (c *chat) messages(from int) (list []alpaca.Message) {
+	if c.system != "" {
+		list = append(list, alpaca.Message{Role: alpaca.System, Content: c.system})
+	}
+	last := len(c.turns) - 1
+	for _, t := range c.turns[from:last] {
+		if t.answer != "" {
+			list = append(list, alpaca.Message{Role: alpaca.User, Content: t.message}, alpaca.Message{Role: alpaca.Assistant, Content: t.answer})
+		}
+	}
+	return append(list, alpaca.Message{Role: alpaca.User, Content: c.turns[last].message})
+}
+
+// use puts an adapter on, or with nil takes it off, and begins a server for it.
+func (c *chat) use(a *vera.Adapter) (err error) {
+	c.close()
+	if err := c.session.Attach(a); err != nil {
+		return err
+	}
+	c.session.adapter = a
+	c.assistant, err = newAssistant(c.session, c.answering.template, 1, c.room, c.answering.stops)
+	return err
+}
+
+func (c *chat) close() {
+	if c.assistant != nil {
+		c.assistant.Close()
+		c.assistant = nil
+	}
+}
+
+// answers tells what answers.
+func (c *chat) answers() string {
+	what := "without an adapter"
+	if c.session.adapter != nil {
+		what = "adapter " + c.adapter
+	}
+	return what + ", template " + c.assistant.encoder.Template()
+}

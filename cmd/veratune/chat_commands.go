@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/veratune/veratune/vera"
+)
+
+// command is what can be asked for in a chat beside answers.
+type command struct {
+	name     string
+	argument string // what stands behind it, in brackets where it may be left out
+	help     string
+	run      func(c *chat, ctx context.Context, argument string) error
+}
+
+func commands() []command {
+	return []command{
+		{"/adapter", "FILE", "answer with this adapter; the conversation stays", (*chat).changeAdapter},
+		{"/base", "", "answer without an adapter; the conversation stays", (*chat).changeAdapter},
+		{"/retry", "", "answer the last message again, with the next seed", (*chat).retry},
+		{"/reset", "", "forget the conversation; the system message stays", (*chat).reset},
+		{"/system", "[TEXT]", "put a system message before the conversation; without TEXT, take it away", (*chat).changeSystem},
+		{"/help", "", "show this list", (*chat).help},
+		{"/exit", "", "end the chat, as Ctrl-D does", func(*chat, context.Context, string) error { return io.EOF }},
+	}
+}
+
+func chatHelp() string {
+	var b strings.Builder
+	for _, k := range commands() {
+		fmt.Fprintf(&b, "%-15s %s\n", k.name+" "+k.argument, k.help)
+	}
+	b.WriteString("A line that ends in a backslash goes on in the next. A message that begins with a slash needs a space before it.\n" +
+		"Ctrl-C stops an answer, and what was said of it stays in the conversation. Ctrl-C twice where you type ends the chat.\n")
+	return b.String()
+}
+
+// command runs a line that begins with a slash.
+func (c *chat) command(ctx context.Context, line string) error {
+	name, argument, _ := strings.Cut(line, " ")
+	argument = strings.TrimSpace(argument)
+	for _, k := range commands() {
+		switch {
+		case k.name != name:
+		case k.argument == "" && argument != "":
+			return fmt.Errorf("%s: unexpected %q behind it", name, argument)
+		case k.argument != "" && k.argument[0] != '[' && argument == "":
+			return fmt.Errorf("%s: needs a %s", name, k.argument)
+		default:
+			return k.run(c, ctx, argument)
+		}
+	}
+	return fmt.Errorf("no command %q: /help lists them; a message that begins with a slash needs a space before it", name)
+}
+
+func (c *chat) help(context.Context, string) error {
+	_, err := io.WriteString(c.notes, chatHelp())
+	return err
+}
+
+// changeAdapter takes the adapter of a file, or none. Where that fails, the one before stays on.
+func (c *chat) changeAdapter(_ context.Context, path string) error {
+	var next *vera.Adapter
+	if path != "" {
+		var err error
+		if next, err = vera.Load(path, c.session.Base(), c.loadOptions()...); err != nil {
+			return err
+		}
+	}
+	before := c.session.adapter
+	if err := c.use(next); err != nil {
+		return errors.Join(err, c.use(before))
+	}
+	c.adapter = path
+	c.note("%s", c.answers())
+	return nil
+}
+
+func (c *chat) retry(ctx context.Context, _ string) error {
+	if len(c.turns) == 0 {
+		return errors.New("/retry: there is no message yet")
+	}
+	c.answering.sampling.Seed++
+	if c.answering.sampling.Temperature == 0 {
+		c.note("at temperature 0 the answer does not depend on the seed; see --temperature")
+	}
+	return c.answer(ctx)
+}
+
+func (c *chat) reset(context.Context, string) error {
+	c.turns = nil
+	c.note("the conversation is forgotten")
+	return nil
+}
+
+func (c *chat) changeSystem(_ context.Context, text string) error {
+	c.system = text
+	if text == "" {
+		c.note("without a system message")
+	} else {
+		c.note("the system message is set")
+	}
+	return nil
+}

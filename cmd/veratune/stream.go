@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/veratune/veratune/model"
+)
+
+// stream turns tokens into text as they come, and gives on what is certain: a character may take several tokens, and what may become a stop string is held
+// back. Bytes that are no UTF-8, and NUL, which C's strings cannot hold, become U+FFFD.
+type stream struct {
+	tokenizer interface {
+		Detokenize(tokens []int32, special bool) (string, error)
+		IsEOG(token int32) bool
+	}
+	stops []string // the text ends before the first of them that is complete
+	emit  func(text string) error
+
+	last  []int32 // the token before, if there is one
+	bytes string  // of a character that is not whole yet
+	held  string  // may become a stop string
+	ended bool    // by an end token or a stop string
+	err   error
+}
+
+// generate continues a prompt, and tells whether the text came to its end or was cut by the sampling's limit or the server's room.
+func (s *stream) generate(ctx context.Context, server *model.Server, prompt []int32, sampling model.Sampling) (ended bool, err error) {
+	err = server.Generate(ctx, prompt, sampling, s.add)
+	if s.finish(); s.err != nil {
+		return false, s.err
+	}
+	return s.ended, err
+}
+
+// add takes the next token, and tells whether the text goes on.
+func (s *stream) add(token int32) bool {
+	if s.tokenizer.IsEOG(token) {
+		s.ended = true
+		return false
+	}
+	text, err := s.text(token)
+	if err != nil {
+		s.err = err
+		return false
+	}
+	s.write(s.characters(text))
+	return !s.ended && s.err == nil
+}
+
+// text is what a token adds. It is detokenized behind the one before: SentencePiece leaves a space out where a text begins.
+func (s *stream) text(token int32) (string, error) {
+	before, err := s.tokenizer.Detokenize(s.last, false)
+	if err != nil {
+		return "", err
+	}
+	both, err := s.tokenizer.Detokenize(append(s.last, token), false)
+	if err != nil {
+		return "", err
+	}
+	s.last = []int32{token}
+	return both[len(before):], nil
+}
+
+// characters takes more bytes, and gives the characters that are whole with them.
+func (s *stream) characters(more string) string {
+	var text strings.Builder
+	for s.bytes += more; s.bytes != "" && utf8.FullRuneInString(s.bytes); {
+		r, n := utf8.DecodeRuneInString(s.bytes)
+		if r == 0 {
+			r = utf8.RuneError
+		}
+		text.WriteRune(r)
+		s.bytes = s.bytes[n:]
+	}
+	return text.String()
+}
+
+// write gives text on up to the first stop string.
+func (s *stream) write(text string) {
+	s.held += text
+	if at := s.stop(); at >= 0 {
+		s.give(at)
+		s.held, s.bytes, s.ended = "", "", true
+		return
+	}
+	s.give(len(s.held) - s.beginning())
+}
+
+func (s *stream) give(n int) {
+	if n > 0 && s.err == nil {
+		s.err = s.emit(s.held[:n])
+	}
+	s.held = s.held[n:]
+}
+
+// stop is where the stop string begins that is complete first, and of those that are complete at once the longest; -1 if there is none.
+func (s *stream) stop() int {
+	start, end := -1, 0
+	for _, stop := range s.stops {
+		at := strings.Index(s.held, stop)
+		if at < 0 {
+			continue
+		}
+		if e := at + len(stop); start < 0 || e < end || e == end && at < start {
+			start, end = at, e
+		}
+	}
+	return start
+}
+
+// beginning is the length of the longest end of the text that a stop string begins with.
+func (s *stream) beginning() (longest int) {
+	for _, stop := range s.stops {
+		for n := min(len(stop)-1, len(s.held)); n > longest; n-- {
+			if strings.HasSuffix(s.held, stop[:n]) {
+				longest = n
+			}
+		}
+	}
+	return longest
+}
+
+// finish gives on what was held back for what did not come.
+func (s *stream) finish() {
+	s.write(string([]rune(s.bytes)))
+	s.bytes = ""
+	s.give(len(s.held))
+}
