@@ -29,7 +29,7 @@ type benchTrain struct {
 }
 
 func benchCommand() *cli.Command {
-	return &cli.Command{Name: "bench", Usage: "measure speed and memory", Subcommands: []*cli.Command{benchTrainCommand(), benchKernelsCommand()}}
+	return &cli.Command{Name: "bench", Usage: "measure speed and memory", Subcommands: []*cli.Command{benchTrainCommand(), benchGenerateCommand(), benchKernelsCommand()}}
 }
 
 func benchTrainCommand() *cli.Command {
