@@ -18,6 +18,7 @@ type judge struct {
 	spelt  bool    // whether the file's weights are in float32; then greedy answers must be the same too
 	logits float64 // largest difference
 	l2     float64 // norm of the difference beside that of the logits
+	gap    float64 // between the best logit and that of the token that llama.cpp takes instead, where greedy answers part
 }
 
 // On the 4-bit file llama.cpp rounds activations to 8 bits. That alone moves the base model's logits by 1.7 (3% in L2), and any small change moves them
@@ -25,8 +26,8 @@ type judge struct {
 // than the base model is. With the same weights spelt out in float32, llama.cpp computes in float32 but for queries, keys and values in float16; so that
 // is where a LoRA is judged: there the base model is off by 0.035, and the adapted ones by 0.03 to 0.045.
 var judges = []judge{
-	{"float32 weights", true, 5e-2, 1e-3},
-	{"4-bit weights", false, 3, 5e-2},
+	{"float32 weights", true, 5e-2, 1e-3, 5e-2},
+	{"4-bit weights", false, 3, 5e-2, 1},
 }
 
 // TestLlamaJudge has llama.cpp run SmolLM2 with the reference adapters as LoRAs: its logits on chat prompts must be those of the engine with the adapter
@@ -38,7 +39,12 @@ func TestLlamaJudge(t *testing.T) {
 	path := testutil.SmolLM2(t)
 	o := Default()
 	o.Compute = ComputeF32
-	m, prompts := open(t, path, o), chats(t, path)
+	m := open(t, path, o)
+	prompts := chats(t, path,
+		"Name three things that a small boat needs on a long trip.",
+		"What is the capital of Sweden, and on how many islands does it lie?",
+		"Rewrite this sentence in the past tense: The children play in the garden while it rains.",
+	)
 	for _, j := range judges {
 		file := path
 		if j.spelt {
@@ -82,18 +88,14 @@ func (j judge) compare(t *testing.T, what string, m *Model, l *bindings.Llama, p
 }
 
 // chats are the tokens of questions in the model's chat template.
-func chats(t *testing.T, path string) (prompts [][]int32) {
+func chats(t *testing.T, path string, questions ...string) (prompts [][]int32) {
 	t.Helper()
 	v, err := bindings.OpenVocab(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer v.Close()
-	for _, question := range []string{
-		"Name three things that a small boat needs on a long trip.",
-		"What is the capital of Sweden, and on how many islands does it lie?",
-		"Rewrite this sentence in the past tense: The children play in the garden while it rains.",
-	} {
+	for _, question := range questions {
 		text, err := v.ApplyChatTemplate([]bindings.ChatMessage{{Role: "user", Content: question}}, true)
 		if err != nil {
 			t.Fatal(err)
@@ -161,37 +163,51 @@ func allLlamaLogits(t *testing.T, l *bindings.Llama, prompts [][]int32) (all []f
 	return all
 }
 
-// sameAnswers lets llama.cpp answer greedily, token by token, and asks of the engine, given each answer whole, the same choice at every token.
+// greedy is the most likely token.
+func greedy(t *testing.T, logits []float32) int32 {
+	t.Helper()
+	token, err := DefaultSampling().choose(logits, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
+// llamaAnswer lets llama.cpp answer greedily, token by token.
+func llamaAnswer(t *testing.T, l *bindings.Llama, prompt []int32, length int) (answer []int32) {
+	t.Helper()
+	logits := fresh(t, l, prompt, 1)
+	for {
+		answer = append(answer, greedy(t, logits))
+		if len(answer) == length {
+			return answer
+		}
+		var err error
+		if logits, err = l.Decode(answer[len(answer)-1:], 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// sameAnswers asks of the engine the choices of llama.cpp's greedy answers.
 func sameAnswers(t *testing.T, m *Model, l *bindings.Llama, prompts [][]int32) {
 	t.Helper()
-	const length = 64
-	greedy := func(logits []float32) int32 {
-		next, err := DefaultSampling().choose(logits, nil, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return next
+	for _, p := range prompts {
+		checkChoices(t, m, p, llamaAnswer(t, l, p, 64))
 	}
-	for i, p := range prompts {
-		text := slices.Clone(p)
-		logits := fresh(t, l, p, 1)
-		for range length {
-			next := greedy(logits)
-			text = append(text, next)
-			var err error
-			if logits, err = l.Decode([]int32{next}, 1); err != nil {
-				t.Fatal(err)
-			}
-		}
-		own, err := m.Logits(text[:len(text)-1], length)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for n := range length {
-			if got := greedy(own[n*m.Vocab:][:m.Vocab]); got != text[len(p)+n] {
-				t.Errorf("prompt %d: token %d of the answer is %d, and %d in llama.cpp", i, n, got, text[len(p)+n])
-				break
-			}
+}
+
+// checkChoices computes a text whole, and holds every token of an answer to the most likely one there.
+func checkChoices(t *testing.T, m *Model, prompt, answer []int32) {
+	t.Helper()
+	logits, err := m.Logits(slices.Concat(prompt, answer[:len(answer)-1]), len(answer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n, token := range answer {
+		if want := greedy(t, logits[n*m.Vocab:][:m.Vocab]); token != want {
+			t.Errorf("after %d tokens, token %d of the answer is %d, want %d", len(prompt), n, token, want)
+			return
 		}
 	}
 }
