@@ -87,7 +87,7 @@ func (e *realEvaluation) train(out string) {
 }
 
 func (e *realEvaluation) runArgs(out string, more ...string) []string {
-	return append([]string{"mtbench", "run", "--model", e.model, "--name", realBase, "--adapter", e.adapter, "--max-tokens", "32", "--out", out}, more...)
+	return append([]string{"mtbench", "run", "--model", e.model, "--name", realBase, "--adapter", e.adapter, "--max-tokens", "16", "--out", out}, more...)
 }
 
 // killed runs the program as a process that is killed as soon as it has written certain numbers of rows, and in the end is left alone.
