@@ -24,27 +24,25 @@ const (
 	ModePair   Mode = "pair"   // a comparison of each model's answer with the baseline's
 )
 
-const (
-	judgmentTokens = 2048 // longest judgment, FastChat's
-	// variedTemperature is that of judgments which must not be the same again: retries and repeats.
-	variedTemperature = 0.7
-)
+// variedTemperature is that of judgments which must not be the same again: retries and repeats.
+const variedTemperature = 0.7
 
 // JudgeOptions say how answers are judged.
 type JudgeOptions struct {
-	Name     string // of the judge
-	Mode     Mode
-	Baseline string // pair: the model that all others are compared with; "" is the first
-	Prompts  Prompts
-	Repeat   int // judgments of the same; those after the first are drawn at a temperature above 0
-	Retries  int // further tries where a judgment cannot be read, drawn at a temperature above 0
-	Parallel int // questions to the judge at a time
-	Progress func(Progress)
+	Name      string // of the judge
+	Mode      Mode
+	Baseline  string // pair: the model that all others are compared with; "" is the first
+	Prompts   Prompts
+	Repeat    int // judgments of the same; those after the first are drawn at a temperature above 0
+	Retries   int // further tries where a judgment cannot be read, drawn at a temperature above 0
+	Parallel  int // questions to the judge at a time
+	MaxTokens int // longest judgment
+	Progress  func(Progress)
 }
 
-// DefaultJudgeOptions grade each answer once.
+// DefaultJudgeOptions grade each answer once, in at most FastChat's number of tokens.
 func DefaultJudgeOptions() JudgeOptions {
-	return JudgeOptions{Mode: ModeSingle, Prompts: DefaultPrompts(), Repeat: 1, Retries: 2, Parallel: 4}
+	return JudgeOptions{Mode: ModeSingle, Prompts: DefaultPrompts(), Repeat: 1, Retries: 2, Parallel: 4, MaxTokens: 2048}
 }
 
 // Validate says what is allowed where an option is not.
@@ -60,6 +58,8 @@ func (o JudgeOptions) Validate() error {
 		return fmt.Errorf("retries %d: 0 or more", o.Retries)
 	case o.Parallel < 1:
 		return fmt.Errorf("parallel %d: at least 1", o.Parallel)
+	case o.MaxTokens < 1:
+		return fmt.Errorf("max-tokens %d: at least 1", o.MaxTokens)
 	}
 	return nil
 }
@@ -290,7 +290,7 @@ func won(winner, first, second string) string {
 // a match is at temperature 0 as in FastChat; a judge that is deterministic there would only repeat itself in all others.
 func ask[V any](ctx context.Context, j *judging, conversation []Message, repeat int, none V, read func(string) (V, bool), of ...any) (judgment string, value V, err error) {
 	for try := range 1 + j.Retries {
-		s := Sampling{MaxTokens: judgmentTokens, Seed: seed(append(of, repeat, try)...)}
+		s := Sampling{MaxTokens: j.MaxTokens, Seed: seed(append(of, repeat, try)...)}
 		if repeat+try > 0 {
 			s.Temperature = variedTemperature
 		}

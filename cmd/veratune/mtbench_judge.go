@@ -52,6 +52,7 @@ func mtbenchJudgeCommand() *cli.Command {
 			&cli.IntFlag{Name: "repeat", Usage: "judgments of the same, for their median and spread; the first is at temperature 0, all others at 0.7", Value: o.Repeat, Destination: &o.Repeat},
 			&cli.IntFlag{Name: "retries", Usage: "further tries where a judgment gives no score or winner", Value: o.Retries, Destination: &o.Retries},
 			&cli.IntFlag{Name: "parallel", Usage: "judgments that are asked for together", Value: o.Parallel, Destination: &o.Parallel},
+			&cli.IntFlag{Name: "max-tokens", Usage: "longest judgment in tokens", Value: o.MaxTokens, Destination: &o.MaxTokens},
 			&cli.DurationFlag{Name: "timeout", Usage: "endpoint: longest time of a request", Value: defaultTimeout, Destination: &j.endpoint.Timeout},
 			&cli.StringFlag{Name: "key-env", Usage: "endpoint: `VARIABLE` of the environment that holds the key", Value: defaultKeyEnv, Destination: &j.keyEnv},
 			conversationTemplateFlag(&j.template),

@@ -234,6 +234,7 @@ func TestMTBenchBadInput(t *testing.T) {
 		"mode":              {[]string{"judge", "--judge-model", model, "--mode", "triple"}, exitUsage, "single or pair"},
 		"baseline":          {[]string{"judge", "--judge-model", model, "--baseline", "x"}, exitUsage, "pair"},
 		"retries":           {[]string{"judge", "--judge-model", model, "--retries", "-1"}, exitUsage, "retries"},
+		"judgment's tokens": {[]string{"judge", "--judge-model", model, "--max-tokens", "0"}, exitUsage, "max-tokens"},
 		"repeat":            {[]string{"judge", "--judge-model", model, "--repeat", "0"}, exitUsage, "repeat"},
 		"no answers":        {[]string{"judge", "--judge-model", model}, exitFailed, "mtbench run"},
 		"command":           {[]string{"jugde"}, exitUsage, "jugde"},
