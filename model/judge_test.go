@@ -25,9 +25,12 @@ type judge struct {
 // as much again, so that adapters whose whole effect is 0.05 and 0.9 are lost in it: there is no more to ask than that the adapted model is no further off
 // than the base model is. With the same weights spelt out in float32, llama.cpp computes in float32 but for queries, keys and values in float16; so that
 // is where a LoRA is judged: there the base model is off by 0.035, and the adapted ones by 0.03 to 0.045.
+//
+// Greedy answers of 32 tokens part where two tokens are nearly as likely: of twenty, one with float32 weights, over 0.004, and nine on the 4-bit file, over 0.03
+// to 0.26.
 var judges = []judge{
 	{"float32 weights", true, 5e-2, 1e-3, 5e-2},
-	{"4-bit weights", false, 3, 5e-2, 1},
+	{"4-bit weights", false, 3, 5e-2, 0.5},
 }
 
 // TestLlamaJudge has llama.cpp run SmolLM2 with the reference adapters as LoRAs: its logits on chat prompts must be those of the engine with the adapter

@@ -244,7 +244,8 @@ func TestServerClosed(t *testing.T) {
 	wantError(t, s.Generate(context.Background(), []int32{5}, DefaultSampling(), nil), "closed")
 }
 
-// TestServerOnSmolLM2 holds greedy answers of the real model to those that come without a cache, the first one with the whole text computed for each token, and eight at once to each alone.
+// TestServerOnSmolLM2 holds greedy answers of the real model, eight at once, to each alone, and those to what comes without a cache: for the first, the whole
+// text is computed for each token.
 func TestServerOnSmolLM2(t *testing.T) {
 	path := testutil.SmolLM2(t)
 	if testing.Short() {
