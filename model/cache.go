@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/veratune/veratune/bindings"
 )
@@ -173,12 +174,17 @@ func (c *Cache) compute(r rows, logits []float32) ([]float32, error) {
 		p = c.pass(r)
 		if steady {
 			p.alloc = c.m.backend.NewAllocator()
-			c.steps[len(r.tokens)] = p
 		} else {
 			defer p.graph.Close()
 		}
 		if err := p.allocate(); err != nil {
+			if steady {
+				p.close()
+			}
 			return nil, err
+		}
+		if steady {
+			c.steps[len(r.tokens)] = p // only now that it has memory
 		}
 	}
 	copy(p.tokens, r.tokens)
@@ -199,7 +205,7 @@ func (c *Cache) compute(r rows, logits []float32) ([]float32, error) {
 func (c *Cache) pass(like rows) *pass {
 	m, n := c.m, len(like.tokens)
 	p := &pass{graph: m.newGraph(n, len(m.blocks), 32), rows: rows{
-		tokens: append([]int32(nil), like.tokens...), positions: append([]int32(nil), like.positions...), places: append([]int32(nil), like.places...),
+		tokens: slices.Clone(like.tokens), positions: slices.Clone(like.positions), places: slices.Clone(like.places),
 	}}
 	g := p.graph
 	g.alike = true
