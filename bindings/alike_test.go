@@ -14,6 +14,7 @@ func onBackend(t *testing.T, build func(b *bench) []*Tensor) [][]float32 {
 }
 
 // TestAlike: of a product that is asked for alike results, each token's are the same bits alone as among others, and those of the plain product but for rounding.
+// Where activations are rounded to bytes, that is the plain product of the rounded ones.
 func TestAlike(t *testing.T) {
 	everyISA(t, func(t *testing.T) {
 		for kind := range typeCount {
@@ -28,27 +29,128 @@ func TestAlike(t *testing.T) {
 			const n = 19
 			w := numbersOf(t, matrix{"w", kind, k, m}, 1)
 			x, in, out, acc := normal(2, k*n), normal(3, k), normal(4, m), normal(5, m*n)
-			product := func(alike bool, first, count int) []float32 {
+			x[2*k+5] *= 100 // leaves the rest of its block little
+			clear(x[3*k : 3*k+40])
+			product := func(way Way, in, x []float32, first, count int) []float32 {
 				return onBackend(t, func(b *bench) []*Tensor {
 					weight := b.NewTensor(kind, int64(k), int64(m)).Input()
 					b.graph.Expand(weight)
 					b.inputs = append(b.inputs, func() error { copy(weight.raw(), w.data); return nil })
-					p := Product{In: b.f(in, int64(k)), Out: b.f(out, int64(m)), Acc: b.f(acc[first*m:(first+count)*m], int64(m), int64(count)), Alike: alike}
+					p := Product{Out: b.f(out, int64(m)), Acc: b.f(acc[first*m:(first+count)*m], int64(m), int64(count)), Way: way}
+					if in != nil {
+						p.In = b.f(in, int64(k))
+					}
 					return []*Tensor{b.Linear(weight, b.f(x[first*k:(first+count)*k], int64(k), int64(count)), p, F32)}
 				})[0]
 			}
-			plain, all := product(false, 0, n), product(true, 0, n)
-			if e := offBy(all, plain); !(e <= 2e-6) {
-				t.Errorf("%v: off by %.1e from the plain product", kind, e)
+			rounded := product(Plain, in, x, 0, n)
+			if inBytes(kind) {
+				rounded = product(Plain, nil, bytesOfRows(x, in), 0, n)
 			}
-			for _, part := range [][2]int{{0, 1}, {7, 1}, {18, 1}, {3, 2}, {1, 5}, {0, 18}} {
-				got := product(true, part[0], part[1])
-				if !slices.Equal(got, all[part[0]*m:(part[0]+part[1])*m]) {
-					t.Errorf("%v: tokens %v have other bits alone than among all", kind, part)
+			for way, want := range map[Way][]float32{Alike: product(Plain, in, x, 0, n), Bytes: rounded} {
+				all := product(way, in, x, 0, n)
+				if e := offBy(all, want); !(e <= 2e-6) {
+					t.Errorf("%v: off by %.1e from the plain product in way %d", kind, e, way)
+				}
+				for _, part := range [][2]int{{0, 1}, {7, 1}, {18, 1}, {3, 2}, {1, 5}, {0, 18}} {
+					got := product(way, in, x, part[0], part[1])
+					if !slices.Equal(got, all[part[0]*m:(part[0]+part[1])*m]) {
+						t.Errorf("%v: tokens %v have other bits alone than among all in way %d", kind, part, way)
+					}
 				}
 			}
 		}
 	})
+}
+
+// inBytes tells whether products with a type take activations as bytes.
+func inBytes(kind Type) bool {
+	return slices.Contains([]Type{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K}, kind)
+}
+
+// bytesOfRows are rows of x times in, rounded to 8 bits in blocks of 32.
+func bytesOfRows(x, in []float32) []float32 {
+	y := make([]float32, len(x))
+	for i := range x {
+		y[i] = x[i] * in[i%len(in)]
+	}
+	for block := range slices.Chunk(y, 32) {
+		most := float32(0)
+		for _, v := range block {
+			most = max(most, v, -v)
+		}
+		if most == 0 {
+			continue
+		}
+		for i, v := range block {
+			block[i] = float32(math.RoundToEven(float64(v*(127/most)))) * (most / 127)
+		}
+	}
+	return y
+}
+
+// TestTurned: a product with a matrix that was laid out in strips is that with the matrix as it was, to the bit.
+func TestTurned(t *testing.T) {
+	everyISA(t, func(t *testing.T) {
+		const k, rows, in, out = 96, 48, 64, 37 // of which a part is used
+		w := numbersOf(t, matrix{"w", Q8_0, k, rows}, 1)
+		for _, n := range []int{1, 2, 5, 8} {
+			x := normal(2, in*n)
+			product := func(way Way) []float32 {
+				return onBackend(t, func(b *bench) []*Tensor {
+					weight := b.NewTensor(Q8_0, k, rows).Input()
+					b.graph.Expand(weight)
+					b.inputs = append(b.inputs, func() error {
+						copy(weight.raw(), w.data)
+						if way == Turned {
+							return weight.Turn()
+						}
+						return nil
+					})
+					part := b.View(weight, [4]int64{in, out, 1, 1}, [4]int64{})
+					return []*Tensor{b.Linear(part, b.f(x, in, int64(n)), Product{Way: way}, F32)}
+				})[0]
+			}
+			if got, want := product(Turned), product(Bytes); !slices.Equal(got, want) {
+				t.Errorf("%d tokens: off by %.1e", n, offBy(got, want))
+			}
+		}
+	})
+}
+
+// TestBytesPoison: what is not finite in an activation makes all of its token's results NaN, and no other's.
+func TestBytesPoison(t *testing.T) {
+	everyISA(t, func(t *testing.T) {
+		const k, m, n = 64, 20, 6
+		w := numbersOf(t, matrix{"w", Q4_1, k, m}, 1)
+		for _, bad := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
+			x := normal(2, k*n)
+			x[2*k+40] = float32(bad)
+			got := onBackend(t, func(b *bench) []*Tensor {
+				weight := b.NewTensor(Q4_1, k, m).Input()
+				b.graph.Expand(weight)
+				b.inputs = append(b.inputs, func() error { copy(weight.raw(), w.data); return nil })
+				return []*Tensor{b.Linear(weight, b.f(x, k, n), Product{Way: Bytes}, F32)}
+			})[0]
+			for i, v := range got {
+				if nan := v != v; nan != (i/m == 2) {
+					t.Fatalf("%v: token %d is %v", bad, i/m, v)
+				}
+			}
+		}
+	})
+}
+
+func TestTurnRefuses(t *testing.T) {
+	b := &bench{Context: NewContext(16, 4)}
+	defer b.Close()
+	for name, x := range map[string]*Tensor{
+		"type": b.NewTensor(F32, 32, 16), "rows": b.NewTensor(Q8_0, 32, 15), "memory": b.NewTensor(Q8_0, 32, 16),
+	} {
+		if x.Turn() == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
 }
 
 // offBy is the norm of the difference beside that of want.

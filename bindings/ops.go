@@ -189,12 +189,12 @@ func (c *Context) Cast(a *Tensor, t Type) *Tensor {
 	return (*Tensor)(C.ggml_cast(c.c, a.c(), C.uint(t)))
 }
 
-// Cpy copies a, float32 of any strides, into b's memory: as many elements of f32, f16 or bf16.
+// Cpy copies a, float32 of any strides, into b's memory: as many elements of f32, f16, bf16 or q8_0.
 func (c *Context) Cpy(a, b *Tensor) *Tensor {
 	if !c.ok("cpy", a, b) {
 		return nil
 	}
-	if a.Type() != F32 || b.Type() != F32 && b.Type() != F16 && b.Type() != BF16 || a.Elements() != b.Elements() {
+	if a.Type() != F32 || b.Type() != F32 && b.Type() != F16 && b.Type() != BF16 && b.Type() != Q8_0 || a.Elements() != b.Elements() {
 		return c.fail("cpy", "%s into %s", a.describe(), b.describe())
 	}
 	return (*Tensor)(C.ggml_cpy(c.c, a.c(), b.c()))

@@ -3,6 +3,8 @@ package bindings
 // #include "guard.h"
 import "C"
 
+import "fmt"
+
 // veratune's own operations. Activations are float32 or bfloat16 with unbroken rows: a product is computed in bfloat16 where its activations are and
 // the processor multiplies that (FastBF16), else in float32; sums are float32 always. The type of a result is asked for: F32 or BF16.
 
@@ -32,12 +34,23 @@ func vector(t *Tensor, n int64) bool {
 }
 
 // Product holds the optional parts of a product y = W (In ⊙ x) ⊙ Out + Acc: nil is ones, or nothing to add. Acc is float32 of y's shape. Into, of y's
-// type and shape, is where y goes, else it gets memory of its own; Into may be Acc. Alike asks Linear for results in float32 that don't depend on the tokens that
-// are computed together, nor on how many they are; it is fast for few tokens.
+// type and shape, is where y goes, else it gets memory of its own; Into may be Acc. Linear alone has a choice of ways.
 type Product struct {
 	In, Out, Acc, Into *Tensor
-	Alike              bool
+	Way                Way
 }
+
+// Way is how Linear computes.
+type Way uint32
+
+// The ways that there are. A result of the latter two does not depend on the tokens that are computed together, nor on how many they are; they are fast for few
+// tokens.
+const (
+	Plain  Way = C.GGML_VERA_PLAIN
+	Alike  Way = C.GGML_VERA_ALIKE  // in float32
+	Bytes  Way = C.GGML_VERA_BYTES  // activations are rounded to 8 bits in blocks of 32, where w's type is quantised in 4 to 8 bits; else Alike
+	Turned Way = C.GGML_VERA_TURNED // Bytes, for a matrix that Turn has laid out
+)
 
 func (p Product) fits(in, out, n int64, t Type) bool {
 	place := func(x *Tensor, t Type) bool {
@@ -46,15 +59,49 @@ func (p Product) fits(in, out, n int64, t Type) bool {
 	return activation(t) && vector(p.In, in) && vector(p.Out, out) && place(p.Acc, F32) && place(p.Into, t)
 }
 
+// TurnedRows is what the rows of a matrix that Turn lays out are a multiple of.
+const TurnedRows = 16
+
+// Turn lays a whole q8_0 matrix [in, out] in memory out for products of Turned: strips of TurnedRows rows, of each of their blocks the numbers, of each row four and
+// of eight rows four side by side, and behind them the scales. It takes the same room; nothing else can read it.
+func (t *Tensor) Turn() error {
+	rows, row := t.Ne(1), t.Type().RowBytes(t.Ne(0))
+	if t.Type() != Q8_0 || !t.contiguous() || rows%TurnedRows != 0 || t.Elements() != t.Ne(0)*rows || t.data == nil {
+		return fmt.Errorf("turn %s: a whole q8_0 matrix with a multiple of %d rows is needed", t.describe(), TurnedRows)
+	}
+	const scale, block = 2, 34 // bytes
+	data, strip := t.raw(), make([]byte, 0, TurnedRows*row)
+	for start := int64(0); start < rows*row; start += TurnedRows * row {
+		strip = strip[:0]
+		at := func(i int64, from, n int64) { // of the strip's row i
+			strip = append(strip, data[start+i*row+from:][:n]...)
+		}
+		for b := int64(0); b < row; b += block {
+			for first := int64(0); first < TurnedRows; first += 8 {
+				for k := int64(0); k < 32; k += 4 {
+					for i := range int64(8) {
+						at(first+i, b+scale+k, 4)
+					}
+				}
+			}
+			for i := range int64(TurnedRows) {
+				at(i, b, scale)
+			}
+		}
+		copy(data[start:], strip)
+	}
+	return nil
+}
+
 // Linear is y = W x [out, n] of type t, for w [in, out] of any type that dequantises and activations x [in, n].
 func (c *Context) Linear(w, x *Tensor, p Product, t Type) *Tensor {
 	if !c.own("linear", w, x) {
 		return nil
 	}
-	if !activation(x.Type()) || !w.Type().Dequantizes() || w.ne[0] != x.ne[0] || !p.fits(w.Ne(0), w.Ne(1), x.Ne(1), t) {
+	if !activation(x.Type()) || !w.Type().Dequantizes() || w.ne[0] != x.ne[0] || p.Way == Turned && w.Type() != Q8_0 || !p.fits(w.Ne(0), w.Ne(1), x.Ne(1), t) {
 		return c.fail("linear", "%s by %s to %v", w.describe(), x.describe(), t)
 	}
-	return (*Tensor)(C.ggml_vera_mul_mat(c.c, c.nodes, w.c(), x.c(), p.In.c(), p.Out.c(), p.Acc.c(), p.Into.c(), C.bool(p.Alike), C.uint(t)))
+	return (*Tensor)(C.ggml_vera_mul_mat(c.c, c.nodes, w.c(), x.c(), p.In.c(), p.Out.c(), p.Acc.c(), p.Into.c(), uint32(p.Way), C.uint(t)))
 }
 
 // LinearBack is Wᵀ g [in, n] of type t, for w [in, out] and the gradient g [out, n] of Linear's result: In is [out] here, and Out [in].

@@ -46,7 +46,7 @@ static void dense(int64_t k, const float * a, int64_t lda, const float * b, int6
             const vf x = splat(a[i * lda]);
 #pragma GCC unroll 4
             for (int j = 0; j < V; j++) {
-                acc[i][j] += x * w[j];
+                acc[i][j] = fused(x, w[j], acc[i][j]);
             }
         }
     }

@@ -44,7 +44,7 @@ static inline void in_register(vf & v) {
 }
 
 // c[i][j] = Σ_k x[i][k] w[j][k] for R rows of each.
-template <int R, int C> static void dots(int64_t k, const float * x, int64_t ldx, const float * w, int64_t ldw, float * c, int64_t ldc) {
+template <int R, int C> __attribute__((flatten)) static void dots(int64_t k, const float * x, int64_t ldx, const float * w, int64_t ldw, float * c, int64_t ldc) {
     vf acc[R][C];
 #pragma GCC unroll 8
     for (int i = 0; i < R; i++) {
@@ -65,7 +65,7 @@ template <int R, int C> static void dots(int64_t k, const float * x, int64_t ldx
             const vf by = load(x + i * ldx + p, some);
 #pragma GCC unroll 8
             for (int j = 0; j < C; j++) {
-                acc[i][j] += by * of[j];
+                acc[i][j] = fused(by, of[j], acc[i][j]);
             }
         }
     });
@@ -89,7 +89,8 @@ template <int R> static void dots_across(int64_t n, int64_t k, const float * x, 
 }
 
 // The same for quantised rows and one row of x.
-template <unsigned TYPE, int C> static void quant_dots(int64_t k, const float * x, const char * w, int64_t stride, int64_t block, size_t size, float * c) {
+template <unsigned TYPE, int C>
+__attribute__((flatten)) static void quant_dots(int64_t k, const float * x, const char * w, int64_t stride, int64_t block, size_t size, float * c) {
     vf acc[C];
 #pragma GCC unroll 4
     for (int j = 0; j < C; j++) {
@@ -115,7 +116,7 @@ template <unsigned TYPE, int C> static void quant_dots(int64_t k, const float * 
 #pragma GCC unroll 8
                 for (int i = 0; i < 32 / LANES; i++) {
                     const int half = i * LANES / 16;
-                    acc[j] += by[i] * (widened(q + i * LANES) * of.d[half] + of.m[half]);
+                    acc[j] = fused(by[i], widened(q + i * LANES) * of.d[half] + of.m[half], acc[j]);
                 }
             }
         }

@@ -31,6 +31,23 @@ static inline void store(float * p, vf v) { memcpy(p, &v, sizeof v); }
 
 static inline vf splat(float x) { return x - vf{}; }
 
+// a · b + c with one rounding where the instruction set has that. Where the compiler may choose, two copies of a loop can come out with other bits.
+static inline vf fused(vf a, vf b, vf c) {
+#if LANES == 16 && defined(__x86_64__)
+    return (vf) _mm512_fmadd_ps((__m512) a, (__m512) b, (__m512) c);
+#elif LANES == 8 && defined(__x86_64__)
+    return (vf) _mm256_fmadd_ps((__m256) a, (__m256) b, (__m256) c);
+#elif defined(__FP_FAST_FMAF)
+    vf v;
+    for (int i = 0; i < LANES; i++) {
+        v[i] = __builtin_fmaf(a[i], b[i], c[i]);
+    }
+    return v;
+#else
+    return a * b + c;
+#endif
+}
+
 static inline float sum(vf v) {
     float s = 0;
     for (int i = 0; i < LANES; i++) {

@@ -542,9 +542,10 @@ static inline int64_t strip_width(const ggml_tensor * w) {
 static inline const float * numbers(const ggml_tensor * t) { return t ? (const float *) t->data : nullptr; }
 
 #include "dots.hpp"
+#include "bytes.hpp"
 
 // dst = C ⊙ t + acc.
-static void linear(const thread & t, ggml_tensor * dst, const product & p, bool half, const float * by, const ggml_tensor * acc, bool alike = false) {
+static void linear(const thread & t, ggml_tensor * dst, const product & p, bool half, const float * by, const ggml_tensor * acc, int way = 0) {
     const auto finish = [&](int64_t r, int64_t rows, int64_t n0, int64_t cols, float * c, int64_t ldc) {
         const size_t size = dst->type == BF16 ? 2 : 4;
         for (int64_t i = 0; i < rows; i++, c += ldc) {
@@ -560,7 +561,11 @@ static void linear(const thread & t, ggml_tensor * dst, const product & p, bool 
             put(dst, row(dst, r + i) + n0 * size, c, cols);
         }
     };
-    if (alike && !(HAS_BF16 && half)) {
+    if (way >= GGML_VERA_BYTES && has_quants(p.b.t->type)) {
+        multiply_bytes(t, p, way == GGML_VERA_TURNED, finish);
+        return;
+    }
+    if (way && !(HAS_BF16 && half)) {
         multiply_dots(t, p, finish);
         return;
     }
@@ -568,7 +573,7 @@ static void linear(const thread & t, ggml_tensor * dst, const product & p, bool 
     multiply(t, p, half, dst->type == F32 && !by ? &direct : nullptr, finish);
 }
 
-// Sources: w, x, then s, t and acc or NULL; parameter: whether results may not depend on the rows that are computed together.
+// Sources: w, x, then s, t and acc or NULL; parameter: the way.
 static void mul_mat(const thread & t, ggml_tensor * dst) {
     ggml_tensor ** src = t.src;
     const product  p   = { src[1]->ne[1], src[0]->ne[1], src[0]->ne[0], { src[1], true }, { src[0], true }, numbers(src[2]), STRIP, GROUP };

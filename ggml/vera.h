@@ -33,10 +33,13 @@ void                     ggml_vera_nodes_free(struct ggml_vera_nodes * nodes);
 // bfloat16 where x is and the processor multiplies that, else in float32; sums are float32. type is the result's: F32 or BF16. `acc`, if not NULL, is added: float32 of the
 // result's shape. `into`, if not NULL, is where the result goes: of its type and shape, perhaps acc itself.
 
-// w [k, m], x [k, n] → [m, n]: y = W (s ⊙ x) ⊙ t, with s [k] and t [m], float32, or NULL for ones. alike asks for kernels whose results in float32 for a column of
-// x are the same bits whatever the other columns are and however many: fast for few columns, and a quarter slower for many.
+// Ways of mul_mat. In all but the first, the results for a column of x are the same bits whatever the other columns are and however many; they are fast for few
+// columns. ALIKE is in float32; BYTES rounds x to 8 bits, in blocks of 32, where w is quantised; for TURNED, w is q8_0 in strips of 16 rows (bytes.hpp).
+enum ggml_vera_way { GGML_VERA_PLAIN, GGML_VERA_ALIKE, GGML_VERA_BYTES, GGML_VERA_TURNED };
+
+// w [k, m], x [k, n] → [m, n]: y = W (s ⊙ x) ⊙ t, with s [k] and t [m], float32, or NULL for ones.
 struct ggml_tensor * ggml_vera_mul_mat(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * w, struct ggml_tensor * x,
-                                       struct ggml_tensor * s, struct ggml_tensor * t, struct ggml_tensor * acc, struct ggml_tensor * into, bool alike,
+                                       struct ggml_tensor * s, struct ggml_tensor * t, struct ggml_tensor * acc, struct ggml_tensor * into, enum ggml_vera_way way,
                                        unsigned type);
 
 // w [k, m], g [m, n] → [k, n]: Wᵀ (s ⊙ g) ⊙ t, with s [m] and t [k].

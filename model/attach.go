@@ -3,6 +3,7 @@ package model
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/veratune/veratune/bindings"
 	"github.com/veratune/veratune/vera"
@@ -19,6 +20,7 @@ type attached struct {
 	merged        *bindings.Context
 	mergedMemory  *bindings.Buffer
 	stale         bool  // the merged matrices are not of the present numbers
+	turned        bool  // the pair is laid out for products with bytes
 	held          int64 // memory of the process when the adapter was attached, for plans
 }
 
@@ -167,15 +169,16 @@ func (p *placing) makePairs(groups []adaptedGroup) {
 	switch {
 	case a.Method == vera.MethodLoRA:
 	case a.Pair != nil:
-		p.pairA = p.matrix(p.m.kind(), a.Pair.A, a.MaxIn)
-		p.plain = p.matrix(bindings.F32, a.Pair.B, a.Rank)
+		p.pairA = p.matrix(p.frozen(p.m.kind(), a.MaxIn, a.Rank), a.Pair.A, a.MaxIn)
+		rows := p.frozen(bindings.F32, a.MaxIn, a.Rank)
+		p.plain = p.matrix(rows, a.Pair.B, a.Rank)
 		// q and k see the rows of B in the file's order; k's are the first of q's, since the order is a head's own.
 		heads := 0
 		for _, l := range a.Layers {
 			heads = max(heads, a.Base.RotaryHeads(l.Target))
 		}
 		if heads > 0 {
-			p.rotated = p.matrix(bindings.F32, a.Pair.PermutedB(heads, p.m.HeadDim), a.Rank)
+			p.rotated = p.matrix(rows, a.Pair.PermutedB(heads, p.m.HeadDim), a.Rank)
 		}
 	default:
 		p.down, p.rows = map[*group]*bindings.Tensor{}, map[*linear]*bindings.Tensor{}
@@ -194,10 +197,23 @@ func (p *placing) makePairs(groups []adaptedGroup) {
 	}
 }
 
+// frozen is the type of a matrix of the shared pair in rows of some width: t or, for generation, one of 8 bits.
+func (p *placing) frozen(t bindings.Type, width ...int) bindings.Type {
+	for _, n := range width {
+		if p.m.options.Compute != ComputeQ8 || int64(n)%bindings.Q8_0.BlockSize() != 0 {
+			return t
+		}
+	}
+	return bindings.Q8_0
+}
+
 // matrix places values in rows of some width, with a gap behind each: rows that lie a power of two apart would meet in the same sets of the cache.
 func (p *placing) matrix(t bindings.Type, values []float32, width int) *bindings.Tensor {
 	const gap = 16
 	rows := len(values) / width
+	if t == bindings.Q8_0 {
+		return p.turned(values, width)
+	}
 	whole := p.c.NewTensor(t, int64(width+gap), int64(rows))
 	p.sets = append(p.sets, func() error {
 		spread := make([]float32, rows*(width+gap))
@@ -207,6 +223,21 @@ func (p *placing) matrix(t bindings.Type, values []float32, width int) *bindings
 		return p.m.store(whole, spread)
 	})
 	return p.c.View(whole, [4]int64{int64(width), int64(rows), 1, 1}, [4]int64{})
+}
+
+// turned places values in rows of some width, rounded to 8 bits; what is missing of the last strip are zeros.
+func (p *placing) turned(values []float32, width int) *bindings.Tensor {
+	rows := len(values) / width
+	whole := (rows + bindings.TurnedRows - 1) / bindings.TurnedRows * bindings.TurnedRows
+	x := p.c.NewTensor(bindings.Q8_0, int64(width), int64(whole))
+	p.a.turned = true
+	p.sets = append(p.sets, func() error {
+		if err := p.m.store(x, append(slices.Clone(values), make([]float32, (whole-rows)*width)...)); err != nil {
+			return err
+		}
+		return x.Turn()
+	})
+	return x
 }
 
 // part is the next numbers of a tensor as a matrix, or as a vector where columns is 1.
@@ -266,7 +297,7 @@ func (p *placing) group(gr adaptedGroup) {
 	}
 }
 
-// store copies values into a matrix of float32 or bfloat16.
+// store copies values into a matrix of float32, bfloat16 or q8_0.
 func (m *Model) store(t *bindings.Tensor, values []float32) error {
 	if t.Type() == bindings.F32 {
 		return bindings.Set(t, values)

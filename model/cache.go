@@ -208,7 +208,10 @@ func (c *Cache) pass(like rows) *pass {
 		tokens: slices.Clone(like.tokens), positions: slices.Clone(like.positions), places: slices.Clone(like.places),
 	}}
 	g := p.graph
-	g.alike = true
+	g.way = bindings.Alike
+	if m.options.Compute == ComputeQ8 {
+		g.way = bindings.Bytes
+	}
 	g.rotation = g.rotations(p.positions)
 	g.addFirst(p.positions)
 	places := input(g, p.places, 2, int64(n))

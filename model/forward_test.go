@@ -241,16 +241,24 @@ func TestRecompute(t *testing.T) {
 	}
 }
 
-// TestCache holds texts that grow in pieces, beside each other, to the same texts at once, bit for bit: in float32 a row's result depends on nothing but its text.
+// TestCache holds texts that grow in pieces, beside each other, to the same texts at once, bit for bit: a row's result depends on nothing but its text.
 func TestCache(t *testing.T) {
-	for name, o := range map[string]testutil.TinyOptions{
-		"q4_1": {Type: bindings.Q4_1, RopeFactors: true},
-		"q8_0": {Type: bindings.Q8_0},
-		"f16":  {Type: bindings.F16},
+	for name, c := range map[string]struct {
+		testutil.TinyOptions
+		compute Compute
+		rank    int
+	}{
+		"q4_1":       {testutil.TinyOptions{Type: bindings.Q4_1, RopeFactors: true}, ComputeF32, 8},
+		"q8_0":       {testutil.TinyOptions{Type: bindings.Q8_0}, ComputeF32, 8},
+		"f16":        {testutil.TinyOptions{Type: bindings.F16}, ComputeF32, 8},
+		"q4_1 in q8": {testutil.TinyOptions{Type: bindings.Q4_1}, ComputeQ8, 32},
+		"f16 in q8":  {testutil.TinyOptions{Type: bindings.F16}, ComputeQ8, 8},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := tiny(t, o)
-			adapted(t, m, nil)
+			o := options()
+			o.Compute = c.compute
+			m := open(t, testutil.TinyLlama(t, c.TinyOptions), o)
+			adapted(t, m, func(v *vera.Config) { v.Rank = c.rank })
 			tokens := randomBatch(9, m.Vocab, 40).tokens
 			want := m.mustLogits(t, tokens)
 			c := m.mustCache(t, 4, len(tokens))
@@ -266,7 +274,9 @@ func TestCache(t *testing.T) {
 					got = append(got, logits...)
 					c.Cut(0, 0)
 					c.Cut(1, 7)
-					randomBatch(10, m.Vocab, 5).gradients(t, m, 0)
+					if c := randomBatch(10, m.Vocab, 5); m.options.Compute == ComputeF32 {
+						c.gradients(t, m, 0)
+					}
 				}
 				sameBits(t, fmt.Sprint("pieces ", pieces), got, want)
 				if _, err := c.Append(Addition{2, slices.Repeat([]int32{1}, 9), 1}); err == nil {
@@ -336,6 +346,44 @@ func TestBF16(t *testing.T) {
 		t.Errorf("gradients in bf16 are off by %.1e", e)
 	}
 	t.Logf("mean loss off by %.1e, gradients by %.1e", math.Abs(sum-roundedSum)/labels, e)
+}
+
+// TestQ8 bounds what rounding to blocks of 8 bits costs in generation, and with it what the pair's rounding does: of rank 32 it is rounded, of rank 8 it isn't.
+func TestQ8(t *testing.T) {
+	path := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_1})
+	exact := open(t, path, options())
+	o := options()
+	o.Compute = ComputeQ8
+	rounded := open(t, path, o)
+	tokens := randomBatch(11, exact.Vocab, 21).tokens
+	base := exact.mustLogits(t, tokens)
+	for _, rank := range []int{8, 32} {
+		adapted(t, exact, func(c *vera.Config) { c.Rank = rank })
+		a := adapted(t, rounded, func(c *vera.Config) { c.Rank = rank })
+		want := exact.mustLogits(t, tokens)
+		e, effect := relativeL2(rounded.mustLogits(t, tokens), want), relativeL2(base, want)
+		if !(e <= 3e-2) || e == 0 || effect < 10*e {
+			t.Errorf("rank %d: logits are off by %.1e, and the adapter changes them by %.1e", rank, e, effect)
+		}
+		if rounded.adapter.turned != (rank == 32) {
+			t.Errorf("rank %d: turned is %v", rank, rounded.adapter.turned)
+		}
+		for _, l := range a.Layers {
+			clear(l.B)
+		}
+		if err := rounded.Update(); err != nil {
+			t.Fatal(err)
+		}
+		zero := rounded.mustLogits(t, tokens)
+		if err := rounded.Attach(nil); err != nil {
+			t.Fatal(err)
+		}
+		sameBits(t, "b = 0", zero, rounded.mustLogits(t, tokens))
+	}
+	b := randomBatch(12, rounded.Vocab, 6)
+	if _, _, err := rounded.Loss(b.tokens, b.targets, b.lengths); err == nil {
+		t.Error("a loss in q8")
+	}
 }
 
 // TestNaN lets a NaN through to the loss, where training looks for it.

@@ -19,7 +19,7 @@ type graph struct {
 	first    *firstRows       // nil where no row needs it
 	merging  bool             // groups with a merged matrix multiply with that
 	seed     uint64           // of the dropout masks; 0 is no dropout
-	alike    bool             // results don't depend on the rows that are computed together
+	way      bindings.Way     // of products
 	alloc    *bindings.Allocator
 }
 

@@ -17,9 +17,6 @@ func TestLlamaGreedy(t *testing.T) {
 		t.Skip("takes more than a minute, and 540 MB for the weights in float32")
 	}
 	path, strong := testutil.SmolLM2(t), testutil.Shared(t, "refs/peft-vera-*/strong_peft")[0]
-	o := Default()
-	o.Compute = ComputeF32
-	m := open(t, path, o)
 	prompts := chats(t, path,
 		"Who wrote the play Hamlet, and what is it about?",
 		"Explain how a bicycle stays upright, for a child of ten.",
@@ -32,38 +29,34 @@ func TestLlamaGreedy(t *testing.T) {
 		"What is the difference between weather and climate?",
 		"Begin a story with a lighthouse keeper who hears a knock at the door.",
 	)
-	adapter, err := vera.Load(strong, m.Base())
-	if err != nil {
-		t.Fatal(err)
-	}
-	lora, speltOut := saveLoRA(t, adapter, 0, "f32"), speltOut(t, path)
-	var base [][]int32
-	for _, name := range []string{"base", "adapted"} {
-		export := ""
-		if name == "adapted" {
-			if err := m.Attach(adapter); err != nil {
-				t.Fatal(err)
-			}
-			export = lora
+	for _, j := range judges {
+		o := Default()
+		o.Compute = j.compute
+		m := open(t, path, o)
+		adapter, err := vera.Load(strong, m.Base())
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := path
+		if j.spelt {
+			file = speltOut(t, path)
+		}
+		l := openLlama(t, file, bindings.LlamaOptions{Context: 256, Batch: 128, Threads: 1})
+		base := answers(t, m, prompts)
+		j.compareAnswers(t, "base", m, l, prompts, base)
+		if err := m.Attach(adapter); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.SetLoRA(saveLoRA(t, adapter, 0, "f32"), 1); err != nil {
+			t.Fatal(err)
 		}
 		own := answers(t, m, prompts)
-		if name == "base" {
-			base = own
-		} else if count(own, base) == len(prompts) {
+		if count(own, base) == len(prompts) {
 			t.Error("the adapter changes no answer")
 		}
-		for _, j := range judges {
-			file := path
-			if j.spelt {
-				file = speltOut
-			}
-			l := openLlama(t, file, bindings.LlamaOptions{Context: 256, Batch: 128, Threads: 1})
-			if err := l.SetLoRA(export, 1); err != nil {
-				t.Fatal(err)
-			}
-			j.compareAnswers(t, name, m, l, prompts, own)
-			l.Close()
-		}
+		j.compareAnswers(t, "adapted", m, l, prompts, own)
+		l.Close()
+		m.Close()
 	}
 }
 

@@ -12,25 +12,26 @@ import (
 	"github.com/veratune/veratune/vera"
 )
 
-// A judge is llama.cpp with a file, run beside the engine's exact float32 on the 4-bit file, and how far their logits may differ.
+// A judge is llama.cpp with a file, run beside the engine on the 4-bit file, and how far their logits may differ.
 type judge struct {
-	name   string
-	spelt  bool    // whether the file's weights are in float32; then greedy answers must be the same too
-	logits float64 // largest difference
-	l2     float64 // norm of the difference beside that of the logits
-	gap    float64 // between the best logit and that of the token that llama.cpp takes instead, where greedy answers part
+	name    string
+	compute Compute // of the engine, on the 4-bit file
+	spelt   bool    // whether the file's weights are in float32; then greedy answers must be the same too
+	logits  float64 // largest difference
+	l2      float64 // norm of the difference beside that of the logits
+	gap     float64 // between the best logit and that of the token that llama.cpp takes instead, where greedy answers part
 }
 
-// On the 4-bit file llama.cpp rounds activations to 8 bits. That alone moves the base model's logits by 1.7 (3% in L2), and any small change moves them
-// as much again, so that adapters whose whole effect is 0.05 and 0.9 are lost in it: there is no more to ask than that the adapted model is no further off
+// On the 4-bit file llama.cpp rounds activations to 8 bits, as the engine does in q8. That alone moves the base model's logits by 1.7 (3% in L2), and any small
+// change, such as another rounding of the scales, moves them as much again, so that adapters whose whole effect is 0.05 and 0.9 are lost in it: there is no more to ask than that the adapted model is no further off
 // than the base model is. With the same weights spelt out in float32, llama.cpp computes in float32 but for queries, keys and values in float16; so that
 // is where a LoRA is judged: there the base model is off by 0.035, and the adapted ones by 0.03 to 0.045.
 //
-// Greedy answers of 32 tokens part where two tokens are nearly as likely: of twenty, one with float32 weights, over 0.004, and nine on the 4-bit file, over 0.03
-// to 0.26.
+// Greedy answers of 32 tokens part where two tokens are nearly as likely: of twenty, one with float32 weights, over 0.004, and eleven on the 4-bit file, over
+// 0.007 to 0.27, whether the engine computes in q8 or in float32.
 var judges = []judge{
-	{"float32 weights", true, 5e-2, 1e-3, 5e-2},
-	{"4-bit weights", false, 3, 5e-2, 0.5},
+	{"float32 weights", ComputeF32, true, 5e-2, 1e-3, 5e-2},
+	{"4-bit weights", ComputeQ8, false, 3, 5e-2, 0.5},
 }
 
 // TestLlamaJudge has llama.cpp run SmolLM2 with the reference adapters as LoRAs: its logits on chat prompts must be those of the engine with the adapter
@@ -40,24 +41,21 @@ func TestLlamaJudge(t *testing.T) {
 		t.Skip("takes two minutes, and 540 MB for the weights in float32")
 	}
 	path := testutil.SmolLM2(t)
-	o := Default()
-	o.Compute = ComputeF32
-	m := open(t, path, o)
 	prompts := chats(t, path,
 		"Name three things that a small boat needs on a long trip.",
 		"What is the capital of Sweden, and on how many islands does it lie?",
 		"Rewrite this sentence in the past tense: The children play in the garden while it rains.",
 	)
 	for _, j := range judges {
+		o := Default()
+		o.Compute = j.compute
+		m := open(t, path, o)
 		file := path
 		if j.spelt {
 			file = speltOut(t, path)
 		}
 		// One thread: token by token, threads wait for each other at every operation, and for a long time where the machine has other work.
 		l := openLlama(t, file, bindings.LlamaOptions{Context: 256, Batch: 128, Threads: 1})
-		if err := m.Attach(nil); err != nil {
-			t.Fatal(err)
-		}
 		j.compare(t, "base", m, l, prompts)
 		for _, dir := range testutil.Folders(t, "VERATUNE_ADAPTERS", "refs/peft-vera-*/*_peft") {
 			a, err := vera.Load(dir, m.Base())

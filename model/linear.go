@@ -152,7 +152,7 @@ func (g *graph) linears(x *bindings.Tensor, gr *group, acc *bindings.Tensor, t b
 			y = g.joined(y, g.product(l.w, x, bindings.Product{Acc: acc, Into: part}, t))
 		default:
 			wx := g.product(l.w, x, bindings.Product{Acc: acc}, bindings.F32)
-			y = g.joined(y, g.product(l.vectors.Rows, g.columns(u, l.down, rank), bindings.Product{In: l.vectors.D, Out: l.vectors.B, Acc: wx, Into: part}, t))
+			y = g.joined(y, g.pairProduct(l.vectors.Rows, g.columns(u, l.down, rank), bindings.Product{In: l.vectors.D, Out: l.vectors.B, Acc: wx, Into: part}, t))
 		}
 	})
 	return y, u
@@ -177,7 +177,7 @@ func (g *graph) rank() int {
 
 // down is u = A x [rank · k, rows], of x with the group's dropout.
 func (g *graph) down(x *bindings.Tensor, gr *group) *bindings.Tensor {
-	return g.product(gr.down, g.dropped(x, gr), bindings.Product{}, g.kind)
+	return g.pairProduct(gr.down, g.dropped(x, gr), bindings.Product{}, g.kind)
 }
 
 // dropped is x with the group's dropout, as products take it.
@@ -188,9 +188,18 @@ func (g *graph) dropped(x *bindings.Tensor, gr *group) *bindings.Tensor {
 	return x
 }
 
-// product is g.Linear, alike where the pass has to be.
+// product is g.Linear in the pass's way.
 func (g *graph) product(w, x *bindings.Tensor, p bindings.Product, t bindings.Type) *bindings.Tensor {
-	p.Alike = g.alike
+	p.Way = g.way
+	return g.Linear(w, x, p, t)
+}
+
+// pairProduct is product with one of the adapter's matrices.
+func (g *graph) pairProduct(w, x *bindings.Tensor, p bindings.Product, t bindings.Type) *bindings.Tensor {
+	p.Way = g.way
+	if g.m.adapter.turned {
+		p.Way = bindings.Turned
+	}
 	return g.Linear(w, x, p, t)
 }
 

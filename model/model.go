@@ -46,6 +46,7 @@ type Compute string
 const (
 	ComputeF32  Compute = "f32"  // float32 on the dequantised weights, comparable with references
 	ComputeBF16 Compute = "bf16" // weights, pair and activations rounded to bfloat16, sums in float32
+	ComputeQ8   Compute = "q8"   // for generation: activations and pair rounded to 8 bits in blocks of 32, sums exact or in float32
 )
 
 // Plan says how a training pass multiplies with W + ΔW.
@@ -73,8 +74,8 @@ func (o Options) Validate() error {
 	switch {
 	case o.Threads < 1 || o.Threads > 512:
 		return fmt.Errorf("threads %d: from 1 to 512", o.Threads)
-	case o.Compute != ComputeF32 && o.Compute != ComputeBF16:
-		return fmt.Errorf("compute %q: f32 or bf16", o.Compute)
+	case o.Compute != ComputeF32 && o.Compute != ComputeBF16 && o.Compute != ComputeQ8:
+		return fmt.Errorf("compute %q: f32, bf16 or q8", o.Compute)
 	case o.Plan != PlanAuto && o.Plan != PlanFactored && o.Plan != PlanMerged:
 		return fmt.Errorf("plan %q: auto, factored or merged", o.Plan)
 	case o.Memory < 0:

@@ -8,7 +8,9 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/veratune/veratune/bindings"
 	"github.com/veratune/veratune/internal/testutil"
+	"github.com/veratune/veratune/vera"
 )
 
 func (m *Model) mustServe(t *testing.T, texts, room int) *Server {
@@ -251,10 +253,7 @@ func TestServerOnSmolLM2(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
-	o := Default()
-	o.Compute = ComputeF32
-	m := open(t, path, o)
-	v, err := m.Tokenizer()
+	v, err := bindings.OpenVocab(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,20 +268,25 @@ func TestServerOnSmolLM2(t *testing.T) {
 		r.MaxTokens = 24
 		list = append(list, r)
 	}
-	for _, name := range []string{"base", "adapted"} {
-		if name == "adapted" {
-			adapted(t, m, nil)
-		}
-		t.Run(name, func(t *testing.T) {
-			for i, answer := range checkTogether(t, m, list, 8) {
-				checkChoices(t, m, list[i].prompt, answer)
-				if i > 0 {
-					continue
-				}
-				for n, token := range answer {
-					checkChoices(t, m, slices.Concat(list[i].prompt, answer[:n]), []int32{token})
-				}
+	for _, compute := range []Compute{ComputeF32, ComputeQ8} {
+		o := Default()
+		o.Compute = compute
+		m := open(t, path, o)
+		for _, name := range []string{"base", "adapted"} {
+			if name == "adapted" {
+				adapted(t, m, func(c *vera.Config) { c.Rank = 32 })
 			}
-		})
+			t.Run(name+" in "+string(compute), func(t *testing.T) {
+				for i, answer := range checkTogether(t, m, list, 8) {
+					checkChoices(t, m, list[i].prompt, answer)
+					if i > 0 {
+						continue
+					}
+					for n, token := range answer {
+						checkChoices(t, m, slices.Concat(list[i].prompt, answer[:n]), []int32{token})
+					}
+				}
+			})
+		}
 	}
 }

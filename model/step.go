@@ -136,6 +136,9 @@ func (m *Model) gradients(p pack, keep int, seed uint64) (sum float64, err error
 // check refuses what ggml would abort on, and cuts a batch into its samples. The tokens behind a sample's last label are left out: nothing that is asked for
 // depends on them.
 func (m *Model) check(tokens, targets []int32, lengths []int) ([]sample, error) {
+	if m.options.Compute == ComputeQ8 {
+		return nil, errors.New("compute q8 is for generation; losses and gradients take f32 or bf16")
+	}
 	var samples []sample
 	total := 0
 	for i, n := range lengths {

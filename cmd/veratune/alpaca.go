@@ -43,7 +43,7 @@ type recipeFlags struct {
 const defaultHeldOut = 0.05
 
 func newFinetune() *finetune {
-	return &finetune{engine: newEngine(model.Default().Compute), data: alpaca.Default(), vera: vera.Default(), train: train.Default()}
+	return &finetune{engine: newEngine(training), data: alpaca.Default(), vera: vera.Default(), train: train.Default()}
 }
 
 func (f *finetune) flags() []cli.Flag {

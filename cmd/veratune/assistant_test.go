@@ -16,7 +16,7 @@ import (
 // opened opens a model as the commands that answer do.
 func opened(t *testing.T, path string) *session {
 	t.Helper()
-	e := newEngine(model.ComputeF32)
+	e := newEngine(generating)
 	e.path, e.options.Threads, e.options.Compute = path, 1, model.ComputeF32
 	s, err := e.open()
 	if err != nil {

@@ -36,7 +36,7 @@ type generationLine struct {
 }
 
 func benchGenerateCommand() *cli.Command {
-	b := &benchGenerate{engine: newEngine(model.ComputeF32)}
+	b := &benchGenerate{engine: newEngine(generating)}
 	return &cli.Command{
 		Name:  "generate",
 		Usage: "measure reading a prompt and making tokens, with and without an adapter, beside llama.cpp in the same process (with the adapter's LoRA export); both take turns, and the best of each counts",

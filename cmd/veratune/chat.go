@@ -11,7 +11,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
-	"github.com/veratune/veratune/model"
 	"github.com/veratune/veratune/vera"
 )
 
@@ -27,7 +26,7 @@ type chatOptions struct {
 const defaultRoom = 4096
 
 func chatCommand() *cli.Command {
-	o := &chatOptions{engine: newEngine(model.ComputeF32), answering: newAnswering()}
+	o := &chatOptions{engine: newEngine(generating), answering: newAnswering()}
 	return &cli.Command{
 		Name:        "chat",
 		Usage:       "talk with a model, with and without adapters",

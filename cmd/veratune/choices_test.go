@@ -149,7 +149,7 @@ func TestChoicesOfSmolLM2(t *testing.T) {
 		}
 		shuffled, orders = append(shuffled, string(again)), append(orders, order)
 	}
-	e := newEngine(model.ComputeF32)
+	e := newEngine(measuring)
 	e.path, e.options.Compute = testutil.SmolLM2(t), model.ComputeF32
 	s, err := e.open()
 	if err != nil {

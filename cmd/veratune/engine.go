@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/dustin/go-humanize"
@@ -20,14 +21,32 @@ type engine struct {
 	adapter string
 	force   bool // take the adapter of another base model
 	options model.Options
+	ways    []model.Compute // that the command has; the first is the default
 	compute string
 	plan    string
 	memory  string
 }
 
-func newEngine(compute model.Compute) *engine {
+// How commands can compute that generate, measure and train.
+var (
+	generating = []model.Compute{model.ComputeQ8, model.ComputeF32}
+	measuring  = []model.Compute{model.ComputeF32, model.ComputeBF16}
+	training   = func() []model.Compute {
+		if model.Default().Compute == model.ComputeBF16 {
+			return []model.Compute{model.ComputeBF16, model.ComputeF32}
+		}
+		return measuring
+	}()
+)
+
+func newEngine(ways []model.Compute) *engine {
 	o := model.Default()
-	return &engine{options: o, compute: string(compute), plan: string(o.Plan)}
+	return &engine{options: o, ways: ways, compute: string(ways[0]), plan: string(o.Plan)}
+}
+
+// computeUsage says what a command's ways to compute are.
+var computeUsage = map[model.Compute]string{
+	model.ComputeF32: "f32 (float32)", model.ComputeBF16: "bf16 (bfloat16)", model.ComputeQ8: "q8 (activations and the shared pair rounded to 8 bits, in blocks of 32)",
 }
 
 func (e *engine) flags() []cli.Flag {
@@ -36,9 +55,13 @@ func (e *engine) flags() []cli.Flag {
 }
 
 func (e *engine) computeFlags() []cli.Flag {
+	var usages []string
+	for _, way := range e.ways {
+		usages = append(usages, computeUsage[way])
+	}
 	return []cli.Flag{
 		&cli.IntFlag{Name: "threads", Usage: "threads to compute with", Value: e.options.Threads, Destination: &e.options.Threads},
-		&cli.StringFlag{Name: "compute", Usage: "arithmetic of the matrix products: f32 or bf16", Value: e.compute, Destination: &e.compute},
+		&cli.StringFlag{Name: "compute", Usage: "arithmetic of the matrix products: " + strings.Join(usages, ", "), Value: e.compute, Destination: &e.compute},
 	}
 }
 
@@ -79,6 +102,9 @@ func (e *engine) validate() error {
 		e.options.Memory = int64(n)
 	}
 	e.options.Compute, e.options.Plan = model.Compute(e.compute), model.Plan(e.plan)
+	if !slices.Contains(e.ways, e.options.Compute) {
+		return fmt.Errorf("compute %q: %s or %s", e.compute, e.ways[0], e.ways[1])
+	}
 	return e.options.Validate()
 }
 

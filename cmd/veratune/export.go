@@ -9,7 +9,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
-	"github.com/veratune/veratune/model"
 	"github.com/veratune/veratune/vera"
 )
 
@@ -47,7 +46,7 @@ func exportNames() string {
 }
 
 func exportCommand() *cli.Command {
-	x := &export{engine: newEngine(model.ComputeF32), data: alpaca.Default()}
+	x := &export{engine: newEngine(measuring), data: alpaca.Default()}
 	flags := slices.Concat(x.engine.flags(), []cli.Flag{
 		x.adapterFlag(),
 		x.forceFlag(),

@@ -9,7 +9,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
-	"github.com/veratune/veratune/model"
 )
 
 // generateOptions holds the options of the generate command.
@@ -22,7 +21,7 @@ type generateOptions struct {
 }
 
 func generateCommand() *cli.Command {
-	g := &generateOptions{engine: newEngine(model.ComputeF32), answering: newAnswering()}
+	g := &generateOptions{engine: newEngine(generating), answering: newAnswering()}
 	return &cli.Command{
 		Name:  "generate",
 		Usage: "answer one instruction",

@@ -11,7 +11,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
-	"github.com/veratune/veratune/model"
 )
 
 // lossOptions holds the options of the loss command.
@@ -31,7 +30,7 @@ type lossResult struct {
 }
 
 func lossCommand() *cli.Command {
-	l := &lossOptions{engine: newEngine(model.ComputeF32), data: alpaca.Default()}
+	l := &lossOptions{engine: newEngine(measuring), data: alpaca.Default()}
 	return &cli.Command{
 		Name:  "loss",
 		Usage: "measure the mean response loss and perplexity on instruction data, or the accuracy on multiple-choice questions",

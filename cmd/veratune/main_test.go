@@ -262,7 +262,7 @@ func TestBadInput(t *testing.T) {
 		"schedule":               {alpacaArgs(model, data, "OUT", "--schedule", "zigzag"), exitUsage, "cosine"},
 		"template":               {alpacaArgs(model, data, "OUT", "--template", "poem"), exitUsage, "chat"},
 		"init":                   {alpacaArgs(model, data, "OUT", "--init", "zeros"), exitUsage, "kaiming_uniform"},
-		"compute":                {alpacaArgs(model, data, "OUT", "--compute", "f16"), exitUsage, "f32 or bf16"},
+		"compute":                {alpacaArgs(model, data, "OUT", "--compute", "f16"), exitUsage, "f32"},
 		"recompute":              {alpacaArgs(model, data, "OUT", "--recompute", "some"), exitUsage, "auto"},
 		"plan":                   {alpacaArgs(model, data, "OUT", "--plan", "best"), exitUsage, "merged"},
 		"memory":                 {alpacaArgs(model, data, "OUT", "--memory", "lots"), exitUsage, "6GB"},

@@ -10,7 +10,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/veratune/veratune/model"
 	"github.com/veratune/veratune/mtbench"
 )
 
@@ -33,7 +32,7 @@ const (
 )
 
 func mtbenchJudgeCommand() *cli.Command {
-	j := &mtbenchJudge{engine: newEngine(model.ComputeF32), options: mtbench.DefaultJudgeOptions()}
+	j := &mtbenchJudge{engine: newEngine(generating), options: mtbench.DefaultJudgeOptions()}
 	o := &j.options
 	return &cli.Command{
 		Name:  "judge",

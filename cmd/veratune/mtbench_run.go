@@ -14,7 +14,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/veratune/veratune/model"
 	"github.com/veratune/veratune/mtbench"
 	"github.com/veratune/veratune/train"
 	"github.com/veratune/veratune/vera"
@@ -33,7 +32,7 @@ type mtbenchRun struct {
 }
 
 func mtbenchRunCommand() *cli.Command {
-	r := &mtbenchRun{engine: newEngine(model.ComputeF32), options: mtbench.DefaultRunOptions()}
+	r := &mtbenchRun{engine: newEngine(generating), options: mtbench.DefaultRunOptions()}
 	o := &r.options
 	return &cli.Command{
 		Name:  "run",
