@@ -1,77 +1,207 @@
 package alpaca
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 )
 
-// Dataset holds what a file's rows became, in the file's order: samples, or questions where they are multiple choice.
+// Part is a file of rows, and how much of it an epoch sees: Weight times its rows. Over the epochs each of its rows comes equally often; with a Weight of 2,
+// twice in each.
+type Part struct {
+	Path   string
+	Weight float64
+}
+
+// ParsePart reads FILE or FILE:WEIGHT.
+func ParsePart(s string) (Part, error) {
+	p := Part{Path: s, Weight: 1}
+	if i := strings.LastIndexByte(s, ':'); i >= 0 {
+		if w, err := strconv.ParseFloat(s[i+1:], 64); err == nil {
+			p = Part{Path: s[:i], Weight: w}
+		}
+	}
+	if p.Path == "" {
+		return p, fmt.Errorf("data %q: want FILE or FILE:WEIGHT", s)
+	}
+	if !(p.Weight > 0) || p.Weight > 1e6 {
+		return p, fmt.Errorf("data %q: a weight is a number above 0, such as 0.5 for half of the rows in each epoch", s)
+	}
+	return p, nil
+}
+
+func (p Part) String() string {
+	if p.Weight == 1 {
+		return p.Path
+	}
+	return p.Path + ":" + strconv.FormatFloat(p.Weight, 'g', -1, 64)
+}
+
+// Dataset knows where the usable rows of its files are, in their order. A row is read and encoded again whenever a batch needs it, so that files need not fit
+// into memory; the files stay open until Close. Multiple-choice questions are kept whole.
 type Dataset struct {
-	Name      string // the file, or StarterName
+	Name      string // the files, or StarterName
 	Template  string // Alpaca or Chat: what the rows were rendered in
-	Samples   []Sample
 	Questions []Question
-	Bad       []BadRow // rows that were skipped, in the order in which they were found
+	Bad       []BadRow // rows that were skipped, in the order of the files
+
+	parts     []part
+	entries   []entry // of samples, part by part
+	encoder   *Encoder
+	maxLength int
 }
 
-// Load reads a file of rows and encodes them. Rows that can't be used are skipped and listed in Bad; with o.Strict the
-// first of them is the error. A file without a usable row is an error, and so is one that mixes multiple-choice
-// questions with other rows.
-func Load(path string, tok Tokenizer, o Options) (*Dataset, error) {
-	rs, err := readRows(path)
-	if err != nil {
-		return nil, err
-	}
-	return rs.encode(tok, o)
+// part is an open file of a dataset.
+type part struct {
+	Part
+	rowFile
 }
 
-func (rs *rows) encode(tok Tokenizer, o Options) (*Dataset, error) {
-	if err := o.Validate(); err != nil {
-		return nil, err
+// entry says where a sample's row is and what came of it when the files were read.
+type entry struct {
+	at                    place
+	digest                digest
+	row, tokens, labelled int32
+	part                  uint16
+	truncated             bool
+}
+
+// digest is the same for equal samples, and for no others.
+type digest [16]byte
+
+func newDigest(b []byte) digest {
+	sum := sha256.Sum256(b)
+	return digest(sum[:16])
+}
+
+// Load reads files of rows and encodes each once. Rows that can't be used are skipped and listed in Bad; with o.Strict the first of them is the error. A file
+// without a usable row is an error, and so is one that mixes multiple-choice questions with other rows.
+func Load(files []Part, tok Tokenizer, o Options) (*Dataset, error) {
+	if len(files) > math.MaxUint16 {
+		return nil, fmt.Errorf("%d files of data, more than %d", len(files), math.MaxUint16)
 	}
-	if o.Strict && len(rs.bad) > 0 {
-		return nil, rs.bad[0]
+	var parts []part
+	var names []string
+	for _, file := range files {
+		f, err := openRows(file.Path)
+		if err != nil {
+			return nil, errors.Join(err, closeAll(parts))
+		}
+		parts = append(parts, part{file, f})
+		names = append(names, file.String())
 	}
-	e, err := NewEncoder(o.Template, tok)
+	return newDataset(strings.Join(names, ", "), parts, tok, o)
+}
+
+// newDataset reads the parts, which are its own to close.
+func newDataset(name string, parts []part, tok Tokenizer, o Options) (*Dataset, error) {
+	d := &Dataset{Name: name, parts: parts, maxLength: o.MaxLength}
+	err := o.Validate()
+	if err == nil {
+		d.encoder, err = NewEncoder(o.Template, tok)
+	}
+	for i := 0; i < len(parts) && err == nil; i++ {
+		err = d.read(i, o.Strict)
+	}
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, d.Close())
 	}
-	d := &Dataset{Name: rs.file, Template: e.Template()}
-	for _, r := range rs.good {
-		err := d.add(e, r, o.MaxLength)
-		if err == nil {
-			continue
-		}
-		bad := BadRow{rs.file, r.number, err.Error()}
-		if o.Strict {
-			return nil, bad
-		}
-		rs.bad = append(rs.bad, bad)
-	}
-	if len(d.Samples)+len(d.Questions) == 0 {
-		rs.good = nil
-		return nil, rs.usable()
-	}
-	d.Bad = rs.bad
+	d.Template = d.encoder.Template()
 	return d, nil
 }
 
-func (d *Dataset) add(e *Encoder, r row, maxLength int) error {
+// Close closes the files.
+func (d *Dataset) Close() error { return closeAll(d.parts) }
+
+func closeAll(parts []part) error {
+	var errs []error
+	for _, p := range parts {
+		errs = append(errs, p.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// read goes through a part.
+func (d *Dataset) read(i int, strict bool) error {
+	p := d.parts[i]
+	bad, first := len(d.Bad), row{}
+	used := 0
+	err := p.scan(func(number int, at place, raw []byte) error {
+		r, err := parseRow(number, raw)
+		if err == nil {
+			if first.number == 0 {
+				first = r
+			}
+			if (r.choices != nil) != (first.choices != nil) { // the two are measured in different ways
+				return fmt.Errorf("%s: of rows %d and %d, one is a multiple-choice question and the other is not; keep them in files of their own", p.Path, first.number, number)
+			}
+			err = d.add(r, i, at)
+		}
+		if err == nil {
+			used++
+			return nil
+		}
+		b := BadRow{p.Path, number, err.Error()}
+		if strict {
+			return b
+		}
+		d.Bad = append(d.Bad, b)
+		return nil
+	})
+	switch {
+	case err != nil || used > 0:
+		return err
+	case len(d.Bad) > bad:
+		return fmt.Errorf("%s: no usable row in %d; row %d: %s", p.Path, len(d.Bad)-bad, d.Bad[bad].Row, d.Bad[bad].Reason)
+	}
+	return fmt.Errorf("%s: the file has no rows", p.Path)
+}
+
+func (d *Dataset) add(r row, part int, at place) error {
 	if r.choices != nil {
-		q, err := e.question(r, maxLength)
+		q, err := d.encoder.question(r, d.maxLength)
 		if err == nil {
 			d.Questions = append(d.Questions, q)
 		}
 		return err
 	}
-	s, err := e.encode(r, maxLength)
-	if err == nil {
-		d.Samples = append(d.Samples, s)
+	s, err := d.encoder.encode(r, d.maxLength)
+	if err != nil {
+		return err
 	}
-	return err
+	e := entry{at: at, digest: newDigest(appendSample(nil, s)), row: int32(r.number), tokens: int32(len(s.Tokens)), labelled: int32(s.labelled()), part: uint16(part), truncated: s.Truncated}
+	d.entries = append(d.entries, e)
+	return nil
+}
+
+// Len is the number of samples.
+func (d *Dataset) Len() int { return len(d.entries) }
+
+// Cut leaves only the first n samples, where there are more.
+func (d *Dataset) Cut(n int) {
+	d.entries = d.entries[:min(n, len(d.entries))]
+}
+
+// sample reads a row again. It is an error where the row is not what it was when Load read it.
+func (d *Dataset) sample(e entry) (Sample, error) {
+	p := d.parts[e.part]
+	raw, err := p.rowFile.read(e.at)
+	if err != nil {
+		return Sample{}, fmt.Errorf("reading row %d again: %w", e.row, err)
+	}
+	var s Sample
+	r, err := parseRow(int(e.row), raw)
+	if err == nil {
+		s, err = d.encoder.encode(r, d.maxLength)
+	}
+	if err != nil || newDigest(appendSample(nil, s)) != e.digest {
+		return Sample{}, fmt.Errorf("%s: row %d is not what it was when the file was first read; leave the file as it is while it is used", p.Path, e.row)
+	}
+	return s, nil
 }
 
 // Counts sums a dataset up. Rows = Used + Skipped.
@@ -80,7 +210,7 @@ type Counts struct {
 	Used      int `json:"used"`
 	Skipped   int `json:"skipped"`
 	Truncated int `json:"truncated"` // of the used rows, those cut to the maximum length
-	Tokens    int `json:"tokens"`    // positions to be computed an epoch
+	Tokens    int `json:"tokens"`    // positions to be computed when every row is seen once
 	Labelled  int `json:"labelled"`  // of them, those whose loss counts
 }
 
@@ -99,31 +229,29 @@ func (c Counts) String() string {
 
 // Counts returns the numbers of rows and tokens, those of all choices where the rows are questions.
 func (d *Dataset) Counts() Counts {
-	used := len(d.Samples) + len(d.Questions)
+	used := len(d.entries) + len(d.Questions)
 	c := Counts{Rows: used + len(d.Bad), Used: used, Skipped: len(d.Bad)}
-	samples := slices.Clip(d.Samples)
-	for _, q := range d.Questions {
-		samples = append(samples, q.Choices...)
-	}
-	for _, s := range samples {
-		if s.Truncated {
+	for _, e := range d.entries {
+		if e.truncated {
 			c.Truncated++
 		}
-		c.Tokens += len(s.Tokens)
-		for _, t := range s.Targets {
-			if t >= 0 {
-				c.Labelled++
-			}
+		c.Tokens += int(e.tokens)
+		c.Labelled += int(e.labelled)
+	}
+	for _, q := range d.Questions {
+		for _, s := range q.Choices {
+			c.Tokens += len(s.Tokens)
+			c.Labelled += s.labelled()
 		}
 	}
 	return c
 }
 
 // Split holds samples out of training: a fraction of them where held < 1, that many otherwise. The seed decides which;
-// both parts keep the order of the file, and rows that repeat a held-out row are left out of training. Held 0 holds
-// nothing out. Bad stays with the part to train on.
+// both parts keep the order of the files, and rows that repeat a held-out row are left out of training. Held 0 holds
+// nothing out. Bad stays with the part to train on. Both read from d, which stays open for them.
 func (d *Dataset) Split(held float64, seed uint64) (training, heldOut *Dataset, err error) {
-	rows := float64(len(d.Samples))
+	rows := float64(len(d.entries))
 	part := held
 	if 0 < held && held < 1 {
 		part = max(1, math.Round(held*rows))
@@ -135,27 +263,22 @@ func (d *Dataset) Split(held float64, seed uint64) (training, heldOut *Dataset, 
 		return nil, nil, fmt.Errorf("%s: holding %v of %v rows out leaves none to train on", d.Name, part, rows)
 	}
 	n := int(part)
-	chosen := permutation(len(d.Samples), seed, splitStream)[:n]
+	chosen := permutation(len(d.entries), seed, splitStream)[:n]
 	slices.Sort(chosen)
-	training = &Dataset{Name: d.Name, Template: d.Template, Bad: d.Bad}
-	heldOut = &Dataset{Name: d.Name, Template: d.Template}
-	seen := make(map[string]bool, n)
+	training, heldOut = new(*d), new(*d)
+	training.entries, heldOut.entries, heldOut.Bad = nil, nil, nil
+	seen := make(map[digest]bool, n)
 	for _, i := range chosen {
-		heldOut.Samples = append(heldOut.Samples, d.Samples[i])
-		seen[key(d.Samples[i])] = true
+		heldOut.entries = append(heldOut.entries, d.entries[i])
+		seen[d.entries[i].digest] = true
 	}
-	for _, s := range d.Samples {
-		if !seen[key(s)] {
-			training.Samples = append(training.Samples, s)
+	for _, e := range d.entries {
+		if !seen[e.digest] {
+			training.entries = append(training.entries, e)
 		}
 	}
-	if len(training.Samples) == 0 {
+	if len(training.entries) == 0 {
 		return nil, nil, errors.New(d.Name + ": every row repeats a held-out one, so none is left to train on")
 	}
 	return training, heldOut, nil
-}
-
-// key is equal for samples with the same tokens and labels.
-func key(s Sample) string {
-	return string(appendSample(nil, s))
 }

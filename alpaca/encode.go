@@ -13,6 +13,15 @@ type Sample struct {
 	Truncated       bool // whether MaxLength cut labels off
 }
 
+func (s Sample) labelled() (n int) {
+	for _, t := range s.Targets {
+		if t >= 0 {
+			n++
+		}
+	}
+	return n
+}
+
 // sequence grows a sample. prompt counts the tokens before the last response, answer those before the end of its turn.
 type sequence struct {
 	tokens, targets []int32

@@ -68,12 +68,12 @@ func (b *benchTrain) run(c *cli.Context) error {
 		return err
 	}
 	defer s.Close()
-	d, err := s.data(b.path, b.data, c.App.ErrWriter)
+	d, err := s.data(oneFile(b.path), b.data, c.App.ErrWriter)
 	if err != nil {
 		return err
 	}
-	if b.rows > 0 && b.rows < len(d.Samples) {
-		d.Samples = d.Samples[:b.rows]
+	if b.rows > 0 {
+		d.Cut(b.rows)
 	}
 	config := recipe(b.method)
 	if c.IsSet("rank") {

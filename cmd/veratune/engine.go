@@ -118,11 +118,15 @@ type session struct {
 	*model.Model
 	tokenizer model.Tokenizer
 	adapter   *vera.Adapter
+	rows      []*alpaca.Dataset
 }
 
 func (s *session) Close() {
 	if s.tokenizer.Vocab != nil {
 		s.tokenizer.Close()
+	}
+	for _, d := range s.rows {
+		d.Close()
 	}
 	s.Model.Close()
 }
@@ -138,26 +142,54 @@ func (s *session) template(asked string) string {
 	return asked
 }
 
+// dataFiles are the values of a --data flag that may be given more than once.
+type dataFiles []alpaca.Part
+
+// oneFile is a single file, or none where path is "".
+func oneFile(path string) dataFiles {
+	if path == "" {
+		return nil
+	}
+	return dataFiles{{Path: path, Weight: 1}}
+}
+
+func (d *dataFiles) Set(s string) error {
+	p, err := alpaca.ParsePart(s)
+	if err == nil {
+		*d = append(*d, p)
+	}
+	return err
+}
+
+func (d *dataFiles) String() string {
+	var names []string
+	for _, p := range *d {
+		names = append(names, p.String())
+	}
+	return strings.Join(names, ", ")
+}
+
 // data is load without multiple-choice questions.
-func (s *session) data(path string, o alpaca.Options, report io.Writer) (*alpaca.Dataset, error) {
-	d, err := s.load(path, o, report)
+func (s *session) data(files dataFiles, o alpaca.Options, report io.Writer) (*alpaca.Dataset, error) {
+	d, err := s.load(files, o, report)
 	if err == nil && len(d.Questions) > 0 {
-		return nil, fmt.Errorf("%s: holds multiple-choice questions, which are for the loss command alone; want instruction, chat or prompt rows", path)
+		return nil, fmt.Errorf("%s: holds multiple-choice questions, which are for the loss command alone; want instruction, chat or prompt rows", d.Name)
 	}
 	return d, err
 }
 
-// load loads a data file, or the starter set where path is empty, and reports what was left out.
-func (s *session) load(path string, o alpaca.Options, report io.Writer) (*alpaca.Dataset, error) {
+// load loads data files, or the starter set where there is none, and reports what was left out. The rows stay open with the session.
+func (s *session) load(files dataFiles, o alpaca.Options, report io.Writer) (*alpaca.Dataset, error) {
 	o.Template = s.template(o.Template)
-	load := func() (*alpaca.Dataset, error) { return alpaca.Load(path, s.tokenizer, o) }
-	if path == "" {
+	load := func() (*alpaca.Dataset, error) { return alpaca.Load(files, s.tokenizer, o) }
+	if len(files) == 0 {
 		load = func() (*alpaca.Dataset, error) { return alpaca.Starter(s.tokenizer, o) }
 	}
 	d, err := load()
 	if err != nil {
 		return nil, err
 	}
+	s.rows = append(s.rows, d)
 	const shown = 5
 	for i, bad := range d.Bad {
 		if i == shown {

@@ -112,7 +112,7 @@ func (x *export) rows(c *cli.Context, s *session) (*alpaca.Dataset, error) {
 	if x.path == "" {
 		return nil, nil
 	}
-	return s.data(x.path, x.data, c.App.ErrWriter)
+	return s.data(oneFile(x.path), x.data, c.App.ErrWriter)
 }
 
 // losses measures the base model without and with the adapter, then what was written; nothing without rows.

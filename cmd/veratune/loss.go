@@ -63,7 +63,7 @@ func (l *lossOptions) run(c *cli.Context) error {
 		return err
 	}
 	defer s.Close()
-	d, err := s.load(l.path, l.data, c.App.ErrWriter)
+	d, err := s.load(oneFile(l.path), l.data, c.App.ErrWriter)
 	if err != nil {
 		return err
 	}
@@ -83,14 +83,18 @@ func (l *lossOptions) run(c *cli.Context) error {
 
 // measure computes the mean loss over a data set.
 func (s *session) measure(c *cli.Context, d *alpaca.Dataset, batch int) (lossResult, error) {
-	r := lossResult{Rows: len(d.Samples)}
+	r := lossResult{Rows: d.Len()}
 	source := d.InOrder(batch)
 	total := 0.0
 	for i := range source.Batches() {
 		if err := c.Context.Err(); err != nil {
 			return r, err
 		}
-		sum, n, err := s.Loss(source.Batch(0, i))
+		tokens, targets, lengths, err := source.Batch(0, i)
+		if err != nil {
+			return r, err
+		}
+		sum, n, err := s.Loss(tokens, targets, lengths)
 		if err != nil {
 			return r, err
 		}
