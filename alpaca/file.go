@@ -36,20 +36,38 @@ func openRows(path string) (rowFile, error) {
 		f.Close()
 		return nil, fmt.Errorf("reading data: %w", err)
 	}
-	if info.Mode().IsRegular() {
-		return &jsonFile{name: path, data: f, size: info.Size(), Closer: f}, nil
+	if !info.Mode().IsRegular() {
+		defer f.Close()
+		data, err := io.ReadAll(f) // a pipe can't be read twice
+		if err != nil {
+			return nil, fmt.Errorf("reading data: %w", err)
+		}
+		return rowsIn(path, bytes.NewReader(data), int64(len(data)), noClose{})
 	}
-	defer f.Close()
-	data, err := io.ReadAll(f) // a pipe can't be read twice
+	rows, err := rowsIn(path, f, info.Size(), f)
 	if err != nil {
-		return nil, fmt.Errorf("reading data: %w", err)
+		f.Close()
 	}
-	return inMemory(path, data), nil
+	return rows, err
+}
+
+// rowsIn finds out which kind of file it is.
+func rowsIn(name string, data io.ReaderAt, size int64, closer io.Closer) (rowFile, error) {
+	magic := make([]byte, len(parquetMagic))
+	if n, _ := data.ReadAt(magic, 0); string(magic[:n]) == parquetMagic {
+		return openParquet(name, data, size, closer)
+	}
+	return &jsonFile{name: name, data: data, size: size, Closer: closer}, nil
 }
 
 func inMemory(name string, data []byte) *jsonFile {
-	return &jsonFile{name: name, data: bytes.NewReader(data), size: int64(len(data)), Closer: io.NopCloser(nil)}
+	return &jsonFile{name: name, data: bytes.NewReader(data), size: int64(len(data)), Closer: noClose{}}
 }
+
+// noClose is for files in memory.
+type noClose struct{}
+
+func (noClose) Close() error { return nil }
 
 // jsonFile is a JSON array of rows, or JSONL: whatever doesn't open with a bracket is read line by line.
 type jsonFile struct {

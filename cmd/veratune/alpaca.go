@@ -69,7 +69,7 @@ func alpacaCommand() *cli.Command {
 
 func (f *finetune) rowFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.GenericFlag{Name: "data", Usage: "JSON or JSONL `FILE` of instruction, chat or prompt rows, which may be given more than once; FILE:WEIGHT has an epoch see that part of the rows, or see them so often; left out, the built-in starter set", Value: &f.files},
+		&cli.GenericFlag{Name: "data", Usage: "JSON, JSONL or Parquet `FILE` of instruction, chat or prompt rows, which may be given more than once; FILE:WEIGHT has an epoch see that part of the rows, or see them so often; left out, the built-in starter set", Value: &f.files},
 		&cli.Float64Flag{Name: "held-out", Usage: "rows that are kept back to measure the loss: a part below 1, or a number; 0 for none", Value: defaultHeldOut, Destination: &f.heldOut},
 		&cli.StringFlag{Name: "eval-data", Usage: "`FILE` of rows to measure the loss on, instead of --held-out", Destination: &f.evalPath},
 	}

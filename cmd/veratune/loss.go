@@ -45,7 +45,7 @@ func lossCommand() *cli.Command {
 		Flags: slices.Concat(l.engine.flags(), dataFlags(&l.data), []cli.Flag{
 			l.adapterFlag(),
 			l.forceFlag(),
-			&cli.StringFlag{Name: "data", Usage: "JSON or JSONL `FILE` of instruction, chat or prompt rows, or of multiple-choice questions", Required: true, Destination: &l.path},
+			&cli.StringFlag{Name: "data", Usage: "JSON, JSONL or Parquet `FILE` of instruction, chat or prompt rows, or of multiple-choice questions", Required: true, Destination: &l.path},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object", Destination: &l.asJSON},
 		}),
 		Action: func(c *cli.Context) error {
