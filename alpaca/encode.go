@@ -78,9 +78,13 @@ func (e *Encoder) encode(r row, maxLength int) (Sample, error) {
 		s.trim()
 	}
 	if len(s.tokens) == 0 {
-		return Sample{}, fmt.Errorf("the prompt's %d tokens leave no room for a response within max-length %d", first+1, maxLength)
+		return Sample{}, errNoRoom(first+1, maxLength)
 	}
 	return Sample{Tokens: slices.Clip(s.tokens), Targets: slices.Clip(s.targets), Row: r.number, Truncated: truncated}, nil
+}
+
+func errNoRoom(prompt, maxLength int) error {
+	return fmt.Errorf("the prompt's %d tokens leave no room for a response within max-length %d", prompt, maxLength)
 }
 
 func (e *Encoder) sequence(r row) (*sequence, error) {

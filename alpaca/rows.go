@@ -75,7 +75,7 @@ func parseRow(number int, raw []byte) (row, error) {
 		r.instruction, r.input, r.output, err = parseInstruction(o)
 	case has("prompt"), has("completion"):
 		if r.prompt, err = o.text("prompt"); err == nil {
-			r.completion, err = o.text("completion")
+			r.completion, err = o.response("completion")
 		}
 	case has("choices"), has("endings"):
 		r.instruction, r.choices, r.answer, err = parseQuestion(o)
@@ -97,8 +97,20 @@ func parseInstruction(o object) (instruction, input, output string, err error) {
 			input = ""
 		}
 	}
-	output, err = o.text("output")
+	output, err = o.response("output")
 	return
+}
+
+// emptyAnswer is the reason of rows with nothing to learn.
+type emptyAnswer struct{ error }
+
+// response returns a field that is there to be learned.
+func (o object) response(name string) (string, error) {
+	s, blank, err := o.maybeBlank(name)
+	if blank {
+		err = emptyAnswer{fmt.Errorf("%s is empty", name)}
+	}
+	return s, err
 }
 
 // parseMessages reads a conversation: an optional system message, then user and assistant messages that begin with the
@@ -123,6 +135,8 @@ func parseMessages(raw json.RawMessage) ([]Message, error) {
 			return nil, fmt.Errorf("message %d: a system message must come first", i+1)
 		case m.Role == System && blank:
 			continue
+		case blank && m.Role == Assistant:
+			return nil, emptyAnswer{fmt.Errorf("message %d: content of the assistant is empty", i+1)}
 		case blank:
 			return nil, fmt.Errorf("message %d: content of the %s is empty", i+1, m.Role)
 		case m.Role == Assistant && (len(messages) == 0 || messages[0].Role == System && len(messages) == 1):
@@ -160,15 +174,20 @@ func parseMessage(raw json.RawMessage) (m Message, err error) {
 
 // text returns a field that must be there and hold more than white space.
 func (o object) text(name string) (string, error) {
-	raw, ok := o[name]
-	if !ok {
-		return "", fmt.Errorf("%s is missing", name)
-	}
-	s, err := text(name, raw)
-	if err == nil && strings.TrimSpace(s) == "" {
-		return "", fmt.Errorf("%s is empty", name)
+	s, blank, err := o.maybeBlank(name)
+	if blank {
+		err = fmt.Errorf("%s is empty", name)
 	}
 	return s, err
+}
+
+func (o object) maybeBlank(name string) (s string, blank bool, err error) {
+	raw, ok := o[name]
+	if !ok {
+		return "", false, fmt.Errorf("%s is missing", name)
+	}
+	s, err = text(name, raw)
+	return s, err == nil && strings.TrimSpace(s) == "", err
 }
 
 // text reads a string, or null as the empty one. A NUL would cut the text short in a C tokenizer.

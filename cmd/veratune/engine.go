@@ -31,8 +31,11 @@ func newEngine(compute model.Compute) *engine {
 }
 
 func (e *engine) flags() []cli.Flag {
-	model := &cli.StringFlag{Name: "model", Aliases: []string{"m"}, Usage: "GGUF `FILE` of a Llama", Required: true, Destination: &e.path}
-	return append([]cli.Flag{model}, e.computeFlags()...)
+	return append([]cli.Flag{e.modelFlag()}, e.computeFlags()...)
+}
+
+func (e *engine) modelFlag() cli.Flag {
+	return &cli.StringFlag{Name: "model", Aliases: []string{"m"}, Usage: "GGUF `FILE` of a Llama", Required: true, Destination: &e.path}
 }
 
 func (e *engine) computeFlags() []cli.Flag {
@@ -53,11 +56,17 @@ func (e *engine) forceFlag() cli.Flag {
 
 // dataFlags are the flags of how rows become batches.
 func dataFlags(o *alpaca.Options) []cli.Flag {
+	return append(sampleFlags(o),
+		&cli.BoolFlag{Name: "strict", Usage: "stop at the first bad row instead of leaving it out", Destination: &o.Strict},
+		&cli.IntFlag{Name: "batch", Usage: "samples that are computed together", Value: o.Batch, Destination: &o.Batch},
+	)
+}
+
+// sampleFlags are the flags of how a row becomes a sample.
+func sampleFlags(o *alpaca.Options) []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "template", Usage: "form of the prompts: " + strings.Join(alpaca.Templates, ", ") + "; auto is that of the adapter's training, else of the model", Value: o.Template, Destination: &o.Template},
 		&cli.IntFlag{Name: "max-length", Usage: "longest sample in tokens; longer ones are cut", Value: o.MaxLength, Destination: &o.MaxLength},
-		&cli.BoolFlag{Name: "strict", Usage: "stop at the first bad row instead of leaving it out", Destination: &o.Strict},
-		&cli.IntFlag{Name: "batch", Usage: "samples that are computed together", Value: o.Batch, Destination: &o.Batch},
 	}
 }
 

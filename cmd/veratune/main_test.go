@@ -181,14 +181,15 @@ func TestKilledRunResumes(t *testing.T) {
 	}
 }
 
-// TestInterrupt sends SIGINT: the run saves, exits with 130, and resumes to the same bytes.
+// TestInterrupt sends SIGINT: the run saves, exits with 130, and resumes to the same bytes, also where its data are files with weights.
 func TestInterrupt(t *testing.T) {
 	model, data := testutil.TinyLlama(t, testutil.TinyOptions{}), rows(t, 60)
+	weighted := []string{"--data", rows(t, 7) + ":2.5", "--save-every", "0"}
 	whole, out := filepath.Join(t.TempDir(), "whole"), filepath.Join(t.TempDir(), "run")
-	if code, _, stderr := veratune(alpacaArgs(model, data, whole, "--save-every", "0")...); code != 0 {
+	if code, _, stderr := veratune(alpacaArgs(model, data, whole, weighted...)...); code != 0 {
 		t.Fatalf("exit code %d, %q", code, stderr)
 	}
-	cmd, output := process(alpacaArgs(model, data, out, "--save-every", "0")...)
+	cmd, output := process(alpacaArgs(model, data, out, weighted...)...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +205,7 @@ func TestInterrupt(t *testing.T) {
 	if !errors.As(err, &exit) || exit.ExitCode() != exitInterrupted {
 		t.Fatalf("%v, want exit code %d: %s", err, exitInterrupted, output)
 	}
-	if code, _, stderr := veratune(alpacaArgs(model, data, out, "--save-every", "0", "--resume")...); code != 0 {
+	if code, _, stderr := veratune(alpacaArgs(model, data, out, append(weighted, "--resume")...)...); code != 0 {
 		t.Fatalf("resume: exit code %d, %q", code, stderr)
 	}
 	if !bytes.Equal(read(t, filepath.Join(out, train.AdapterFile)), read(t, filepath.Join(whole, train.AdapterFile))) {
@@ -231,57 +232,59 @@ func TestBadInput(t *testing.T) {
 		code int
 		says string
 	}{
-		"no GGUF":                {alpacaArgs(data, data, "OUT"), exitFailed, "not a GGUF file"},
-		"truncated":              {alpacaArgs(truncated, data, "OUT"), exitFailed, "truncated"},
-		"architecture":           {alpacaArgs(wrongArchitecture, data, "OUT"), exitFailed, "gemma"},
-		"no model":               {alpacaArgs("nowhere.gguf", data, "OUT"), exitFailed, "nowhere.gguf"},
-		"adapter as model":       {alpacaArgs(adapter, data, "OUT"), exitFailed, "adapter"},
-		"export over model":      {[]string{"export", "--model", model, "--adapter", adapter, "--to", "lora", "--out", model}, exitFailed, "base model itself"},
-		"export over adapter":    {[]string{"export", "--model", model, "--adapter", adapter, "--to", "lora", "--rank", "1", "--out", adapter}, exitFailed, "adapter itself"},
-		"adapter of another":     {[]string{"loss", "--model", other, "--adapter", adapter, "--data", data}, exitFailed, "trained on"},
-		"model as adapter":       {[]string{"loss", "--model", model, "--adapter", model, "--data", data}, exitFailed, "no adapter"},
-		"empty data":             {alpacaArgs(model, write(t, "empty.json", ""), "OUT"), exitFailed, "empty.json"},
-		"no rows":                {alpacaArgs(model, write(t, "none.json", "[]"), "OUT"), exitFailed, "none.json"},
-		"malformed data":         {alpacaArgs(model, write(t, "bad.json", `[{"instruction": "a", `), "OUT"), exitFailed, "bad.json"},
-		"strict":                 {alpacaArgs(model, write(t, "strict.json", `[{"instruction":"a","output":"b"},{"instruction":"c"}]`), "OUT", "--strict"), exitFailed, "row 2"},
-		"unwritable":             {alpacaArgs(model, data, filepath.Join(file, "run")), exitFailed, "file"},
-		"run there":              {alpacaArgs(model, data, finished), exitFailed, "resume"},
-		"resume with other rank": {alpacaArgs(model, data, finished, "--resume", "--rank", "4"), exitFailed, "rank"},
-		"no run to resume":       {alpacaArgs(model, data, "OUT", "--resume"), exitFailed, "resume"},
-		"unknown flag":           {[]string{"alpaca", "--modle", model}, exitUsage, "modle"},
-		"no model flag":          {[]string{"alpaca"}, exitUsage, "model"},
-		"rank":                   {alpacaArgs(model, data, "OUT", "--rank", "0"), exitUsage, "rank"},
-		"method":                 {alpacaArgs(model, data, "OUT", "--method", "qlora"), exitUsage, "vera, lora"},
-		"alpha of vera":          {alpacaArgs(model, data, "OUT", "--alpha", "2"), exitUsage, "method lora"},
-		"init of lora":           {alpacaArgs(model, data, "OUT", "--method", "lora", "--init", "uniform"), exitUsage, "VeRA"},
-		"merged lora":            {alpacaArgs(model, data, "OUT", "--method", "lora", "--plan", "merged"), exitFailed, "factored"},
-		"only A":                 {alpacaArgs(model, data, "OUT", "--only", "A"), exitUsage, "b or d"},
-		"no number":              {alpacaArgs(model, data, "OUT", "--lr", "fast"), exitUsage, "lr"},
-		"lr":                     {alpacaArgs(model, data, "OUT", "--lr", "-1"), exitUsage, "lr"},
-		"targets":                {alpacaArgs(model, data, "OUT", "--targets", "attn_q,wings"), exitUsage, "ffn_down"},
-		"schedule":               {alpacaArgs(model, data, "OUT", "--schedule", "zigzag"), exitUsage, "cosine"},
-		"template":               {alpacaArgs(model, data, "OUT", "--template", "poem"), exitUsage, "chat"},
-		"init":                   {alpacaArgs(model, data, "OUT", "--init", "zeros"), exitUsage, "kaiming_uniform"},
-		"compute":                {alpacaArgs(model, data, "OUT", "--compute", "f16"), exitUsage, "f32 or bf16"},
-		"recompute":              {alpacaArgs(model, data, "OUT", "--recompute", "some"), exitUsage, "auto"},
-		"plan":                   {alpacaArgs(model, data, "OUT", "--plan", "best"), exitUsage, "merged"},
-		"memory":                 {alpacaArgs(model, data, "OUT", "--memory", "lots"), exitUsage, "6GB"},
-		"too little memory":      {alpacaArgs(model, data, "OUT", "--memory", "1KB"), exitFailed, "limited"},
-		"threads":                {alpacaArgs(model, data, "OUT", "--threads", "0"), exitUsage, "threads"},
-		"seed":                   {alpacaArgs(model, data, "OUT", "--seed", "4294967296"), exitUsage, "seed"},
-		"temperature":            {[]string{"generate", "--model", model, "-p", "x", "--temperature", "-1"}, exitUsage, "temperature"},
-		"top-k":                  {[]string{"generate", "--model", model, "-p", "x", "--top-k", "-1"}, exitUsage, "top-k"},
-		"min-p":                  {[]string{"chat", "--model", model, "--min-p", "1.5"}, exitUsage, "min-p"},
-		"repetition penalty":     {[]string{"chat", "--model", model, "--repetition-penalty", "0"}, exitUsage, "repetition-penalty"},
-		"stop":                   {[]string{"generate", "--model", model, "-p", "x", "--stop", ""}, exitUsage, "stop"},
-		"template of a chat":     {[]string{"chat", "--model", model, "--template", "poem"}, exitUsage, "alpaca"},
-		"context":                {[]string{"chat", "--model", model, "--context", "0"}, exitUsage, "context"},
-		"context of the model":   {[]string{"chat", "--model", model, "--context", "513"}, exitUsage, "512"},
-		"prompt too long":        {[]string{"generate", "--model", model, "-p", strings.Repeat("~", 600)}, exitFailed, "511"},
-		"argument":               {alpacaArgs(model, data, "OUT", "surplus"), exitUsage, "surplus"},
-		"command":                {[]string{"alpca"}, exitUsage, "alpca"},
-		"inspect nothing":        {[]string{"inspect"}, exitUsage, "file"},
-		"inspect text":           {[]string{"inspect", data}, exitFailed, "GGUF"},
+		"no GGUF":                  {alpacaArgs(data, data, "OUT"), exitFailed, "not a GGUF file"},
+		"truncated":                {alpacaArgs(truncated, data, "OUT"), exitFailed, "truncated"},
+		"architecture":             {alpacaArgs(wrongArchitecture, data, "OUT"), exitFailed, "gemma"},
+		"no model":                 {alpacaArgs("nowhere.gguf", data, "OUT"), exitFailed, "nowhere.gguf"},
+		"adapter as model":         {alpacaArgs(adapter, data, "OUT"), exitFailed, "adapter"},
+		"export over model":        {[]string{"export", "--model", model, "--adapter", adapter, "--to", "lora", "--out", model}, exitFailed, "base model itself"},
+		"export over adapter":      {[]string{"export", "--model", model, "--adapter", adapter, "--to", "lora", "--rank", "1", "--out", adapter}, exitFailed, "adapter itself"},
+		"adapter of another":       {[]string{"loss", "--model", other, "--adapter", adapter, "--data", data}, exitFailed, "trained on"},
+		"model as adapter":         {[]string{"loss", "--model", model, "--adapter", model, "--data", data}, exitFailed, "no adapter"},
+		"empty data":               {alpacaArgs(model, write(t, "empty.json", ""), "OUT"), exitFailed, "empty.json"},
+		"no rows":                  {alpacaArgs(model, write(t, "none.json", "[]"), "OUT"), exitFailed, "none.json"},
+		"malformed data":           {alpacaArgs(model, write(t, "bad.json", `[{"instruction": "a", `), "OUT"), exitFailed, "bad.json"},
+		"strict":                   {alpacaArgs(model, write(t, "strict.json", `[{"instruction":"a","output":"b"},{"instruction":"c"}]`), "OUT", "--strict"), exitFailed, "row 2"},
+		"unwritable":               {alpacaArgs(model, data, filepath.Join(file, "run")), exitFailed, "file"},
+		"run there":                {alpacaArgs(model, data, finished), exitFailed, "resume"},
+		"resume with other weight": {alpacaArgs(model, data+":0.5", finished, "--resume"), exitFailed, "data.training"},
+		"bad weight":               {alpacaArgs(model, data+":0", "OUT"), exitUsage, "weight"},
+		"resume with other rank":   {alpacaArgs(model, data, finished, "--resume", "--rank", "4"), exitFailed, "rank"},
+		"no run to resume":         {alpacaArgs(model, data, "OUT", "--resume"), exitFailed, "resume"},
+		"unknown flag":             {[]string{"alpaca", "--modle", model}, exitUsage, "modle"},
+		"no model flag":            {[]string{"alpaca"}, exitUsage, "model"},
+		"rank":                     {alpacaArgs(model, data, "OUT", "--rank", "0"), exitUsage, "rank"},
+		"method":                   {alpacaArgs(model, data, "OUT", "--method", "qlora"), exitUsage, "vera, lora"},
+		"alpha of vera":            {alpacaArgs(model, data, "OUT", "--alpha", "2"), exitUsage, "method lora"},
+		"init of lora":             {alpacaArgs(model, data, "OUT", "--method", "lora", "--init", "uniform"), exitUsage, "VeRA"},
+		"merged lora":              {alpacaArgs(model, data, "OUT", "--method", "lora", "--plan", "merged"), exitFailed, "factored"},
+		"only A":                   {alpacaArgs(model, data, "OUT", "--only", "A"), exitUsage, "b or d"},
+		"no number":                {alpacaArgs(model, data, "OUT", "--lr", "fast"), exitUsage, "lr"},
+		"lr":                       {alpacaArgs(model, data, "OUT", "--lr", "-1"), exitUsage, "lr"},
+		"targets":                  {alpacaArgs(model, data, "OUT", "--targets", "attn_q,wings"), exitUsage, "ffn_down"},
+		"schedule":                 {alpacaArgs(model, data, "OUT", "--schedule", "zigzag"), exitUsage, "cosine"},
+		"template":                 {alpacaArgs(model, data, "OUT", "--template", "poem"), exitUsage, "chat"},
+		"init":                     {alpacaArgs(model, data, "OUT", "--init", "zeros"), exitUsage, "kaiming_uniform"},
+		"compute":                  {alpacaArgs(model, data, "OUT", "--compute", "f16"), exitUsage, "f32 or bf16"},
+		"recompute":                {alpacaArgs(model, data, "OUT", "--recompute", "some"), exitUsage, "auto"},
+		"plan":                     {alpacaArgs(model, data, "OUT", "--plan", "best"), exitUsage, "merged"},
+		"memory":                   {alpacaArgs(model, data, "OUT", "--memory", "lots"), exitUsage, "6GB"},
+		"too little memory":        {alpacaArgs(model, data, "OUT", "--memory", "1KB"), exitFailed, "limited"},
+		"threads":                  {alpacaArgs(model, data, "OUT", "--threads", "0"), exitUsage, "threads"},
+		"seed":                     {alpacaArgs(model, data, "OUT", "--seed", "4294967296"), exitUsage, "seed"},
+		"temperature":              {[]string{"generate", "--model", model, "-p", "x", "--temperature", "-1"}, exitUsage, "temperature"},
+		"top-k":                    {[]string{"generate", "--model", model, "-p", "x", "--top-k", "-1"}, exitUsage, "top-k"},
+		"min-p":                    {[]string{"chat", "--model", model, "--min-p", "1.5"}, exitUsage, "min-p"},
+		"repetition penalty":       {[]string{"chat", "--model", model, "--repetition-penalty", "0"}, exitUsage, "repetition-penalty"},
+		"stop":                     {[]string{"generate", "--model", model, "-p", "x", "--stop", ""}, exitUsage, "stop"},
+		"template of a chat":       {[]string{"chat", "--model", model, "--template", "poem"}, exitUsage, "alpaca"},
+		"context":                  {[]string{"chat", "--model", model, "--context", "0"}, exitUsage, "context"},
+		"context of the model":     {[]string{"chat", "--model", model, "--context", "513"}, exitUsage, "512"},
+		"prompt too long":          {[]string{"generate", "--model", model, "-p", strings.Repeat("~", 600)}, exitFailed, "511"},
+		"argument":                 {alpacaArgs(model, data, "OUT", "surplus"), exitUsage, "surplus"},
+		"command":                  {[]string{"alpca"}, exitUsage, "alpca"},
+		"inspect nothing":          {[]string{"inspect"}, exitUsage, "file"},
+		"inspect text":             {[]string{"inspect", data}, exitFailed, "GGUF"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out := filepath.Join(t.TempDir(), "run")
