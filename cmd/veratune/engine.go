@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/internal/hub"
 	"github.com/veratune/veratune/model"
 	"github.com/veratune/veratune/vera"
 )
@@ -35,7 +36,26 @@ func (e *engine) flags() []cli.Flag {
 }
 
 func (e *engine) modelFlag() cli.Flag {
-	return &cli.StringFlag{Name: "model", Aliases: []string{"m"}, Usage: "GGUF `FILE` of a Llama", Required: true, Destination: &e.path}
+	return &cli.StringFlag{Name: "model", Aliases: []string{"m"}, Usage: "GGUF `FILE` of a Llama; hf:OWNER/REPO/FILE fetches it from Hugging Face", Required: true, Destination: &e.path, Action: fetch(&e.path)}
+}
+
+// fetch is the action of a flag that names a model: it puts the path of a file that is fetched from Hugging Face in place of its name.
+func fetch(path *string) func(*cli.Context, string) error {
+	return func(c *cli.Context, s string) error {
+		if !strings.HasPrefix(s, hub.Scheme) {
+			return nil
+		}
+		name, err := hub.Parse(s)
+		if err != nil {
+			return usageError{err}
+		}
+		client, err := hub.FromEnvironment(c.App.ErrWriter)
+		if err != nil {
+			return err
+		}
+		*path, err = client.Fetch(c.Context, name)
+		return err
+	}
 }
 
 func (e *engine) computeFlags() []cli.Flag {
