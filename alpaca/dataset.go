@@ -1,45 +1,17 @@
 package alpaca
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"slices"
-	"strconv"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 )
-
-// Part is a file of rows, and how much of it an epoch sees: Weight times its rows. Over the epochs each of its rows comes equally often; with a Weight of 2,
-// twice in each.
-type Part struct {
-	Path   string
-	Weight float64
-}
-
-// ParsePart reads FILE or FILE:WEIGHT.
-func ParsePart(s string) (Part, error) {
-	p := Part{Path: s, Weight: 1}
-	if i := strings.LastIndexByte(s, ':'); i >= 0 {
-		if w, err := strconv.ParseFloat(s[i+1:], 64); err == nil {
-			p = Part{Path: s[:i], Weight: w}
-		}
-	}
-	if p.Path == "" {
-		return p, fmt.Errorf("data %q: want FILE or FILE:WEIGHT", s)
-	}
-	if !(p.Weight > 0) || p.Weight > 1e6 {
-		return p, fmt.Errorf("data %q: a weight is a number above 0, such as 0.5 for half of the rows in each epoch", s)
-	}
-	return p, nil
-}
-
-func (p Part) String() string {
-	if p.Weight == 1 {
-		return p.Path
-	}
-	return p.Path + ":" + strconv.FormatFloat(p.Weight, 'g', -1, 64)
-}
 
 // Dataset knows where the usable rows of its files are, in their order. A row is read and encoded again whenever a batch needs it, so that files need not fit
 // into memory; the files stay open until Close. Multiple-choice questions are kept whole.
@@ -105,7 +77,7 @@ func newDataset(name string, parts []part, tok Tokenizer, o Options) (*Dataset, 
 		d.encoder, err = NewEncoder(o.Template, tok)
 	}
 	for i := 0; i < len(parts) && err == nil; i++ {
-		err = d.read(i, o.Strict)
+		err = d.read(i, o)
 	}
 	if err != nil {
 		return nil, errors.Join(err, d.Close())
@@ -125,35 +97,50 @@ func closeAll(parts []part) error {
 	return errors.Join(errs...)
 }
 
+// rowsAtOnce is how many rows are encoded side by side when a file is first read.
+const rowsAtOnce = 256
+
+// reading is a row on its way into a dataset.
+type reading struct {
+	number   int
+	at       place
+	raw      []byte
+	row      row // number is 0 where it is no row
+	entry    entry
+	question Question
+	err      error
+}
+
 // read goes through a part.
-func (d *Dataset) read(i int, strict bool) error {
+func (d *Dataset) read(i int, o Options) error {
 	p := d.parts[i]
-	bad, first := len(d.Bad), row{}
-	used := 0
+	bad, used, first := len(d.Bad), d.used(), row{}
+	var list []reading
+	take := func() error {
+		d.encode(list, i)
+		for _, r := range list {
+			if err := d.take(r, &first, o.Strict); err != nil {
+				return err
+			}
+		}
+		if o.Progress != nil && len(list) > 0 {
+			o.Progress(p.Path, float64(list[len(list)-1].at.offset)/float64(p.length()))
+		}
+		list = list[:0]
+		return nil
+	}
 	err := p.scan(func(number int, at place, raw []byte) error {
-		r, err := parseRow(number, raw)
-		if err == nil {
-			if first.number == 0 {
-				first = r
-			}
-			if (r.choices != nil) != (first.choices != nil) { // the two are measured in different ways
-				return fmt.Errorf("%s: of rows %d and %d, one is a multiple-choice question and the other is not; keep them in files of their own", p.Path, first.number, number)
-			}
-			err = d.add(r, i, at)
+		list = append(list, reading{number: number, at: at, raw: bytes.Clone(raw)})
+		if len(list) == rowsAtOnce {
+			return take()
 		}
-		if err == nil {
-			used++
-			return nil
-		}
-		b := BadRow{p.Path, number, err.Error()}
-		if strict {
-			return b
-		}
-		d.Bad = append(d.Bad, b)
 		return nil
 	})
+	if err == nil {
+		err = take()
+	}
 	switch {
-	case err != nil || used > 0:
+	case err != nil || d.used() > used:
 		return err
 	case len(d.Bad) > bad:
 		return fmt.Errorf("%s: no usable row in %d; row %d: %s", p.Path, len(d.Bad)-bad, d.Bad[bad].Row, d.Bad[bad].Reason)
@@ -161,22 +148,61 @@ func (d *Dataset) read(i int, strict bool) error {
 	return fmt.Errorf("%s: the file has no rows", p.Path)
 }
 
-func (d *Dataset) add(r row, part int, at place) error {
-	if r.choices != nil {
-		q, err := d.encoder.question(r, d.maxLength)
-		if err == nil {
-			d.Questions = append(d.Questions, q)
+// encode finds out what becomes of rows of a part, on all processors.
+func (d *Dataset) encode(list []reading, part int) {
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i := range list {
+		g.Go(func() error {
+			r := &list[i]
+			parsed, err := parseRow(r.number, r.raw)
+			r.entry.part = uint16(part)
+			if err != nil {
+				r.err = err
+				return nil
+			}
+			r.row = parsed
+			if parsed.choices != nil {
+				r.question, r.err = d.encoder.question(parsed, d.maxLength)
+				return nil
+			}
+			s, err := d.encoder.encode(parsed, d.maxLength)
+			r.err = err
+			r.entry = entry{
+				at: r.at, digest: newDigest(appendSample(nil, s)), row: int32(r.number), tokens: int32(len(s.Tokens)), labelled: int32(s.labelled()),
+				part: uint16(part), truncated: s.Truncated,
+			}
+			return nil
+		})
+	}
+	g.Wait()
+}
+
+// take adds a row; first is the first one of its file, or number 0.
+func (d *Dataset) take(r reading, first *row, strict bool) error {
+	path := d.parts[r.entry.part].Path
+	if r.row.number > 0 {
+		if first.number == 0 {
+			*first = r.row
 		}
-		return err
+		if (r.row.choices != nil) != (first.choices != nil) { // the two are measured in different ways
+			return fmt.Errorf("%s: of rows %d and %d, one is a multiple-choice question and the other is not; keep them in files of their own", path, first.number, r.number)
+		}
 	}
-	s, err := d.encoder.encode(r, d.maxLength)
-	if err != nil {
-		return err
+	switch {
+	case r.err != nil && strict:
+		return BadRow{path, r.number, r.err.Error()}
+	case r.err != nil:
+		d.Bad = append(d.Bad, BadRow{path, r.number, r.err.Error()})
+	case r.row.choices != nil:
+		d.Questions = append(d.Questions, r.question)
+	default:
+		d.entries = append(d.entries, r.entry)
 	}
-	e := entry{at: at, digest: newDigest(appendSample(nil, s)), row: int32(r.number), tokens: int32(len(s.Tokens)), labelled: int32(s.labelled()), part: uint16(part), truncated: s.Truncated}
-	d.entries = append(d.entries, e)
 	return nil
 }
+
+func (d *Dataset) used() int { return len(d.entries) + len(d.Questions) }
 
 // Len is the number of samples.
 func (d *Dataset) Len() int { return len(d.entries) }
@@ -229,8 +255,7 @@ func (c Counts) String() string {
 
 // Counts returns the numbers of rows and tokens, those of all choices where the rows are questions.
 func (d *Dataset) Counts() Counts {
-	used := len(d.entries) + len(d.Questions)
-	c := Counts{Rows: used + len(d.Bad), Used: used, Skipped: len(d.Bad)}
+	c := Counts{Rows: d.used() + len(d.Bad), Used: d.used(), Skipped: len(d.Bad)}
 	for _, e := range d.entries {
 		if e.truncated {
 			c.Truncated++

@@ -22,6 +22,7 @@ type rowFile interface {
 	// raw is valid during the call only.
 	scan(yield func(number int, at place, raw []byte) error) error
 	read(at place) ([]byte, error)
+	length() int64 // of the file, in the unit of a place's offset
 	Close() error
 }
 
@@ -76,6 +77,8 @@ type jsonFile struct {
 	size int64
 	io.Closer
 }
+
+func (f *jsonFile) length() int64 { return f.size }
 
 func (f *jsonFile) from(offset int64) io.Reader {
 	return io.NewSectionReader(f.data, offset, f.size-offset)

@@ -53,6 +53,8 @@ func openParquet(name string, data io.ReaderAt, size int64, closer io.Closer) (_
 	return f, nil
 }
 
+func (f *parquetFile) length() int64 { return f.file.NumRows() }
+
 func (f *parquetFile) reader() *parquet.GenericReader[any] {
 	return parquet.NewGenericReader[any](f.file, f.schema)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/veratune/veratune/alpaca"
 	"github.com/veratune/veratune/internal/hub"
+	"github.com/veratune/veratune/internal/terminal"
 	"github.com/veratune/veratune/model"
 	"github.com/veratune/veratune/vera"
 )
@@ -210,11 +211,14 @@ func (s *session) data(files dataFiles, o alpaca.Options, report io.Writer) (*al
 // load loads data files, or the starter set where there is none, and reports what was left out. The rows stay open with the session.
 func (s *session) load(files dataFiles, o alpaca.Options, report io.Writer) (*alpaca.Dataset, error) {
 	o.Template = s.template(o.Template)
+	line := terminal.NewLine(report)
+	o.Progress = func(file string, part float64) { line.Status(fmt.Sprintf("reading %s: %.0f%%", file, 100*part)) }
 	load := func() (*alpaca.Dataset, error) { return alpaca.Load(files, s.tokenizer, o) }
 	if len(files) == 0 {
 		load = func() (*alpaca.Dataset, error) { return alpaca.Starter(s.tokenizer, o) }
 	}
 	d, err := load()
+	line.End()
 	if err != nil {
 		return nil, err
 	}

@@ -56,7 +56,7 @@ func expand(path string) (string, error) {
 	}
 	home, err := os.UserHomeDir()
 	if err != nil {
-		return "", fmt.Errorf("Hugging Face's cache: %w; HF_HOME names its place", err)
+		return "", fmt.Errorf("the home folder, for Hugging Face's cache: %w; HF_HOME names another place", err)
 	}
 	return home + path[1:], nil
 }
