@@ -113,10 +113,7 @@ func NewCheck(paths []string, vocab Vocabulary, o Options) (*Check, error) {
 		if err != nil {
 			return nil, err
 		}
-		err = f.scan(func(number int, _ place, raw []byte) error {
-			c.Rows++
-			return c.row(Place{path, number}, raw)
-		})
+		err = eachRow(f, path, o.Progress, func(number int, _ place, raw []byte) looked { return c.look(Place{path, number}, raw) }, c.take)
 		if err := errors.Join(err, f.Close()); err != nil {
 			return nil, err
 		}
@@ -126,58 +123,121 @@ func NewCheck(paths []string, vocab Vocabulary, o Options) (*Check, error) {
 	return c.Check, nil
 }
 
-func (c *checker) row(at Place, raw []byte) error {
-	r, err := parseRow(at.Row, raw)
-	if err != nil {
-		if errors.As(err, new(emptyAnswer)) {
-			c.EmptyAnswers++
-		}
-		c.Unusable = append(c.Unusable, Finding{Place: at, Reason: err.Error()})
-		return nil
+// looked is what was seen in a single row.
+type looked struct {
+	at       Place
+	row      row
+	parsed   bool
+	spelled  []string // control tokens
+	length   int      // 0 where the row can't be encoded
+	labelled int
+	cut      bool
+	unusable error
+	failed   error // of the tokenizer
+}
+
+func (c *checker) look(at Place, raw []byte) (l looked) {
+	l.at = at
+	if l.row, l.unusable = parseRow(at.Row, raw); l.unusable != nil {
+		return l
 	}
-	if err := c.spelled(at, r); err != nil {
-		return err
+	l.parsed = true
+	if l.spelled, l.failed = c.spelled(l.row); l.failed == nil {
+		l.unusable = c.measure(&l)
 	}
-	c.repeated(at, r)
-	if err := c.measure(at, r); err != nil {
-		c.Unusable = append(c.Unusable, Finding{Place: at, Reason: err.Error()})
-		return nil
-	}
-	c.Kinds[r.kind()]++
-	return nil
+	return l
 }
 
 // measure counts the tokens of a row. It fails where the row can't be used.
-func (c *checker) measure(at Place, r row) error {
-	if r.choices != nil {
-		q, err := c.encoder.question(r, c.MaxLength)
+func (c *checker) measure(l *looked) error {
+	if l.row.choices != nil {
+		q, err := c.encoder.question(l.row, c.MaxLength)
 		if err != nil {
 			return err
 		}
-		c.count(slices.MaxFunc(q.Choices, func(a, b Sample) int { return len(a.Tokens) - len(b.Tokens) }))
+		l.count(slices.MaxFunc(q.Choices, func(a, b Sample) int { return len(a.Tokens) - len(b.Tokens) }))
 		return nil
 	}
-	s, err := c.encoder.encode(r, math.MaxInt)
+	s, err := c.encoder.encode(l.row, math.MaxInt)
 	if err != nil {
 		return err
 	}
-	c.count(s)
-	n := len(s.Tokens) + 1
-	if n <= c.MaxLength {
+	l.count(s)
+	if l.cut = l.length > c.MaxLength; !l.cut {
 		return nil
 	}
 	if first := slices.IndexFunc(s.Targets, func(t int32) bool { return t >= 0 }); first >= c.MaxLength-1 {
 		return errNoRoom(first+1, c.MaxLength)
 	}
-	c.Cut = append(c.Cut, Finding{Place: at, Reason: fmt.Sprintf("%d tokens", n)})
 	return nil
 }
 
-func (c *checker) count(s Sample) {
-	n := len(s.Tokens) + 1
-	c.Lengths = append(c.Lengths, n)
-	c.Tokens += n
-	c.Labelled += s.labelled()
+func (l *looked) count(s Sample) {
+	l.length, l.labelled = len(s.Tokens)+1, s.labelled()
+}
+
+// spelled gives the control tokens whose text is in a row.
+func (c *checker) spelled(r row) (found []string, err error) {
+	for _, text := range r.texts() {
+		plain, err := c.encoder.tokenize(text, false)
+		if err != nil {
+			return nil, err
+		}
+		parsed, err := c.encoder.tokenize(text, true)
+		if err != nil {
+			return nil, err
+		}
+		if slices.Equal(plain, parsed) {
+			continue
+		}
+		for _, token := range parsed {
+			name, err := c.controlText(token)
+			if err != nil {
+				return nil, err
+			}
+			if name != "" && strings.Contains(text, name) && !slices.Contains(found, name) {
+				found = append(found, name)
+			}
+		}
+	}
+	return found, nil
+}
+
+// take puts what was seen in a row beside what was seen in those before it.
+func (c *checker) take(l looked) error {
+	c.Rows++
+	if l.failed != nil {
+		return fmt.Errorf("%v: %w", l.at, l.failed)
+	}
+	for _, name := range l.spelled {
+		i, ok := c.controls[name]
+		if !ok {
+			i = len(c.Controls)
+			c.controls[name] = i
+			c.Controls = append(c.Controls, ControlText{Token: name, First: l.at})
+		}
+		c.Controls[i].Rows++
+	}
+	if l.length > 0 {
+		c.Lengths = append(c.Lengths, l.length)
+		c.Tokens += l.length
+		c.Labelled += l.labelled
+	}
+	if l.parsed {
+		c.repeated(l.at, l.row)
+	}
+	switch {
+	case l.unusable != nil:
+		if errors.As(l.unusable, new(emptyAnswer)) {
+			c.EmptyAnswers++
+		}
+		c.Unusable = append(c.Unusable, Finding{Place: l.at, Reason: l.unusable.Error()})
+		return nil
+	case l.cut:
+		c.Cut = append(c.Cut, Finding{Place: l.at, Reason: fmt.Sprintf("%d tokens", l.length)})
+	}
+	c.Kinds[l.row.kind()]++
+	return nil
 }
 
 func (c *checker) summarize() {
@@ -213,43 +273,6 @@ func (c *checker) repeated(at Place, r row) {
 		return
 	}
 	c.prompts[asked] = at
-}
-
-// spelled looks for the text of control tokens.
-func (c *checker) spelled(at Place, r row) error {
-	var found []string
-	for _, text := range r.texts() {
-		plain, err := c.encoder.tokenize(text, false)
-		if err != nil {
-			return err
-		}
-		parsed, err := c.encoder.tokenize(text, true)
-		if err != nil {
-			return err
-		}
-		if slices.Equal(plain, parsed) {
-			continue
-		}
-		for _, token := range parsed {
-			name, err := c.controlText(token)
-			if err != nil {
-				return err
-			}
-			if name != "" && strings.Contains(text, name) && !slices.Contains(found, name) {
-				found = append(found, name)
-			}
-		}
-	}
-	for _, name := range found {
-		i, ok := c.controls[name]
-		if !ok {
-			i = len(c.Controls)
-			c.controls[name] = i
-			c.Controls = append(c.Controls, ControlText{Token: name, First: at})
-		}
-		c.Controls[i].Rows++
-	}
-	return nil
 }
 
 // controlText is the text of a control token, "" of any other.

@@ -1,16 +1,12 @@
 package alpaca
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math"
-	"runtime"
 	"slices"
 	"strings"
-
-	"golang.org/x/sync/errgroup"
 )
 
 // Dataset knows where the usable rows of its files are, in their order. A row is read and encoded again whenever a batch needs it, so that files need not fit
@@ -97,14 +93,9 @@ func closeAll(parts []part) error {
 	return errors.Join(errs...)
 }
 
-// rowsAtOnce is how many rows are encoded side by side when a file is first read.
-const rowsAtOnce = 256
-
 // reading is a row on its way into a dataset.
 type reading struct {
 	number   int
-	at       place
-	raw      []byte
 	row      row // number is 0 where it is no row
 	entry    entry
 	question Question
@@ -115,30 +106,9 @@ type reading struct {
 func (d *Dataset) read(i int, o Options) error {
 	p := d.parts[i]
 	bad, used, first := len(d.Bad), d.used(), row{}
-	var list []reading
-	take := func() error {
-		d.encode(list, i)
-		for _, r := range list {
-			if err := d.take(r, &first, o.Strict); err != nil {
-				return err
-			}
-		}
-		if o.Progress != nil && len(list) > 0 {
-			o.Progress(p.Path, float64(list[len(list)-1].at.offset)/float64(p.length()))
-		}
-		list = list[:0]
-		return nil
-	}
-	err := p.scan(func(number int, at place, raw []byte) error {
-		list = append(list, reading{number: number, at: at, raw: bytes.Clone(raw)})
-		if len(list) == rowsAtOnce {
-			return take()
-		}
-		return nil
-	})
-	if err == nil {
-		err = take()
-	}
+	err := eachRow(p.rowFile, p.Path, o.Progress,
+		func(number int, at place, raw []byte) reading { return d.encode(number, at, i, raw) },
+		func(r reading) error { return d.take(r, &first, o.Strict) })
 	switch {
 	case err != nil || d.used() > used:
 		return err
@@ -148,34 +118,26 @@ func (d *Dataset) read(i int, o Options) error {
 	return fmt.Errorf("%s: the file has no rows", p.Path)
 }
 
-// encode finds out what becomes of rows of a part, on all processors.
-func (d *Dataset) encode(list []reading, part int) {
-	var g errgroup.Group
-	g.SetLimit(runtime.GOMAXPROCS(0))
-	for i := range list {
-		g.Go(func() error {
-			r := &list[i]
-			parsed, err := parseRow(r.number, r.raw)
-			r.entry.part = uint16(part)
-			if err != nil {
-				r.err = err
-				return nil
-			}
-			r.row = parsed
-			if parsed.choices != nil {
-				r.question, r.err = d.encoder.question(parsed, d.maxLength)
-				return nil
-			}
-			s, err := d.encoder.encode(parsed, d.maxLength)
-			r.err = err
-			r.entry = entry{
-				at: r.at, digest: newDigest(appendSample(nil, s)), row: int32(r.number), tokens: int32(len(s.Tokens)), labelled: int32(s.labelled()),
-				part: uint16(part), truncated: s.Truncated,
-			}
-			return nil
-		})
+// encode finds out what becomes of a row.
+func (d *Dataset) encode(number int, at place, part int, raw []byte) reading {
+	r := reading{number: number, entry: entry{part: uint16(part)}}
+	parsed, err := parseRow(number, raw)
+	if err != nil {
+		r.err = err
+		return r
 	}
-	g.Wait()
+	r.row = parsed
+	if parsed.choices != nil {
+		r.question, r.err = d.encoder.question(parsed, d.maxLength)
+		return r
+	}
+	s, err := d.encoder.encode(parsed, d.maxLength)
+	r.err = err
+	r.entry = entry{
+		at: at, digest: newDigest(appendSample(nil, s)), row: int32(number), tokens: int32(len(s.Tokens)), labelled: int32(s.labelled()),
+		part: uint16(part), truncated: s.Truncated,
+	}
+	return r
 }
 
 // take adds a row; first is the first one of its file, or number 0.

@@ -111,16 +111,20 @@ func (f *parquetFile) read(at place) (raw []byte, err error) {
 	return rowJSON(rows[0])
 }
 
-// rowJSON leaves columns out that are null in a row: a file of several forms has all their columns.
+// prompts are the columns whose answers a row should have.
+var prompts = map[string]string{"output": "instruction", "completion": "prompt"}
+
+// rowJSON leaves columns out that are null in a row, as those of other forms are in a file of several; a null answer to a prompt is one, and empty.
 func rowJSON(row any) ([]byte, error) {
 	columns, ok := row.(map[string]any)
 	if !ok {
 		return nil, fmt.Errorf("is a %T, want columns", row)
 	}
+	object := map[string]any{}
 	for name, value := range columns {
-		if value == nil {
-			delete(columns, name)
+		if value != nil || columns[prompts[name]] != nil {
+			object[name] = value
 		}
 	}
-	return json.Marshal(columns)
+	return json.Marshal(object)
 }

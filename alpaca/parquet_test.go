@@ -39,7 +39,7 @@ func TestParquet(t *testing.T) {
 		good[2].messages[1] != (Message{Assistant, "Ho"}) || good[3].prompt != "2+2=" || good[3].completion != "4" {
 		t.Errorf("rows %+v", good)
 	}
-	if want := []string{"messages is empty", "output is missing"}; !slices.Equal(bad, want) {
+	if want := []string{"messages is empty", "output is empty"}; !slices.Equal(bad, want) {
 		t.Errorf("bad rows %q, want %q", bad, want)
 	}
 	d, err := Load(whole(formsFile), fakeTokenizer{}, Default())

@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/internal/terminal"
 	"github.com/veratune/veratune/model"
 )
 
@@ -48,25 +49,28 @@ func dataCheckCommand() *cli.Command {
 			if err := validate(d.validate(), d.data.Validate()); err != nil {
 				return err
 			}
-			return d.run(c.App.Writer, files)
+			return d.run(c, files)
 		},
 	}
 }
 
-func (d *dataCheck) run(w io.Writer, files []string) error {
+func (d *dataCheck) run(c *cli.Context, files []string) error {
 	s, err := d.open()
 	if err != nil {
 		return err
 	}
 	defer s.Close()
+	line := terminal.NewLine(c.App.ErrWriter)
+	d.data.Progress = reading(line)
 	check, err := alpaca.NewCheck(files, s.tokenizer, d.data)
+	line.End()
 	if err != nil {
 		return err
 	}
 	if d.asJSON {
-		err = json.NewEncoder(w).Encode(check)
+		err = json.NewEncoder(c.App.Writer).Encode(check)
 	} else {
-		err = printCheck(w, check)
+		err = printCheck(c.App.Writer, check)
 	}
 	if err == nil && d.strict && !check.Clean() {
 		err = errors.New("data check: the rows are not clean, and --strict is set")

@@ -175,6 +175,11 @@ func (s *session) template(asked string) string {
 // dataFiles are the values of a --data flag that may be given more than once.
 type dataFiles []alpaca.Part
 
+// reading shows how far files of rows have been read.
+func reading(line *terminal.Line) func(file string, part float64) {
+	return func(file string, part float64) { line.Status(fmt.Sprintf("reading %s: %.0f%%", file, 100*part)) }
+}
+
 // oneFile is a single file, or none where path is "".
 func oneFile(path string) dataFiles {
 	if path == "" {
@@ -212,7 +217,7 @@ func (s *session) data(files dataFiles, o alpaca.Options, report io.Writer) (*al
 func (s *session) load(files dataFiles, o alpaca.Options, report io.Writer) (*alpaca.Dataset, error) {
 	o.Template = s.template(o.Template)
 	line := terminal.NewLine(report)
-	o.Progress = func(file string, part float64) { line.Status(fmt.Sprintf("reading %s: %.0f%%", file, 100*part)) }
+	o.Progress = reading(line)
 	load := func() (*alpaca.Dataset, error) { return alpaca.Load(files, s.tokenizer, o) }
 	if len(files) == 0 {
 		load = func() (*alpaca.Dataset, error) { return alpaca.Starter(s.tokenizer, o) }
