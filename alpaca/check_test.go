@@ -3,6 +3,7 @@ package alpaca
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -27,6 +28,10 @@ func TestCheck(t *testing.T) {
 	)
 	b := write(t, `[{"prompt": "x", "completion": "y"}, {"completion": "cd", "prompt": "ab"}, {"question": "q", "choices": ["a", "bcd"], "answer": 0}]`)
 	o := Default()
+	o.MaxLength = 512
+	if c, err := NewCheck([]string{b}, fakeTokenizer{}, o); err != nil || len(c.Unusable) != 1 || !strings.Contains(c.Unusable[0].Reason, "of this row and row 1") {
+		t.Errorf("a question among other rows: %+v, %v", c, err)
+	}
 	o.MaxLength = 8
 	c, err := NewCheck([]string{a, b}, fakeTokenizer{}, o)
 	if err != nil {

@@ -184,7 +184,7 @@ func TestKilledRunResumes(t *testing.T) {
 // TestInterrupt sends SIGINT: the run saves, exits with 130, and resumes to the same bytes, also where its data are files with weights.
 func TestInterrupt(t *testing.T) {
 	model, data := testutil.TinyLlama(t, testutil.TinyOptions{}), rows(t, 60)
-	weighted := []string{"--data", rows(t, 7) + ":2.5", "--save-every", "0"}
+	weighted := []string{"--data", rows(t, 7) + ":2.5", "--data", "../../alpaca/testdata/forms.parquet:3", "--save-every", "0"}
 	whole, out := filepath.Join(t.TempDir(), "whole"), filepath.Join(t.TempDir(), "run")
 	if code, _, stderr := veratune(alpacaArgs(model, data, whole, weighted...)...); code != 0 {
 		t.Fatalf("exit code %d, %q", code, stderr)

@@ -67,7 +67,7 @@ func worthRetrying(err error) bool {
 func (c *Client) download(ctx context.Context, n Name, m metadata, line *terminal.Line) error {
 	blob := c.blob(n, m.etag)
 	if err := os.MkdirAll(filepath.Dir(blob), 0o777); err != nil {
-		return err
+		return errCache(n, err)
 	}
 	lock, err := c.lock(ctx, n, m.etag, line)
 	if err != nil {
@@ -79,7 +79,7 @@ func (c *Client) download(ctx context.Context, n Name, m metadata, line *termina
 	}
 	part, err := os.OpenFile(blob+incompleteSuffix, os.O_RDWR|os.O_CREATE, 0o666)
 	if err != nil {
-		return err
+		return errCache(n, err)
 	}
 	defer part.Close()
 	p := &progress{Line: line, name: n, total: m.size}
@@ -209,6 +209,10 @@ func (c *Client) copy(n Name, m metadata, to io.Writer, from io.Reader, p *progr
 			return cut{fmt.Errorf("%v: the connection broke after %d bytes: %w; the same command goes on from there", n, p.done, err)}
 		}
 	}
+}
+
+func errCache(n Name, err error) error {
+	return fmt.Errorf("%v: the cache can't be written to: %w; HF_HUB_CACHE names another place", n, err)
 }
 
 func enoughSpace(path string, need int64) error {

@@ -273,9 +273,13 @@ func TestFailures(t *testing.T) {
 		"hostile commit": {func(f *fakeHub, c *Client) {
 			f.header["X-Repo-Commit"] = "../../../../../../../../../../../../../evil/"
 		}, "not as a Hugging Face hub does"},
-		"no hash":      {func(f *fakeHub, c *Client) { f.header["X-Linked-Etag"] = `"abc"` }, "can't be checked"},
-		"no size":      {func(f *fakeHub, c *Client) { f.header["X-Linked-Size"] = "many" }, `its size as "many"`},
-		"too large":    {func(f *fakeHub, c *Client) { f.header["X-Linked-Size"] = "1000000000000000000" }, "HF_HUB_CACHE names another place"},
+		"no hash":   {func(f *fakeHub, c *Client) { f.header["X-Linked-Etag"] = `"abc"` }, "can't be checked"},
+		"no size":   {func(f *fakeHub, c *Client) { f.header["X-Linked-Size"] = "many" }, `its size as "many"`},
+		"too large": {func(f *fakeHub, c *Client) { f.header["X-Linked-Size"] = "1000000000000000000" }, "HF_HUB_CACHE names another place"},
+		"cache is a file": {func(f *fakeHub, c *Client) {
+			c.Cache = filepath.Join(c.Cache, "file")
+			os.WriteFile(c.Cache, nil, 0o666)
+		}, "the cache can't be written to"},
 		"net away":     {func(f *fakeHub, c *Client) { f.hub.Close() }, "can't be reached"},
 		"offline":      {func(f *fakeHub, c *Client) { c.Offline = true }, "HF_HUB_OFFLINE is set"},
 		"bad endpoint": {func(f *fakeHub, c *Client) { c.Endpoint = "://x" }, "want a URL"},
