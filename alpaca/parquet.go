@@ -85,6 +85,8 @@ func (f *parquetFile) scan(yield func(number int, at place, raw []byte) error) e
 		switch {
 		case errors.Is(end, io.EOF):
 			return nil
+		case end == nil && n == 0:
+			return fmt.Errorf("%s: after row %d: damaged Parquet file", f.name, done)
 		case end != nil:
 			return fmt.Errorf("%s: after row %d: %w", f.name, done, end)
 		}
