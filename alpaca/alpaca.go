@@ -28,6 +28,9 @@ type Options struct {
 	Batch     int    `json:"batch"`      // samples in a batch
 	Seed      uint64 `json:"seed"`       // decides the order of every epoch
 	Shuffle   bool   `json:"shuffle"`    // a new order every epoch, or the order of the file
+
+	// Progress, where it isn't nil, is told now and then which part of a file has been read.
+	Progress func(file string, part float64) `json:"-"`
 }
 
 // Default returns the options of every command that reads data; the batch size is that of the VeRA paper's Table 9.
@@ -48,7 +51,7 @@ func (o Options) Validate() error {
 	return nil
 }
 
-// Tokenizer is what alpaca needs of a model's vocabulary.
+// Tokenizer is what alpaca needs of a model's vocabulary. Its methods are called from several goroutines.
 type Tokenizer interface {
 	// Tokenize returns the tokens of text. alpaca never asks for addSpecial: it places BOS and the end tokens itself.
 	// With parseSpecial, the text of a control token becomes that token.

@@ -1,6 +1,7 @@
 package alpaca
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math"
@@ -8,70 +9,187 @@ import (
 	"strings"
 )
 
-// Dataset holds what a file's rows became, in the file's order: samples, or questions where they are multiple choice.
+// Dataset knows where the usable rows of its files are, in their order. A row is read and encoded again whenever a batch needs it, so that files need not fit
+// into memory; the files stay open until Close. Multiple-choice questions are kept whole.
 type Dataset struct {
-	Name      string // the file, or StarterName
+	Name      string // the files, or StarterName
 	Template  string // Alpaca or Chat: what the rows were rendered in
-	Samples   []Sample
 	Questions []Question
-	Bad       []BadRow // rows that were skipped, in the order in which they were found
+	Bad       []BadRow // rows that were skipped, in the order of the files
+
+	parts     []part
+	entries   []entry // of samples, part by part
+	encoder   *Encoder
+	maxLength int
 }
 
-// Load reads a file of rows and encodes them. Rows that can't be used are skipped and listed in Bad; with o.Strict the
-// first of them is the error. A file without a usable row is an error, and so is one that mixes multiple-choice
-// questions with other rows.
-func Load(path string, tok Tokenizer, o Options) (*Dataset, error) {
-	rs, err := readRows(path)
-	if err != nil {
-		return nil, err
-	}
-	return rs.encode(tok, o)
+// part is an open file of a dataset.
+type part struct {
+	Part
+	rowFile
 }
 
-func (rs *rows) encode(tok Tokenizer, o Options) (*Dataset, error) {
-	if err := o.Validate(); err != nil {
-		return nil, err
+// entry says where a sample's row is and what came of it when the files were read.
+type entry struct {
+	at                    place
+	digest                digest
+	row, tokens, labelled int32
+	part                  uint16
+	truncated             bool
+}
+
+// digest is the same for equal samples, and for no others.
+type digest [16]byte
+
+func newDigest(b []byte) digest {
+	sum := sha256.Sum256(b)
+	return digest(sum[:16])
+}
+
+// Load reads files of rows and encodes each once. Rows that can't be used are skipped and listed in Bad; with o.Strict the first of them is the error. A file
+// without a usable row is an error, and so is one that mixes multiple-choice questions with other rows.
+func Load(files []Part, tok Tokenizer, o Options) (*Dataset, error) {
+	if len(files) > math.MaxUint16 {
+		return nil, fmt.Errorf("%d files of data, more than %d", len(files), math.MaxUint16)
 	}
-	if o.Strict && len(rs.bad) > 0 {
-		return nil, rs.bad[0]
+	var parts []part
+	var names []string
+	for _, file := range files {
+		f, err := openRows(file.Path)
+		if err != nil {
+			return nil, errors.Join(err, closeAll(parts))
+		}
+		parts = append(parts, part{file, f})
+		names = append(names, file.String())
 	}
-	e, err := NewEncoder(o.Template, tok)
+	return newDataset(strings.Join(names, ", "), parts, tok, o)
+}
+
+// newDataset reads the parts, which are its own to close.
+func newDataset(name string, parts []part, tok Tokenizer, o Options) (*Dataset, error) {
+	d := &Dataset{Name: name, parts: parts, maxLength: o.MaxLength}
+	err := o.Validate()
+	if err == nil {
+		d.encoder, err = NewEncoder(o.Template, tok)
+	}
+	for i := 0; i < len(parts) && err == nil; i++ {
+		err = d.read(i, o)
+	}
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, d.Close())
 	}
-	d := &Dataset{Name: rs.file, Template: e.Template()}
-	for _, r := range rs.good {
-		err := d.add(e, r, o.MaxLength)
-		if err == nil {
-			continue
-		}
-		bad := BadRow{rs.file, r.number, err.Error()}
-		if o.Strict {
-			return nil, bad
-		}
-		rs.bad = append(rs.bad, bad)
-	}
-	if len(d.Samples)+len(d.Questions) == 0 {
-		rs.good = nil
-		return nil, rs.usable()
-	}
-	d.Bad = rs.bad
+	d.Template = d.encoder.Template()
 	return d, nil
 }
 
-func (d *Dataset) add(e *Encoder, r row, maxLength int) error {
-	if r.choices != nil {
-		q, err := e.question(r, maxLength)
-		if err == nil {
-			d.Questions = append(d.Questions, q)
-		}
+// Close closes the files.
+func (d *Dataset) Close() error { return closeAll(d.parts) }
+
+func closeAll(parts []part) error {
+	var errs []error
+	for _, p := range parts {
+		errs = append(errs, p.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// reading is a row on its way into a dataset.
+type reading struct {
+	number   int
+	row      row // number is 0 where it is no row
+	entry    entry
+	question Question
+	err      error
+}
+
+// read goes through a part.
+func (d *Dataset) read(i int, o Options) error {
+	p := d.parts[i]
+	bad, used, first := len(d.Bad), d.used(), row{}
+	err := eachRow(p.rowFile, p.Path, o.Progress,
+		func(number int, at place, raw []byte) reading { return d.encode(number, at, i, raw) },
+		func(r reading) error { return d.take(r, &first, o.Strict) })
+	switch {
+	case err != nil || d.used() > used:
 		return err
+	case len(d.Bad) > bad:
+		return fmt.Errorf("%s: no usable row in %d; row %d: %s", p.Path, len(d.Bad)-bad, d.Bad[bad].Row, d.Bad[bad].Reason)
 	}
-	s, err := e.encode(r, maxLength)
+	return fmt.Errorf("%s: the file has no rows", p.Path)
+}
+
+// encode finds out what becomes of a row.
+func (d *Dataset) encode(number int, at place, part int, raw []byte) reading {
+	r := reading{number: number, entry: entry{part: uint16(part)}}
+	parsed, err := parseRow(number, raw)
+	if err != nil {
+		r.err = err
+		return r
+	}
+	r.row = parsed
+	if parsed.choices != nil {
+		r.question, r.err = d.encoder.question(parsed, d.maxLength)
+		return r
+	}
+	s, err := d.encoder.encode(parsed, d.maxLength)
+	r.err = err
+	r.entry = entry{
+		at: at, digest: newDigest(appendSample(nil, s)), row: int32(number), tokens: int32(len(s.Tokens)), labelled: int32(s.labelled()),
+		part: uint16(part), truncated: s.Truncated,
+	}
+	return r
+}
+
+// take adds a row; first is the first one of its file, or number 0.
+func (d *Dataset) take(r reading, first *row, strict bool) error {
+	path := d.parts[r.entry.part].Path
+	if r.row.number > 0 {
+		if first.number == 0 {
+			*first = r.row
+		}
+		if (r.row.choices != nil) != (first.choices != nil) { // the two are measured in different ways
+			return fmt.Errorf("%s: of rows %d and %d, one is a multiple-choice question and the other is not; keep them in files of their own", path, first.number, r.number)
+		}
+	}
+	switch {
+	case r.err != nil && strict:
+		return BadRow{path, r.number, r.err.Error()}
+	case r.err != nil:
+		d.Bad = append(d.Bad, BadRow{path, r.number, r.err.Error()})
+	case r.row.choices != nil:
+		d.Questions = append(d.Questions, r.question)
+	default:
+		d.entries = append(d.entries, r.entry)
+	}
+	return nil
+}
+
+func (d *Dataset) used() int { return len(d.entries) + len(d.Questions) }
+
+// Len is the number of samples.
+func (d *Dataset) Len() int { return len(d.entries) }
+
+// Cut leaves only the first n samples, where there are more.
+func (d *Dataset) Cut(n int) {
+	d.entries = d.entries[:min(n, len(d.entries))]
+}
+
+// sample reads a row again. It is an error where the row is not what it was when Load read it.
+func (d *Dataset) sample(e entry) (Sample, error) {
+	p := d.parts[e.part]
+	raw, err := p.rowFile.read(e.at)
+	if err != nil {
+		return Sample{}, fmt.Errorf("reading row %d again: %w", e.row, err)
+	}
+	var s Sample
+	r, err := parseRow(int(e.row), raw)
 	if err == nil {
-		d.Samples = append(d.Samples, s)
+		s, err = d.encoder.encode(r, d.maxLength)
 	}
-	return err
+	if err != nil || newDigest(appendSample(nil, s)) != e.digest {
+		return Sample{}, fmt.Errorf("%s: row %d is not what it was when the file was first read; leave the file as it is while it is used", p.Path, e.row)
+	}
+	return s, nil
 }
 
 // Counts sums a dataset up. Rows = Used + Skipped.
@@ -80,7 +198,7 @@ type Counts struct {
 	Used      int `json:"used"`
 	Skipped   int `json:"skipped"`
 	Truncated int `json:"truncated"` // of the used rows, those cut to the maximum length
-	Tokens    int `json:"tokens"`    // positions to be computed an epoch
+	Tokens    int `json:"tokens"`    // positions to be computed when every row is seen once
 	Labelled  int `json:"labelled"`  // of them, those whose loss counts
 }
 
@@ -99,31 +217,28 @@ func (c Counts) String() string {
 
 // Counts returns the numbers of rows and tokens, those of all choices where the rows are questions.
 func (d *Dataset) Counts() Counts {
-	used := len(d.Samples) + len(d.Questions)
-	c := Counts{Rows: used + len(d.Bad), Used: used, Skipped: len(d.Bad)}
-	samples := slices.Clip(d.Samples)
-	for _, q := range d.Questions {
-		samples = append(samples, q.Choices...)
-	}
-	for _, s := range samples {
-		if s.Truncated {
+	c := Counts{Rows: d.used() + len(d.Bad), Used: d.used(), Skipped: len(d.Bad)}
+	for _, e := range d.entries {
+		if e.truncated {
 			c.Truncated++
 		}
-		c.Tokens += len(s.Tokens)
-		for _, t := range s.Targets {
-			if t >= 0 {
-				c.Labelled++
-			}
+		c.Tokens += int(e.tokens)
+		c.Labelled += int(e.labelled)
+	}
+	for _, q := range d.Questions {
+		for _, s := range q.Choices {
+			c.Tokens += len(s.Tokens)
+			c.Labelled += s.labelled()
 		}
 	}
 	return c
 }
 
 // Split holds samples out of training: a fraction of them where held < 1, that many otherwise. The seed decides which;
-// both parts keep the order of the file, and rows that repeat a held-out row are left out of training. Held 0 holds
-// nothing out. Bad stays with the part to train on.
+// both parts keep the order of the files, and rows that repeat a held-out row are left out of training. Held 0 holds
+// nothing out. Bad stays with the part to train on. Both read from d, which stays open for them.
 func (d *Dataset) Split(held float64, seed uint64) (training, heldOut *Dataset, err error) {
-	rows := float64(len(d.Samples))
+	rows := float64(len(d.entries))
 	part := held
 	if 0 < held && held < 1 {
 		part = max(1, math.Round(held*rows))
@@ -135,27 +250,22 @@ func (d *Dataset) Split(held float64, seed uint64) (training, heldOut *Dataset, 
 		return nil, nil, fmt.Errorf("%s: holding %v of %v rows out leaves none to train on", d.Name, part, rows)
 	}
 	n := int(part)
-	chosen := permutation(len(d.Samples), seed, splitStream)[:n]
+	chosen := permutation(len(d.entries), seed, splitStream)[:n]
 	slices.Sort(chosen)
-	training = &Dataset{Name: d.Name, Template: d.Template, Bad: d.Bad}
-	heldOut = &Dataset{Name: d.Name, Template: d.Template}
-	seen := make(map[string]bool, n)
+	training, heldOut = new(*d), new(*d)
+	training.entries, heldOut.entries, heldOut.Bad = nil, nil, nil
+	seen := make(map[digest]bool, n)
 	for _, i := range chosen {
-		heldOut.Samples = append(heldOut.Samples, d.Samples[i])
-		seen[key(d.Samples[i])] = true
+		heldOut.entries = append(heldOut.entries, d.entries[i])
+		seen[d.entries[i].digest] = true
 	}
-	for _, s := range d.Samples {
-		if !seen[key(s)] {
-			training.Samples = append(training.Samples, s)
+	for _, e := range d.entries {
+		if !seen[e.digest] {
+			training.entries = append(training.entries, e)
 		}
 	}
-	if len(training.Samples) == 0 {
+	if len(training.entries) == 0 {
 		return nil, nil, errors.New(d.Name + ": every row repeats a held-out one, so none is left to train on")
 	}
 	return training, heldOut, nil
-}
-
-// key is equal for samples with the same tokens and labels.
-func key(s Sample) string {
-	return string(appendSample(nil, s))
 }

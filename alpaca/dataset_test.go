@@ -20,6 +20,22 @@ func write(t *testing.T, lines ...string) string {
 	return path
 }
 
+func whole(path string) []Part { return []Part{{path, 1}} }
+
+// samplesOf reads all samples again.
+func samplesOf(t *testing.T, d *Dataset) []Sample {
+	t.Helper()
+	var samples []Sample
+	for _, e := range d.entries {
+		s, err := d.sample(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		samples = append(samples, s)
+	}
+	return samples
+}
+
 // numbered is a dataset of n rows of different lengths.
 func numbered(t *testing.T, n int) *Dataset {
 	t.Helper()
@@ -27,7 +43,7 @@ func numbered(t *testing.T, n int) *Dataset {
 	for i := range n {
 		lines = append(lines, fmt.Sprintf(`{"prompt": "%d=", "completion": "%s."}`, i, strings.Repeat("x", i%7)))
 	}
-	d, err := Load(write(t, lines...), fakeTokenizer{}, Default())
+	d, err := Load(whole(write(t, lines...)), fakeTokenizer{}, Default())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +59,7 @@ func TestLoadCounts(t *testing.T) {
 	)
 	o := Default()
 	o.MaxLength = 6
-	d, err := Load(path, fakeTokenizer{}, o)
+	d, err := Load(whole(path), fakeTokenizer{}, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,20 +70,20 @@ func TestLoadCounts(t *testing.T) {
 	if got, want := d.Counts().String(), "2 rows of 4 (2 skipped), 1 truncated, 8 tokens, 6 of them labelled"; got != want {
 		t.Errorf("counts read %q, want %q", got, want)
 	}
-	if len(d.Bad) != 2 || d.Bad[0].Row != 2 || d.Bad[1].Row != 4 || d.Template != Alpaca || d.Samples[1].Row != 3 {
+	if len(d.Bad) != 2 || d.Bad[0].Row != 2 || d.Bad[1].Row != 4 || d.Template != Alpaca || d.entries[1].row != 3 {
 		t.Errorf("dataset %+v", d)
 	}
 
 	o.Strict = true
 	var bad BadRow
-	if _, err := Load(path, fakeTokenizer{}, o); !errors.As(err, &bad) || bad.Row != 2 || !strings.Contains(err.Error(), path+": row 2: completion is missing") {
+	if _, err := Load(whole(path), fakeTokenizer{}, o); !errors.As(err, &bad) || bad.Row != 2 || !strings.Contains(err.Error(), path+": row 2: completion is missing") {
 		t.Errorf("strict: %v", err)
 	}
-	if _, err := Load(write(t, `{"prompt": "abcdefgh", "completion": "i"}`), fakeTokenizer{}, o); !errors.As(err, &bad) || bad.Row != 1 {
+	if _, err := Load(whole(write(t, `{"prompt": "abcdefgh", "completion": "i"}`)), fakeTokenizer{}, o); !errors.As(err, &bad) || bad.Row != 1 {
 		t.Errorf("strict, no room for a label: %v", err)
 	}
 	o.Strict = false
-	if _, err := Load(write(t, `{"prompt": "abcdefgh", "completion": "i"}`), fakeTokenizer{}, o); err == nil || !strings.Contains(err.Error(), "no usable row in 1; row 1: the prompt's 8 tokens") {
+	if _, err := Load(whole(write(t, `{"prompt": "abcdefgh", "completion": "i"}`)), fakeTokenizer{}, o); err == nil || !strings.Contains(err.Error(), "no usable row in 1; row 1: the prompt's 8 tokens") {
 		t.Errorf("no usable row: %v", err)
 	}
 }
@@ -96,11 +112,11 @@ func TestSplit(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, s := range a.Samples {
-			training = append(training, s.Row)
+		for _, e := range a.entries {
+			training = append(training, int(e.row))
 		}
-		for _, s := range b.Samples {
-			heldOut = append(heldOut, s.Row)
+		for _, e := range b.entries {
+			heldOut = append(heldOut, int(e.row))
 		}
 		return training, heldOut
 	}
@@ -127,19 +143,19 @@ func TestSplit(t *testing.T) {
 
 func TestSplitKeepsRepeatedRowsApart(t *testing.T) {
 	d := numbered(t, 10)
-	d.Samples = append(d.Samples, d.Samples...)
+	d.entries = append(d.entries, d.entries...)
 	training, heldOut, err := d.Split(5, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, h := range heldOut.Samples {
-		for _, s := range training.Samples {
+	for _, h := range samplesOf(t, heldOut) {
+		for _, s := range samplesOf(t, training) {
 			if slices.Equal(h.Tokens, s.Tokens) {
 				t.Fatalf("row %d is held out and trained on", h.Row)
 			}
 		}
 	}
-	d.Samples = []Sample{d.Samples[0], d.Samples[0]}
+	d.entries = []entry{d.entries[0], d.entries[0]}
 	if _, _, err := d.Split(1, 0); err == nil {
 		t.Error("nothing left to train on, and no error")
 	}
@@ -149,19 +165,26 @@ func TestSplitKeepsRepeatedRowsApart(t *testing.T) {
 func rowsOf(t *testing.T, d *Dataset, s *Source, epoch, batch int) []int {
 	t.Helper()
 	var order []int
+	samples := samplesOf(t, d)
 	for i := range s.Batches() {
-		tokens, targets, lengths := s.Batch(epoch, i)
+		tokens, targets, lengths, err := s.Batch(epoch, i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := s.Tokens(epoch, i); n != len(tokens) {
+			t.Errorf("batch %d has %d tokens, not %d", i, len(tokens), n)
+		}
 		if len(lengths) > batch || len(lengths) == 0 || i < s.Batches()-1 && len(lengths) != batch {
 			t.Fatalf("batch %d has %d samples", i, len(lengths))
 		}
 		for _, n := range lengths {
-			j := slices.IndexFunc(d.Samples, func(s Sample) bool {
+			j := slices.IndexFunc(samples, func(s Sample) bool {
 				return len(s.Tokens) == n && slices.Equal(s.Tokens, tokens[:n]) && slices.Equal(s.Targets, targets[:n])
 			})
 			if j < 0 {
 				t.Fatalf("batch %d holds a sample that is not in the dataset", i)
 			}
-			order = append(order, d.Samples[j].Row)
+			order = append(order, samples[j].Row)
 			tokens, targets = tokens[n:], targets[n:]
 		}
 		if len(tokens)+len(targets) > 0 {
@@ -233,7 +256,7 @@ func TestFingerprint(t *testing.T) {
 	check("shuffle", d.Source(o))
 	check("rows", numbered(t, 8).Source(Default()))
 	label := numbered(t, 9)
-	label.Samples[3].Targets[0] = -7
+	label.entries[3].digest[0]++
 	check("a target", label.Source(Default()))
 }
 
@@ -249,7 +272,7 @@ func TestStarter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := len(d.Samples); n < 200 || d.Counts().Truncated > 0 {
+	if n := d.Len(); n < 200 || d.Counts().Truncated > 0 {
 		t.Errorf("starter set: %v, want at least 200 whole rows", d.Counts())
 	}
 	withInput := 0
@@ -298,7 +321,7 @@ func TestRealFiles(t *testing.T) {
 			}
 			o := Default()
 			o.MaxLength = 1 << 20
-			d, err := Load(path, fakeTokenizer{}, o)
+			d, err := Load(whole(path), fakeTokenizer{}, o)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -13,6 +13,15 @@ type Sample struct {
 	Truncated       bool // whether MaxLength cut labels off
 }
 
+func (s Sample) labelled() (n int) {
+	for _, t := range s.Targets {
+		if t >= 0 {
+			n++
+		}
+	}
+	return n
+}
+
 // sequence grows a sample. prompt counts the tokens before the last response, answer those before the end of its turn.
 type sequence struct {
 	tokens, targets []int32
@@ -69,9 +78,13 @@ func (e *Encoder) encode(r row, maxLength int) (Sample, error) {
 		s.trim()
 	}
 	if len(s.tokens) == 0 {
-		return Sample{}, fmt.Errorf("the prompt's %d tokens leave no room for a response within max-length %d", first+1, maxLength)
+		return Sample{}, errNoRoom(first+1, maxLength)
 	}
 	return Sample{Tokens: slices.Clip(s.tokens), Targets: slices.Clip(s.targets), Row: r.number, Truncated: truncated}, nil
+}
+
+func errNoRoom(prompt, maxLength int) error {
+	return fmt.Errorf("the prompt's %d tokens leave no room for a response within max-length %d", prompt, maxLength)
 }
 
 func (e *Encoder) sequence(r row) (*sequence, error) {

@@ -75,7 +75,7 @@ func TestBadQuestions(t *testing.T) {
 func TestMixedFile(t *testing.T) {
 	const question, instruction = `{"question": "q", "choices": ["a", "b"], "answer": 0}`, `{"instruction": "a", "output": "b"}`
 	for _, data := range []string{question + "\n{}\n" + instruction, "[" + instruction + ", {}, " + question + "]"} {
-		_, err := parseRows("f", []byte(data))
+		_, err := dataset("f", []byte(data), fakeTokenizer{}, Default())
 		if err == nil || !strings.Contains(err.Error(), "f: of rows 1 and 3, one is a multiple-choice question") {
 			t.Errorf("%s: %v", data, err)
 		}
@@ -99,11 +99,11 @@ func TestChoices(t *testing.T) {
 		for _, tok := range []fakeTokenizer{{chat: c.chat}, {chat: c.chat, spaces: true, bos: true}} {
 			o := Default()
 			o.Template = c.template
-			d, err := Load(path, tok, o)
+			d, err := Load(whole(path), tok, o)
 			if err != nil {
 				t.Fatalf("%s: %v", c.name, err)
 			}
-			if len(d.Samples) > 0 || len(d.Questions) != 2 || d.Questions[0].Answer != 1 || d.Questions[1].Row != 3 || !slices.Equal(d.Questions[0].Bytes, []int{2, 5}) {
+			if d.Len() > 0 || len(d.Questions) != 2 || d.Questions[0].Answer != 1 || d.Questions[1].Row != 3 || !slices.Equal(d.Questions[0].Bytes, []int{2, 5}) {
 				t.Fatalf("%s: %+v", c.name, d)
 			}
 			e := encoder(t, c.template, tok)
@@ -137,14 +137,14 @@ func TestChoicesLoad(t *testing.T) {
 	o := Default()
 	o.MaxLength = len(prompt) + 4
 	path := write(t, short, long, `{"question": "q"}`)
-	d, err := Load(path, tok, o)
+	d, err := Load(whole(path), tok, o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got, want := d.Counts(), (Counts{Rows: 3, Used: 1, Skipped: 2, Tokens: 2 * len(prompt), Labelled: 2}); got != want {
 		t.Errorf("counts %+v, want %+v", got, want)
 	}
-	if len(d.Bad) != 2 || d.Bad[1].Row != 2 || !strings.Contains(d.Bad[1].Reason, "choice 2 has") || !strings.Contains(d.Bad[1].Reason, "max-length") {
+	if len(d.Bad) != 2 || d.Bad[0].Row != 2 || !strings.Contains(d.Bad[0].Reason, "choice 2 has") || !strings.Contains(d.Bad[0].Reason, "max-length") {
 		t.Errorf("bad rows %v", d.Bad)
 	}
 	tokens, targets, lengths := Batch(slices.Repeat(d.Questions, 2))
@@ -152,12 +152,12 @@ func TestChoicesLoad(t *testing.T) {
 		t.Errorf("a batch of %d tokens, %d targets, lengths %v", len(tokens), len(targets), lengths)
 	}
 	o.MaxLength++
-	if d, err = Load(write(t, short, long), tok, o); err != nil || len(d.Questions) != 2 {
+	if d, err = Load(whole(write(t, short, long)), tok, o); err != nil || len(d.Questions) != 2 {
 		t.Errorf("with one token more: %+v, %v", d, err)
 	}
 	o.Strict = true
 	var bad BadRow
-	if _, err := Load(path, tok, o); !errors.As(err, &bad) || bad.Row != 3 {
+	if _, err := Load(whole(path), tok, o); !errors.As(err, &bad) || bad.Row != 3 {
 		t.Errorf("strict: %v", err)
 	}
 }

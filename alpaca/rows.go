@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"unicode/utf8"
 )
@@ -42,105 +41,6 @@ type row struct {
 	answer                     int // index of the right choice
 }
 
-// rows is a parsed file: total = len(good) + len(bad).
-type rows struct {
-	file string
-	good []row
-	bad  []BadRow
-}
-
-func readRows(path string) (*rows, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("reading data: %w", err)
-	}
-	return parseRows(path, data)
-}
-
-var byteOrderMark = []byte("\xef\xbb\xbf")
-
-// parseRows reads a JSON array of rows, or JSONL: whatever doesn't open with a bracket is read line by line.
-func parseRows(file string, data []byte) (*rows, error) {
-	data = bytes.TrimPrefix(data, byteOrderMark)
-	text := bytes.TrimSpace(data) // data itself keeps the numbers of its lines
-	if len(text) == 0 {
-		return nil, fmt.Errorf("%s: the file is empty", file)
-	}
-	rs := &rows{file: file}
-	var err error
-	if text[0] == '[' {
-		err = rs.parseArray(data)
-	} else {
-		err = rs.parseLines(data)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return rs, errors.Join(rs.usable(), rs.alike())
-}
-
-// alike returns an error where some rows are multiple-choice questions and others are not: the two are measured in different ways.
-func (rs *rows) alike() error {
-	for _, r := range rs.good {
-		first := rs.good[0]
-		if (r.choices != nil) != (first.choices != nil) {
-			return fmt.Errorf("%s: of rows %d and %d, one is a multiple-choice question and the other is not; keep them in files of their own", rs.file, first.number, r.number)
-		}
-	}
-	return nil
-}
-
-// usable returns an error where no row is left, with the first reason.
-func (rs *rows) usable() error {
-	switch {
-	case len(rs.good) > 0:
-		return nil
-	case len(rs.bad) > 0:
-		return fmt.Errorf("%s: no usable row in %d; row %d: %s", rs.file, len(rs.bad), rs.bad[0].Row, rs.bad[0].Reason)
-	}
-	return fmt.Errorf("%s: the file has no rows", rs.file)
-}
-
-func (rs *rows) parseArray(data []byte) error {
-	var elements []json.RawMessage
-	if err := json.Unmarshal(data, &elements); err != nil {
-		var syntax *json.SyntaxError
-		if errors.As(err, &syntax) {
-			line := 1 + bytes.Count(data[:min(int(syntax.Offset), len(data))], []byte("\n"))
-			return fmt.Errorf("%s: malformed JSON array near line %d: %w", rs.file, line, err)
-		}
-		return fmt.Errorf("%s: malformed JSON array: %w", rs.file, err)
-	}
-	for i, element := range elements {
-		rs.add(i+1, element)
-	}
-	return nil
-}
-
-func (rs *rows) parseLines(data []byte) error {
-	number := 0
-	for line := range bytes.Lines(data) {
-		number++
-		if line = bytes.TrimSpace(line); len(line) > 0 {
-			rs.add(number, line)
-		}
-	}
-	if len(rs.good) == 0 && number > 1 && json.Valid(data) {
-		return fmt.Errorf("%s: the file is one JSON value over many lines; want an array of rows, or one row a line", rs.file)
-	}
-	return nil
-}
-
-func (rs *rows) add(number int, raw []byte) {
-	r, err := parseRow(raw)
-	if err != nil {
-		rs.bad = append(rs.bad, BadRow{rs.file, number, err.Error()})
-		return
-	}
-	r.number = number
-	rs.good = append(rs.good, r)
-}
-
 // object is a JSON object whose values are still to be read.
 type object map[string]json.RawMessage
 
@@ -161,13 +61,13 @@ func parseObject(raw []byte) (object, error) {
 	return o, nil
 }
 
-func parseRow(raw []byte) (row, error) {
+func parseRow(number int, raw []byte) (row, error) {
+	r := row{number: number}
 	o, err := parseObject(raw)
 	if err != nil {
-		return row{}, err
+		return r, err
 	}
 	has := func(name string) bool { _, ok := o[name]; return ok }
-	var r row
 	switch {
 	case has("messages"):
 		r.messages, err = parseMessages(o["messages"])
@@ -175,7 +75,7 @@ func parseRow(raw []byte) (row, error) {
 		r.instruction, r.input, r.output, err = parseInstruction(o)
 	case has("prompt"), has("completion"):
 		if r.prompt, err = o.text("prompt"); err == nil {
-			r.completion, err = o.text("completion")
+			r.completion, err = o.response("completion")
 		}
 	case has("choices"), has("endings"):
 		r.instruction, r.choices, r.answer, err = parseQuestion(o)
@@ -197,8 +97,20 @@ func parseInstruction(o object) (instruction, input, output string, err error) {
 			input = ""
 		}
 	}
-	output, err = o.text("output")
+	output, err = o.response("output")
 	return
+}
+
+// emptyAnswer is the reason of rows with nothing to learn.
+type emptyAnswer struct{ error }
+
+// response returns a field that is there to be learned.
+func (o object) response(name string) (string, error) {
+	s, blank, err := o.maybeBlank(name)
+	if blank {
+		err = emptyAnswer{fmt.Errorf("%s is empty", name)}
+	}
+	return s, err
 }
 
 // parseMessages reads a conversation: an optional system message, then user and assistant messages that begin with the
@@ -223,6 +135,8 @@ func parseMessages(raw json.RawMessage) ([]Message, error) {
 			return nil, fmt.Errorf("message %d: a system message must come first", i+1)
 		case m.Role == System && blank:
 			continue
+		case blank && m.Role == Assistant:
+			return nil, emptyAnswer{fmt.Errorf("message %d: content of the assistant is empty", i+1)}
 		case blank:
 			return nil, fmt.Errorf("message %d: content of the %s is empty", i+1, m.Role)
 		case m.Role == Assistant && (len(messages) == 0 || messages[0].Role == System && len(messages) == 1):
@@ -260,15 +174,20 @@ func parseMessage(raw json.RawMessage) (m Message, err error) {
 
 // text returns a field that must be there and hold more than white space.
 func (o object) text(name string) (string, error) {
-	raw, ok := o[name]
-	if !ok {
-		return "", fmt.Errorf("%s is missing", name)
-	}
-	s, err := text(name, raw)
-	if err == nil && strings.TrimSpace(s) == "" {
-		return "", fmt.Errorf("%s is empty", name)
+	s, blank, err := o.maybeBlank(name)
+	if blank {
+		err = fmt.Errorf("%s is empty", name)
 	}
 	return s, err
+}
+
+func (o object) maybeBlank(name string) (s string, blank bool, err error) {
+	raw, ok := o[name]
+	if !ok {
+		return "", false, fmt.Errorf("%s is missing", name)
+	}
+	s, err = text(name, raw)
+	return s, err == nil && strings.TrimSpace(s) == "", err
 }
 
 // text reads a string, or null as the empty one. A NUL would cut the text short in a C tokenizer.

@@ -8,6 +8,30 @@ import (
 	"testing"
 )
 
+// parsed are the rows of a file before they are encoded.
+type parsed struct {
+	good []row
+	bad  []BadRow
+}
+
+func parseRows(name string, data []byte) (p parsed, err error) {
+	err = inMemory(name, data).scan(func(number int, _ place, raw []byte) error {
+		r, err := parseRow(number, raw)
+		if err != nil {
+			p.bad = append(p.bad, BadRow{name, number, err.Error()})
+		} else {
+			p.good = append(p.good, r)
+		}
+		return nil
+	})
+	return p, err
+}
+
+// dataset encodes the rows of one file in memory.
+func dataset(name string, data []byte, tok Tokenizer, o Options) (*Dataset, error) {
+	return newDataset(name, []part{{Part{name, 1}, inMemory(name, data)}}, tok, o)
+}
+
 func TestParseForms(t *testing.T) {
 	forms := []string{
 		`{"instruction": "Add.", "input": "1 1", "output": "2", "id": 7}`,
@@ -109,12 +133,12 @@ func TestUnusableFiles(t *testing.T) {
 		"[{\"instruction\": \"a\", \"output\": \"b\"}] x":   "f: malformed JSON array",
 		"{\n \"data\": []\n}":                               "f: the file is one JSON value over many lines",
 	} {
-		_, err := parseRows("f", []byte(data))
+		_, err := dataset("f", []byte(data), fakeTokenizer{}, Default())
 		if err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%q: error %v, want %s", data, err, want)
 		}
 	}
-	if _, err := readRows(filepath.Join(t.TempDir(), "absent.json")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := openRows(filepath.Join(t.TempDir(), "absent.json")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("absent file: %v", err)
 	}
 }
@@ -132,19 +156,15 @@ func FuzzParseRows(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		rs, err := parseRows("f", data)
-		if err != nil {
-			return
-		}
 		for _, tok := range []fakeTokenizer{{}, {bos: true, spaces: true, chat: bracketed}, {chat: chatML}} {
-			d, err := (&rows{file: "f", good: rs.good}).encode(tok, Default())
+			d, err := dataset("f", data, tok, Default())
 			if err != nil {
 				continue
 			}
-			samples := d.Samples
+			samples := samplesOf(t, d)
 			for _, q := range d.Questions {
-				if n := len(q.Choices); n < 2 || n != len(q.Bytes) || q.Answer < 0 || q.Answer >= n || len(d.Samples) > 0 {
-					t.Fatalf("a question of %d choices beside %d samples: %+v", n, len(d.Samples), q)
+				if n := len(q.Choices); n < 2 || n != len(q.Bytes) || q.Answer < 0 || q.Answer >= n || d.Len() > 0 {
+					t.Fatalf("a question of %d choices beside %d samples: %+v", n, d.Len(), q)
 				}
 				samples = append(samples, q.Choices...)
 			}

@@ -10,9 +10,5 @@ var starter []byte
 
 // Starter encodes the instruction rows that the program carries: small, varied and correct, enough to see a model learn.
 func Starter(tok Tokenizer, o Options) (*Dataset, error) {
-	rs, err := parseRows(StarterName, starter)
-	if err != nil {
-		return nil, err
-	}
-	return rs.encode(tok, o)
+	return newDataset(StarterName, []part{{Part{StarterName, 1}, inMemory(StarterName, starter)}}, tok, o)
 }

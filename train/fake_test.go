@@ -107,7 +107,9 @@ func (s fakeSource) Batches() int { return (s.samples + s.batch - 1) / s.batch }
 
 func (s fakeSource) Fingerprint() string { return fmt.Sprint(s) }
 
-func (s fakeSource) Batch(epoch, i int) (tokens, targets []int32, lengths []int) {
+func (s fakeSource) Tokens(epoch, i int) int { return 3 * (min((i+1)*s.batch, s.samples) - i*s.batch) }
+
+func (s fakeSource) Batch(epoch, i int) (tokens, targets []int32, lengths []int, err error) {
 	order := rand.New(rand.NewPCG(s.seed, uint64(epoch))).Perm(s.samples)
 	for _, sample := range order[i*s.batch : min((i+1)*s.batch, s.samples)] {
 		for k := range 3 {
@@ -124,7 +126,7 @@ func (s fakeSource) Batch(epoch, i int) (tokens, targets []int32, lengths []int)
 		}
 		lengths = append(lengths, 3)
 	}
-	return tokens, targets, lengths
+	return tokens, targets, lengths, nil
 }
 
 const parameters = 6

@@ -34,7 +34,10 @@ func Measure(ctx context.Context, c Config, engine Engine, params []float32, fro
 		if step == 1 {
 			start = time.Now()
 		}
-		b := p.load(from, c.Seed, step)
+		b, err := p.load(from, c.Seed, step)
+		if err != nil {
+			return s, err
+		}
 		o, err := t.step(b, c.RateAt(step, p.total))
 		if err != nil {
 			return s, err

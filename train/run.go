@@ -55,7 +55,11 @@ func (l *loop) run(ctx context.Context) (Result, error) {
 		began := time.Now()
 		l.progress.working()
 		rate := l.Config.RateAt(l.at.Step, l.plan.total)
-		o, err := l.step(l.plan.load(l.Training, l.Config.Seed, l.at.Step), rate)
+		b, err := l.plan.load(l.Training, l.Config.Seed, l.at.Step)
+		if err != nil {
+			return Result{}, l.stopped("step after", err)
+		}
+		o, err := l.step(b, rate)
 		if err != nil {
 			return Result{}, l.stopped("step after", err)
 		}
@@ -110,7 +114,11 @@ func (l *loop) evaluate(ctx context.Context) error {
 			return nil
 		}
 		l.progress.Status(fmt.Sprintf("held-out data: batch %d/%d", i+1, l.HeldOut.Batches()))
-		s, n, err := l.engine.Loss(l.HeldOut.Batch(0, i))
+		tokens, targets, lengths, err := l.HeldOut.Batch(0, i)
+		if err != nil {
+			return err
+		}
+		s, n, err := l.engine.Loss(tokens, targets, lengths)
 		if err != nil {
 			return err
 		}

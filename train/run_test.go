@@ -123,14 +123,14 @@ func TestBestAdapterIsKept(t *testing.T) {
 // halfway has its optimum at half of what the others' is, so that its loss falls and rises again on the way there.
 type halfway struct{ fakeSource }
 
-func (s halfway) Batch(epoch, i int) (tokens, targets []int32, lengths []int) {
-	tokens, targets, lengths = s.fakeSource.Batch(epoch, i)
+func (s halfway) Batch(epoch, i int) (tokens, targets []int32, lengths []int, err error) {
+	tokens, targets, lengths, err = s.fakeSource.Batch(epoch, i)
 	for k, target := range targets {
 		if target >= 0 {
 			targets[k] = label(unlabel(target) / 2)
 		}
 	}
-	return tokens, targets, lengths
+	return tokens, targets, lengths, err
 }
 
 func TestDivergenceNamesStepAndLastGoodCheckpoint(t *testing.T) {

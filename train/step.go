@@ -110,26 +110,35 @@ func (p plan) epochs(steps int) float64 {
 }
 
 // load gives the samples of a step.
-func (p plan) load(from Source, seed uint64, step int) batch {
+func (p plan) load(from Source, seed uint64, step int) (batch, error) {
 	epoch, first, end := p.at(step)
 	b := batch{seed: dropoutSeed(seed, step)}
 	for i := first; i < end; i++ {
-		tokens, targets, lengths := from.Batch(epoch, i)
+		tokens, targets, lengths, err := from.Batch(epoch, i)
+		if err != nil {
+			return b, err
+		}
 		b.tokens, b.targets, b.lengths = append(b.tokens, tokens...), append(b.targets, targets...), append(b.lengths, lengths...)
 	}
-	return b
+	return b, nil
 }
 
 // LargestStep gives the samples of the training's step with the most tokens.
-func (c Config) LargestStep(from Source) (tokens, targets []int32, lengths []int) {
+func (c Config) LargestStep(from Source) (tokens, targets []int32, lengths []int, err error) {
 	p := newPlan(c, from.Batches())
-	var most batch
+	largest, most := 0, 0
 	for step := range p.total {
-		if b := p.load(from, c.Seed, step); len(b.tokens) > len(most.tokens) {
-			most = b
+		n := 0
+		epoch, first, end := p.at(step)
+		for i := first; i < end; i++ {
+			n += from.Tokens(epoch, i)
+		}
+		if n > most {
+			largest, most = step, n
 		}
 	}
-	return most.tokens, most.targets, most.lengths
+	b, err := p.load(from, c.Seed, largest)
+	return b.tokens, b.targets, b.lengths, err
 }
 
 // dropoutSeed mixes the run's seed with the place in the training, so that the random state of a checkpoint is the step alone.

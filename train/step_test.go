@@ -11,7 +11,7 @@ import (
 func TestAccumulationDoesNotChangeTheGradient(t *testing.T) {
 	gradient := func(size int) ([]float32, outcome) {
 		source := fakeSource{samples: 16, batch: size, seed: 3}
-		b := newPlan(Config{Accumulation: 16, Epochs: 1}, source.Batches()).load(source, 0, 0)
+		b, _ := newPlan(Config{Accumulation: 16, Epochs: 1}, source.Batches()).load(source, 0, 0)
 		for i := range b.lengths {
 			if i%5 == 0 {
 				b.targets[3*i+1] = -1
@@ -65,7 +65,8 @@ func TestDivergenceLeavesParametersAndMoments(t *testing.T) {
 		engine.Update()
 		spoil(engine)
 		tr := trainer{engine: engine, params: engine.params, grad: make([]float32, parameters), optimizer: NewAdamW(parameters, Default())}
-		_, err := tr.step(newPlan(Config{Accumulation: 2, Epochs: 1}, 2).load(source, 0, 0), 0.1)
+		b, _ := newPlan(Config{Accumulation: 2, Epochs: 1}, 2).load(source, 0, 0)
+		_, err := tr.step(b, 0.1)
 		if !errors.Is(err, ErrDiverged) {
 			t.Errorf("%s: got %v", name, err)
 		}

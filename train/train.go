@@ -27,8 +27,9 @@ type Engine interface {
 type Source interface {
 	Batches() int // micro-batches in an epoch
 	// Batch returns micro-batch i, from 0, of an epoch, from 0, in the form that Engine takes.
-	Batch(epoch, i int) (tokens, targets []int32, lengths []int)
-	Fingerprint() string // the same for the same stream only
+	Batch(epoch, i int) (tokens, targets []int32, lengths []int, err error)
+	Tokens(epoch, i int) int // tokens of that micro-batch, which needs no reading
+	Fingerprint() string     // the same for the same stream only
 }
 
 // Run is all that a training needs. Its parameters are trained in place.

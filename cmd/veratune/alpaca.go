@@ -24,7 +24,7 @@ type finetune struct {
 	vera     vera.Config
 	train    train.Config
 	recipe   recipeFlags
-	dataPath string
+	files    dataFiles
 	evalPath string
 	heldOut  float64
 	out      string
@@ -69,7 +69,7 @@ func alpacaCommand() *cli.Command {
 
 func (f *finetune) rowFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "data", Usage: "JSON or JSONL `FILE` of instruction, chat or prompt rows; left out, the built-in starter set", Destination: &f.dataPath},
+		&cli.GenericFlag{Name: "data", Usage: "JSON, JSONL or Parquet `FILE` of instruction, chat or prompt rows, which may be given more than once; FILE:WEIGHT has an epoch see that part of the rows, or see them so often; left out, the built-in starter set", Value: &f.files},
 		&cli.Float64Flag{Name: "held-out", Usage: "rows that are kept back to measure the loss: a part below 1, or a number; 0 for none", Value: defaultHeldOut, Destination: &f.heldOut},
 		&cli.StringFlag{Name: "eval-data", Usage: "`FILE` of rows to measure the loss on, instead of --held-out", Destination: &f.evalPath},
 	}
@@ -197,7 +197,7 @@ func (f *finetune) run(c *cli.Context) error {
 	defer p.Close()
 	adapter, training := p.adapter, p.training
 	if f.engine.options.Memory > 0 { // better known now than in the middle of the run
-		if _, err := p.Plan(f.train.LargestStep(training.Source(f.data))); err != nil {
+		if _, err := p.largest(f); err != nil {
 			return err
 		}
 	}
@@ -245,6 +245,15 @@ func (f *finetune) prepare(report io.Writer) (*prepared, error) {
 	return p, nil
 }
 
+// largest plans the memory of the step with the most tokens.
+func (p *prepared) largest(f *finetune) (model.Memory, error) {
+	tokens, targets, lengths, err := f.train.LargestStep(p.training.Source(f.data))
+	if err != nil {
+		return model.Memory{}, err
+	}
+	return p.Plan(tokens, targets, lengths)
+}
+
 func (f *finetune) fill(p *prepared, report io.Writer) (err error) {
 	if p.adapter, err = vera.New(f.vera, p.Base()); err != nil {
 		return usageError{err}
@@ -262,11 +271,11 @@ func (f *finetune) fill(p *prepared, report io.Writer) (err error) {
 
 // split gives the rows to train on and those to measure, nil where there are none.
 func (f *finetune) split(s *session, report io.Writer) (training, heldOut *alpaca.Dataset, err error) {
-	if training, err = s.data(f.dataPath, f.data, report); err != nil {
+	if training, err = s.data(f.files, f.data, report); err != nil {
 		return nil, nil, err
 	}
 	if f.evalPath != "" {
-		heldOut, err = s.data(f.evalPath, f.data, report)
+		heldOut, err = s.data(oneFile(f.evalPath), f.data, report)
 		return training, heldOut, err
 	}
 	if f.heldOut == 0 {

@@ -38,7 +38,7 @@ func benchTrainCommand() *cli.Command {
 		Name:  "train",
 		Usage: "measure whole training steps on real rows; the first step is not counted",
 		Flags: slices.Concat(b.engine.flags(), dataFlags(&b.data), []cli.Flag{
-			&cli.StringFlag{Name: "data", Usage: "JSON or JSONL `FILE` of rows; left out, the built-in starter set", Destination: &b.path},
+			&cli.StringFlag{Name: "data", Usage: "JSON, JSONL or Parquet `FILE` of rows; left out, the built-in starter set", Destination: &b.path},
 			&cli.IntFlag{Name: "rows", Usage: "rows to use, from the first; 0 uses all", Value: 64, Destination: &b.rows},
 			&cli.IntFlag{Name: "accumulation", Usage: "batches in a step", Value: b.train.Accumulation, Destination: &b.train.Accumulation},
 			b.planFlag(),
@@ -68,12 +68,12 @@ func (b *benchTrain) run(c *cli.Context) error {
 		return err
 	}
 	defer s.Close()
-	d, err := s.data(b.path, b.data, c.App.ErrWriter)
+	d, err := s.data(oneFile(b.path), b.data, c.App.ErrWriter)
 	if err != nil {
 		return err
 	}
-	if b.rows > 0 && b.rows < len(d.Samples) {
-		d.Samples = d.Samples[:b.rows]
+	if b.rows > 0 {
+		d.Cut(b.rows)
 	}
 	config := recipe(b.method)
 	if c.IsSet("rank") {

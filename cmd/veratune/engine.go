@@ -11,6 +11,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/internal/hub"
+	"github.com/veratune/veratune/internal/terminal"
 	"github.com/veratune/veratune/model"
 	"github.com/veratune/veratune/vera"
 )
@@ -50,8 +52,30 @@ var computeUsage = map[model.Compute]string{
 }
 
 func (e *engine) flags() []cli.Flag {
-	model := &cli.StringFlag{Name: "model", Aliases: []string{"m"}, Usage: "GGUF `FILE` of a Llama", Required: true, Destination: &e.path}
-	return append([]cli.Flag{model}, e.computeFlags()...)
+	return append([]cli.Flag{e.modelFlag()}, e.computeFlags()...)
+}
+
+func (e *engine) modelFlag() cli.Flag {
+	return &cli.StringFlag{Name: "model", Aliases: []string{"m"}, Usage: "GGUF `FILE` of a Llama; hf:OWNER/REPO/FILE fetches it from Hugging Face", Required: true, Destination: &e.path, Action: fetch(&e.path)}
+}
+
+// fetch is the action of a flag that names a model: it puts the path of a file that is fetched from Hugging Face in place of its name.
+func fetch(path *string) func(*cli.Context, string) error {
+	return func(c *cli.Context, s string) error {
+		if !strings.HasPrefix(s, hub.Scheme) {
+			return nil
+		}
+		name, err := hub.Parse(s)
+		if err != nil {
+			return usageError{err}
+		}
+		client, err := hub.FromEnvironment(c.App.ErrWriter)
+		if err != nil {
+			return err
+		}
+		*path, err = client.Fetch(c.Context, name)
+		return err
+	}
 }
 
 func (e *engine) computeFlags() []cli.Flag {
@@ -76,11 +100,17 @@ func (e *engine) forceFlag() cli.Flag {
 
 // dataFlags are the flags of how rows become batches.
 func dataFlags(o *alpaca.Options) []cli.Flag {
+	return append(sampleFlags(o),
+		&cli.BoolFlag{Name: "strict", Usage: "stop at the first bad row instead of leaving it out", Destination: &o.Strict},
+		&cli.IntFlag{Name: "batch", Usage: "samples that are computed together", Value: o.Batch, Destination: &o.Batch},
+	)
+}
+
+// sampleFlags are the flags of how a row becomes a sample.
+func sampleFlags(o *alpaca.Options) []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "template", Usage: "form of the prompts: " + strings.Join(alpaca.Templates, ", ") + "; auto is that of the adapter's training, else of the model", Value: o.Template, Destination: &o.Template},
 		&cli.IntFlag{Name: "max-length", Usage: "longest sample in tokens; longer ones are cut", Value: o.MaxLength, Destination: &o.MaxLength},
-		&cli.BoolFlag{Name: "strict", Usage: "stop at the first bad row instead of leaving it out", Destination: &o.Strict},
-		&cli.IntFlag{Name: "batch", Usage: "samples that are computed together", Value: o.Batch, Destination: &o.Batch},
 	}
 }
 
@@ -144,11 +174,15 @@ type session struct {
 	*model.Model
 	tokenizer model.Tokenizer
 	adapter   *vera.Adapter
+	rows      []*alpaca.Dataset
 }
 
 func (s *session) Close() {
 	if s.tokenizer.Vocab != nil {
 		s.tokenizer.Close()
+	}
+	for _, d := range s.rows {
+		d.Close()
 	}
 	s.Model.Close()
 }
@@ -164,26 +198,62 @@ func (s *session) template(asked string) string {
 	return asked
 }
 
+// dataFiles are the values of a --data flag that may be given more than once.
+type dataFiles []alpaca.Part
+
+// reading shows how far files of rows have been read.
+func reading(line *terminal.Line) func(file string, part float64) {
+	return func(file string, part float64) { line.Status(fmt.Sprintf("reading %s: %.0f%%", file, 100*part)) }
+}
+
+// oneFile is a single file, or none where path is "".
+func oneFile(path string) dataFiles {
+	if path == "" {
+		return nil
+	}
+	return dataFiles{{Path: path, Weight: 1}}
+}
+
+func (d *dataFiles) Set(s string) error {
+	p, err := alpaca.ParsePart(s)
+	if err == nil {
+		*d = append(*d, p)
+	}
+	return err
+}
+
+func (d *dataFiles) String() string {
+	var names []string
+	for _, p := range *d {
+		names = append(names, p.String())
+	}
+	return strings.Join(names, ", ")
+}
+
 // data is load without multiple-choice questions.
-func (s *session) data(path string, o alpaca.Options, report io.Writer) (*alpaca.Dataset, error) {
-	d, err := s.load(path, o, report)
+func (s *session) data(files dataFiles, o alpaca.Options, report io.Writer) (*alpaca.Dataset, error) {
+	d, err := s.load(files, o, report)
 	if err == nil && len(d.Questions) > 0 {
-		return nil, fmt.Errorf("%s: holds multiple-choice questions, which are for the loss command alone; want instruction, chat or prompt rows", path)
+		return nil, fmt.Errorf("%s: holds multiple-choice questions, which are for the loss command alone; want instruction, chat or prompt rows", d.Name)
 	}
 	return d, err
 }
 
-// load loads a data file, or the starter set where path is empty, and reports what was left out.
-func (s *session) load(path string, o alpaca.Options, report io.Writer) (*alpaca.Dataset, error) {
+// load loads data files, or the starter set where there is none, and reports what was left out. The rows stay open with the session.
+func (s *session) load(files dataFiles, o alpaca.Options, report io.Writer) (*alpaca.Dataset, error) {
 	o.Template = s.template(o.Template)
-	load := func() (*alpaca.Dataset, error) { return alpaca.Load(path, s.tokenizer, o) }
-	if path == "" {
+	line := terminal.NewLine(report)
+	o.Progress = reading(line)
+	load := func() (*alpaca.Dataset, error) { return alpaca.Load(files, s.tokenizer, o) }
+	if len(files) == 0 {
 		load = func() (*alpaca.Dataset, error) { return alpaca.Starter(s.tokenizer, o) }
 	}
 	d, err := load()
+	line.End()
 	if err != nil {
 		return nil, err
 	}
+	s.rows = append(s.rows, d)
 	const shown = 5
 	for i, bad := range d.Bad {
 		if i == shown {

@@ -53,7 +53,7 @@ func exportCommand() *cli.Command {
 		&cli.StringFlag{Name: "to", Usage: "form to write: " + exportNames(), Required: true, Destination: &x.to},
 		&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "`FILE` or folder to write", Required: true, Destination: &x.out},
 		&cli.StringFlag{Name: "type", Usage: "`TYPE` of the tensors that are written. lora: f32, f16 (the default) or q8_0. merged: keep (that of the base model, the default), auto (finer ones where they gain most, within --budget), or one for all adapted tensors, such as q8_0", Destination: &x.kind},
-		&cli.StringFlag{Name: "data", Usage: "JSON or JSONL `FILE` of rows to measure the loss on, before and after", Destination: &x.path},
+		&cli.StringFlag{Name: "data", Usage: "JSON, JSONL or Parquet `FILE` of rows to measure the loss on, before and after", Destination: &x.path},
 	}, dataFlags(&x.data))
 	for _, form := range exports {
 		if form.flags != nil {
@@ -111,7 +111,7 @@ func (x *export) rows(c *cli.Context, s *session) (*alpaca.Dataset, error) {
 	if x.path == "" {
 		return nil, nil
 	}
-	return s.data(x.path, x.data, c.App.ErrWriter)
+	return s.data(oneFile(x.path), x.data, c.App.ErrWriter)
 }
 
 // losses measures the base model without and with the adapter, then what was written; nothing without rows.

@@ -44,7 +44,7 @@ func lossCommand() *cli.Command {
 		Flags: slices.Concat(l.engine.flags(), dataFlags(&l.data), []cli.Flag{
 			l.adapterFlag(),
 			l.forceFlag(),
-			&cli.StringFlag{Name: "data", Usage: "JSON or JSONL `FILE` of instruction, chat or prompt rows, or of multiple-choice questions", Required: true, Destination: &l.path},
+			&cli.StringFlag{Name: "data", Usage: "JSON, JSONL or Parquet `FILE` of instruction, chat or prompt rows, or of multiple-choice questions", Required: true, Destination: &l.path},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object", Destination: &l.asJSON},
 		}),
 		Action: func(c *cli.Context) error {
@@ -62,7 +62,7 @@ func (l *lossOptions) run(c *cli.Context) error {
 		return err
 	}
 	defer s.Close()
-	d, err := s.load(l.path, l.data, c.App.ErrWriter)
+	d, err := s.load(oneFile(l.path), l.data, c.App.ErrWriter)
 	if err != nil {
 		return err
 	}
@@ -82,14 +82,18 @@ func (l *lossOptions) run(c *cli.Context) error {
 
 // measure computes the mean loss over a data set.
 func (s *session) measure(c *cli.Context, d *alpaca.Dataset, batch int) (lossResult, error) {
-	r := lossResult{Rows: len(d.Samples)}
+	r := lossResult{Rows: d.Len()}
 	source := d.InOrder(batch)
 	total := 0.0
 	for i := range source.Batches() {
 		if err := c.Context.Err(); err != nil {
 			return r, err
 		}
-		sum, n, err := s.Loss(source.Batch(0, i))
+		tokens, targets, lengths, err := source.Batch(0, i)
+		if err != nil {
+			return r, err
+		}
+		sum, n, err := s.Loss(tokens, targets, lengths)
 		if err != nil {
 			return r, err
 		}

@@ -181,14 +181,15 @@ func TestKilledRunResumes(t *testing.T) {
 	}
 }
 
-// TestInterrupt sends SIGINT: the run saves, exits with 130, and resumes to the same bytes.
+// TestInterrupt sends SIGINT: the run saves, exits with 130, and resumes to the same bytes, also where its data are files with weights.
 func TestInterrupt(t *testing.T) {
 	model, data := testutil.TinyLlama(t, testutil.TinyOptions{}), rows(t, 60)
+	weighted := []string{"--data", rows(t, 7) + ":2.5", "--data", "../../alpaca/testdata/forms.parquet:3", "--save-every", "0"}
 	whole, out := filepath.Join(t.TempDir(), "whole"), filepath.Join(t.TempDir(), "run")
-	if code, _, stderr := veratune(alpacaArgs(model, data, whole, "--save-every", "0")...); code != 0 {
+	if code, _, stderr := veratune(alpacaArgs(model, data, whole, weighted...)...); code != 0 {
 		t.Fatalf("exit code %d, %q", code, stderr)
 	}
-	cmd, output := process(alpacaArgs(model, data, out, "--save-every", "0")...)
+	cmd, output := process(alpacaArgs(model, data, out, weighted...)...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +205,7 @@ func TestInterrupt(t *testing.T) {
 	if !errors.As(err, &exit) || exit.ExitCode() != exitInterrupted {
 		t.Fatalf("%v, want exit code %d: %s", err, exitInterrupted, output)
 	}
-	if code, _, stderr := veratune(alpacaArgs(model, data, out, "--save-every", "0", "--resume")...); code != 0 {
+	if code, _, stderr := veratune(alpacaArgs(model, data, out, append(weighted, "--resume")...)...); code != 0 {
 		t.Fatalf("resume: exit code %d, %q", code, stderr)
 	}
 	if !bytes.Equal(read(t, filepath.Join(out, train.AdapterFile)), read(t, filepath.Join(whole, train.AdapterFile))) {
@@ -246,6 +247,8 @@ func TestBadInput(t *testing.T) {
 		"strict":                 {alpacaArgs(model, write(t, "strict.json", `[{"instruction":"a","output":"b"},{"instruction":"c"}]`), "OUT", "--strict"), exitFailed, "row 2"},
 		"unwritable":             {alpacaArgs(model, data, filepath.Join(file, "run")), exitFailed, "file"},
 		"run there":              {alpacaArgs(model, data, finished), exitFailed, "resume"},
+		"resume, other weight":   {alpacaArgs(model, data+":0.5", finished, "--resume"), exitFailed, "data.training"},
+		"bad weight":             {alpacaArgs(model, data+":0", "OUT"), exitUsage, "weight"},
 		"resume with other rank": {alpacaArgs(model, data, finished, "--resume", "--rank", "4"), exitFailed, "rank"},
 		"no run to resume":       {alpacaArgs(model, data, "OUT", "--resume"), exitFailed, "resume"},
 		"unknown flag":           {[]string{"alpaca", "--modle", model}, exitUsage, "modle"},

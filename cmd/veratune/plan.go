@@ -56,5 +56,5 @@ func (f *finetune) plan(c *cli.Context) (model.Memory, error) {
 		return model.Memory{}, err
 	}
 	defer p.Close()
-	return p.Plan(f.train.LargestStep(p.training.Source(f.data)))
+	return p.largest(f)
 }
