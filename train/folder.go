@@ -16,6 +16,7 @@ const (
 	AdapterFile      = "adapter.gguf"  // after the last step; there only when the training is complete
 	BestFile         = "best.gguf"     // of the lowest held-out loss so far
 	ConfigFile       = "config.json"   // all that the run was started with
+	OptionsFile      = "config.yaml"   // Run.Options
 	MetricsFile      = "metrics.jsonl" // a line for each step and each evaluation
 	ChartFile        = "loss.svg"
 	checkpointFolder = "checkpoints"

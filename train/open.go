@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+
+	"github.com/google/renameio/v2"
 )
 
 // open checks the whole request, then makes or opens the run directory and puts the training where it begins.
@@ -67,6 +69,11 @@ func (l *loop) start() (err error) {
 	}
 	if err := l.settings.write(l.folder.join(ConfigFile)); err != nil {
 		return err
+	}
+	if l.Options != nil {
+		if err := renameio.WriteFile(l.folder.join(OptionsFile), l.Options, 0o666); err != nil {
+			return fmt.Errorf("run folder: %w", err)
+		}
 	}
 	l.metrics, err = openMetrics(l.folder.join(MetricsFile))
 	return err

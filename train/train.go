@@ -47,6 +47,8 @@ type Run struct {
 	Setup any
 	About any // is kept in config.json beside it and never compared: versions, paths
 
+	Options []byte // kept as config.yaml: what a person starts the like with; nil writes none
+
 	Folder string // run directory
 	Resume bool   // goes on with the run that the folder holds
 	Force  bool   // starts anew where the folder holds a run, which is renamed FOLDER.old-1, or the next free number

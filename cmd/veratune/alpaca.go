@@ -43,7 +43,7 @@ type recipeFlags struct {
 const defaultHeldOut = 0.05
 
 func newFinetune() *finetune {
-	return &finetune{engine: newEngine(model.Default().Compute), data: alpaca.Default(), vera: vera.Default(), train: train.Default()}
+	return &finetune{engine: newEngine(fastest), data: alpaca.Default(), vera: vera.Default(), train: train.Default()}
 }
 
 func (f *finetune) flags() []cli.Flag {
@@ -52,17 +52,24 @@ func (f *finetune) flags() []cli.Flag {
 
 func alpacaCommand() *cli.Command {
 	f := newFinetune()
+	printConfig := false
 	return &cli.Command{
 		Name:  "alpaca",
 		Usage: "finetune a model on instruction data",
 		Description: "Trains a VeRA adapter, or with --method lora a LoRA, on instruction rows and writes it to OUT/adapter.gguf. The defaults are the recipe of the VeRA paper's Table 9.\n" +
 			"Ctrl-C saves the run; the same command with --resume goes on to the same bits.",
-		Flags: f.flags(),
+		Flags:  append(f.flags(), &cli.BoolFlag{Name: "print-config", Usage: "print all options as a file for --config, and do nothing else", Destination: &printConfig}),
+		Before: f.options,
 		Action: func(c *cli.Context) error {
-			if err := noArguments(c); err != nil {
+			if !printConfig {
+				return f.run(c)
+			}
+			config, err := f.config(c)
+			if err != nil {
 				return err
 			}
-			return f.run(c)
+			_, err = c.App.Writer.Write(config)
+			return err
 		},
 	}
 }
@@ -139,6 +146,9 @@ func (f *finetune) trainFlags() []cli.Flag {
 
 // options brings the flags into the options and checks them all.
 func (f *finetune) options(c *cli.Context) error {
+	if err := noArguments(c); err != nil {
+		return err
+	}
 	r := f.recipe
 	f.vera.Method = vera.Method(r.method)
 	if !c.IsSet("rank") {
@@ -150,13 +160,10 @@ func (f *finetune) options(c *cli.Context) error {
 			f.train.LR = loraLR
 		}
 	}
-	for _, name := range []string{"d-initial", "init", "only", "unique-pairs"} {
-		if f.vera.Method == vera.MethodLoRA && c.IsSet(name) {
-			return usageError{fmt.Errorf("%s: is for VeRA, not for method lora", name)}
+	for _, name := range f.foreign() {
+		if c.IsSet(name) {
+			return usageError{fmt.Errorf("%s: is not for method %s", name, f.vera.Method)}
 		}
-	}
-	if f.vera.Method != vera.MethodLoRA && c.IsSet("alpha") {
-		return usageError{errors.New("alpha: is for method lora")}
 	}
 	f.vera.Targets = splitWords(c.StringSlice("targets"))
 	f.vera.Layers = c.IntSlice("layers")
@@ -183,10 +190,24 @@ func (f *finetune) options(c *cli.Context) error {
 	return validate(f.engine.validate(), f.data.Validate(), f.train.Validate())
 }
 
-func (f *finetune) run(c *cli.Context) error {
-	if err := f.options(c); err != nil {
-		return err
+// foreign lists the options of the other methods.
+func (f *finetune) foreign() []string {
+	if f.vera.Method == vera.MethodLoRA {
+		return []string{"d-initial", "init", "only", "unique-pairs"}
 	}
+	return []string{"alpha"}
+}
+
+// config is a file for --config that trains alike.
+func (f *finetune) config(c *cli.Context) ([]byte, error) {
+	but := f.foreign()
+	if f.evalPath != "" {
+		but = append(but, "held-out")
+	}
+	return configOf(c, but...)
+}
+
+func (f *finetune) run(c *cli.Context) error {
 	if err := train.CheckFolder(f.out, f.resume, f.force); err != nil {
 		return err
 	}
@@ -201,8 +222,13 @@ func (f *finetune) run(c *cli.Context) error {
 			return err
 		}
 	}
+	config, err := f.config(c)
+	if err != nil {
+		return err
+	}
 	run := &train.Run{
-		Config: f.train, Engine: p.Model, Params: adapter.Params, Training: training.Source(f.data),
+		Options: config,
+		Config:  f.train, Engine: p.Model, Params: adapter.Params, Training: training.Source(f.data),
 		SaveAdapter: func(path string, facts map[string]string) error {
 			adapter.Facts = facts
 			return adapter.Save(path)
@@ -298,8 +324,9 @@ type about struct {
 	Threads int    `json:"threads"`
 }
 
+// version is the module's, with the commit where Go knows it.
 func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		return info.Main.Version
 	}
 	return "unknown"

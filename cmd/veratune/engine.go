@@ -23,11 +23,20 @@ type engine struct {
 	compute string
 	plan    string
 	memory  string
+
+	computeDefault string // in words, where it depends on the machine
 }
 
+// fastest is the arithmetic that the processor is fastest in.
+const fastest = model.Compute("")
+
 func newEngine(compute model.Compute) *engine {
-	o := model.Default()
-	return &engine{options: o, compute: string(compute), plan: string(o.Plan)}
+	e := &engine{options: model.Default(), compute: string(compute)}
+	e.plan = string(e.options.Plan)
+	if compute == fastest {
+		e.compute, e.computeDefault = string(e.options.Compute), "bf16 where the processor multiplies it itself, else f32"
+	}
+	return e
 }
 
 func (e *engine) flags() []cli.Flag {
@@ -37,8 +46,8 @@ func (e *engine) flags() []cli.Flag {
 
 func (e *engine) computeFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.IntFlag{Name: "threads", Usage: "threads to compute with", Value: e.options.Threads, Destination: &e.options.Threads},
-		&cli.StringFlag{Name: "compute", Usage: "arithmetic of the matrix products: f32 or bf16", Value: e.compute, Destination: &e.compute},
+		&cli.IntFlag{Name: "threads", Usage: "threads to compute with", DefaultText: "one for each processor", Value: e.options.Threads, Destination: &e.options.Threads},
+		&cli.StringFlag{Name: "compute", Usage: "arithmetic of the matrix products: f32 or bf16", DefaultText: e.computeDefault, Value: e.compute, Destination: &e.compute},
 	}
 }
 
