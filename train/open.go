@@ -55,6 +55,10 @@ func (r *Run) validate() error {
 		return errors.New("there is no training data")
 	case r.HeldOut != nil && r.HeldOut.Batches() < 1:
 		return errors.New("there is no held-out data to evaluate on")
+	case r.Config.Patience > 0 && r.HeldOut == nil:
+		return errors.New("patience: needs held-out data")
+	case r.MaxSteps < 0 || r.MaxTime < 0:
+		return fmt.Errorf("max-steps %d, max-time %v: want 0, for no limit, or more", r.MaxSteps, r.MaxTime)
 	}
 	return nil
 }

@@ -46,8 +46,8 @@ func (s settings) write(path string) error {
 	return nil
 }
 
-// checkSame fails where the run in path was started with other settings than s, naming all that differ. How often is evaluated and saved, and what
-// is only told about the run, may change.
+// checkSame fails where the run in path was started with other settings than s, naming all that differ. How often is evaluated and saved, when the run
+// ends early, and what is only told about it, may change.
 func (s settings) checkSame(path string) error {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -82,7 +82,7 @@ func (s settings) checkSame(path string) error {
 }
 
 func free(key string) bool {
-	return slices.Contains([]string{"train.eval_every", "train.save_every", "train.keep", "about"}, key) || strings.HasPrefix(key, "about.")
+	return slices.Contains([]string{"train.eval_every", "train.patience", "train.save_every", "train.keep", "about"}, key) || strings.HasPrefix(key, "about.")
 }
 
 // flatten turns nested JSON objects into one map with dotted keys.

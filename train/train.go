@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 )
 
 // Engine computes losses and gradients of the parameters being trained. A batch is its samples' tokens end to end, the label of each
@@ -49,6 +50,11 @@ type Run struct {
 
 	Options []byte // kept as config.yaml: what a person starts the like with; nil writes none
 
+	// Limits of this process, which a resumed run may change: after MaxSteps of the training's steps, or after the step in which MaxTime is over, it is halted. The learning rate is that
+	// of the whole training. A run that was halted has an adapter and an evaluation of that step, and goes on, when it is resumed, as if it had not been. 0 is no limit.
+	MaxSteps int
+	MaxTime  time.Duration
+
 	Folder string // run directory
 	Resume bool   // goes on with the run that the folder holds
 	Force  bool   // starts anew where the folder holds a run, which is renamed FOLDER.old-1, or the next free number
@@ -69,7 +75,8 @@ type Result struct {
 	Before      *Evaluation `json:"before"` // of the parameters as they were given
 	After       *Evaluation `json:"after"`
 	Best        *Evaluation `json:"best"`
-	Adapter     string      `json:"adapter"`       // path of the adapter after the last step
+	EndedBy     string      `json:"ended_by"`      // the option that ended or halted it before the last step: "patience", "max-steps", "max-time"
+	Adapter     string      `json:"adapter"`       // path of the adapter after these steps
 	BestAdapter string      `json:"best_adapter"`  // path of the adapter of the lowest held-out loss, "" where there was no held-out data
 	OldRun      string      `json:"old,omitempty"` // where Force put the run that was there before
 }
@@ -80,7 +87,7 @@ var ErrInterrupted = errors.New("interrupted")
 // ErrDiverged is in the error of a run that stopped because a loss or a gradient was NaN or infinite.
 var ErrDiverged = errors.New("training diverged")
 
-// Train runs the training to its end, or until ctx is cancelled: then it finishes the step, saves and returns ErrInterrupted.
+// Train runs the training to its end or a limit, or until ctx is cancelled: then it finishes the step, saves and returns ErrInterrupted.
 // Nothing is written or moved before the whole request has been found valid.
 func (r *Run) Train(ctx context.Context) (Result, error) {
 	l, err := r.open()

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -27,6 +28,9 @@ type finetune struct {
 	dataPath string
 	evalPath string
 	heldOut  float64
+	from     string
+	maxSteps int
+	maxTime  time.Duration
 	out      string
 	resume   bool
 	force    bool
@@ -85,6 +89,7 @@ func (f *finetune) rowFlags() []cli.Flag {
 func (f *finetune) veraFlags() []cli.Flag {
 	return []cli.Flag{
 		methodFlag(&f.recipe.method),
+		&cli.StringFlag{Name: "from", Usage: "begin with what the adapter in `FILE` has learnt, also one of PEFT or a LoRA; its rank, layers and random matrices stay", Destination: &f.from},
 		&cli.IntFlag{Name: "rank", Usage: rankUsage, DefaultText: rankDefault(), Destination: &f.vera.Rank},
 		&cli.StringSliceFlag{Name: "targets", Usage: "kinds of linear layers to adapt", Value: cli.NewStringSlice(f.vera.Targets...)},
 		&cli.IntSliceFlag{Name: "layers", Usage: "blocks to adapt, counted from 0; left out, all"},
@@ -132,7 +137,10 @@ func (f *finetune) trainFlags() []cli.Flag {
 		&cli.IntFlag{Name: "steps", Usage: "steps to train, instead of --epochs", Destination: &t.Steps},
 		&cli.Float64Flag{Name: "weight-decay", Usage: "AdamW's decoupled weight decay", Value: t.WeightDecay, Destination: &t.WeightDecay},
 		&cli.Float64Flag{Name: "clip", Usage: "largest norm of a step's gradient; 0 for no limit", Value: t.Clip, Destination: &t.Clip},
-		&cli.IntFlag{Name: "eval-every", Usage: "steps between measurements of the held-out loss; 0 measures only before and after", Value: t.EvalEvery, Destination: &t.EvalEvery},
+		&cli.IntFlag{Name: "max-steps", Usage: "halt after this step, at the learning rate that it has in the whole training; --resume goes on. 0 for no limit", Destination: &f.maxSteps},
+		&cli.DurationFlag{Name: "max-time", Usage: "halt after the step in which this time is over, such as 7h30m; --resume goes on. 0 for no limit", Destination: &f.maxTime},
+		&cli.GenericFlag{Name: "eval-every", Usage: "steps between measurements of the held-out loss, or a part of an epoch such as 0.5epoch; 0 measures only before and after", Value: &t.EvalEvery},
+		&cli.IntFlag{Name: "patience", Usage: "end early after so many measurements in a row without a new lowest held-out loss; 0 never does", Value: t.Patience, Destination: &t.Patience},
 		&cli.IntFlag{Name: "save-every", Usage: "steps between checkpoints; 0 saves only at the end and on Ctrl-C", Value: t.SaveEvery, Destination: &t.SaveEvery},
 		&cli.IntFlag{Name: "keep", Usage: "newest checkpoints that are kept", Value: t.Keep, Destination: &t.Keep},
 		&cli.StringFlag{Name: "recompute", Usage: "compute intermediate results again in the backward pass instead of keeping them: auto (by memory), all, none", Value: string(f.engine.options.Recompute), Destination: &f.recipe.recompute},
@@ -165,6 +173,11 @@ func (f *finetune) options(c *cli.Context) error {
 			return usageError{fmt.Errorf("%s: is not for method %s", name, f.vera.Method)}
 		}
 	}
+	for _, name := range ofAdapter {
+		if f.from != "" && c.IsSet(name) {
+			return usageError{fmt.Errorf("%s: is what the adapter of --from has", name)}
+		}
+	}
 	f.vera.Targets = splitWords(c.StringSlice("targets"))
 	f.vera.Layers = c.IntSlice("layers")
 	f.vera.Dropout, f.train.Schedule = float32(r.dropout), train.Schedule(r.schedule)
@@ -184,6 +197,12 @@ func (f *finetune) options(c *cli.Context) error {
 	if f.evalPath != "" && c.IsSet("held-out") {
 		return usageError{errors.New("eval-data and held-out: give one of them")}
 	}
+	if f.train.Patience > 0 && f.evalPath == "" && f.heldOut == 0 {
+		return usageError{errors.New("patience: needs held-out or eval-data")}
+	}
+	if f.maxSteps < 0 || f.maxTime < 0 {
+		return usageError{fmt.Errorf("max-steps %d, max-time %v: 0 for no limit, or more", f.maxSteps, f.maxTime)}
+	}
 	if f.resume && f.force {
 		return usageError{errors.New("resume and force: give one of them")}
 	}
@@ -198,11 +217,17 @@ func (f *finetune) foreign() []string {
 	return []string{"alpha"}
 }
 
+// ofAdapter are the options that an adapter to begin with decides.
+var ofAdapter = []string{"rank", "targets", "layers", "d-initial", "init", "only", "unique-pairs", "alpha"}
+
 // config is a file for --config that trains alike.
 func (f *finetune) config(c *cli.Context) ([]byte, error) {
 	but := f.foreign()
 	if f.evalPath != "" {
 		but = append(but, "held-out")
+	}
+	if f.from != "" {
+		but = append(but, ofAdapter...)
 	}
 	return configOf(c, but...)
 }
@@ -233,9 +258,10 @@ func (f *finetune) run(c *cli.Context) error {
 			adapter.Facts = facts
 			return adapter.Save(path)
 		},
-		Facts:  map[string]string{factTemplate: training.Template},
-		Setup:  f.setup(p.session, training.Template),
-		About:  about{Version: version(), Model: f.path, Data: training.Name, Threads: f.engine.options.Threads},
+		Facts:    map[string]string{factTemplate: training.Template},
+		Setup:    f.setup(p.session, training.Template),
+		About:    about{Version: version(), Model: f.path, Data: training.Name, Threads: f.engine.options.Threads},
+		MaxSteps: f.maxSteps, MaxTime: f.maxTime,
 		Folder: f.out, Resume: f.resume, Force: f.force, Progress: c.App.ErrWriter,
 	}
 	if p.heldOut != nil {
@@ -247,6 +273,13 @@ func (f *finetune) run(c *cli.Context) error {
 	}
 	if result.Before != nil && result.After != nil {
 		fmt.Fprintf(c.App.Writer, "held-out loss %.4f → %.4f\n", result.Before.Loss, result.After.Loss)
+	}
+	switch result.EndedBy {
+	case "":
+	case "patience":
+		fmt.Fprintf(c.App.Writer, "patience: ended after step %d; the lowest held-out loss, %.4f, is that of step %d: %s\n", result.Steps, result.Best.Loss, result.Best.Step, result.BestAdapter)
+	default:
+		fmt.Fprintf(c.App.Writer, "%s: halted after step %d; --resume goes on\n", result.EndedBy, result.Steps)
 	}
 	fmt.Fprintf(c.App.Writer, "adapter: %s\n", result.Adapter)
 	return nil
@@ -272,8 +305,8 @@ func (f *finetune) prepare(report io.Writer) (*prepared, error) {
 }
 
 func (f *finetune) fill(p *prepared, report io.Writer) (err error) {
-	if p.adapter, err = vera.New(f.vera, p.Base()); err != nil {
-		return usageError{err}
+	if p.adapter, err = f.begin(p.Base()); err != nil {
+		return err
 	}
 	if p.training, p.heldOut, err = f.split(p.session, report); err != nil {
 		return err
@@ -284,6 +317,27 @@ func (f *finetune) fill(p *prepared, report io.Writer) (err error) {
 	fmt.Fprintf(report, "%s: %d blocks, width %d; %s rank %d on %d layers, %d trained numbers\n",
 		orPath(p.Name, f.path), p.Blocks, p.Width, p.adapter.Method, p.adapter.Rank, len(p.adapter.Layers), len(p.adapter.Params))
 	return nil
+}
+
+// begin gives the adapter before training.
+func (f *finetune) begin(base vera.Base) (*vera.Adapter, error) {
+	if f.from == "" {
+		a, err := vera.New(f.vera, base)
+		if err != nil {
+			return nil, usageError{err}
+		}
+		return a, nil
+	}
+	a, err := vera.Load(f.from, base)
+	if err != nil {
+		return nil, err
+	}
+	if a.Method != f.vera.Method {
+		return nil, usageError{fmt.Errorf("from %s: its method is %s; give --method %[2]s", f.from, a.Method)}
+	}
+	a.Dropout = f.vera.Dropout
+	f.vera = a.Config
+	return a, nil
 }
 
 // split gives the rows to train on and those to measure, nil where there are none.
@@ -304,6 +358,7 @@ func (f *finetune) split(s *session, report io.Writer) (training, heldOut *alpac
 // setup is what decides the result beside the recipe and the data: a run is resumed only where it is equal.
 type setup struct {
 	Vera    vera.Config    `json:"vera"`
+	From    string         `json:"from,omitempty"` // digest of the trained numbers that it began with
 	Data    alpaca.Options `json:"data"`
 	Base    string         `json:"base"` // fingerprint of the model
 	Compute model.Compute  `json:"compute"`
@@ -313,7 +368,11 @@ type setup struct {
 func (f *finetune) setup(s *session, template string) setup {
 	data := f.data
 	data.Template = template
-	return setup{Vera: f.vera, Data: data, Base: s.Base().Fingerprint, Compute: f.engine.options.Compute, Plan: f.engine.options.Plan}
+	o := setup{Vera: f.vera, Data: data, Base: s.Base().Fingerprint, Compute: f.engine.options.Compute, Plan: f.engine.options.Plan}
+	if f.from != "" {
+		o.From = s.adapter.Digest()
+	}
+	return o
 }
 
 // about is kept with a run for people.
