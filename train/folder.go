@@ -73,7 +73,7 @@ func checkWritable(path string) error {
 }
 
 func holdsRun(path string) bool {
-	parts := []string{AdapterFile, BestFile, ConfigFile, MetricsFile, ChartFile, checkpointFolder}
+	parts := []string{AdapterFile, BestFile, ConfigFile, MetricsFile, ChartFile, checkpointFolder, SweepFile}
 	return slices.ContainsFunc(parts, func(name string) bool { return exists(filepath.Join(path, name)) })
 }
 

@@ -74,15 +74,21 @@ func (l *loop) run(ctx context.Context) (Result, error) {
 	}
 }
 
+// The limits by the words of the command line.
+const (
+	maxSteps = "max-steps"
+	maxTime  = "max-time"
+)
+
 // limit gives the function that names the limit of this process that has been reached, "" before.
 func (l *loop) limit() func() string {
 	began, first := time.Now(), l.at.Step
 	return func() string {
 		switch {
 		case l.MaxSteps > 0 && l.at.Step >= l.MaxSteps:
-			return "max-steps"
+			return maxSteps
 		case l.MaxTime > 0 && l.at.Step > first && time.Since(began) >= l.MaxTime:
-			return "max-time"
+			return maxTime
 		}
 		return ""
 	}

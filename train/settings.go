@@ -53,32 +53,41 @@ func (s settings) checkSame(path string) error {
 	if err != nil {
 		return fmt.Errorf("resume: %w", err)
 	}
-	was, err := flatten(data)
+	now, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("resume: %w", err)
+	}
+	differences, err := differences(data, now)
 	if err != nil {
 		return fmt.Errorf("resume: %s: %w", path, err)
-	}
-	data, err = json.Marshal(s)
-	if err != nil {
-		return fmt.Errorf("resume: %w", err)
-	}
-	is, err := flatten(data)
-	if err != nil {
-		return fmt.Errorf("resume: %w", err)
-	}
-	both := maps.Clone(was)
-	maps.Copy(both, is)
-	var differences []string
-	for _, key := range slices.Sorted(maps.Keys(both)) {
-		if !free(key) && !reflect.DeepEqual(was[key], is[key]) {
-			name := strings.TrimPrefix(strings.TrimPrefix(key, "train."), "setup.")
-			differences = append(differences, fmt.Sprintf("%s was %s and is %s", name, show(was, key), show(is, key)))
-		}
 	}
 	if len(differences) > 0 {
 		return fmt.Errorf("resume: the run was started otherwise: %s; resume it with what it was started with, or train into another folder",
 			strings.Join(differences, "; "))
 	}
 	return nil
+}
+
+// differences says what two JSON objects do not have in common, but for what a run may change when it is resumed.
+func differences(before, now []byte) ([]string, error) {
+	was, err := flatten(before)
+	if err != nil {
+		return nil, err
+	}
+	is, err := flatten(now)
+	if err != nil {
+		return nil, err
+	}
+	both := maps.Clone(was)
+	maps.Copy(both, is)
+	var list []string
+	for _, key := range slices.Sorted(maps.Keys(both)) {
+		if !free(key) && !reflect.DeepEqual(was[key], is[key]) {
+			name := strings.TrimPrefix(strings.TrimPrefix(key, "train."), "setup.")
+			list = append(list, fmt.Sprintf("%s was %s and is %s", name, show(was, key), show(is, key)))
+		}
+	}
+	return list, nil
 }
 
 func free(key string) bool {

@@ -87,6 +87,9 @@ var ErrInterrupted = errors.New("interrupted")
 // ErrDiverged is in the error of a run that stopped because a loss or a gradient was NaN or infinite.
 var ErrDiverged = errors.New("training diverged")
 
+// Steps is the number of steps of the whole training.
+func (r *Run) Steps() int { return newPlan(r.Config, r.Training.Batches()).total }
+
 // Train runs the training to its end or a limit, or until ctx is cancelled: then it finishes the step, saves and returns ErrInterrupted.
 // Nothing is written or moved before the whole request has been found valid.
 func (r *Run) Train(ctx context.Context) (Result, error) {

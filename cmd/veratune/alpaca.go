@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -34,6 +35,9 @@ type finetune struct {
 	out      string
 	resume   bool
 	force    bool
+
+	// Of a sweep, which are not flags: parts of the rows, and of the steps, that are trained on.
+	fraction, part float64
 }
 
 // recipeFlags are flags whose type on the command line is not that of the option.
@@ -47,7 +51,7 @@ type recipeFlags struct {
 const defaultHeldOut = 0.05
 
 func newFinetune() *finetune {
-	return &finetune{engine: newEngine(fastest), data: alpaca.Default(), vera: vera.Default(), train: train.Default()}
+	return &finetune{engine: newEngine(fastest), data: alpaca.Default(), vera: vera.Default(), train: train.Default(), fraction: 1, part: 1}
 }
 
 func (f *finetune) flags() []cli.Flag {
@@ -220,9 +224,9 @@ func (f *finetune) foreign() []string {
 // ofAdapter are the options that an adapter to begin with decides.
 var ofAdapter = []string{"rank", "targets", "layers", "d-initial", "init", "only", "unique-pairs", "alpha"}
 
-// config is a file for --config that trains alike.
-func (f *finetune) config(c *cli.Context) ([]byte, error) {
-	but := f.foreign()
+// config is a file for --config that trains alike, but for the options named.
+func (f *finetune) config(c *cli.Context, but ...string) ([]byte, error) {
+	but = append(but, f.foreign()...)
 	if f.evalPath != "" {
 		but = append(but, "held-out")
 	}
@@ -233,23 +237,43 @@ func (f *finetune) config(c *cli.Context) ([]byte, error) {
 }
 
 func (f *finetune) run(c *cli.Context) error {
-	if err := train.CheckFolder(f.out, f.resume, f.force); err != nil {
-		return err
-	}
-	p, err := f.prepare(c.App.ErrWriter)
+	result, err := f.learn(c, c.App.ErrWriter)
 	if err != nil {
 		return err
+	}
+	if result.Before != nil && result.After != nil {
+		fmt.Fprintf(c.App.Writer, "held-out loss %.4f → %.4f\n", result.Before.Loss, result.After.Loss)
+	}
+	switch result.EndedBy {
+	case "":
+	case "patience":
+		fmt.Fprintf(c.App.Writer, "patience: ended after step %d; the lowest held-out loss, %.4f, is that of step %d: %s\n", result.Steps, result.Best.Loss, result.Best.Step, result.BestAdapter)
+	default:
+		fmt.Fprintf(c.App.Writer, "%s: halted after step %d; --resume goes on\n", result.EndedBy, result.Steps)
+	}
+	fmt.Fprintf(c.App.Writer, "adapter: %s\n", result.Adapter)
+	return nil
+}
+
+// learn trains. What the model and the data are goes to report.
+func (f *finetune) learn(c *cli.Context, report io.Writer) (train.Result, error) {
+	if err := train.CheckFolder(f.out, f.resume, f.force); err != nil {
+		return train.Result{}, err
+	}
+	p, err := f.prepare(report)
+	if err != nil {
+		return train.Result{}, err
 	}
 	defer p.Close()
 	adapter, training := p.adapter, p.training
 	if f.engine.options.Memory > 0 { // better known now than in the middle of the run
 		if _, err := p.Plan(f.train.LargestStep(training.Source(f.data))); err != nil {
-			return err
+			return train.Result{}, err
 		}
 	}
 	config, err := f.config(c)
 	if err != nil {
-		return err
+		return train.Result{}, err
 	}
 	run := &train.Run{
 		Options: config,
@@ -267,22 +291,14 @@ func (f *finetune) run(c *cli.Context) error {
 	if p.heldOut != nil {
 		run.HeldOut = p.heldOut.InOrder(f.data.Batch)
 	}
-	result, err := run.Train(c.Context)
-	if err != nil {
-		return err
+	if f.part < 1 {
+		most := run.Steps()
+		if f.maxSteps > 0 {
+			most = min(most, f.maxSteps)
+		}
+		run.MaxSteps = int(math.Ceil(f.part * float64(most)))
 	}
-	if result.Before != nil && result.After != nil {
-		fmt.Fprintf(c.App.Writer, "held-out loss %.4f → %.4f\n", result.Before.Loss, result.After.Loss)
-	}
-	switch result.EndedBy {
-	case "":
-	case "patience":
-		fmt.Fprintf(c.App.Writer, "patience: ended after step %d; the lowest held-out loss, %.4f, is that of step %d: %s\n", result.Steps, result.Best.Loss, result.Best.Step, result.BestAdapter)
-	default:
-		fmt.Fprintf(c.App.Writer, "%s: halted after step %d; --resume goes on\n", result.EndedBy, result.Steps)
-	}
-	fmt.Fprintf(c.App.Writer, "adapter: %s\n", result.Adapter)
-	return nil
+	return run.Train(c.Context)
 }
 
 // prepared is all that a training needs: an open model with a new adapter, and rows.
@@ -309,6 +325,9 @@ func (f *finetune) fill(p *prepared, report io.Writer) (err error) {
 		return err
 	}
 	if p.training, p.heldOut, err = f.split(p.session, report); err != nil {
+		return err
+	}
+	if p.training, err = f.sample(p.training); err != nil {
 		return err
 	}
 	if err := p.Attach(p.adapter); err != nil {
@@ -353,6 +372,15 @@ func (f *finetune) split(s *session, report io.Writer) (training, heldOut *alpac
 		return training, nil, nil
 	}
 	return training.Split(f.heldOut, f.data.Seed)
+}
+
+// sample gives a part of the rows.
+func (f *finetune) sample(rows *alpaca.Dataset) (*alpaca.Dataset, error) {
+	if f.fraction == 1 {
+		return rows, nil
+	}
+	_, part, err := rows.Split(f.fraction, f.data.Seed)
+	return part, err
 }
 
 // setup is what decides the result beside the recipe and the data: a run is resumed only where it is equal.

@@ -123,6 +123,12 @@ func (e configEntry) apply(c *cli.Context) error {
 		return nil
 	}
 	flag := c.Command.Flags[i]
+	if g, ok := flag.(*cli.GenericFlag); ok && e.list {
+		if a, ok := g.Value.(*alternatives); ok && a.list {
+			a.add(e.values...)
+			return nil
+		}
+	}
 	if e.list && !takesList(flag) {
 		return errors.New("takes one value, not a list")
 	}
@@ -141,7 +147,8 @@ func (e configEntry) apply(c *cli.Context) error {
 // takesList tells whether a flag may be given several times, for all values together.
 func takesList(f cli.Flag) bool {
 	if f, ok := f.(*cli.GenericFlag); ok {
-		return reflect.TypeOf(f.Value).Elem().Kind() == reflect.Slice
+		_, several := f.Value.(*alternatives)
+		return several || reflect.TypeOf(f.Value).Elem().Kind() == reflect.Slice
 	}
 	_, ok := f.(cli.DocGenerationSliceFlag)
 	return ok
@@ -186,7 +193,14 @@ func flagValue(c *cli.Context, f cli.Flag) any {
 	case *cli.DurationFlag:
 		return c.Duration(name).String()
 	case *cli.GenericFlag:
-		return f.Value.String()
+		if !takesList(f) {
+			return f.Value.String()
+		}
+		var words []string
+		for _, v := range reflect.ValueOf(f.Value).Elem().Seq2() {
+			words = append(words, fmt.Sprint(v.Interface()))
+		}
+		return words
 	}
 	return c.Value(name)
 }
