@@ -41,3 +41,19 @@ func TestInterval(t *testing.T) {
 		}
 	}
 }
+
+func FuzzInterval(f *testing.F) {
+	for _, text := range []string{"50", "0", "0.5epoch", "1e-9epoch", "1e300epoch", "007"} {
+		f.Add(text, 3)
+	}
+	f.Fuzz(func(t *testing.T, text string, step int) {
+		var i, again Interval
+		if i.Set(text) != nil {
+			return
+		}
+		if err := again.Set(i.String()); err != nil || again != i {
+			t.Errorf("%q is written %s and read as %+v, %v", text, i, again, err)
+		}
+		i.ends(step, 6)
+	})
+}

@@ -33,6 +33,9 @@ func (r *Run) open() (*loop, error) {
 	}
 	l.at.Seed = r.Config.Seed
 	l.progress = newProgress(r.Progress, l.plan.total)
+	if r.MaxSteps > 0 {
+		l.progress.last = min(r.MaxSteps, l.plan.total)
+	}
 	begin := l.start
 	if r.Resume {
 		begin = l.resume

@@ -32,7 +32,7 @@ type Sweep struct {
 	MaxTime  time.Duration // after which it is halted, to be resumed; 0 is no limit
 	Resume   bool
 	Force    bool
-	Progress io.Writer
+	Progress io.Writer // gets a line for each training; must not be nil
 }
 
 // Sweeping is how far a sweep has come, and the content of its file.

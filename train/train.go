@@ -3,7 +3,7 @@
 //
 // It sees the network only through an Engine and the data only through a Source, and must not know how either is made. Nothing that it writes
 // into an adapter or a checkpoint depends on the time, on the order of a map, or on a generator without a seed; clock readings go to
-// metrics.jsonl and the terminal only.
+// metrics.jsonl and the terminal, and decide no more than after which step a limit of time halts a run.
 package train
 
 import (

@@ -6,6 +6,7 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"strconv"
 
 	"github.com/urfave/cli/v2"
 	"go.yaml.in/yaml/v4"
@@ -179,6 +180,14 @@ func configOf(c *cli.Context, but ...string) ([]byte, error) {
 	return data, nil
 }
 
+// plain is a word that YAML needs no quotes for where it is a whole number.
+func plain(word string) any {
+	if n, err := strconv.Atoi(word); err == nil {
+		return n
+	}
+	return word
+}
+
 // flagValue is what a flag of the command line came to; nil for those that do not belong into a file.
 func flagValue(c *cli.Context, f cli.Flag) any {
 	name := f.Names()[0]
@@ -194,7 +203,7 @@ func flagValue(c *cli.Context, f cli.Flag) any {
 		return c.Duration(name).String()
 	case *cli.GenericFlag:
 		if !takesList(f) {
-			return f.Value.String()
+			return plain(f.Value.String())
 		}
 		var words []string
 		for _, v := range reflect.ValueOf(f.Value).Elem().Seq2() {

@@ -44,7 +44,8 @@ func sweepCommand() *cli.Command {
 		Description: "Takes the options of alpaca, and several values where alpaca takes one: --lr 1e-3,4e-3,1e-2 --rank 256,1024 tries all combinations, --lr 1e-4..1e-2 draws from the\n" +
 			"range, evenly on a logarithmic scale. Options that take a list or name a file are given several times instead: --targets attn_q,attn_v --targets ffn_down.\n\n" +
 			"All are trained for a part of their steps, the half with the higher held-out loss is left, and the others go on for twice as long, until two are left, which reach the\n" +
-			"end. The learning rate is always that of the whole short training, so that whatever reaches the end is as if it had been trained in one go.\n\n" +
+			"end. The learning rate is always that of the whole short training, so that whatever reaches the end is as if it had been trained in one go. Measuring takes its time, too:\n" +
+			"--held-out 200 keeps it short where there are many rows.\n\n" +
 			"OUT holds the runs, sweep.json and sweep.svg with all losses, and best.yaml, which trains in full:\n\n" +
 			"  veratune alpaca --config OUT/best.yaml --out runs/full\n\n" +
 			"Ctrl-C saves; the same command with --resume goes on.",
