@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// What halving is: of the trials, all but two at the least, half is left behind, and the others go on for twice the steps.
+// A part of the steps is halvingFactor times the one before, and as many times fewer trials go on to its end, but not fewer than finalists.
 const (
 	halvingFactor = 2
-	leftToTheEnd  = 2
+	finalists     = 2
 )
 
 // Sweep compares trainings by successive halving (Jamieson and Talwalkar, arXiv 1502.07943): all are trained for a part of their steps, then those with the
@@ -67,7 +67,7 @@ func (s *Standing) Name() string {
 // rungs are the parts of their steps to which n trials are trained before half of them is left behind.
 func rungs(n int, whole bool) []float64 {
 	parts := []float64{1}
-	for ; n > leftToTheEnd && !whole; n = survivors(n) {
+	for ; n > finalists && !whole; n = survivors(n) {
 		parts = append(parts, parts[len(parts)-1]/halvingFactor)
 	}
 	slices.Reverse(parts)
@@ -106,11 +106,11 @@ func (s *Sweep) Run(ctx context.Context) (*Sweeping, error) {
 			if now.Halted, err = s.advance(ctx, t, part, max(0, left)); err != nil || now.Halted {
 				return now, err
 			}
-			if err := now.write(f); err != nil {
+			if err := s.save(now, f); err != nil {
 				return now, err
 			}
 		}
-		kept := max(leftToTheEnd, survivors(len(racing)))
+		kept := max(finalists, survivors(len(racing)))
 		if racing = ranked(racing, rung); len(racing) == 0 {
 			return now, fmt.Errorf("sweep: %w, whatever was tried", ErrDiverged)
 		}
@@ -119,7 +119,7 @@ func (s *Sweep) Run(ctx context.Context) (*Sweeping, error) {
 		}
 	}
 	now.Best = racing[0]
-	return now, now.write(f)
+	return now, s.save(now, f)
 }
 
 // advance trains a trial to the end of a rung.
@@ -150,15 +150,11 @@ func ranked(list []*Standing, rung int) []*Standing {
 
 // Ranked are all trials: those before that reached more rungs, and of them those of a lower loss.
 func (now *Sweeping) Ranked() []*Standing {
-	var list []*Standing
-	for rung := range now.Rungs {
-		ahead := ranked(now.Trials, rung)
-		list = append(ahead, slices.DeleteFunc(list, func(t *Standing) bool { return slices.Contains(ahead, t) })...)
-	}
-	for _, t := range now.Trials {
-		if len(t.Rungs) == 0 {
-			list = append(list, t)
+	return slices.SortedStableFunc(slices.Values(now.Trials), func(a, b *Standing) int {
+		reached := len(a.Rungs)
+		if reached != len(b.Rungs) || reached == 0 {
+			return cmp.Compare(len(b.Rungs), reached)
 		}
-	}
-	return list
+		return cmp.Compare(a.Rungs[reached-1].Loss, b.Rungs[reached-1].Loss)
+	})
 }

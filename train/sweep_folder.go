@@ -24,10 +24,13 @@ const (
 
 // CheckSweep is CheckFolder for the folder of a sweep.
 func CheckSweep(path string, resume, force bool) error {
-	if resume && !force && !exists(filepath.Join(path, SweepFile)) {
+	switch {
+	case !resume || force:
+		return CheckFolder(path, resume, force)
+	case !exists(filepath.Join(path, SweepFile)):
 		return fmt.Errorf("sweep folder %s: holds no sweep to resume", path)
 	}
-	return CheckFolder(path, false, force || resume)
+	return checkWritable(path)
 }
 
 // open makes the folder of a new sweep, or reads how far the one in it has come.
@@ -49,7 +52,7 @@ func (s *Sweep) open() (f *folder, now *Sweeping, err error) {
 	if moved != "" {
 		fmt.Fprintf(s.Progress, "the sweep that was in %s is now in %s\n", s.Folder, moved)
 	}
-	return f, now, now.write(f)
+	return f, now, s.save(now, f)
 }
 
 // recall takes over what the folder's sweep has measured. It fails where that is another sweep than this one.
@@ -70,14 +73,20 @@ func (now *Sweeping) recall(f *folder) error {
 	if err != nil {
 		return fmt.Errorf("resume: %w", err)
 	}
-	differences, err := differences(before, setup)
+	others, err := differences(before, setup)
 	if err != nil {
 		return fmt.Errorf("resume: %s: %w", f.join(SweepFile), err)
 	}
-	same := slices.EqualFunc(now.Trials, was.Trials, func(a, b *Standing) bool { return b != nil && reflect.DeepEqual(a.Options, b.Options) })
-	if len(differences) > 0 || !same || !slices.Equal(now.Rungs, was.Rungs) {
-		return fmt.Errorf("resume: the sweep was started otherwise: %s; resume it with what it was started with, or sweep into another folder",
-			strings.Join(append(differences, fmt.Sprintf("%d trials and not %d", len(was.Trials), len(now.Trials))), "; "))
+	if len(was.Trials) != len(now.Trials) {
+		others = append(others, fmt.Sprintf("it had %d trials and not %d", len(was.Trials), len(now.Trials)))
+	} else if !slices.EqualFunc(now.Trials, was.Trials, func(a, b *Standing) bool { return b != nil && reflect.DeepEqual(a.Options, b.Options) }) {
+		others = append(others, "it tried other options")
+	}
+	if !slices.Equal(now.Rungs, was.Rungs) {
+		others = append(others, fmt.Sprintf("it compared after the parts %v of the steps and not %v", was.Rungs, now.Rungs))
+	}
+	if len(others) > 0 {
+		return fmt.Errorf("resume: the sweep was started otherwise: %s; resume it with what it was started with, or sweep into another folder", strings.Join(others, "; "))
 	}
 	for i, t := range was.Trials {
 		now.Trials[i].Before, now.Trials[i].Rungs, now.Trials[i].Diverged = t.Before, t.Rungs, t.Diverged
@@ -85,16 +94,19 @@ func (now *Sweeping) recall(f *folder) error {
 	return nil
 }
 
-// write brings the file and the plot up to date.
-func (now *Sweeping) write(f *folder) error {
+// save brings the file and the plot up to date. A sweep is worth more than its picture, so that a failure there is told and no more.
+func (s *Sweep) save(now *Sweeping, f *folder) error {
 	data, err := json.MarshalIndent(now, "", "  ")
+	if err == nil {
+		err = renameio.WriteFile(f.join(SweepFile), append(data, '\n'), 0o666)
+	}
 	if err != nil {
 		return fmt.Errorf("sweep: %w", err)
 	}
-	if err := renameio.WriteFile(f.join(SweepFile), append(data, '\n'), 0o666); err != nil {
-		return fmt.Errorf("sweep: %w", err)
+	if err := now.plot(f.join(SweepPlot)); err != nil {
+		fmt.Fprintf(s.Progress, "warning: plot: %v\n", err)
 	}
-	return now.plot(f.join(SweepPlot))
+	return nil
 }
 
 // plot draws the held-out losses of all runs, and nothing before the first of them.
@@ -117,7 +129,7 @@ func (now *Sweeping) plot(path string) (err error) {
 	}
 	data, err := encode(picture, "svg")
 	if err != nil {
-		return fmt.Errorf("plot: %w", err)
+		return err
 	}
 	return renameio.WriteFile(path, data, 0o666)
 }

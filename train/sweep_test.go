@@ -200,17 +200,20 @@ func TestSweepIsResumedOnlyAsItWas(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, s := range map[string]*Sweep{
-		"2 trials and not 3":        newSweep(folder, nil, "0.1", "0.3", "0.5"),
-		`rank was ["4"] and is ["`:  newSweep(folder, nil, "0.1", "0.3"),
-		"already holds a run":       newSweep(folder, nil, "0.1", "0.3"),
-		"holds no sweep to resume":  newSweep(t.TempDir(), nil, "0.1", "0.3"),
-		"there is nothing to try":   newSweep(t.TempDir(), nil),
-		"the sweep was started oth": newSweep(folder, nil, "0.1", "0.4"),
+		"2 trials and not 3":       newSweep(folder, nil, "0.1", "0.3", "0.5"),
+		`rank was ["4"] and is ["`: newSweep(folder, nil, "0.1", "0.3"),
+		"already holds a run":      newSweep(folder, nil, "0.1", "0.3"),
+		"holds no sweep to resume": newSweep(t.TempDir(), nil, "0.1", "0.3"),
+		"there is nothing to try":  newSweep(t.TempDir(), nil),
+		"it tried other options":   newSweep(folder, nil, "0.1", "0.4"),
+		"after the parts [1]":      newSweep(folder, nil, "0.1", "0.3", "0.4"),
+		"exclude each other":       newSweep(folder, nil, "0.1", "0.3"),
 	} {
 		s.Resume = want != "already holds a run"
 		if strings.HasPrefix(want, "rank") {
 			s.Setup = map[string][]string{"rank": {"8"}}
 		}
+		s.Force = want == "exclude each other"
 		if _, err := s.Run(context.Background()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)
 		}
