@@ -50,8 +50,9 @@ type Run struct {
 
 	Options []byte // kept as config.yaml: what a person starts the like with; nil writes none
 
-	// Limits of this process, which a resumed run may change: after MaxSteps of the training's steps, or after the step in which MaxTime is over, it is halted. The learning rate is that
-	// of the whole training. A run that was halted has an adapter and an evaluation of that step, and goes on, when it is resumed, as if it had not been. 0 is no limit.
+	// Limits of this process, which a resumed run may change; 0 is none. The run is halted after MaxSteps of the training's steps, or after the step in which
+	// MaxTime is over. It then has an adapter and an evaluation of that step, and when it is resumed, it goes on as if it had never been halted: the learning
+	// rate is that of the whole training.
 	MaxSteps int
 	MaxTime  time.Duration
 

@@ -224,7 +224,8 @@ func (f *finetune) run(c *cli.Context) error {
 	switch result.EndedBy {
 	case "":
 	case "patience":
-		fmt.Fprintf(c.App.Writer, "patience: ended after step %d; the lowest held-out loss, %.4f, is that of step %d: %s\n", result.Steps, result.Best.Loss, result.Best.Step, result.BestAdapter)
+		fmt.Fprintf(c.App.Writer, "patience: ended after step %d; the lowest held-out loss, %.4f, is that of step %d: %s\n",
+			result.Steps, result.Best.Loss, result.Best.Step, result.BestAdapter)
 	default:
 		fmt.Fprintf(c.App.Writer, "%s: halted after step %d; --resume goes on\n", result.EndedBy, result.Steps)
 	}

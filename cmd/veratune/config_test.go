@@ -38,6 +38,24 @@ func TestConfigFile(t *testing.T) {
 	}
 }
 
+// TestConfigOfOtherCommands takes what is required, and lists, from a file.
+func TestConfigOfOtherCommands(t *testing.T) {
+	model, data := testutil.TinyLlama(t, testutil.TinyOptions{}), rows(t, 4)
+	for name, config := range map[string]string{
+		"loss":     "model: " + model + "\ndata: " + data + "\ntemplate: alpaca\nthreads: 1\n",
+		"generate": "model: " + model + "\nprompt: \"yes: no\"\nmax-tokens: 3\nstop: [\"a, b\", '\\n']\n",
+	} {
+		if code, stdout, stderr := veratune(name, "--config", write(t, name+".yaml", config)); code != 0 || stdout == "" {
+			t.Errorf("%s: exit code %d, %q", name, code, stderr)
+		}
+	}
+	for name, says := range map[string]string{"loss": "model: is missing", "generate": "model: is missing", "export": "model: is missing"} {
+		if code, _, stderr := veratune(name); code != exitUsage || !strings.Contains(stderr, says) {
+			t.Errorf("%s: exit code %d, %q", name, code, stderr)
+		}
+	}
+}
+
 // TestPrintConfig prints what reads back as the same, of each method, and trains nothing.
 func TestPrintConfig(t *testing.T) {
 	for name, more := range map[string][]string{
