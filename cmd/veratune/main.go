@@ -79,7 +79,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 	}
 	for _, c := range leaves(app.Commands) {
 		c.OnUsageError, c.HideHelpCommand = onUsageError, true
-		if c.ArgsUsage == "" {
+		if len(c.Flags) > 0 {
 			configurable(c)
 		}
 	}
