@@ -21,7 +21,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Tests use all cores, so packages are tested one after another; they are compiled side by side before.
 GO_TEST := go test -p 1
 
-.PHONY: help build model demo test test-fast test-kernels lint bench clean
+.PHONY: help build model demo test test-fast test-kernels lint docs bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ lint: ## check formatting, go vet, staticcheck, and which package imports which
 	go vet ./...
 	go run $(STATICCHECK) ./...
 	go run ./tools/layering
+
+docs: ## write docs/cli.md and the man page docs/veratune.1 from the program's own help
+	go test ./cmd/veratune -run '^TestDocs$$' -write-docs
 
 bench: build model ## measure training speed and memory on the starter set
 	bin/veratune bench train --model $(MODEL)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"image/color"
 	"os"
+	"strconv"
 
 	"github.com/google/renameio/v2"
 	"gonum.org/v1/plot"
@@ -67,9 +68,21 @@ func newChart() *plot.Plot {
 	picture := plot.New()
 	picture.X.Label.Text = "step"
 	picture.Y.Label.Text = "loss per labelled token"
+	picture.Y.Tick.Marker = plot.TickerFunc(lossTicks)
 	picture.Legend.Top = true
 	picture.Add(plotter.NewGrid())
 	return picture
+}
+
+// lossTicks are the library's with all digits that tell losses apart: it rounds 2.95 to 3.
+func lossTicks(low, high float64) []plot.Tick {
+	ticks := plot.DefaultTicks{}.Ticks(low, high)
+	for i, t := range ticks {
+		if t.Label != "" {
+			ticks[i].Label = strconv.FormatFloat(t.Value, 'g', 6, 64)
+		}
+	}
+	return ticks
 }
 
 // draw adds a curve to a picture; one without points is left out.

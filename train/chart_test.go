@@ -52,3 +52,16 @@ func TestSmooth(t *testing.T) {
 		t.Errorf("after 200 times 5 the mean is %v", m)
 	}
 }
+
+func TestTicksOfCloseLosses(t *testing.T) {
+	seen := map[string]bool{}
+	for _, tick := range lossTicks(2.892, 3.0199) {
+		if tick.Label != "" && seen[tick.Label] {
+			t.Errorf("%s is there twice", tick.Label)
+		}
+		seen[tick.Label] = true
+	}
+	if !seen["2.95"] {
+		t.Errorf("labels %v", seen)
+	}
+}

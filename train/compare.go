@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/google/renameio/v2"
@@ -104,7 +105,6 @@ func (r *Report) readAdapter() error {
 	for _, step := range steps {
 		places = append(places, filepath.Join(f.checkpoint(step), AdapterFile))
 	}
-	r.Finished = exists(places[0])
 	for _, place := range places {
 		if !exists(place) {
 			continue
@@ -113,6 +113,8 @@ func (r *Report) readAdapter() error {
 		if err != nil {
 			return err
 		}
+		// A run that was halted and goes on has the adapter of where it was.
+		r.Finished = place == places[0] && s.Facts["steps"] == strconv.Itoa(r.Steps)
 		r.Method, r.Trained, r.Bytes = s.Method, s.Trained, s.Bytes
 		return nil
 	}

@@ -31,6 +31,7 @@ func reported(t *testing.T, stop int, change func(*Run)) (*Report, Result) {
 	r, engine := newRun(folder)
 	r.SaveAdapter = func(path string, facts map[string]string) error {
 		copy(adapter.Params, engine.params)
+		adapter.Facts = facts
 		return adapter.Save(path)
 	}
 	engine.hook = func(call int) error {

@@ -1,6 +1,7 @@
 package train
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -22,9 +23,10 @@ type Config struct {
 	Clip         float64  `json:"clip"` // largest L2 norm of a step's gradient, 0 for no limit
 	Seed         uint64   `json:"seed"` // of dropout
 
-	EvalEvery int `json:"eval_every"` // steps between evaluations; 0 evaluates only before the first step and after the last
-	SaveEvery int `json:"save_every"` // steps between checkpoints; 0 saves only after the last step and on an interruption
-	Keep      int `json:"keep"`       // newest checkpoints that are kept
+	EvalEvery Interval `json:"eval_every"` // between evaluations; 0 evaluates only before the first step and after the last
+	Patience  int      `json:"patience"`   // evaluations in a row without a new lowest held-out loss that end the training; 0 never ends it
+	SaveEvery int      `json:"save_every"` // steps between checkpoints; 0 saves only after the last step and on an interruption
+	Keep      int      `json:"keep"`       // newest checkpoints that are kept
 }
 
 // Default is the recipe of the VeRA paper's Table 9; what the table leaves out is as in PyTorch's AdamW, without weight decay.
@@ -32,7 +34,7 @@ func Default() Config {
 	return Config{
 		LR: 4e-3, Schedule: Cosine, WarmupRatio: 0.1, Accumulation: 4, Epochs: 1,
 		Beta1: 0.9, Beta2: 0.999, Eps: 1e-8,
-		EvalEvery: 50, SaveEvery: 10, Keep: 2,
+		EvalEvery: Interval{Steps: 50}, SaveEvery: 10, Keep: 2,
 	}
 }
 
@@ -62,8 +64,10 @@ func (c Config) Validate() error {
 		return fmt.Errorf("eps %v: want a float32 number above 0", c.Eps)
 	case c.Clip != 0 && !positive(c.Clip):
 		return fmt.Errorf("clip %v: want 0, for no clipping, or a number above it", c.Clip)
-	case c.EvalEvery < 0:
-		return fmt.Errorf("eval-every %d: want 0, for the beginning and the end only, or more steps", c.EvalEvery)
+	case c.Patience < 0:
+		return fmt.Errorf("patience %d: want 0, for no early end, or more evaluations", c.Patience)
+	case c.Patience > 0 && c.EvalEvery == Interval{}:
+		return errors.New("patience: needs evaluations on the way; give eval-every")
 	case c.SaveEvery < 0:
 		return fmt.Errorf("save-every %d: want 0, for the end only, or more steps", c.SaveEvery)
 	case c.Keep < 2:

@@ -33,7 +33,8 @@ func TestValidateNamesTheValueAndWhatIsAllowed(t *testing.T) {
 		{func(c *Config) { c.Eps = 0 }, "eps 0"},
 		{func(c *Config) { c.Eps = 1e-60 }, "eps 1e-60"},
 		{func(c *Config) { c.Clip = -1 }, "clip -1"},
-		{func(c *Config) { c.EvalEvery = -1 }, "eval-every -1"},
+		{func(c *Config) { c.Patience = -1 }, "patience -1"},
+		{func(c *Config) { c.Patience, c.EvalEvery = 1, Interval{} }, "patience: needs evaluations"},
 		{func(c *Config) { c.SaveEvery = -1 }, "save-every -1"},
 		{func(c *Config) { c.Keep = 1 }, "keep 1: want at least 2"},
 	} {

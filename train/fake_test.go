@@ -137,7 +137,7 @@ func newRun(folder string) (*Run, *leastSquares) {
 	engine.Update()
 	c := Default()
 	c.LR, c.Epochs, c.Accumulation, c.Clip, c.WeightDecay = 0.3, 2, 2, 5, 0.01
-	c.EvalEvery, c.SaveEvery, c.Seed = 4, 3, 7
+	c.EvalEvery, c.SaveEvery, c.Seed = Interval{Steps: 4}, 3, 7
 	return &Run{
 		Config: c, Engine: engine, Params: engine.params,
 		Training: fakeSource{samples: 32, batch: 3, seed: 1}, HeldOut: fakeSource{samples: 5, batch: 2, seed: 2},

@@ -13,9 +13,10 @@ import (
 
 // What a run directory holds.
 const (
-	AdapterFile      = "adapter.gguf"  // after the last step; there only when the training is complete
+	AdapterFile      = "adapter.gguf"  // after the last step, or that at which the run was ended or halted
 	BestFile         = "best.gguf"     // of the lowest held-out loss so far
 	ConfigFile       = "config.json"   // all that the run was started with
+	OptionsFile      = "config.yaml"   // Run.Options
 	MetricsFile      = "metrics.jsonl" // a line for each step and each evaluation
 	ChartFile        = "loss.svg"
 	checkpointFolder = "checkpoints"
@@ -72,7 +73,7 @@ func checkWritable(path string) error {
 }
 
 func holdsRun(path string) bool {
-	parts := []string{AdapterFile, BestFile, ConfigFile, MetricsFile, ChartFile, checkpointFolder}
+	parts := []string{AdapterFile, BestFile, ConfigFile, MetricsFile, ChartFile, checkpointFolder, SweepFile}
 	return slices.ContainsFunc(parts, func(name string) bool { return exists(filepath.Join(path, name)) })
 }
 

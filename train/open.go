@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+
+	"github.com/google/renameio/v2"
 )
 
 // open checks the whole request, then makes or opens the run directory and puts the training where it begins.
@@ -31,6 +33,9 @@ func (r *Run) open() (*loop, error) {
 	}
 	l.at.Seed = r.Config.Seed
 	l.progress = newProgress(r.Progress, l.plan.total)
+	if r.MaxSteps > 0 {
+		l.progress.last = min(r.MaxSteps, l.plan.total)
+	}
 	begin := l.start
 	if r.Resume {
 		begin = l.resume
@@ -53,6 +58,10 @@ func (r *Run) validate() error {
 		return errors.New("there is no training data")
 	case r.HeldOut != nil && r.HeldOut.Batches() < 1:
 		return errors.New("there is no held-out data to evaluate on")
+	case r.Config.Patience > 0 && r.HeldOut == nil:
+		return errors.New("patience: needs held-out data")
+	case r.MaxSteps < 0 || r.MaxTime < 0:
+		return fmt.Errorf("max-steps %d, max-time %v: want 0, for no limit, or more", r.MaxSteps, r.MaxTime)
 	}
 	return nil
 }
@@ -67,6 +76,11 @@ func (l *loop) start() (err error) {
 	}
 	if err := l.settings.write(l.folder.join(ConfigFile)); err != nil {
 		return err
+	}
+	if l.Options != nil {
+		if err := renameio.WriteFile(l.folder.join(OptionsFile), l.Options, 0o666); err != nil {
+			return fmt.Errorf("run folder: %w", err)
+		}
 	}
 	l.metrics, err = openMetrics(l.folder.join(MetricsFile))
 	return err

@@ -15,6 +15,7 @@ import (
 type progress struct {
 	*terminal.Line
 	total   int // steps of the whole training
+	last    int // step at which this process will have done its part
 	done    int // steps of this process
 	began   time.Time
 	tokens  int
@@ -23,7 +24,7 @@ type progress struct {
 }
 
 func newProgress(out io.Writer, total int) *progress {
-	return &progress{Line: terminal.NewLine(out), total: total, began: time.Now()}
+	return &progress{Line: terminal.NewLine(out), total: total, last: total, began: time.Now()}
 }
 
 // step reports a step that has just been made.
@@ -49,10 +50,10 @@ func (p *progress) working() {
 	}
 }
 
-// left is the time that the rest will take if it goes on as so far, evaluations and checkpoints included.
+// left is the time that the steps up to the last will take if it goes on as so far, evaluations and checkpoints included.
 func (p *progress) left(step int) time.Duration {
 	perStep := time.Since(p.began) / time.Duration(max(1, p.done))
-	return (perStep * time.Duration(p.total-step)).Round(time.Second)
+	return (perStep * time.Duration(p.last-step)).Round(time.Second)
 }
 
 // peakMemory is the most bytes that the process has held in memory at a time, mapped files included; 0 where the system doesn't say.

@@ -255,7 +255,7 @@ func TestResumeWithOtherSettings(t *testing.T) {
 	}
 	r, _ = newRun(folder)
 	r.Resume, r.About = true, "a newer version"
-	r.Config.EvalEvery, r.Config.SaveEvery, r.Config.Keep = 5, 2, 3
+	r.Config.EvalEvery, r.Config.SaveEvery, r.Config.Keep = Interval{Steps: 5}, 2, 3
 	if _, err := r.Train(context.Background()); err != nil {
 		t.Errorf("how often is saved may change: %v", err)
 	}

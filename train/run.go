@@ -26,6 +26,7 @@ type loop struct {
 // run goes around once more than there are steps, so that the last evaluation and checkpoint need no code of their own.
 func (l *loop) run(ctx context.Context) (Result, error) {
 	defer l.progress.End()
+	limit := l.limit()
 	for {
 		// Evaluate.
 		if l.evaluationDue() {
@@ -35,9 +36,9 @@ func (l *loop) run(ctx context.Context) (Result, error) {
 		}
 
 		// Save. An evaluation that was interrupted is still due and will be made on resuming.
-		done := l.at.Step == l.plan.total
+		endedBy, done := l.end(limit)
 		interrupted := ctx.Err() != nil && (!done || l.evaluationDue())
-		if l.saveDue(interrupted) {
+		if l.saveDue(done || interrupted) {
 			if err := l.save(); err != nil {
 				return Result{}, fmt.Errorf("checkpoint after step %d: %w", l.at.Step, err)
 			}
@@ -45,10 +46,10 @@ func (l *loop) run(ctx context.Context) (Result, error) {
 
 		// Stop?
 		if interrupted {
-			return Result{}, fmt.Errorf("%w after step %d of %d; resume goes on from %s", ErrInterrupted, l.at.Step, l.plan.total, l.folder.checkpoint(l.at.Step))
+			return Result{}, l.interrupted()
 		}
 		if done {
-			return l.finish()
+			return l.finish(ctx, endedBy)
 		}
 
 		// Step.
@@ -77,6 +78,42 @@ func (l *loop) run(ctx context.Context) (Result, error) {
 	}
 }
 
+// The limits by the words of the command line.
+const (
+	maxSteps = "max-steps"
+	maxTime  = "max-time"
+)
+
+// limit gives the function that names the limit of this process that has been reached, "" before.
+func (l *loop) limit() func() string {
+	began, first := time.Now(), l.at.Step
+	return func() string {
+		switch {
+		case l.MaxSteps > 0 && l.at.Step >= l.MaxSteps:
+			return maxSteps
+		case l.MaxTime > 0 && l.at.Step > first && time.Since(began) >= l.MaxTime:
+			return maxTime
+		}
+		return ""
+	}
+}
+
+// end tells whether no further step is to be made, and which option says so before the last.
+func (l *loop) end(limit func() string) (by string, done bool) {
+	switch {
+	case l.at.Step == l.plan.total:
+		return "", true
+	case l.Config.Patience > 0 && l.at.Waited >= l.Config.Patience:
+		return "patience", true
+	}
+	by = limit()
+	return by, by != ""
+}
+
+func (l *loop) interrupted() error {
+	return fmt.Errorf("%w after step %d of %d; resume goes on from %s", ErrInterrupted, l.at.Step, l.plan.total, l.folder.checkpoint(l.at.Step))
+}
+
 // advance moves to the next step.
 func (l *loop) advance() {
 	l.at.Step, l.unsaved = l.at.Step+1, true
@@ -97,65 +134,77 @@ func (l *loop) stopped(what string, err error) error {
 }
 
 func (l *loop) evaluationDue() bool {
-	step, every := l.at.Step, l.Config.EvalEvery
+	step := l.at.Step
 	if l.HeldOut == nil || l.at.Last != nil && l.at.Last.Step == step {
 		return false
 	}
-	return step == 0 || step == l.plan.total || every > 0 && step%every == 0
+	return step == 0 || step == l.plan.total || l.Config.EvalEvery.ends(step, l.plan.perEpoch())
 }
 
 // evaluate measures the loss on the held-out data and keeps the best adapter. Interrupted, it returns nil and leaves everything as it was.
 func (l *loop) evaluate(ctx context.Context) error {
+	e, line, err := l.measure(ctx)
+	if e == nil {
+		return err
+	}
+	l.at.Last, l.unsaved = e, true
+	mark := ""
+	switch {
+	case e.Step == 0:
+		l.at.Before = e
+	case l.at.Best == nil || e.Loss < l.at.Best.Loss:
+		l.at.Best, l.at.Waited, mark = e, 0, "  best so far"
+		if err := l.saveAdapter(l.folder.join(BestFile)); err != nil {
+			return err
+		}
+	default:
+		l.at.Waited++
+	}
+	return l.tell(line, mark)
+}
+
+// measure computes the loss on the held-out data; nil where it is interrupted.
+func (l *loop) measure(ctx context.Context) (*Evaluation, evalLine, error) {
 	began := time.Now()
+	line := evalLine{Step: l.at.Step}
 	var sum float64
-	var labelled int
 	for i := range l.HeldOut.Batches() {
 		if ctx.Err() != nil {
-			return nil
+			return nil, line, nil
 		}
 		l.progress.Status(fmt.Sprintf("held-out data: batch %d/%d", i+1, l.HeldOut.Batches()))
 		tokens, targets, lengths, err := l.HeldOut.Batch(0, i)
 		if err != nil {
-			return err
+			return nil, line, err
 		}
 		s, n, err := l.engine.Loss(tokens, targets, lengths)
 		if err != nil {
-			return err
+			return nil, line, err
 		}
-		sum, labelled = sum+s, labelled+n
+		sum, line.Labelled = sum+s, line.Labelled+n
 	}
-	if labelled == 0 {
-		return errors.New("no token of the held-out data carries a label")
+	if line.Labelled == 0 {
+		return nil, line, errors.New("no token of the held-out data carries a label")
 	}
-	e := &Evaluation{Step: l.at.Step, Loss: sum / float64(labelled)}
-	if !finite(e.Loss) {
-		return fmt.Errorf("%w: the held-out loss is %v", ErrDiverged, e.Loss)
+	line.EvalLoss, line.Seconds = sum/float64(line.Labelled), time.Since(began).Seconds()
+	if !finite(line.EvalLoss) {
+		return nil, line, fmt.Errorf("%w: the held-out loss is %v", ErrDiverged, line.EvalLoss)
 	}
-	l.at.Last, l.unsaved = e, true
-	if e.Step == 0 {
-		l.at.Before = e
-	}
-	best := e.Step > 0 && (l.at.Best == nil || e.Loss < l.at.Best.Loss)
-	if best {
-		l.at.Best = e
-		if err := l.saveAdapter(l.folder.join(BestFile)); err != nil {
-			return err
-		}
-	}
-	if err := l.metrics.write(evalLine{Step: e.Step, EvalLoss: e.Loss, Labelled: labelled, Seconds: time.Since(began).Seconds()}); err != nil {
+	return &Evaluation{Step: line.Step, Loss: line.EvalLoss}, line, nil
+}
+
+// tell writes an evaluation down and shows it.
+func (l *loop) tell(line evalLine, mark string) error {
+	if err := l.metrics.write(line); err != nil {
 		return err
 	}
-	mark := ""
-	if best {
-		mark = "  best so far"
-	}
-	l.progress.Note("step %d/%d  held-out loss %.4f%s", e.Step, l.plan.total, e.Loss, mark)
+	l.progress.Note("step %d/%d  held-out loss %.4f%s", line.Step, l.plan.total, line.EvalLoss, mark)
 	return nil
 }
 
-func (l *loop) saveDue(interrupted bool) bool {
+func (l *loop) saveDue(stopping bool) bool {
 	step, every := l.at.Step, l.Config.SaveEvery
-	return l.unsaved && (interrupted || step == l.plan.total || every > 0 && step > 0 && step%every == 0)
+	return l.unsaved && (stopping || every > 0 && step > 0 && step%every == 0)
 }
 
 // save writes a checkpoint, after the lines of metrics.jsonl that belong before it.
@@ -179,9 +228,24 @@ func (l *loop) draw() {
 	}
 }
 
-func (l *loop) finish() (Result, error) {
+// finish writes the adapter. Where a limit halted the run between two evaluations, it makes one that no checkpoint knows of, so that the run can go on as if it
+// had never been halted.
+func (l *loop) finish(ctx context.Context, endedBy string) (Result, error) {
+	if l.HeldOut != nil && l.at.Last.Step < l.at.Step {
+		e, line, err := l.measure(ctx)
+		switch {
+		case err != nil:
+			return Result{}, l.stopped("evaluation after", err)
+		case e == nil:
+			return Result{}, l.interrupted()
+		}
+		l.at.Last = e
+		if err := l.tell(line, ""); err != nil {
+			return Result{}, err
+		}
+	}
 	r := Result{
-		Steps: l.at.Step, Loss: l.progress.loss.mean(), Before: l.at.Before, After: l.at.Last, Best: l.at.Best,
+		Steps: l.at.Step, Loss: l.progress.loss.mean(), Before: l.at.Before, After: l.at.Last, Best: l.at.Best, EndedBy: endedBy,
 		Adapter: l.folder.join(AdapterFile), OldRun: l.oldRun,
 	}
 	if l.at.Best != nil {

@@ -99,7 +99,7 @@ func TestBestAdapterIsKept(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "run")
 	r, _ := newRun(folder)
 	r.HeldOut = halfway{r.HeldOut.(fakeSource)}
-	r.Config.Epochs, r.Config.EvalEvery = 10, 1
+	r.Config.Epochs, r.Config.EvalEvery = 10, Interval{Steps: 1}
 	result, err := r.Train(context.Background())
 	if err != nil {
 		t.Fatal(err)
@@ -189,7 +189,7 @@ func TestPlainProgress(t *testing.T) {
 	r, _ := newRun(filepath.Join(t.TempDir(), "run"))
 	r.Progress = &out
 	r.Config.Epochs = 50 // 300 steps
-	r.Config.EvalEvery, r.Config.SaveEvery = 100, 100
+	r.Config.EvalEvery, r.Config.SaveEvery = Interval{Steps: 100}, 100
 	if _, err := r.Train(context.Background()); err != nil {
 		t.Fatal(err)
 	}

@@ -46,33 +46,20 @@ func (s settings) write(path string) error {
 	return nil
 }
 
-// checkSame fails where the run in path was started with other settings than s, naming all that differ. How often is evaluated and saved, and what
-// is only told about the run, may change.
+// checkSame fails where the run in path was started with other settings than s, naming all that differ. How often is evaluated and saved, when the run
+// ends early, and what is only told about it, may change.
 func (s settings) checkSame(path string) error {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("resume: %w", err)
 	}
-	was, err := flatten(data)
+	now, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("resume: %w", err)
+	}
+	differences, err := differences(data, now)
 	if err != nil {
 		return fmt.Errorf("resume: %s: %w", path, err)
-	}
-	data, err = json.Marshal(s)
-	if err != nil {
-		return fmt.Errorf("resume: %w", err)
-	}
-	is, err := flatten(data)
-	if err != nil {
-		return fmt.Errorf("resume: %w", err)
-	}
-	both := maps.Clone(was)
-	maps.Copy(both, is)
-	var differences []string
-	for _, key := range slices.Sorted(maps.Keys(both)) {
-		if !free(key) && !reflect.DeepEqual(was[key], is[key]) {
-			name := strings.TrimPrefix(strings.TrimPrefix(key, "train."), "setup.")
-			differences = append(differences, fmt.Sprintf("%s was %s and is %s", name, show(was, key), show(is, key)))
-		}
 	}
 	if len(differences) > 0 {
 		return fmt.Errorf("resume: the run was started otherwise: %s; resume it with what it was started with, or train into another folder",
@@ -81,8 +68,30 @@ func (s settings) checkSame(path string) error {
 	return nil
 }
 
+// differences says what two JSON objects do not have in common, but for what a run may change when it is resumed.
+func differences(before, now []byte) ([]string, error) {
+	was, err := flatten(before)
+	if err != nil {
+		return nil, err
+	}
+	is, err := flatten(now)
+	if err != nil {
+		return nil, err
+	}
+	both := maps.Clone(was)
+	maps.Copy(both, is)
+	var list []string
+	for _, key := range slices.Sorted(maps.Keys(both)) {
+		if !free(key) && !reflect.DeepEqual(was[key], is[key]) {
+			name := strings.TrimPrefix(strings.TrimPrefix(key, "train."), "setup.")
+			list = append(list, fmt.Sprintf("%s was %s and is %s", name, show(was, key), show(is, key)))
+		}
+	}
+	return list, nil
+}
+
 func free(key string) bool {
-	return slices.Contains([]string{"train.eval_every", "train.save_every", "train.keep", "about"}, key) || strings.HasPrefix(key, "about.")
+	return slices.Contains([]string{"train.eval_every", "train.patience", "train.save_every", "train.keep", "about"}, key) || strings.HasPrefix(key, "about.")
 }
 
 // flatten turns nested JSON objects into one map with dotted keys.

@@ -23,7 +23,8 @@ type position struct {
 	Seed   uint64      `json:"seed"`  // with step, the whole state of the dropout's generator
 	Before *Evaluation `json:"before,omitempty"`
 	Last   *Evaluation `json:"last,omitempty"`
-	Best   *Evaluation `json:"best,omitempty"` // among the evaluations after at least one step
+	Best   *Evaluation `json:"best,omitempty"`   // among the evaluations after at least one step
+	Waited int         `json:"waited,omitempty"` // evaluations since the best
 }
 
 // state is all that a training goes on from.

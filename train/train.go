@@ -3,13 +3,14 @@
 //
 // It sees the network only through an Engine and the data only through a Source, and must not know how either is made. Nothing that it writes
 // into an adapter or a checkpoint depends on the time, on the order of a map, or on a generator without a seed; clock readings go to
-// metrics.jsonl and the terminal only.
+// metrics.jsonl and the terminal, and decide no more than after which step a limit of time halts a run.
 package train
 
 import (
 	"context"
 	"errors"
 	"io"
+	"time"
 )
 
 // Engine computes losses and gradients of the parameters being trained. A batch is its samples' tokens end to end, the label of each
@@ -48,6 +49,14 @@ type Run struct {
 	Setup any
 	About any // is kept in config.json beside it and never compared: versions, paths
 
+	Options []byte // kept as config.yaml: what a person starts the like with; nil writes none
+
+	// Limits of this process, which a resumed run may change; 0 is none. The run is halted after MaxSteps of the training's steps, or after the step in which
+	// MaxTime is over. It then has an adapter and an evaluation of that step, and when it is resumed, it goes on as if it had never been halted: the learning
+	// rate is that of the whole training.
+	MaxSteps int
+	MaxTime  time.Duration
+
 	Folder string // run directory
 	Resume bool   // goes on with the run that the folder holds
 	Force  bool   // starts anew where the folder holds a run, which is renamed FOLDER.old-1, or the next free number
@@ -68,7 +77,8 @@ type Result struct {
 	Before      *Evaluation `json:"before"` // of the parameters as they were given
 	After       *Evaluation `json:"after"`
 	Best        *Evaluation `json:"best"`
-	Adapter     string      `json:"adapter"`       // path of the adapter after the last step
+	EndedBy     string      `json:"ended_by"`      // the option that ended or halted it before the last step: "patience", "max-steps", "max-time"
+	Adapter     string      `json:"adapter"`       // path of the adapter after these steps
 	BestAdapter string      `json:"best_adapter"`  // path of the adapter of the lowest held-out loss, "" where there was no held-out data
 	OldRun      string      `json:"old,omitempty"` // where Force put the run that was there before
 }
@@ -79,7 +89,10 @@ var ErrInterrupted = errors.New("interrupted")
 // ErrDiverged is in the error of a run that stopped because a loss or a gradient was NaN or infinite.
 var ErrDiverged = errors.New("training diverged")
 
-// Train runs the training to its end, or until ctx is cancelled: then it finishes the step, saves and returns ErrInterrupted.
+// Steps is the number of steps of the whole training.
+func (r *Run) Steps() int { return newPlan(r.Config, r.Training.Batches()).total }
+
+// Train runs the training to its end or a limit, or until ctx is cancelled: then it finishes the step, saves and returns ErrInterrupted.
 // Nothing is written or moved before the whole request has been found valid.
 func (r *Run) Train(ctx context.Context) (Result, error) {
 	l, err := r.open()

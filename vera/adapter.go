@@ -1,6 +1,8 @@
 package vera
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"math"
 	"slices"
@@ -148,6 +150,12 @@ func (a *Adapter) pairDigest() string {
 		return a.Pair.SHA256()
 	}
 	return digestOf(a.Layers)
+}
+
+// Digest identifies the adapter's numbers, the random and the trained ones: a SHA-256 in hexadecimal.
+func (a *Adapter) Digest() string {
+	digest := sha256.Sum256(appendFloats([]byte(a.pairDigest()), a.Params))
+	return hex.EncodeToString(digest[:])
 }
 
 // Layer finds an adapted layer; it is nil where that layer isn't adapted.

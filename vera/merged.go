@@ -2,8 +2,6 @@ package vera
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"os"
@@ -198,8 +196,7 @@ func (a *Adapter) weights(base *bindings.GGUF, o MergeOptions) ([]*weight, error
 
 // describe says in the metadata what was merged.
 func (a *Adapter) describe(w *bindings.GGUFWriter) error {
-	digest := sha256.Sum256(appendFloats([]byte(a.pairDigest()), a.Params))
 	return setAll(w, append(a.facts(),
-		entry{keyMergedAdapter, fmt.Sprintf("%s of rank %d, %s", a.Method, a.Rank, hex.EncodeToString(digest[:]))},
+		entry{keyMergedAdapter, fmt.Sprintf("%s of rank %d, %s", a.Method, a.Rank, a.Digest())},
 		entry{keyMergedBase, a.Base.Fingerprint}))
 }

@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -27,9 +29,15 @@ type finetune struct {
 	files    dataFiles
 	evalPath string
 	heldOut  float64
+	from     string
+	maxSteps int
+	maxTime  time.Duration
 	out      string
 	resume   bool
 	force    bool
+
+	// Of a sweep, which are not flags: parts of the rows, and of the steps, that are trained on.
+	fraction, part float64
 }
 
 // recipeFlags are flags whose type on the command line is not that of the option.
@@ -43,7 +51,7 @@ type recipeFlags struct {
 const defaultHeldOut = 0.05
 
 func newFinetune() *finetune {
-	return &finetune{engine: newEngine(training), data: alpaca.Default(), vera: vera.Default(), train: train.Default()}
+	return &finetune{engine: newTrainer(), data: alpaca.Default(), vera: vera.Default(), train: train.Default(), fraction: 1, part: 1}
 }
 
 func (f *finetune) flags() []cli.Flag {
@@ -52,17 +60,24 @@ func (f *finetune) flags() []cli.Flag {
 
 func alpacaCommand() *cli.Command {
 	f := newFinetune()
+	printConfig := false
 	return &cli.Command{
 		Name:  "alpaca",
 		Usage: "finetune a model on instruction data",
 		Description: "Trains a VeRA adapter, or with --method lora a LoRA, on instruction rows and writes it to OUT/adapter.gguf. The defaults are the recipe of the VeRA paper's Table 9.\n" +
 			"Ctrl-C saves the run; the same command with --resume goes on to the same bits.",
-		Flags: f.flags(),
+		Flags:  append(f.flags(), &cli.BoolFlag{Name: "print-config", Usage: "print all options as a file for --config, and do nothing else", Destination: &printConfig}),
+		Before: f.options,
 		Action: func(c *cli.Context) error {
-			if err := noArguments(c); err != nil {
+			if !printConfig {
+				return f.run(c)
+			}
+			config, err := f.config(c)
+			if err != nil {
 				return err
 			}
-			return f.run(c)
+			_, err = c.App.Writer.Write(config)
+			return err
 		},
 	}
 }
@@ -78,6 +93,7 @@ func (f *finetune) rowFlags() []cli.Flag {
 func (f *finetune) veraFlags() []cli.Flag {
 	return []cli.Flag{
 		methodFlag(&f.recipe.method),
+		&cli.StringFlag{Name: "from", Usage: "begin with what the adapter in `FILE` has learnt, also one of PEFT or a LoRA; its rank, layers and random matrices stay", Destination: &f.from},
 		&cli.IntFlag{Name: "rank", Usage: rankUsage, DefaultText: rankDefault(), Destination: &f.vera.Rank},
 		&cli.StringSliceFlag{Name: "targets", Usage: "kinds of linear layers to adapt", Value: cli.NewStringSlice(f.vera.Targets...)},
 		&cli.IntSliceFlag{Name: "layers", Usage: "blocks to adapt, counted from 0; left out, all"},
@@ -125,7 +141,10 @@ func (f *finetune) trainFlags() []cli.Flag {
 		&cli.IntFlag{Name: "steps", Usage: "steps to train, instead of --epochs", Destination: &t.Steps},
 		&cli.Float64Flag{Name: "weight-decay", Usage: "AdamW's decoupled weight decay", Value: t.WeightDecay, Destination: &t.WeightDecay},
 		&cli.Float64Flag{Name: "clip", Usage: "largest norm of a step's gradient; 0 for no limit", Value: t.Clip, Destination: &t.Clip},
-		&cli.IntFlag{Name: "eval-every", Usage: "steps between measurements of the held-out loss; 0 measures only before and after", Value: t.EvalEvery, Destination: &t.EvalEvery},
+		&cli.IntFlag{Name: "max-steps", Usage: "halt after this step, at the learning rate that it has in the whole training; --resume goes on. 0 for no limit", Destination: &f.maxSteps},
+		&cli.DurationFlag{Name: "max-time", Usage: "halt after the step in which this time is over, such as 7h30m; --resume goes on. 0 for no limit", Destination: &f.maxTime},
+		&cli.GenericFlag{Name: "eval-every", Usage: "steps between measurements of the held-out loss, or a part of an epoch such as 0.5epoch; 0 measures only before and after", Value: &t.EvalEvery},
+		&cli.IntFlag{Name: "patience", Usage: "end early after so many measurements in a row without a new lowest held-out loss; 0 never does", Value: t.Patience, Destination: &t.Patience},
 		&cli.IntFlag{Name: "save-every", Usage: "steps between checkpoints; 0 saves only at the end and on Ctrl-C", Value: t.SaveEvery, Destination: &t.SaveEvery},
 		&cli.IntFlag{Name: "keep", Usage: "newest checkpoints that are kept", Value: t.Keep, Destination: &t.Keep},
 		&cli.StringFlag{Name: "recompute", Usage: "compute intermediate results again in the backward pass instead of keeping them: auto (by memory), all, none", Value: string(f.engine.options.Recompute), Destination: &f.recipe.recompute},
@@ -139,6 +158,9 @@ func (f *finetune) trainFlags() []cli.Flag {
 
 // options brings the flags into the options and checks them all.
 func (f *finetune) options(c *cli.Context) error {
+	if err := noArguments(c); err != nil {
+		return err
+	}
 	r := f.recipe
 	f.vera.Method = vera.Method(r.method)
 	if !c.IsSet("rank") {
@@ -150,13 +172,15 @@ func (f *finetune) options(c *cli.Context) error {
 			f.train.LR = loraLR
 		}
 	}
-	for _, name := range []string{"d-initial", "init", "only", "unique-pairs"} {
-		if f.vera.Method == vera.MethodLoRA && c.IsSet(name) {
-			return usageError{fmt.Errorf("%s: is for VeRA, not for method lora", name)}
+	for _, name := range f.foreign() {
+		if c.IsSet(name) {
+			return usageError{fmt.Errorf("%s: is not for method %s", name, f.vera.Method)}
 		}
 	}
-	if f.vera.Method != vera.MethodLoRA && c.IsSet("alpha") {
-		return usageError{errors.New("alpha: is for method lora")}
+	for _, name := range ofAdapter {
+		if f.from != "" && c.IsSet(name) {
+			return usageError{fmt.Errorf("%s: is what the adapter of --from has", name)}
+		}
 	}
 	f.vera.Targets = splitWords(c.StringSlice("targets"))
 	f.vera.Layers = c.IntSlice("layers")
@@ -177,6 +201,12 @@ func (f *finetune) options(c *cli.Context) error {
 	if f.evalPath != "" && c.IsSet("held-out") {
 		return usageError{errors.New("eval-data and held-out: give one of them")}
 	}
+	if f.train.Patience > 0 && f.evalPath == "" && f.heldOut == 0 {
+		return usageError{errors.New("patience: needs held-out or eval-data")}
+	}
+	if f.maxSteps < 0 || f.maxTime < 0 {
+		return usageError{fmt.Errorf("max-steps %d, max-time %v: 0 for no limit, or more", f.maxSteps, f.maxTime)}
+	}
 	if f.resume && f.force {
 		return usageError{errors.New("resume and force: give one of them")}
 	}
@@ -184,46 +214,69 @@ func (f *finetune) options(c *cli.Context) error {
 }
 
 func (f *finetune) run(c *cli.Context) error {
-	if err := f.options(c); err != nil {
-		return err
-	}
-	if err := train.CheckFolder(f.out, f.resume, f.force); err != nil {
-		return err
-	}
-	p, err := f.prepare(c.App.ErrWriter)
-	if err != nil {
-		return err
-	}
-	defer p.Close()
-	adapter, training := p.adapter, p.training
-	if f.engine.options.Memory > 0 { // better known now than in the middle of the run
-		if _, err := p.largest(f); err != nil {
-			return err
-		}
-	}
-	run := &train.Run{
-		Config: f.train, Engine: p.Model, Params: adapter.Params, Training: training.Source(f.data),
-		SaveAdapter: func(path string, facts map[string]string) error {
-			adapter.Facts = facts
-			return adapter.Save(path)
-		},
-		Facts:  map[string]string{factTemplate: training.Template},
-		Setup:  f.setup(p.session, training.Template),
-		About:  about{Version: version(), Model: f.path, Data: training.Name, Threads: f.engine.options.Threads},
-		Folder: f.out, Resume: f.resume, Force: f.force, Progress: c.App.ErrWriter,
-	}
-	if p.heldOut != nil {
-		run.HeldOut = p.heldOut.InOrder(f.data.Batch)
-	}
-	result, err := run.Train(c.Context)
+	result, err := f.learn(c, c.App.ErrWriter)
 	if err != nil {
 		return err
 	}
 	if result.Before != nil && result.After != nil {
 		fmt.Fprintf(c.App.Writer, "held-out loss %.4f → %.4f\n", result.Before.Loss, result.After.Loss)
 	}
+	switch result.EndedBy {
+	case "":
+	case "patience":
+		fmt.Fprintf(c.App.Writer, "patience: ended after step %d; the lowest held-out loss, %.4f, is that of step %d: %s\n",
+			result.Steps, result.Best.Loss, result.Best.Step, result.BestAdapter)
+	default:
+		fmt.Fprintf(c.App.Writer, "%s: halted after step %d; --resume goes on\n", result.EndedBy, result.Steps)
+	}
 	fmt.Fprintf(c.App.Writer, "adapter: %s\n", result.Adapter)
 	return nil
+}
+
+// learn trains. What the model and the data are goes to report.
+func (f *finetune) learn(c *cli.Context, report io.Writer) (train.Result, error) {
+	if err := train.CheckFolder(f.out, f.resume, f.force); err != nil {
+		return train.Result{}, err
+	}
+	p, err := f.prepare(report)
+	if err != nil {
+		return train.Result{}, err
+	}
+	defer p.Close()
+	adapter, training := p.adapter, p.training
+	if f.engine.options.Memory > 0 { // better known now than in the middle of the run
+		if _, err := p.largest(f); err != nil {
+			return train.Result{}, err
+		}
+	}
+	config, err := f.config(c)
+	if err != nil {
+		return train.Result{}, err
+	}
+	run := &train.Run{
+		Options: config,
+		Config:  f.train, Engine: p.Model, Params: adapter.Params, Training: training.Source(f.data),
+		SaveAdapter: func(path string, facts map[string]string) error {
+			adapter.Facts = facts
+			return adapter.Save(path)
+		},
+		Facts:    map[string]string{factTemplate: training.Template},
+		Setup:    f.setup(p.session, training.Template),
+		About:    about{Version: version(), Model: f.path, Data: training.Name, Threads: f.engine.options.Threads},
+		MaxSteps: f.maxSteps, MaxTime: f.maxTime,
+		Folder: f.out, Resume: f.resume, Force: f.force, Progress: c.App.ErrWriter,
+	}
+	if p.heldOut != nil {
+		run.HeldOut = p.heldOut.InOrder(f.data.Batch)
+	}
+	if f.part < 1 {
+		most := run.Steps()
+		if f.maxSteps > 0 {
+			most = min(most, f.maxSteps)
+		}
+		run.MaxSteps = int(math.Ceil(f.part * float64(most)))
+	}
+	return run.Train(c.Context)
 }
 
 // prepared is all that a training needs: an open model with a new adapter, and rows.
@@ -255,10 +308,13 @@ func (p *prepared) largest(f *finetune) (model.Memory, error) {
 }
 
 func (f *finetune) fill(p *prepared, report io.Writer) (err error) {
-	if p.adapter, err = vera.New(f.vera, p.Base()); err != nil {
-		return usageError{err}
+	if p.adapter, err = f.begin(p.Base()); err != nil {
+		return err
 	}
 	if p.training, p.heldOut, err = f.split(p.session, report); err != nil {
+		return err
+	}
+	if p.training, err = f.sample(p.training); err != nil {
 		return err
 	}
 	if err := p.Attach(p.adapter); err != nil {
@@ -284,9 +340,19 @@ func (f *finetune) split(s *session, report io.Writer) (training, heldOut *alpac
 	return training.Split(f.heldOut, f.data.Seed)
 }
 
+// sample gives a part of the rows.
+func (f *finetune) sample(rows *alpaca.Dataset) (*alpaca.Dataset, error) {
+	if f.fraction == 1 {
+		return rows, nil
+	}
+	_, part, err := rows.Split(f.fraction, f.data.Seed)
+	return part, err
+}
+
 // setup is what decides the result beside the recipe and the data: a run is resumed only where it is equal.
 type setup struct {
 	Vera    vera.Config    `json:"vera"`
+	From    string         `json:"from,omitempty"` // digest of the trained numbers that it began with
 	Data    alpaca.Options `json:"data"`
 	Base    string         `json:"base"` // fingerprint of the model
 	Compute model.Compute  `json:"compute"`
@@ -296,7 +362,11 @@ type setup struct {
 func (f *finetune) setup(s *session, template string) setup {
 	data := f.data
 	data.Template = template
-	return setup{Vera: f.vera, Data: data, Base: s.Base().Fingerprint, Compute: f.engine.options.Compute, Plan: f.engine.options.Plan}
+	o := setup{Vera: f.vera, Data: data, Base: s.Base().Fingerprint, Compute: f.engine.options.Compute, Plan: f.engine.options.Plan}
+	if f.from != "" {
+		o.From = s.adapter.Digest()
+	}
+	return o
 }
 
 // about is kept with a run for people.
@@ -307,8 +377,9 @@ type about struct {
 	Threads int    `json:"threads"`
 }
 
+// version is the module's, with the commit where Go knows it.
 func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		return info.Main.Version
 	}
 	return "unknown"

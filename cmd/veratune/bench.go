@@ -33,7 +33,7 @@ func benchCommand() *cli.Command {
 }
 
 func benchTrainCommand() *cli.Command {
-	b := &benchTrain{engine: newEngine(training), data: alpaca.Default(), train: train.Default()}
+	b := &benchTrain{engine: newTrainer(), data: alpaca.Default(), train: train.Default()}
 	return &cli.Command{
 		Name:  "train",
 		Usage: "measure whole training steps on real rows; the first step is not counted",
@@ -115,7 +115,7 @@ func (b *benchTrain) run(c *cli.Context) error {
 }
 
 func benchKernelsCommand() *cli.Command {
-	e := newEngine(training)
+	e := newTrainer()
 	var tokens int
 	var asJSON bool
 	return &cli.Command{

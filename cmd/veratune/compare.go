@@ -68,10 +68,7 @@ func printRuns(w io.Writer, runs []*train.Report) error {
 	row := func(name string, values []string) {
 		fmt.Fprint(t, name)
 		for _, v := range values {
-			if v == "" {
-				v = "–"
-			}
-			fmt.Fprint(t, "\t", v)
+			fmt.Fprint(t, "\t", orDash(v))
 		}
 		fmt.Fprintln(t)
 	}
@@ -114,6 +111,14 @@ func printRuns(w io.Writer, runs []*train.Report) error {
 		return ifAny(r.Memory, fmt.Sprintf("%.2f GiB", float64(r.Memory)/(1<<30)))
 	})
 	return t.Flush()
+}
+
+// orDash fills a cell in which there is nothing to tell.
+func orDash(text string) string {
+	if text == "" {
+		return "–"
+	}
+	return text
 }
 
 // ifAny is empty where there is nothing to tell.

@@ -13,7 +13,6 @@ import (
 
 	"github.com/veratune/veratune/alpaca"
 	"github.com/veratune/veratune/internal/terminal"
-	"github.com/veratune/veratune/model"
 )
 
 // dataCheck holds the options of the data check command.
@@ -29,7 +28,7 @@ func dataCommand() *cli.Command {
 }
 
 func dataCheckCommand() *cli.Command {
-	d := &dataCheck{engine: newEngine(model.Default().Compute), data: alpaca.Default()}
+	d := &dataCheck{engine: newTrainer(), data: alpaca.Default()}
 	return &cli.Command{
 		Name:      "check",
 		Usage:     "say what training on files of rows would be like: unusable, cut and repeated rows, lengths, control tokens in texts",

@@ -27,18 +27,14 @@ type engine struct {
 	compute string
 	plan    string
 	memory  string
+
+	computeDefault string // in words, where it depends on the machine
 }
 
-// How commands can compute that generate, measure and train.
+// How commands compute that generate, and those that measure or train. The first is the default.
 var (
 	generating = []model.Compute{model.ComputeQ8, model.ComputeF32}
 	measuring  = []model.Compute{model.ComputeF32, model.ComputeBF16}
-	training   = func() []model.Compute {
-		if model.Default().Compute == model.ComputeBF16 {
-			return []model.Compute{model.ComputeBF16, model.ComputeF32}
-		}
-		return measuring
-	}()
 )
 
 func newEngine(ways []model.Compute) *engine {
@@ -46,7 +42,14 @@ func newEngine(ways []model.Compute) *engine {
 	return &engine{options: o, ways: ways, compute: string(ways[0]), plan: string(o.Plan)}
 }
 
-// computeUsage says what a command's ways to compute are.
+// newTrainer computes in the arithmetic that the processor is fastest in.
+func newTrainer() *engine {
+	e := newEngine(measuring)
+	e.compute, e.computeDefault = string(e.options.Compute), "bf16 where the processor multiplies it itself, else f32"
+	return e
+}
+
+// computeUsage says what the ways to compute are.
 var computeUsage = map[model.Compute]string{
 	model.ComputeF32: "f32 (float32)", model.ComputeBF16: "bf16 (bfloat16)", model.ComputeQ8: "q8 (activations and the shared pair rounded to 8 bits, in blocks of 32)",
 }
@@ -84,8 +87,8 @@ func (e *engine) computeFlags() []cli.Flag {
 		usages = append(usages, computeUsage[way])
 	}
 	return []cli.Flag{
-		&cli.IntFlag{Name: "threads", Usage: "threads to compute with", Value: e.options.Threads, Destination: &e.options.Threads},
-		&cli.StringFlag{Name: "compute", Usage: "arithmetic of the matrix products: " + strings.Join(usages, ", "), Value: e.compute, Destination: &e.compute},
+		&cli.IntFlag{Name: "threads", Usage: "threads to compute with", DefaultText: "one for each processor", Value: e.options.Threads, Destination: &e.options.Threads},
+		&cli.StringFlag{Name: "compute", Usage: "arithmetic of the matrix products: " + strings.Join(usages, ", "), DefaultText: e.computeDefault, Value: e.compute, Destination: &e.compute},
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -34,30 +33,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	// The first signal asks for a clean end; a second one ends the process at once.
 	context.AfterFunc(ctx, stop)
 
-	app := &cli.App{
-		Name:      "veratune",
-		Usage:     "finetune a quantised Llama straight from its GGUF file with VeRA adapters",
-		Writer:    stdout,
-		ErrWriter: stderr,
-		Commands:  []*cli.Command{alpacaCommand(), planCommand(), lossCommand(), generateCommand(), chatCommand(), mtbenchCommand(), exportCommand(), inspectCommand(), compareCommand(), dataCommand(), benchCommand()},
-		CommandNotFound: func(_ *cli.Context, name string) {
-			fmt.Fprintf(stderr, "veratune: no command %q; see veratune --help\n", name)
-		},
-		OnUsageError:         onUsageError,
-		ExitErrHandler:       func(*cli.Context, error) {},
-		Suggest:              true,
-		HideVersion:          true,
-		EnableBashCompletion: true,
-	}
-	for _, c := range app.Commands {
-		c.OnUsageError = onUsageError
-		for _, sub := range c.Subcommands {
-			sub.OnUsageError = onUsageError
-		}
-		if len(c.Subcommands) > 0 {
-			c.Action = noSubcommand
-		}
-	}
+	app := newApp(stdout, stderr)
 	if len(args) > 1 && app.Command(args[1]) == nil && args[1][0] != '-' && args[1] != "help" {
 		app.CommandNotFound(nil, args[1])
 		return exitUsage
@@ -69,12 +45,57 @@ func run(args []string, stdout, stderr io.Writer) int {
 	fmt.Fprintf(stderr, "veratune: %v\n", err)
 	var usage usageError
 	switch {
-	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "Required flag"): // the library's error has no type of its own
+	case errors.As(err, &usage):
 		return exitUsage
 	case errors.Is(err, train.ErrInterrupted), errors.Is(err, context.Canceled):
 		return exitInterrupted
 	}
 	return exitFailed
+}
+
+func newApp(stdout, stderr io.Writer) *cli.App {
+	app := &cli.App{
+		Name:      "veratune",
+		Usage:     "finetune a quantised Llama straight from its GGUF file with VeRA adapters",
+		Version:   version(),
+		Writer:    stdout,
+		ErrWriter: stderr,
+		Commands: []*cli.Command{
+			alpacaCommand(), planCommand(), sweepCommand(), lossCommand(), generateCommand(), chatCommand(), mtbenchCommand(), exportCommand(), inspectCommand(), compareCommand(),
+			dataCommand(), benchCommand(), completionCommand(),
+		},
+		CommandNotFound: func(_ *cli.Context, name string) {
+			fmt.Fprintf(stderr, "veratune: no command %q; see veratune --help\n", name)
+		},
+		OnUsageError:         onUsageError,
+		ExitErrHandler:       func(*cli.Context, error) {},
+		Suggest:              true,
+		EnableBashCompletion: true,
+	}
+	for _, c := range app.Commands {
+		if len(c.Subcommands) > 0 {
+			c.Action, c.OnUsageError = noSubcommand, onUsageError
+		}
+	}
+	for _, c := range leaves(app.Commands) {
+		c.OnUsageError, c.HideHelpCommand = onUsageError, true
+		if len(c.Flags) > 0 {
+			configurable(c)
+		}
+	}
+	return app
+}
+
+// leaves are the commands that do something themselves.
+func leaves(commands []*cli.Command) []*cli.Command {
+	var list []*cli.Command
+	for _, c := range commands {
+		if len(c.Subcommands) == 0 {
+			list = append(list, c)
+		}
+		list = append(list, leaves(c.Subcommands)...)
+	}
+	return list
 }
 
 // usageError is a mistake on the command line.

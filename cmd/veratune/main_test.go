@@ -83,6 +83,11 @@ func alpacaArgs(model, data, out string, more ...string) []string {
 	return append(args, more...)
 }
 
+// alpacaFrom is a finetuning that begins with an adapter.
+func alpacaFrom(model, data, from string, more ...string) []string {
+	return append([]string{"alpaca", "--model", model, "--data", data, "--from", from, "--out", "OUT", "--threads", "1"}, more...)
+}
+
 // TestAlpacaToLoss trains, and checks that every other command takes the adapter.
 func TestAlpacaToLoss(t *testing.T) {
 	for name, more := range map[string][]string{
@@ -255,10 +260,19 @@ func TestBadInput(t *testing.T) {
 		"no model flag":          {[]string{"alpaca"}, exitUsage, "model"},
 		"rank":                   {alpacaArgs(model, data, "OUT", "--rank", "0"), exitUsage, "rank"},
 		"method":                 {alpacaArgs(model, data, "OUT", "--method", "qlora"), exitUsage, "vera, lora"},
-		"alpha of vera":          {alpacaArgs(model, data, "OUT", "--alpha", "2"), exitUsage, "method lora"},
-		"init of lora":           {alpacaArgs(model, data, "OUT", "--method", "lora", "--init", "uniform"), exitUsage, "VeRA"},
+		"alpha of vera":          {alpacaArgs(model, data, "OUT", "--alpha", "2"), exitUsage, "not for method vera"},
+		"init of lora":           {alpacaArgs(model, data, "OUT", "--method", "lora", "--init", "uniform"), exitUsage, "not for method lora"},
 		"merged lora":            {alpacaArgs(model, data, "OUT", "--method", "lora", "--plan", "merged"), exitFailed, "factored"},
 		"only A":                 {alpacaArgs(model, data, "OUT", "--only", "A"), exitUsage, "b or d"},
+		"from nothing":           {alpacaFrom(model, data, "nowhere.gguf"), exitFailed, "nowhere.gguf"},
+		"from a model":           {alpacaFrom(model, data, model), exitFailed, "no adapter"},
+		"from with rank":         {alpacaFrom(model, data, adapter, "--rank", "4"), exitUsage, "rank: is what the adapter"},
+		"from of other method":   {alpacaFrom(model, data, adapter, "--method", "lora"), exitUsage, "give --method vera"},
+		"eval-every":             {alpacaArgs(model, data, "OUT", "--eval-every", "0.5"), exitUsage, "0.5epoch"},
+		"patience":               {alpacaArgs(model, data, "OUT", "--patience", "-1"), exitUsage, "patience"},
+		"patience for nothing":   {alpacaArgs(model, data, "OUT", "--patience", "1", "--held-out", "0"), exitUsage, "held-out"},
+		"max-steps":              {alpacaArgs(model, data, "OUT", "--max-steps", "-1"), exitUsage, "max-steps"},
+		"max-time":               {alpacaArgs(model, data, "OUT", "--max-time", "soon"), exitUsage, "max-time"},
 		"no number":              {alpacaArgs(model, data, "OUT", "--lr", "fast"), exitUsage, "lr"},
 		"lr":                     {alpacaArgs(model, data, "OUT", "--lr", "-1"), exitUsage, "lr"},
 		"targets":                {alpacaArgs(model, data, "OUT", "--targets", "attn_q,wings"), exitUsage, "ffn_down"},

@@ -14,13 +14,11 @@ func planCommand() *cli.Command {
 	f := newFinetune()
 	var asJSON bool
 	return &cli.Command{
-		Name:  "plan",
-		Usage: "tell how much memory finetuning with the same flags will need, without training",
-		Flags: append(f.flags(), &cli.BoolFlag{Name: "json", Usage: "print one JSON object", Destination: &asJSON}),
+		Name:   "plan",
+		Usage:  "tell how much memory finetuning with the same flags will need, without training",
+		Flags:  append(f.flags(), &cli.BoolFlag{Name: "json", Usage: "print one JSON object", Destination: &asJSON}),
+		Before: f.options,
 		Action: func(c *cli.Context) error {
-			if err := noArguments(c); err != nil {
-				return err
-			}
 			n, err := f.plan(c)
 			if err != nil {
 				return err
@@ -48,9 +46,6 @@ func planCommand() *cli.Command {
 
 // plan gives what the step with the most tokens will need.
 func (f *finetune) plan(c *cli.Context) (model.Memory, error) {
-	if err := f.options(c); err != nil {
-		return model.Memory{}, err
-	}
 	p, err := f.prepare(c.App.ErrWriter)
 	if err != nil {
 		return model.Memory{}, err
