@@ -61,7 +61,7 @@ func CacheHead(headDim int) int { return (headDim + CacheBlock - 1) / CacheBlock
 // AttentionCached is Attention of rows that continue texts: they see all tokens of their text that the cache holds, and those up to themselves. A row's result
 // does not depend on the rows that are computed with it.
 //
-// keys and values [CacheHead · room, texts · kvHeads], float32, are the cache, which gets the rows' keys and values; room is a multiple of CacheBlock. rows [2, n],
+// keys and values [CacheHead · room, texts · kvHeads], both float32 or float16, are the cache, which gets the rows' keys and values; room is a multiple of CacheBlock. rows [2, n],
 // int32, has the text of each column of qkv, float32, and its position there. Those of a text must follow each other, from the first position that the cache does
 // not hold or an earlier one, and within the room, when the graph is computed; that is not checked.
 func (c *Context) AttentionCached(qkv, keys, values, rows *Tensor, heads, kvHeads, headDim int, scale float32, t Type) *Tensor {
@@ -74,7 +74,7 @@ func (c *Context) AttentionCached(qkv, keys, values, rows *Tensor, heads, kvHead
 		return c.fail(op, "%s with %d heads, %d KV heads of %d, to %v", qkv.describe(), heads, kvHeads, headDim, t)
 	}
 	for _, x := range []*Tensor{keys, values} {
-		if x.Type() != F32 || !x.contiguous() || x.Shape() != keys.Shape() || x.Ne(0)%int64(CacheBlock*CacheHead(headDim)) != 0 || x.Ne(1)%int64(kvHeads) != 0 {
+		if x.Type() != keys.Type() || x.Type() != F32 && x.Type() != F16 || !x.contiguous() || x.Shape() != keys.Shape() || x.Ne(0)%int64(CacheBlock*CacheHead(headDim)) != 0 || x.Ne(1)%int64(kvHeads) != 0 {
 			return c.fail(op, "a cache of %s", x.describe())
 		}
 	}

@@ -170,6 +170,7 @@ size_t                ggml_nbytes(const struct ggml_tensor * tensor);
 bool                  ggml_is_contiguous(const struct ggml_tensor * tensor);
 int64_t               ggml_blck_size(unsigned type);
 size_t                ggml_type_size(unsigned type);
+uint16_t              ggml_fp32_to_fp16(float x);
 const char *          ggml_type_name(unsigned type);
 bool                  ggml_is_quantized(unsigned type);
 bool                  ggml_quantize_requires_imatrix(unsigned type);

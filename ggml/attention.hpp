@@ -25,8 +25,8 @@ enum {
 static inline int64_t whole(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
 
 // c[R, V vectors] (+)= a[R, k] b[k, V vectors], all by rows with a stride: the products' tile without packing, and narrower where fewer columns are needed.
-template <int R, int V>
-static void dense(int64_t k, const float * a, int64_t lda, const float * b, int64_t ldb, float * c, int64_t ldc, bool add) {
+template <int R, int V, typename T>
+static void dense(int64_t k, const float * a, int64_t lda, const T * b, int64_t ldb, float * c, int64_t ldc, bool add) {
     vf acc[R][V];
 #pragma GCC unroll 8
     for (int i = 0; i < R; i++) {
@@ -60,8 +60,8 @@ static void dense(int64_t k, const float * a, int64_t lda, const float * b, int6
     }
 }
 
-template <int V>
-static void dense_rows(int64_t m, int64_t k, const float * a, int64_t lda, const float * b, int64_t ldb, float * c, int64_t ldc, bool add) {
+template <int V, typename T>
+static void dense_rows(int64_t m, int64_t k, const float * a, int64_t lda, const T * b, int64_t ldb, float * c, int64_t ldc, bool add) {
     for (; m >= ROWS; m -= ROWS, a += ROWS * lda, c += ROWS * ldc) {
         dense<ROWS, V>(k, a, lda, b, ldb, c, ldc, add);
     }
@@ -74,8 +74,9 @@ static void dense_rows(int64_t m, int64_t k, const float * a, int64_t lda, const
     }
 }
 
-// c[m, n] (+)= a[m, k] b[k, n] for whole vectors of columns.
-static void dense(int64_t m, int64_t n, int64_t k, const float * a, int64_t lda, const float * b, int64_t ldb, float * c, int64_t ldc, bool add) {
+// c[m, n] (+)= a[m, k] b[k, n] for whole vectors of columns, with b of float or half.
+template <typename T>
+static void dense(int64_t m, int64_t n, int64_t k, const float * a, int64_t lda, const T * b, int64_t ldb, float * c, int64_t ldc, bool add) {
     for (; n > 0; n -= PANEL, b += PANEL, c += PANEL) {
         switch (n < PANEL ? n / LANES : VECTORS) {
         case 1: dense_rows<1>(m, k, a, lda, b, ldb, c, ldc, add); break;

@@ -13,7 +13,7 @@ enum {
     WIDTH     = 16,   // numbers of a value whose sums are a task
 };
 
-struct cached {
+template <typename T> struct cached {  // T: float or half
     const ggml_tensor *qkv, *k, *v;
     const int32_t *    rows;  // text and position of each
     int64_t            n, heads, kv, group, dim, padded, room;
@@ -24,8 +24,8 @@ struct cached {
 
     int64_t text(int64_t row) const { return rows[2 * row]; }
     int64_t position(int64_t row) const { return rows[2 * row + 1]; }
-    float * keys(int64_t text, int64_t head) const { return (float *) row(k, text * kv + head); }
-    float * values(int64_t text, int64_t head) const { return (float *) row(v, text * kv + head); }
+    T * keys(int64_t text, int64_t head) const { return (T *) row(k, text * kv + head); }
+    T * values(int64_t text, int64_t head) const { return (T *) row(v, text * kv + head); }
     const float * numbers_of(int64_t r, int64_t head) const { return (const float *) row(qkv, r) + head * dim; }
 
     // Puts a row's keys and values where they are kept.
@@ -33,13 +33,15 @@ struct cached {
         const int64_t at = position(r);
         for (int64_t h = 0; h < kv; h++) {
             const float * from = numbers_of(r, heads + h);
-            float *       to   = keys(text(r), h) + at / KEY_BLOCK * KEY_BLOCK * padded + at % KEY_BLOCK;
+            T *           to   = keys(text(r), h) + at / KEY_BLOCK * KEY_BLOCK * padded + at % KEY_BLOCK;
             for (int64_t d = 0; d < dim; d++) {
-                to[d * KEY_BLOCK] = from[d];
+                assign(to[d * KEY_BLOCK], from[d]);
             }
-            to = values(text(r), h) + at * padded;
-            memcpy(to, numbers_of(r, heads + kv + h), dim * sizeof(float));
-            memset(to + dim, 0, (padded - dim) * sizeof(float));
+            to   = values(text(r), h) + at * padded;
+            from = numbers_of(r, heads + kv + h);
+            for (int64_t d = 0; d < padded; d++) {
+                assign(to[d], d < dim ? from[d] : 0);
+            }
         }
     }
 
@@ -76,21 +78,21 @@ static void softmax(float * s, int64_t n, int64_t end) {
 }
 
 // Some rows of one text and one KV head, row i being row first + i / group of them and head i % group of the KV head's.
-struct cached_piece {
+template <typename T> struct cached_piece {
     int64_t first, end, head, count, keys;
     float * q, * scores;  // [count][dim], [count][stride]
     int64_t stride;
 
-    cached_piece(const cached & a, int64_t r, int64_t next, int64_t h)
+    cached_piece(const cached<T> & a, int64_t r, int64_t next, int64_t h)
         : first(r), end(next), head(h), count((next - r) * a.group), keys(a.position(next - 1) + 1), q(nullptr), scores(nullptr),
           stride((keys + KEY_BLOCK - 1) / KEY_BLOCK * KEY_BLOCK) {}
 
-    void place(carver & c, const cached & a) {
+    void place(carver & c, const cached<T> & a) {
         q      = c.take<float>(count * a.padded);
         scores = c.take<float>(count * stride);
     }
 
-    void fetch(const cached & a, float scale) const {
+    void fetch(const cached<T> & a, float scale) const {
         for (int64_t i = 0; i < count; i++) {
             const float * from = a.numbers_of(first + i / a.group, head * a.group + i % a.group);
             for (int64_t d = 0; d < a.dim; d++) {
@@ -100,17 +102,17 @@ struct cached_piece {
     }
 
     // Scores of keys from j to end.
-    void score(const cached & a, int64_t j, int64_t end) const {
-        const float * k = a.keys(a.text(first), head);
+    void score(const cached<T> & a, int64_t j, int64_t end) const {
+        const T * k = a.keys(a.text(first), head);
         for (; j < end; j += KEY_BLOCK) {
             dense(count, KEY_BLOCK, a.dim, q, a.padded, k + j * a.padded, KEY_BLOCK, scores + j, stride, false);
         }
     }
 
-    void weigh(const cached & a, int64_t i) const { softmax(scores + i * stride, a.position(first + i / a.group) + 1, keys); }
+    void weigh(const cached<T> & a, int64_t i) const { softmax(scores + i * stride, a.position(first + i / a.group) + 1, keys); }
 
     // Sums of numbers d to d + WIDTH of the values.
-    void add_values(const cached & a, int64_t d, ggml_tensor * dst) const {
+    void add_values(const cached<T> & a, int64_t d, ggml_tensor * dst) const {
         alignas(64) float out[ROWS][WIDTH];
         const int64_t     n = a.dim - d < WIDTH ? a.dim - d : WIDTH;
         for (int64_t i = 0; i < count; i += ROWS) {
@@ -125,19 +127,19 @@ struct cached_piece {
 };
 
 // Calls f for all pieces.
-template <typename F> static void each_piece(const cached & a, F f) {
+template <typename T, typename F> static void each_piece(const cached<T> & a, F f) {
     for (int64_t r = 0, end; r < a.n; r = end) {
         end = a.next(r);
         for (int64_t h = 0; h < a.kv; h++) {
-            f(cached_piece(a, r, end, h));
+            f(cached_piece<T>(a, r, end, h));
         }
     }
 }
 
 // One piece after the other by all threads: of few rows, the keys and values are shared out.
-static void attend_together(const thread & t, const cached & a, ggml_tensor * dst) {
+template <typename T> static void attend_together(const thread & t, const cached<T> & a, ggml_tensor * dst) {
     carver counted = { 0 };
-    each_piece(a, [&](cached_piece p) { p.place(counted, a); });
+    each_piece(a, [&](cached_piece<T> p) { p.place(counted, a); });
     if (t.ith == 0) {
         t.parts(counted.at);
     }
@@ -146,7 +148,7 @@ static void attend_together(const thread & t, const cached & a, ggml_tensor * ds
     const auto tasks = [&](auto count, auto f) {
         carver  c    = { (uintptr_t) t.parts(0) };
         int64_t mine = t.take(), at = 0;
-        each_piece(a, [&](cached_piece p) {
+        each_piece(a, [&](cached_piece<T> p) {
             p.place(c, a);
             for (const int64_t n = at + count(p), first = at; at < n; at++) {
                 if (at == mine) {
@@ -157,17 +159,17 @@ static void attend_together(const thread & t, const cached & a, ggml_tensor * ds
         });
         t.barrier();
     };
-    tasks([](const cached_piece &) { return 1; }, [&](const cached_piece & p, int64_t) { p.fetch(a, t.with->f[0]); });
-    tasks([](const cached_piece & p) { return (p.keys + SPLIT - 1) / SPLIT; },
-          [&](const cached_piece & p, int64_t i) { p.score(a, i * SPLIT, (i + 1) * SPLIT < p.keys ? (i + 1) * SPLIT : p.keys); });
-    tasks([](const cached_piece & p) { return p.count; }, [&](const cached_piece & p, int64_t i) { p.weigh(a, i); });
-    tasks([&](const cached_piece &) { return a.padded / WIDTH; }, [&](const cached_piece & p, int64_t i) { p.add_values(a, i * WIDTH, dst); });
+    tasks([](const cached_piece<T> &) { return 1; }, [&](const cached_piece<T> & p, int64_t) { p.fetch(a, t.with->f[0]); });
+    tasks([](const cached_piece<T> & p) { return (p.keys + SPLIT - 1) / SPLIT; },
+          [&](const cached_piece<T> & p, int64_t i) { p.score(a, i * SPLIT, (i + 1) * SPLIT < p.keys ? (i + 1) * SPLIT : p.keys); });
+    tasks([](const cached_piece<T> & p) { return p.count; }, [&](const cached_piece<T> & p, int64_t i) { p.weigh(a, i); });
+    tasks([&](const cached_piece<T> &) { return a.padded / WIDTH; }, [&](const cached_piece<T> & p, int64_t i) { p.add_values(a, i * WIDTH, dst); });
 }
 
 // A piece for each thread at a time.
-static void attend_apart(const thread & t, const cached & a, ggml_tensor * dst) {
+template <typename T> static void attend_apart(const thread & t, const cached<T> & a, ggml_tensor * dst) {
     int64_t mine = t.take(), at = 0;
-    each_piece(a, [&](cached_piece p) {
+    each_piece(a, [&](cached_piece<T> p) {
         if (at++ != mine) {
             return;
         }
@@ -188,17 +190,25 @@ static void attend_apart(const thread & t, const cached & a, ggml_tensor * dst) 
 }
 
 // Sources: qkv, keys, values, rows; parameters: heads, KV heads, scale.
-static void attention_cached(const thread & t, ggml_tensor * dst) {
-    const cached a(t);
+template <typename T> static void attend_cached(const thread & t, ggml_tensor * dst) {
+    const cached<T> a(t);
     for (int64_t r; (r = t.take()) < a.n;) {
         a.keep(r);
     }
     t.barrier();
     int64_t pieces = 0;
-    each_piece(a, [&](const cached_piece &) { pieces++; });
+    each_piece(a, [&](const cached_piece<T> &) { pieces++; });
     if (pieces < 8 * t.nth) {
         attend_together(t, a, dst);
     } else {
         attend_apart(t, a, dst);
+    }
+}
+
+static void attention_cached(const thread & t, ggml_tensor * dst) {
+    if (t.src[1]->type == F32) {
+        attend_cached<float>(t, dst);
+    } else {
+        attend_cached<half>(t, dst);
     }
 }

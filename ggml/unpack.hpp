@@ -38,6 +38,35 @@ static inline void halves_to_floats(const uint16_t * from, float * to) {
 #endif
 }
 
+// A 16-bit float.
+struct half {
+    uint16_t bits;
+};
+
+static inline vf load(const half * p) {
+#if LANES == 16 && defined(__x86_64__)
+    return (vf) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) p));
+#elif LANES == 8 && defined(__x86_64__)
+    return (vf) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) p));
+#else
+    vf v;
+    for (int i = 0; i < LANES; i++) {
+        v[i] = half_to_float((const char *) (p + i));
+    }
+    return v;
+#endif
+}
+
+static inline void assign(half & to, float x) {
+#if LANES >= 8 && defined(__x86_64__)
+    to.bits = (uint16_t) _cvtss_sh(x, 0);
+#else
+    to.bits = ggml_fp32_to_fp16(x);
+#endif
+}
+
+static inline void assign(float & to, float x) { to = x; }
+
 // LANES signed bytes as floats.
 static inline vf widened(const int8_t * p) {
 #if LANES == 16 && defined(__x86_64__)

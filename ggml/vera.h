@@ -74,7 +74,7 @@ struct ggml_tensor * ggml_vera_attention(struct ggml_context * ctx, struct ggml_
 struct ggml_tensor * ggml_vera_attention_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * dout, struct ggml_tensor * qkv,
                                               struct ggml_tensor * segments, int heads, int kv_heads, float scale);
 
-// The same for rows that continue texts, each with a place in a cache: keys and values [dim · room, texts · KV heads], float32, where `dim` is a head's numbers
+// The same for rows that continue texts, each with a place in a cache: keys and values [dim · room, texts · KV heads], float32 or float16, where `dim` is a head's numbers
 // filled up to a multiple of 16, and `room`, another one, the tokens that a text may have. rows [2, n], int32: of each column of qkv, float32, its text and its
 // position there; rows of a text follow each other, without a gap from what the cache holds. Their keys and values are put into the cache.
 struct ggml_tensor * ggml_vera_attention_cached(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * qkv, struct ggml_tensor * keys,

@@ -34,9 +34,13 @@ func (m *Model) NewCache(texts, room int) (*Cache, error) {
 	room = (room + bindings.CacheBlock - 1) / bindings.CacheBlock * bindings.CacheBlock
 	c := &Cache{m: m, context: bindings.NewContext(2*len(m.blocks), 0), room: room, texts: make([][]int32, texts), attachment: m.attachment, steps: map[int]*pass{}}
 	width, count := int64(bindings.CacheHead(m.HeadDim)*room), int64(texts*m.KVHeads)
+	kind := bindings.F32
+	if m.options.Compute == ComputeQ8 {
+		kind = bindings.F16
+	}
 	for range m.blocks {
-		c.keys = append(c.keys, c.context.NewTensor(bindings.F32, width, count))
-		c.values = append(c.values, c.context.NewTensor(bindings.F32, width, count))
+		c.keys = append(c.keys, c.context.NewTensor(kind, width, count))
+		c.values = append(c.values, c.context.NewTensor(kind, width, count))
 	}
 	var err error
 	if c.memory, err = m.backend.Allocate(c.context); err != nil {

@@ -46,7 +46,7 @@ type Compute string
 const (
 	ComputeF32  Compute = "f32"  // float32 on the dequantised weights, comparable with references
 	ComputeBF16 Compute = "bf16" // weights, pair and activations rounded to bfloat16, sums in float32
-	ComputeQ8   Compute = "q8"   // for generation: activations and pair rounded to 8 bits in blocks of 32, sums exact or in float32
+	ComputeQ8   Compute = "q8"   // for generation: activations and pair rounded to 8 bits in blocks of 32, keys and values to float16, sums exact or in float32
 )
 
 // Plan says how a training pass multiplies with W + ΔW.
