@@ -118,6 +118,38 @@ func TestTurned(t *testing.T) {
 	})
 }
 
+// TestSharedRows: layers that share a matrix come out as each alone, to the bit.
+func TestSharedRows(t *testing.T) {
+	everyISA(t, func(t *testing.T) {
+		const in, out, layers, gap = 64, 37, 3, 5
+		w := numbersOf(t, matrix{"w", Q8_0, in, 48}, 1)
+		for _, n := range []int{1, 2, 7} {
+			x, numbers, acc := normal(2, in*n), normal(3, layers*(in+out+gap)), normal(4, out*layers*n)
+			results := onBackend(t, func(b *bench) []*Tensor {
+				weight := b.NewTensor(Q8_0, in, 48).Input()
+				b.graph.Expand(weight)
+				b.inputs = append(b.inputs, func() error { copy(weight.raw(), w.data); return weight.Turn() })
+				part := b.View(weight, [4]int64{in, out, 1, 1}, [4]int64{})
+				all := b.f(numbers, in+out+gap, layers)
+				view := func(first, width, layer, count int64) *Tensor {
+					return b.View(all, [4]int64{width, count, 1, 1}, [4]int64{first, layer})
+				}
+				rows, more := b.f(x, in, int64(n)), b.f(acc, out*layers, int64(n))
+				together := b.Linear(part, rows, Product{In: view(out, in, 0, layers), Out: view(0, out, 0, layers), Acc: more, Way: Turned}, F32)
+				alone := b.NewTensor(F32, out*layers, int64(n))
+				for l := range int64(layers) {
+					place := func(x *Tensor) *Tensor { return b.View(x, [4]int64{out, int64(n), 1, 1}, [4]int64{l * out}) }
+					b.graph.Expand(b.Linear(part, rows, Product{In: view(out, in, l, 1), Out: view(0, out, l, 1), Acc: place(more), Into: place(alone), Way: Turned}, F32))
+				}
+				return []*Tensor{together, alone}
+			})
+			if !slices.Equal(results[0], results[1]) {
+				t.Errorf("%d tokens: off by %.1e", n, offBy(results[0], results[1]))
+			}
+		}
+	})
+}
+
 // TestBytesPoison: what is not finite in an activation makes all of its token's results NaN, and no other's.
 func TestBytesPoison(t *testing.T) {
 	everyISA(t, func(t *testing.T) {

@@ -34,7 +34,8 @@ func vector(t *Tensor, n int64) bool {
 }
 
 // Product holds the optional parts of a product y = W (In ⊙ x) ⊙ Out + Acc: nil is ones, or nothing to add. Acc is float32 of y's shape. Into, of y's
-// type and shape, is where y goes, else it gets memory of its own; Into may be Acc. Linear alone has a choice of ways.
+// type and shape, is where y goes, else it gets memory of its own; Into may be Acc. Linear alone has a choice of ways; in that of Turned, In [in, l] and
+// Out [out, l] may be those of l layers that share W, whose results [out · l, n] then lie one after the other.
 type Product struct {
 	In, Out, Acc, Into *Tensor
 	Way                Way
@@ -53,10 +54,22 @@ const (
 )
 
 func (p Product) fits(in, out, n int64, t Type) bool {
+	layers := p.layers()
 	place := func(x *Tensor, t Type) bool {
-		return x == nil || x.Type() == t && x.contiguousRows() && x.Shape() == [4]int64{out, n, 1, 1}
+		return x == nil || x.Type() == t && x.contiguousRows() && x.Shape() == [4]int64{out * layers, n, 1, 1}
 	}
-	return activation(t) && vector(p.In, in) && vector(p.Out, out) && place(p.Acc, F32) && place(p.Into, t)
+	scales := func(x *Tensor, n int64) bool {
+		return layers == 1 && vector(x, n) || p.Way == Turned && x != nil && x.Type() == F32 && x.contiguousRows() && x.Shape() == [4]int64{n, layers, 1, 1}
+	}
+	return activation(t) && scales(p.In, in) && scales(p.Out, out) && place(p.Acc, F32) && place(p.Into, t)
+}
+
+// layers is how many share W.
+func (p Product) layers() int64 {
+	if p.In == nil {
+		return 1
+	}
+	return p.In.Ne(1)
 }
 
 // TurnedRows is what the rows of a matrix that Turn lays out are a multiple of.

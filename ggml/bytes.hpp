@@ -341,7 +341,10 @@ template <typename KIND, typename W> static void meet_all(const W & w, int64_t n
     for (; i + R <= rows; i += R) {
         meet<KIND, R>(w, n, x, i, first, c + i * BYTE_COLS);
     }
-    for (; i < rows; i++) {
+    for (; i + 2 <= rows; i += 2) {
+        meet<KIND, 2>(w, n, x, i, first, c + i * BYTE_COLS);
+    }
+    if (i < rows) {
         meet<KIND, 1>(w, n, x, i, first, c + i * BYTE_COLS);
     }
 }
@@ -365,10 +368,12 @@ template <unsigned TYPE, typename F> static void multiply_bytes(const thread & t
     float *       c = (float *) (memory + own + sizeof(strip)), * buf = c + p.m * BYTE_COLS;
     const rounded x(alone ? memory : t.shared(0), p.m, blocks);
     for (int64_t i = 0; (alone ? i : (i = t.take())) < p.m; i++) {
-        const float * from = floats(p.a.t, row(p.a.t, i), buf, p.k);
+        const int64_t tokens = p.m / p.layers;
+        const float * from   = floats(p.a.t, row(p.a.t, i % tokens), buf, p.k);
         if (p.s) {
+            const float * s = p.s + i / tokens * p.step;
             for (int64_t k = 0; k < p.k; k++) {
-                buf[k] = from[k] * p.s[k];
+                buf[k] = from[k] * s[k];
             }
             from = buf;
         }

@@ -206,6 +206,8 @@ struct product {
     const float * s;      // [k], which A is multiplied with as it is prepared, or NULL for ones
     int64_t       width;  // columns of a strip
     int64_t       group;  // rows that pieces are cut at multiples of
+    int64_t       layers = 1;  // that share B, for multiply_bytes: A is taken once for each, its rows for the first of them first
+    int64_t       step   = 0;  // numbers from one layer's s to the next's
 };
 
 static inline void scale(float * values, const float * s, int64_t n) {
@@ -544,21 +546,23 @@ static inline const float * numbers(const ggml_tensor * t) { return t ? (const f
 #include "dots.hpp"
 #include "bytes.hpp"
 
-// dst = C ⊙ t + acc.
-static void linear(const thread & t, ggml_tensor * dst, const product & p, bool half, const float * by, const ggml_tensor * acc, int way = 0) {
-    const auto finish = [&](int64_t r, int64_t rows, int64_t n0, int64_t cols, float * c, int64_t ldc) {
+// dst = C ⊙ t + acc; those of several layers lie behind each other in a row.
+static void linear(const thread & t, ggml_tensor * dst, const product & p, bool half, const float * by, const ggml_tensor * acc, int way = 0, int64_t step = 0) {
+    const int64_t tokens = p.m / p.layers;
+    const auto    finish = [&](int64_t r, int64_t rows, int64_t n0, int64_t cols, float * c, int64_t ldc) {
         const size_t size = dst->type == BF16 ? 2 : 4;
         for (int64_t i = 0; i < rows; i++, c += ldc) {
+            const int64_t token = (r + i) % tokens, layer = (r + i) / tokens, at = layer * p.n + n0;
             if (by) {
-                scale(c, by + n0, cols);
+                scale(c, by + layer * step + n0, cols);
             }
             if (acc) {
-                const float * more = (const float *) row(acc, r + i) + n0;
+                const float * more = (const float *) row(acc, token) + at;
                 for (int64_t j = 0; j < cols; j++) {
                     c[j] += more[j];
                 }
             }
-            put(dst, row(dst, r + i) + n0 * size, c, cols);
+            put(dst, row(dst, token) + at * size, c, cols);
         }
     };
     if (way >= GGML_VERA_BYTES && has_quants(p.b.t->type)) {
@@ -576,8 +580,10 @@ static void linear(const thread & t, ggml_tensor * dst, const product & p, bool 
 // Sources: w, x, then s, t and acc or NULL; parameter: the way.
 static void mul_mat(const thread & t, ggml_tensor * dst) {
     ggml_tensor ** src = t.src;
-    const product  p   = { src[1]->ne[1], src[0]->ne[1], src[0]->ne[0], { src[1], true }, { src[0], true }, numbers(src[2]), STRIP, GROUP };
-    linear(t, dst, p, src[1]->type == BF16, numbers(src[3]), src[4], t.with->i[0]);
+    const int64_t  layers = src[2] ? src[2]->ne[1] : 1;
+    const product  p      = { src[1]->ne[1] * layers, src[0]->ne[1], src[0]->ne[0], { src[1], true }, { src[0], true }, numbers(src[2]), STRIP, GROUP,
+                              layers, layers > 1 ? (int64_t) src[2]->nb[1] / 4 : 0 };
+    linear(t, dst, p, src[1]->type == BF16, numbers(src[3]), src[4], t.with->i[0], layers > 1 ? (int64_t) src[3]->nb[1] / 4 : 0);
 }
 
 static void mul_mat_back(const thread & t, ggml_tensor * dst) {

@@ -146,7 +146,7 @@ static struct ggml_tensor * make(struct ggml_context * ctx, ggml_vera_nodes * no
 struct ggml_tensor * ggml_vera_mul_mat(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * w, struct ggml_tensor * x,
                                        struct ggml_tensor * s, struct ggml_tensor * t, struct ggml_tensor * acc, struct ggml_tensor * into,
                                        enum ggml_vera_way way, unsigned type) {
-    ggml_tensor * y        = make(ctx, nodes, MUL_MAT, into, type, w->ne[1], x->ne[1], { w, x, s, t, acc });
+    ggml_tensor * y        = make(ctx, nodes, MUL_MAT, into, type, w->ne[1] * (s ? s->ne[1] : 1), x->ne[1], { w, x, s, t, acc });
     nodes->all.back().with = { { way }, {} };
     return y;
 }

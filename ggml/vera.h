@@ -37,7 +37,8 @@ void                     ggml_vera_nodes_free(struct ggml_vera_nodes * nodes);
 // columns. ALIKE is in float32; BYTES rounds x to 8 bits, in blocks of 32, where w is quantised; for TURNED, w is q8_0 in strips of 16 rows (bytes.hpp).
 enum ggml_vera_way { GGML_VERA_PLAIN, GGML_VERA_ALIKE, GGML_VERA_BYTES, GGML_VERA_TURNED };
 
-// w [k, m], x [k, n] → [m, n]: y = W (s ⊙ x) ⊙ t, with s [k] and t [m], float32, or NULL for ones.
+// w [k, m], x [k, n] → [m, n]: y = W (s ⊙ x) ⊙ t, with s [k] and t [m], float32, or NULL for ones. For TURNED, s [k, l] and t [m, l] are those of l layers that
+// share W, whose results are [m · l, n].
 struct ggml_tensor * ggml_vera_mul_mat(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * w, struct ggml_tensor * x,
                                        struct ggml_tensor * s, struct ggml_tensor * t, struct ggml_tensor * acc, struct ggml_tensor * into, enum ggml_vera_way way,
                                        unsigned type);

@@ -47,7 +47,7 @@ func (m *Model) Attach(a *vera.Adapter) error {
 func (m *Model) detach() {
 	for _, b := range m.blocks {
 		for _, gr := range b.groups {
-			gr.merged, gr.down, gr.gradDown = nil, nil, nil
+			gr.merged, gr.shared, gr.down, gr.gradDown = nil, nil, nil, nil
 			for _, l := range gr.layers {
 				l.vectors, l.down, l.grads, l.gradRows = nil, 0, nil, nil
 			}
@@ -274,6 +274,7 @@ func (p *placing) group(gr adaptedGroup) {
 	default:
 		gr.down = p.down[gr.group]
 	}
+	first := p.at
 	for i, l := range gr.layers {
 		if p.pairA == nil {
 			l.down = i * int(rank)
@@ -294,6 +295,25 @@ func (p *placing) group(gr adaptedGroup) {
 		v.B, _ = p.take(out, 1, l.of.B)
 		v.D, _ = p.take(rank, 1, l.of.D)
 		l.vectors = v
+	}
+	if p.a.turned && len(gr.layers) == len(gr.group.layers) {
+		p.share(gr, first)
+	}
+}
+
+// share makes one of the vectors of all layers of a group, from `first` of params on, where they see the same rows of B.
+func (p *placing) share(gr adaptedGroup, first int64) {
+	out, rank, n := int64(gr.layers[0].out), int64(p.a.Rank), int64(len(gr.layers))
+	for _, l := range gr.layers {
+		if n == 1 || int64(l.out) != out || p.a.Base.RotaryHeads(l.target) > 0 {
+			return
+		}
+	}
+	all := p.c.Reshape(p.c.View(p.a.params, [4]int64{(out + rank) * n, 1, 1, 1}, [4]int64{first}), out+rank, n)
+	gr.group.shared = &bindings.Vectors{
+		Rows: gr.layers[0].vectors.Rows,
+		B:    p.c.View(all, [4]int64{out, n, 1, 1}, [4]int64{}),
+		D:    p.c.View(all, [4]int64{rank, n, 1, 1}, [4]int64{out}),
 	}
 }
 

@@ -23,9 +23,10 @@ type group struct {
 	block, index int // 0 q k v, 1 output, 2 gate up, 3 down
 	layers       []*linear
 	in, out      int
-	merged       *bindings.Tensor // [in, out]: W + ΔW of all layers, where the plan is to merge them
-	down         *bindings.Tensor // [in, rank · k]: the A that the adapted layers share (k = 1), or those of all of them
-	gradDown     *bindings.Tensor // of down's shape: sums of the gradients of a LoRA's A
+	merged       *bindings.Tensor  // [in, out]: W + ΔW of all layers, where the plan is to merge them
+	shared       *bindings.Vectors // [out, layers] b and [rank, layers] d where all layers see the same rows of B, laid out for products with bytes; else nil
+	down         *bindings.Tensor  // [in, rank · k]: the A that the adapted layers share (k = 1), or those of all of them
+	gradDown     *bindings.Tensor  // of down's shape: sums of the gradients of a LoRA's A
 }
 
 func newGroup(index int, layers ...*linear) *group {
@@ -145,6 +146,12 @@ func (g *graph) linears(x *bindings.Tensor, gr *group, acc *bindings.Tensor, t b
 		y = g.NewTensor(t, int64(gr.out), x.Ne(1))
 	}
 	rank := g.rank()
+	if v := gr.shared; v != nil {
+		gr.each(func(l *linear, start int) {
+			g.nodes.Expand(g.product(l.w, x, bindings.Product{Acc: acc, Into: g.columns(y, start, l.out)}, t))
+		})
+		return g.pairProduct(v.Rows, u, bindings.Product{In: v.D, Out: v.B, Acc: y, Into: y}, t), u
+	}
 	gr.each(func(l *linear, start int) {
 		part := g.columns(y, start, l.out)
 		switch {
