@@ -70,7 +70,7 @@ func TestAttentionCached(t *testing.T) {
 			w, size := a.width(), CacheHead(a.dim)*room
 			qkv := normal(7, n*w)
 			want := onBackend(t, func(b *bench) []*Tensor {
-				return []*Tensor{b.Attention(b.f(qkv, int64(w), n), b.i([]int32{0, n, -1, 0}, 4, 1), a.heads, a.kv, a.dim, a.scale(), F32)}
+				return []*Tensor{b.Attention(b.f(qkv, int64(w), n), b.segments(samples(n)), a.heads, a.kv, a.dim, a.scale(), F32)}
 			})[0]
 			grown := func(pieces ...int) (out []float32) {
 				nan := slices.Repeat([]float32{float32(math.NaN())}, size*texts*a.kv)

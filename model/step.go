@@ -187,11 +187,11 @@ func (m *Model) passGraph(p pack, seed uint64) *graph {
 	g := m.newGraph(p.rows(), 1, 64)
 	g.seed, g.merging = seed, true
 	g.rotation = g.rotations(p.positions)
-	flat := make([]int32, 0, 4*len(p.segments))
-	for _, s := range p.segments {
-		flat = append(flat, s.start, s.length, s.parent, s.past)
+	runs := make([][4]int32, len(p.segments))
+	for i, s := range p.segments {
+		runs[i] = [4]int32{s.start, s.length, s.parent, s.past}
 	}
-	g.segments = input(g, flat, 4, int64(len(p.segments)))
+	g.segments = g.pack(runs)
 	g.addFirst(p.positions)
 	return g
 }
