@@ -2,6 +2,7 @@ package bindings
 
 import (
 	"cmp"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -37,14 +38,33 @@ func openDevice(t testing.TB) *Backend {
 	return nil
 }
 
+// TestDevice holds what a device computes to the CPU's, each operation in its composed form.
 func TestDevice(t *testing.T) {
-	b := openDevice(t)
-	t.Logf("%+v", b.Device())
-	x := normal(1, 100)
-	got := computeAll(t, b, func(b *bench) []*Tensor { return []*Tensor{b.Add(b.f(x, 100), b.f(x, 100))} })[0]
-	for i := range x {
-		if got[i] != 2*x[i] {
-			t.Fatalf("%g doubled is %g", x[i], got[i])
+	device, cpu := openDevice(t), openComposed(t)
+	same := func(what string, got, want []float32) {
+		t.Helper()
+		// Both sides sum in float32, in different orders, and a device's exponential and roots are its own.
+		if e := offBy(got, want); !(e <= 2e-5) {
+			t.Errorf("%s: off by %.1e", what, e)
 		}
+	}
+	operations := map[string]func(b *bench) []*Tensor{"rows": everyRow}
+	for _, kind := range []Type{F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K} {
+		operations[kind.String()] = everyProduct(t, kind)
+	}
+	for name, build := range operations {
+		want := computeAll(t, cpu, build)
+		for i, got := range computeAll(t, device, build) {
+			same(fmt.Sprintf("%s, operation %d", name, i), got, want[i])
+		}
+	}
+	for _, a := range []attentionCase{
+		{3, 1, 10, samples(5, 300, 70)}, {4, 2, 16, tree([]int32{9, 20, 5, 1, 70, 33, 200, 40, 3}, []int32{-1, 0, 1, 1, 0, -1, -1, 6, 6})},
+	} {
+		qkv, dout := normal(1, a.tokens()*a.width()), normal(2, a.tokens()*a.heads*a.dim)
+		want, wantGrad := a.on(t, cpu, F32, qkv, dout)
+		out, grad := a.on(t, device, F32, qkv, dout)
+		same("attention", out, want)
+		same("attention's gradient", grad, wantGrad)
 	}
 }

@@ -559,29 +559,30 @@ func computeAll(t *testing.T, backend *Backend, build func(b *bench) []*Tensor) 
 	return values
 }
 
-// TestRowsComposed compares with the composed forms.
-func TestRowsComposed(t *testing.T) {
+// everyRow are all operations on rows.
+func everyRow(b *bench) []*Tensor {
 	const n, rows, heads, dim = 66, 9, 3, 10
 	labels := make([]int32, rows)
 	for i := range labels {
 		labels[i] = int32(i * 7)
 	}
-	x := func(b *bench, seed uint64) *Tensor { return b.f(normal(seed, n*rows), n, rows) }
-	both := func(b *bench) *Tensor { return b.f(normal(1, 2*n*rows), 2*n, rows) }
-	table := func(b *bench, dims int64) *Tensor { return b.f(normal(7, int(dims)*rows), dims, rows) }
-	build := func(b *bench) []*Tensor {
-		w, at := b.f(normal(9, n), n), b.i(labels, rows)
-		return []*Tensor{
-			b.Norm(x(b, 1), w, 1e-5, F32), b.NormBack(x(b, 1), x(b, 2), w, 1e-5, x(b, 3)), b.NormBack(x(b, 1), x(b, 2), w, 1e-5, nil),
-			b.SwiGLU(both(b), F32), b.SwiGLUBack(x(b, 2), both(b), F32),
-			b.Rotate(x(b, 1), table(b, dim), heads, dim, false, F32), b.Rotate(x(b, 1), table(b, dim), heads, dim, true, F32),
-			b.Rotate(b.View(x(b, 1), [4]int64{dim * heads, rows, 1, 1}, [4]int64{2}), table(b, 6), heads, dim, false, F32),
-			b.CrossEntropy(b.ScaleBias(x(b, 1), 30, 0), at), b.CrossEntropyBack(x(b, 1), at, F32),
-		}
+	x := func(seed uint64) *Tensor { return b.f(normal(seed, n*rows), n, rows) }
+	table := func(dims int64) *Tensor { return b.f(normal(7, int(dims)*rows), dims, rows) }
+	w, at, both := b.f(normal(9, n), n), b.i(labels, rows), b.f(normal(1, 2*n*rows), 2*n, rows)
+	return []*Tensor{
+		b.Norm(x(1), w, 1e-5, F32), b.NormBack(x(1), x(2), w, 1e-5, x(3)), b.NormBack(x(1), x(2), w, 1e-5, nil),
+		b.SwiGLU(both, F32), b.SwiGLUBack(x(2), both, F32),
+		b.Rotate(x(1), table(dim), heads, dim, false, F32), b.Rotate(x(1), table(dim), heads, dim, true, F32),
+		b.Rotate(b.View(x(1), [4]int64{dim * heads, rows, 1, 1}, [4]int64{2}), table(6), heads, dim, false, F32),
+		b.CrossEntropy(b.ScaleBias(x(1), 30, 0), at), b.CrossEntropyBack(x(1), at, F32),
 	}
-	want := computeAll(t, openComposed(t), build)
+}
+
+// TestRowsComposed compares with the composed forms.
+func TestRowsComposed(t *testing.T) {
+	want := computeAll(t, openComposed(t), everyRow)
 	everyISA(t, func(t *testing.T) {
-		for i, got := range computeAll(t, openCPU(t, 2), build) {
+		for i, got := range computeAll(t, openCPU(t, 2), everyRow) {
 			near(t, fmt.Sprintf("operation %d", i), got, want[i]...)
 		}
 	})

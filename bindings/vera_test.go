@@ -723,37 +723,42 @@ func TestMergeAlone(t *testing.T) {
 	}
 }
 
-// TestProductsComposed compares with the composed forms, on every type and with all parts.
-func TestProductsComposed(t *testing.T) {
+// everyProduct are all products with a weight of some type, in all their parts.
+func everyProduct(t testing.TB, kind Type) func(b *bench) []*Tensor {
 	const k, m, n, rank = 256, 37, 13, 24
+	data := numbersOf(t, matrix{"w", kind, k, m}, 1).data
+	return func(b *bench) []*Tensor {
+		f := func(seed uint64, ne ...int64) *Tensor {
+			size := int64(1)
+			for _, n := range ne {
+				size *= n
+			}
+			return b.f(normal(seed, int(size)), ne...)
+		}
+		w, x, g, small := b.raw(data, kind, k, m), f(2, k, n), f(3, m, n), f(4, rank, n)
+		// Parts of larger tensors, as the model has them.
+		a := b.View(f(5, k+16, rank), [4]int64{k, rank, 1, 1}, [4]int64{})
+		rows := b.View(f(6, rank+16, m+3), [4]int64{rank, m, 1, 1}, [4]int64{})
+		numbers := f(7, 1+m+rank)
+		v := Vectors{A: a, Rows: rows, B: b.View(numbers, [4]int64{m, 1, 1, 1}, [4]int64{1}), D: b.View(numbers, [4]int64{rank, 1, 1, 1}, [4]int64{m + 1})}
+		place := b.View(f(9, m+5, n), [4]int64{m, n, 1, 1}, [4]int64{2})
+		return []*Tensor{
+			b.Linear(w, x, Product{}, F32), b.Linear(w, x, Product{In: f(10, k), Out: f(11, m), Acc: f(12, m, n)}, F32),
+			b.Cont(b.Linear(rows, small, Product{In: v.D, Out: v.B, Acc: f(12, m, n), Into: place}, F32)),
+			b.LinearBack(w, g, Product{}, F32), b.LinearBack(w, g, Product{In: v.B, Out: f(10, k), Acc: x}, F32),
+			b.WeightGrad(g, x, F32), b.Merge(f(13, k, m), w, &v), b.Merge(f(13, k, m), w, nil),
+			b.MergedGrad(f(14, k, m), v), b.FactoredGrad(g, small, v),
+		}
+	}
+}
+
+// TestProductsComposed compares with the composed forms.
+func TestProductsComposed(t *testing.T) {
 	for kind := range typeCount {
 		if !kind.Dequantizes() {
 			continue
 		}
-		w := numbersOf(t, matrix{"w", kind, k, m}, 1)
-		build := func(b *bench) []*Tensor {
-			w := b.raw(w.data, kind, k, m)
-			f := func(seed uint64, ne ...int64) *Tensor {
-				size := int64(1)
-				for _, n := range ne {
-					size *= n
-				}
-				return b.f(normal(seed, int(size)), ne...)
-			}
-			x, g, small := f(2, k, n), f(3, m, n), f(4, rank, n)
-			// Parts of larger tensors, as the model has them.
-			a := b.View(f(5, k+16, rank), [4]int64{k, rank, 1, 1}, [4]int64{})
-			rows := b.View(f(6, rank+16, m+3), [4]int64{rank, m, 1, 1}, [4]int64{})
-			v := Vectors{A: a, Rows: rows, B: f(7, m), D: f(8, rank)}
-			place := b.View(f(9, m+5, n), [4]int64{m, n, 1, 1}, [4]int64{2})
-			return []*Tensor{
-				b.Linear(w, x, Product{}, F32), b.Linear(w, x, Product{In: f(10, k), Out: f(11, m), Acc: f(12, m, n)}, F32),
-				b.Cont(b.Linear(rows, small, Product{In: v.D, Out: v.B, Acc: f(12, m, n), Into: place}, F32)),
-				b.LinearBack(w, g, Product{}, F32), b.LinearBack(w, g, Product{In: v.B, Out: f(10, k), Acc: x}, F32),
-				b.WeightGrad(g, x, F32), b.Merge(f(13, k, m), w, &v), b.Merge(f(13, k, m), w, nil),
-				b.MergedGrad(f(14, k, m), v), b.FactoredGrad(g, small, v),
-			}
-		}
+		build := everyProduct(t, kind)
 		want := computeAll(t, openComposed(t), build)
 		everyISA(t, func(t *testing.T) {
 			for i, got := range computeAll(t, openCPU(t, 1), build) {
