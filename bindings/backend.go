@@ -140,8 +140,17 @@ func (b *Backend) NewBuffer(size int64) (*Buffer, error) {
 	if buf == nil {
 		return nil, fmt.Errorf("device %s: out of memory: %d MiB are not to be had", b.device.Name, size>>20)
 	}
-	return &Buffer{c: buf, size: size, align: int64(C.ggml_backend_get_alignment(b.c))}, nil
+	return &Buffer{c: buf, size: size, align: b.Alignment()}, nil
 }
+
+// Room is what a tensor takes of a buffer into which Place puts it.
+func (b *Backend) Room(t *Tensor) int64 {
+	n, align := int64(C.ggml_backend_buft_get_alloc_size(C.ggml_backend_get_default_buffer_type(b.c), t.c())), b.Alignment()
+	return (n + align - 1) / align * align
+}
+
+// Alignment is that of every tensor's place, in bytes.
+func (b *Backend) Alignment() int64 { return int64(C.ggml_backend_get_alignment(b.c)) }
 
 // HostBuffer makes a buffer of memory that the caller owns and keeps alive, such as a file's memory map.
 func HostBuffer(memory []byte) *Buffer {
@@ -165,7 +174,7 @@ func (b *Buffer) Place(t *Tensor) (int64, error) {
 	if err := b.PlaceAt(t, offset); err != nil {
 		return 0, err
 	}
-	b.used = offset + t.Bytes()
+	b.used = offset + int64(C.ggml_backend_buffer_get_alloc_size(b.c, t.c()))
 	return offset, nil
 }
 
@@ -175,8 +184,13 @@ func (b *Buffer) Padded(n int64) int64 { return (n + b.align - 1) / b.align * b.
 // Reset forgets all placements.
 func (b *Buffer) Reset() { b.used = 0 }
 
-// PlaceAt gives t the memory at offset. It fails where the buffer is too small or t has memory already.
+// PlaceAt gives t the memory at offset. It fails where the buffer is too small or t has memory already. Another shape of a whole tensor is placed with that.
 func (b *Buffer) PlaceAt(t *Tensor, offset int64) error {
+	if t != nil && t.view_src != nil {
+		if whole := (*Tensor)(t.view_src); whole.Bytes() == t.Bytes() && t.contiguous() && whole.contiguous() {
+			t = whole
+		}
+	}
 	switch {
 	case t == nil:
 		return errors.New("place: no tensor")

@@ -238,6 +238,7 @@ const char *         ggml_op_desc(const struct ggml_tensor * t);
 struct ggml_backend_reg *         ggml_backend_load(const char * path);
 size_t                            ggml_backend_dev_count(void);
 struct ggml_backend_device *      ggml_backend_dev_get(size_t index);
+struct ggml_backend_device *      ggml_backend_dev_by_type(unsigned type);
 const char *                      ggml_backend_dev_name(struct ggml_backend_device * device);
 const char *                      ggml_backend_dev_description(struct ggml_backend_device * device);
 void                              ggml_backend_dev_memory(struct ggml_backend_device * device, size_t * free, size_t * total);
@@ -257,6 +258,8 @@ void                              ggml_backend_free(struct ggml_backend * backen
 struct ggml_backend_buffer_type * ggml_backend_get_default_buffer_type(struct ggml_backend * backend);
 struct ggml_backend_buffer *      ggml_backend_alloc_buffer(struct ggml_backend * backend, size_t size);
 size_t                            ggml_backend_get_alignment(struct ggml_backend * backend);
+size_t                            ggml_backend_buft_get_alloc_size(struct ggml_backend_buffer_type * buft, const struct ggml_tensor * tensor);
+size_t                            ggml_backend_buffer_get_alloc_size(struct ggml_backend_buffer * buffer, const struct ggml_tensor * tensor);
 struct ggml_backend_buffer *      ggml_backend_alloc_ctx_tensors(struct ggml_context * ctx, struct ggml_backend * backend);
 struct ggml_backend_buffer *      ggml_backend_cpu_buffer_from_ptr(void * ptr, size_t size);
 void                              ggml_backend_buffer_free(struct ggml_backend_buffer * buffer);

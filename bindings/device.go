@@ -96,13 +96,14 @@ func newDevice(c *C.struct_ggml_backend_device) Device {
 
 // FindDevice gives the device of that name. For Auto that is the graphics processor with the most memory, one of its own before an integrated one.
 func FindDevice(name string) (Device, error) {
-	list, failed := Devices()
-	switch name {
-	case Composed:
-		d := list[0]
-		d.Name = Composed
+	if name == CPU || name == Composed { // without a look at the others, whose drivers take a while
+		const processor = 0
+		d := newDevice(C.ggml_backend_dev_by_type(processor))
+		d.Name = name
 		return d, nil
-	case Auto:
+	}
+	list, failed := Devices()
+	if name == Auto {
 		best := list[0]
 		for _, d := range list[1:] {
 			if best.Name == CPU || best.integrated && !d.integrated || best.integrated == d.integrated && d.Total > best.Total {

@@ -99,6 +99,9 @@ func (t *Tensor) Zero() error {
 	return nil
 }
 
+// Displace takes a tensor's memory away, so that it can be placed anew.
+func (t *Tensor) Displace() { t.data, t.buffer = nil, nil }
+
 // Upload copies data, as a file holds them, into a tensor of any type that has memory.
 func (t *Tensor) Upload(data []byte) error {
 	if !t.placed() || t.Bytes() != int64(len(data)) || !t.contiguous() {

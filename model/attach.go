@@ -189,7 +189,7 @@ func (p *placing) makePairs(groups []adaptedGroup) {
 				p.sets = append(p.sets, func() error { return bindings.Set(rows, values) })
 			}
 			p.down[gr.group] = down
-			p.sets = append(p.sets, func() error { return p.m.store(down, all) })
+			p.sets = append(p.sets, func() error { return p.m.copyInto(down, all) })
 		}
 	}
 }
@@ -204,7 +204,7 @@ func (p *placing) matrix(t bindings.Type, values []float32, width int) *bindings
 		for i := range rows {
 			copy(spread[i*(width+gap):], values[i*width:(i+1)*width])
 		}
-		return p.m.store(whole, spread)
+		return p.m.copyInto(whole, spread)
 	})
 	return p.c.View(whole, [4]int64{int64(width), int64(rows), 1, 1}, [4]int64{})
 }
@@ -266,8 +266,8 @@ func (p *placing) group(gr adaptedGroup) {
 	}
 }
 
-// store copies values into a matrix of float32 or bfloat16.
-func (m *Model) store(t *bindings.Tensor, values []float32) error {
+// copyInto copies values into a matrix of float32 or bfloat16.
+func (m *Model) copyInto(t *bindings.Tensor, values []float32) error {
 	if t.Type() == bindings.F32 {
 		return bindings.Set(t, values)
 	}

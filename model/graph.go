@@ -1,7 +1,9 @@
 package model
 
 import (
+	"fmt"
 	"math/rand/v2"
+	"strings"
 
 	"github.com/veratune/veratune/bindings"
 )
@@ -15,11 +17,11 @@ type graph struct {
 	rows     int
 	rotation *bindings.Tensor // [rotated numbers, rows]: m·cos, m·sin for each pair
 	segments *bindings.Segments
-	inputs   *[]func() error  // to be run once the graph has memory
-	first    *firstRows       // nil where no row needs it
-	merging  bool             // groups with a merged matrix multiply with that
-	seed     uint64           // of the dropout masks; 0 is no dropout
-	alike    bool             // results don't depend on the rows that are computed together
+	inputs   *[]func() error // to be run once the graph has memory
+	first    *firstRows      // nil where no row needs it
+	merging  bool            // groups with a merged matrix multiply with that
+	seed     uint64          // of the dropout masks; 0 is no dropout
+	alike    bool            // results don't depend on the rows that are computed together
 	alloc    *bindings.Allocator
 }
 
@@ -83,9 +85,22 @@ func (g *graph) run() error {
 	return g.compute()
 }
 
+// runBlock is run for a graph of one block, whose weights it needs; after it comes the block next.
+func (g *graph) runBlock(b *block, next int) error {
+	if !g.m.dry {
+		if err := g.m.store.use(b.groups[0].block, next); err != nil {
+			return err
+		}
+	}
+	return g.run()
+}
+
 func (g *graph) allocate() error {
 	if err := g.Err(); err != nil {
 		return err
+	}
+	if missing := g.m.backend.Lacks(g.nodes); len(missing) > 0 {
+		return fmt.Errorf("device %s lacks %s; train on another, such as --device cpu", g.m.backend.Device().Name, strings.Join(missing, ", "))
 	}
 	return g.alloc.Allocate(g.nodes)
 }

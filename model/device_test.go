@@ -1,0 +1,109 @@
+package model
+
+import (
+	"cmp"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/veratune/veratune/bindings"
+	"github.com/veratune/veratune/internal/testutil"
+	"github.com/veratune/veratune/vera"
+)
+
+// TestMain lets the tests find what `make vulkan` built. ggml takes a processor that computes Vulkan itself only where it is named.
+func TestMain(m *testing.M) {
+	folder, err := filepath.Abs("../bin")
+	if err != nil {
+		panic(err)
+	}
+	os.Setenv(bindings.LibraryPath, cmp.Or(os.Getenv(bindings.LibraryPath), folder))
+	os.Setenv("GGML_VK_VISIBLE_DEVICES", cmp.Or(os.Getenv("GGML_VK_VISIBLE_DEVICES"), "0"))
+	os.Exit(m.Run())
+}
+
+// eachDevice runs a test by ggml's operations on the CPU and, where there is one, on a Vulkan device.
+func eachDevice(t *testing.T, test func(t *testing.T, device string)) {
+	t.Run(bindings.Composed, func(t *testing.T) { test(t, bindings.Composed) })
+	t.Run("vulkan", func(t *testing.T) {
+		list, failed := bindings.Devices()
+		for _, d := range list {
+			if strings.HasPrefix(d.Name, "vulkan") {
+				test(t, d.Name)
+				return
+			}
+		}
+		t.Skipf("no Vulkan device (%v): `make vulkan` builds the backend, and Debian's mesa-vulkan-drivers compute it on the CPU", failed)
+	})
+}
+
+func on(device string) Options {
+	o := options()
+	o.Device = device
+	return o
+}
+
+// deviceTolerance is in relative L2 norm: sums in float32 in other orders, through all blocks.
+const deviceTolerance = 1e-4
+
+// sameStep compares a whole step, with losses and gradients, with the CPU's.
+func sameStep(t *testing.T, got, want *Model, b batch) {
+	t.Helper()
+	wantLoss, loss := b.loss(t, want), b.loss(t, got)
+	if !(math.Abs(loss-wantLoss) <= deviceTolerance*wantLoss) {
+		t.Errorf("loss %g, want %g", loss, wantLoss)
+	}
+	wantLoss, wantGrad := b.gradients(t, want, 7)
+	loss, grad := b.gradients(t, got, 7)
+	if !(math.Abs(loss-wantLoss) <= deviceTolerance*wantLoss) {
+		t.Errorf("loss of the step %g, want %g", loss, wantLoss)
+	}
+	if e := relativeL2(grad, wantGrad); !(e <= deviceTolerance) {
+		t.Errorf("gradient off by %.1e", e)
+	}
+}
+
+// TestDeviceSteps computes steps of every kind of tiny model on devices: shared beginnings, more samples than a piece of attention holds, LoRA, dropout, and both plans.
+func TestDeviceSteps(t *testing.T) {
+	eachDevice(t, func(t *testing.T, device string) {
+		for _, s := range shapes {
+			t.Run(s.name, func(t *testing.T) {
+				path := testutil.TinyLlama(t, s.TinyOptions)
+				want, got := open(t, path, options()), open(t, path, on(device))
+				b := randomBatch(3, want.Vocab, 5, 11, 2, 9)
+				adapted(t, want, nil)
+				adapted(t, got, nil)
+				sameStep(t, got, want, b)
+			})
+		}
+	})
+}
+
+func TestDevicePlans(t *testing.T) {
+	path := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_0})
+	for name, change := range map[string]func(*vera.Config, *Options){
+		"merged":   func(_ *vera.Config, o *Options) { o.Plan = PlanMerged },
+		"factored": func(_ *vera.Config, o *Options) { o.Plan = PlanFactored },
+		"dropout":  func(c *vera.Config, _ *Options) { c.Dropout = 0.2 },
+		"lora":     func(c *vera.Config, _ *Options) { c.Method, c.Alpha = vera.MethodLoRA, 16 },
+		"pairs":    func(c *vera.Config, _ *Options) { c.UniquePairs = true },
+		"all":      func(_ *vera.Config, o *Options) { o.Recompute = RecomputeAll },
+	} {
+		eachDevice(t, func(t *testing.T, device string) {
+			t.Run(name, func(t *testing.T) {
+				models := make([]*Model, 2)
+				for i, o := range []Options{options(), on(device)} {
+					var c vera.Config
+					change(&c, &o)
+					models[i] = open(t, path, o)
+					adapted(t, models[i], func(c *vera.Config) { change(c, &o) })
+				}
+				b := randomBatch(4, models[0].Vocab, 30, 150, 40, 120, 20)
+				copy(b.tokens[30:50], b.tokens[:20])
+				sameStep(t, models[1], models[0], b)
+			})
+		})
+	}
+}
