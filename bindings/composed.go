@@ -84,6 +84,16 @@ func (c *Context) unbroken(x *Tensor) *Tensor {
 	return c.Cont(x)
 }
 
+// times is MulMat of whole operands. Vulkan's products take parts of a tensor only where they begin as a tensor could, and round those with gaps to float16.
+func (c *Context) times(a, b *Tensor) *Tensor { return c.MulMat(c.whole(a), c.whole(b)) }
+
+func (c *Context) whole(x *Tensor) *Tensor {
+	if x == nil || x.contiguous() && (x.view_src == nil || int64(x.view_offs)%c.composed.backend.Alignment() == 0) {
+		return x
+	}
+	return c.Cont(x)
+}
+
 // turned is the transposed in contiguous memory.
 func (c *Context) turned(x *Tensor) *Tensor { return c.Cont(c.Transpose(x)) }
 
@@ -116,21 +126,21 @@ func (c *Context) composeLinear(w, x *Tensor, p Product, t Type) *Tensor {
 	if !c.float32s("linear", t, x) {
 		return nil
 	}
-	return p.finish(c, c.MulMat(c.floats(w), c.scaled(x, p.In)))
+	return p.finish(c, c.times(c.floats(w), c.scaled(x, p.In)))
 }
 
 func (c *Context) composeLinearBack(w, g *Tensor, p Product, t Type) *Tensor {
 	if !c.float32s("linear_back", t, g) {
 		return nil
 	}
-	return p.finish(c, c.MulMat(c.turned(c.floats(w)), c.scaled(g, p.In)))
+	return p.finish(c, c.times(c.turned(c.floats(w)), c.scaled(g, p.In)))
 }
 
 func (c *Context) composeWeightGrad(g, x *Tensor, t Type) *Tensor {
 	if !c.float32s("weight_grad", t, g, x) {
 		return nil
 	}
-	return c.MulMat(c.turned(x), c.turned(g))
+	return c.times(c.turned(x), c.turned(g))
 }
 
 func (c *Context) composeMerge(dst, w *Tensor, v *Vectors) *Tensor {
@@ -140,7 +150,7 @@ func (c *Context) composeMerge(dst, w *Tensor, v *Vectors) *Tensor {
 	y := c.floats(w)
 	if v.B != nil {
 		down := c.View(v.A, [4]int64{w.Ne(0), v.A.Ne(1), 1, 1}, [4]int64{})
-		change := c.MulMat(c.turned(down), c.Mul(v.Rows, v.D)) // [in, out]
+		change := c.times(c.turned(down), c.Mul(v.Rows, v.D)) // [in, out]
 		y = c.Add(c.Mul(change, c.Reshape(v.B, 1, w.Ne(1))), y)
 	}
 	return c.Cpy(y, dst)
@@ -151,21 +161,21 @@ func (c *Context) composeMergedGrad(grad *Tensor, v Vectors) *Tensor {
 		return nil
 	}
 	down := c.View(v.A, [4]int64{grad.Ne(0), v.A.Ne(1), 1, 1}, [4]int64{})
-	return c.vectorsGrad(c.MulMat(down, grad), v)
+	return c.vectorsGrad(c.times(down, grad), v)
 }
 
 func (c *Context) composeFactoredGrad(g, u *Tensor, v Vectors) *Tensor {
 	if !c.float32s("factored_grad", F32, g, u) {
 		return nil
 	}
-	return c.vectorsGrad(c.MulMat(c.turned(u), c.turned(g)), v)
+	return c.vectorsGrad(c.times(c.turned(u), c.turned(g)), v)
 }
 
 // vectorsGrad takes T [rank, out] apart: E = B ⊙ T, ∂b = E d, ∂d = Eᵀ b.
 func (c *Context) vectorsGrad(t *Tensor, v Vectors) *Tensor {
 	e := c.Mul(t, v.Rows)
-	b := c.MulMat(e, v.D)           // [out]
-	d := c.MulMat(c.turned(e), v.B) // [rank]
+	b := c.times(e, v.D)           // [out]
+	d := c.times(c.turned(e), v.B) // [rank]
 	return c.concat(b, d, 0)
 }
 

@@ -79,7 +79,7 @@ func (c *Context) heads(qkv *Tensor, p piece, heads, kvHeads, headDim int, first
 	take := func(first, count int64) *Tensor { return c.byHead(x, p, first, count) }
 	h.q = c.Reshape(take(first*h.shared, count*h.shared), h.dim, h.n*h.shared, h.kv)
 	h.k, h.v = take(int64(heads)+first, count), take(int64(heads+kvHeads)+first, count)
-	scores := c.Reshape(c.MulMat(h.k, h.q), h.n, h.n, h.kv*h.shared)
+	scores := c.Reshape(c.times(h.k, h.q), h.n, h.n, h.kv*h.shared)
 	h.p = c.Reshape(c.softMaxMasked(scores, p.mask, scale), h.n, h.n*h.shared, h.kv)
 	return h
 }
@@ -108,7 +108,7 @@ func (c *Context) composeAttention(qkv *Tensor, s *Segments, heads, kvHeads, hea
 		var parts []*Tensor
 		for first, n := int64(0), headsAtOnce(p, heads, kvHeads); first < int64(kvHeads); first += n {
 			h := c.heads(qkv, p, heads, kvHeads, headDim, first, n, scale)
-			y := c.MulMat(c.turned(h.v), h.p) // [dim, n · shared, kv]
+			y := c.times(c.turned(h.v), h.p) // [dim, n · shared, kv]
 			parts = append(parts, c.Reshape(y, h.dim, h.n, h.kv*h.shared))
 		}
 		y := c.Cont(c.Permute(c.joined(parts, 2), 0, 2, 1, 3)) // [dim, heads, n]
@@ -130,13 +130,13 @@ func (c *Context) composeAttentionBack(dout, qkv *Tensor, s *Segments, heads, kv
 		for first, n := int64(0), headsAtOnce(p, heads, kvHeads); first < int64(kvHeads); first += n {
 			h := c.heads(qkv, p, heads, kvHeads, headDim, first, n, scale)
 			dy := c.Reshape(c.byHead(g, p, first*h.shared, n*h.shared), h.dim, h.n*h.shared, h.kv)
-			dp := c.MulMat(h.v, dy)
+			dp := c.times(h.v, dy)
 			ds := c.ScaleBias(c.Mul(h.p, c.sub(dp, c.sumRows(c.Mul(h.p, dp)))), scale, 0)
 			// The sums over the heads that share a KV head are those over their queries.
 			turned := c.turned(ds)
-			dq = append(dq, c.Reshape(c.MulMat(c.turned(h.k), ds), h.dim, h.n, h.kv*h.shared))
-			dk = append(dk, c.MulMat(c.turned(h.q), turned))
-			dv = append(dv, c.MulMat(c.turned(dy), c.turned(h.p)))
+			dq = append(dq, c.Reshape(c.times(c.turned(h.k), ds), h.dim, h.n, h.kv*h.shared))
+			dk = append(dk, c.times(c.turned(h.q), turned))
+			dv = append(dv, c.times(c.turned(dy), c.turned(h.p)))
 		}
 		d := c.Cont(c.Permute(c.joined(append(append(dq, dk...), dv...), 2), 0, 2, 1, 3))
 		all = append(all, c.Reshape(d, qkv.Ne(0), p.rows))

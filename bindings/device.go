@@ -35,8 +35,21 @@ type Device struct {
 	c           *C.struct_ggml_backend_device
 }
 
+// settings are what the environment tells backends unless the user has said something else.
+var settings = map[string]string{
+	// ggml's Vulkan products would round float32 operands to float16, in which small gradients are 0 and large numbers infinite.
+	"GGML_VK_DISABLE_F16": "1",
+	// The software Vulkan of Mesa 22.3 mixes the shared memory of its threads up: one product in ten is wrong with two.
+	"LP_NUM_THREADS": "1",
+}
+
 // libraries loads the backends beside the program once: libggml-cuda.so, libggml-vulkan.so and their like. Those that cannot be loaded are told why.
 var libraries = sync.OnceValue(func() (failed []error) {
+	for name, value := range settings {
+		if _, ok := os.LookupEnv(name); !ok {
+			os.Setenv(name, value)
+		}
+	}
 	folders := filepath.SplitList(os.Getenv(LibraryPath))
 	if exe, err := os.Executable(); err == nil {
 		if exe, err = filepath.EvalSymlinks(exe); err == nil {

@@ -194,9 +194,12 @@ func (p *placing) makePairs(groups []adaptedGroup) {
 	}
 }
 
-// matrix places values in rows of some width, with a gap behind each: rows that lie a power of two apart would meet in the same sets of the cache.
+// matrix places values in rows of some width, on the CPU with a gap behind each: rows that lie a power of two apart would meet in the same sets of the cache.
 func (p *placing) matrix(t bindings.Type, values []float32, width int) *bindings.Tensor {
-	const gap = 16
+	gap := 16
+	if p.m.backend.Composed() {
+		gap = 0 // products there would copy a matrix with gaps
+	}
 	rows := len(values) / width
 	whole := p.c.NewTensor(t, int64(width+gap), int64(rows))
 	p.sets = append(p.sets, func() error {

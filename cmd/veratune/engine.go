@@ -20,14 +20,15 @@ type engine struct {
 	adapter string
 	force   bool // take the adapter of another base model
 	options model.Options
-	compute string
+	compute string // "" is the default of the command on the CPU, and f32 elsewhere
+	cpu     model.Compute
 	plan    string
 	memory  string
 }
 
 func newEngine(compute model.Compute) *engine {
 	o := model.Default()
-	return &engine{options: o, compute: string(compute), plan: string(o.Plan)}
+	return &engine{options: o, cpu: compute, plan: string(o.Plan)}
 }
 
 func (e *engine) flags() []cli.Flag {
@@ -38,7 +39,7 @@ func (e *engine) flags() []cli.Flag {
 func (e *engine) computeFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.IntFlag{Name: "threads", Usage: "threads to compute with", Value: e.options.Threads, Destination: &e.options.Threads},
-		&cli.StringFlag{Name: "compute", Usage: "arithmetic of the matrix products: f32 or bf16", Value: e.compute, Destination: &e.compute},
+		&cli.StringFlag{Name: "compute", Usage: "arithmetic of the matrix products: f32 or bf16", DefaultText: string(e.cpu) + "; f32 on other devices than the CPU", Destination: &e.compute},
 	}
 }
 
@@ -66,8 +67,13 @@ func (e *engine) planFlag() cli.Flag {
 	return &cli.StringFlag{Name: "plan", Usage: "how to multiply with the adapted matrices: factored, merged, or auto for the one with fewer multiplications", Value: e.plan, Destination: &e.plan}
 }
 
+// deviceFlag is for the commands that train or measure the loss.
+func (e *engine) deviceFlag() cli.Flag {
+	return &cli.StringFlag{Name: "device", Usage: "processor that computes: cpu, another that `veratune devices` lists, or auto", Value: e.options.Device, Destination: &e.options.Device}
+}
+
 func (e *engine) memoryFlag() cli.Flag {
-	return &cli.StringFlag{Name: "memory", Usage: "limit of the process's memory, such as 6GB or 800MiB, which --recompute auto keeps to; left out, half of the free memory is used", Destination: &e.memory}
+	return &cli.StringFlag{Name: "memory", Usage: "limit of the process's memory, or the device's, such as 6GB or 800MiB, which --recompute auto keeps to; left out, half of the free memory is used, or nine tenths of the device's", Destination: &e.memory}
 }
 
 func (e *engine) validate() error {
@@ -78,7 +84,18 @@ func (e *engine) validate() error {
 		}
 		e.options.Memory = int64(n)
 	}
+	var err error
+	if e.options.Device, err = model.DeviceName(e.options.Device); err != nil {
+		return err
+	}
 	e.options.Compute, e.options.Plan = model.Compute(e.compute), model.Plan(e.plan)
+	switch {
+	case e.compute != "":
+	case e.options.Device == model.CPU:
+		e.options.Compute = e.cpu
+	default:
+		e.options.Compute = model.ComputeF32
+	}
 	return e.options.Validate()
 }
 

@@ -39,7 +39,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		Usage:     "finetune a quantised Llama straight from its GGUF file with VeRA adapters",
 		Writer:    stdout,
 		ErrWriter: stderr,
-		Commands:  []*cli.Command{alpacaCommand(), planCommand(), lossCommand(), generateCommand(), chatCommand(), mtbenchCommand(), exportCommand(), inspectCommand(), compareCommand(), benchCommand()},
+		Commands:  []*cli.Command{alpacaCommand(), planCommand(), lossCommand(), generateCommand(), chatCommand(), mtbenchCommand(), exportCommand(), inspectCommand(), compareCommand(), devicesCommand(), benchCommand()},
 		CommandNotFound: func(_ *cli.Context, name string) {
 			fmt.Fprintf(stderr, "veratune: no command %q; see veratune --help\n", name)
 		},
