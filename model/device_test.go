@@ -107,3 +107,94 @@ func TestDevicePlans(t *testing.T) {
 		})
 	}
 }
+
+// TestWeightsInTurn gives a device less memory than all blocks take: the results are the same bits.
+func TestWeightsInTurn(t *testing.T) {
+	path := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_0, Blocks: 7})
+	eachDevice(t, func(t *testing.T, device string) {
+		o := on(device)
+		o.Plan = PlanFactored
+		all := open(t, path, o)
+		b := randomBatch(5, all.Vocab, 9, 30, 12)
+		adapted(t, all, nil)
+		need, err := all.Plan(b.tokens, b.targets, b.lengths)
+		if err != nil {
+			t.Fatal(err)
+		}
+		least, err := all.gradientsNeed(newPack(passes(samplesOf(t, all, b))[0], true))
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Memory = least.Total() - 1
+		inTurn := open(t, path, o)
+		adapted(t, inTurn, nil)
+		small, err := inTurn.Plan(b.tokens, b.targets, b.lengths)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if need.InTurn || !small.InTurn || small.Total() > o.Memory || small.File >= need.File {
+			t.Errorf("with room %+v, without %+v", need, small)
+		}
+		for range 2 {
+			wantLoss, want := b.gradients(t, all, 0)
+			loss, grad := b.gradients(t, inTurn, 0)
+			if loss != wantLoss || b.loss(t, inTurn) != b.loss(t, all) {
+				t.Errorf("loss %g, want %g", loss, wantLoss)
+			}
+			sameBits(t, "gradient", grad, want)
+		}
+
+		o.Memory = 100 << 10
+		none := open(t, path, o)
+		adapted(t, none, nil)
+		if _, err := none.Plan(b.tokens, b.targets, b.lengths); err == nil || !strings.Contains(err.Error(), device) || !strings.Contains(err.Error(), "smaller batch") {
+			t.Errorf("100 KiB: %v", err)
+		}
+	})
+}
+
+func samplesOf(t *testing.T, m *Model, b batch) []sample {
+	t.Helper()
+	s, err := m.check(b.tokens, b.targets, b.lengths)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// TestDeviceRefuses asks a device for what it does not do.
+func TestDeviceRefuses(t *testing.T) {
+	path := testutil.TinyLlama(t, testutil.TinyOptions{})
+	o := on(bindings.Composed)
+	if _, err := open(t, path, o).NewCache(1, 10); err == nil || !strings.Contains(err.Error(), "CPU") {
+		t.Errorf("a cache: %v", err)
+	}
+	o.Compute = ComputeBF16
+	if _, err := Open(path, o); err == nil || !strings.Contains(err.Error(), "f32") {
+		t.Errorf("bfloat16: %v", err)
+	}
+	o = on("abacus7")
+	if _, err := Open(path, o); err == nil || !strings.Contains(err.Error(), "no device abacus7; there are cpu") {
+		t.Errorf("no such device: %v", err)
+	}
+}
+
+// TestDeviceSmolLM2 computes a step of the real model, with few tokens.
+func TestDeviceSmolLM2(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes minutes on a processor")
+	}
+	path := testutil.SmolLM2(t)
+	eachDevice(t, func(t *testing.T, device string) {
+		o := on(device)
+		o.Plan, o.Threads = PlanFactored, Default().Threads
+		got := open(t, path, o)
+		o.Device = bindings.CPU
+		want := open(t, path, o)
+		b := randomBatch(6, 1000, 12, 9)
+		wide := func(c *vera.Config) { c.Rank = 64 }
+		adapted(t, got, wide)
+		adapted(t, want, wide)
+		sameStep(t, got, want, b)
+	})
+}
