@@ -232,5 +232,12 @@ func (a *Allocator) Allocate(g *Graph) error {
 	return nil
 }
 
+// Measure is the memory that Allocate would need for g, in bytes.
+func (a *Allocator) Measure(g *Graph) int64 {
+	var size C.size_t
+	C.ggml_gallocr_reserve_n_size(a.c, g.c, nil, nil, &size)
+	return int64(size)
+}
+
 // Size is the memory held, in bytes.
 func (a *Allocator) Size() int64 { return int64(C.ggml_gallocr_get_buffer_size(a.c, 0)) }

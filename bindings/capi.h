@@ -273,6 +273,8 @@ int                               ggml_backend_graph_compute(struct ggml_backend
 struct ggml_gallocr *             ggml_gallocr_new(struct ggml_backend_buffer_type * buft);
 void                              ggml_gallocr_free(struct ggml_gallocr * galloc);
 bool                              ggml_gallocr_alloc_graph(struct ggml_gallocr * galloc, struct ggml_cgraph * graph);
+void                              ggml_gallocr_reserve_n_size(struct ggml_gallocr * galloc, struct ggml_cgraph * graph, const int * node_buffer_ids,
+                                                              const int * leaf_buffer_ids, size_t * sizes);
 size_t                            ggml_gallocr_get_buffer_size(struct ggml_gallocr * galloc, int buffer_id);
 
 // gguf

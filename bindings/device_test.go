@@ -40,6 +40,9 @@ func openDevice(t testing.TB) *Backend {
 
 // TestDevice holds what a device computes to the CPU's, each operation in its composed form.
 func TestDevice(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes minutes where a processor computes Vulkan")
+	}
 	device, cpu := openDevice(t), openComposed(t)
 	same := func(what string, got, want []float32) {
 		t.Helper()

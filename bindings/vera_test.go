@@ -776,14 +776,6 @@ func (b *bench) raw(data []byte, kind Type, ne ...int64) *Tensor {
 	return x
 }
 
-func float64s(values []float32) []float64 {
-	out := make([]float64, len(values))
-	for i, v := range values {
-		out[i] = float64(v)
-	}
-	return out
-}
-
 func TestProductsRefuse(t *testing.T) {
 	backend := openCPU(t, 1)
 	f := func(c *Context, kind Type, ne ...int64) *Tensor { return c.NewTensor(kind, ne...) }

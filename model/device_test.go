@@ -2,9 +2,12 @@ package model
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,21 +16,47 @@ import (
 	"github.com/veratune/veratune/vera"
 )
 
-// TestMain lets the tests find what `make vulkan` built. ggml takes a processor that computes Vulkan itself only where it is named.
+// TestMain lets the tests find what `make vulkan` built, and a device that is none. ggml takes a processor that computes Vulkan itself only where it is named.
 func TestMain(m *testing.M) {
+	fake, err := os.MkdirTemp("", "veratune")
+	if err != nil {
+		panic(err)
+	}
 	folder, err := filepath.Abs("../bin")
 	if err != nil {
 		panic(err)
 	}
-	os.Setenv(bindings.LibraryPath, cmp.Or(os.Getenv(bindings.LibraryPath), folder))
+	buildErr = build(filepath.Join(fake, "libggml-cuda.so"))
+	os.Setenv(bindings.LibraryPath, cmp.Or(os.Getenv(bindings.LibraryPath), fake+string(filepath.ListSeparator)+folder))
 	os.Setenv("GGML_VK_VISIBLE_DEVICES", cmp.Or(os.Getenv("GGML_VK_VISIBLE_DEVICES"), "0"))
-	os.Exit(m.Run())
+	code := m.Run()
+	os.RemoveAll(fake)
+	os.Exit(code)
+}
+
+// buildErr is why there is no library of testdata/fake.cpp.
+var buildErr error
+
+func build(library string) error {
+	module, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/ollama/ollama").Output()
+	if err != nil {
+		return err
+	}
+	ggml := filepath.Join(strings.TrimSpace(string(module)), "ml/backend/ggml/ggml")
+	out, err := exec.Command("c++", "-std=c++17", "-shared", "-fPIC", "-I", filepath.Join(ggml, "include"), "-I", filepath.Join(ggml, "src"), "-o", library, "testdata/fake.cpp").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
 }
 
 // eachDevice runs a test by ggml's operations on the CPU and, where there is one, on a Vulkan device.
 func eachDevice(t *testing.T, test func(t *testing.T, device string)) {
 	t.Run(bindings.Composed, func(t *testing.T) { test(t, bindings.Composed) })
 	t.Run("vulkan", func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("takes minutes where a processor computes Vulkan")
+		}
 		list, failed := bindings.Devices()
 		for _, d := range list {
 			if strings.HasPrefix(d.Name, "vulkan") {
@@ -197,4 +226,40 @@ func TestDeviceSmolLM2(t *testing.T) {
 		adapted(t, want, wide)
 		sameStep(t, got, want, b)
 	})
+}
+
+// TestFakeDevice has a device that looks like CUDA's: it is found and chosen, named where it lacks an operation or memory, and where it is lost in a step.
+func TestFakeDevice(t *testing.T) {
+	if buildErr != nil {
+		t.Skip(buildErr)
+	}
+	fails := func(what string, err error, words ...string) {
+		t.Helper()
+		for _, word := range append(words, "cuda0") {
+			if err == nil || !strings.Contains(err.Error(), word) {
+				t.Errorf("%s: %v, want %q in it", what, err, word)
+			}
+		}
+	}
+	if name, err := DeviceName(bindings.Auto); name == bindings.CPU || err != nil {
+		t.Errorf("auto is %s, %v", name, err)
+	}
+	kquants := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_K, Blocks: 1})
+	list, failed, err := Devices(kquants)
+	i := slices.IndexFunc(list, func(d Device) bool { return d.Name == "cuda0" })
+	if err != nil || i < 0 || !slices.Equal(list[i].Lacks, []string{"GET_ROWS of q4_K"}) || list[i].Total != 64<<20 {
+		t.Fatalf("devices %+v, %v, %v", list, failed, err)
+	}
+
+	step := func(path string, lengths ...int) error {
+		m := open(t, path, on("cuda0"))
+		adapted(t, m, nil)
+		b := randomBatch(1, m.Vocab, lengths...)
+		_, _, err := m.Gradients(b.tokens, b.targets, b.lengths, 0, make([]float32, len(m.adapter.Params)))
+		return err
+	}
+	fails("K-quants", step(kquants, 5), "lacks GET_ROWS of q4_K")
+	plain := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_0})
+	fails("a step", step(plain, 5), "is lost")
+	fails("a large step", step(plain, 4000), "even with two blocks' weights", "smaller batch")
 }

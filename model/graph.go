@@ -102,6 +102,10 @@ func (g *graph) allocate() error {
 	if missing := g.m.backend.Lacks(g.nodes); len(missing) > 0 {
 		return fmt.Errorf("device %s lacks %s; train on another, such as --device cpu", g.m.backend.Device().Name, strings.Join(missing, ", "))
 	}
+	if g.m.dry {
+		g.m.work = max(g.m.work, g.alloc.Measure(g.nodes))
+		return nil
+	}
 	return g.alloc.Allocate(g.nodes)
 }
 

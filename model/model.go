@@ -114,7 +114,8 @@ type Model struct {
 	adapter     *attached
 	attachment  int   // counts the calls of Attach
 	free        int64 // memory that was free at the first training step, in bytes
-	dry         bool  // graphs get memory and are not computed
+	dry         bool  // graphs are measured and not computed
+	work        int64 // memory of the largest graph measured
 }
 
 // Open maps a GGUF file and checks that it is a whole Llama that can be trained: architecture, tensors, shapes and types.

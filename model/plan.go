@@ -72,7 +72,7 @@ func (m *Model) need(p pack, keep int) (Memory, error) {
 	for _, gr := range m.mergedGroups() {
 		n.Merged += m.kind().RowBytes(int64(gr.in)) * int64(gr.out)
 	}
-	work, err := m.work(p, keep)
+	work, err := m.graphs(func() error { _, err := m.gradients(p, keep, 0); return err })
 	if err != nil {
 		return n, err
 	}
@@ -100,7 +100,7 @@ func (m *Model) lossNeeds(p pack) (n Memory, err error) {
 			n.Merged += m.kind().RowBytes(int64(gr.in)) * int64(gr.out)
 		}
 	}
-	n.Work, err = m.dryRun(func() error { _, err := m.lossOf(p, nil); return err })
+	n.Work, err = m.graphs(func() error { _, err := m.lossOf(p, nil); return err })
 	return n, err
 }
 
@@ -117,23 +117,16 @@ func held() (int64, error) {
 	return int64(info.RSS), nil
 }
 
-// work is the memory of the largest graph of a pass.
-func (m *Model) work(p pack, keep int) (int64, error) {
-	return m.dryRun(func() error { _, err := m.gradients(p, keep, 0); return err })
-}
-
-// dryRun is the memory of the largest graph of a pass: all of them are built as for computing, and only given memory, which stays untouched.
-func (m *Model) dryRun(pass func() error) (int64, error) {
+// graphs is the memory of the largest graph of a pass: all of them are built as for computing, and only measured.
+func (m *Model) graphs(pass func() error) (int64, error) {
 	real := m.alloc
-	m.alloc, m.dry = m.backend.NewAllocator(), true
+	m.alloc, m.dry, m.work = m.backend.NewAllocator(), true, 0
 	defer func() {
 		m.alloc.Close()
 		m.alloc, m.dry = real, false
 	}()
-	if err := pass(); err != nil {
-		return 0, err
-	}
-	return m.alloc.Size(), nil
+	err := pass()
+	return m.work, err
 }
 
 // scratchBytes is what the kernels take: a strip of 64 columns of the longest product for each thread, and one operand turned.
