@@ -129,7 +129,7 @@ func TestDevicePlans(t *testing.T) {
 					models[i] = open(t, path, o)
 					adapted(t, models[i], func(c *vera.Config) { change(c, &o) })
 				}
-				b := randomBatch(4, models[0].Vocab, 30, 150, 40, 120, 20)
+				b := randomBatch(4, models[0].Vocab, 30, 50, 9)
 				copy(b.tokens[30:50], b.tokens[:20])
 				sameStep(t, models[1], models[0], b)
 			})
