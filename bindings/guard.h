@@ -18,6 +18,19 @@ int vt_take_error(char * buf, int size);
 // Dequantises n values of a type whose traits have to_float.
 void vt_to_float(unsigned type, const void * data, float * out, int64_t n);
 
+// Loads a library with a backend, whose log and aborts then come here, and registers its devices; NULL where that fails.
+struct ggml_backend_reg * vt_load_backend(const char * path);
+
+// As their ggml_* namesakes for a backend that may throw: NULL, false or -1 after an exception.
+struct ggml_backend *        vt_device_init(struct ggml_backend_device * device);
+struct ggml_backend_buffer * vt_alloc_tensors(struct ggml_context * ctx, struct ggml_backend * backend);
+struct ggml_backend_buffer * vt_alloc_buffer(struct ggml_backend * backend, size_t size);
+bool                         vt_alloc_graph(struct ggml_gallocr * galloc, struct ggml_cgraph * graph);
+int                          vt_graph_compute(struct ggml_backend * backend, struct ggml_cgraph * graph);
+bool                         vt_tensor_set(struct ggml_tensor * tensor, const void * data, size_t size);
+bool                         vt_tensor_get(const struct ggml_tensor * tensor, void * data, size_t size);
+bool                         vt_tensor_zero(struct ggml_tensor * tensor);
+
 struct gguf_context * vt_gguf_open(const char * path, struct ggml_context ** tensors);
 struct llama_model *  vt_load_vocab(const char * path);
 

@@ -81,6 +81,64 @@ func (c *Context) Mul(a, b *Tensor) *Tensor {
 	return (*Tensor)(C.ggml_mul(c.c, a.c(), b.c()))
 }
 
+// sub is a − b and div a / b, b repeated to a's shape.
+func (c *Context) sub(a, b *Tensor) *Tensor {
+	if !c.broadcast("sub", a, b) {
+		return nil
+	}
+	return (*Tensor)(C.ggml_sub(c.c, a.c(), b.c()))
+}
+
+func (c *Context) div(a, b *Tensor) *Tensor {
+	if !c.broadcast("div", a, b) {
+		return nil
+	}
+	return (*Tensor)(C.ggml_div(c.c, a.c(), b.c()))
+}
+
+func (c *Context) sqrt(a *Tensor) *Tensor {
+	if !c.sameShape("sqrt", a, a) {
+		return nil
+	}
+	return (*Tensor)(C.ggml_sqrt(c.c, a.c()))
+}
+
+func (c *Context) sigmoid(a *Tensor) *Tensor {
+	if !c.sameShape("sigmoid", a, a) {
+		return nil
+	}
+	return (*Tensor)(C.ggml_sigmoid(c.c, a.c()))
+}
+
+// sumRows is the sum of each row, [1, rows].
+func (c *Context) sumRows(a *Tensor) *Tensor {
+	if !c.sameShape("sum_rows", a, a) {
+		return nil
+	}
+	return (*Tensor)(C.ggml_sum_rows(c.c, a.c()))
+}
+
+// argmax is the place of the largest number of each row of a [n, rows], int32 [rows].
+func (c *Context) argmax(a *Tensor) *Tensor {
+	if !c.sameShape("argmax", a, a) {
+		return nil
+	}
+	return (*Tensor)(C.ggml_argmax(c.c, a.c()))
+}
+
+// concat puts b behind a in one dimension.
+func (c *Context) concat(a, b *Tensor, dim int) *Tensor {
+	if !c.f32("concat", a, b) {
+		return nil
+	}
+	for i := range 4 {
+		if i != dim && a.ne[i] != b.ne[i] {
+			return c.fail("concat", "%s and %s in dimension %d", a.describe(), b.describe(), dim)
+		}
+	}
+	return (*Tensor)(C.ggml_concat(c.c, a.c(), b.c(), C.int(dim)))
+}
+
 // Log is the natural logarithm of each element.
 func (c *Context) Log(a *Tensor) *Tensor {
 	if !c.sameShape("log", a, a) {
@@ -288,6 +346,17 @@ func (c *Context) SoftMax(a *Tensor, scale float32) *Tensor {
 		return nil
 	}
 	return (*Tensor)(C.ggml_soft_max_ext(c.c, a.c(), nil, C.float(scale), 0))
+}
+
+// softMaxMasked is softmax(scale·a + mask) of each row; mask [keys, queries] is that of every matrix of a [keys, queries, any].
+func (c *Context) softMaxMasked(a, mask *Tensor, scale float32) *Tensor {
+	if !c.f32("soft_max", a, mask) {
+		return nil
+	}
+	if !a.contiguous() || !mask.contiguous() || mask.ne[0] != a.ne[0] || mask.ne[1] != a.ne[1] || mask.ne[2] != 1 || mask.ne[3] != 1 {
+		return c.fail("soft_max", "%s masked by %s", a.describe(), mask.describe())
+	}
+	return (*Tensor)(C.ggml_soft_max_ext(c.c, a.c(), mask.c(), C.float(scale), 0))
 }
 
 // SoftMaxBack is the gradient of SoftMax's input for the gradient dy of its result y: scale·y ⊙ (dy − y·dy). dy must be computed in the same

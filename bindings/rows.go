@@ -28,6 +28,9 @@ func (c *Context) Norm(x, w *Tensor, eps float32, t Type) *Tensor {
 	if x.Type() != F32 || !weight(w, x) || !(eps >= 0) {
 		return c.fail("norm", "%s, eps %g", x.describe(), eps)
 	}
+	if c.composed != nil {
+		return c.composeNorm(x, w, eps, t)
+	}
 	return (*Tensor)(C.ggml_vera_norm(c.c, c.nodes, x.c(), w.c(), C.float(eps), C.uint(t)))
 }
 
@@ -40,6 +43,9 @@ func (c *Context) NormBack(dy, x, w *Tensor, eps float32, acc *Tensor) *Tensor {
 		acc != nil && (acc.Type() != F32 || !acc.contiguousRows() || acc.Shape() != x.Shape()) {
 		return c.fail("norm_back", "%s for %s, eps %g", dy.describe(), x.describe(), eps)
 	}
+	if c.composed != nil {
+		return c.composeNormBack(dy, x, w, eps, acc)
+	}
 	return (*Tensor)(C.ggml_vera_norm_back(c.c, c.nodes, dy.c(), x.c(), w.c(), acc.c(), C.float(eps)))
 }
 
@@ -51,6 +57,9 @@ func (c *Context) SwiGLU(gateUp *Tensor, t Type) *Tensor {
 	if gateUp.ne[0]%2 != 0 {
 		return c.fail("swiglu", "%s", gateUp.describe())
 	}
+	if c.composed != nil {
+		return c.composeSwiGLU(gateUp, t)
+	}
 	return (*Tensor)(C.ggml_vera_swiglu(c.c, c.nodes, gateUp.c(), C.uint(t)))
 }
 
@@ -61,6 +70,9 @@ func (c *Context) SwiGLUBack(dy, gateUp *Tensor, t Type) *Tensor {
 	}
 	if gateUp.ne[0] != 2*dy.ne[0] {
 		return c.fail("swiglu_back", "%s for %s", dy.describe(), gateUp.describe())
+	}
+	if c.composed != nil {
+		return c.composeSwiGLUBack(dy, gateUp, t)
 	}
 	return (*Tensor)(C.ggml_vera_swiglu_back(c.c, c.nodes, dy.c(), gateUp.c(), C.uint(t)))
 }
@@ -74,6 +86,9 @@ func (c *Context) Rotate(x, table *Tensor, heads, headDim int, back bool, t Type
 	if table.Type() != F32 || heads < 1 || headDim < 1 || int64(heads) > x.Ne(0)/int64(headDim) || table.Ne(0) > int64(headDim) || table.Ne(0)%2 != 0 {
 		return c.fail("rotate", "%d heads of %d in %s by %s", heads, headDim, x.describe(), table.describe())
 	}
+	if c.composed != nil {
+		return c.composeRotate(x, table, heads, headDim, back, t)
+	}
 	return (*Tensor)(C.ggml_vera_rotate(c.c, c.nodes, x.c(), table.c(), C.int(heads), C.int(headDim), C.bool(back), C.uint(t)))
 }
 
@@ -81,6 +96,12 @@ func (c *Context) Rotate(x, table *Tensor, heads, headDim int, back bool, t Type
 func (c *Context) Convert(x *Tensor, t Type) *Tensor {
 	if !c.rowwise("convert", t, x) {
 		return nil
+	}
+	if c.composed != nil {
+		if !c.float32s("convert", t, x) {
+			return nil
+		}
+		return c.Cont(x)
 	}
 	return (*Tensor)(C.ggml_vera_convert(c.c, c.nodes, x.c(), C.uint(t)))
 }
@@ -103,6 +124,9 @@ func (c *Context) CrossEntropy(logits, labels *Tensor) *Tensor {
 	if !c.labelled("cross_entropy", logits, labels, F32) {
 		return nil
 	}
+	if c.composed != nil {
+		return c.composeCrossEntropy(logits, labels)
+	}
 	return (*Tensor)(C.ggml_vera_cross_entropy(c.c, c.nodes, logits.c(), labels.c()))
 }
 
@@ -110,6 +134,9 @@ func (c *Context) CrossEntropy(logits, labels *Tensor) *Tensor {
 func (c *Context) CrossEntropyBack(logits, labels *Tensor, t Type) *Tensor {
 	if !c.labelled("cross_entropy_back", logits, labels, t) {
 		return nil
+	}
+	if c.composed != nil {
+		return c.composeCrossEntropyBack(logits, labels, t)
 	}
 	return (*Tensor)(C.ggml_vera_cross_entropy_back(c.c, c.nodes, logits.c(), labels.c(), C.uint(t)))
 }

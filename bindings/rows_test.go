@@ -537,9 +537,10 @@ func TestConvert(t *testing.T) {
 // computeAll gives the values of the float32 tensors that build makes, with veratune's operations among them.
 func computeAll(t *testing.T, backend *Backend, build func(b *bench) []*Tensor) (values [][]float32) {
 	t.Helper()
-	c := backend.NewContext(64, 64)
+	const nodes = 512
+	c := backend.NewContext(nodes, nodes)
 	defer c.Close()
-	b := &bench{Context: c, graph: c.NewGraph(64)}
+	b := &bench{Context: c, graph: c.NewGraph(nodes)}
 	results := build(b)
 	if err := c.Err(); err != nil {
 		t.Fatal(err)
@@ -558,63 +559,33 @@ func computeAll(t *testing.T, backend *Backend, build func(b *bench) []*Tensor) 
 	return values
 }
 
-// TestRowsComposed compares with the same made of ggml's own operations.
-func TestRowsComposed(t *testing.T) {
-	const n, rows = 65, 9
-	backend := openCPU(t, 2)
-	labels, onehot := make([]int32, rows), make([]float32, n*rows)
+// everyRow are all operations on rows.
+func everyRow(b *bench) []*Tensor {
+	const n, rows, heads, dim = 66, 9, 3, 10
+	labels := make([]int32, rows)
 	for i := range labels {
 		labels[i] = int32(i * 7)
-		onehot[i*n+i*7] = 1
 	}
-	x := func(b *bench, seed uint64) *Tensor { return b.f(normal(seed, n*rows), n, rows) }
-	w := func(b *bench) *Tensor { return b.f(normal(9, n), n) }
-	// The first half of every row, the second, and both.
-	halves := func(b *bench) (gate, up, both *Tensor) {
-		both = b.f(normal(1, 2*n*rows), 2*n, rows)
-		part := func(start int64) *Tensor {
-			return b.Cont(b.View(both, [4]int64{n, rows, 1, 1}, [4]int64{start}))
+	x := func(seed uint64) *Tensor { return b.f(normal(seed, n*rows), n, rows) }
+	table := func(dims int64) *Tensor { return b.f(normal(7, int(dims)*rows), dims, rows) }
+	w, at, both := b.f(normal(9, n), n), b.i(labels, rows), b.f(normal(1, 2*n*rows), 2*n, rows)
+	return []*Tensor{
+		b.Norm(x(1), w, 1e-5, F32), b.NormBack(x(1), x(2), w, 1e-5, x(3)), b.NormBack(x(1), x(2), w, 1e-5, nil),
+		b.SwiGLU(both, F32), b.SwiGLUBack(x(2), both, F32),
+		b.Rotate(x(1), table(dim), heads, dim, false, F32), b.Rotate(x(1), table(dim), heads, dim, true, F32),
+		b.Rotate(b.View(x(1), [4]int64{dim * heads, rows, 1, 1}, [4]int64{2}), table(6), heads, dim, false, F32),
+		b.CrossEntropy(b.ScaleBias(x(1), 30, 0), at), b.CrossEntropyBack(x(1), at, F32),
+	}
+}
+
+// TestRowsComposed compares with the composed forms.
+func TestRowsComposed(t *testing.T) {
+	want := computeAll(t, openComposed(t), everyRow)
+	everyISA(t, func(t *testing.T) {
+		for i, got := range computeAll(t, openCPU(t, 2), everyRow) {
+			near(t, fmt.Sprintf("operation %d", i), got, want[i]...)
 		}
-		return part(0), part(n), both
-	}
-	for name, build := range map[string]func(b *bench) []*Tensor{
-		"norm": func(b *bench) []*Tensor {
-			x, w := x(b, 1), w(b)
-			return []*Tensor{b.Norm(x, w, 1e-5, F32), b.Mul(b.RMSNorm(x, 1e-5), w)}
-		},
-		"norm back": func(b *bench) []*Tensor {
-			dy, x, acc, w := x(b, 1), x(b, 2), x(b, 3), w(b)
-			return []*Tensor{b.NormBack(dy, x, w, 1e-5, acc), b.Add(b.RMSNormBack(b.Mul(dy, w), x, 1e-5), acc)}
-		},
-		"swiglu": func(b *bench) []*Tensor {
-			gate, up, both := halves(b)
-			return []*Tensor{b.SwiGLU(both, F32), b.Mul(b.Silu(gate), up)}
-		},
-		"swiglu back": func(b *bench) []*Tensor {
-			gate, up, both := halves(b)
-			dy := x(b, 2)
-			d := b.SwiGLUBack(dy, both, F32)
-			dgate, dup := b.View(d, [4]int64{n, rows, 1, 1}, [4]int64{}), b.View(d, [4]int64{n, rows, 1, 1}, [4]int64{n})
-			return []*Tensor{b.Cont(dgate), b.SiluBack(b.Mul(dy, up), gate), b.Cont(dup), b.Mul(dy, b.Silu(gate))}
-		},
-		"cross-entropy": func(b *bench) []*Tensor {
-			logits := x(b, 1)
-			p := b.Mul(b.SoftMax(logits, 1), b.f(onehot, n, rows))
-			sums := b.MulMat(b.f(slices.Repeat([]float32{1}, n), n), p) // [1, rows]
-			return []*Tensor{b.CrossEntropy(logits, b.i(labels, rows)), b.ScaleBias(b.Log(sums), -1, 0)}
-		},
-		"cross-entropy back": func(b *bench) []*Tensor {
-			logits := x(b, 1)
-			return []*Tensor{b.CrossEntropyBack(logits, b.i(labels, rows), F32), b.Add(b.SoftMax(logits, 1), b.ScaleBias(b.f(onehot, n, rows), -1, 0))}
-		},
-	} {
-		everyISA(t, func(t *testing.T) {
-			values := computeAll(t, backend, build)
-			for i := 0; i < len(values); i += 2 {
-				near(t, name, values[i], values[i+1]...)
-			}
-		})
-	}
+	})
 }
 
 // TestRotateIsRope makes the table as the model does, by ggml's rotation of (1, 0) in every pair, and compares with ggml's rotation of the heads.

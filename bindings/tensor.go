@@ -17,8 +17,13 @@ func (t *Tensor) c() *C.struct_ggml_tensor { return (*C.struct_ggml_tensor)(t) }
 // Type is the tensor's type.
 func (t *Tensor) Type() Type { return Type(t._type) }
 
-// Ne is the number of elements in dimension i (0 to 3).
-func (t *Tensor) Ne(i int) int64 { return int64(t.ne[i]) }
+// Ne is the number of elements in dimension i (0 to 3); 0 for nil, the result of an operation that failed.
+func (t *Tensor) Ne(i int) int64 {
+	if t == nil {
+		return 0
+	}
+	return int64(t.ne[i])
+}
 
 // Shape gives all four dimensions.
 func (t *Tensor) Shape() [4]int64 {
@@ -56,6 +61,9 @@ func (t *Tensor) contiguousRows() bool {
 	return int64(t.nb[0]) == t.Type().RowBytes(t.Type().BlockSize())
 }
 
+// placed tells whether there is a tensor that has memory.
+func (t *Tensor) placed() bool { return t != nil && t.data != nil && t.buffer != nil }
+
 func (t *Tensor) describe() string { return fmt.Sprintf("%v %v", t.Type(), t.Shape()) }
 
 // Set copies values into a tensor that has memory: float32 for f32, int32 for i32, as many as it has elements.
@@ -64,7 +72,7 @@ func Set[T float32 | int32](t *Tensor, values []T) error {
 		return fmt.Errorf("set %q: %w", t.Name(), err)
 	}
 	if len(values) > 0 {
-		C.ggml_backend_tensor_set(t.c(), unsafe.Pointer(&values[0]), 0, C.size_t(4*len(values)))
+		return t.write(unsafe.Pointer(&values[0]), int64(4*len(values)))
 	}
 	return nil
 }
@@ -74,8 +82,8 @@ func Get[T float32 | int32](t *Tensor, values []T) error {
 	if err := t.checkData(len(values), typeOf[T]()); err != nil {
 		return fmt.Errorf("get %q: %w", t.Name(), err)
 	}
-	if len(values) > 0 {
-		C.ggml_backend_tensor_get(t.c(), unsafe.Pointer(&values[0]), 0, C.size_t(4*len(values)))
+	if len(values) > 0 && !bool(C.vt_tensor_get(t.c(), unsafe.Pointer(&values[0]), C.size_t(4*len(values)))) {
+		return deviceError(fmt.Sprintf("reading %q", t.Name()))
 	}
 	return nil
 }
@@ -85,7 +93,27 @@ func (t *Tensor) Zero() error {
 	if err := t.checkData(int(t.Elements()), t.Type()); err != nil {
 		return fmt.Errorf("zero %q: %w", t.Name(), err)
 	}
-	C.ggml_backend_tensor_memset(t.c(), 0, 0, C.size_t(t.Bytes()))
+	if !bool(C.vt_tensor_zero(t.c())) {
+		return deviceError(fmt.Sprintf("clearing %q", t.Name()))
+	}
+	return nil
+}
+
+// Displace takes a tensor's memory away, so that it can be placed anew.
+func (t *Tensor) Displace() { t.data, t.buffer = nil, nil }
+
+// Upload copies data, as a file holds them, into a tensor of any type that has memory.
+func (t *Tensor) Upload(data []byte) error {
+	if !t.placed() || t.Bytes() != int64(len(data)) || !t.contiguous() {
+		return fmt.Errorf("upload %q: %d bytes", t.Name(), len(data))
+	}
+	return t.write(ptr(data), int64(len(data)))
+}
+
+func (t *Tensor) write(data unsafe.Pointer, bytes int64) error {
+	if !bool(C.vt_tensor_set(t.c(), data, C.size_t(bytes))) {
+		return deviceError(fmt.Sprintf("writing %q", t.Name()))
+	}
 	return nil
 }
 
@@ -100,7 +128,7 @@ func (t *Tensor) checkData(n int, want Type) error {
 	switch {
 	case t == nil:
 		return errors.New("no tensor")
-	case t.data == nil || t.buffer == nil:
+	case !t.placed():
 		return errors.New("the tensor has no memory yet")
 	case t.Type() != want || t.Elements() != int64(n) || !t.contiguous():
 		return fmt.Errorf("%d values of %v do not fit %s", n, want, t.describe())
@@ -112,9 +140,11 @@ func (t *Tensor) checkData(n int, want Type) error {
 // from a Backend. It is not safe for concurrent use.
 type Context struct {
 	c     *C.struct_ggml_context
-	nodes *C.struct_ggml_vera_nodes // parameters of veratune's own operations; nil where the context has no backend
-	err   error
-	names int
+	nodes *C.struct_ggml_vera_nodes // parameters of veratune's own operations as kernels of the CPU
+	// What those operations share where they are composed of ggml's; without it and nodes, the context has no backend and none of them.
+	composed *composition
+	err      error
+	names    int
 }
 
 // NewContext makes room for the descriptions of n tensors and, when graph is not 0, a graph of that many nodes.

@@ -13,7 +13,7 @@ func (c *Context) own(op string, operands ...*Tensor) bool {
 	if !c.ok(op, operands...) {
 		return false
 	}
-	if c.nodes == nil {
+	if c.nodes == nil && c.composed == nil {
 		c.fail(op, "the context has no backend")
 		return false
 	}
@@ -114,6 +114,9 @@ func (c *Context) Linear(w, x *Tensor, p Product, t Type) *Tensor {
 	if !activation(x.Type()) || !w.Type().Dequantizes() || w.ne[0] != x.ne[0] || p.Way == Turned && w.Type() != Q8_0 || !p.fits(w.Ne(0), w.Ne(1), x.Ne(1), t) {
 		return c.fail("linear", "%s by %s to %v", w.describe(), x.describe(), t)
 	}
+	if c.composed != nil {
+		return c.composeLinear(w, x, p, t)
+	}
 	return (*Tensor)(C.ggml_vera_mul_mat(c.c, c.nodes, w.c(), x.c(), p.In.c(), p.Out.c(), p.Acc.c(), p.Into.c(), uint32(p.Way), C.uint(t)))
 }
 
@@ -125,6 +128,9 @@ func (c *Context) LinearBack(w, g *Tensor, p Product, t Type) *Tensor {
 	if !activation(g.Type()) || !w.Type().Dequantizes() || w.ne[1] != g.ne[0] || !p.fits(w.Ne(1), w.Ne(0), g.Ne(1), t) {
 		return c.fail("linear_back", "%s by %s to %v", w.describe(), g.describe(), t)
 	}
+	if c.composed != nil {
+		return c.composeLinearBack(w, g, p, t)
+	}
 	return (*Tensor)(C.ggml_vera_mul_mat_back(c.c, c.nodes, w.c(), g.c(), p.In.c(), p.Out.c(), p.Acc.c(), p.Into.c(), C.uint(t)))
 }
 
@@ -135,6 +141,9 @@ func (c *Context) WeightGrad(g, x *Tensor, t Type) *Tensor {
 	}
 	if !activation(g.Type()) || g.Type() != x.Type() || !activation(t) || g.ne[1] != x.ne[1] {
 		return c.fail("weight_grad", "%s by %s to %v", g.describe(), x.describe(), t)
+	}
+	if c.composed != nil {
+		return c.composeWeightGrad(g, x, t)
 	}
 	return (*Tensor)(C.ggml_vera_weight_grad(c.c, c.nodes, g.c(), x.c(), C.uint(t)))
 }
@@ -162,6 +171,9 @@ func (c *Context) Merge(dst, w *Tensor, v *Vectors) *Tensor {
 	if !activation(dst.Type()) || !w.Type().Dequantizes() || dst.ne[0] != w.ne[0] || dst.ne[1] != w.ne[1] || v.B != nil && !v.fits(w.Ne(0), w.Ne(1)) {
 		return c.fail("merge", "%s into %s", w.describe(), dst.describe())
 	}
+	if c.composed != nil {
+		return c.composeMerge(dst, w, v)
+	}
 	return (*Tensor)(C.ggml_vera_merge(c.c, c.nodes, dst.c(), w.c(), v.A.c(), v.Rows.c(), v.B.c(), v.D.c()))
 }
 
@@ -173,6 +185,9 @@ func (c *Context) MergedGrad(grad *Tensor, v Vectors) *Tensor {
 	}
 	if !activation(grad.Type()) || !v.fits(grad.Ne(0), grad.Ne(1)) {
 		return c.fail("merged_grad", "%s", grad.describe())
+	}
+	if c.composed != nil {
+		return c.composeMergedGrad(grad, v)
 	}
 	return (*Tensor)(C.ggml_vera_merged_grad(c.c, c.nodes, grad.c(), v.A.c(), v.Rows.c(), v.B.c(), v.D.c()))
 }
@@ -186,6 +201,9 @@ func (c *Context) FactoredGrad(g, u *Tensor, v Vectors) *Tensor {
 		!vector(v.B, g.Ne(0)) || !vector(v.D, u.Ne(0)) || v.Rows.Type() != F32 {
 		return c.fail("factored_grad", "%s by %s", g.describe(), u.describe())
 	}
+	if c.composed != nil {
+		return c.composeFactoredGrad(g, u, v)
+	}
 	return (*Tensor)(C.ggml_vera_factored_grad(c.c, c.nodes, g.c(), u.c(), v.Rows.c(), v.B.c(), v.D.c()))
 }
 
@@ -193,6 +211,9 @@ func (c *Context) FactoredGrad(g, u *Tensor, v Vectors) *Tensor {
 func (c *Context) PeakOperations(x *Tensor) *Tensor {
 	if !c.own("peak", x) {
 		return nil
+	}
+	if c.composed != nil {
+		return c.fail("peak", "is measured on the CPU alone")
 	}
 	return (*Tensor)(C.ggml_vera_peak(c.c, c.nodes, x.c()))
 }

@@ -487,6 +487,21 @@ func openCPU(t testing.TB, threads int) *Backend {
 }
 
 // testProducts compares each product with float64, with every instruction set.
+// openComposed opens the CPU by ggml's own operations.
+func openComposed(t testing.TB) *Backend {
+	t.Helper()
+	d, err := FindDevice(Composed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	backend, err := d.Open(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(backend.Close)
+	return backend
+}
+
 func testProducts(t *testing.T, products []product) {
 	backend := openCPU(t, 1)
 	data := make([]map[string]numbers, len(products))
@@ -708,59 +723,57 @@ func TestMergeAlone(t *testing.T) {
 	}
 }
 
-// TestProductsComposed compares with what ggml's own operations give: get_rows dequantises, mul_mat sums in float32.
-func TestProductsComposed(t *testing.T) {
-	backend := openCPU(t, 1)
-	for kind := range typeCount {
-		if !kind.Dequantizes() {
-			continue
+// everyProduct are all products with a weight of some type, in all their parts.
+func everyProduct(t testing.TB, kind Type) func(b *bench) []*Tensor {
+	const k, m, n, rank = 256, 37, 13, 24
+	data := numbersOf(t, matrix{"w", kind, k, m}, 1).data
+	return func(b *bench) []*Tensor {
+		f := func(seed uint64, ne ...int64) *Tensor {
+			size := int64(1)
+			for _, n := range ne {
+				size *= n
+			}
+			return b.f(normal(seed, int(size)), ne...)
 		}
-		for _, x := range []Type{F32, BF16} {
-			p := product{w: kind, x: x, y: F32, k: max(int(kind.BlockSize()), 96), m: 32, n: 13}
-			w, in := numbersOf(t, matrix{"w", kind, p.k, p.m}, 1), numbersOf(t, matrix{"x", x, p.k, p.n}, 2)
-			g := numbersOf(t, matrix{"g", x, p.m, p.n}, 3)
-			rounded := func(b *bench, w *Tensor) *Tensor {
-				if x == BF16 {
-					return b.Cast(w, BF16)
-				}
-				return b.Cont(w)
-			}
-			dequantised := func(b *bench) *Tensor {
-				t := b.NewTensor(kind, int64(p.k), int64(p.m)).Input()
-				b.graph.Expand(t)
-				b.inputs = append(b.inputs, func() error { copy(t.raw(), w.data); return nil })
-				rows := make([]int32, p.m)
-				for i := range rows {
-					rows[i] = int32(i)
-				}
-				return b.GetRows(t, b.i(rows, int64(p.m)))
-			}
-			linear := compute(t, func(b *bench) *Tensor {
-				return b.MulMat(rounded(b, dequantised(b)), b.f(in.values, int64(p.k), int64(p.n)))
-			})
-			back := compute(t, func(b *bench) *Tensor {
-				return b.MulMat(rounded(b, b.Transpose(dequantised(b))), b.f(g.values, int64(p.m), int64(p.n)))
-			})
-			everyISA(t, func(t *testing.T) {
-				if x == BF16 && !FastBF16() {
-					return // products are of float32
-				}
-				data := map[string]numbers{"w": w, "x": in, "g": g}
-				for op, want := range map[string][]float32{"linear": linear, "linear back": back} {
-					p.op = op
-					p.check(t, p.compute(t, backend, data), float64s(want))
-				}
-			})
+		w, x, g, small := b.raw(data, kind, k, m), f(2, k, n), f(3, m, n), f(4, rank, n)
+		// Parts of larger tensors, as the model has them.
+		a := b.View(f(5, k+16, rank), [4]int64{k, rank, 1, 1}, [4]int64{})
+		rows := b.View(f(6, rank+16, m+3), [4]int64{rank, m, 1, 1}, [4]int64{})
+		numbers := f(7, 1+m+rank)
+		v := Vectors{A: a, Rows: rows, B: b.View(numbers, [4]int64{m, 1, 1, 1}, [4]int64{1}), D: b.View(numbers, [4]int64{rank, 1, 1, 1}, [4]int64{m + 1})}
+		place := b.View(f(9, m+5, n), [4]int64{m, n, 1, 1}, [4]int64{2})
+		return []*Tensor{
+			b.Linear(w, x, Product{}, F32), b.Linear(w, x, Product{In: f(10, k), Out: f(11, m), Acc: f(12, m, n)}, F32),
+			b.Cont(b.Linear(rows, small, Product{In: v.D, Out: v.B, Acc: f(12, m, n), Into: place}, F32)),
+			b.LinearBack(w, g, Product{}, F32), b.LinearBack(w, g, Product{In: v.B, Out: f(10, k), Acc: x}, F32),
+			b.WeightGrad(g, x, F32), b.Merge(f(13, k, m), w, &v), b.Merge(f(13, k, m), w, nil),
+			b.MergedGrad(f(14, k, m), v), b.FactoredGrad(g, small, v),
 		}
 	}
 }
 
-func float64s(values []float32) []float64 {
-	out := make([]float64, len(values))
-	for i, v := range values {
-		out[i] = float64(v)
+// TestProductsComposed compares with the composed forms.
+func TestProductsComposed(t *testing.T) {
+	for kind := range typeCount {
+		if !kind.Dequantizes() {
+			continue
+		}
+		build := everyProduct(t, kind)
+		want := computeAll(t, openComposed(t), build)
+		everyISA(t, func(t *testing.T) {
+			for i, got := range computeAll(t, openCPU(t, 1), build) {
+				alike(t, fmt.Sprintf("%v, product %d", kind, i), got, want[i])
+			}
+		})
 	}
-	return out
+}
+
+// raw makes an input of any type.
+func (b *bench) raw(data []byte, kind Type, ne ...int64) *Tensor {
+	x := b.NewTensor(kind, ne...).Input()
+	b.graph.Expand(x)
+	b.inputs = append(b.inputs, func() error { return x.Upload(data) })
+	return x
 }
 
 func TestProductsRefuse(t *testing.T) {

@@ -192,7 +192,7 @@ func (p *placing) makePairs(groups []adaptedGroup) {
 				p.sets = append(p.sets, func() error { return bindings.Set(rows, values) })
 			}
 			p.down[gr.group] = down
-			p.sets = append(p.sets, func() error { return p.m.store(down, all) })
+			p.sets = append(p.sets, func() error { return p.m.copyInto(down, all) })
 		}
 	}
 }
@@ -207,9 +207,12 @@ func (p *placing) frozen(t bindings.Type, width ...int) bindings.Type {
 	return bindings.Q8_0
 }
 
-// matrix places values in rows of some width, with a gap behind each: rows that lie a power of two apart would meet in the same sets of the cache.
+// matrix places values in rows of some width, on the CPU with a gap behind each: rows that lie a power of two apart would meet in the same sets of the cache.
 func (p *placing) matrix(t bindings.Type, values []float32, width int) *bindings.Tensor {
-	const gap = 16
+	gap := 16
+	if p.m.backend.Composed() {
+		gap = 0 // products there would copy a matrix with gaps
+	}
 	rows := len(values) / width
 	if t == bindings.Q8_0 {
 		return p.turned(values, width)
@@ -220,7 +223,7 @@ func (p *placing) matrix(t bindings.Type, values []float32, width int) *bindings
 		for i := range rows {
 			copy(spread[i*(width+gap):], values[i*width:(i+1)*width])
 		}
-		return p.m.store(whole, spread)
+		return p.m.copyInto(whole, spread)
 	})
 	return p.c.View(whole, [4]int64{int64(width), int64(rows), 1, 1}, [4]int64{})
 }
@@ -232,7 +235,7 @@ func (p *placing) turned(values []float32, width int) *bindings.Tensor {
 	x := p.c.NewTensor(bindings.Q8_0, int64(width), int64(whole))
 	p.a.turned = true
 	p.sets = append(p.sets, func() error {
-		if err := p.m.store(x, append(slices.Clone(values), make([]float32, (whole-rows)*width)...)); err != nil {
+		if err := p.m.copyInto(x, append(slices.Clone(values), make([]float32, (whole-rows)*width)...)); err != nil {
 			return err
 		}
 		return x.Turn()
@@ -317,8 +320,8 @@ func (p *placing) share(gr adaptedGroup, first int64) {
 	}
 }
 
-// store copies values into a matrix of float32, bfloat16 or q8_0.
-func (m *Model) store(t *bindings.Tensor, values []float32) error {
+// copyInto copies values into a matrix of float32, bfloat16 or q8_0.
+func (m *Model) copyInto(t *bindings.Tensor, values []float32) error {
 	if t.Type() == bindings.F32 {
 		return bindings.Set(t, values)
 	}

@@ -28,6 +28,9 @@ type Addition struct {
 
 // NewCache makes room for a number of texts of so many tokens each. The system gives the memory as it is used.
 func (m *Model) NewCache(texts, room int) (*Cache, error) {
+	if m.store != nil {
+		return nil, errGenerates
+	}
 	if texts < 1 || texts > 1<<10 || room < 1 || room > 1<<22 {
 		return nil, fmt.Errorf("a cache of %d texts of %d tokens: from 1 to %d, and from 1 to %d", texts, room, 1<<10, 1<<22)
 	}

@@ -17,10 +17,11 @@ func (g *graph) addFirst(positions []int32) {
 	if g.kind != bindings.BF16 || g.seed != 0 {
 		return
 	}
-	var rows, segments []int32
+	var rows []int32
+	var runs [][4]int32
 	for i, p := range positions {
 		if p == 0 {
-			segments = append(segments, int32(len(rows)), 1, -1, 0)
+			runs = append(runs, [4]int32{int32(len(rows)), 1, -1, 0})
 			rows = append(rows, int32(i))
 		}
 	}
@@ -29,7 +30,7 @@ func (g *graph) addFirst(positions []int32) {
 	}
 	f := &firstRows{graph: *g, at: input(g, rows, int64(len(rows)))}
 	f.kind, f.rows, f.first = bindings.F32, len(rows), nil
-	f.segments = input(g, segments, 4, int64(len(rows)))
+	f.segments = g.pack(runs)
 	f.rotation = f.rotations(make([]int32, len(rows)))
 	g.first = f
 }

@@ -1,7 +1,9 @@
 package model
 
 import (
+	"fmt"
 	"math/rand/v2"
+	"strings"
 
 	"github.com/veratune/veratune/bindings"
 )
@@ -14,21 +16,29 @@ type graph struct {
 	nodes    *bindings.Graph
 	rows     int
 	rotation *bindings.Tensor // [rotated numbers, rows]: m·cos, m·sin for each pair
-	segments *bindings.Tensor // [4, segments], int32
-	inputs   *[]func() error  // to be run once the graph has memory
-	first    *firstRows       // nil where no row needs it
-	merging  bool             // groups with a merged matrix multiply with that
-	seed     uint64           // of the dropout masks; 0 is no dropout
-	way      bindings.Way     // of products
+	segments *bindings.Segments
+	inputs   *[]func() error // to be run once the graph has memory
+	first    *firstRows      // nil where no row needs it
+	merging  bool            // groups with a merged matrix multiply with that
+	seed     uint64          // of the dropout masks; 0 is no dropout
+	way      bindings.Way    // of products
 	alloc    *bindings.Allocator
 }
 
-// blockNodes bounds the operations of one block, forward and backward.
-const blockNodes = 208
+// blockNodes bounds the operations of one block, forward and backward. Composed of ggml's they are more, and attention's are so many for each piece of a pack, of
+// which there is one for every 128 rows at most, and for each KV head in the worst case.
+const (
+	blockNodes    = 208
+	composedNodes = 1200
+	pieceNodes    = 80
+)
 
 // newGraph makes a graph on that many rows, with room for some blocks and some operations more.
 func (m *Model) newGraph(rows, blocks, more int) *graph {
 	n := blocks*blockNodes + more + 16
+	if m.backend.Composed() {
+		n = blocks*(composedNodes+(rows/128+1)*m.KVHeads*pieceNodes) + 4*more + 64
+	}
 	c := m.backend.NewContext(n, n)
 	return &graph{Context: c, m: m, kind: m.kind(), nodes: c.NewGraph(n), rows: rows, inputs: new([]func() error), alloc: m.alloc}
 }
@@ -43,6 +53,13 @@ func input[T float32 | int32](g *graph, values []T, ne ...int64) *bindings.Tenso
 	g.nodes.Expand(x) // it has memory even if no operation comes to use it
 	*g.inputs = append(*g.inputs, func() error { return bindings.Set(x, values) })
 	return x
+}
+
+// pack gives the inputs that tell the runs of a pass's rows.
+func (g *graph) pack(runs [][4]int32) *bindings.Segments {
+	s := g.NewSegments(runs)
+	*g.inputs = append(*g.inputs, s.Set)
+	return s
 }
 
 // rotations gives the table of rotary embedding for rows at these positions: ggml's own rotation of (1, 0) in every pair, so that all of its scalings hold.
@@ -68,9 +85,26 @@ func (g *graph) run() error {
 	return g.compute()
 }
 
+// runBlock is run for a graph of one block, whose weights it needs; after it comes the block next.
+func (g *graph) runBlock(b *block, next int) error {
+	if !g.m.dry {
+		if err := g.m.store.use(b.groups[0].block, next); err != nil {
+			return err
+		}
+	}
+	return g.run()
+}
+
 func (g *graph) allocate() error {
 	if err := g.Err(); err != nil {
 		return err
+	}
+	if missing := g.m.backend.Lacks(g.nodes); len(missing) > 0 {
+		return fmt.Errorf("device %s lacks %s; train on another, such as --device cpu", g.m.backend.Device().Name, strings.Join(missing, ", "))
+	}
+	if g.m.dry {
+		g.m.work = max(g.m.work, g.alloc.Measure(g.nodes))
+		return nil
 	}
 	return g.alloc.Allocate(g.nodes)
 }

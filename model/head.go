@@ -51,7 +51,7 @@ func (m *Model) lossChunk(x kept, l labels, dx kept, sums []float64) (sum float6
 	if dx.bytes > 0 {
 		g.nodes.Expand(g.SetRows(m.tape.leaf(g, dx), dRows, rows))
 	}
-	if err := g.run(); err != nil {
+	if err := g.run(); err != nil || m.dry {
 		return 0, err
 	}
 	each := make([]float32, n)

@@ -74,7 +74,7 @@ func (m *Model) merge() error {
 	if err := m.planMerging(); err != nil {
 		return err
 	}
-	for _, b := range m.blocks {
+	for i, b := range m.blocks {
 		g := m.newGraph(0, 1, 0)
 		for _, gr := range b.groups {
 			if gr.merged == nil {
@@ -85,7 +85,7 @@ func (m *Model) merge() error {
 				g.nodes.Expand(g.Merge(place, l.w, l.vectors))
 			})
 		}
-		err := g.run()
+		err := g.runBlock(b, i+1)
 		g.Close()
 		if err != nil {
 			return err

@@ -23,16 +23,17 @@ import (
 
 // Options decide how a model computes.
 type Options struct {
+	Device    string    `json:"device"` // a name that Devices gives, or auto
 	Threads   int       `json:"threads"`
 	Compute   Compute   `json:"compute"`
 	Plan      Plan      `json:"plan"`
 	Recompute Recompute `json:"recompute"`
-	Memory    int64     `json:"memory"` // limit in bytes that auto recomputes for; 0 is half of what is free
+	Memory    int64     `json:"memory"` // limit in bytes that auto recomputes for; 0 is half of what is free, or of a device nine tenths
 }
 
 // Default is all processors, bfloat16 products where the processor has them and float32 elsewhere, and recomputing by memory.
 func Default() Options {
-	o := Options{Threads: runtime.NumCPU(), Compute: ComputeF32, Plan: PlanAuto, Recompute: RecomputeAuto}
+	o := Options{Device: bindings.CPU, Threads: runtime.NumCPU(), Compute: ComputeF32, Plan: PlanAuto, Recompute: RecomputeAuto}
 	if bindings.FastBF16() {
 		o.Compute = ComputeBF16
 	}
@@ -76,6 +77,8 @@ func (o Options) Validate() error {
 		return fmt.Errorf("threads %d: from 1 to 512", o.Threads)
 	case o.Compute != ComputeF32 && o.Compute != ComputeBF16 && o.Compute != ComputeQ8:
 		return fmt.Errorf("compute %q: f32, bf16 or q8", o.Compute)
+	case o.Compute != ComputeF32 && o.Device != bindings.CPU:
+		return fmt.Errorf("compute %q: device %s computes in f32", o.Compute, o.Device)
 	case o.Plan != PlanAuto && o.Plan != PlanFactored && o.Plan != PlanMerged:
 		return fmt.Errorf("plan %q: auto, factored or merged", o.Plan)
 	case o.Memory < 0:
@@ -100,6 +103,7 @@ type Model struct {
 	backend     *bindings.Backend
 	weights     *bindings.Context
 	memory      *bindings.Buffer // the file's map
+	store       *store           // nil where weights are used in the file's map
 	alloc       *bindings.Allocator
 	tape        *tape
 	embed       *bindings.Tensor // [width, vocab]
@@ -111,7 +115,8 @@ type Model struct {
 	adapter     *attached
 	attachment  int   // counts the calls of Attach
 	free        int64 // memory that was free at the first training step, in bytes
-	dry         bool  // graphs get memory and are not computed
+	dry         bool  // graphs are measured and not computed
+	work        int64 // memory of the largest graph measured
 }
 
 // Open maps a GGUF file and checks that it is a whole Llama that can be trained: architecture, tensors, shapes and types.
@@ -137,13 +142,20 @@ func (m *Model) open() error {
 		return err
 	}
 	m.Config = config
+	device, err := bindings.FindDevice(m.options.Device)
+	if err != nil {
+		return err
+	}
+	if m.backend, err = device.Open(m.options.Threads); err != nil {
+		return err
+	}
+	if m.backend.Composed() {
+		m.store = &store{backend: m.backend}
+	}
 	if err := m.loadWeights(); err != nil {
 		return err
 	}
 	m.fingerprint = fingerprint(m.file)
-	if m.backend, err = bindings.NewCPU(m.options.Threads); err != nil {
-		return err
-	}
 	m.alloc = m.backend.NewAllocator()
 	m.tape = &tape{backend: m.backend}
 	return nil
@@ -156,6 +168,7 @@ func (m *Model) Close() {
 	if m.alloc != nil {
 		m.alloc.Close()
 	}
+	m.store.close()
 	m.memory.Close()
 	if m.weights != nil {
 		m.weights.Close()
@@ -168,9 +181,10 @@ func (m *Model) Close() {
 
 // loader finds tensors by name and checks them.
 type loader struct {
-	m    *Model
-	seen map[string]bool
-	err  error
+	m      *Model
+	leaves *[]leaf // to which those go that are copied to a device
+	seen   map[string]bool
+	err    error
 }
 
 // tensor gives the tensor of that name and shape, or keeps the first error.
@@ -197,8 +211,17 @@ func (l *loader) tensor(name string, shape ...int) *bindings.Tensor {
 	if l.err != nil {
 		return nil
 	}
-	t, err := l.m.file.Leaf(l.m.weights, l.m.memory, info)
-	l.err = err
+	if l.m.store == nil {
+		t, err := l.m.file.Leaf(l.m.weights, l.m.memory, info)
+		l.err = err
+		return t
+	}
+	t := l.m.weights.NewTensor(info.Type, info.Shape...)
+	if t == nil {
+		l.err = l.m.weights.Err()
+		return nil
+	}
+	*l.leaves = append(*l.leaves, leaf{t.SetName(name), l.m.file.Data(info)})
 	return t
 }
 
@@ -220,7 +243,8 @@ func (m *Model) loadWeights() error {
 		return errors.New("tensor token_embd.weight is missing or no matrix")
 	}
 	m.Vocab = int(info.Shape[1])
-	l := &loader{m: m, seen: map[string]bool{}}
+	var leaves []leaf
+	l := &loader{m: m, leaves: &leaves, seen: map[string]bool{}}
 	m.embed = l.tensor("token_embd.weight", m.Width, m.Vocab)
 	m.outNorm = l.tensor("output_norm.weight", m.Width)
 	m.head = m.embed
@@ -232,8 +256,10 @@ func (m *Model) loadWeights() error {
 	if _, m.RopeFactor = m.file.Tensor("rope_freqs.weight"); m.RopeFactor {
 		m.ropeFactors = l.tensor("rope_freqs.weight", m.Rope.Dims/2)
 	}
+	fixed := leaves
 	qOut, kvOut := m.Heads*m.HeadDim, m.KVHeads*m.HeadDim
 	for i := range m.Blocks {
+		leaves = nil
 		name := func(part string) string { return "blk." + strconv.Itoa(i) + "." + part }
 		matrix := func(target string, in, out int) *linear {
 			return &linear{block: i, target: target, in: in, out: out, w: l.tensor(name(target)+".weight", in, out)}
@@ -251,12 +277,19 @@ func (m *Model) loadWeights() error {
 		if l.err != nil {
 			return l.err
 		}
+		if m.store != nil {
+			m.store.blocks = append(m.store.blocks, leaves)
+		}
 	}
 	for _, t := range infos {
 		// rope_freqs of old conversions stand in every block and say nothing.
 		if !l.seen[t.Name] && !strings.HasSuffix(t.Name, "rope_freqs.weight") && !strings.HasSuffix(t.Name, "attn_rot_embd") {
 			return fmt.Errorf("tensor %s is not part of a Llama as it is computed here; its effect would be lost", t.Name)
 		}
+	}
+	if l.err == nil && m.store != nil {
+		m.store.fixed = fixed
+		return m.store.place()
 	}
 	return l.err
 }

@@ -11,19 +11,20 @@ import (
 	"github.com/veratune/veratune/bindings"
 )
 
-// Memory is what a training pass needs, in bytes.
+// Memory is what a training pass needs, in bytes: of the process or, where another device computes, of that device.
 type Memory struct {
-	File    int64 `json:"file"`    // the model's file, mapped: read-only pages that the system may drop
-	Process int64 `json:"process"` // held already: tokenizer, rows, adapter, shared pair
+	File    int64 `json:"file"`    // the model's file, mapped: read-only pages that the system may drop; or the weights on a device
+	Process int64 `json:"process"` // held already: tokenizer, rows, adapter, shared pair; on a device the last two
 	Merged  int64 `json:"merged"`  // matrices with ΔW added
 	Streams int64 `json:"streams"` // every block's input, and a gradient
 	Saved   int64 `json:"saved"`   // what blocks keep for the backward pass
 	Work    int64 `json:"work"`    // the operations' results and scratch memory
 	Rows    int   `json:"rows"`    // computed tokens of the pass
 	Keeping int   `json:"keeping"` // blocks that keep what the backward pass needs; the others compute it again
+	InTurn  bool  `json:"in_turn"` // the device has two blocks' weights at a time
 }
 
-// Total is the process's size at its peak.
+// Total is the size at its peak.
 func (m Memory) Total() int64 { return m.File + m.Process + m.Merged + m.Streams + m.Saved + m.Work }
 
 // Plan tells what Gradients of a batch will need, without computing anything.
@@ -38,8 +39,12 @@ func (m *Model) Plan(tokens, targets []int32, lengths []int) (Memory, error) {
 	if err := m.planMerging(); err != nil {
 		return Memory{}, err
 	}
+	all := passes(samples)
+	if err := m.settle(all, m.gradientsNeed); err != nil {
+		return Memory{}, err
+	}
 	var most Memory
-	for _, pass := range passes(samples) {
+	for _, pass := range all {
 		p := newPack(pass, m.adapter.Dropout == 0)
 		keep, err := m.keeping(p)
 		if err != nil {
@@ -59,16 +64,44 @@ func (m *Model) Plan(tokens, targets []int32, lengths []int) (Memory, error) {
 // need is what a pass takes in which the last keep blocks keep what their backward pass needs.
 func (m *Model) need(p pack, keep int) (Memory, error) {
 	n := Memory{File: m.memory.Size(), Process: m.adapter.held, Rows: p.rows(), Keeping: keep}
+	if m.store != nil {
+		n.InTurn = m.store.slots[0] != nil
+		n.File, n.Process = m.store.size(n.InTurn), m.adapter.memory.Size()
+	}
 	n.Streams, n.Saved = m.streams()*m.streamBytes(p), int64(keep)*m.savedBytes(p)
 	for _, gr := range m.mergedGroups() {
 		n.Merged += m.kind().RowBytes(int64(gr.in)) * int64(gr.out)
 	}
-	work, err := m.work(p, keep)
+	work, err := m.graphs(func() error { _, err := m.gradients(p, keep, 0); return err })
 	if err != nil {
 		return n, err
 	}
 	n.Work = work + m.scratchBytes(p)
 	return n, nil
+}
+
+// gradientsNeed is the least that a pass takes.
+func (m *Model) gradientsNeed(p pack) (Memory, error) {
+	if err := m.planMerging(); err != nil {
+		return Memory{}, err
+	}
+	return m.need(p, 0)
+}
+
+// lossNeeds is what a pass without gradients takes.
+func (m *Model) lossNeeds(p pack) (n Memory, err error) {
+	n = Memory{File: m.store.size(true), Streams: 2 * m.streamBytes(p), Rows: p.rows()}
+	if m.adapter != nil {
+		n.Process = m.adapter.memory.Size()
+		if err := m.planMerging(); err != nil {
+			return n, err
+		}
+		for _, gr := range m.mergedGroups() {
+			n.Merged += m.kind().RowBytes(int64(gr.in)) * int64(gr.out)
+		}
+	}
+	n.Work, err = m.graphs(func() error { _, err := m.lossOf(p, nil); return err })
+	return n, err
 }
 
 // held is the memory that the process has now.
@@ -84,22 +117,23 @@ func held() (int64, error) {
 	return int64(info.RSS), nil
 }
 
-// work is the memory of the largest graph of a pass: all of them are built as for computing, and only given memory, which stays untouched.
-func (m *Model) work(p pack, keep int) (int64, error) {
+// graphs is the memory of the largest graph of a pass: all of them are built as for computing, and only measured.
+func (m *Model) graphs(pass func() error) (int64, error) {
 	real := m.alloc
-	m.alloc, m.dry = m.backend.NewAllocator(), true
+	m.alloc, m.dry, m.work = m.backend.NewAllocator(), true, 0
 	defer func() {
 		m.alloc.Close()
 		m.alloc, m.dry = real, false
 	}()
-	if _, err := m.gradients(p, keep, 0); err != nil {
-		return 0, err
-	}
-	return m.alloc.Size(), nil
+	err := pass()
+	return m.work, err
 }
 
 // scratchBytes is what the kernels take: a strip of 64 columns of the longest product for each thread, and one operand turned.
 func (m *Model) scratchBytes(p pack) int64 {
+	if m.store != nil {
+		return 0
+	}
 	size := m.kind().RowBytes(1)
 	longest := max(m.Vocab, m.Hidden, p.rows(), m.adapter.Rank)
 	return size * (64*int64(m.options.Threads)*int64(longest) + int64(max(2*m.Hidden, m.adapter.Rank)*max(p.rows(), m.adapter.Rank)))
@@ -116,16 +150,16 @@ func (m *Model) keeping(p pack) (int, error) {
 		return trained, nil
 	case m.options.Recompute == RecomputeAll:
 		return 0, nil
-	case m.options.Memory == 0:
+	case m.store == nil && m.options.Memory == 0:
 		return min(trained, int(max(0, m.budget()-m.streams()*m.streamBytes(p))/m.savedBytes(p))), nil
 	}
 	n, err := m.need(p, 0)
 	if err != nil {
 		return 0, err
 	}
-	left := m.options.Memory - n.Total()
+	left := m.limit() - n.Total()
 	if left < 0 {
-		return 0, fmt.Errorf("a pass of %d tokens needs %s, memory is limited to %s; use a smaller batch or accumulation, or a smaller --max-length", p.rows(), gib(n.Total()), gib(m.options.Memory))
+		return 0, fmt.Errorf("a pass of %d tokens needs %s, memory is limited to %s; use a smaller batch or accumulation, or a smaller --max-length", p.rows(), gib(n.Total()), gib(m.limit()))
 	}
 	return min(trained, int(left/m.savedBytes(p))), nil
 }

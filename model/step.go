@@ -20,10 +20,14 @@ func (m *Model) Losses(tokens, targets []int32, lengths []int, sums []float64) (
 	if err != nil {
 		return 0, 0, err
 	}
+	all := passes(samples)
+	if err := m.settle(all, m.lossNeeds); err != nil {
+		return 0, 0, err
+	}
 	if err := m.merge(); err != nil {
 		return 0, 0, err
 	}
-	for _, pass := range passes(samples) {
+	for _, pass := range all {
 		p := newPack(pass, true)
 		s, err := m.lossOf(p, sums)
 		if err != nil {
@@ -73,10 +77,14 @@ func (m *Model) Gradients(tokens, targets []int32, lengths []int, seed uint64, g
 	if m.adapter.Dropout == 0 {
 		seed = 0
 	}
+	all := passes(samples)
+	if err := m.settle(all, m.gradientsNeed); err != nil {
+		return 0, 0, err
+	}
 	if err := errors.Join(m.merge(), m.adapter.grads.Zero()); err != nil {
 		return 0, 0, err
 	}
-	for i, pass := range passes(samples) {
+	for i, pass := range all {
 		p := newPack(pass, seed == 0) // with dropout, equal tokens of two samples do not come out equal
 		if seed != 0 && i > 0 {
 			seed++
@@ -190,11 +198,11 @@ func (m *Model) passGraph(p pack, seed uint64) *graph {
 	g := m.newGraph(p.rows(), 1, 64)
 	g.seed, g.merging = seed, true
 	g.rotation = g.rotations(p.positions)
-	flat := make([]int32, 0, 4*len(p.segments))
-	for _, s := range p.segments {
-		flat = append(flat, s.start, s.length, s.parent, s.past)
+	runs := make([][4]int32, len(p.segments))
+	for i, s := range p.segments {
+		runs[i] = [4]int32{s.start, s.length, s.parent, s.past}
 	}
-	g.segments = input(g, flat, 4, int64(len(p.segments)))
+	g.segments = g.pack(runs)
 	g.addFirst(p.positions)
 	return g
 }
@@ -221,7 +229,7 @@ func (m *Model) blockForward(b *block, p pack, x, place kept, seed uint64, save 
 	if err != nil {
 		return kept{}, nil, err
 	}
-	return y, saved, g.run()
+	return y, saved, g.runBlock(b, b.groups[0].block+1)
 }
 
 // blockBackward adds the gradients of one block's vectors and, where needInput, writes that of its input to dx. What was not saved is
@@ -244,7 +252,11 @@ func (m *Model) blockBackward(b *block, p pack, dy, x, dx kept, saved []kept, se
 			return err
 		}
 	}
-	return g.run()
+	next := b.groups[0].block - 1
+	if !needInput {
+		next = 0 // of the next pass
+	}
+	return g.runBlock(b, next)
 }
 
 // spare is a new place for a tensor like k.

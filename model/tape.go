@@ -22,8 +22,7 @@ type kept struct {
 
 // reserve empties the tape and makes room for n bytes in parts results.
 func (t *tape) reserve(n int64, parts int) error {
-	const alignment = 64
-	n += int64(parts) * alignment
+	n += int64(parts) * t.backend.Alignment()
 	if t.buffer != nil && t.buffer.Size() >= n {
 		t.buffer.Reset()
 		return nil

@@ -148,6 +148,7 @@ func (f *finetune) trainFlags() []cli.Flag {
 		&cli.IntFlag{Name: "save-every", Usage: "steps between checkpoints; 0 saves only at the end and on Ctrl-C", Value: t.SaveEvery, Destination: &t.SaveEvery},
 		&cli.IntFlag{Name: "keep", Usage: "newest checkpoints that are kept", Value: t.Keep, Destination: &t.Keep},
 		&cli.StringFlag{Name: "recompute", Usage: "compute intermediate results again in the backward pass instead of keeping them: auto (by memory), all, none", Value: string(f.engine.options.Recompute), Destination: &f.recipe.recompute},
+		f.engine.deviceFlag(),
 		f.engine.planFlag(),
 		f.engine.memoryFlag(),
 		&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "run `FOLDER`", Value: "runs/alpaca", Destination: &f.out},
@@ -244,7 +245,7 @@ func (f *finetune) learn(c *cli.Context, report io.Writer) (train.Result, error)
 	}
 	defer p.Close()
 	adapter, training := p.adapter, p.training
-	if f.engine.options.Memory > 0 { // better known now than in the middle of the run
+	if f.engine.options.Memory > 0 || f.engine.options.Device != model.CPU { // better known now than in the middle of the run
 		if _, err := p.largest(f); err != nil {
 			return train.Result{}, err
 		}
@@ -262,7 +263,7 @@ func (f *finetune) learn(c *cli.Context, report io.Writer) (train.Result, error)
 		},
 		Facts:    map[string]string{factTemplate: training.Template},
 		Setup:    f.setup(p.session, training.Template),
-		About:    about{Version: version(), Model: f.path, Data: training.Name, Threads: f.engine.options.Threads},
+		About:    about{Version: version(), Model: f.path, Data: training.Name, Threads: f.engine.options.Threads, Device: f.engine.options.Device},
 		MaxSteps: f.maxSteps, MaxTime: f.maxTime,
 		Folder: f.out, Resume: f.resume, Force: f.force, Progress: c.App.ErrWriter,
 	}
@@ -320,6 +321,9 @@ func (f *finetune) fill(p *prepared, report io.Writer) (err error) {
 	if err := p.Attach(p.adapter); err != nil {
 		return err
 	}
+	if device := f.engine.options.Device; device != model.CPU {
+		fmt.Fprintf(report, "device %s: the whole step is computed there, in f32; the optimiser's step on the CPU\n", device)
+	}
 	fmt.Fprintf(report, "%s: %d blocks, width %d; %s rank %d on %d layers, %d trained numbers\n",
 		orPath(p.Name, f.path), p.Blocks, p.Width, p.adapter.Method, p.adapter.Rank, len(p.adapter.Layers), len(p.adapter.Params))
 	return nil
@@ -375,6 +379,7 @@ type about struct {
 	Model   string `json:"model"`
 	Data    string `json:"data"`
 	Threads int    `json:"threads"`
+	Device  string `json:"device"`
 }
 
 // version is the module's, with the commit where Go knows it.

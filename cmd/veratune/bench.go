@@ -41,6 +41,7 @@ func benchTrainCommand() *cli.Command {
 			&cli.StringFlag{Name: "data", Usage: "JSON, JSONL or Parquet `FILE` of rows; left out, the built-in starter set", Destination: &b.path},
 			&cli.IntFlag{Name: "rows", Usage: "rows to use, from the first; 0 uses all", Value: 64, Destination: &b.rows},
 			&cli.IntFlag{Name: "accumulation", Usage: "batches in a step", Value: b.train.Accumulation, Destination: &b.train.Accumulation},
+			b.deviceFlag(),
 			b.planFlag(),
 			b.memoryFlag(),
 			methodFlag(&b.method),

@@ -23,8 +23,9 @@ type engine struct {
 	adapter string
 	force   bool // take the adapter of another base model
 	options model.Options
-	ways    []model.Compute // that the command has; the first is the default
-	compute string
+	ways    []model.Compute // that the command has on the CPU
+	cpu     model.Compute   // the default there
+	compute string          // "" is the default of the device
 	plan    string
 	memory  string
 
@@ -39,13 +40,13 @@ var (
 
 func newEngine(ways []model.Compute) *engine {
 	o := model.Default()
-	return &engine{options: o, ways: ways, compute: string(ways[0]), plan: string(o.Plan)}
+	return &engine{options: o, ways: ways, cpu: ways[0], computeDefault: string(ways[0]), plan: string(o.Plan)}
 }
 
-// newTrainer computes in the arithmetic that the processor is fastest in.
+// newTrainer computes in the arithmetic that the processor is fastest in, or on another device.
 func newTrainer() *engine {
 	e := newEngine(measuring)
-	e.compute, e.computeDefault = string(e.options.Compute), "bf16 where the processor multiplies it itself, else f32"
+	e.cpu, e.computeDefault = e.options.Compute, "bf16 where the processor multiplies it itself, else f32"
 	return e
 }
 
@@ -88,7 +89,7 @@ func (e *engine) computeFlags() []cli.Flag {
 	}
 	return []cli.Flag{
 		&cli.IntFlag{Name: "threads", Usage: "threads to compute with", DefaultText: "one for each processor", Value: e.options.Threads, Destination: &e.options.Threads},
-		&cli.StringFlag{Name: "compute", Usage: "arithmetic of the matrix products: " + strings.Join(usages, ", "), DefaultText: e.computeDefault, Value: e.compute, Destination: &e.compute},
+		&cli.StringFlag{Name: "compute", Usage: "arithmetic of the matrix products: " + strings.Join(usages, ", "), DefaultText: e.computeDefault, Destination: &e.compute},
 	}
 }
 
@@ -122,8 +123,13 @@ func (e *engine) planFlag() cli.Flag {
 	return &cli.StringFlag{Name: "plan", Usage: "how to multiply with the adapted matrices: factored, merged, or auto for the one with fewer multiplications", Value: e.plan, Destination: &e.plan}
 }
 
+// deviceFlag is for the commands that train or measure the loss.
+func (e *engine) deviceFlag() cli.Flag {
+	return &cli.StringFlag{Name: "device", Usage: "processor that computes: cpu, another that `veratune devices` lists, or auto", Value: e.options.Device, Destination: &e.options.Device}
+}
+
 func (e *engine) memoryFlag() cli.Flag {
-	return &cli.StringFlag{Name: "memory", Usage: "limit of the process's memory, such as 6GB or 800MiB, which --recompute auto keeps to; left out, half of the free memory is used", Destination: &e.memory}
+	return &cli.StringFlag{Name: "memory", Usage: "limit of the process's memory, or the device's, such as 6GB or 800MiB, which --recompute auto keeps to; left out, half of the free memory is used, or nine tenths of the device's", Destination: &e.memory}
 }
 
 func (e *engine) validate() error {
@@ -134,9 +140,19 @@ func (e *engine) validate() error {
 		}
 		e.options.Memory = int64(n)
 	}
+	var err error
+	if e.options.Device, err = model.DeviceName(e.options.Device); err != nil {
+		return err
+	}
 	e.options.Compute, e.options.Plan = model.Compute(e.compute), model.Plan(e.plan)
-	if !slices.Contains(e.ways, e.options.Compute) {
+	switch {
+	case e.compute != "" && !slices.Contains(e.ways, e.options.Compute):
 		return fmt.Errorf("compute %q: %s or %s", e.compute, e.ways[0], e.ways[1])
+	case e.compute != "":
+	case e.options.Device == model.CPU:
+		e.options.Compute = e.cpu
+	default:
+		e.options.Compute = model.ComputeF32
 	}
 	return e.options.Validate()
 }

@@ -43,6 +43,7 @@ func lossCommand() *cli.Command {
 			"  {\"ctx\": \"…\", \"endings\": [\"…\", \"…\"], \"label\": \"0\"}",
 		Flags: slices.Concat(l.engine.flags(), dataFlags(&l.data), []cli.Flag{
 			l.adapterFlag(),
+			l.deviceFlag(),
 			l.forceFlag(),
 			&cli.StringFlag{Name: "data", Usage: "JSON, JSONL or Parquet `FILE` of instruction, chat or prompt rows, or of multiple-choice questions", Required: true, Destination: &l.path},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object", Destination: &l.asJSON},

@@ -29,11 +29,18 @@ func planCommand() *cli.Command {
 					Total int64 `json:"total"`
 				}{n, n.Total()})
 			}
+			weights, process := "model file, mapped", "tokenizer, rows, adapter"
+			if device := f.engine.options.Device; device != model.CPU {
+				weights, process = "weights on "+device, "adapter"
+			}
+			if n.InTurn {
+				weights += ", two blocks' at a time"
+			}
 			for _, line := range []struct {
 				what  string
 				bytes int64
 			}{
-				{"model file, mapped", n.File}, {"tokenizer, rows, adapter", n.Process}, {"merged matrices", n.Merged}, {"between the blocks", n.Streams},
+				{weights, n.File}, {process, n.Process}, {"merged matrices", n.Merged}, {"between the blocks", n.Streams},
 				{"kept for the backward pass", n.Saved}, {"work", n.Work}, {"in all", n.Total()},
 			} {
 				fmt.Fprintf(c.App.Writer, "%8.2f GiB  %s\n", float64(line.bytes)/(1<<30), line.what)

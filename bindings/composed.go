@@ -1,0 +1,291 @@
+package bindings
+
+// #include "guard.h"
+import "C"
+
+// The composed form of veratune's own operations: what ggml's stock operations make of them, in float32, on every device. Of those, only the ones that all of
+// ggml's backends have are used, so that gradients are written out here instead of taken from ggml's RMS_NORM_BACK and its like. On the CPU the composed form is what
+// the kernels of package ggml are tested against.
+//
+// A function of this file gets operands that its fused namesake has checked.
+
+// composition is what the composed operations of one backend share.
+type composition struct {
+	backend *Backend
+	context *Context
+	memory  *Buffer
+	indices *Tensor // 0, 1, 2, …
+}
+
+// upTo is the int32 tensor 0 … n−1.
+func (c *Context) upTo(n int64) *Tensor {
+	p := c.composed
+	if p.indices == nil || p.indices.Ne(0) < n {
+		p.close()
+		size := int64(1 << 17)
+		for size < n {
+			size *= 2
+		}
+		p.context = NewContext(1, 0)
+		p.indices = p.context.NewTensor(I32, size)
+		values := make([]int32, size)
+		for i := range values {
+			values[i] = int32(i)
+		}
+		var err error
+		if p.memory, err = p.backend.Allocate(p.context); err == nil {
+			err = Set(p.indices, values)
+		}
+		if err != nil {
+			p.close()
+			c.Fail(err)
+			return nil
+		}
+	}
+	return c.View(p.indices, [4]int64{n, 1, 1, 1}, [4]int64{})
+}
+
+func (p *composition) close() {
+	if p != nil && p.context != nil {
+		p.memory.Close()
+		p.context.Close()
+		p.context, p.memory, p.indices = nil, nil, nil
+	}
+}
+
+// float32s refuses results of another type, which the composed forms don't have.
+func (c *Context) float32s(op string, t Type, operands ...*Tensor) bool {
+	if t != F32 {
+		c.fail(op, "to %v: on this device everything is computed in f32", t)
+		return false
+	}
+	for _, x := range operands {
+		if x != nil && x.Type() != F32 {
+			c.fail(op, "%s: on this device everything is computed in f32", x.describe())
+			return false
+		}
+	}
+	return true
+}
+
+// floats is a matrix of any type as float32. A quantised one is gathered row by row, which every backend can.
+func (c *Context) floats(w *Tensor) *Tensor {
+	if w.Type() == F32 {
+		return w
+	}
+	return c.GetRows(w, c.upTo(w.Ne(1)))
+}
+
+// unbroken is x in contiguous memory, without a copy where it is so already.
+func (c *Context) unbroken(x *Tensor) *Tensor {
+	if x == nil || x.contiguous() {
+		return x
+	}
+	return c.Cont(x)
+}
+
+// times is MulMat of whole operands. Vulkan's products take parts of a tensor only where they begin as a tensor could, and round those with gaps to float16.
+func (c *Context) times(a, b *Tensor) *Tensor { return c.MulMat(c.whole(a), c.whole(b)) }
+
+func (c *Context) whole(x *Tensor) *Tensor {
+	if x == nil || x.contiguous() && (x.view_src == nil || int64(x.view_offs)%c.composed.backend.Alignment() == 0) {
+		return x
+	}
+	return c.Cont(x)
+}
+
+// turned is the transposed in contiguous memory.
+func (c *Context) turned(x *Tensor) *Tensor { return c.Cont(c.Transpose(x)) }
+
+// part is the n columns of every row of x [·, rows] from start on.
+func (c *Context) part(x *Tensor, start, n int64) *Tensor {
+	return c.View(x, [4]int64{n, x.Ne(1), 1, 1}, [4]int64{start})
+}
+
+// scaled multiplies every column of x [n, rows] by a number of v [n], or gives x where there is no v.
+func (c *Context) scaled(x, v *Tensor) *Tensor {
+	if v == nil {
+		return x
+	}
+	return c.Mul(x, v)
+}
+
+// finish is the end of a product: y ⊙ Out + Acc, where Into says.
+func (p Product) finish(c *Context, y *Tensor) *Tensor {
+	y = c.scaled(y, p.Out)
+	if p.Acc != nil {
+		y = c.Add(y, p.Acc)
+	}
+	if p.Into != nil {
+		y = c.Cpy(y, p.Into)
+	}
+	return y
+}
+
+func (c *Context) composeLinear(w, x *Tensor, p Product, t Type) *Tensor {
+	if !c.float32s("linear", t, x) {
+		return nil
+	}
+	return p.finish(c, c.times(c.floats(w), c.scaled(x, p.In)))
+}
+
+func (c *Context) composeLinearBack(w, g *Tensor, p Product, t Type) *Tensor {
+	if !c.float32s("linear_back", t, g) {
+		return nil
+	}
+	return p.finish(c, c.times(c.turned(c.floats(w)), c.scaled(g, p.In)))
+}
+
+func (c *Context) composeWeightGrad(g, x *Tensor, t Type) *Tensor {
+	if !c.float32s("weight_grad", t, g, x) {
+		return nil
+	}
+	return c.times(c.turned(x), c.turned(g))
+}
+
+func (c *Context) composeMerge(dst, w *Tensor, v *Vectors) *Tensor {
+	if !c.float32s("merge", dst.Type(), v.A) {
+		return nil
+	}
+	y := c.floats(w)
+	if v.B != nil {
+		down := c.View(v.A, [4]int64{w.Ne(0), v.A.Ne(1), 1, 1}, [4]int64{})
+		change := c.times(c.turned(down), c.Mul(v.Rows, v.D)) // [in, out]
+		y = c.Add(c.Mul(change, c.Reshape(v.B, 1, w.Ne(1))), y)
+	}
+	return c.Cpy(y, dst)
+}
+
+func (c *Context) composeMergedGrad(grad *Tensor, v Vectors) *Tensor {
+	if !c.float32s("merged_grad", F32, grad, v.A) {
+		return nil
+	}
+	down := c.View(v.A, [4]int64{grad.Ne(0), v.A.Ne(1), 1, 1}, [4]int64{})
+	return c.vectorsGrad(c.times(down, grad), v)
+}
+
+func (c *Context) composeFactoredGrad(g, u *Tensor, v Vectors) *Tensor {
+	if !c.float32s("factored_grad", F32, g, u) {
+		return nil
+	}
+	return c.vectorsGrad(c.times(c.turned(u), c.turned(g)), v)
+}
+
+// vectorsGrad takes T [rank, out] apart: E = B ⊙ T, ∂b = E d, ∂d = Eᵀ b.
+func (c *Context) vectorsGrad(t *Tensor, v Vectors) *Tensor {
+	e := c.Mul(t, v.Rows)
+	b := c.times(e, v.D)           // [out]
+	d := c.times(c.turned(e), v.B) // [rank]
+	return c.concat(b, d, 0)
+}
+
+func (c *Context) composeNorm(x, w *Tensor, eps float32, t Type) *Tensor {
+	if !c.float32s("norm", t) {
+		return nil
+	}
+	return c.Mul(c.RMSNorm(x, eps), w)
+}
+
+// composeNormBack is (g − x̂ · mean(g ⊙ x̂)) / √(mean(x²) + eps) with g = dy ⊙ w and x̂ = RMSNorm(x).
+func (c *Context) composeNormBack(dy, x, w *Tensor, eps float32, acc *Tensor) *Tensor {
+	if !c.float32s("norm_back", F32, dy) {
+		return nil
+	}
+	x = c.unbroken(x)
+	g, normed := c.Mul(c.unbroken(dy), w), c.RMSNorm(x, eps)
+	n := 1 / float32(x.Ne(0))
+	along := c.Mul(normed, c.ScaleBias(c.sumRows(c.Mul(g, normed)), n, 0))
+	dx := c.div(c.sub(g, along), c.sqrt(c.ScaleBias(c.sumRows(c.Mul(x, x)), n, eps)))
+	if acc != nil {
+		dx = c.Add(dx, acc)
+	}
+	return dx
+}
+
+// halves are the gate and what it lets through, contiguous.
+func (c *Context) halves(gateUp *Tensor) (gate, up *Tensor) {
+	n := gateUp.Ne(0) / 2
+	return c.Cont(c.part(gateUp, 0, n)), c.Cont(c.part(gateUp, n, n))
+}
+
+func (c *Context) composeSwiGLU(gateUp *Tensor, t Type) *Tensor {
+	if !c.float32s("swiglu", t, gateUp) {
+		return nil
+	}
+	gate, up := c.halves(gateUp)
+	return c.Mul(c.Mul(gate, c.sigmoid(gate)), up)
+}
+
+// composeSwiGLUBack has silu′ = σ + silu − silu ⊙ σ.
+func (c *Context) composeSwiGLUBack(dy, gateUp *Tensor, t Type) *Tensor {
+	if !c.float32s("swiglu_back", t, dy, gateUp) {
+		return nil
+	}
+	dy = c.unbroken(dy)
+	gate, up := c.halves(gateUp)
+	s := c.sigmoid(gate)
+	silu := c.Mul(gate, s)
+	slope := c.Add(s, c.sub(silu, c.Mul(silu, s)))
+	return c.concat(c.Mul(c.Mul(dy, up), slope), c.Mul(dy, silu), 0)
+}
+
+// composeRotate is x ⊙ (cos, cos) + swapped(x) ⊙ (−sin, sin) on every pair, and with sin for −sin and the other way round to rotate back.
+func (c *Context) composeRotate(x, table *Tensor, heads, headDim int, back bool, t Type) *Tensor {
+	if !c.float32s("rotate", t, x) {
+		return nil
+	}
+	dims, dim, rows := table.Ne(0), int64(headDim), x.Ne(1)
+	pairs := func(x *Tensor, heads int64) (first, second *Tensor) {
+		x = c.Reshape(c.unbroken(x), 2, dims/2, heads, rows)
+		part := func(i int64) *Tensor {
+			return c.Cont(c.View(x, [4]int64{1, dims / 2, heads, rows}, [4]int64{i}))
+		}
+		return part(0), part(1)
+	}
+	all := c.Reshape(c.Cont(c.part(x, 0, dim*int64(heads))), dim, int64(heads), rows)
+	turning := c.unbroken(c.View(all, [4]int64{dims, int64(heads), rows, 1}, [4]int64{}))
+	cos, sin := pairs(table, 1)
+	other := c.ScaleBias(sin, -1, 0)
+	if !back {
+		sin, other = other, sin
+	}
+	first, second := pairs(c.Reshape(turning, dims*int64(heads), rows), int64(heads))
+	y := c.concat(c.Add(c.Mul(first, cos), c.Mul(second, sin)), c.Add(c.Mul(second, cos), c.Mul(first, other)), 0)
+	y = c.Reshape(y, dims, int64(heads), rows)
+	if dims < dim {
+		y = c.concat(y, c.Cont(c.View(all, [4]int64{dim - dims, int64(heads), rows, 1}, [4]int64{dims})), 0)
+	}
+	turned := dim * int64(heads)
+	y = c.Reshape(y, turned, rows)
+	if turned < x.Ne(0) {
+		y = c.concat(y, c.Cont(c.part(x, turned, x.Ne(0)-turned)), 0)
+	}
+	return y
+}
+
+// at picks the number of each row of x [n, rows] that an index of labels [rows] names: [1, 1, rows].
+func (c *Context) at(x, labels *Tensor) *Tensor {
+	return c.GetRows(c.Reshape(x, 1, x.Ne(0), x.Ne(1)), c.Reshape(labels, 1, x.Ne(1)))
+}
+
+// composeCrossEntropy is the largest logit less the label's, less the log of the largest probability, which is never 0.
+func (c *Context) composeCrossEntropy(logits, labels *Tensor) *Tensor {
+	logits = c.unbroken(logits)
+	best := c.argmax(logits)
+	p := c.Log(c.at(c.SoftMax(logits, 1), best))
+	return c.Reshape(c.sub(c.sub(c.at(logits, best), c.at(logits, labels)), p), labels.Ne(0))
+}
+
+func (c *Context) composeCrossEntropyBack(logits, labels *Tensor, t Type) *Tensor {
+	if !c.float32s("cross_entropy_back", t) {
+		return nil
+	}
+	p := c.SoftMax(c.unbroken(logits), 1)
+	rest := c.ScaleBias(c.at(p, labels), 1, -1)
+	if rest == nil || !c.take("set_rows") {
+		return nil
+	}
+	whole := c.Reshape(p, 1, p.Ne(0), p.Ne(1))
+	y := (*Tensor)(C.ggml_set_rows(c.c, whole.c(), rest.c(), c.Reshape(labels, 1, p.Ne(1)).c()))
+	return c.Reshape(y, p.Ne(0), p.Ne(1))
+}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"encoding/json"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/veratune/veratune/bindings"
+	"github.com/veratune/veratune/internal/testutil"
+	"github.com/veratune/veratune/train"
+)
+
+func TestDevices(t *testing.T) {
+	code, stdout, stderr := veratune("devices", "--json", "--model", testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_K}))
+	var first struct {
+		Name        string
+		Free, Total int64
+	}
+	line, _, _ := strings.Cut(stdout, "\n")
+	if err := json.Unmarshal([]byte(line), &first); code != 0 || err != nil || first.Name != "cpu" || first.Total <= 0 {
+		t.Errorf("exit code %d, %v, %q, %q", code, err, stdout, stderr)
+	}
+	if code, _, stderr := veratune("loss", "--device", "abacus7", "--model", "m.gguf", "--data", "d.json"); code != exitUsage || !strings.Contains(stderr, "abacus7") {
+		t.Errorf("no such device: exit code %d, %q", code, stderr)
+	}
+}
+
+// TestResumeElsewhere begins a run on one device and ends it on another: the data come in the same order, and the losses are those of a run on one alone.
+func TestResumeElsewhere(t *testing.T) {
+	model, data := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_0}), rows(t, 30)
+	whole, out := filepath.Join(t.TempDir(), "whole"), filepath.Join(t.TempDir(), "run")
+	if code, _, stderr := veratune(alpacaArgs(model, data, whole, "--compute", "f32")...); code != 0 {
+		t.Fatalf("exit code %d, %q", code, stderr)
+	}
+	elsewhere := alpacaArgs(model, data, out, "--device", bindings.Composed, "--keep", "100")
+	if code, _, stderr := veratune(elsewhere...); code != 0 || !strings.Contains(stderr, "device composed") {
+		t.Fatalf("exit code %d, %q", code, stderr)
+	}
+	states, err := filepath.Glob(filepath.Join(out, "checkpoints", "step-*"))
+	if err != nil || len(states) < 4 {
+		t.Fatalf("checkpoints %v, %v", states, err)
+	}
+	slices.Sort(states)
+	for _, s := range states[2:] { // as if the device had been lost then
+		if err := os.RemoveAll(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if code, _, stderr := veratune(alpacaArgs(model, data, out, "--compute", "f32", "--resume")...); code != 0 {
+		t.Fatalf("resume: exit code %d, %q", code, stderr)
+	}
+	got, want := stepsOf(t, out), stepsOf(t, whole)
+	if len(got) != len(want) {
+		t.Fatalf("%d steps, want %d", len(got), len(want))
+	}
+	for i := range want {
+		if got[i].Tokens != want[i].Tokens || !(math.Abs(got[i].Loss-want[i].Loss) <= 1e-3) {
+			t.Errorf("step %d: %+v, want %+v", i+1, got[i], want[i])
+		}
+	}
+}
+
+type stepMetrics struct {
+	Tokens int
+	Loss   float64
+}
+
+func stepsOf(t *testing.T, run string) (steps []stepMetrics) {
+	t.Helper()
+	for line := range strings.Lines(string(read(t, filepath.Join(run, train.MetricsFile)))) {
+		var s stepMetrics
+		if err := json.Unmarshal([]byte(line), &s); err != nil {
+			t.Fatal(err)
+		}
+		if s.Tokens > 0 {
+			steps = append(steps, s)
+		}
+	}
+	return steps
+}

@@ -1,0 +1,108 @@
+package model
+
+import (
+	"slices"
+
+	"github.com/veratune/veratune/bindings"
+)
+
+// CPU is the name of the device that is always there.
+const CPU = bindings.CPU
+
+// Device is a processor, with what of a training step it computes. Nothing is computed elsewhere in its stead: a step that needs an operation which a device lacks
+// is refused before it begins.
+type Device struct {
+	bindings.Device
+	Operations []string `json:"operations"` // those of ggml that a step is made of; empty for the CPU, which has kernels of its own
+	Lacks      []string `json:"lacks"`      // of these, the ones that the device does not have
+}
+
+// DeviceName resolves auto.
+func DeviceName(name string) (string, error) {
+	d, err := bindings.FindDevice(name)
+	return d.Name, err
+}
+
+// Devices lists the devices that there are, and why a backend could not be loaded. Operations are asked for with the weights' types of the model in a GGUF file, or
+// common ones where the path is empty.
+func Devices(path string) (list []Device, failed []error, err error) {
+	types := []bindings.Type{bindings.F32, bindings.F16, bindings.Q4_0, bindings.Q4_1, bindings.Q8_0, bindings.Q4_K, bindings.Q6_K}
+	if path != "" {
+		if types, err = fileTypes(path); err != nil {
+			return nil, nil, err
+		}
+	}
+	found, failed := bindings.Devices()
+	for _, d := range found {
+		device, err := ask(d, types)
+		if err != nil {
+			failed = append(failed, err)
+			continue
+		}
+		list = append(list, device)
+	}
+	return list, failed, nil
+}
+
+// fileTypes lists the types of a file's matrices.
+func fileTypes(path string) (list []bindings.Type, err error) {
+	file, err := bindings.OpenGGUF(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	for _, t := range file.Tensors() {
+		if len(t.Shape) > 1 && !slices.Contains(list, t.Type) {
+			list = append(list, t.Type)
+		}
+	}
+	return list, nil
+}
+
+// ask builds all operations of a step, and asks the device for each.
+func ask(d bindings.Device, types []bindings.Type) (Device, error) {
+	device := Device{Device: d}
+	if d.Name == bindings.CPU {
+		return device, nil
+	}
+	backend, err := d.Open(1)
+	if err != nil {
+		return device, err
+	}
+	defer backend.Close()
+	const nodes = 2048
+	c := backend.NewContext(nodes, nodes)
+	defer c.Close()
+	g := c.NewGraph(nodes)
+	step(c, g, types)
+	device.Operations, device.Lacks = g.Operations(), backend.Lacks(g)
+	return device, c.Err()
+}
+
+// step puts every operation of a training step into a graph, once.
+func step(c *bindings.Context, g *bindings.Graph, types []bindings.Type) {
+	const width, heads, kvHeads, headDim, rank, rows, f32 = 256, 4, 2, 64, 64, 32, bindings.F32
+	f := func(ne ...int64) *bindings.Tensor { return c.NewTensor(f32, ne...) }
+	integers := func(ne ...int64) *bindings.Tensor { return c.NewTensor(bindings.I32, ne...) }
+	x, b, d := f(width, rows), f(width), f(rank)
+	v := bindings.Vectors{A: f(width, rank), Rows: f(rank, width), B: b, D: d}
+	for _, t := range types {
+		w := c.NewTensor(t, width, width)
+		g.Expand(c.GetRows(w, integers(rows)))
+		g.Expand(c.Linear(w, x, bindings.Product{In: b, Out: b, Acc: x, Into: f(width, rows)}, f32))
+		g.Expand(c.LinearBack(w, x, bindings.Product{Acc: x}, f32))
+		g.Expand(c.Merge(f(width, width), w, &v))
+	}
+	g.Expand(c.AddInplace(f(width+rank), c.MergedGrad(c.WeightGrad(x, x, f32), v)))
+	g.Expand(c.FactoredGrad(x, f(rank, rows), v))
+	g.Expand(c.NormBack(c.Norm(x, b, 1e-5, f32), x, b, 1e-5, x))
+	g.Expand(c.SwiGLUBack(c.SwiGLU(f(2*width, rows), f32), f(2*width, rows), f32))
+	table := c.Rope(f(headDim, 1, rows), integers(rows), nil, bindings.Rope{Dims: headDim, FreqBase: 1e4, FreqScale: 1, AttnFactor: 1})
+	qkv := c.Rotate(f(headDim*(heads+2*kvHeads), rows), c.Reshape(table, headDim, rows), heads+kvHeads, headDim, false, f32)
+	segments := c.NewSegments([][4]int32{{0, rows, -1, 0}})
+	out := c.Attention(qkv, segments, heads, kvHeads, headDim, 1, f32)
+	g.Expand(c.AttentionBack(out, qkv, segments, heads, kvHeads, headDim, 1))
+	labels := integers(rows)
+	g.Expand(c.CrossEntropy(x, labels))
+	g.Expand(c.SetRows(f(width, rows), c.CrossEntropyBack(x, labels, f32), labels))
+}

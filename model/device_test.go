@@ -1,0 +1,265 @@
+package model
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/veratune/veratune/bindings"
+	"github.com/veratune/veratune/internal/testutil"
+	"github.com/veratune/veratune/vera"
+)
+
+// TestMain lets the tests find what `make vulkan` built, and a device that is none. ggml takes a processor that computes Vulkan itself only where it is named.
+func TestMain(m *testing.M) {
+	fake, err := os.MkdirTemp("", "veratune")
+	if err != nil {
+		panic(err)
+	}
+	folder, err := filepath.Abs("../bin")
+	if err != nil {
+		panic(err)
+	}
+	buildErr = build(filepath.Join(fake, "libggml-cuda.so"))
+	os.Setenv(bindings.LibraryPath, cmp.Or(os.Getenv(bindings.LibraryPath), fake+string(filepath.ListSeparator)+folder))
+	os.Setenv("GGML_VK_VISIBLE_DEVICES", cmp.Or(os.Getenv("GGML_VK_VISIBLE_DEVICES"), "0"))
+	code := m.Run()
+	os.RemoveAll(fake)
+	os.Exit(code)
+}
+
+// buildErr is why there is no library of testdata/fake.cpp.
+var buildErr error
+
+func build(library string) error {
+	module, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/ollama/ollama").Output()
+	if err != nil {
+		return err
+	}
+	ggml := filepath.Join(strings.TrimSpace(string(module)), "ml/backend/ggml/ggml")
+	out, err := exec.Command("c++", "-std=c++17", "-shared", "-fPIC", "-I", filepath.Join(ggml, "include"), "-I", filepath.Join(ggml, "src"), "-o", library, "testdata/fake.cpp").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
+}
+
+// eachDevice runs a test by ggml's operations on the CPU and, where there is one, on a Vulkan device.
+func eachDevice(t *testing.T, test func(t *testing.T, device string)) {
+	t.Run(bindings.Composed, func(t *testing.T) { test(t, bindings.Composed) })
+	t.Run("vulkan", func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("takes minutes where a processor computes Vulkan")
+		}
+		list, failed := bindings.Devices()
+		for _, d := range list {
+			if strings.HasPrefix(d.Name, "vulkan") {
+				test(t, d.Name)
+				return
+			}
+		}
+		t.Skipf("no Vulkan device (%v): `make vulkan` builds the backend, and Debian's mesa-vulkan-drivers compute it on the CPU", failed)
+	})
+}
+
+func on(device string) Options {
+	o := options()
+	o.Device = device
+	return o
+}
+
+// deviceTolerance is in relative L2 norm: sums in float32 in other orders, through all blocks.
+const deviceTolerance = 1e-4
+
+// sameStep compares a whole step, with losses and gradients, with the CPU's.
+func sameStep(t *testing.T, got, want *Model, b batch) {
+	t.Helper()
+	wantLoss, loss := b.loss(t, want), b.loss(t, got)
+	if !(math.Abs(loss-wantLoss) <= deviceTolerance*wantLoss) {
+		t.Errorf("loss %g, want %g", loss, wantLoss)
+	}
+	wantLoss, wantGrad := b.gradients(t, want, 7)
+	loss, grad := b.gradients(t, got, 7)
+	if !(math.Abs(loss-wantLoss) <= deviceTolerance*wantLoss) {
+		t.Errorf("loss of the step %g, want %g", loss, wantLoss)
+	}
+	if e := relativeL2(grad, wantGrad); !(e <= deviceTolerance) {
+		t.Errorf("gradient off by %.1e", e)
+	}
+}
+
+// TestDeviceSteps computes steps of every kind of tiny model on devices: shared beginnings, more samples than a piece of attention holds, LoRA, dropout, and both plans.
+func TestDeviceSteps(t *testing.T) {
+	eachDevice(t, func(t *testing.T, device string) {
+		for _, s := range shapes {
+			t.Run(s.name, func(t *testing.T) {
+				path := testutil.TinyLlama(t, s.TinyOptions)
+				want, got := open(t, path, options()), open(t, path, on(device))
+				b := randomBatch(3, want.Vocab, 5, 11, 2, 9)
+				adapted(t, want, nil)
+				adapted(t, got, nil)
+				sameStep(t, got, want, b)
+			})
+		}
+	})
+}
+
+func TestDevicePlans(t *testing.T) {
+	path := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_0})
+	for name, change := range map[string]func(*vera.Config, *Options){
+		"merged":   func(_ *vera.Config, o *Options) { o.Plan = PlanMerged },
+		"factored": func(_ *vera.Config, o *Options) { o.Plan = PlanFactored },
+		"dropout":  func(c *vera.Config, _ *Options) { c.Dropout = 0.2 },
+		"lora":     func(c *vera.Config, _ *Options) { c.Method, c.Alpha = vera.MethodLoRA, 16 },
+		"pairs":    func(c *vera.Config, _ *Options) { c.UniquePairs = true },
+		"all":      func(_ *vera.Config, o *Options) { o.Recompute = RecomputeAll },
+	} {
+		eachDevice(t, func(t *testing.T, device string) {
+			t.Run(name, func(t *testing.T) {
+				models := make([]*Model, 2)
+				for i, o := range []Options{options(), on(device)} {
+					var c vera.Config
+					change(&c, &o)
+					models[i] = open(t, path, o)
+					adapted(t, models[i], func(c *vera.Config) { change(c, &o) })
+				}
+				b := randomBatch(4, models[0].Vocab, 30, 50, 9)
+				copy(b.tokens[30:50], b.tokens[:20])
+				sameStep(t, models[1], models[0], b)
+			})
+		})
+	}
+}
+
+// TestWeightsInTurn gives a device less memory than all blocks take: the results are the same bits.
+func TestWeightsInTurn(t *testing.T) {
+	path := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_0, Blocks: 7})
+	eachDevice(t, func(t *testing.T, device string) {
+		o := on(device)
+		o.Plan = PlanFactored
+		all := open(t, path, o)
+		b := randomBatch(5, all.Vocab, 9, 30, 12)
+		adapted(t, all, nil)
+		need, err := all.Plan(b.tokens, b.targets, b.lengths)
+		if err != nil {
+			t.Fatal(err)
+		}
+		least, err := all.gradientsNeed(newPack(passes(samplesOf(t, all, b))[0], true))
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Memory = least.Total() - 1
+		inTurn := open(t, path, o)
+		adapted(t, inTurn, nil)
+		small, err := inTurn.Plan(b.tokens, b.targets, b.lengths)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if need.InTurn || !small.InTurn || small.Total() > o.Memory || small.File >= need.File {
+			t.Errorf("with room %+v, without %+v", need, small)
+		}
+		for range 2 {
+			wantLoss, want := b.gradients(t, all, 0)
+			loss, grad := b.gradients(t, inTurn, 0)
+			if loss != wantLoss || b.loss(t, inTurn) != b.loss(t, all) {
+				t.Errorf("loss %g, want %g", loss, wantLoss)
+			}
+			sameBits(t, "gradient", grad, want)
+		}
+
+		o.Memory = 100 << 10
+		none := open(t, path, o)
+		adapted(t, none, nil)
+		if _, err := none.Plan(b.tokens, b.targets, b.lengths); err == nil || !strings.Contains(err.Error(), device) || !strings.Contains(err.Error(), "smaller batch") {
+			t.Errorf("100 KiB: %v", err)
+		}
+	})
+}
+
+func samplesOf(t *testing.T, m *Model, b batch) []sample {
+	t.Helper()
+	s, err := m.check(b.tokens, b.targets, b.lengths)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// TestDeviceRefuses asks a device for what it does not do.
+func TestDeviceRefuses(t *testing.T) {
+	path := testutil.TinyLlama(t, testutil.TinyOptions{})
+	o := on(bindings.Composed)
+	if _, err := open(t, path, o).NewCache(1, 10); err == nil || !strings.Contains(err.Error(), "CPU") {
+		t.Errorf("a cache: %v", err)
+	}
+	o.Compute = ComputeBF16
+	if _, err := Open(path, o); err == nil || !strings.Contains(err.Error(), "f32") {
+		t.Errorf("bfloat16: %v", err)
+	}
+	o = on("abacus7")
+	if _, err := Open(path, o); err == nil || !strings.Contains(err.Error(), "no device abacus7; there are cpu") {
+		t.Errorf("no such device: %v", err)
+	}
+}
+
+// TestDeviceSmolLM2 computes a step of the real model, with few tokens.
+func TestDeviceSmolLM2(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes minutes on a processor")
+	}
+	path := testutil.SmolLM2(t)
+	eachDevice(t, func(t *testing.T, device string) {
+		o := on(device)
+		o.Plan, o.Threads = PlanFactored, Default().Threads
+		got := open(t, path, o)
+		o.Device = bindings.CPU
+		want := open(t, path, o)
+		b := randomBatch(6, 1000, 12, 9)
+		wide := func(c *vera.Config) { c.Rank = 64 }
+		adapted(t, got, wide)
+		adapted(t, want, wide)
+		sameStep(t, got, want, b)
+	})
+}
+
+// TestFakeDevice has a device that looks like CUDA's: it is found and chosen, named where it lacks an operation or memory, and where it is lost in a step.
+func TestFakeDevice(t *testing.T) {
+	if buildErr != nil {
+		t.Skip(buildErr)
+	}
+	fails := func(what string, err error, words ...string) {
+		t.Helper()
+		for _, word := range append(words, "cuda0") {
+			if err == nil || !strings.Contains(err.Error(), word) {
+				t.Errorf("%s: %v, want %q in it", what, err, word)
+			}
+		}
+	}
+	if name, err := DeviceName(bindings.Auto); name == bindings.CPU || err != nil {
+		t.Errorf("auto is %s, %v", name, err)
+	}
+	kquants := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_K, Blocks: 1})
+	list, failed, err := Devices(kquants)
+	i := slices.IndexFunc(list, func(d Device) bool { return d.Name == "cuda0" })
+	if err != nil || i < 0 || !slices.Equal(list[i].Lacks, []string{"GET_ROWS of q4_K"}) || list[i].Total != 64<<20 {
+		t.Fatalf("devices %+v, %v, %v", list, failed, err)
+	}
+
+	step := func(path string, lengths ...int) error {
+		m := open(t, path, on("cuda0"))
+		adapted(t, m, nil)
+		b := randomBatch(1, m.Vocab, lengths...)
+		_, _, err := m.Gradients(b.tokens, b.targets, b.lengths, 0, make([]float32, len(m.adapter.Params)))
+		return err
+	}
+	fails("K-quants", step(kquants, 5), "lacks GET_ROWS of q4_K")
+	plain := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_0})
+	fails("a step", step(plain, 5), "is lost")
+	fails("a large step", step(plain, 4000), "even with two blocks' weights", "smaller batch")
+}

@@ -1,0 +1,90 @@
+// A backend as CUDA's looks from outside, for tests: a device CUDA0 of 64 MiB, which gathers no rows of K-quants, and is lost as soon as it computes.
+#include "ggml-backend-impl.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+
+static const size_t memory = 64 << 20;
+
+// Buffers are memory of the process.
+
+static void   buffer_free(ggml_backend_buffer_t b) { free(b->context); }
+static void * buffer_base(ggml_backend_buffer_t b) { return b->context; }
+static void   buffer_memset(ggml_backend_buffer_t, ggml_tensor * t, uint8_t value, size_t at, size_t n) { memset((char *) t->data + at, value, n); }
+static void   buffer_set(ggml_backend_buffer_t, ggml_tensor * t, const void * data, size_t at, size_t n) { memcpy((char *) t->data + at, data, n); }
+static void   buffer_get(ggml_backend_buffer_t, const ggml_tensor * t, void * data, size_t at, size_t n) { memcpy(data, (const char *) t->data + at, n); }
+static void   buffer_clear(ggml_backend_buffer_t b, uint8_t value) { memset(b->context, value, b->size); }
+
+static const char *          type_name(ggml_backend_buffer_type_t) { return "CUDA0"; }
+static size_t                type_alignment(ggml_backend_buffer_type_t) { return 128; }
+static ggml_backend_buffer_t type_alloc(ggml_backend_buffer_type_t type, size_t size) {
+    if (size > memory) {
+        return nullptr;
+    }
+    auto * b            = new ggml_backend_buffer();
+    b->iface.free_buffer   = buffer_free;
+    b->iface.get_base      = buffer_base;
+    b->iface.memset_tensor = buffer_memset;
+    b->iface.set_tensor    = buffer_set;
+    b->iface.get_tensor    = buffer_get;
+    b->iface.clear         = buffer_clear;
+    b->buft                = type;
+    b->size                = size;
+    b->context             = aligned_alloc(128, (size + 127) / 128 * 128 + 128);
+    return b;
+}
+
+static const char *               name(ggml_backend_dev_t) { return "CUDA0"; }
+static const char *               description(ggml_backend_dev_t) { return "a device for tests"; }
+static void                       get_memory(ggml_backend_dev_t, size_t * free, size_t * total) { *free = *total = memory; }
+static enum ggml_backend_dev_type get_type(ggml_backend_dev_t) { return GGML_BACKEND_DEVICE_TYPE_GPU; }
+
+static ggml_backend_device      device;
+static ggml_backend_reg         registry;
+static ggml_backend_buffer_type type;
+
+static ggml_backend_buffer_type_t get_type_of_buffers(ggml_backend_dev_t) { return &type; }
+
+static bool supports(ggml_backend_dev_t, const ggml_tensor * op) {
+    return op->op != GGML_OP_GET_ROWS || op->src[0]->type < GGML_TYPE_Q2_K || op->src[0]->type > GGML_TYPE_Q8_K;
+}
+
+static const char *     backend_name(ggml_backend_t) { return "CUDA0"; }
+static void             backend_free(ggml_backend_t b) { delete b; }
+static enum ggml_status backend_compute(ggml_backend_t, ggml_cgraph *, int) { throw std::runtime_error("the device is lost"); }
+
+static ggml_backend_t init_backend(ggml_backend_dev_t, const char *) {
+    auto * b               = new ggml_backend();
+    b->iface.get_name      = backend_name;
+    b->iface.free          = backend_free;
+    b->iface.graph_compute = backend_compute;
+    b->device              = &device;
+    return b;
+}
+
+static const char *       registry_name(ggml_backend_reg_t) { return "CUDA"; }
+static size_t             device_count(ggml_backend_reg_t) { return 1; }
+static ggml_backend_dev_t get_device(ggml_backend_reg_t, size_t) { return &device; }
+
+extern "C" ggml_backend_reg_t ggml_backend_init(void) {
+    type.iface.get_name      = type_name;
+    type.iface.alloc_buffer  = type_alloc;
+    type.iface.get_alignment = type_alignment;
+    type.device              = &device;
+
+    device.iface.get_name        = name;
+    device.iface.get_description = description;
+    device.iface.get_memory      = get_memory;
+    device.iface.get_type        = get_type;
+    device.iface.init_backend    = init_backend;
+    device.iface.get_buffer_type = get_type_of_buffers;
+    device.iface.supports_op     = supports;
+    device.reg                   = &registry;
+
+    registry.api_version            = GGML_BACKEND_API_VERSION;
+    registry.iface.get_name         = registry_name;
+    registry.iface.get_device_count = device_count;
+    registry.iface.get_device       = get_device;
+    return &registry;
+}

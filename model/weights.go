@@ -1,0 +1,215 @@
+package model
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/veratune/veratune/bindings"
+)
+
+// store is where a device has the model's weights, quantised as they are in the file: all of them or, where the memory is too small for that, two blocks at a time.
+// Then a block's weights are copied there while the one before it computes.
+type store struct {
+	backend *bindings.Backend
+	fixed   []leaf   // that belong to no block
+	blocks  [][]leaf // of each block
+	memory  []*bindings.Buffer
+	settled bool // whether it is decided where blocks lie
+
+	slots   [2]*bindings.Buffer // nil where all blocks have memory of their own
+	holds   [2]int              // the block that a slot has, or -1
+	loading chan error          // not nil while a block is on its way
+}
+
+// leaf is a weight and its bytes in the file.
+type leaf struct {
+	*bindings.Tensor
+	data []byte
+}
+
+// place gives everything memory, blocks in turn.
+func (s *store) place() error {
+	err := s.own(s.fixed)
+	if err != nil {
+		return err
+	}
+	for i := range s.slots {
+		if s.slots[i], err = s.backend.NewBuffer(s.slotBytes()); err != nil {
+			return fmt.Errorf("weights: %w", err)
+		}
+		s.holds[i] = -1
+	}
+	for i, leaves := range s.blocks {
+		s.slots[i%2].Reset()
+		for _, l := range leaves {
+			if _, err := s.slots[i%2].Place(l.Tensor); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// own gives leaves memory of their own, and their values.
+func (s *store) own(leaves []leaf) error {
+	b, err := s.backend.NewBuffer(s.bytes(leaves))
+	if err != nil {
+		return fmt.Errorf("weights: %w", err)
+	}
+	s.memory = append(s.memory, b)
+	for _, l := range leaves {
+		if _, err := b.Place(l.Tensor); err != nil {
+			return err
+		}
+	}
+	return upload(leaves)
+}
+
+func upload(leaves []leaf) error {
+	for _, l := range leaves {
+		if err := l.Upload(l.data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bytes is the memory that leaves take.
+func (s *store) bytes(leaves []leaf) (n int64) {
+	for _, l := range leaves {
+		n += s.backend.Room(l.Tensor)
+	}
+	return n
+}
+
+func (s *store) slotBytes() (n int64) {
+	for _, leaves := range s.blocks {
+		n = max(n, s.bytes(leaves))
+	}
+	return n
+}
+
+// size is the memory of all weights, with blocks in turn or each for itself.
+func (s *store) size(inTurn bool) int64 {
+	n := s.bytes(s.fixed)
+	if inTurn {
+		return n + 2*s.slotBytes()
+	}
+	for _, leaves := range s.blocks {
+		n += s.bytes(leaves)
+	}
+	return n
+}
+
+// reside gives every block memory of its own.
+func (s *store) reside() error {
+	s.freeSlots()
+	for _, leaves := range s.blocks {
+		for _, l := range leaves {
+			l.Displace()
+		}
+		if err := s.own(leaves); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// use has block i ready to compute with. Meanwhile the next one is copied, where that is another and not in the place of i.
+func (s *store) use(i, next int) error {
+	if s == nil || s.slots[0] == nil {
+		return nil
+	}
+	if err := s.wait(); err != nil {
+		return err
+	}
+	if s.holds[i%2] != i {
+		s.load(i)
+		if err := s.wait(); err != nil {
+			return err
+		}
+	}
+	if next >= 0 && next < len(s.blocks) && next%2 != i%2 && s.holds[next%2] != next {
+		s.load(next)
+	}
+	return nil
+}
+
+func (s *store) load(i int) {
+	s.holds[i%2] = i
+	done := make(chan error, 1)
+	s.loading = done
+	go func() { done <- upload(s.blocks[i]) }()
+}
+
+// wait ends when nothing is on its way any more.
+func (s *store) wait() error {
+	if s.loading == nil {
+		return nil
+	}
+	err := <-s.loading
+	s.loading = nil
+	if err != nil {
+		s.holds = [2]int{-1, -1}
+	}
+	return err
+}
+
+func (s *store) freeSlots() {
+	_ = s.wait()
+	for i := range s.slots {
+		s.slots[i].Close()
+		s.slots[i] = nil
+	}
+}
+
+func (s *store) close() {
+	if s == nil {
+		return
+	}
+	s.freeSlots()
+	for _, b := range s.memory {
+		b.Close()
+	}
+	s.memory = nil
+}
+
+// settle decides once whether all blocks stay on the device, by what a pass with these samples takes beside them.
+func (m *Model) settle(passes [][]sample, need func(p pack) (Memory, error)) error {
+	if m.store == nil || m.store.settled || len(passes) == 0 {
+		return nil
+	}
+	var most Memory
+	for _, pass := range passes {
+		n, err := need(newPack(pass, m.adapter == nil || m.adapter.Dropout == 0))
+		if err != nil {
+			return err
+		}
+		if n.Total() > most.Total() {
+			most = n
+		}
+	}
+	all, inTurn := m.store.size(false), m.store.size(true)
+	rest := most.Total() - most.File
+	switch {
+	case rest+all <= m.limit():
+		if err := m.store.reside(); err != nil {
+			return err
+		}
+	case rest+inTurn > m.limit():
+		return fmt.Errorf("a pass of %d tokens needs %s on %s, even with two blocks' weights there at a time; %s are to be used. Use a smaller batch, --max-length or rank",
+			most.Rows, gib(rest+inTurn), m.backend.Device().Name, gib(m.limit()))
+	}
+	m.store.settled = true
+	return nil
+}
+
+// limit is the memory of the device that may be used: what drivers and backends take beside the tensors is not known.
+func (m *Model) limit() int64 {
+	if m.options.Memory > 0 {
+		return m.options.Memory
+	}
+	return m.backend.Device().Free / 10 * 9
+}
+
+var errGenerates = errors.New("answers are computed on the CPU: leave --device out")
