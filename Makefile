@@ -24,7 +24,7 @@ GO_TEST := go test -p 1
 # The pinned module, where ggml's sources are.
 GGML = $(shell go list -m -f '{{.Dir}}' github.com/ollama/ollama)/ml/backend/ggml/ggml
 
-.PHONY: help build vulkan model demo test test-fast test-kernels lint docs bench clean
+.PHONY: help build vulkan model demo test test-fast test-kernels test-vulkan lint docs bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ test-fast: ## run the tests that take seconds
 
 test-kernels: ## test ggml/ on every instruction set there is, under the address and undefined-behaviour sanitizers
 	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 $(GO_TEST) -tags sanitize -timeout 20m ./bindings
+
+test-vulkan: vulkan ## test training on a Vulkan device; takes minutes where that is Mesa's software one
+	VERATUNE_TEST_VULKAN=1 $(GO_TEST) -timeout 30m -run 'Device|WeightsInTurn' ./bindings ./model
 
 lint: ## check formatting, go vet, staticcheck, and which package imports which
 	@unformatted=$$(gofmt -l .); \

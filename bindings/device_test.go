@@ -23,6 +23,9 @@ func TestMain(m *testing.M) {
 // openDevice opens a device that is not the CPU, and skips the test where there is none.
 func openDevice(t testing.TB) *Backend {
 	t.Helper()
+	if os.Getenv("VERATUNE_TEST_VULKAN") == "" {
+		t.Skip("takes minutes where a processor computes Vulkan: make test-vulkan runs it")
+	}
 	list, failed := Devices()
 	for _, d := range list {
 		if strings.HasPrefix(d.Name, "vulkan") {

@@ -54,8 +54,8 @@ func build(library string) error {
 func eachDevice(t *testing.T, test func(t *testing.T, device string)) {
 	t.Run(bindings.Composed, func(t *testing.T) { test(t, bindings.Composed) })
 	t.Run("vulkan", func(t *testing.T) {
-		if testing.Short() {
-			t.Skip("takes minutes where a processor computes Vulkan")
+		if os.Getenv("VERATUNE_TEST_VULKAN") == "" {
+			t.Skip("takes minutes where a processor computes Vulkan: make test-vulkan runs it")
 		}
 		list, failed := bindings.Devices()
 		for _, d := range list {
@@ -215,6 +215,9 @@ func TestDeviceSmolLM2(t *testing.T) {
 	}
 	path := testutil.SmolLM2(t)
 	eachDevice(t, func(t *testing.T, device string) {
+		if device != bindings.Composed && os.Getenv("VERATUNE_TEST_VULKAN") != "all" {
+			t.Skip("takes more than ten minutes where a processor computes Vulkan: VERATUNE_TEST_VULKAN=all runs it")
+		}
 		o := on(device)
 		o.Plan, o.Threads = PlanFactored, Default().Threads
 		got := open(t, path, o)
