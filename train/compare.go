@@ -40,7 +40,7 @@ type Report struct {
 	Trained int    `json:"trained"` // numbers
 	Bytes   int64  `json:"bytes"`   // of its file
 
-	points []point
+	points []Record
 }
 
 // ReadRun reads a run directory. It fails where that holds no run, or a damaged one.
@@ -60,7 +60,7 @@ func ReadRun(path string) (*Report, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("run: %w", err)
 	}
-	r.points, _ = readMetrics(lines)
+	r.points, _ = ReadRecords(lines)
 	r.measure()
 	if err := r.readAdapter(); err != nil {
 		return nil, fmt.Errorf("run %s: %w", path, err)

@@ -41,12 +41,12 @@ func TestCutMetrics(t *testing.T) {
 	}
 }
 
-func FuzzReadMetrics(f *testing.F) {
+func FuzzReadRecords(f *testing.F) {
 	for _, text := range []string{"", "{\"step\":1,\"loss\":2}\n", "{\"step\":1,\"eval_loss\":1e400}\n", "null\n{}\n[]\n\n", "{\"step\":3,\"loss\":1}"} {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		points, lines := readMetrics(data)
+		points, lines := ReadRecords(data)
 		if len(points) != len(lines) {
 			t.Fatalf("%d points of %d lines", len(points), len(lines))
 		}
