@@ -15,14 +15,14 @@ type Part struct {
 // Norms are L2 norms of the parts, by their names and in the order of the layers: of their gradient in a step, before clipping, and of their values after it.
 type Norms struct {
 	Layers []string          `json:"layers"`
-	Grad   map[string][]norm `json:"grad"`
-	Value  map[string][]norm `json:"value"`
+	Grad   map[string][]Norm `json:"grad"`
+	Value  map[string][]Norm `json:"value"`
 }
 
-// norm is written with three digits, which keep a line of hundreds of them short; as null where the training has diverged.
-type norm float64
+// Norm is written with three digits, which keep a line of hundreds of them short; as null where the training has diverged.
+type Norm float64
 
-func (n norm) MarshalJSON() ([]byte, error) {
+func (n Norm) MarshalJSON() ([]byte, error) {
 	if !finite(float64(n)) {
 		return []byte("null"), nil
 	}
@@ -31,12 +31,12 @@ func (n norm) MarshalJSON() ([]byte, error) {
 
 // newNorms puts the norms of the parts, in the order of the parts, under their names.
 func newNorms(parts []Part, grad, value []float64) *Norms {
-	n := &Norms{Grad: map[string][]norm{}, Value: map[string][]norm{}}
+	n := &Norms{Grad: map[string][]Norm{}, Value: map[string][]Norm{}}
 	for i, p := range parts {
 		if i == 0 || p.Layer != parts[i-1].Layer {
 			n.Layers = append(n.Layers, p.Layer)
 		}
-		n.Grad[p.Name], n.Value[p.Name] = append(n.Grad[p.Name], norm(grad[i])), append(n.Value[p.Name], norm(value[i]))
+		n.Grad[p.Name], n.Value[p.Name] = append(n.Grad[p.Name], Norm(grad[i])), append(n.Value[p.Name], Norm(value[i]))
 	}
 	return n
 }

@@ -23,7 +23,7 @@ func TestNormsLine(t *testing.T) {
 		t.Errorf("%s\nwant\n%s", line, want)
 	}
 	records, _ := ReadRecords(append(line, '\n'))
-	if len(records) != 1 || records[0].Step != 5 || !slices.Equal(records[0].Norms.Grad["d"], []norm{1e-7, .333}) || len(records[0].Norms.Layers) != 2 {
+	if len(records) != 1 || records[0].Step != 5 || !slices.Equal(records[0].Norms.Grad["d"], []Norm{1e-7, .333}) || len(records[0].Norms.Layers) != 2 {
 		t.Errorf("read back: %+v", records)
 	}
 }

@@ -61,7 +61,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Writer:    stdout,
 		ErrWriter: stderr,
 		Commands: []*cli.Command{
-			alpacaCommand(), planCommand(), sweepCommand(), lossCommand(), generateCommand(), chatCommand(), mtbenchCommand(), exportCommand(), inspectCommand(), compareCommand(),
+			alpacaCommand(), planCommand(), sweepCommand(), lossCommand(), generateCommand(), chatCommand(), mtbenchCommand(), exportCommand(), inspectCommand(), compareCommand(), watchCommand(),
 			dataCommand(), benchCommand(), completionCommand(),
 		},
 		CommandNotFound: func(_ *cli.Context, name string) {
