@@ -145,7 +145,7 @@ func (f *finetune) trainFlags() []cli.Flag {
 		&cli.IntFlag{Name: "max-steps", Usage: "halt after this step, at the learning rate that it has in the whole training; --resume goes on. 0 for no limit", Destination: &f.maxSteps},
 		&cli.DurationFlag{Name: "max-time", Usage: "halt after the step in which this time is over, such as 7h30m; --resume goes on. 0 for no limit", Destination: &f.maxTime},
 		&cli.GenericFlag{Name: "eval-every", Usage: "steps between measurements of the held-out loss, or a part of an epoch such as 0.5epoch; 0 measures only before and after", Value: &t.EvalEvery},
-		&cli.GenericFlag{Name: "sample", Usage: "answer this `PROMPT` at each of these measurements, for the run's record and veratune watch; may be given more than once", Value: &f.samples},
+		&cli.GenericFlag{Name: "sample", Usage: "answer this `PROMPT` at each of these measurements, for the run's record and veratune watch; may be given more than once. An answer's memory comes on top of --memory", Value: &f.samples},
 		&cli.IntFlag{Name: "patience", Usage: "end early after so many measurements in a row without a new lowest held-out loss; 0 never does", Value: t.Patience, Destination: &t.Patience},
 		&cli.IntFlag{Name: "save-every", Usage: "steps between checkpoints; 0 saves only at the end and on Ctrl-C", Value: t.SaveEvery, Destination: &t.SaveEvery},
 		&cli.IntFlag{Name: "keep", Usage: "newest checkpoints that are kept", Value: t.Keep, Destination: &t.Keep},
