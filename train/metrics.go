@@ -87,7 +87,7 @@ func (m *metrics) write(line any) error {
 func ReadRecords(data []byte) (records []Record, lines [][]byte) {
 	for line := range bytes.Lines(data) {
 		var r Record
-		if !bytes.HasSuffix(line, []byte("\n")) || json.Unmarshal(line, &r) != nil || r.Loss == nil && r.EvalLoss == nil && r.Norms == nil {
+		if !bytes.HasSuffix(line, []byte("\n")) || json.Unmarshal(line, &r) != nil || r.Norms != nil && !r.Norms.whole() || r.Loss == nil && r.EvalLoss == nil && r.Norms == nil {
 			continue
 		}
 		records, lines = append(records, r), append(lines, line)

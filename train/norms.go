@@ -19,6 +19,18 @@ type Norms struct {
 	Value  map[string][]Norm `json:"value"`
 }
 
+// whole tells whether there is a norm of each kind for every layer.
+func (n *Norms) whole() bool {
+	for _, of := range []map[string][]Norm{n.Grad, n.Value} {
+		for _, list := range of {
+			if len(list) != len(n.Layers) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // Norm is written with three digits, which keep a line of hundreds of them short; as null where the training has diverged.
 type Norm float64
 
