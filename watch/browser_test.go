@@ -101,10 +101,14 @@ func TestLiveInBrowser(t *testing.T) {
 	browser.Is(p, plotted, "3+3+1 3 3 3 3")
 	browser.Is(p, `document.querySelectorAll(".answer").length`, 2)
 
+	// A run that was halted, and goes on.
+	p.Do(browser.Script(`runs[0].finished = true; draw()`))
+	browser.Is(p, `document.querySelector("#state tbody tr").cells[1].textContent`, "finished")
 	extend(t, folder, lines(3, 8))
 	p.Becomes(`document.querySelector("#state tbody tr").cells[2].textContent === "8" && charts[4].plot.data[0].length === 8`)
 	browser.Is(p, plotted, "8+8+3 8 8 8 8")
 	browser.Is(p, `document.querySelector("#moment-step").textContent`, "8")
+	browser.Is(p, `document.querySelector("#state tbody tr").cells[1].textContent.startsWith("newest line ")`, true)
 
 	// Started anew, the page forgets what it was told.
 	if err := os.Rename(folder, folder+".old-1"); err != nil {

@@ -39,6 +39,7 @@ function take(news) {
 		return;
 	}
 	for (const r of news.records) (r.loss !== undefined ? run.steps : r.eval_loss !== undefined ? run.evaluations : run.norms).push(r);
+	if (!news.begin && news.records.length) run.finished = false; // it goes on
 	run.written = news.written || run.written;
 	run.trouble = news.trouble;
 }
