@@ -21,7 +21,7 @@ func drawChart(metricsPath, chartPath string) error {
 	if err != nil {
 		return fmt.Errorf("loss chart: %w", err)
 	}
-	points, _ := readMetrics(data)
+	points, _ := ReadRecords(data)
 	if len(points) == 0 {
 		return nil
 	}
@@ -36,7 +36,7 @@ func drawChart(metricsPath, chartPath string) error {
 }
 
 // chart gives the picture as SVG.
-func chart(points []point) ([]byte, error) {
+func chart(points []Record) ([]byte, error) {
 	raw, smoothed, heldOut := curves(points)
 	picture := newChart()
 	err := errors.Join(
@@ -50,7 +50,7 @@ func chart(points []point) ([]byte, error) {
 }
 
 // curves are the losses over the steps.
-func curves(points []point) (raw, smoothed, heldOut plotter.XYs) {
+func curves(points []Record) (raw, smoothed, heldOut plotter.XYs) {
 	var mean smooth
 	for _, p := range points {
 		if p.Loss != nil {

@@ -9,7 +9,7 @@ import (
 
 func TestChartOfFewPoints(t *testing.T) {
 	one, two := 1.5, 2.5
-	for name, points := range map[string][]point{
+	for name, points := range map[string][]Record{
 		"none":           nil,
 		"one evaluation": {{Step: 0, EvalLoss: &one}},
 		"one step":       {{Step: 1, Loss: &one}},

@@ -40,7 +40,7 @@ type Report struct {
 	Trained int    `json:"trained"` // numbers
 	Bytes   int64  `json:"bytes"`   // of its file
 
-	points []point
+	points []Record
 }
 
 // ReadRun reads a run directory. It fails where that holds no run, or a damaged one.
@@ -60,7 +60,7 @@ func ReadRun(path string) (*Report, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("run: %w", err)
 	}
-	r.points, _ = readMetrics(lines)
+	r.points, _ = ReadRecords(lines)
 	r.measure()
 	if err := r.readAdapter(); err != nil {
 		return nil, fmt.Errorf("run %s: %w", path, err)
@@ -138,7 +138,7 @@ func Differences(runs []*Report) []Difference {
 	for _, key := range slices.Sorted(maps.Keys(all)) {
 		d := Difference{Name: settingName(key)}
 		for _, r := range runs {
-			d.Values = append(d.Values, settingText(r.Settings[key]))
+			d.Values = append(d.Values, r.Text(key))
 		}
 		if len(slices.Compact(slices.Clone(d.Values))) == 1 {
 			continue
@@ -158,6 +158,9 @@ func settingName(key string) string {
 	}
 	return key[strings.LastIndexByte(key, '.')+1:]
 }
+
+// Text gives a setting by its key in words for people; "" where the run has none.
+func (r *Report) Text(key string) string { return settingText(r.Settings[key]) }
 
 // settingText is a value for people: lists without brackets, the beginning of a digest.
 func settingText(value any) string {

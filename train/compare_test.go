@@ -133,7 +133,7 @@ func TestDifferences(t *testing.T) {
 
 func TestPlot(t *testing.T) {
 	finished, _ := reported(t, 0, nil)
-	begun, _ := reported(t, 1, func(r *Run) { r.HeldOut = nil })
+	begun, _ := reported(t, 1, func(r *Run) { r.HeldOut, r.Samples = nil, nil })
 	runs := []*Report{finished, begun}
 	svg, raster := filepath.Join(t.TempDir(), "runs.svg"), filepath.Join(t.TempDir(), "runs.PNG")
 	for _, path := range []string{svg, raster} {

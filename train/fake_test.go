@@ -140,7 +140,11 @@ func newRun(folder string) (*Run, *leastSquares) {
 	c.EvalEvery, c.SaveEvery, c.Seed = Interval{Steps: 4}, 3, 7
 	return &Run{
 		Config: c, Engine: engine, Params: engine.params,
+		Parts:    []Part{{"blk.0.attn_q", "b", 2}, {"blk.0.attn_q", "d", 1}, {"blk.0.ffn_up", "b", 1}, {"blk.0.ffn_up", "d", 2}},
 		Training: fakeSource{samples: 32, batch: 3, seed: 1}, HeldOut: fakeSource{samples: 5, batch: 2, seed: 2},
+		Samples: func(context.Context) ([]Sample, error) {
+			return []Sample{{"What are you?", fmt.Sprintf("<i>%x</i>", engine.used)}}, nil
+		},
 		SaveAdapter: func(path string, facts map[string]string) error { return saveFake(path, engine.params, facts) },
 		Facts:       map[string]string{"template": "alpaca"},
 		Setup:       map[string]any{"model": "abc", "vera": map[string]any{"rank": 256, "seed": uint64(math.MaxUint64)}},
@@ -210,13 +214,13 @@ func resume(t *testing.T, folder string) Result {
 	return result
 }
 
-func readPoints(t *testing.T, folder string) []point {
+func readPoints(t *testing.T, folder string) []Record {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(folder, MetricsFile))
 	if err != nil {
 		t.Fatal(err)
 	}
-	points, lines := readMetrics(data)
+	points, lines := ReadRecords(data)
 	for _, line := range lines {
 		if !json.Valid(line) {
 			t.Fatalf("not JSON: %q", line)

@@ -26,20 +26,38 @@ type stepLine struct {
 
 // evalLine is the line for an evaluation.
 type evalLine struct {
-	Step     int     `json:"step"` // updates made before it
-	EvalLoss float64 `json:"eval_loss"`
-	Labelled int     `json:"labelled"`
-	Seconds  float64 `json:"seconds"`
+	Step     int      `json:"step"` // updates made before it
+	EvalLoss float64  `json:"eval_loss"`
+	Labelled int      `json:"labelled"`
+	Seconds  float64  `json:"seconds"`
+	Samples  []Sample `json:"samples,omitempty"`
 }
 
-// point is what is read back of either.
-type point struct {
-	Step     int      `json:"step"`
-	Loss     *float64 `json:"loss"`
-	EvalLoss *float64 `json:"eval_loss"`
-	Tokens   int      `json:"tokens"`
-	Seconds  float64  `json:"seconds"`
-	Memory   int64    `json:"memory"`
+// Sample is how the model answered a prompt at an evaluation.
+type Sample struct {
+	Prompt string `json:"prompt"`
+	Answer string `json:"answer"`
+}
+
+// normsLine is the line for the norms after some of the steps.
+type normsLine struct {
+	Step  int    `json:"step"`
+	Norms *Norms `json:"norms"`
+}
+
+// Record is what is read back of a line of metrics.jsonl: of a training step, where Loss is not nil; of an evaluation, where EvalLoss is not nil; else of norms.
+type Record struct {
+	Step     int      `json:"step"` // updates made
+	Epoch    float64  `json:"epoch,omitempty"`
+	Loss     *float64 `json:"loss,omitempty"` // mean over the labelled tokens, before the update
+	LR       float64  `json:"lr,omitempty"`
+	GradNorm float64  `json:"grad_norm,omitempty"` // before clipping
+	Tokens   int      `json:"tokens,omitempty"`
+	Seconds  float64  `json:"seconds,omitempty"`
+	Memory   int64    `json:"memory,omitempty"` // most bytes of memory that the process had held so far
+	EvalLoss *float64 `json:"eval_loss,omitempty"`
+	Samples  []Sample `json:"samples,omitempty"` // of an evaluation
+	Norms    *Norms   `json:"norms,omitempty"`
 }
 
 // metrics appends to a file of one JSON object a line.
@@ -64,16 +82,17 @@ func (m *metrics) write(line any) error {
 	return nil
 }
 
-// readMetrics gives the points of a file with their lines. What is no such line, as the last one may be where the process was killed, is left out.
-func readMetrics(data []byte) (points []point, lines [][]byte) {
+// ReadRecords gives the records of a metrics file, or of a part of one, with their lines. What is no such line, as the last one may be where the process was
+// killed, is left out.
+func ReadRecords(data []byte) (records []Record, lines [][]byte) {
 	for line := range bytes.Lines(data) {
-		var p point
-		if !bytes.HasSuffix(line, []byte("\n")) || json.Unmarshal(line, &p) != nil || p.Loss == nil && p.EvalLoss == nil {
+		var r Record
+		if !bytes.HasSuffix(line, []byte("\n")) || json.Unmarshal(line, &r) != nil || r.Norms != nil && !r.Norms.whole() || r.Loss == nil && r.EvalLoss == nil && r.Norms == nil {
 			continue
 		}
-		points, lines = append(points, p), append(lines, line)
+		records, lines = append(records, r), append(lines, line)
 	}
-	return points, lines
+	return records, lines
 }
 
 // cutMetrics removes what was written after the position, which the run writes again when it goes on from there.
@@ -86,11 +105,11 @@ func cutMetrics(path string, at position) error {
 		return fmt.Errorf("metrics: %w", err)
 	}
 	var kept []byte
-	points, lines := readMetrics(data)
-	for i, p := range points {
+	records, lines := ReadRecords(data)
+	for i, r := range records {
 		// A checkpoint can be older than the evaluation at its step, where that was interrupted.
-		evaluated := at.Last != nil && p.Step <= at.Last.Step
-		if p.EvalLoss == nil && p.Step <= at.Step || p.EvalLoss != nil && evaluated {
+		evaluated := at.Last != nil && r.Step <= at.Last.Step
+		if r.EvalLoss == nil && r.Step <= at.Step || r.EvalLoss != nil && evaluated {
 			kept = append(kept, lines[i]...)
 		}
 	}

@@ -28,7 +28,7 @@ func (r *Run) open() (*loop, error) {
 		unsaved:  true,
 		trainer: trainer{
 			engine: r.Engine, params: r.Params, grad: make([]float32, len(r.Params)),
-			optimizer: NewAdamW(len(r.Params), r.Config), clip: r.Config.Clip,
+			optimizer: NewAdamW(len(r.Params), r.Config), clip: r.Config.Clip, parts: r.Parts,
 		},
 	}
 	l.at.Seed = r.Config.Seed
@@ -60,8 +60,17 @@ func (r *Run) validate() error {
 		return errors.New("there is no held-out data to evaluate on")
 	case r.Config.Patience > 0 && r.HeldOut == nil:
 		return errors.New("patience: needs held-out data")
+	case r.Samples != nil && r.HeldOut == nil:
+		return errors.New("samples: are made when the held-out loss is measured; they need held-out data")
 	case r.MaxSteps < 0 || r.MaxTime < 0:
 		return fmt.Errorf("max-steps %d, max-time %v: want 0, for no limit, or more", r.MaxSteps, r.MaxTime)
+	}
+	size := 0
+	for _, p := range r.Parts {
+		size += p.Size
+	}
+	if size > len(r.Params) {
+		return fmt.Errorf("the parts have %d numbers, and there are %d to train", size, len(r.Params))
 	}
 	return nil
 }
@@ -135,7 +144,7 @@ func (l *loop) recall(path string) error {
 	if err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
-	points, _ := readMetrics(data)
+	points, _ := ReadRecords(data)
 	for _, p := range points {
 		if p.Loss != nil {
 			l.progress.loss.add(*p.Loss)

@@ -238,7 +238,7 @@ func TestResumeWithOtherSettings(t *testing.T) {
 		"seed":     {func(r *Run) { r.Config.Seed = 8 }, "seed was 7 and is 8"},
 		"epochs":   {func(r *Run) { r.Config.Epochs = 3 }, "epochs was 2 and is 3"},
 		"data":     {func(r *Run) { r.Training = fakeSource{samples: 32, batch: 3, seed: 2} }, `data.training was "{32 3 1}" and is "{32 3 2}"`},
-		"held out": {func(r *Run) { r.HeldOut = nil }, `data.held_out was "{5 2 2}" and is ""`},
+		"held out": {func(r *Run) { r.HeldOut, r.Samples = nil, nil }, `data.held_out was "{5 2 2}" and is ""`},
 		"rank":     {func(r *Run) { r.Setup.(map[string]any)["vera"].(map[string]any)["rank"] = 64 }, "vera.rank was 256 and is 64"},
 		"64 bits":  {func(r *Run) { r.Setup.(map[string]any)["vera"].(map[string]any)["seed"] = uint64(1<<64 - 2) }, "vera.seed was 18446744073709551615 and is 18446744073709551614"},
 		"absent":   {func(r *Run) { delete(r.Setup.(map[string]any), "model") }, `model was "abc" and is absent`},

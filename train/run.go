@@ -74,6 +74,9 @@ func (l *loop) run(ctx context.Context) (Result, error) {
 		if err := l.metrics.write(line); err != nil {
 			return Result{}, err
 		}
+		if err := l.recordNorms(o.parts); err != nil {
+			return Result{}, err
+		}
 		l.progress.step(line)
 	}
 }
@@ -138,7 +141,22 @@ func (l *loop) evaluationDue() bool {
 	if l.HeldOut == nil || l.at.Last != nil && l.at.Last.Step == step {
 		return false
 	}
-	return step == 0 || step == l.plan.total || l.Config.EvalEvery.ends(step, l.plan.perEpoch())
+	return step == 0 || l.endsInterval(step)
+}
+
+// endsInterval tells whether a step is the last, or one after which is evaluated on the way.
+func (l *loop) endsInterval(step int) bool {
+	return step == l.plan.total || l.Config.EvalEvery.ends(step, l.plan.perEpoch())
+}
+
+// recordNorms writes down what the parts are like after some of the steps. It goes with the step and not with its evaluation, which may be made by a process that
+// has resumed the run and doesn't know the gradient.
+func (l *loop) recordNorms(grad []float64) error {
+	step := l.at.Step
+	if len(l.Parts) == 0 || step != 1 && !l.endsInterval(step) {
+		return nil
+	}
+	return l.metrics.write(normsLine{Step: step, Norms: newNorms(l.Parts, grad, partNorms(l.params, l.Parts))})
 }
 
 // evaluate measures the loss on the held-out data and keeps the best adapter. Interrupted, it returns nil and leaves everything as it was.
@@ -163,7 +181,7 @@ func (l *loop) evaluate(ctx context.Context) error {
 	return l.tell(line, mark)
 }
 
-// measure computes the loss on the held-out data; nil where it is interrupted.
+// measure computes the loss on the held-out data and has the samples made; nil where it is interrupted.
 func (l *loop) measure(ctx context.Context) (*Evaluation, evalLine, error) {
 	began := time.Now()
 	line := evalLine{Step: l.at.Step}
@@ -186,10 +204,22 @@ func (l *loop) measure(ctx context.Context) (*Evaluation, evalLine, error) {
 	if line.Labelled == 0 {
 		return nil, line, errors.New("no token of the held-out data carries a label")
 	}
-	line.EvalLoss, line.Seconds = sum/float64(line.Labelled), time.Since(began).Seconds()
+	line.EvalLoss = sum / float64(line.Labelled)
 	if !finite(line.EvalLoss) {
 		return nil, line, fmt.Errorf("%w: the held-out loss is %v", ErrDiverged, line.EvalLoss)
 	}
+	if l.Samples != nil {
+		l.progress.Status("sample answers")
+		var err error
+		line.Samples, err = l.Samples(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil, line, nil
+		case err != nil:
+			return nil, line, fmt.Errorf("samples: %w", err)
+		}
+	}
+	line.Seconds = time.Since(began).Seconds()
 	return &Evaluation{Step: line.Step, Loss: line.EvalLoss}, line, nil
 }
 

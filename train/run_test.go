@@ -51,16 +51,25 @@ func TestWhatARunLeaves(t *testing.T) {
 	if kept, _ := openedAt(folder).checkpoints(); !slices.Equal(kept, []int{12, 9}) {
 		t.Errorf("checkpoints of steps %v, want 12 and 9", kept)
 	}
-	var losses, evaluations []int
+	var losses, evaluations, samples, norms []int
 	for _, p := range readPoints(t, folder) {
-		if p.Loss != nil {
+		switch {
+		case p.Loss != nil:
 			losses = append(losses, p.Step)
-		} else {
+		case p.EvalLoss != nil:
 			evaluations = append(evaluations, p.Step)
+		case p.Norms != nil:
+			norms = append(norms, p.Step)
+		}
+		if p.Samples != nil {
+			samples = append(samples, p.Step)
 		}
 	}
 	if !slices.Equal(losses, []int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}) || !slices.Equal(evaluations, []int{0, 4, 8, 12}) {
 		t.Errorf("losses of steps %v, evaluations after %v", losses, evaluations)
+	}
+	if !slices.Equal(samples, evaluations) || !slices.Equal(norms, []int{1, 4, 8, 12}) {
+		t.Errorf("samples after %v, norms after %v", samples, norms)
 	}
 	adapter, _ := os.ReadFile(result.Adapter)
 	for _, fact := range []string{"template = alpaca", "steps = 12", "epochs = 2", fmt.Sprintf("eval_loss = %v", result.After.Loss), "data_sha256 = {32 3 1}"} {
@@ -80,7 +89,7 @@ func TestWhatARunLeaves(t *testing.T) {
 func TestRunWithoutHeldOutData(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "run")
 	r, _ := newRun(folder)
-	r.HeldOut = nil
+	r.HeldOut, r.Samples = nil, nil
 	r.Config.SaveEvery = 0
 	result, err := r.Train(context.Background())
 	if err != nil {
@@ -104,8 +113,8 @@ func TestBestAdapterIsKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lowest := slices.MinFunc(slices.DeleteFunc(readPoints(t, folder), func(p point) bool { return p.EvalLoss == nil || p.Step == 0 }),
-		func(a, b point) int {
+	lowest := slices.MinFunc(slices.DeleteFunc(readPoints(t, folder), func(p Record) bool { return p.EvalLoss == nil || p.Step == 0 }),
+		func(a, b Record) int {
 			if *a.EvalLoss < *b.EvalLoss {
 				return -1
 			}
@@ -168,6 +177,8 @@ func TestRequestIsCheckedBeforeAnythingIsWritten(t *testing.T) {
 		"config":      {func(r *Run) { r.Config.LR = -1 }, "lr"},
 		"no data":     {func(r *Run) { r.Training = fakeSource{batch: 1} }, "no training data"},
 		"no held out": {func(r *Run) { r.HeldOut = fakeSource{batch: 1} }, "no held-out data"},
+		"samples":     {func(r *Run) { r.HeldOut = nil }, "samples"},
+		"parts":       {func(r *Run) { r.Parts[0].Size = 4 }, "the parts have 8 numbers, and there are 6"},
 		"no params":   {func(r *Run) { r.Params = nil }, "no parameter"},
 		"setup":       {func(r *Run) { r.Setup = math.NaN() }, "settings"},
 		"no run":      {func(r *Run) { r.Resume = true }, "holds no run to resume"},

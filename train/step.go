@@ -3,7 +3,6 @@ package train
 import (
 	"errors"
 	"fmt"
-	"math"
 )
 
 // batch is the samples of all micro-batches of a step end to end, with the seed of its dropout.
@@ -20,12 +19,14 @@ type trainer struct {
 	grad      []float32 // of the mean loss in the last step
 	optimizer *AdamW
 	clip      float64
+	parts     []Part
 }
 
 // outcome is what a step was like.
 type outcome struct {
-	loss     float64 // mean over the labelled tokens, before the update
-	norm     float64 // L2 norm of the gradient, before clipping
+	loss     float64   // mean over the labelled tokens, before the update
+	norm     float64   // L2 norm of the gradient, before clipping
+	parts    []float64 // those of its parts
 	tokens   int
 	labelled int
 }
@@ -44,6 +45,7 @@ func (t *trainer) step(b batch, lr float64) (outcome, error) {
 	}
 	o.loss /= float64(o.labelled)
 	divide(t.grad, o.labelled)
+	o.parts = partNorms(t.grad, t.parts)
 	o.norm = clip(t.grad, t.clip)
 	switch {
 	case !finite(o.loss):
@@ -62,14 +64,9 @@ func divide(grad []float32, n int) {
 	}
 }
 
-// clip scales grad down to the L2 norm limit where it is longer, and returns the norm before. It sums in float64; 1e-6 is PyTorch's
-// (clip_grad_norm_). A limit of 0 scales nothing.
+// clip scales grad down to the L2 norm limit where it is longer, and returns the norm before. 1e-6 is PyTorch's (clip_grad_norm_). A limit of 0 scales nothing.
 func clip(grad []float32, limit float64) float64 {
-	var squares float64
-	for _, g := range grad {
-		squares += float64(g) * float64(g)
-	}
-	norm := math.Sqrt(squares)
+	norm := length(grad)
 	if scale := limit / (norm + 1e-6); limit > 0 && scale < 1 {
 		for i := range grad {
 			grad[i] *= float32(scale)

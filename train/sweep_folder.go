@@ -116,9 +116,9 @@ func (now *Sweeping) plot(path string) (err error) {
 		if t.Before == nil {
 			continue
 		}
-		var points []point
+		var points []Record
 		for _, e := range append([]Evaluation{*t.Before}, t.Rungs...) {
-			points = append(points, point{Step: e.Step, EvalLoss: &e.Loss})
+			points = append(points, Record{Step: e.Step, EvalLoss: &e.Loss})
 		}
 		_, _, heldOut := curves(points)
 		err = errors.Join(err, draw(picture, t.Name(), heldOut, plotutil.DarkColors[i%len(plotutil.DarkColors)], vg.Points(1.3), true))

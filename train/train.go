@@ -38,8 +38,13 @@ type Run struct {
 	Config   Config
 	Engine   Engine
 	Params   []float32 // trained values, as they are before training
+	Parts    []Part    // whose norms are recorded after the first step, the last, and those after which is evaluated; nil records none
 	Training Source
 	HeldOut  Source // nil trains without evaluation and keeps no best adapter
+
+	// Samples answers a few prompts with the parameters as they are, for the record of each evaluation. The same parameters must give the same answers. Where ctx
+	// is cancelled, it may return early with any error. nil records none.
+	Samples func(ctx context.Context) ([]Sample, error)
 
 	// SaveAdapter writes Params as an adapter, replacing the file at path as a whole, with facts of the training.
 	SaveAdapter func(path string, facts map[string]string) error

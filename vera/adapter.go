@@ -90,29 +90,35 @@ func (a *Adapter) trains(vector string) bool {
 // Offset is where a layer's vector or matrix begins in Params, or -1 if it is not trained.
 func (a *Adapter) Offset(values []float32) int {
 	at := 0
-	for _, l := range a.Layers {
-		for _, part := range a.trained(l) {
-			if &part[0] == &values[0] {
-				return at
-			}
-			at += len(part)
+	for p := range a.Trained {
+		if &p.Values[0] == &values[0] {
+			return at
 		}
+		at += len(p.Values)
 	}
 	return -1
 }
 
-// trained lists what is trained of a layer, in the order of Params.
-func (a *Adapter) trained(l Layer) (parts [][]float32) {
-	if a.Method == MethodLoRA {
-		return [][]float32{l.Pair.A, l.Pair.B}
+// Part is what is trained of a layer: its "b" or "d", or its "lora_a" or "lora_b".
+type Part struct {
+	Linear
+	Part   string
+	Values []float32 // in Params
+}
+
+// Trained yields the parts that are trained, in the order of Params.
+func (a *Adapter) Trained(yield func(Part) bool) {
+	for _, l := range a.Layers {
+		parts := []Part{{l.Linear, "b", l.B}, {l.Linear, "d", l.D}}
+		if a.Method == MethodLoRA {
+			parts = []Part{{l.Linear, "lora_a", l.Pair.A}, {l.Linear, "lora_b", l.Pair.B}}
+		}
+		for _, p := range parts {
+			if (a.Method == MethodLoRA || a.trains(p.Part)) && !yield(p) {
+				return
+			}
+		}
 	}
-	if a.trains("b") {
-		parts = append(parts, l.B)
-	}
-	if a.trains("d") {
-		parts = append(parts, l.D)
-	}
-	return parts
 }
 
 // drawLoRA draws every A uniformly in ±1/√in, as PEFT does (Kaiming uniform with a slope of √5), from one MT19937 generator; B stays 0.

@@ -161,3 +161,31 @@ func TestMethodsRefuse(t *testing.T) {
 	a.Layers[2].Pair.B[3] = float32(math.NaN())
 	wantError(t, a.Save(filepath.Join(t.TempDir(), "a.gguf")), "blk.0.attn_v.weight.lora_b", "NaN")
 }
+
+// What is trained lies in Params end to end, and nothing else does.
+func TestTrained(t *testing.T) {
+	for name, change := range methods {
+		c := toyConfig()
+		change(&c)
+		a := mustNew(t, c, toy())
+		at := 0
+		var parts []string
+		for p := range a.Trained {
+			if &p.Values[0] != &a.Params[at] || a.Offset(p.Values) != at {
+				t.Fatalf("%s: %s of %s is not at %d", name, p.Part, p.Name(), at)
+			}
+			at += len(p.Values)
+			parts = append(parts, p.Part)
+		}
+		want := []string{"b", "d"}
+		switch {
+		case c.Method == MethodLoRA:
+			want = []string{"lora_a", "lora_b"}
+		case c.Only != "":
+			want = []string{c.Only}
+		}
+		if at != len(a.Params) || len(parts) != len(want)*len(a.Layers) || !slices.Equal(parts[:len(want)], want) {
+			t.Errorf("%s: %d parts that begin with %v, %d of %d numbers", name, len(parts), parts[:len(want)], at, len(a.Params))
+		}
+	}
+}

@@ -30,6 +30,7 @@ type finetune struct {
 	evalPath string
 	heldOut  float64
 	from     string
+	samples  texts
 	maxSteps int
 	maxTime  time.Duration
 	out      string
@@ -144,6 +145,7 @@ func (f *finetune) trainFlags() []cli.Flag {
 		&cli.IntFlag{Name: "max-steps", Usage: "halt after this step, at the learning rate that it has in the whole training; --resume goes on. 0 for no limit", Destination: &f.maxSteps},
 		&cli.DurationFlag{Name: "max-time", Usage: "halt after the step in which this time is over, such as 7h30m; --resume goes on. 0 for no limit", Destination: &f.maxTime},
 		&cli.GenericFlag{Name: "eval-every", Usage: "steps between measurements of the held-out loss, or a part of an epoch such as 0.5epoch; 0 measures only before and after", Value: &t.EvalEvery},
+		&cli.GenericFlag{Name: "sample", Usage: "answer this `PROMPT` at each of these measurements, for the run's record and veratune watch; may be given more than once. An answer's memory comes on top of --memory", Value: &f.samples},
 		&cli.IntFlag{Name: "patience", Usage: "end early after so many measurements in a row without a new lowest held-out loss; 0 never does", Value: t.Patience, Destination: &t.Patience},
 		&cli.IntFlag{Name: "save-every", Usage: "steps between checkpoints; 0 saves only at the end and on Ctrl-C", Value: t.SaveEvery, Destination: &t.SaveEvery},
 		&cli.IntFlag{Name: "keep", Usage: "newest checkpoints that are kept", Value: t.Keep, Destination: &t.Keep},
@@ -204,6 +206,9 @@ func (f *finetune) options(c *cli.Context) error {
 	}
 	if f.train.Patience > 0 && f.evalPath == "" && f.heldOut == 0 {
 		return usageError{errors.New("patience: needs held-out or eval-data")}
+	}
+	if len(f.samples) > 0 && f.evalPath == "" && f.heldOut == 0 {
+		return usageError{errors.New("sample: needs held-out or eval-data, as answers are made when the loss on them is measured")}
 	}
 	if f.maxSteps < 0 || f.maxTime < 0 {
 		return usageError{fmt.Errorf("max-steps %d, max-time %v: 0 for no limit, or more", f.maxSteps, f.maxTime)}
@@ -266,6 +271,14 @@ func (f *finetune) learn(c *cli.Context, report io.Writer) (train.Result, error)
 		About:    about{Version: version(), Model: f.path, Data: training.Name, Threads: f.engine.options.Threads, Device: f.engine.options.Device},
 		MaxSteps: f.maxSteps, MaxTime: f.maxTime,
 		Folder: f.out, Resume: f.resume, Force: f.force, Progress: c.App.ErrWriter,
+	}
+	for part := range adapter.Trained {
+		run.Parts = append(run.Parts, train.Part{Layer: part.Name(), Name: part.Part, Size: len(part.Values)})
+	}
+	if len(f.samples) > 0 {
+		if run.Samples, err = p.samples(f.samples, training.Template); err != nil {
+			return train.Result{}, err
+		}
 	}
 	if p.heldOut != nil {
 		run.HeldOut = p.heldOut.InOrder(f.data.Batch)

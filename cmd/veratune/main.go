@@ -62,7 +62,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		ErrWriter: stderr,
 		Commands: []*cli.Command{
 			alpacaCommand(), planCommand(), sweepCommand(), lossCommand(), generateCommand(), chatCommand(), mtbenchCommand(), exportCommand(), inspectCommand(), compareCommand(),
-			devicesCommand(), dataCommand(), benchCommand(), completionCommand(),
+			watchCommand(), devicesCommand(), dataCommand(), benchCommand(), completionCommand(),
 		},
 		CommandNotFound: func(_ *cli.Context, name string) {
 			fmt.Fprintf(stderr, "veratune: no command %q; see veratune --help\n", name)

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/model"
+	"github.com/veratune/veratune/train"
+)
+
+// sampleLength is the longest sample answer in tokens: enough to see what an adapter does, and short beside measuring the held-out loss.
+const sampleLength = 160
+
+// samples gives the function that answers prompts, one after the other, with the adapter as it is: the most likely answers, in the arithmetic of the training. The
+// memory for it is held only meanwhile.
+func (s *session) samples(prompts []string, template string) (func(context.Context) ([]train.Sample, error), error) {
+	encoder, err := alpaca.NewEncoder(template, s.tokenizer)
+	if err != nil {
+		return nil, err
+	}
+	encoded, longest := make([][]int32, len(prompts)), 0
+	for i, prompt := range prompts {
+		if encoded[i], err = encoder.Prompt(prompt, ""); err != nil {
+			return nil, fmt.Errorf("sample %q: %w", prompt, err)
+		}
+		if longest = max(longest, len(encoded[i])); longest >= s.Context {
+			return nil, fmt.Errorf("sample %q: has %d tokens, and the model's context %d", prompt, len(encoded[i]), s.Context)
+		}
+	}
+	sampling := model.DefaultSampling()
+	sampling.MaxTokens = sampleLength
+	return func(ctx context.Context) ([]train.Sample, error) {
+		server, err := s.Serve(1, longest+sampleLength)
+		if err != nil {
+			return nil, err
+		}
+		defer server.Close()
+		list := make([]train.Sample, len(prompts))
+		for i, prompt := range prompts {
+			var answer strings.Builder
+			out := &stream{tokenizer: s.tokenizer, stops: encoder.Stops(), emit: func(text string) error {
+				answer.WriteString(text)
+				return nil
+			}}
+			if _, err := out.generate(ctx, server, encoded[i], sampling); err != nil {
+				return nil, err
+			}
+			list[i] = train.Sample{Prompt: prompt, Answer: answer.String()}
+		}
+		return list, nil
+	}, nil
+}
