@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/internal/mpi"
 	"github.com/veratune/veratune/model"
 	"github.com/veratune/veratune/train"
 	"github.com/veratune/veratune/vera"
@@ -35,6 +36,7 @@ type finetune struct {
 	out      string
 	resume   bool
 	force    bool
+	ranks    train.Group // that train together, or nil
 
 	// Of a sweep, which are not flags: parts of the rows, and of the steps, that are trained on.
 	fraction, part float64
@@ -214,6 +216,14 @@ func (f *finetune) options(c *cli.Context) error {
 }
 
 func (f *finetune) run(c *cli.Context) error {
+	if mpi.Launched() {
+		return f.together(c)
+	}
+	return f.report(c)
+}
+
+// report trains and tells of it.
+func (f *finetune) report(c *cli.Context) error {
 	result, err := f.learn(c, c.App.ErrWriter)
 	if err != nil {
 		return err
@@ -235,8 +245,10 @@ func (f *finetune) run(c *cli.Context) error {
 
 // learn trains. What the model and the data are goes to report.
 func (f *finetune) learn(c *cli.Context, report io.Writer) (train.Result, error) {
-	if err := train.CheckFolder(f.out, f.resume, f.force); err != nil {
-		return train.Result{}, err
+	if f.writes() {
+		if err := train.CheckFolder(f.out, f.resume, f.force); err != nil {
+			return train.Result{}, err
+		}
 	}
 	p, err := f.prepare(report)
 	if err != nil {
@@ -262,9 +274,9 @@ func (f *finetune) learn(c *cli.Context, report io.Writer) (train.Result, error)
 		},
 		Facts:    map[string]string{factTemplate: training.Template},
 		Setup:    f.setup(p.session, training.Template),
-		About:    about{Version: version(), Model: f.path, Data: training.Name, Threads: f.engine.options.Threads},
+		About:    about{Version: version(), Model: f.path, Data: training.Name, Threads: f.engine.options.Threads, Ranks: f.size()},
 		MaxSteps: f.maxSteps, MaxTime: f.maxTime,
-		Folder: f.out, Resume: f.resume, Force: f.force, Progress: c.App.ErrWriter,
+		Folder: f.out, Resume: f.resume, Force: f.force, Group: f.ranks, Progress: c.App.ErrWriter,
 	}
 	if p.heldOut != nil {
 		run.HeldOut = p.heldOut.InOrder(f.data.Batch)
@@ -375,6 +387,7 @@ type about struct {
 	Model   string `json:"model"`
 	Data    string `json:"data"`
 	Threads int    `json:"threads"`
+	Ranks   int    `json:"ranks"`
 }
 
 // version is the module's, with the commit where Go knows it.

@@ -17,7 +17,7 @@ const module = "github.com/veratune/veratune/"
 // allowed lists, for each package by its path in the module, those of the module's packages that it may import; "x/..." stands for x and all packages below
 // it. The tests of a package may import internal/testutil besides, and bindings, whose types testutil's options name.
 var allowed = map[string][]string{
-	"cmd/veratune":      {"train", "mtbench", "alpaca", "model", "vera", "internal/terminal", "internal/hub"},
+	"cmd/veratune":      {"train", "mtbench", "alpaca", "model", "vera", "internal/terminal", "internal/hub", "internal/mpi"},
 	"train":             {"model", "vera", "internal/terminal", "internal/hub"},
 	"model":             {"vera", "bindings"},
 	"vera":              {"bindings"},
@@ -27,6 +27,7 @@ var allowed = map[string][]string{
 	"mtbench":           {},
 	"internal/terminal": {},
 	"internal/hub":      {"internal/terminal"},
+	"internal/mpi":      {},
 	"internal/testutil": {"bindings"},
 	"tools/layering":    {},
 	"tools/randomgguf":  {"bindings"},
