@@ -239,6 +239,9 @@ func (l *loop) save() error {
 		return err
 	}
 	l.saved, l.unsaved = l.at.Step, false
+	if l.group.Size() > 1 { // a launcher may end this process without a word when another is lost
+		l.progress.Note("saved %s", l.folder.checkpoint(l.at.Step))
+	}
 	l.draw()
 	return nil
 }
