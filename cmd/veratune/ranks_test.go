@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/veratune/veratune/bindings"
 	"github.com/veratune/veratune/internal/testutil"
@@ -77,7 +78,11 @@ func TestRanks(t *testing.T) {
 	if code, _, stderr := veratune(ranksArgs(path, data, whole)...); code != 0 {
 		t.Fatal(stderr)
 	}
-	for _, n := range []int{1, 2, 4} {
+	sizes := []int{1, 2, 4}
+	if testing.Short() {
+		sizes = []int{2}
+	}
+	for _, n := range sizes {
 		var runs []string
 		for i := range 2 {
 			out := filepath.Join(folder, fmt.Sprintf("%d-%d", n, i))
@@ -108,5 +113,112 @@ func TestRanks(t *testing.T) {
 				t.Errorf("%d processes: two runs differ in %s", n, name)
 			}
 		}
+	}
+}
+
+// underWay is a finetuning under way: 3 processes that have made some steps of more than they ever will, and saved none.
+func underWay(t *testing.T) (cmd *exec.Cmd, output *bytes.Buffer, args []string, out string) {
+	t.Helper()
+	out = filepath.Join(t.TempDir(), "run")
+	args = ranksArgs(testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_0}), rows(t, 40), out, "--steps", "1000000", "--save-every", "0", "--eval-every", "0")
+	cmd, output = mpirun(t, 3, args...)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill() })
+	for made := 0; made < 5; made = bytes.Count(metricsOf(out), []byte(`"lr"`)) {
+		time.Sleep(10 * time.Millisecond)
+	}
+	return cmd, output, args, out
+}
+
+func metricsOf(folder string) []byte {
+	data, _ := os.ReadFile(filepath.Join(folder, train.MetricsFile))
+	return data
+}
+
+// rankOf finds a process of a run by what the launcher gave it.
+func rankOf(t *testing.T, rank int, out string) *os.Process {
+	t.Helper()
+	commands, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, path := range commands {
+		command, _ := os.ReadFile(path)
+		environment, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "environ"))
+		if !bytes.Contains(command, []byte("\x00"+out+"\x00")) {
+			continue
+		}
+		for _, name := range []string{"OMPI_COMM_WORLD_RANK", "PMI_RANK"} {
+			if bytes.Contains(environment, fmt.Appendf(nil, "\x00%s=%d\x00", name, rank)) {
+				pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+				p, err := os.FindProcess(pid)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return p
+			}
+		}
+	}
+	t.Skip("the processes cannot be told apart here")
+	return nil
+}
+
+// goesOn checks that the output names a checkpoint, and that one process, or two, go on from it.
+func goesOn(t *testing.T, output string, args []string, out string) {
+	t.Helper()
+	found := regexp.MustCompile(`resume would go on from (\S+/step-(\d+));`).FindStringSubmatch(output)
+	if found == nil {
+		t.Fatalf("no checkpoint is named: %s", output)
+	}
+	if _, err := os.Stat(found[1]); err != nil {
+		t.Fatal(err)
+	}
+	step, _ := strconv.Atoi(found[2])
+	args = append(args, "--resume", "--max-steps", strconv.Itoa(step+5))
+	if code, stdout, stderr := veratune(args...); code != 0 || !strings.Contains(stdout, fmt.Sprintf("halted after step %d", step+5)) {
+		t.Errorf("exit code %d, %s %s", code, stdout, stderr)
+	}
+	args[len(args)-1] = strconv.Itoa(step + 8)
+	again, result := mpirun(t, 2, args...)
+	if err := again.Run(); err != nil || !strings.Contains(result.String(), fmt.Sprintf("halted after step %d", step+8)) {
+		t.Errorf("%v: %s", err, result)
+	}
+}
+
+// When a process is lost, the others end, and the last step that all of them made is saved.
+func TestRankLost(t *testing.T) {
+	cmd, output, args, out := underWay(t)
+	if err := rankOf(t, 2, out).Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Error("mpirun tells of no failure")
+	}
+	if !strings.Contains(output.String(), "asked to stop") {
+		t.Skip("this mpirun ends the other processes without a word")
+	}
+	goesOn(t, output.String(), args, out)
+}
+
+func TestRanksInterrupted(t *testing.T) {
+	cmd, output, args, out := underWay(t)
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Error("mpirun tells of no interruption")
+	}
+	goesOn(t, output.String(), args, out)
+}
+
+// A process that fails says so once, and its exit code is mpirun's.
+func TestRanksRefused(t *testing.T) {
+	out := t.TempDir()
+	if err := os.WriteFile(filepath.Join(out, train.ConfigFile), []byte("{}"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd, output := mpirun(t, 2, ranksArgs(testutil.TinyLlama(t, testutil.TinyOptions{}), rows(t, 40), out)...)
+	err := cmd.Run()
+	if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != exitFailed || strings.Count(output.String(), "veratune: rank 0: run folder") != 1 {
+		t.Errorf("%v: %s", err, output)
 	}
 }
