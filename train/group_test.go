@@ -137,13 +137,6 @@ func mustTrain(t *testing.T, folder string, size int, change func(rank int, p *p
 	return parts
 }
 
-func near(t *testing.T, what string, got, want, tolerance float64) {
-	t.Helper()
-	if !(math.Abs(got-want) <= tolerance) {
-		t.Errorf("%s: %v and not %v", what, got, want)
-	}
-}
-
 // A group makes the steps of one process: the same losses and parameters but for rounding, the same bytes each time, the same parameters in all of its processes.
 func TestGroup(t *testing.T) {
 	alone := filepath.Join(t.TempDir(), "alone")

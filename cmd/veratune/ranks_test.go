@@ -125,9 +125,13 @@ func underWay(t *testing.T) (cmd *exec.Cmd, output *bytes.Buffer, args []string,
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { cmd.Process.Kill() })
+	began := time.Now()
 	for made := 0; made < 5; made = bytes.Count(metricsOf(out), []byte(`"lr"`)) {
-		time.Sleep(10 * time.Millisecond)
+		if time.Sleep(10 * time.Millisecond); time.Since(began) > 5*time.Minute {
+			cmd.Process.Kill()
+			cmd.Wait()
+			t.Fatalf("no step is made: %s", output)
+		}
 	}
 	return cmd, output, args, out
 }
