@@ -31,14 +31,27 @@ func (w *World) Size() int { return w.size }
 // Processors is this process's share of those that it may run on; processes that may run on the same ones share them evenly.
 func (w *World) Processors() int { return w.processors }
 
-// Launched tells whether a launcher of MPI has started this process.
+// Launched tells whether a launcher of MPI has started this process beside others.
 func Launched() bool {
+	if started() == 1 {
+		return false
+	}
 	for _, name := range []string{"OMPI_COMM_WORLD_SIZE", "PMI_RANK", "PMIX_RANK"} {
 		if os.Getenv(name) != "" {
 			return true
 		}
 	}
 	return false
+}
+
+// started is how many processes the innermost launcher says that it started; 0 where it says nothing.
+func started() int {
+	for _, name := range []string{"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"} {
+		if n, err := strconv.Atoi(os.Getenv(name)); err == nil {
+			return n
+		}
+	}
+	return 0
 }
 
 // Start joins the processes that were launched together. Only one Start is possible in a process.
@@ -96,10 +109,8 @@ func (w *World) join() error {
 		return err
 	}
 	w.rank, w.size = int(rank), int(size)
-	for _, name := range []string{"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"} {
-		if n, err := strconv.Atoi(os.Getenv(name)); err == nil && n != w.size {
-			return fmt.Errorf("the launcher started %d processes and this MPI sees %d; use the mpirun that belongs to it", n, w.size)
-		}
+	if n := started(); n > 0 && n != w.size {
+		return fmt.Errorf("the launcher started %d processes and this MPI sees %d; use the mpirun that belongs to it", n, w.size)
 	}
 	return w.divideProcessors()
 }

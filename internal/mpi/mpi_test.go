@@ -131,3 +131,31 @@ func TestAbort(t *testing.T) {
 		})
 	}
 }
+
+func TestLaunched(t *testing.T) {
+	for _, c := range []struct {
+		environment string
+		want        bool
+	}{
+		{"", false},
+		{"SLURM_STEP_NUM_TASKS=4", false}, // srun without MPI
+		{"OMPI_COMM_WORLD_SIZE=4", true},
+		{"OMPI_COMM_WORLD_SIZE=1", false},
+		{"PMI_RANK=0 PMI_SIZE=2", true},
+		{"PMI_RANK=0 PMI_SIZE=1", false},
+		{"PMIX_RANK=0 SLURM_STEP_NUM_TASKS=2", true},
+		{"PMIX_RANK=0", true},
+		{"OMPI_COMM_WORLD_SIZE=4 SLURM_STEP_NUM_TASKS=1", true}, // mpirun in a job of Slurm
+	} {
+		for _, name := range []string{"OMPI_COMM_WORLD_SIZE", "PMI_RANK", "PMI_SIZE", "PMIX_RANK", "SLURM_STEP_NUM_TASKS"} {
+			t.Setenv(name, "")
+		}
+		for _, variable := range strings.Fields(c.environment) {
+			name, value, _ := strings.Cut(variable, "=")
+			t.Setenv(name, value)
+		}
+		if got := Launched(); got != c.want {
+			t.Errorf("%q: %v", c.environment, got)
+		}
+	}
+}
