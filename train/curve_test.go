@@ -147,9 +147,7 @@ func replay(t *testing.T, c peftCurve) {
 
 	before := c.heldOut(t, m)
 	check("held-out loss before", before, c.EvalBefore, earlyTolerance)
-	tr := trainer{
-		engine: m, params: adapter.Params, grad: make([]float32, len(adapter.Params)), optimizer: NewAdamW(len(adapter.Params), Default()),
-	}
+	tr := newTrainer(m, adapter.Params, unclipped(), nil, alone{})
 	var early, late float64
 	for i, s := range c.Steps {
 		o, err := tr.step(packed(c.Batches[i]...), s.LR)

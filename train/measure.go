@@ -24,7 +24,7 @@ func Measure(ctx context.Context, c Config, engine Engine, params []float32, fro
 	if p.total < 2 {
 		return Speed{}, errors.New("measuring takes two steps at least, and the first is not counted; use more rows or a smaller accumulation")
 	}
-	t := trainer{engine: engine, params: params, grad: make([]float32, len(params)), optimizer: NewAdamW(len(params), c), clip: c.Clip}
+	t := newTrainer(engine, params, c, nil, alone{})
 	var s Speed
 	var start time.Time
 	for step := range p.total {

@@ -72,6 +72,9 @@ func openMetrics(path string) (*metrics, error) {
 }
 
 func (m *metrics) write(line any) error {
+	if m == nil { // another process of the group writes them
+		return nil
+	}
 	data, err := json.Marshal(line)
 	if err == nil {
 		_, err = m.file.Write(append(data, '\n'))

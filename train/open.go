@@ -18,18 +18,21 @@ func (r *Run) open() (*loop, error) {
 	if _, err := json.Marshal(settings); err != nil {
 		return nil, fmt.Errorf("settings of the run: %w", err)
 	}
-	if err := CheckFolder(r.Folder, r.Resume, r.Force); err != nil {
-		return nil, err
+	var group Group = alone{}
+	if r.Group != nil {
+		group = r.Group
+	}
+	if group.Rank() == 0 {
+		if err := CheckFolder(r.Folder, r.Resume, r.Force); err != nil {
+			return nil, err
+		}
 	}
 	l := &loop{
 		Run:      r,
 		settings: settings,
 		plan:     newPlan(r.Config, r.Training.Batches()),
 		unsaved:  true,
-		trainer: trainer{
-			engine: r.Engine, params: r.Params, grad: make([]float32, len(r.Params)),
-			optimizer: NewAdamW(len(r.Params), r.Config), clip: r.Config.Clip, parts: r.Parts,
-		},
+		trainer:  newTrainer(r.Engine, r.Params, r.Config, r.Parts, group),
 	}
 	l.at.Seed = r.Config.Seed
 	l.progress = newProgress(r.Progress, l.plan.total)
@@ -37,10 +40,17 @@ func (r *Run) open() (*loop, error) {
 		l.progress.last = min(r.MaxSteps, l.plan.total)
 	}
 	begin := l.start
-	if r.Resume {
+	switch {
+	case !l.writes():
+		begin = l.follow
+	case r.Resume:
 		begin = l.resume
 	}
-	if err := begin(); err != nil {
+	err := begin()
+	if err == nil {
+		err = l.meet()
+	}
+	if err != nil {
 		l.close()
 		return nil, err
 	}
@@ -95,6 +105,12 @@ func (l *loop) start() (err error) {
 	return err
 }
 
+// follow leaves the run folder to another process of the group.
+func (l *loop) follow() error {
+	l.folder = &folder{path: l.Folder}
+	return nil
+}
+
 // resume goes on from the newest checkpoint that is whole; a run that was stopped before its first begins again.
 func (l *loop) resume() (err error) {
 	if l.folder, err = openFolder(l.Folder); err != nil {
@@ -108,10 +124,7 @@ func (l *loop) resume() (err error) {
 		return fmt.Errorf("resume: %w", err)
 	}
 	if s != nil {
-		l.at, l.unsaved = s.position, false
-		copy(l.params, s.params)
-		l.optimizer.M, l.optimizer.V, l.optimizer.Updates = s.m, s.v, s.Step
-		if err := l.engine.Update(); err != nil {
+		if err := l.adopt(s); err != nil {
 			return err
 		}
 	}
@@ -124,6 +137,14 @@ func (l *loop) resume() (err error) {
 		return err
 	}
 	return l.recall(path)
+}
+
+// adopt goes on from a state.
+func (l *loop) adopt(s *state) error {
+	l.at, l.saved, l.unsaved = s.position, s.Step, false
+	copy(l.params, s.params)
+	l.optimizer.M, l.optimizer.V, l.optimizer.Updates = s.m, s.v, s.Step
+	return l.engine.Update()
 }
 
 // fits fails where a state can't be one of this training.

@@ -12,11 +12,14 @@ import (
 // loop is a run that is under way.
 type loop struct {
 	*Run
-	trainer
+	*trainer
 	settings settings
 	plan     plan
 	at       position
-	unsaved  bool // something has happened since the newest checkpoint
+	unsaved  bool                     // something has happened since the newest checkpoint
+	sample   func() ([]Sample, error) // Samples, until the run is interrupted
+	saved    int                      // step of the newest checkpoint that this process knows of; 0 is none
+	over     bool                     // no step follows
 	folder   *folder
 	metrics  *metrics
 	progress *progress
@@ -26,18 +29,25 @@ type loop struct {
 // run goes around once more than there are steps, so that the last evaluation and checkpoint need no code of their own.
 func (l *loop) run(ctx context.Context) (Result, error) {
 	defer l.progress.End()
-	limit := l.limit()
+	defer func() {
+		l.over = true
+		l.changing.Unlock()
+	}()
+	limit := l.limit(ctx)
+	if l.group.Size() > 1 && l.writes() {
+		defer context.AfterFunc(ctx, l.saveAtOnce)()
+	}
 	for {
 		// Evaluate.
 		if l.evaluationDue() {
-			if err := l.evaluate(ctx); err != nil {
+			if err := l.evaluate(); err != nil {
 				return Result{}, l.stopped("evaluation after", err)
 			}
 		}
 
 		// Save. An evaluation that was interrupted is still due and will be made on resuming.
 		endedBy, done := l.end(limit)
-		interrupted := ctx.Err() != nil && (!done || l.evaluationDue())
+		interrupted := l.requests().stop && (!done || l.evaluationDue())
 		if l.saveDue(done || interrupted) {
 			if err := l.save(); err != nil {
 				return Result{}, fmt.Errorf("checkpoint after step %d: %w", l.at.Step, err)
@@ -49,7 +59,7 @@ func (l *loop) run(ctx context.Context) (Result, error) {
 			return Result{}, l.interrupted()
 		}
 		if done {
-			return l.finish(ctx, endedBy)
+			return l.finish(endedBy)
 		}
 
 		// Step.
@@ -88,13 +98,17 @@ const (
 )
 
 // limit gives the function that names the limit of this process that has been reached, "" before.
-func (l *loop) limit() func() string {
+func (l *loop) limit(ctx context.Context) func() string {
 	began, first := time.Now(), l.at.Step
+	l.asked = func() requests {
+		return requests{stop: ctx.Err() != nil, timeUp: l.MaxTime > 0 && time.Since(began) >= l.MaxTime}
+	}
+	l.sample = func() ([]Sample, error) { return l.Samples(ctx) }
 	return func() string {
 		switch {
 		case l.MaxSteps > 0 && l.at.Step >= l.MaxSteps:
 			return maxSteps
-		case l.MaxTime > 0 && l.at.Step > first && time.Since(began) >= l.MaxTime:
+		case l.at.Step > first && l.requests().timeUp:
 			return maxTime
 		}
 		return ""
@@ -127,6 +141,9 @@ func (l *loop) advance() {
 func (l *loop) stopped(what string, err error) error {
 	err = fmt.Errorf("%s step %d of %d: %w", what, l.at.Step, l.plan.total, err)
 	if !errors.Is(err, ErrDiverged) {
+		if l.group.Size() > 1 && l.saved > 0 {
+			err = fmt.Errorf("%w; the last checkpoint is %s", err, l.folder.checkpoint(l.saved))
+		}
 		return err
 	}
 	// The checkpoint of this very step, if there is one, holds the parameters that gave the NaN.
@@ -160,8 +177,8 @@ func (l *loop) recordNorms(grad []float64) error {
 }
 
 // evaluate measures the loss on the held-out data and keeps the best adapter. Interrupted, it returns nil and leaves everything as it was.
-func (l *loop) evaluate(ctx context.Context) error {
-	e, line, err := l.measure(ctx)
+func (l *loop) evaluate() error {
+	e, line, err := l.measure()
 	if e == nil {
 		return err
 	}
@@ -182,24 +199,28 @@ func (l *loop) evaluate(ctx context.Context) error {
 }
 
 // measure computes the loss on the held-out data and has the samples made; nil where it is interrupted.
-func (l *loop) measure(ctx context.Context) (*Evaluation, evalLine, error) {
+func (l *loop) measure() (*Evaluation, evalLine, error) {
 	began := time.Now()
 	line := evalLine{Step: l.at.Step}
 	var sum float64
-	for i := range l.HeldOut.Batches() {
-		if ctx.Err() != nil {
-			return nil, line, nil
-		}
+	for i := l.group.Rank(); i < l.HeldOut.Batches() && !l.asked().stop; i += l.group.Size() {
 		l.progress.Status(fmt.Sprintf("held-out data: batch %d/%d", i+1, l.HeldOut.Batches()))
 		tokens, targets, lengths, err := l.HeldOut.Batch(0, i)
 		if err != nil {
 			return nil, line, err
 		}
-		s, n, err := l.engine.Loss(tokens, targets, lengths)
+		var s float64
+		var n int
+		l.compute(func() { s, n, err = l.engine.Loss(tokens, targets, lengths) })
 		if err != nil {
 			return nil, line, err
 		}
 		sum, line.Labelled = sum+s, line.Labelled+n
+	}
+	var err error
+	l.compute(func() { sum, line.Labelled, err = l.sum(sum, line.Labelled, nil) })
+	if err != nil || l.requests().stop {
+		return nil, line, err
 	}
 	if line.Labelled == 0 {
 		return nil, line, errors.New("no token of the held-out data carries a label")
@@ -209,18 +230,28 @@ func (l *loop) measure(ctx context.Context) (*Evaluation, evalLine, error) {
 		return nil, line, fmt.Errorf("%w: the held-out loss is %v", ErrDiverged, line.EvalLoss)
 	}
 	if l.Samples != nil {
-		l.progress.Status("sample answers")
-		var err error
-		line.Samples, err = l.Samples(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return nil, line, nil
-		case err != nil:
-			return nil, line, fmt.Errorf("samples: %w", err)
+		if line.Samples, err = l.answers(); err != nil || l.requests().stop {
+			return nil, line, err
 		}
 	}
 	line.Seconds = time.Since(began).Seconds()
 	return &Evaluation{Step: line.Step, Loss: line.EvalLoss}, line, nil
+}
+
+// answers has the samples made, by one process of a group for all.
+func (l *loop) answers() (samples []Sample, err error) {
+	l.progress.Status("sample answers")
+	l.compute(func() {
+		if l.writes() {
+			samples, err = l.sample()
+		}
+		if err != nil && !l.asked().stop {
+			err = fmt.Errorf("samples: %w", err)
+			return
+		}
+		_, _, err = l.sum(0, 0, nil) // all know of it where they were interrupted
+	})
+	return samples, err
 }
 
 // tell writes an evaluation down and shows it.
@@ -239,16 +270,26 @@ func (l *loop) saveDue(stopping bool) bool {
 
 // save writes a checkpoint, after the lines of metrics.jsonl that belong before it.
 func (l *loop) save() error {
+	if !l.writes() {
+		l.saved, l.unsaved = l.at.Step, false
+		return nil
+	}
 	if err := l.metrics.file.Sync(); err != nil {
 		return err
 	}
-	s := &state{position: l.at, params: l.params, m: l.optimizer.M, v: l.optimizer.V}
-	if err := l.folder.saveCheckpoint(s, l.saveAdapter, l.Config.Keep); err != nil {
+	if err := l.folder.saveCheckpoint(l.state(), l.saveAdapter, l.Config.Keep); err != nil {
 		return err
 	}
-	l.unsaved = false
+	l.saved, l.unsaved = l.at.Step, false
+	if l.group.Size() > 1 { // a launcher may end this process without a word when another is lost
+		l.progress.Note("saved %s", l.folder.checkpoint(l.at.Step))
+	}
 	l.draw()
 	return nil
+}
+
+func (l *loop) state() *state {
+	return &state{position: l.at, params: l.params, m: l.optimizer.M, v: l.optimizer.V}
 }
 
 // draw brings the chart up to date. A training is worth more than its picture, so that a failure is told and no more.
@@ -260,9 +301,9 @@ func (l *loop) draw() {
 
 // finish writes the adapter. Where a limit halted the run between two evaluations, it makes one that no checkpoint knows of, so that the run can go on as if it
 // had never been halted.
-func (l *loop) finish(ctx context.Context, endedBy string) (Result, error) {
+func (l *loop) finish(endedBy string) (Result, error) {
 	if l.HeldOut != nil && l.at.Last.Step < l.at.Step {
-		e, line, err := l.measure(ctx)
+		e, line, err := l.measure()
 		switch {
 		case err != nil:
 			return Result{}, l.stopped("evaluation after", err)
@@ -284,12 +325,18 @@ func (l *loop) finish(ctx context.Context, endedBy string) (Result, error) {
 	if err := l.saveAdapter(r.Adapter); err != nil {
 		return Result{}, err
 	}
+	if !l.writes() {
+		return r, nil
+	}
 	l.draw()
 	return r, syncFolder(l.folder.path)
 }
 
 // saveAdapter writes the parameters as they are now, with the facts of the training so far.
 func (l *loop) saveAdapter(path string) error {
+	if !l.writes() {
+		return nil
+	}
 	facts := maps.Clone(l.Facts)
 	if facts == nil {
 		facts = map[string]string{}

@@ -3,6 +3,8 @@ package train
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 )
 
 // batch is the samples of all micro-batches of a step end to end, with the seed of its dropout.
@@ -20,6 +22,18 @@ type trainer struct {
 	optimizer *AdamW
 	clip      float64
 	parts     []Part
+	group     Group
+
+	asked    func() requests // of this process, so far
+	agreed   requests        // of the group, in its newest sum
+	changing sync.Mutex      // held by who trains, but while losses and gradients are computed, which change no state
+}
+
+// newTrainer makes a trainer whose caller holds changing.
+func newTrainer(engine Engine, params []float32, c Config, parts []Part, group Group) *trainer {
+	t := &trainer{engine: engine, params: params, grad: make([]float32, len(params)), optimizer: NewAdamW(len(params), c), clip: c.Clip, parts: parts, group: group}
+	t.changing.Lock()
+	return t
 }
 
 // outcome is what a step was like.
@@ -34,9 +48,9 @@ type outcome struct {
 // step is one training step: the gradient of the mean loss over the labelled tokens of all its micro-batches together, and one update. Where the
 // error is ErrDiverged, the parameters are as they were.
 func (t *trainer) step(b batch, lr float64) (outcome, error) {
-	clear(t.grad)
-	sum, n, err := t.engine.Gradients(b.tokens, b.targets, b.lengths, b.seed, t.grad)
-	o := outcome{loss: sum, labelled: n, tokens: len(b.tokens)}
+	o := outcome{tokens: len(b.tokens)}
+	var err error
+	t.compute(func() { o.loss, o.labelled, err = t.gradients(b) })
 	if err != nil {
 		return o, err
 	}
@@ -55,6 +69,55 @@ func (t *trainer) step(b batch, lr float64) (outcome, error) {
 	}
 	t.optimizer.Update(t.params, t.grad, lr)
 	return o, t.engine.Update()
+}
+
+// compute does what changes no state but t.grad.
+func (t *trainer) compute(work func()) {
+	t.changing.Unlock()
+	defer t.changing.Lock()
+	work()
+}
+
+// gradients puts the gradient of the summed loss over all samples of a step into t.grad, whichever process computes them.
+func (t *trainer) gradients(b batch) (loss float64, n int, err error) {
+	clear(t.grad)
+	b = b.share(t.group.Rank(), t.group.Size())
+	if len(b.lengths) > 0 {
+		if loss, n, err = t.engine.Gradients(b.tokens, b.targets, b.lengths, b.seed, t.grad); err != nil {
+			return 0, 0, err
+		}
+	}
+	return t.sum(loss, n, t.grad)
+}
+
+// share gives the samples of a step that one of several processes computes: the longest first, each goes to the one that has the fewest tokens so far. Each draws
+// a dropout of its own.
+func (b batch) share(rank, size int) batch {
+	if size == 1 {
+		return b
+	}
+	order := make([]int, len(b.lengths))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(i, j int) int { return b.lengths[j] - b.lengths[i] })
+	taker, tokens := make([]int, len(b.lengths)), make([]int, size)
+	for _, i := range order {
+		to := slices.Index(tokens, slices.Min(tokens))
+		taker[i] = to
+		tokens[to] += b.lengths[i]
+	}
+	own := batch{seed: mix(b.seed + uint64(rank))}
+	at := 0
+	for i, length := range b.lengths {
+		if taker[i] == rank {
+			own.tokens = append(own.tokens, b.tokens[at:at+length]...)
+			own.targets = append(own.targets, b.targets[at:at+length]...)
+			own.lengths = append(own.lengths, length)
+		}
+		at += length
+	}
+	return own
 }
 
 // divide turns the gradient of a sum over n labelled tokens into that of their mean.

@@ -8,6 +8,12 @@ import (
 	"testing"
 )
 
+func unclipped() Config {
+	c := Default()
+	c.Clip = 0
+	return c
+}
+
 // 16 samples at once and 4 × 4 accumulated give the same gradient, though the micro-batches have different numbers of labels.
 func TestAccumulationDoesNotChangeTheGradient(t *testing.T) {
 	gradient := func(size int) ([]float32, outcome) {
@@ -20,7 +26,7 @@ func TestAccumulationDoesNotChangeTheGradient(t *testing.T) {
 		}
 		engine := &leastSquares{params: make([]float32, parameters)}
 		engine.Update()
-		tr := trainer{engine: engine, params: engine.params, grad: make([]float32, parameters), optimizer: NewAdamW(parameters, Default())}
+		tr := newTrainer(engine, engine.params, unclipped(), nil, alone{})
 		o, err := tr.step(b, 0.1)
 		if err != nil {
 			t.Fatal(err)
@@ -65,7 +71,7 @@ func TestDivergenceLeavesParametersAndMoments(t *testing.T) {
 		engine := &leastSquares{params: []float32{1, 2, 3, 4, 5, 6}}
 		engine.Update()
 		spoil(engine)
-		tr := trainer{engine: engine, params: engine.params, grad: make([]float32, parameters), optimizer: NewAdamW(parameters, Default())}
+		tr := newTrainer(engine, engine.params, unclipped(), nil, alone{})
 		b, _ := newPlan(Config{Accumulation: 2, Epochs: 1}, 2).load(source, 0, 0)
 		_, err := tr.step(b, 0.1)
 		if !errors.Is(err, ErrDiverged) {
@@ -80,7 +86,7 @@ func TestDivergenceLeavesParametersAndMoments(t *testing.T) {
 func TestStepWithoutLabels(t *testing.T) {
 	engine := &leastSquares{params: make([]float32, parameters)}
 	engine.Update()
-	tr := trainer{engine: engine, params: engine.params, grad: make([]float32, parameters), optimizer: NewAdamW(parameters, Default())}
+	tr := newTrainer(engine, engine.params, unclipped(), nil, alone{})
 	if _, err := tr.step(batch{tokens: []int32{1}, targets: []int32{-1}, lengths: []int{1}}, 0.1); err == nil {
 		t.Error("a step without a labelled token divides by 0")
 	}

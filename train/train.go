@@ -66,6 +66,8 @@ type Run struct {
 	Resume bool   // goes on with the run that the folder holds
 	Force  bool   // starts anew where the folder holds a run, which is renamed FOLDER.old-1, or the next free number
 
+	Group Group // nil where this process trains alone; else every process of it makes the same Run, but for Progress
+
 	Progress io.Writer // gets a progress line where it is a terminal, else a line now and then; nil is silent
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/internal/mpi"
 	"github.com/veratune/veratune/model"
 	"github.com/veratune/veratune/train"
 	"github.com/veratune/veratune/vera"
@@ -36,6 +37,7 @@ type finetune struct {
 	out      string
 	resume   bool
 	force    bool
+	ranks    train.Group // that train together, or nil
 
 	// Of a sweep, which are not flags: parts of the rows, and of the steps, that are trained on.
 	fraction, part float64
@@ -66,7 +68,7 @@ func alpacaCommand() *cli.Command {
 		Name:  "alpaca",
 		Usage: "finetune a model on instruction data",
 		Description: "Trains a VeRA adapter, or with --method lora a LoRA, on instruction rows and writes it to OUT/adapter.gguf. The defaults are the recipe of the VeRA paper's Table 9.\n" +
-			"Ctrl-C saves the run; the same command with --resume goes on to the same bits.",
+			"Ctrl-C saves the run; the same command with --resume goes on to the same bits. Started by mpirun or srun, several processes share each step.",
 		Flags:  append(f.flags(), &cli.BoolFlag{Name: "print-config", Usage: "print all options as a file for --config, and do nothing else", Destination: &printConfig}),
 		Before: f.options,
 		Action: func(c *cli.Context) error {
@@ -220,6 +222,14 @@ func (f *finetune) options(c *cli.Context) error {
 }
 
 func (f *finetune) run(c *cli.Context) error {
+	if mpi.Launched() {
+		return f.together(c)
+	}
+	return f.report(c)
+}
+
+// report trains and tells of it.
+func (f *finetune) report(c *cli.Context) error {
 	result, err := f.learn(c, c.App.ErrWriter)
 	if err != nil {
 		return err
@@ -241,8 +251,10 @@ func (f *finetune) run(c *cli.Context) error {
 
 // learn trains. What the model and the data are goes to report.
 func (f *finetune) learn(c *cli.Context, report io.Writer) (train.Result, error) {
-	if err := train.CheckFolder(f.out, f.resume, f.force); err != nil {
-		return train.Result{}, err
+	if f.writes() {
+		if err := train.CheckFolder(f.out, f.resume, f.force); err != nil {
+			return train.Result{}, err
+		}
 	}
 	p, err := f.prepare(report)
 	if err != nil {
@@ -268,9 +280,9 @@ func (f *finetune) learn(c *cli.Context, report io.Writer) (train.Result, error)
 		},
 		Facts:    map[string]string{factTemplate: training.Template},
 		Setup:    f.setup(p.session, training.Template),
-		About:    about{Version: version(), Model: f.path, Data: training.Name, Threads: f.engine.options.Threads, Device: f.engine.options.Device},
+		About:    about{Version: version(), Model: f.path, Data: training.Name, Threads: f.engine.options.Threads, Device: f.engine.options.Device, Ranks: f.size()},
 		MaxSteps: f.maxSteps, MaxTime: f.maxTime,
-		Folder: f.out, Resume: f.resume, Force: f.force, Progress: c.App.ErrWriter,
+		Folder: f.out, Resume: f.resume, Force: f.force, Group: f.ranks, Progress: c.App.ErrWriter,
 	}
 	for part := range adapter.Trained {
 		run.Parts = append(run.Parts, train.Part{Layer: part.Name(), Name: part.Part, Size: len(part.Values)})
@@ -393,6 +405,7 @@ type about struct {
 	Data    string `json:"data"`
 	Threads int    `json:"threads"`
 	Device  string `json:"device"`
+	Ranks   int    `json:"ranks"`
 }
 
 // version is the module's, with the commit where Go knows it.

@@ -43,6 +43,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return 0
 	}
 	fmt.Fprintf(stderr, "veratune: %v\n", err)
+	return exitCode(err)
+}
+
+func exitCode(err error) int {
 	var usage usageError
 	switch {
 	case errors.As(err, &usage):

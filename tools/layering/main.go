@@ -17,7 +17,7 @@ const module = "github.com/veratune/veratune/"
 // allowed lists, for each package by its path in the module, those of the module's packages that it may import; "x/..." stands for x and all packages below
 // it. The tests of a package may import testsOnly besides.
 var allowed = map[string][]string{
-	"cmd/veratune":      {"train", "watch", "mtbench", "alpaca", "model", "vera", "internal/terminal", "internal/hub"},
+	"cmd/veratune":      {"train", "watch", "mtbench", "alpaca", "model", "vera", "internal/terminal", "internal/hub", "internal/mpi"},
 	"train":             {"model", "vera", "internal/terminal", "internal/hub"},
 	"watch":             {"train"},
 	"model":             {"vera", "bindings"},
@@ -29,6 +29,7 @@ var allowed = map[string][]string{
 	"internal/terminal": {},
 	"internal/hub":      {"internal/terminal"},
 	"internal/browser":  {},
+	"internal/mpi":      {},
 	"internal/testutil": {"bindings"},
 	"tools/layering":    {},
 	"tools/randomgguf":  {"bindings"},

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package mpi
+
+// affinity is the set of processors that this process may run on: all.
+func affinity() string { return "" }

@@ -1,0 +1,133 @@
+package train
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+)
+
+// Group is the processes that train together, numbered from 0. Each computes the gradients of its share of a step's samples; the sums make all of them take the
+// same step, and number 0 alone writes the run folder. All of them call Sum and Broadcast in the same order.
+type Group interface {
+	Rank() int // number of this process
+	Size() int // number of processes
+	// Sum replaces values and scalars by their sums over all processes, the same bits in all of them.
+	Sum(values []float32, scalars []float64) error
+	// Broadcast gives all processes the data of number 0.
+	Broadcast(data []byte) ([]byte, error)
+}
+
+// alone is the group of a process that trains by itself.
+type alone struct{}
+
+func (alone) Rank() int                             { return 0 }
+func (alone) Size() int                             { return 1 }
+func (alone) Sum([]float32, []float64) error        { return nil }
+func (alone) Broadcast(data []byte) ([]byte, error) { return data, nil }
+
+// requests is what is asked of a training while it runs.
+type requests struct {
+	stop   bool // to save and go on another time
+	timeUp bool // to halt, since MaxTime is over
+}
+
+// requests are those of this process, or in a group those that all know of, so that all stop after the same step.
+func (t *trainer) requests() requests {
+	if t.group.Size() == 1 {
+		return t.asked()
+	}
+	return t.agreed
+}
+
+// sum adds up over the group: the loss of n labelled tokens, and its gradient unless that is nil. What any process has been asked goes with them, and a check that
+// all have the same parameters.
+func (t *trainer) sum(loss float64, n int, grad []float32) (float64, int, error) {
+	size := t.group.Size()
+	if size == 1 {
+		return loss, n, nil
+	}
+	asked, check := t.asked(), checksum(t.params)
+	scalars := []float64{loss, float64(n), number(asked.stop), number(asked.timeUp), check}
+	if err := t.group.Sum(grad, scalars); err != nil {
+		return 0, 0, err
+	}
+	if scalars[4] != check*float64(size) {
+		return 0, 0, errors.New("the processes of the group no longer have the same parameters; their processors or programs must differ")
+	}
+	t.agreed = requests{stop: scalars[2] > 0, timeUp: scalars[3] > 0}
+	return scalars[0], int(scalars[1]), nil
+}
+
+func number(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// checksum is a hash of 32 bits, so that a float64 holds the sum of many exactly.
+func checksum(values []float32) float64 {
+	hash := uint64(len(values))
+	for _, v := range values {
+		hash = (hash ^ uint64(math.Float32bits(v))) * 0x9e3779b97f4a7c15
+		hash ^= hash >> 32
+	}
+	return float64(hash >> 32)
+}
+
+// writes tells whether this process is the one that writes the run folder.
+func (l *loop) writes() bool { return l.group.Rank() == 0 }
+
+// meet finds out whether all processes of a group were started alike, and has them begin where number 0 does.
+func (l *loop) meet() error {
+	if l.group.Size() == 1 {
+		return nil
+	}
+	own, err := json.Marshal(l.settings)
+	if err != nil {
+		return err
+	}
+	first, err := l.group.Broadcast(own)
+	if err != nil {
+		return err
+	}
+	list, err := differences(first, own)
+	if err != nil {
+		return err
+	}
+	if len(list) > 0 {
+		return fmt.Errorf("process %d of the group was started otherwise than process 0: %s", l.group.Rank(), strings.Join(list, "; "))
+	}
+	var data []byte
+	if l.writes() {
+		if data, err = l.state().encode(); err != nil {
+			return err
+		}
+	}
+	if data, err = l.group.Broadcast(data); err != nil || l.writes() {
+		return err
+	}
+	s, err := decodeState(data)
+	if err != nil {
+		return fmt.Errorf("state of process 0: %w", err)
+	}
+	return l.adopt(s)
+}
+
+// saveAtOnce saves the newest step while the next one is computed: a launcher that is told to stop, or that has lost a process, may end the others a second later.
+func (l *loop) saveAtOnce() {
+	l.changing.Lock()
+	defer l.changing.Unlock()
+	if l.over {
+		return
+	}
+	if l.unsaved {
+		if err := l.save(); err != nil {
+			l.progress.Note("asked to stop: checkpoint after step %d: %v", l.at.Step, err)
+			return
+		}
+	}
+	l.progress.Note("asked to stop: resume would go on from %s; the step that is being computed is finished if there is time", l.folder.checkpoint(l.at.Step))
+}
