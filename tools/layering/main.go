@@ -17,16 +17,17 @@ const module = "github.com/veratune/veratune/"
 // allowed lists, for each package by its path in the module, those of the module's packages that it may import; "x/..." stands for x and all packages below
 // it. The tests of a package may import internal/testutil besides, and bindings, whose types testutil's options name.
 var allowed = map[string][]string{
-	"cmd/veratune":      {"train", "mtbench", "alpaca", "model", "vera", "internal/terminal", "internal/hub"},
-	"train":             {"model", "vera", "internal/terminal", "internal/hub"},
+	"cmd/veratune":      {"train", "mtbench", "alpaca", "model", "vera", "internal/terminal", "internal/hub", "internal/durable"},
+	"train":             {"model", "vera", "internal/terminal", "internal/hub", "internal/durable"},
 	"model":             {"vera", "bindings"},
-	"vera":              {"bindings"},
-	"bindings":          {"ggml/..."},
+	"vera":              {"bindings", "internal/durable"},
+	"bindings":          {"ggml/...", "internal/durable"},
 	"ggml/...":          {"ggml/..."},
 	"alpaca":            {},
-	"mtbench":           {},
+	"mtbench":           {"internal/durable"},
+	"internal/durable":  {},
 	"internal/terminal": {},
-	"internal/hub":      {"internal/terminal"},
+	"internal/hub":      {"internal/terminal", "internal/durable"},
 	"internal/testutil": {"bindings"},
 	"tools/layering":    {},
 	"tools/randomgguf":  {"bindings"},
