@@ -21,7 +21,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Tests use all cores, so packages are tested one after another; they are compiled side by side before.
 GO_TEST := go test -p 1
 
-.PHONY: help build model demo test test-fast test-kernels test-kill lint docs bench clean
+.PHONY: help build model demo test test-fast test-kernels test-kill test-soak lint docs bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ test-kernels: ## test ggml/ on every instruction set there is, under the address
 
 test-kill: ## kill trainings, sweeps and exports at 200 random moments, and compare what they end in
 	VERATUNE_TEST_KILLS=200 go test ./cmd/veratune -run '^TestKills$$' -v -count 1 -timeout 60m
+
+test-soak: ## train 2,000 steps in one process, and check that memory, files and goroutines don't grow
+	VERATUNE_TEST_SOAK=2000 go test ./cmd/veratune -run '^TestSoak$$' -v -count 1 -timeout 60m
 
 lint: ## check formatting, go vet, staticcheck, and which package imports which
 	@unformatted=$$(gofmt -l .); \

@@ -48,13 +48,15 @@ func TestKills(t *testing.T) {
 		k.measure(t)
 	}
 	random := rand.New(rand.NewPCG(1, 1))
-	for range kills {
-		// Training is what takes long: half of the kills are its.
+	for made := 0; made < kills && !t.Failed(); {
+		// Training is what takes long: half of the processes are its.
 		k := commands[0]
 		if random.IntN(2) == 0 {
 			k = commands[random.IntN(len(commands))]
 		}
-		k.kill(t, random)
+		if k.kill(t, random) {
+			made++
+		}
 	}
 	for _, k := range commands {
 		k.finish(t)
@@ -122,8 +124,9 @@ func (k *killed) measure(t *testing.T) {
 	k.takes = time.Since(began)
 }
 
-// kill starts a process of the command and kills it after a random part of the time that the whole takes. Where it ends before, the next begins anew.
-func (k *killed) kill(t *testing.T, random *rand.Rand) {
+// kill starts a process of the command and kills it after a random part of the time that the whole takes. It tells whether that was before the end; else the next
+// process begins anew.
+func (k *killed) kill(t *testing.T, random *rand.Rand) bool {
 	t.Helper()
 	if k.out == "" {
 		k.out = filepath.Join(t.TempDir(), "out")
@@ -140,6 +143,7 @@ func (k *killed) kill(t *testing.T, random *rand.Rand) {
 			t.Fatalf("%s, after %d kills: %v: %s", k.name, k.kills, err, output)
 		}
 		k.check(t)
+		return false
 	case <-time.After(time.Duration(random.Float64() * float64(k.takes))):
 		cmd.Process.Kill()
 		<-done
@@ -147,6 +151,7 @@ func (k *killed) kill(t *testing.T, random *rand.Rand) {
 		if k.whole {
 			k.allOrNothing(t)
 		}
+		return true
 	}
 }
 
