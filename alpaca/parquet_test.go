@@ -70,6 +70,7 @@ func FuzzParquet(f *testing.F) {
 	f.Add(sound)
 	f.Add(sound[:len(sound)/2])
 	f.Add([]byte("PAR1\x00\x00\x00\x00PAR1"))
+	f.Add([]byte("\xff\xff\xff\x7fPAR1"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)

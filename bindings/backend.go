@@ -6,6 +6,7 @@ import "C"
 import (
 	"errors"
 	"fmt"
+	"syscall"
 	"unsafe"
 )
 
@@ -109,17 +110,20 @@ func (b *Backend) Allocate(c *Context) (*Buffer, error) {
 	}
 	buf := C.ggml_backend_alloc_ctx_tensors(c.c, b.c)
 	if buf == nil {
-		return nil, errors.New(takeError("out of memory"))
+		return nil, outOfMemory("a buffer")
 	}
 	size := int64(C.ggml_backend_buffer_get_size(buf))
 	return &Buffer{c: buf, used: size, size: size}, nil
 }
 
+// outOfMemory is the error of memory that could not be had.
+func outOfMemory(what string) error { return fmt.Errorf("%s: %w", takeError(what), syscall.ENOMEM) }
+
 // NewBuffer reserves size bytes, into which Place puts tensors one after the other.
 func (b *Backend) NewBuffer(size int64) (*Buffer, error) {
 	buf := C.ggml_backend_alloc_buffer(b.c, C.size_t(size))
 	if buf == nil {
-		return nil, fmt.Errorf("out of memory: %d MiB are not to be had", size>>20)
+		return nil, outOfMemory(fmt.Sprintf("%d MiB", size>>20))
 	}
 	return &Buffer{c: buf, size: size, align: int64(C.ggml_backend_get_alignment(b.c))}, nil
 }
@@ -193,7 +197,7 @@ func (a *Allocator) Close() {
 // Allocate gives memory to all tensors of g that have none; the graph before it loses its own.
 func (a *Allocator) Allocate(g *Graph) error {
 	if !C.ggml_gallocr_alloc_graph(a.c, g.c) {
-		return errors.New(takeError("out of memory for a graph"))
+		return outOfMemory("a graph")
 	}
 	return nil
 }

@@ -79,8 +79,9 @@ func TestSoak(t *testing.T) {
 	if last.step != steps || early.step == 0 {
 		t.Fatalf("seen: %+v", w.seen)
 	}
-	if last.memory > early.memory+early.memory/50 {
-		t.Errorf("memory grew by more than 2%%: %+v", w.seen)
+	// What malloc keeps for each thread is more than 2% of so small a process.
+	if last.memory > early.memory+max(early.memory/50, 4<<20) {
+		t.Errorf("memory grew: %+v", w.seen)
 	}
 	if last.goroutines > early.goroutines || last.files > early.files {
 		t.Errorf("goroutines or open files grew: %+v", w.seen)
