@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -171,6 +172,32 @@ func TestInterrupt(t *testing.T) {
 	}
 	if !bytes.Equal(read(t, filepath.Join(out, train.AdapterFile)), read(t, filepath.Join(whole, train.AdapterFile))) {
 		t.Error("the adapter differs from that of the run that was left alone")
+	}
+}
+
+// Keys of the environment are in no file of a run and no message.
+func TestNoSecretIsWritten(t *testing.T) {
+	const secret = "hf_secretsecret"
+	for _, name := range []string{"HF_TOKEN", "OPENAI_API_KEY"} {
+		t.Setenv(name, secret)
+	}
+	model, data, out := testutil.TinyLlama(t, testutil.TinyOptions{}), rows(t, 20), filepath.Join(t.TempDir(), "run")
+	_, stdout, stderr := veratune(alpacaArgs(model, data, out, "--max-steps", "2")...)
+	_, _, failed := veratune(alpacaArgs(model, data, out)...)
+	texts := map[string]string{"stdout": stdout, "stderr": stderr, "error": failed}
+	err := filepath.WalkDir(out, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			texts[path] = string(read(t, path))
+		}
+		return err
+	})
+	if err != nil || len(texts) < 10 {
+		t.Fatalf("%d texts, %v", len(texts), err)
+	}
+	for name, text := range texts {
+		if strings.Contains(text, secret) {
+			t.Errorf("%s holds the secret", name)
+		}
 	}
 }
 
