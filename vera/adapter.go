@@ -59,7 +59,7 @@ func layout(c Config, base Base, room int) (*Adapter, error) {
 	held := c
 	held.Only = "" // a file holds both vectors
 	if n := TrainableCount(held, base); n > room {
-		return nil, fmt.Errorf("the layers of rank %d have %d values, the file has no more than %d", c.Rank, n, room)
+		return nil, fmt.Errorf("at rank %d the adapted layers of this model have %d values, the file has no more than %d", c.Rank, n, room)
 	}
 	a := &Adapter{Config: c.canonical(base), Base: base, Params: make([]float32, TrainableCount(c, base)), Facts: map[string]string{}}
 	rest := a.Params
