@@ -24,7 +24,7 @@ GO_TEST := go test -p 1
 # The pinned module, where ggml's sources are.
 GGML = $(shell go list -m -f '{{.Dir}}' github.com/ollama/ollama)/ml/backend/ggml/ggml
 
-.PHONY: help build vulkan model demo test test-fast test-kernels test-vulkan lint docs bench clean
+.PHONY: help build vulkan model demo test test-fast test-kernels test-vulkan test-kill test-soak lint docs bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -63,6 +63,12 @@ test-kernels: ## test ggml/ on every instruction set there is, under the address
 
 test-vulkan: vulkan ## test training on a Vulkan device; takes minutes where that is Mesa's software one
 	VERATUNE_TEST_VULKAN=1 $(GO_TEST) -timeout 30m -run 'Device|WeightsInTurn' ./bindings ./model
+
+test-kill: ## kill trainings, sweeps and exports at 200 random moments, and compare what they end in
+	VERATUNE_TEST_KILLS=200 go test ./cmd/veratune -run '^TestKills$$' -v -count 1 -timeout 60m
+
+test-soak: ## train 2,000 steps in one process, and check that memory, files and goroutines don't grow
+	VERATUNE_TEST_SOAK=2000 go test ./cmd/veratune -run '^TestSoak$$' -v -count 1 -timeout 60m
 
 lint: ## check formatting, go vet, staticcheck, and which package imports which
 	@unformatted=$$(gofmt -l .); \

@@ -1,6 +1,7 @@
 package alpaca
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -35,6 +36,9 @@ type parquetFile struct {
 func openParquet(name string, data io.ReaderAt, size int64, closer io.Closer) (_ *parquetFile, err error) {
 	f := &parquetFile{name: name, Closer: closer}
 	defer f.guard(&err)
+	if err := checkFooter(data, size); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
 	if f.file, err = parquet.OpenFile(data, size, parquet.SkipBloomFilters(true)); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
@@ -51,6 +55,18 @@ func openParquet(name string, data io.ReaderAt, size int64, closer io.Closer) (_
 	f.schema = parquet.NewSchema(f.file.Schema().Name(), columns)
 	f.rows = f.reader()
 	return f, nil
+}
+
+// checkFooter fails where the file's end gives the footer before it a size that the file can't hold; the library would allocate that much.
+func checkFooter(data io.ReaderAt, size int64) error {
+	end := make([]byte, 4+len(parquetMagic))
+	if _, err := data.ReadAt(end, size-int64(len(end))); err != nil {
+		return fmt.Errorf("damaged Parquet file: %w", err)
+	}
+	if n := int64(binary.LittleEndian.Uint32(end)); n > size-int64(len(end)+len(parquetMagic)) {
+		return fmt.Errorf("damaged Parquet file: a footer of %d bytes in a file of %d", n, size)
+	}
+	return nil
 }
 
 func (f *parquetFile) length() int64 { return f.file.NumRows() }

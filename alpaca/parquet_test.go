@@ -3,6 +3,7 @@ package alpaca
 import (
 	"bytes"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -52,29 +53,51 @@ func TestParquet(t *testing.T) {
 	}
 }
 
+func loadParquet(data []byte) error {
+	f, err := rowsIn("f", bytes.NewReader(data), int64(len(data)), noClose{})
+	if err != nil {
+		return err
+	}
+	_, err = newDataset("f", []part{{Part{"f", 1}, f}}, fakeTokenizer{}, Default())
+	return err
+}
+
+func FuzzParquet(f *testing.F) {
+	sound, err := os.ReadFile(formsFile)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(sound)
+	f.Add(sound[:len(sound)/2])
+	f.Add([]byte("PAR1\x00\x00\x00\x00PAR1"))
+	f.Add([]byte("\xff\xff\xff\x7fPAR1"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		err := loadParquet(append([]byte(parquetMagic), data...))
+		_ = loadParquet(data)
+		runtime.ReadMemStats(&after)
+		if n := after.TotalAlloc - before.TotalAlloc; n > 64<<20 {
+			t.Fatalf("%d bytes of data took %d bytes of memory: %v", len(data), n, err)
+		}
+	})
+}
+
 // Whatever is damaged, it is an error or another text, and no panic.
 func TestDamagedParquet(t *testing.T) {
 	sound, err := os.ReadFile(formsFile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	load := func(data []byte) error {
-		f, err := rowsIn("f", bytes.NewReader(data), int64(len(data)), noClose{})
-		if err != nil {
-			return err
-		}
-		_, err = newDataset("f", []part{{Part{"f", 1}, f}}, fakeTokenizer{}, Default())
-		return err
-	}
 	for n := 0; n < len(sound); n += 7 {
-		if load(sound[:n]) == nil {
+		if loadParquet(sound[:n]) == nil {
 			t.Errorf("%d bytes of %d were enough", n, len(sound))
 		}
 		damaged := bytes.Clone(sound)
 		damaged[n] ^= 0x55
-		load(damaged)
+		loadParquet(damaged)
 	}
-	if err := load([]byte("PAR1")); err == nil || !strings.HasPrefix(err.Error(), "f: ") {
+	if err := loadParquet([]byte("PAR1")); err == nil || !strings.HasPrefix(err.Error(), "f: ") {
 		t.Errorf("error %v", err)
 	}
 }

@@ -6,6 +6,7 @@ import "C"
 import (
 	"errors"
 	"fmt"
+	"syscall"
 	"unsafe"
 )
 
@@ -128,17 +129,22 @@ func (b *Backend) Allocate(c *Context) (*Buffer, error) {
 	}
 	buf := C.vt_alloc_tensors(c.c, b.c)
 	if buf == nil {
-		return nil, fmt.Errorf("device %s: %s", b.device.Name, takeError("out of memory"))
+		return nil, outOfMemory(b.device.Name, "a buffer")
 	}
 	size := int64(C.ggml_backend_buffer_get_size(buf))
 	return &Buffer{c: buf, used: size, size: size}, nil
+}
+
+// outOfMemory is the error of memory that could not be had.
+func outOfMemory(device, what string) error {
+	return fmt.Errorf("device %s: %s: %w", device, takeError(what), syscall.ENOMEM)
 }
 
 // NewBuffer reserves size bytes, into which Place puts tensors one after the other.
 func (b *Backend) NewBuffer(size int64) (*Buffer, error) {
 	buf := C.vt_alloc_buffer(b.c, C.size_t(size))
 	if buf == nil {
-		return nil, fmt.Errorf("device %s: out of memory: %d MiB are not to be had", b.device.Name, size>>20)
+		return nil, outOfMemory(b.device.Name, fmt.Sprintf("%d MiB", size>>20))
 	}
 	return &Buffer{c: buf, size: size, align: b.Alignment()}, nil
 }
@@ -227,7 +233,7 @@ func (a *Allocator) Close() {
 // Allocate gives memory to all tensors of g that have none; the graph before it loses its own.
 func (a *Allocator) Allocate(g *Graph) error {
 	if !bool(C.vt_alloc_graph(a.c, g.c)) {
-		return fmt.Errorf("device %s: %s", a.device, takeError("out of memory for a graph"))
+		return outOfMemory(a.device, "a graph")
 	}
 	return nil
 }

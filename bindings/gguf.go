@@ -10,13 +10,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"unsafe"
 
 	"github.com/edsrzf/mmap-go"
-	"github.com/google/renameio/v2"
+
+	"github.com/veratune/veratune/internal/durable"
 )
 
 // TensorInfo describes a tensor of a file.
@@ -527,7 +527,7 @@ func (e *exactly) Write(p []byte) (int, error) {
 
 // WriteFile writes the file beside path, syncs it, and renames it to path. Where it fails, path is as it was and nothing is left beside it.
 func (w *GGUFWriter) WriteFile(path string) error {
-	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithPermissions(0o644))
+	f, err := durable.Create(path, 0o644)
 	if err != nil {
 		return err
 	}

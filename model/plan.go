@@ -3,8 +3,10 @@ package model
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 
+	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/shirou/gopsutil/v4/mem"
 	"github.com/shirou/gopsutil/v4/process"
 
@@ -187,10 +189,20 @@ func (m *Model) savedBytes(p pack) int64 {
 // budget is the memory for activations: half of what was free when it was first asked for.
 func (m *Model) budget() int64 {
 	if m.free == 0 {
-		m.free = 1
-		if v, err := mem.VirtualMemory(); err == nil {
-			m.free = int64(v.Available)
-		}
+		m.free = max(1, available())
 	}
 	return m.free / 2
+}
+
+// available is the memory that the process could still take: of the machine's, and of a container's, where that has a limit; 0 where it isn't known.
+func available() int64 {
+	var free int64
+	if v, err := mem.VirtualMemory(); err == nil {
+		free = int64(v.Available)
+	}
+	limit, err := memlimit.FromCgroup()
+	if own, heldErr := held(); err == nil && heldErr == nil && limit < math.MaxInt64 {
+		free = min(free, int64(limit)-own)
+	}
+	return free
 }

@@ -13,8 +13,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/gofrs/flock"
-	"github.com/google/renameio/v2"
+	"github.com/veratune/veratune/internal/durable"
 )
 
 // What an evaluation folder holds: FastChat's files, and how each model answered.
@@ -29,7 +28,7 @@ const (
 type Folder struct {
 	Questions []Question
 	path      string
-	lock      *flock.Flock
+	lock      *durable.Lock
 }
 
 // Create opens an evaluation folder of these questions, and makes it where it isn't there. One of other questions is refused.
@@ -75,18 +74,16 @@ func notEvaluation(path string, err error) error {
 	return fmt.Errorf("evaluation folder: %w", err)
 }
 
-// lockFolder locks the folder itself. The lock is gone when the process ends, however it ends.
 func lockFolder(path string) (*Folder, error) {
-	f := &Folder{path: path, lock: flock.New(path, flock.SetFlag(os.O_RDONLY))}
-	locked, err := f.lock.TryLock()
-	// Some network file systems have no locks; an evaluation there is worth more than the check.
-	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+	lock, err := durable.LockFolder(path)
+	var held durable.Held
+	switch {
+	case errors.As(err, &held):
+		return nil, fmt.Errorf("evaluation folder %s: %w writes there; wait for it, or choose another folder", path, held)
+	case err != nil:
 		return nil, fmt.Errorf("evaluation folder: %w", err)
 	}
-	if !locked && err == nil {
-		return nil, fmt.Errorf("evaluation folder %s: another process writes there; wait for it, or choose another folder", path)
-	}
-	return f, nil
+	return &Folder{path: path, lock: lock}, nil
 }
 
 func (f *Folder) join(parts ...string) string {
@@ -114,7 +111,7 @@ func (f *Folder) keepQuestions() error {
 		}
 		return nil
 	}
-	return renameio.WriteFile(path, text, 0o666)
+	return durable.WriteFile(path, text, 0o666)
 }
 
 func encodeQuestions(questions []Question) (text []byte, err error) {
@@ -159,7 +156,7 @@ func (f *Folder) keepSetup(s setup, answered bool) error {
 	if err := e.Encode(models); err != nil {
 		return err
 	}
-	return renameio.WriteFile(path, text.Bytes(), 0o666)
+	return durable.WriteFile(path, text.Bytes(), 0o666)
 }
 
 // readSetups gives the models in the order in which they began to answer.

@@ -3,6 +3,7 @@ package mtbench
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,9 +18,9 @@ func TestFolderIsOfOneProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = Open(dir)
-	wantError(t, err, dir, "another process")
+	wantError(t, err, dir, fmt.Sprintf("process %d writes there", os.Getpid()))
 	_, err = Create(dir, someQuestions())
-	wantError(t, err, dir, "another process")
+	wantError(t, err, dir, fmt.Sprintf("process %d writes there", os.Getpid()))
 	if _, err := Load(dir); err != nil {
 		t.Errorf("reading is refused: %v", err)
 	}

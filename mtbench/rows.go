@@ -13,7 +13,7 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/google/renameio/v2"
+	"github.com/veratune/veratune/internal/durable"
 )
 
 // row is what a line of an evaluation's files holds.
@@ -181,7 +181,7 @@ func (t *table[R]) sort(questions []Question) error {
 	if now, err := os.ReadFile(t.path); err != nil || bytes.Equal(now, sorted) {
 		return err
 	}
-	return renameio.WriteFile(t.path, sorted, 0o666)
+	return durable.WriteFile(t.path, sorted, 0o666)
 }
 
 // sortedKeys gives keys in the order of the questions, then of turns, repeats and models.

@@ -8,10 +8,11 @@ import (
 	"os"
 	"strconv"
 
-	"github.com/google/renameio/v2"
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
+
+	"github.com/veratune/veratune/internal/durable"
 )
 
 // drawChart draws the losses of a metrics file: each training step's, the same smoothed, and the held-out data's. It draws nothing where the
@@ -29,7 +30,7 @@ func drawChart(metricsPath, chartPath string) error {
 	if err != nil {
 		return fmt.Errorf("loss chart: %w", err)
 	}
-	if err := renameio.WriteFile(chartPath, picture, 0o666); err != nil {
+	if err := durable.WriteFile(chartPath, picture, 0o666); err != nil {
 		return fmt.Errorf("loss chart: %w", err)
 	}
 	return nil

@@ -12,10 +12,10 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/google/renameio/v2"
 	"gonum.org/v1/plot/plotutil"
 	"gonum.org/v1/plot/vg"
 
+	"github.com/veratune/veratune/internal/durable"
 	"github.com/veratune/veratune/vera"
 )
 
@@ -212,7 +212,7 @@ func Plot(path string, runs []*Report) error {
 	if err != nil {
 		return fmt.Errorf("plot: %w", err)
 	}
-	if err := renameio.WriteFile(path, data, 0o666); err != nil {
+	if err := durable.WriteFile(path, data, 0o666); err != nil {
 		return fmt.Errorf("plot: %w", err)
 	}
 	return nil

@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 
-	"golang.org/x/sys/unix"
+	"github.com/veratune/veratune/internal/durable"
 )
 
 // What a run directory holds.
@@ -25,7 +25,7 @@ const (
 // folder is a run directory that this process alone uses.
 type folder struct {
 	path string
-	lock *os.File // the directory itself; the lock is gone when the process ends, however it ends
+	lock *durable.Lock // nil in the processes of a group that do not write
 }
 
 // CheckFolder returns an error where a run could not begin in path, so that a caller can say so before it loads a model: the folder holds a run
@@ -59,17 +59,16 @@ func CheckFolder(path string, resume, force bool) error {
 	return checkWritable(whole)
 }
 
-// checkWritable makes and removes a file in path, or, where path isn't there yet, in the folder that it would be made in.
+// checkWritable fails where nothing can be made in path, or, where path isn't there yet, in the folder that it would be made in.
 func checkWritable(path string) error {
 	place := path
 	for !exists(place) && filepath.Dir(place) != place {
 		place = filepath.Dir(place)
 	}
-	probe, err := os.CreateTemp(place, ".writable-*")
-	if err != nil {
+	if err := durable.CheckWritable(place); err != nil {
 		return fmt.Errorf("run folder %s: cannot be written: %w", path, err)
 	}
-	return errors.Join(probe.Close(), os.Remove(probe.Name()))
+	return nil
 }
 
 func holdsRun(path string) bool {
@@ -84,14 +83,13 @@ func exists(path string) bool {
 
 // openFolder locks a run directory.
 func openFolder(path string) (*folder, error) {
-	lock, err := os.Open(path)
-	if err != nil {
+	lock, err := durable.LockFolder(path)
+	var held durable.Held
+	switch {
+	case errors.As(err, &held):
+		return nil, fmt.Errorf("run folder %s: %w is training in it; wait for it, or choose another folder", path, held)
+	case err != nil:
 		return nil, fmt.Errorf("run folder: %w", err)
-	}
-	// Some network file systems have no locks; a run there is worth more than the check.
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
-		lock.Close()
-		return nil, fmt.Errorf("run folder %s: another process is training in it", path)
 	}
 	return &folder{path: path, lock: lock}, nil
 }
@@ -113,6 +111,7 @@ func createFolder(path string) (f *folder, moved string, err error) {
 		if err := os.Rename(path, moved); err != nil {
 			return nil, "", fmt.Errorf("move the old run away: %w", err)
 		}
+		old.lock.Moved(moved)
 	}
 	if err := os.MkdirAll(path, 0o777); err != nil {
 		return nil, moved, fmt.Errorf("run folder: %w", err)
@@ -121,7 +120,11 @@ func createFolder(path string) (f *folder, moved string, err error) {
 	return f, moved, err
 }
 
-func (f *folder) close() { f.lock.Close() }
+func (f *folder) close() {
+	if f.lock != nil {
+		f.lock.Close()
+	}
+}
 
 func (f *folder) join(name string) string { return filepath.Join(f.path, name) }
 

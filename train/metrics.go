@@ -8,7 +8,7 @@ import (
 	"io/fs"
 	"os"
 
-	"github.com/google/renameio/v2"
+	"github.com/veratune/veratune/internal/durable"
 )
 
 // stepLine is the line of metrics.jsonl for a training step.
@@ -116,7 +116,7 @@ func cutMetrics(path string, at position) error {
 			kept = append(kept, lines[i]...)
 		}
 	}
-	if err := renameio.WriteFile(path, kept, 0o666); err != nil {
+	if err := durable.WriteFile(path, kept, 0o666); err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
 	return nil

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/google/renameio/v2"
+	"github.com/veratune/veratune/internal/durable"
 )
 
 // open checks the whole request, then makes or opens the run directory and puts the training where it begins.
@@ -93,13 +93,14 @@ func (l *loop) start() (err error) {
 	if l.oldRun != "" {
 		l.progress.Note("the run that was in %s is now in %s", l.Folder, l.oldRun)
 	}
-	if err := l.settings.write(l.folder.join(ConfigFile)); err != nil {
-		return err
-	}
 	if l.Options != nil {
-		if err := renameio.WriteFile(l.folder.join(OptionsFile), l.Options, 0o666); err != nil {
+		if err := durable.WriteFile(l.folder.join(OptionsFile), l.Options, 0o666); err != nil {
 			return fmt.Errorf("run folder: %w", err)
 		}
+	}
+	// After this the folder holds a run, which only resume goes on with.
+	if err := l.settings.write(l.folder.join(ConfigFile)); err != nil {
+		return err
 	}
 	l.metrics, err = openMetrics(l.folder.join(MetricsFile))
 	return err

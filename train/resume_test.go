@@ -273,7 +273,7 @@ func TestOnlyOneProcessTrainsInAFolder(t *testing.T) {
 		for _, force := range []bool{false, true} {
 			second, _ := newRun(folder)
 			second.Resume, second.Force = !force, force
-			if _, err := second.Train(context.Background()); err == nil || !strings.Contains(err.Error(), "another process") {
+			if _, err := second.Train(context.Background()); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("process %d is training", os.Getpid())) {
 				t.Errorf("force %v: got %v", force, err)
 			}
 		}

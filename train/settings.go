@@ -11,7 +11,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/renameio/v2"
+	"github.com/veratune/veratune/internal/durable"
 )
 
 // settings is the content of config.json.
@@ -40,7 +40,7 @@ func (s settings) write(path string) error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	if err := renameio.WriteFile(path, append(data, '\n'), 0o666); err != nil {
+	if err := durable.WriteFile(path, append(data, '\n'), 0o666); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil

@@ -10,9 +10,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/renameio/v2"
 	"gonum.org/v1/plot/plotutil"
 	"gonum.org/v1/plot/vg"
+
+	"github.com/veratune/veratune/internal/durable"
 )
 
 // What the folder of a sweep holds besides its runs, runs/1 and so on.
@@ -98,7 +99,7 @@ func (now *Sweeping) recall(f *folder) error {
 func (s *Sweep) save(now *Sweeping, f *folder) error {
 	data, err := json.MarshalIndent(now, "", "  ")
 	if err == nil {
-		err = renameio.WriteFile(f.join(SweepFile), append(data, '\n'), 0o666)
+		err = durable.WriteFile(f.join(SweepFile), append(data, '\n'), 0o666)
 	}
 	if err != nil {
 		return fmt.Errorf("sweep: %w", err)
@@ -131,5 +132,5 @@ func (now *Sweeping) plot(path string) (err error) {
 	if err != nil {
 		return err
 	}
-	return renameio.WriteFile(path, data, 0o666)
+	return durable.WriteFile(path, data, 0o666)
 }

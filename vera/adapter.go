@@ -32,7 +32,7 @@ type Adapter struct {
 
 // New makes an adapter that changes nothing yet: VeRA's b is 0 and its d is d_initial; LoRA's B is 0. It fails where the configuration is not valid for the base.
 func New(c Config, base Base) (*Adapter, error) {
-	a, err := layout(c, base)
+	a, err := layout(c, base, math.MaxInt)
 	if err != nil {
 		return nil, err
 	}
@@ -51,10 +51,15 @@ func New(c Config, base Base) (*Adapter, error) {
 	return a, nil
 }
 
-// layout makes an adapter whose trained values are all 0, with no pair of VeRA yet.
-func layout(c Config, base Base) (*Adapter, error) {
+// layout makes an adapter whose trained values are all 0, with no pair of VeRA yet. It fails where a file of room values can't hold the vectors or matrices.
+func layout(c Config, base Base, room int) (*Adapter, error) {
 	if err := c.Validate(base); err != nil {
 		return nil, err
+	}
+	held := c
+	held.Only = "" // a file holds both vectors
+	if n := TrainableCount(held, base); n > room {
+		return nil, fmt.Errorf("at rank %d the adapted layers of this model have %d values, the file has no more than %d", c.Rank, n, room)
 	}
 	a := &Adapter{Config: c.canonical(base), Base: base, Params: make([]float32, TrainableCount(c, base)), Facts: map[string]string{}}
 	rest := a.Params

@@ -73,7 +73,7 @@ func readLoRA(g *bindings.GGUF, base Base, anyBase bool) (*Adapter, error) {
 		c.Rank = int(first.Shape[1])
 	}
 	c.Targets, c.Layers = selection(adapted, base)
-	a, err := layout(c, base)
+	a, err := layout(c, base, valuesIn(g))
 	if err != nil {
 		return nil, err
 	}

@@ -229,6 +229,25 @@ func TestLoRAFile(t *testing.T) {
 	}
 }
 
+func FuzzLoadLoRA(f *testing.F) {
+	c := LoRADefault()
+	c.Rank, c.Targets, c.Layers = 2, []string{"attn_k"}, []int{1}
+	f.Add(read(f, save(f, trained(f, c, toy()))))
+	vera := trained(f, Config{Method: MethodVeRA, Rank: 2, Targets: c.Targets, Layers: c.Layers, DInitial: 0.1, Init: Uniform}, toy())
+	exported := filepath.Join(f.TempDir(), "exported.gguf")
+	if _, err := vera.SaveLoRA(f.Context(), exported, DefaultLoRA()); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(read(f, exported))
+	path := filepath.Join(f.TempDir(), "fuzz.gguf")
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		checkLoaded(t, path)
+	})
+}
+
 func TestLoRAErrors(t *testing.T) {
 	a := randomAdapter(t, toyConfig(), cutBase())
 	good := LoRAOptions{2, "f16", 1}

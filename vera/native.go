@@ -191,7 +191,7 @@ func readNative(g *bindings.GGUF, base Base, anyBase bool) (*Adapter, error) {
 	if m.err != nil {
 		return nil, m.err
 	}
-	a, err := layout(c, base)
+	a, err := layout(c, base, valuesIn(g))
 	if err != nil {
 		return nil, err
 	}
@@ -234,6 +234,9 @@ func (a *Adapter) readTensors(g *bindings.GGUF) error {
 	_, hasA := g.Tensor(tensorA)
 	_, hasB := g.Tensor(tensorB)
 	if hasA || hasB {
+		if n := a.Rank * (a.MaxIn + a.MaxOut); n > valuesIn(g) {
+			return fmt.Errorf("%s and %s of rank %d have %d values, the file has no more than %d", tensorA, tensorB, a.Rank, n, valuesIn(g))
+		}
 		a.share(&Pair{Rank: a.Rank, MaxIn: a.MaxIn, MaxOut: a.MaxOut, A: make([]float32, a.Rank*a.MaxIn), B: make([]float32, a.MaxOut*a.Rank)})
 		if err := readFloats(g, tensorA, a.Pair.A, int64(a.MaxIn), int64(a.Rank)); err != nil {
 			return err
@@ -252,6 +255,15 @@ func (a *Adapter) readTensors(g *bindings.GGUF) error {
 		a.drawPairs()
 	}
 	return nil
+}
+
+// valuesIn is the number of values in a file's tensors.
+func valuesIn(g *bindings.GGUF) int {
+	n := 0
+	for _, t := range g.Tensors() {
+		n += int(t.Shape[0] * t.Rows())
+	}
+	return n
 }
 
 // readFloats reads a float32 tensor of that shape (ggml's order) whose values are all finite.

@@ -3,11 +3,13 @@ package vera
 import (
 	"bytes"
 	"encoding/binary"
+	"io/fs"
 	"maps"
 	"math"
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -252,6 +254,21 @@ func TestLoadOfNoFile(t *testing.T) {
 	}
 }
 
+// A rank of 65536 in a file of a few kilobytes is no reason to take megabytes.
+func TestClaimedRank(t *testing.T) {
+	a := trained(t, toyConfig(), toy())
+	native := changed(t, save(t, a), func(c *content) { c.values[keyRank] = uint32(maxRank) })
+	_, err := Load(native, toy())
+	wantError(t, err, "65536", "no more than")
+	checkLoaded(t, native)
+	p := peftOf(t, a)
+	p.config["r"] = maxRank
+	dir := p.write(t)
+	_, err = Load(dir, toy())
+	wantError(t, err, "65536", "no more than")
+	checkLoaded(t, dir)
+}
+
 func FuzzLoadNative(f *testing.F) {
 	c := toyConfig()
 	c.Targets, c.Layers = []string{"attn_k"}, []int{1}
@@ -271,17 +288,40 @@ func FuzzLoadNative(f *testing.F) {
 	})
 }
 
-// checkLoaded demands that what can be loaded at all survives a round trip.
-func checkLoaded(t *testing.T, path string) {
-	a, err := Load(path, toy())
+// size is that of a file, or of all files in a folder.
+func size(t *testing.T, path string) (n uint64) {
+	t.Helper()
+	err := filepath.WalkDir(path, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		n += uint64(info.Size())
+		return err
+	})
 	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// checkLoaded demands that what can be loaded at all survives a round trip, and that nothing else takes more memory than its size can ask for.
+func checkLoaded(t *testing.T, path string) {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	a, err := Load(path, toy())
+	runtime.ReadMemStats(&after)
+	if err != nil {
+		if n := after.TotalAlloc - before.TotalAlloc; n > 1<<20+100*size(t, path) {
+			t.Fatalf("%d bytes were allocated before %v", n, err)
+		}
 		return
 	}
 	b, err := Load(save(t, a), toy())
 	if err != nil {
 		t.Fatalf("loaded, saved, and then: %v", err)
 	}
-	if !slices.Equal(a.Params, b.Params) || a.Pair.SHA256() != b.Pair.SHA256() || !maps.Equal(a.Facts, b.Facts) || !reflect.DeepEqual(a.Config, b.Config) {
+	if !slices.Equal(a.Params, b.Params) || a.Digest() != b.Digest() || !maps.Equal(a.Facts, b.Facts) || !reflect.DeepEqual(a.Config, b.Config) {
 		t.Fatal("the round trip changes the adapter")
 	}
 }

@@ -104,7 +104,7 @@ func loadPEFT(dir string, base Base, anyBase bool) (*Adapter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("adapter %s: %w", weightsPath, err)
 	}
-	a, err := p.adapter(own, base, anyBase)
+	a, err := p.adapter(own, base, anyBase, len(weights)/leastBytes)
 	if err != nil {
 		return nil, fmt.Errorf("adapter %s: %w", configPath, err)
 	}
@@ -114,14 +114,14 @@ func loadPEFT(dir string, base Base, anyBase bool) (*Adapter, error) {
 	return a, nil
 }
 
-// adapter makes an adapter of the configuration, whose numbers are still to be read. own is nil where PEFT wrote the folder.
-func (p *peftConfig) adapter(own *native, base Base, anyBase bool) (*Adapter, error) {
+// adapter makes an adapter of the configuration, whose numbers are still to be read from a file of no more than room. own is nil where PEFT wrote the folder.
+func (p *peftConfig) adapter(own *native, base Base, anyBase bool, room int) (*Adapter, error) {
 	c, err := p.config(base)
 	if err != nil {
 		return nil, err
 	}
 	if own == nil {
-		a, err := layout(c, base)
+		a, err := layout(c, base, room)
 		if err != nil {
 			return nil, err
 		}
@@ -143,7 +143,7 @@ func (p *peftConfig) adapter(own *native, base Base, anyBase bool) (*Adapter, er
 	if sameMeaning(c, own.Config, base) && (own.Config.Init == KaimingUniform || p.SaveProjection) {
 		c = own.Config
 	}
-	a, err := layout(c, base)
+	a, err := layout(c, base, room)
 	if err != nil {
 		return nil, err
 	}

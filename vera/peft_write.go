@@ -10,9 +10,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/renameio/v2"
 	"github.com/nlpodyssey/safetensors"
 	"golang.org/x/sys/unix"
+
+	"github.com/veratune/veratune/internal/durable"
 )
 
 // The files of a PEFT folder.
@@ -193,16 +194,18 @@ func writeNewFolder(dir string, files map[string][]byte) error {
 		return err
 	}
 	parent := filepath.Dir(place)
-	draft, err := os.MkdirTemp(parent, ".unfinished-"+filepath.Base(place)+"-*")
+	folder, err := durable.Draft(place)
 	if err != nil {
 		return err
 	}
+	defer folder.Close()
+	draft := folder.Name()
 	defer os.RemoveAll(draft)
 	if err := os.Chmod(draft, 0o755); err != nil {
 		return err
 	}
 	for name, data := range files {
-		if err := renameio.WriteFile(filepath.Join(draft, name), data, 0o644); err != nil {
+		if err := durable.WriteFile(filepath.Join(draft, name), data, 0o644); err != nil {
 			return err
 		}
 	}

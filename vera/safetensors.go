@@ -21,6 +21,9 @@ const (
 	peftLoRAB  = ".lora_B.weight"
 )
 
+// leastBytes is the size of a value in the smallest of safetensorTypes.
+const leastBytes = 2
+
 var safetensorTypes = map[safetensors.DType]bindings.Type{safetensors.F32: bindings.F32, safetensors.F16: bindings.F16, safetensors.BF16: bindings.BF16}
 
 // readNativeKey gives what SavePEFT adds for the way back, nil where the file has none.
@@ -70,6 +73,9 @@ func (a *Adapter) readPEFTWeights(file []byte, needPair bool) error {
 	_, hasA := tensors.Tensor(peftPairA)
 	_, hasB := tensors.Tensor(peftPairB)
 	if needPair || hasA || hasB {
+		if n := a.Rank * (a.MaxIn + a.MaxOut); n > len(file)/leastBytes {
+			return fmt.Errorf("%s and %s of rank %d have %d values, the file has no more than %d; must be whole where save_projection is true", peftPairA, peftPairB, a.Rank, n, len(file)/leastBytes)
+		}
 		p := &Pair{Rank: a.Rank, MaxIn: a.MaxIn, MaxOut: a.MaxOut, A: make([]float32, a.Rank*a.MaxIn), B: make([]float32, a.MaxOut*a.Rank)}
 		if err := read(peftPairA, p.A, a.Rank, a.MaxIn); err != nil {
 			return err

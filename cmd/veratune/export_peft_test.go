@@ -129,7 +129,7 @@ func TestForce(t *testing.T) {
 	}{
 		"refused":  {sibling, "trained on", false, exitFailed},
 		"forced":   {sibling, "", true, 0},
-		"no shape": {wider, "max_in", true, exitFailed},
+		"no shape": {wider, "layers of this model", true, exitFailed},
 	} {
 		for _, command := range [][]string{
 			{"generate", "-p", "add 3", "--max-tokens", "2"},

@@ -42,7 +42,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintf(stderr, "veratune: %v\n", err)
+	fmt.Fprintf(stderr, "veratune: %v%s\n", err, remedy(err))
 	return exitCode(err)
 }
 
@@ -55,6 +55,26 @@ func exitCode(err error) int {
 		return exitInterrupted
 	}
 	return exitFailed
+}
+
+// remedy says what helps where the system refused something.
+func remedy(err error) string {
+	for _, r := range []struct {
+		refused syscall.Errno
+		helps   string
+	}{
+		{syscall.ENOSPC, "make room there, then give the command again (a training or sweep: with --resume)"},
+		{syscall.EDQUOT, "make room there, then give the command again (a training or sweep: with --resume)"},
+		{syscall.EROFS, "choose another folder"},
+		{syscall.EFBIG, "raise the limit on the size of files, ulimit -f"},
+		{syscall.EMFILE, "raise the limit on open files, ulimit -n"},
+		{syscall.ENOMEM, "give it more memory, or have it take less: --memory, --batch, --max-length"},
+	} {
+		if errors.Is(err, r.refused) {
+			return "; " + r.helps
+		}
+	}
+	return ""
 }
 
 func newApp(stdout, stderr io.Writer) *cli.App {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -142,50 +143,6 @@ func alpacaToLoss(t *testing.T, more ...string) {
 	}
 }
 
-// TestKilledRunResumes kills a run with SIGKILL at several moments and resumes it: the adapter must have the bytes of a run that was left alone.
-func TestKilledRunResumes(t *testing.T) {
-	model, data := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_1}), rows(t, 60)
-	whole := filepath.Join(t.TempDir(), "whole")
-	if code, _, stderr := veratune(alpacaArgs(model, data, whole)...); code != 0 {
-		t.Fatalf("exit code %d, %q", code, stderr)
-	}
-	want := read(t, filepath.Join(whole, train.AdapterFile))
-
-	out := filepath.Join(t.TempDir(), "killed")
-	kills := 0
-	for attempt := 0; ; attempt++ {
-		more := []string{"--resume"}
-		if entries, _ := filepath.Glob(filepath.Join(out, "checkpoints", "step-*")); len(entries) == 0 {
-			more = []string{"--force"} // killed before the first checkpoint: there is nothing to go on from
-		}
-		cmd, output := process(alpacaArgs(model, data, out, more...)...)
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		done := make(chan error, 1)
-		go func() { done <- cmd.Wait() }()
-		// Later attempts get more time, so that the run ends however slow the machine is.
-		select {
-		case err := <-done:
-			if err != nil {
-				t.Fatalf("attempt %d: %v: %s", attempt, err, output)
-			}
-			if kills == 0 {
-				t.Log("the run ended before it could be killed")
-			}
-			t.Logf("killed %d times", kills)
-			if got := read(t, filepath.Join(out, train.AdapterFile)); !bytes.Equal(got, want) {
-				t.Error("the adapter differs from that of the run that was left alone")
-			}
-			return
-		case <-time.After(time.Duration(300+170*attempt) * time.Millisecond):
-			cmd.Process.Kill()
-			<-done
-			kills++
-		}
-	}
-}
-
 // TestInterrupt sends SIGINT: the run saves, exits with 130, and resumes to the same bytes, also where its data are files with weights.
 func TestInterrupt(t *testing.T) {
 	model, data := testutil.TinyLlama(t, testutil.TinyOptions{}), rows(t, 60)
@@ -215,6 +172,32 @@ func TestInterrupt(t *testing.T) {
 	}
 	if !bytes.Equal(read(t, filepath.Join(out, train.AdapterFile)), read(t, filepath.Join(whole, train.AdapterFile))) {
 		t.Error("the adapter differs from that of the run that was left alone")
+	}
+}
+
+// Keys of the environment are in no file of a run and no message.
+func TestNoSecretIsWritten(t *testing.T) {
+	const secret = "hf_secretsecret"
+	for _, name := range []string{"HF_TOKEN", "OPENAI_API_KEY"} {
+		t.Setenv(name, secret)
+	}
+	model, data, out := testutil.TinyLlama(t, testutil.TinyOptions{}), rows(t, 20), filepath.Join(t.TempDir(), "run")
+	_, stdout, stderr := veratune(alpacaArgs(model, data, out, "--max-steps", "2")...)
+	_, _, failed := veratune(alpacaArgs(model, data, out)...)
+	texts := map[string]string{"stdout": stdout, "stderr": stderr, "error": failed}
+	err := filepath.WalkDir(out, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			texts[path] = string(read(t, path))
+		}
+		return err
+	})
+	if err != nil || len(texts) < 10 {
+		t.Fatalf("%d texts, %v", len(texts), err)
+	}
+	for name, text := range texts {
+		if strings.Contains(text, secret) {
+			t.Errorf("%s holds the secret", name)
+		}
 	}
 }
 

@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/google/renameio/v2"
 	"github.com/urfave/cli/v2"
 
+	"github.com/veratune/veratune/internal/durable"
 	"github.com/veratune/veratune/mtbench"
 )
 
@@ -69,7 +69,7 @@ func writePage(path string, r *mtbench.Report) error {
 	if err := r.WriteHTML(&page); err != nil {
 		return err
 	}
-	if err := renameio.WriteFile(path, page.Bytes(), 0o666); err != nil {
+	if err := durable.WriteFile(path, page.Bytes(), 0o666); err != nil {
 		return fmt.Errorf("write the page: %w", err)
 	}
 	return nil

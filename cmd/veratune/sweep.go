@@ -11,9 +11,9 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/google/renameio/v2"
 	"github.com/urfave/cli/v2"
 
+	"github.com/veratune/veratune/internal/durable"
 	"github.com/veratune/veratune/train"
 )
 
@@ -138,7 +138,7 @@ func (s *sweep) run(c *cli.Context) error {
 			return err
 		}
 		best := filepath.Join(s.out, bestFile)
-		if err := renameio.WriteFile(best, config, 0o666); err != nil {
+		if err := durable.WriteFile(best, config, 0o666); err != nil {
 			return fmt.Errorf("sweep: %w", err)
 		}
 		_, err = fmt.Fprintf(c.App.Writer, "best: %s; train it in full with veratune alpaca --config %s\n", now.Best.Name(), best)

@@ -8,9 +8,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/renameio/v2"
 	"github.com/urfave/cli/v2"
 
+	"github.com/veratune/veratune/internal/durable"
 	"github.com/veratune/veratune/train"
 	"github.com/veratune/veratune/watch"
 )
@@ -49,7 +49,7 @@ func writeRuns(path string, folders []string) error {
 	if err := watch.Write(&page, folders); err != nil {
 		return err
 	}
-	if err := renameio.WriteFile(path, page.Bytes(), 0o666); err != nil {
+	if err := durable.WriteFile(path, page.Bytes(), 0o666); err != nil {
 		return fmt.Errorf("write the page: %w", err)
 	}
 	return nil

@@ -17,8 +17,8 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
-	"github.com/google/renameio/v2"
 
+	"github.com/veratune/veratune/internal/durable"
 	"github.com/veratune/veratune/internal/terminal"
 )
 
@@ -257,7 +257,7 @@ func (c *Client) keepCommit(n Name, commit string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
 		return err
 	}
-	return renameio.WriteFile(path, []byte(commit), 0o666)
+	return durable.WriteFile(path, []byte(commit), 0o666)
 }
 
 // link makes path a relative link to a blob, so that the cache can be moved.

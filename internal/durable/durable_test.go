@@ -1,0 +1,117 @@
+package durable
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"testing"
+)
+
+const killedIn = "VERATUNE_TEST_KILLED_IN"
+
+// TestMain holds a lock, a file and a draft in the folder that the variable names, until it is killed.
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(killedIn); dir != "" {
+		lock, err := LockFolder(dir)
+		file, fileErr := Create(filepath.Join(dir, "file"), 0o666)
+		draft, draftErr := Draft(filepath.Join(dir, "folder"))
+		fmt.Println(errors.Join(err, fileErr, draftErr), os.Mkdir(filepath.Join(dir, ".writable"), 0o700))
+		<-make(chan int)
+		runtime.KeepAlive([]any{lock, file, draft})
+	}
+	os.Exit(m.Run())
+}
+
+func names(t *testing.T, dir string) (list []string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		list = append(list, e.Name())
+	}
+	return list
+}
+
+// Another process holds a folder, and things in it, until it is killed; what it leaves is gone with the next writing.
+func TestKilledProcess(t *testing.T) {
+	dir := t.TempDir()
+	other := exec.Command(os.Args[0])
+	other.Env = append(os.Environ(), killedIn+"="+dir)
+	out, err := other.StdoutPipe()
+	if err := errors.Join(err, other.Start()); err != nil {
+		t.Fatal(err)
+	}
+	if line, _ := bufio.NewReader(out).ReadString('\n'); line != "<nil> <nil>\n" {
+		t.Fatal(line)
+	}
+	_, err = LockFolder(dir)
+	var held Held
+	if want := fmt.Sprintf("process %d", other.Process.Pid); !errors.As(err, &held) || held.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+	write := func() {
+		t.Helper()
+		draft, err := Draft(filepath.Join(dir, "folder"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(WriteFile(filepath.Join(dir, "file"), []byte("new"), 0o666), os.Remove(draft.Name()), draft.Close(), CheckWritable(dir)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write()
+	if list := names(t, dir); len(list) != 4 {
+		t.Errorf("what a living process writes is not touched: %v", list)
+	}
+	other.Process.Kill()
+	other.Wait()
+	theirs := filepath.Join(dir, ".file20261126")
+	if err := os.WriteFile(theirs, nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := LockFolder(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write()
+	moved := dir + "-moved"
+	if err := os.Rename(dir, moved); err != nil {
+		t.Fatal(err)
+	}
+	lock.Moved(moved)
+	if err := lock.Close(); err != nil {
+		t.Error(err)
+	}
+	if list := names(t, moved); len(list) != 2 || list[0] != ".file20261126" || list[1] != "file" {
+		t.Errorf("left: %v", list)
+	}
+}
+
+func TestFailedWriteLeavesTheOldFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "file")
+	if err := os.WriteFile(path, []byte("old"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	f, err := Create(path, 0o666)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.WriteString("half of the n")
+	if err := f.Cleanup(); err != nil {
+		t.Fatal(err)
+	}
+	if data, _ := os.ReadFile(path); string(data) != "old" || len(names(t, dir)) != 1 {
+		t.Errorf("%q, %v", data, names(t, dir))
+	}
+	if err := CheckWritable(filepath.Join(dir, "absent")); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,59 @@
+// Package durable keeps files whole: a process that is killed, or whose disk is full, leaves the old file or the new one, and no two processes write in a folder.
+package durable
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// pidFile tells others who holds a locked folder. It is not the lock: what a killed process leaves of it harms nobody.
+const pidFile = "pid"
+
+// Held is the error of a folder that another process has locked. It reads as that process's name: "process 4321".
+type Held string
+
+func (h Held) Error() string { return string(h) }
+
+// Lock is the right to write in a folder. The system takes it back when the process ends, however it ends.
+type Lock struct {
+	path string
+	file *os.File // the folder itself
+}
+
+// LockFolder locks a folder, or fails with Held.
+func LockFolder(path string) (*Lock, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	l := &Lock{path, file}
+	// Some network file systems have no locks; work there is worth more than the check.
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, errors.Join(l.holder(), file.Close())
+	}
+	if err := os.WriteFile(l.pid(), []byte(strconv.Itoa(os.Getpid())+"\n"), 0o666); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return l, nil
+}
+
+func (l *Lock) pid() string { return filepath.Join(l.path, pidFile) }
+
+func (l *Lock) holder() Held {
+	data, err := os.ReadFile(l.pid())
+	if pid, convErr := strconv.Atoi(strings.TrimSpace(string(data))); err == nil && convErr == nil {
+		return Held("process " + strconv.Itoa(pid))
+	}
+	return "another process"
+}
+
+// Moved tells the lock that its folder has another path now.
+func (l *Lock) Moved(path string) { l.path = path }
+
+// Close gives the folder free.
+func (l *Lock) Close() error { return errors.Join(os.Remove(l.pid()), l.file.Close()) }
