@@ -119,8 +119,10 @@ struct gguf_context * vt_gguf_open(const char * path, struct ggml_context ** ten
 
 struct llama_model * vt_load_vocab(const char * path) {
     return guarded((struct llama_model *) nullptr, [&] {
-        struct llama_model_params params = llama_model_default_params();
-        params.vocab_only                = true;
+        void *                    no_devices = nullptr;
+        struct llama_model_params params     = llama_model_default_params();
+        params.devices                       = &no_devices;
+        params.vocab_only                    = true;
         return llama_model_load_from_file(path, params);
     });
 }
