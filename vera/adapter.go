@@ -51,14 +51,15 @@ func New(c Config, base Base) (*Adapter, error) {
 	return a, nil
 }
 
-// layout makes an adapter whose trained values are all 0, with no pair of VeRA yet. It fails where a file of room values can't hold the vectors or matrices.
+// layout makes an adapter whose trained values are all 0, with no pair of VeRA yet. It fails where a file of room values is by far too small for the
+// vectors or matrices; what is missing of those that nearly fit is named when they are read.
 func layout(c Config, base Base, room int) (*Adapter, error) {
 	if err := c.Validate(base); err != nil {
 		return nil, err
 	}
 	held := c
 	held.Only = "" // a file holds both vectors
-	if n := TrainableCount(held, base); n > room {
+	if n := TrainableCount(held, base); (n-1<<16)/2 > room {
 		return nil, fmt.Errorf("at rank %d the adapted layers of this model have %d values, the file has no more than %d", c.Rank, n, room)
 	}
 	a := &Adapter{Config: c.canonical(base), Base: base, Params: make([]float32, TrainableCount(c, base)), Facts: map[string]string{}}
