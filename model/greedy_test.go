@@ -30,18 +30,11 @@ func TestLlamaGreedy(t *testing.T) {
 		"Begin a story with a lighthouse keeper who hears a knock at the door.",
 	)
 	for _, j := range judges {
-		o := Default()
-		o.Compute = j.compute
-		m := open(t, path, o)
+		m, l := j.open(t, path)
 		adapter, err := vera.Load(strong, m.Base())
 		if err != nil {
 			t.Fatal(err)
 		}
-		file := path
-		if j.spelt {
-			file = speltOut(t, path)
-		}
-		l := openLlama(t, file, bindings.LlamaOptions{Context: 256, Batch: 128, Threads: 1})
 		base := answers(t, m, prompts)
 		j.compareAnswers(t, "base", m, l, prompts, base)
 		if err := m.Attach(adapter); err != nil {

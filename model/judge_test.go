@@ -47,15 +47,7 @@ func TestLlamaJudge(t *testing.T) {
 		"Rewrite this sentence in the past tense: The children play in the garden while it rains.",
 	)
 	for _, j := range judges {
-		o := Default()
-		o.Compute = j.compute
-		m := open(t, path, o)
-		file := path
-		if j.spelt {
-			file = speltOut(t, path)
-		}
-		// One thread: token by token, threads wait for each other at every operation, and for a long time where the machine has other work.
-		l := openLlama(t, file, bindings.LlamaOptions{Context: 256, Batch: 128, Threads: 1})
+		m, l := j.open(t, path)
 		j.compare(t, "base", m, l, prompts)
 		for _, dir := range testutil.Folders(t, "VERATUNE_ADAPTERS", "refs/peft-vera-*/*_peft") {
 			a, err := vera.Load(dir, m.Base())
@@ -73,6 +65,19 @@ func TestLlamaJudge(t *testing.T) {
 			}
 		}
 	}
+}
+
+// open opens the engine with a model, and llama.cpp with it or its copy.
+func (j judge) open(t *testing.T, path string) (*Model, *bindings.Llama) {
+	t.Helper()
+	o := Default()
+	o.Compute = j.compute
+	m := open(t, path, o)
+	if j.spelt {
+		path = speltOut(t, path)
+	}
+	// One thread: token by token, threads wait for each other at every operation, and for a long time where the machine has other work.
+	return m, openLlama(t, path, bindings.LlamaOptions{Context: 256, Batch: 128, Threads: 1})
 }
 
 func (j judge) compare(t *testing.T, what string, m *Model, l *bindings.Llama, prompts [][]int32) {
