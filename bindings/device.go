@@ -161,10 +161,13 @@ func (d Device) Open(threads int) (*Backend, error) {
 
 // Lacks lists the operations of a graph that the device does not have, each once.
 func (b *Backend) Lacks(g *Graph) (missing []string) {
+	if b.composed == nil { // the CPU has all, and its graphs are many
+		return nil
+	}
 	device := C.ggml_backend_get_device(b.c)
 	for i := range C.ggml_graph_n_nodes(g.c) {
 		node := C.ggml_graph_node(g.c, i)
-		if b.composed == nil || bool(C.ggml_backend_dev_supports_op(device, node)) {
+		if bool(C.ggml_backend_dev_supports_op(device, node)) {
 			continue
 		}
 		name := C.GoString(C.ggml_op_desc(node))
