@@ -169,16 +169,16 @@ func (p *placing) makePairs(groups []adaptedGroup) {
 	switch {
 	case a.Method == vera.MethodLoRA:
 	case a.Pair != nil:
-		p.pairA = p.matrix(p.frozen(p.m.kind(), a.MaxIn, a.Rank), a.Pair.A, a.MaxIn)
-		rows := p.frozen(bindings.F32, a.MaxIn, a.Rank)
-		p.plain = p.matrix(rows, a.Pair.B, a.Rank)
+		a.turned = p.inBytes(groups)
+		p.pairA = p.matrix(p.m.kind(), a.Pair.A, a.MaxIn)
+		p.plain = p.matrix(bindings.F32, a.Pair.B, a.Rank)
 		// q and k see the rows of B in the file's order; k's are the first of q's, since the order is a head's own.
 		heads := 0
 		for _, l := range a.Layers {
 			heads = max(heads, a.Base.RotaryHeads(l.Target))
 		}
 		if heads > 0 {
-			p.rotated = p.matrix(rows, a.Pair.PermutedB(heads, p.m.HeadDim), a.Rank)
+			p.rotated = p.matrix(bindings.F32, a.Pair.PermutedB(heads, p.m.HeadDim), a.Rank)
 		}
 	default:
 		p.down, p.rows = map[*group]*bindings.Tensor{}, map[*linear]*bindings.Tensor{}
@@ -197,26 +197,23 @@ func (p *placing) makePairs(groups []adaptedGroup) {
 	}
 }
 
-// frozen is the type of a matrix of the shared pair in rows of some width: t or, for generation, one of 8 bits.
-func (p *placing) frozen(t bindings.Type, width ...int) bindings.Type {
-	for _, n := range width {
-		if p.m.options.Compute != ComputeQ8 || int64(n)%bindings.Q8_0.BlockSize() != 0 {
-			return t
-		}
-	}
-	return bindings.Q8_0
+// inBytes tells whether the shared pair is rounded to blocks of 8-bit numbers, for generation: all that is read of its rows must be whole blocks.
+func (p *placing) inBytes(groups []adaptedGroup) bool {
+	parts := func(n int) bool { return int64(n)%bindings.Q8_0.BlockSize() != 0 }
+	return p.m.options.Compute == ComputeQ8 && !parts(p.a.MaxIn) && !parts(p.a.Rank) && !slices.ContainsFunc(groups, func(gr adaptedGroup) bool { return parts(gr.in) })
 }
 
-// matrix places values in rows of some width, on the CPU with a gap behind each: rows that lie a power of two apart would meet in the same sets of the cache.
+// matrix places values of the shared pair in rows of some width, on the CPU with a gap behind each: rows that lie a power of two apart would meet in the same sets of
+// the cache. A pair in bytes lies turned instead.
 func (p *placing) matrix(t bindings.Type, values []float32, width int) *bindings.Tensor {
+	if p.a.turned {
+		return p.turned(values, width)
+	}
 	gap := 16
 	if p.m.backend.Composed() {
 		gap = 0 // products there would copy a matrix with gaps
 	}
 	rows := len(values) / width
-	if t == bindings.Q8_0 {
-		return p.turned(values, width)
-	}
 	whole := p.c.NewTensor(t, int64(width+gap), int64(rows))
 	p.sets = append(p.sets, func() error {
 		spread := make([]float32, rows*(width+gap))
@@ -233,7 +230,6 @@ func (p *placing) turned(values []float32, width int) *bindings.Tensor {
 	rows := len(values) / width
 	whole := (rows + bindings.TurnedRows - 1) / bindings.TurnedRows * bindings.TurnedRows
 	x := p.c.NewTensor(bindings.Q8_0, int64(width), int64(whole))
-	p.a.turned = true
 	p.sets = append(p.sets, func() error {
 		if err := p.m.copyInto(x, append(slices.Clone(values), make([]float32, (whole-rows)*width)...)); err != nil {
 			return err
