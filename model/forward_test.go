@@ -253,6 +253,8 @@ func TestCache(t *testing.T) {
 		"f16":        {testutil.TinyOptions{Type: bindings.F16}, ComputeF32, 8},
 		"q4_1 in q8": {testutil.TinyOptions{Type: bindings.Q4_1}, ComputeQ8, 32},
 		"f16 in q8":  {testutil.TinyOptions{Type: bindings.F16}, ComputeQ8, 8},
+		// MaxIn is whole blocks, the width isn't.
+		"odd in q8": {testutil.TinyOptions{Width: 30, Hidden: 64, Heads: 3, KVHeads: 3, HeadDim: 10}, ComputeQ8, 32},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := options()
