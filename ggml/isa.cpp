@@ -53,6 +53,9 @@ static const candidate candidates[] = { { &portable, [] { return true; } } };
 
 // The best one there is that is no better than `most`; NULL allows all. A name that is none allows the portable one only.
 static const isa * choose(const char * most) {
+    if (&emulated && most && !strcmp(most, emulated.name)) {
+        return &emulated;
+    }
     bool below = !most || !*most;
     for (const candidate & c : candidates) {
         below = below || !strcmp(most, c.which->name);

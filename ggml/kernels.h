@@ -3,19 +3,13 @@
 
 #include <atomic>
 #include <cmath>
-#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 
+#include "call.h"
 #include "vera.h"
 
 namespace vera {
-
-// Numbers that an operation is made with; which is which, its kernel says.
-struct parameters {
-    int32_t i[4];
-    float   f[2];
-};
 
 // One thread's part in computing a node.
 struct thread {
@@ -39,11 +33,6 @@ struct thread {
 // Every kernel computes dst from its sources, called by all threads of the backend.
 typedef void (*kernel)(const thread & t, ggml_tensor * dst);
 
-enum operation {
-    MUL_MAT, MUL_MAT_BACK, WEIGHT_GRAD, MERGE, MERGED_GRAD, FACTORED_GRAD, ATTENTION, ATTENTION_BACK, ATTENTION_CACHED,
-    NORM, NORM_BACK, SWIGLU, SWIGLU_BACK, ROTATE, CONVERT, CROSS_ENTROPY, CROSS_ENTROPY_BACK, PEAK, OPERATIONS
-};
-
 struct isa {
     const char * name;
     bool         bf16;  // multiplies bfloat16 numbers itself
@@ -51,15 +40,13 @@ struct isa {
 };
 
 extern const isa portable;
+extern const isa emulated __attribute__((weak));  // not there but in builds that test the kernels for graphics processors
 #if defined(__x86_64__)
 extern const isa avx2, avx512, avx512bf16, amx;
 #endif
 
 // The best of them that the processor has and VERATUNE_ISA allows.
 const isa & best();
-
-// ggml's type numbers that the kernels treat on their own.
-enum { F32 = 0, BF16 = 30 };
 
 // The row of floats behind a tensor's row.
 inline void to_float(const ggml_tensor * t, const void * from, float * to, int64_t n) {

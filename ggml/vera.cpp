@@ -38,15 +38,12 @@ static const char * const operation_names[OPERATIONS] = {
     "swiglu", "swiglu back", "rotate", "convert", "cross-entropy", "cross-entropy back", "peak",
 };
 
-struct node {
+struct node : call {
     ggml_vera *          vera;
-    operation            op;
-    bool                 into;
-    parameters           with = {};
     std::atomic<int64_t> next{ 0 };
     std::atomic<int>     waiting{ 0 }, turn{ 0 }, left{ 0 };
 
-    node(ggml_vera * v, operation o, bool i) : vera(v), op(o), into(i) {}
+    node(ggml_vera * v, operation o, bool i) : call(o, i), vera(v) {}
 };
 
 static void pause() {
@@ -60,6 +57,8 @@ static void pause() {
 }  // namespace vera
 
 using namespace vera;
+
+static_assert((int) PLAIN == (int) GGML_VERA_PLAIN, "call.h has another number");
 
 struct ggml_vera {
     std::vector<memory> scratch;
@@ -101,7 +100,7 @@ void thread::barrier() const {
 }
 
 static void run(ggml_tensor * dst, int ith, int nth, void * userdata) {
-    struct node * n     = (struct node *) userdata;
+    struct node * n     = static_cast<struct node *>((call *) userdata);
     const auto    start = std::chrono::steady_clock::now();
     best().kernels[n->op]({ ith, nth, n, dst->src + n->into, &n->with }, dst);
     if (n->left.fetch_add(1) == nth - 1) {  // the last to leave
@@ -137,10 +136,11 @@ void ggml_vera_nodes_free(struct ggml_vera_nodes * n) { delete n; }
 static struct ggml_tensor * make(struct ggml_context * ctx, ggml_vera_nodes * nodes, operation op, struct ggml_tensor * into, unsigned type, int64_t ne0,
                                  int64_t ne1, std::vector<ggml_tensor *> args) {
     nodes->all.emplace_back(nodes->vera, op, into != nullptr);
+    call * with = &nodes->all.back();
     if (into) {
-        return ggml_custom_inplace(ctx, into, args.data(), (int) args.size(), run, -1, &nodes->all.back());
+        return ggml_custom_inplace(ctx, into, args.data(), (int) args.size(), run, -1, with);
     }
-    return ggml_custom_4d(ctx, type, ne0, ne1, 1, 1, args.data(), (int) args.size(), run, -1, &nodes->all.back());
+    return ggml_custom_4d(ctx, type, ne0, ne1, 1, 1, args.data(), (int) args.size(), run, -1, with);
 }
 
 struct ggml_tensor * ggml_vera_mul_mat(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * w, struct ggml_tensor * x,

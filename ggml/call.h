@@ -1,0 +1,35 @@
+// What a node of veratune's own says to its kernel, whichever processor that is for, and whichever declarations of ggml stand before it.
+#pragma once
+
+#include <cstdint>
+
+namespace vera {
+
+enum operation {
+    MUL_MAT, MUL_MAT_BACK, WEIGHT_GRAD, MERGE, MERGED_GRAD, FACTORED_GRAD, ATTENTION, ATTENTION_BACK, ATTENTION_CACHED,
+    NORM, NORM_BACK, SWIGLU, SWIGLU_BACK, ROTATE, CONVERT, CROSS_ENTROPY, CROSS_ENTROPY_BACK, PEAK, OPERATIONS
+};
+
+// Numbers that an operation is made with; which is which, its kernel says.
+struct parameters {
+    int32_t i[4];
+    float   f[2];
+};
+
+// What a node tells its kernel: the userdata of its tensor.
+struct call {
+    enum { VERSION = 0x76657201 };  // another one where this, parameters or operations change: a backend may come from another build
+    uint32_t   version = VERSION;
+    operation  op;
+    bool       into;  // the result goes into a given place, which dst->src has before the operation's sources
+    parameters with = {};
+
+    call(operation o, bool i) : op(o), into(i) {}
+};
+
+// ggml's type numbers that the kernels treat on their own.
+enum { F32 = 0, BF16 = 30 };
+
+enum { PLAIN = 0 };  // the way of MUL_MAT that every processor has
+
+}  // namespace vera

@@ -1,0 +1,21 @@
+// The kernels for graphics processors as one more instruction set, "emulated".
+#include "emulated.hpp"
+
+#include "operations.hpp"
+
+namespace vera {
+
+template <int OP> static void run(const thread & t, ggml_tensor * dst) {
+    if (!cuda::supported((operation) OP, *t.with, t.src)) {
+        portable.kernels[OP](t, dst);
+    } else if (t.ith == 0) {
+        cuda::machine m;
+        cuda::compute(m, (operation) OP, *t.with, t.src, dst);
+    }
+}
+
+template <int... OP> static isa every(std::integer_sequence<int, OP...>) { return { "emulated", true, { run<OP>... } }; }
+
+const isa emulated = every(std::make_integer_sequence<int, OPERATIONS>());
+
+}  // namespace vera

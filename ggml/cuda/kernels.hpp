@@ -1,0 +1,246 @@
+// veratune's operations on a graphics processor: the kernels. Each stands for one of vera.h, whose formula it has; operations.hpp calls them. Compiled by CUDA or, to
+// be tested where there is none, with emulated.hpp before it.
+//
+// Activations are float32 or bfloat16; everything but the products is computed in float32. Results are the same bits every time: sums have a fixed order, and nothing
+// is added atomically.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+namespace vera {
+namespace cuda {
+
+enum { THREADS = 256 };  // of a block, but for attention
+
+// Rows of numbers, float32 or bfloat16, `stride` numbers apart.
+struct matrix {
+    char *  data;
+    int64_t stride;
+    bool    half;
+
+    __host__ __device__ matrix at(int64_t row, int64_t column) const { return { data + (row * stride + column) * (half ? 2 : 4), stride, half }; }
+
+    __device__ float get(int64_t r, int64_t i) const {
+        if (!half) {
+            return ((const float *) data)[r * stride + i];
+        }
+        const uint32_t bits = (uint32_t) ((const uint16_t *) data)[r * stride + i] << 16;
+        float          x;
+        memcpy(&x, &bits, sizeof(x));
+        return x;
+    }
+
+    __device__ void put(int64_t r, int64_t i, float x) const {
+        if (!half) {
+            ((float *) data)[r * stride + i] = x;
+            return;
+        }
+        uint32_t bits;
+        memcpy(&bits, &x, sizeof(x));
+        bits = x != x ? bits | 0x400000 : bits + 0x7fff + (bits >> 16 & 1);  // to the nearest, ties to even
+        ((uint16_t *) data)[r * stride + i] = (uint16_t) (bits >> 16);
+    }
+};
+
+// to = from ⊙ by_row ⊙ by_column + acc, for rows of n numbers. Scales that are NULL are ones; acc.data may be NULL, or to's.
+__global__ static void scale(matrix from, matrix to, int64_t n, int64_t rows, const float * by_row, const float * by_column, matrix acc) {
+    for (int64_t r = blockIdx.y; r < rows; r += gridDim.y) {
+        const float by = by_row ? by_row[r] : 1;
+        for (int64_t i = blockIdx.x * THREADS + threadIdx.x; i < n; i += (int64_t) gridDim.x * THREADS) {
+            float x = from.get(r, i) * by;
+            x *= by_column ? by_column[i] : 1;
+            to.put(r, i, acc.data ? x + acc.get(r, i) : x);
+        }
+    }
+}
+
+// Bytes of rows that labels name, side by side: of `bytes` each, `stride` apart.
+__global__ static void gather(const char * from, int64_t stride, const int32_t * labels, char * to, int64_t bytes) {
+    const char * row = from + labels[blockIdx.x] * stride;
+    for (int64_t i = threadIdx.x; i < bytes; i += THREADS) {
+        to[blockIdx.x * bytes + i] = row[i];
+    }
+}
+
+// The sum of all threads' numbers, for all of them.
+__device__ static float block_sum(float v) {
+    __shared__ float parts[THREADS / 32];
+    for (int k = 16; k > 0; k /= 2) {
+        v += __shfl_xor_sync(0xffffffff, v, k);
+    }
+    if (threadIdx.x % 32 == 0) {
+        parts[threadIdx.x / 32] = v;
+    }
+    __syncthreads();
+    v = 0;
+    for (int i = 0; i < THREADS / 32; i++) {
+        v += parts[i];
+    }
+    __syncthreads();
+    return v;
+}
+
+// The greatest of all threads' numbers.
+__device__ static float block_max(float v) {
+    __shared__ float parts[THREADS / 32];
+    for (int k = 16; k > 0; k /= 2) {
+        v = fmaxf(v, __shfl_xor_sync(0xffffffff, v, k));
+    }
+    if (threadIdx.x % 32 == 0) {
+        parts[threadIdx.x / 32] = v;
+    }
+    __syncthreads();
+    for (int i = 0; i < THREADS / 32; i++) {
+        v = fmaxf(v, parts[i]);
+    }
+    __syncthreads();
+    return v;
+}
+
+__device__ static float inverse_rms(matrix x, int64_t r, int64_t n, float eps) {
+    float squares = 0;
+    for (int64_t i = threadIdx.x; i < n; i += THREADS) {
+        squares += x.get(r, i) * x.get(r, i);
+    }
+    return 1 / sqrtf(block_sum(squares) / n + eps);
+}
+
+// y = x ⊙ w / √(mean(x²) + eps), a row a block.
+__global__ static void norm(matrix x, const float * w, matrix y, int64_t n, float eps) {
+    const int64_t r = blockIdx.x;
+    const float   s = inverse_rms(x, r, n, eps);
+    for (int64_t i = threadIdx.x; i < n; i += THREADS) {
+        y.put(r, i, x.get(r, i) * s * w[i]);
+    }
+}
+
+// With s = 1 / √(mean(x²) + eps) and g = dy ⊙ w: dx = s (g − s² mean(x ⊙ g) x), + acc.
+__global__ static void norm_back(matrix dy, matrix x, const float * w, matrix acc, matrix dx, int64_t n, float eps) {
+    const int64_t r  = blockIdx.x;
+    const float   s  = inverse_rms(x, r, n, eps);
+    float         xg = 0;
+    for (int64_t i = threadIdx.x; i < n; i += THREADS) {
+        xg += x.get(r, i) * (dy.get(r, i) * w[i]);
+    }
+    const float by = block_sum(xg) / n * s * s;
+    for (int64_t i = threadIdx.x; i < n; i += THREADS) {
+        const float d = s * (dy.get(r, i) * w[i] - by * x.get(r, i));
+        dx.put(r, i, acc.data ? acc.get(r, i) + d : d);
+    }
+}
+
+// y = gate ⊙ σ(gate) ⊙ up, for rows [gate, up] of 2n numbers.
+__global__ static void swiglu(matrix gate_up, matrix y, int64_t n) {
+    const int64_t r = blockIdx.y, i = blockIdx.x * (int64_t) THREADS + threadIdx.x;
+    if (i < n) {
+        const float x = gate_up.get(r, i);
+        y.put(r, i, x / (1 + expf(-x)) * gate_up.get(r, n + i));
+    }
+}
+
+// With s = σ(gate): ∂gate = dy ⊙ up ⊙ s (1 + gate (1 − s)), ∂up = dy ⊙ gate ⊙ s.
+__global__ static void swiglu_back(matrix dy, matrix gate_up, matrix d, int64_t n) {
+    const int64_t r = blockIdx.y, i = blockIdx.x * (int64_t) THREADS + threadIdx.x;
+    if (i < n) {
+        const float x = gate_up.get(r, i), s = 1 / (1 + expf(-x)), gs = dy.get(r, i) * s;
+        d.put(r, i, gs * gate_up.get(r, n + i) * (1 + x * (1 - s)));
+        d.put(r, n + i, gs * x);
+    }
+}
+
+// Neighbouring numbers (a, b) of the first `dims` of each of the first heads become (a cos − b sin, a sin + b cos), or with way = −1 are turned back; the others, of n
+// in a row, are copied. The table has (cos, sin) for each pair.
+__global__ static void rotate(matrix x, matrix table, matrix y, int64_t n, int64_t dims, int heads, int dim, float way) {
+    const int64_t r = blockIdx.y, i = blockIdx.x * (int64_t) THREADS + threadIdx.x;
+    if (i >= n) {
+        return;
+    }
+    const int64_t place = i % dim;
+    if (i / dim >= heads || place >= dims) {
+        y.put(r, i, x.get(r, i));
+        return;
+    }
+    const int64_t first = place / 2 * 2;
+    const float   cos = table.get(r, first), sin = way * table.get(r, first + 1);
+    y.put(r, i, place == first ? x.get(r, i) * cos - x.get(r, i + 1) * sin : x.get(r, i) * cos + x.get(r, i - 1) * sin);
+}
+
+// What a row of logits is normalised by: softmax = exp(logit − by) / total.
+struct normalizer {
+    float by;     // the greatest logit; 0 if that is infinite, as exp(0) alone is no number then
+    float total;  // Σ exp(logit − by), which is NaN if a logit is
+
+    __device__ normalizer(matrix x, int64_t r, int64_t n) : by(-INFINITY), total(0) {
+        for (int64_t i = threadIdx.x; i < n; i += THREADS) {
+            by = fmaxf(by, x.get(r, i));
+        }
+        by = block_max(by);
+        by = fabsf(by) < INFINITY ? by : 0;
+        for (int64_t i = threadIdx.x; i < n; i += THREADS) {
+            total += expf(x.get(r, i) - by);
+        }
+        total = block_sum(total);
+    }
+};
+
+// −log softmax(x)[label] of each row of x.
+__global__ static void cross_entropy(matrix x, const int32_t * labels, float * to, int64_t n) {
+    const int64_t    r = blockIdx.x;
+    const normalizer z(x, r, n);
+    if (threadIdx.x == 0) {
+        to[r] = logf(z.total) + (z.by - x.get(r, labels[r]));
+    }
+}
+
+// softmax(x) − onehot(label).
+__global__ static void cross_entropy_back(matrix x, const int32_t * labels, matrix y, int64_t n) {
+    const int64_t    r = blockIdx.x;
+    const normalizer z(x, r, n);
+    for (int64_t i = threadIdx.x; i < n; i += THREADS) {
+        y.put(r, i, expf(x.get(r, i) - z.by) / z.total - (i == labels[r]));
+    }
+}
+
+// ∂b = E d for E = B ⊙ T: a row a block.
+__global__ static void grad_b(matrix b, const float * t, const float * d, float * to, int64_t rank) {
+    const int64_t o = blockIdx.x;
+    float         s = 0;
+    for (int64_t i = threadIdx.x; i < rank; i += THREADS) {
+        s += b.get(o, i) * t[o * rank + i] * d[i];
+    }
+    s = block_sum(s);
+    if (threadIdx.x == 0) {
+        to[o] = s;
+    }
+}
+
+enum { GRAD_ROWS = 64 };
+
+// Parts of ∂d = Eᵀ b: those of GRAD_ROWS rows, for each number of d.
+__global__ static void grad_d_parts(matrix rows, const float * t, const float * b, float * parts, int64_t rank, int64_t out) {
+    const int64_t i = blockIdx.x * (int64_t) THREADS + threadIdx.x, first = blockIdx.y * (int64_t) GRAD_ROWS;
+    if (i < rank) {
+        float s = 0;
+        for (int64_t o = first; o < out && o < first + GRAD_ROWS; o++) {
+            s += rows.get(o, i) * t[o * rank + i] * b[o];
+        }
+        parts[blockIdx.y * rank + i] = s;
+    }
+}
+
+// The sums of n columns of parts.
+__global__ static void add_parts(const float * parts, int64_t count, float * to, int64_t n) {
+    const int64_t i = blockIdx.x * (int64_t) THREADS + threadIdx.x;
+    if (i < n) {
+        float s = 0;
+        for (int64_t p = 0; p < count; p++) {
+            s += parts[p * n + i];
+        }
+        to[i] = s;
+    }
+}
+
+}  // namespace cuda
+}  // namespace vera

@@ -1,0 +1,304 @@
+// veratune's operations on a graphics processor: which kernels and products a node is made of. What includes this has defined before it
+//
+//   struct machine {
+//       void * scratch(size_t bytes);                                      // memory of the device until the node is done
+//       void   gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, matrix a, matrix b, float beta, matrix c);
+//                                                                           // C = A B + beta C, columns of a matrix being its `rows`; A and B of one type
+//       void   floats(unsigned type, const void * from, float * to, int64_t n);  // whole blocks of any type
+//       bool   halves(unsigned type, const void * from, void * to, int64_t n);  // the same rounded to bfloat16, or false where it does not know the type
+//   };
+//
+// and LAUNCH(machine, kernel, dim3 grid, threads, shared bytes, arguments …), which checks the launch.
+#pragma once
+
+#include <algorithm>
+
+#include "../call.h"
+#include "attention.hpp"
+
+namespace vera {
+namespace cuda {
+
+static int64_t pieces(int64_t n, int64_t of) { return (n + of - 1) / of; }
+
+static matrix view(const ggml_tensor * t) {
+    const bool half = (int) t->type == BF16;
+    return { (char *) t->data, (int64_t) (t->nb[1] / (half ? 2 : 4)), half };
+}
+
+static matrix none() { return { nullptr, 0, false }; }
+
+static const float * numbers(const ggml_tensor * t) { return t ? (const float *) t->data : nullptr; }
+
+static matrix scratch(machine & m, int64_t n, int64_t rows, bool half) { return { (char *) m.scratch((size_t) (n * rows * (half ? 2 : 4))), n, half }; }
+
+static void scaled(machine & m, matrix from, matrix to, int64_t n, int64_t rows, const float * by_row, const float * by_column, matrix acc) {
+    const dim3 grid((unsigned) std::min<int64_t>(pieces(n, THREADS), 64), (unsigned) std::min<int64_t>(rows, 65535));
+    LAUNCH(m, scale, grid, THREADS, 0, from, to, n, rows, by_row, by_column, acc);
+}
+
+static void copied(machine & m, matrix from, matrix to, int64_t n, int64_t rows) { scaled(m, from, to, n, rows, nullptr, nullptr, none()); }
+
+// Rows r … r + rows of w, scaled, in float32 or bfloat16: in `to`, where that has room for them, or where they lie.
+static matrix unpacked(machine & m, const ggml_tensor * w, int64_t r, int64_t rows, matrix to, const float * by_row, const float * by_column) {
+    const int64_t n      = w->ne[0];
+    const bool    scales = by_row || by_column;
+    by_row               = by_row ? by_row + r : nullptr;
+    if ((int) w->type == F32 || (int) w->type == BF16) {
+        const matrix from = view(w).at(r, 0);
+        if (!scales && from.half == to.half) {
+            return from;
+        }
+        scaled(m, from, to, n, rows, by_row, by_column, none());
+        return to;
+    }
+    const char * from = (const char *) w->data + r * w->nb[1];
+    if (!scales && to.half && m.halves(w->type, from, to.data, n * rows)) {
+        return to;
+    }
+    if (!to.half) {
+        m.floats(w->type, from, (float *) to.data, n * rows);
+        if (scales) {
+            scaled(m, to, to, n, rows, by_row, by_column, none());
+        }
+        return to;
+    }
+    // In parts that stay in the processor's cache.
+    const int64_t each  = std::max<int64_t>(1, (4 << 20) / n);
+    const matrix  whole = scratch(m, n, std::min(each, rows), false);
+    for (int64_t i = 0; i < rows; i += each) {
+        const int64_t some = std::min(each, rows - i);
+        m.floats(w->type, from + i * w->nb[1], (float *) whole.data, n * some);
+        scaled(m, whole, to.at(i, 0), n, some, by_row ? by_row + i : nullptr, by_column, none());
+    }
+    return to;
+}
+
+// How many rows of a matrix are unpacked at a time.
+static int64_t unpacked_rows(const ggml_tensor * w) { return std::max<int64_t>(1, std::min<int64_t>(w->ne[1], (64 << 20) / w->ne[0])); }
+
+// y = diag(by_row) W diag(by_column) x + acc, or with the transposed: scales become part of the matrix, so that neither x nor y is gone through again.
+static void product(machine & m, const ggml_tensor * w, const ggml_tensor * x, const float * by_row, const float * by_column, const ggml_tensor * acc,
+                    ggml_tensor * dst, bool back) {
+    const matrix  in = view(x), to = view(dst), more = acc ? view(acc) : none();
+    const int64_t n = x->ne[1], step = unpacked_rows(w);
+    const bool    once     = !back || step >= w->ne[1];
+    const bool    straight = !to.half || (in.half && !acc && once);
+    const matrix  y        = straight ? to : scratch(m, dst->ne[0], n, false);
+    float         beta     = 0;
+    if (acc && straight) {
+        if (more.data != to.data) {
+            copied(m, more, to, dst->ne[0], n);
+        }
+        beta = 1;
+    }
+    const matrix room = scratch(m, w->ne[0], step, in.half);
+    for (int64_t r = 0; r < w->ne[1]; r += step) {
+        const int64_t rows = std::min(step, w->ne[1] - r);
+        const matrix  part = unpacked(m, w, r, rows, room, by_row, by_column);
+        if (back) {
+            m.gemm(false, false, w->ne[0], n, rows, part, in.at(0, r), beta, y);
+            beta = 1;
+        } else {
+            m.gemm(true, false, rows, n, w->ne[0], part, in, beta, y.at(0, r));
+        }
+    }
+    if (!straight) {
+        scaled(m, y, to, dst->ne[0], n, nullptr, nullptr, more);
+    }
+}
+
+// A matrix of numbers in another type.
+static matrix as(machine & m, const ggml_tensor * t, int64_t n, bool half) {
+    const matrix from = view(t);
+    if (from.half == half) {
+        return from;
+    }
+    const matrix to = scratch(m, n, t->ne[1], half);
+    copied(m, from, to, n, t->ne[1]);
+    return to;
+}
+
+// Sources: g, x.
+static void weight_grad(machine & m, const ggml_tensor * g, const ggml_tensor * x, ggml_tensor * dst) {
+    const matrix in = view(x), to = view(dst);
+    const bool   straight = in.half || !to.half;
+    const matrix y        = straight ? to : scratch(m, dst->ne[0], dst->ne[1], false);
+    m.gemm(false, true, x->ne[0], g->ne[0], x->ne[1], in, view(g), 0, y);
+    if (!straight) {
+        copied(m, y, to, dst->ne[0], dst->ne[1]);
+    }
+}
+
+// Sources: w, A, B, b, d; the latter four NULL for W alone.
+static void merge(machine & m, ggml_tensor * const * src, ggml_tensor * dst) {
+    const ggml_tensor * w = src[0];
+    const int64_t       in = w->ne[0], step = unpacked_rows(w);
+    const matrix        to = view(dst), room = to.half ? scratch(m, in, step, false) : none();
+    const matrix        a    = src[3] ? as(m, src[1], in, to.half) : none();
+    const matrix        pair = src[3] ? scratch(m, src[2]->ne[0], step, to.half) : none();
+    for (int64_t r = 0; r < w->ne[1]; r += step) {
+        const int64_t rows  = std::min(step, w->ne[1] - r);
+        const matrix  place = to.at(r, 0), sum = to.half ? room : place;
+        const matrix  part = unpacked(m, w, r, rows, sum, nullptr, nullptr);
+        if (part.data != sum.data) {
+            copied(m, part, sum, in, rows);
+        }
+        if (src[3]) {
+            const matrix up = unpacked(m, src[2], r, rows, pair, numbers(src[3]), numbers(src[4]));
+            m.gemm(false, false, in, rows, src[1]->ne[1], a, up, 1, sum);
+        }
+        if (to.half) {
+            copied(m, sum, place, in, rows);
+        }
+    }
+}
+
+// ∂b and ∂d of T [rank, out]. Sources: …, B, b, d.
+static void vectors_grad(machine & m, matrix t, const ggml_tensor * rows, const ggml_tensor * b, const ggml_tensor * d, ggml_tensor * dst) {
+    const int64_t rank = rows->ne[0], out = rows->ne[1] < b->ne[0] ? rows->ne[1] : b->ne[0], blocks = pieces(out, GRAD_ROWS);
+    const matrix  parts = scratch(m, rank, blocks, false);
+    float *       to    = (float *) dst->data;
+    LAUNCH(m, grad_b, dim3((unsigned) out), THREADS, 0, view(rows), (const float *) t.data, numbers(d), to, rank);
+    LAUNCH(m, grad_d_parts, dim3((unsigned) pieces(rank, THREADS), (unsigned) blocks), THREADS, 0, view(rows), (const float *) t.data, numbers(b),
+           (float *) parts.data, rank, out);
+    LAUNCH(m, add_parts, dim3((unsigned) pieces(rank, THREADS)), THREADS, 0, (const float *) parts.data, blocks, to + out, rank);
+}
+
+// Sources: G, A, B, b, d.
+static void merged_grad(machine & m, ggml_tensor * const * src, ggml_tensor * dst) {
+    const matrix  grad = view(src[0]);
+    const int64_t in = src[0]->ne[0], rank = src[1]->ne[1], out = src[0]->ne[1];
+    const matrix  t = scratch(m, rank, out, false);
+    m.gemm(true, false, rank, out, in, as(m, src[1], in, grad.half), grad, 0, t);
+    vectors_grad(m, t, src[2], src[3], src[4], dst);
+}
+
+// Sources: g, u, B, b, d.
+static void factored_grad(machine & m, ggml_tensor * const * src, ggml_tensor * dst) {
+    const int64_t rank = src[1]->ne[0], out = src[0]->ne[0];
+    const matrix  t = scratch(m, rank, out, false);
+    m.gemm(false, true, rank, out, src[0]->ne[1], view(src[1]), view(src[0]), 0, t);
+    vectors_grad(m, t, src[2], src[3], src[4], dst);
+}
+
+static attention attention_of(machine & m, const ggml_tensor * qkv, const ggml_tensor * segments, const parameters & with, int64_t & tiles) {
+    attention a = { view(qkv), with.i[0], with.i[1], 0, with.f[0], (const segment *) segments->data, (int) segments->ne[1], nullptr };
+    a.dim       = (int) (qkv->ne[0] / (a.heads + 2 * a.kv_heads));
+    tiles       = qkv->ne[1] / TILE + a.count;
+    place * all = (place *) m.scratch(tiles * sizeof(place));
+    LAUNCH(m, find_places, dim3(1), THREADS, 0, a.segments, a.count, all, (int) tiles);
+    a.places = all;
+    return a;
+}
+
+// The longest heads that there is room for.
+enum { MOST_DIM = 256 };
+
+// Calls f with a head's numbers filled up to what kernels are compiled for.
+template <typename F> static void with_dim(int dim, F f) {
+    if (dim <= 64) {
+        f(std::integral_constant<int, 64>());
+    } else if (dim <= 128) {
+        f(std::integral_constant<int, 128>());
+    } else {
+        f(std::integral_constant<int, 256>());
+    }
+}
+
+static size_t shared_bytes(int d, int tiles) { return (tiles * TILE * (d + 4) + SCORES) * sizeof(float); }
+
+// Sources: qkv, segments.
+static void attention_forward(machine & m, ggml_tensor * const * src, const parameters & with, ggml_tensor * dst) {
+    int64_t         tiles;
+    const attention a = attention_of(m, src[0], src[1], with, tiles);
+    with_dim(a.dim, [&](auto d) {
+        LAUNCH(m, attend<d.value>, dim3((unsigned) tiles, (unsigned) a.heads), ATTENTION_THREADS, shared_bytes(d.value, 3), a, view(dst));
+    });
+}
+
+// Sources: dout, qkv, segments.
+static void attention_back(machine & m, ggml_tensor * const * src, const parameters & with, ggml_tensor * dst) {
+    int64_t         tiles;
+    const int64_t   tokens = dst->ne[1];
+    const attention a      = attention_of(m, src[1], src[2], with, tiles);
+    float *         logs   = (float *) m.scratch(2 * a.heads * tokens * sizeof(float)), * deltas = logs + a.heads * tokens;
+    with_dim(a.dim, [&](auto d) {
+        LAUNCH(m, attend_back_queries<d.value>, dim3((unsigned) tiles, (unsigned) a.heads), ATTENTION_THREADS, shared_bytes(d.value, 4), a, view(src[0]), view(dst),
+               logs, deltas, tokens);
+        LAUNCH(m, attend_back_keys<d.value>, dim3((unsigned) tiles, (unsigned) a.kv_heads), ATTENTION_THREADS, shared_bytes(d.value, 4), a, view(src[0]), view(dst),
+               (const float *) logs, (const float *) deltas, tokens);
+    });
+}
+
+// Whether there is a kernel for such a node.
+static bool supported(operation op, const parameters & with, ggml_tensor * const * src) {
+    switch (op) {
+        case MUL_MAT:
+            return with.i[0] == PLAIN;
+        case ATTENTION:
+        case ATTENTION_BACK:
+            return src[op == ATTENTION ? 0 : 1]->ne[0] / (with.i[0] + 2 * with.i[1]) <= MOST_DIM;
+        case ATTENTION_CACHED:
+        case PEAK:
+        case OPERATIONS:
+            return false;
+        default:
+            return true;
+    }
+}
+
+// Computes a node.
+static void compute(machine & m, operation op, const parameters & with, ggml_tensor * const * src, ggml_tensor * dst) {
+    const int64_t  n    = dst->ne[0];
+    const unsigned rows = (unsigned) dst->ne[1];
+    const matrix   to   = view(dst);
+    // A row a block, or a number a thread.
+    const dim3 by_rows(rows), by_numbers((unsigned) pieces(n, THREADS), rows);
+    switch (op) {
+        case MUL_MAT:
+            return product(m, src[0], src[1], numbers(src[3]), numbers(src[2]), src[4], dst, false);
+        case MUL_MAT_BACK:
+            return product(m, src[0], src[1], numbers(src[2]), numbers(src[3]), src[4], dst, true);
+        case WEIGHT_GRAD:
+            return weight_grad(m, src[0], src[1], dst);
+        case MERGE:
+            return merge(m, src, dst);
+        case MERGED_GRAD:
+            return merged_grad(m, src, dst);
+        case FACTORED_GRAD:
+            return factored_grad(m, src, dst);
+        case ATTENTION:
+            return attention_forward(m, src, with, dst);
+        case ATTENTION_BACK:
+            return attention_back(m, src, with, dst);
+        case NORM:
+            LAUNCH(m, norm, by_rows, THREADS, 0, view(src[0]), numbers(src[1]), to, n, with.f[0]);
+            return;
+        case NORM_BACK:
+            LAUNCH(m, norm_back, by_rows, THREADS, 0, view(src[0]), view(src[1]), numbers(src[2]), src[3] ? view(src[3]) : none(), to, n, with.f[0]);
+            return;
+        case SWIGLU:
+            LAUNCH(m, swiglu, by_numbers, THREADS, 0, view(src[0]), to, n);
+            return;
+        case SWIGLU_BACK:
+            LAUNCH(m, swiglu_back, dim3((unsigned) pieces(n / 2, THREADS), rows), THREADS, 0, view(src[0]), view(src[1]), to, n / 2);
+            return;
+        case ROTATE:
+            LAUNCH(m, rotate, by_numbers, THREADS, 0, view(src[0]), view(src[1]), to, n, src[1]->ne[0], with.i[0], with.i[1], with.i[2] ? -1.0f : 1.0f);
+            return;
+        case CONVERT:
+            return copied(m, view(src[0]), to, n, dst->ne[1]);
+        case CROSS_ENTROPY:
+            LAUNCH(m, cross_entropy, dim3((unsigned) n), THREADS, 0, view(src[0]), (const int32_t *) src[1]->data, (float *) dst->data, src[0]->ne[0]);
+            return;
+        case CROSS_ENTROPY_BACK:
+            LAUNCH(m, cross_entropy_back, by_rows, THREADS, 0, view(src[0]), (const int32_t *) src[1]->data, to, n);
+            return;
+        default:
+            return;
+    }
+}
+
+}  // namespace cuda
+}  // namespace vera

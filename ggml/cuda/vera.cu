@@ -1,0 +1,305 @@
+// ggml's CUDA backend with veratune's operations in it: a graph's nodes of ours are computed here, the stretches between them by ggml. What ggml looks for in the library
+// are the functions at the end.
+#include <cublas_v2.h>
+
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "common.cuh"
+#include "convert.cuh"
+#include "dequantize.cuh"
+#include "ggml-backend-impl.h"
+#include "ggml-cuda.h"
+#include "ggml-impl.h"
+
+#define DYNAMIC_SHARED(type, name)                \
+    extern __shared__ float4 dynamic_shared[];    \
+    type * name = (type *) dynamic_shared
+
+#include "../call.h"
+
+namespace vera {
+namespace cuda {
+
+// An error of CUDA's in words. Exceptions leave ggml's functions as its own aborts do.
+static void check(cudaError_t e, const char * what) {
+    if (e != cudaSuccess) {
+        throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(e));
+    }
+}
+
+static void check(cublasStatus_t s, const char * what) {
+    if (s != CUBLAS_STATUS_SUCCESS) {
+        throw std::runtime_error(std::string(what) + ": " + cublasGetStatusString(s));
+    }
+}
+
+// Quantised numbers as bfloat16: a thread has two, as ggml's own function gives them.
+template <int block, int numbers, dequantize_kernel_t unpack> __global__ static void halve(const void * from, nv_bfloat16 * to, int64_t n) {
+    const int64_t i = 2 * (blockDim.x * (int64_t) blockIdx.x + threadIdx.x);
+    if (i >= n) {
+        return;
+    }
+    const int     within = i % block;
+    const int64_t first = i - within;
+    float2        v;
+    unpack(from, i / block, within / numbers, v);
+    to[first + within / numbers]                                  = __float2bfloat16(v.x);
+    to[first + within / numbers + (numbers == 1 ? 1 : block / 2)] = __float2bfloat16(v.y);
+}
+
+struct matrix;
+
+struct machine {
+    cudaStream_t   stream = nullptr;
+    cublasHandle_t cublas = nullptr;
+
+    // Memory for the node that is being computed. Where it was too small, the next node finds it in one piece.
+    struct part {
+        char * at;
+        size_t size, used;
+    };
+    std::vector<part> parts;
+
+    void begin(cudaStream_t s) {
+        stream = s;
+        if (!cublas) {
+            check(cublasCreate(&cublas), "cuBLAS");
+            check(cublasSetMathMode(cublas, CUBLAS_DEFAULT_MATH), "cuBLAS");
+        }
+        check(cublasSetStream(cublas, s), "cuBLAS");
+    }
+
+    void next() {
+        if (parts.size() > 1) {
+            size_t all = 0;
+            for (const part & p : parts) {
+                all += p.size;
+            }
+            release();
+            more(all);
+        }
+        if (!parts.empty()) {
+            parts.back().used = 0;
+        }
+    }
+
+    void more(size_t bytes) {
+        part p = { nullptr, bytes, 0 };
+        if (cudaMalloc((void **) &p.at, bytes) != cudaSuccess) {
+            (void) cudaGetLastError();
+            throw std::bad_alloc();
+        }
+        parts.push_back(p);
+    }
+
+    void release() {
+        check(cudaStreamSynchronize(stream), "waiting");
+        for (const part & p : parts) {
+            check(cudaFree(p.at), "freeing memory");
+        }
+        parts.clear();
+    }
+
+    void * scratch(size_t bytes) {
+        bytes = (bytes + 255) / 256 * 256;
+        if (parts.empty() || parts.back().used + bytes > parts.back().size) {
+            more(std::max(bytes, (size_t) 32 << 20));
+        }
+        part & p = parts.back();
+        p.used += bytes;
+        return p.at + p.used - bytes;
+    }
+
+    void gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const matrix & a, const matrix & b, float beta, const matrix & c);
+
+    void floats(unsigned type, const void * from, float * to, int64_t n) {
+        const to_fp32_cuda_t f = ggml_get_to_fp32_cuda((ggml_type) type);
+        if (!f) {
+            throw std::runtime_error(std::string("no kernel turns ") + ggml_type_name((ggml_type) type) + " into float32");
+        }
+        f(from, to, n, stream);
+        check(cudaGetLastError(), "dequantising");
+    }
+
+    template <int block, int numbers, dequantize_kernel_t unpack> bool halved(const void * from, void * to, int64_t n) {
+        halve<block, numbers, unpack><<<(unsigned) ((n / 2 + 255) / 256), 256, 0, stream>>>(from, (nv_bfloat16 *) to, n);
+        check(cudaGetLastError(), "dequantising");
+        return true;
+    }
+
+    bool halves(unsigned type, const void * from, void * to, int64_t n) {
+        switch (type) {
+            case GGML_TYPE_Q4_0:
+                return halved<QK4_0, QR4_0, dequantize_q4_0>(from, to, n);
+            case GGML_TYPE_Q4_1:
+                return halved<QK4_1, QR4_1, dequantize_q4_1>(from, to, n);
+            case GGML_TYPE_Q5_0:
+                return halved<QK5_0, QR5_0, dequantize_q5_0>(from, to, n);
+            case GGML_TYPE_Q5_1:
+                return halved<QK5_1, QR5_1, dequantize_q5_1>(from, to, n);
+            case GGML_TYPE_Q8_0:
+                return halved<QK8_0, QR8_0, dequantize_q8_0>(from, to, n);
+            default:
+                return false;
+        }
+    }
+
+    template <typename K, typename... Args> void launch(K kernel, dim3 grid, unsigned threads, size_t shared, Args... args) {
+        if (shared > 48 << 10) {
+            check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int) shared), "shared memory");
+        }
+        kernel<<<grid, threads, shared, stream>>>(args...);
+        check(cudaGetLastError(), "a kernel");
+    }
+};
+
+}  // namespace cuda
+}  // namespace vera
+
+#define LAUNCH(machine, kernel, grid, threads, shared, ...) (machine).launch(kernel, grid, threads, shared, __VA_ARGS__)
+
+#include "operations.hpp"
+
+namespace vera {
+namespace cuda {
+
+void machine::gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const matrix & a, const matrix & b, float beta, const matrix & c) {
+    const float one = 1;
+    const auto  type = [](const matrix & x) { return x.half ? CUDA_R_16BF : CUDA_R_32F; };
+    check(cublasGemmEx(cublas, ta ? CUBLAS_OP_T : CUBLAS_OP_N, tb ? CUBLAS_OP_T : CUBLAS_OP_N, (int) m, (int) n, (int) k, &one, a.data, type(a), (int) a.stride,
+                       b.data, type(b), (int) b.stride, &beta, c.data, type(c), (int) c.stride, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+          "cuBLAS");
+}
+
+// The call that a node of ours was made with, or NULL.
+static const call * called(const ggml_tensor * t) {
+    if (t->op != GGML_OP_CUSTOM) {
+        return nullptr;
+    }
+    ggml_custom_op_params p;
+    memcpy(&p, t->op_params, sizeof(p));
+    const call * c = (const call *) p.userdata;
+    return c && c->version == call::VERSION ? c : nullptr;
+}
+
+// ggml's own gathers no rows of K-quants. The rows' bytes are put side by side, and turned into numbers there.
+static bool gathers(const ggml_tensor * t) {
+    return t->op == GGML_OP_GET_ROWS && t->src[0]->type != GGML_TYPE_F32 && t->src[0]->ne[2] == 1 && t->src[0]->ne[3] == 1 && ggml_is_contiguous(t->src[0]) &&
+           ggml_is_contiguous(t) && ggml_is_vector(t->src[1]) && ggml_get_to_fp32_cuda(t->src[0]->type);
+}
+
+static void gathered(machine & m, const ggml_tensor * w, const ggml_tensor * rows, ggml_tensor * dst) {
+    const int64_t n = w->ne[0], bytes = (int64_t) w->nb[1];
+    char *        side = (char *) m.scratch((size_t) (bytes * rows->ne[0]));
+    LAUNCH(m, gather, dim3((unsigned) rows->ne[0]), THREADS, 0, (const char *) w->data, bytes, (const int32_t *) rows->data, side, bytes);
+    m.floats(w->type, side, (float *) dst->data, n * rows->ne[0]);
+}
+
+// What ggml's own backend does, for each of its functions that is replaced here.
+static struct {
+    ggml_backend_t (*init)(ggml_backend_dev_t, const char *);
+    void (*free)(ggml_backend_t);
+    bool (*supports)(ggml_backend_dev_t, const ggml_tensor *);
+    ggml_status (*compute)(ggml_backend_t, ggml_cgraph *, int);
+} stock;
+
+// The machines of the backends that there are.
+static std::vector<std::pair<ggml_backend_t, machine>> machines;
+
+static machine & machine_of(ggml_backend_t backend) {
+    for (auto & m : machines) {
+        if (m.first == backend) {
+            return m.second;
+        }
+    }
+    machines.emplace_back(backend, machine());
+    return machines.back().second;
+}
+
+static bool supports(ggml_backend_dev_t device, const ggml_tensor * t) {
+    if (t->op == GGML_OP_CUSTOM) {
+        const call * c = called(t);
+        return c && supported(c->op, c->with, t->src + c->into);
+    }
+    return gathers(t) || stock.supports(device, t);
+}
+
+static ggml_status compute_graph(ggml_backend_t backend, ggml_cgraph * graph, int batch) {
+    ggml_backend_cuda_context * context = (ggml_backend_cuda_context *) backend->context;
+    ggml_cuda_set_device(context->device);
+    machine & m = machine_of(backend);
+    m.begin(context->stream());
+    for (int i = 0, next; i < graph->n_nodes; i = next) {
+        next            = i + 1;
+        ggml_tensor * t = graph->nodes[i];
+        m.next();
+        if (const call * c = called(t)) {
+            compute(m, c->op, c->with, t->src + c->into, t);
+            continue;
+        }
+        if (gathers(t)) {
+            gathered(m, t->src[0], t->src[1], t);
+            continue;
+        }
+        while (next < graph->n_nodes && !called(graph->nodes[next]) && !gathers(graph->nodes[next])) {
+            next++;
+        }
+        ggml_cgraph       part   = ggml_graph_view(graph, i, next);
+        const ggml_status status = stock.compute(backend, &part, batch);
+        if (status != GGML_STATUS_SUCCESS) {
+            return status;
+        }
+    }
+    return GGML_STATUS_SUCCESS;
+}
+
+static void free_backend(ggml_backend_t backend) {
+    for (size_t i = 0; i < machines.size(); i++) {
+        if (machines[i].first == backend) {
+            machine & m = machines[i].second;
+            if (m.cublas) {
+                for (const machine::part & p : m.parts) {
+                    (void) cudaFree(p.at);
+                }
+                (void) cublasDestroy(m.cublas);
+            }
+            machines.erase(machines.begin() + (ptrdiff_t) i);
+            break;
+        }
+    }
+    stock.free(backend);
+}
+
+static ggml_backend_t init(ggml_backend_dev_t device, const char * parameters) {
+    ggml_backend_t backend = stock.init(device, parameters);
+    if (backend) {
+        stock.free                  = backend->iface.free;
+        stock.compute               = backend->iface.graph_compute;
+        backend->iface.free          = free_backend;
+        backend->iface.graph_compute = compute_graph;
+    }
+    return backend;
+}
+
+}  // namespace cuda
+}  // namespace vera
+
+extern "C" {
+
+GGML_BACKEND_API ggml_backend_reg_t ggml_backend_init(void) {
+    ggml_backend_reg_t reg = ggml_backend_cuda_reg();
+    for (size_t i = 0; reg && i < ggml_backend_reg_dev_count(reg); i++) {
+        ggml_backend_dev_t device    = ggml_backend_reg_dev_get(reg, i);
+        vera::cuda::stock.init       = device->iface.init_backend;
+        vera::cuda::stock.supports   = device->iface.supports_op;
+        device->iface.init_backend   = vera::cuda::init;
+        device->iface.supports_op    = vera::cuda::supports;
+    }
+    return reg;
+}
+
+// Whether a program's operations of its own, of that version of struct call, are computed here.
+GGML_BACKEND_API bool ggml_backend_vera(uint32_t version) { return version == vera::call::VERSION; }
+}
