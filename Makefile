@@ -36,7 +36,7 @@ vulkan: ## compile bin/libggml-vulkan.so, with which bin/veratune finds graphics
 	cmake -S ggml/vulkan -B build/vulkan -DCMAKE_BUILD_TYPE=Release -DGGML=$(GGML)
 	cmake --build build/vulkan --parallel
 
-cuda: ## compile bin/libggml-cuda.so, with which bin/veratune finds Nvidia's graphics processors; takes CMake and CUDA 12 or 13, and ten minutes
+cuda: ## compile bin/libggml-cuda.so, with which bin/veratune finds Nvidia's graphics processors; takes CMake and a CUDA toolkit, and ten minutes
 	cmake -S ggml/cuda -B build/cuda -DCMAKE_BUILD_TYPE=Release -DGGML=$(GGML)
 	cmake --build build/cuda --parallel
 
