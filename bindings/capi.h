@@ -246,6 +246,7 @@ void                              ggml_backend_dev_memory(struct ggml_backend_de
 unsigned                          ggml_backend_dev_type(struct ggml_backend_device * device);
 struct ggml_backend_reg *         ggml_backend_dev_backend_reg(struct ggml_backend_device * device);
 const char *                      ggml_backend_reg_name(struct ggml_backend_reg * reg);
+size_t                            ggml_backend_reg_dev_count(struct ggml_backend_reg * reg);
 struct ggml_backend *             ggml_backend_dev_init(struct ggml_backend_device * device, const char * params);
 bool                              ggml_backend_dev_supports_op(struct ggml_backend_device * device, const struct ggml_tensor * op);
 struct ggml_backend_device *      ggml_backend_get_device(struct ggml_backend * backend);

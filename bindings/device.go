@@ -43,7 +43,7 @@ var settings = map[string]string{
 	"LP_NUM_THREADS": "1",
 }
 
-// libraries loads the backends beside the program once: libggml-cuda.so, libggml-vulkan.so and their like. Those that cannot be loaded are told why.
+// libraries loads the backends beside the program once: libggml-cuda.so, libggml-vulkan.so and their like. It tells why one could not be loaded, or has no device.
 var libraries = sync.OnceValue(func() (failed []error) {
 	for name, value := range settings {
 		if _, ok := os.LookupEnv(name); !ok {
@@ -65,8 +65,10 @@ var libraries = sync.OnceValue(func() (failed []error) {
 			}
 			seen[filepath.Base(path)] = true
 			name := C.CString(path)
-			if C.vt_load_backend(name) == nil {
+			if backend := C.vt_load_backend(name); backend == nil {
 				failed = append(failed, fmt.Errorf("%s: %s", path, takeError("no backend")))
+			} else if C.ggml_backend_reg_dev_count(backend) == 0 {
+				failed = append(failed, fmt.Errorf("%s: no device: %s", path, takeError("none is there")))
 			}
 			C.free(unsafe.Pointer(name))
 		}

@@ -3,11 +3,16 @@
 
     tools/peft_bench.py --model M.gguf --data rows.json --rows 64 --rank 1024 --dtype f32
     tools/peft_bench.py --model M.gguf --check reference.json
+    tools/peft_bench.py --model M.gguf --data rows.json --rows 512 --write-tokens tokens.json
+    tools/peft_bench.py --random 7b --tokens tokens.json --device cuda --dtype bf16 --nf4 --checkpointing off on
 
 The GGUF's own tensors are dequantised into a transformers LlamaForCausalLM, and its own vocabulary makes the tokens, so both programs
 start from the same numbers and read the same text. Nothing is fetched from a network. The first --rows rows are taken in the file's
 order, in the Alpaca template, padded to the longest of their batch; a step is --accumulation batches and one AdamW update. tokens_per_s
 counts what had to be computed: a row's tokens without padding, and without its last one, which is predicted but predicts nothing.
+
+--random takes a model of that shape with random weights, made on the device, in place of a file; its rows are --tokens, modulo its vocabulary. --nf4 quantises the
+adapted layers as QLoRA does, with bitsandbytes. Each setting of --checkpointing is measured on its own and printed when it is done.
 
 tools/requirements.txt lists the packages.
 """
@@ -19,16 +24,17 @@ import os
 import resource
 import sys
 import time
+import traceback
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import gguf
 import numpy as np
 import torch
 from peft import LoraConfig, VeraConfig, get_peft_model
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from transformers.utils import logging
 
 TASK = "Below is an instruction that describes a task"
@@ -56,6 +62,12 @@ OUTSIDE = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "out
 
 IGNORED = -100  # the label that transformers takes no loss on
 
+# Llama-2-7B, and one to try the program with.
+SHAPES = {
+    "7b": {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
+    "tiny": {"vocab_size": 512, "hidden_size": 128, "intermediate_size": 320, "num_hidden_layers": 2, "num_attention_heads": 4},
+}
+
 
 def unpermuted(rows: np.ndarray, heads: int) -> np.ndarray:
     """Rows of attn_q or attn_k in transformers' order: GGUF interleaves the two halves that rope rotates together."""
@@ -64,6 +76,8 @@ def unpermuted(rows: np.ndarray, heads: int) -> np.ndarray:
 
 def load_model(path: str) -> LlamaForCausalLM:
     """The GGUF's Llama in float32, every tensor dequantised as ggml does."""
+    import gguf  # a random model does without
+
     reader = gguf.GGUFReader(path)
 
     def value(key, default=None):
@@ -116,6 +130,41 @@ def load_model(path: str) -> LlamaForCausalLM:
     return model
 
 
+def random_model(shape: str, device: str, dtype: torch.dtype, nf4: bool) -> LlamaForCausalLM:
+    """A Llama of random weights, made a block at a time on the device, so that no more than one stands beside its quantised form."""
+    config = LlamaConfig(**SHAPES[shape], max_position_embeddings=4096, rms_norm_eps=1e-5, use_cache=False)
+    blocks, config.num_hidden_layers = config.num_hidden_layers, 0
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    with torch.device(device):
+        model = LlamaForCausalLM(config)
+        config = model.config
+        for i in range(blocks):
+            block = LlamaDecoderLayer(config, i)
+            if nf4:
+                quantize(block, dtype)
+            model.model.layers.append(block)
+    torch.set_default_dtype(default)
+    config.num_hidden_layers = blocks
+    model.is_loaded_in_4bit = nf4  # older PEFT asks for it
+    return model
+
+
+def quantize(block: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Exchanges the block's linear layers for NF4 with quantised scales, which are multiplied in dtype."""
+    import bitsandbytes as bnb
+
+    for part in (block.self_attn, block.mlp):
+        for name, linear in list(part.named_children()):
+            if name not in TARGETS:
+                continue
+            weight, device = linear.weight, linear.weight.device
+            with torch.device("meta"):
+                exchanged = bnb.nn.Linear4bit(linear.in_features, linear.out_features, bias=False, compute_dtype=dtype, quant_type="nf4", compress_statistics=True)
+            exchanged.weight = bnb.nn.Params4bit(weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True).to(device)
+            setattr(part, name, exchanged)
+
+
 def read_rows(path: str, count: int) -> list[dict]:
     """The first rows with an answer of a JSON array or of JSON lines, in Alpaca's three fields."""
     text = Path(path).read_text(encoding="utf-8")
@@ -140,6 +189,20 @@ def encode(rows: list[dict], model_path: str, max_length: int) -> list[tuple[lis
     return samples
 
 
+def write_tokens(path: str, samples: list) -> None:
+    """Each sample as its token ids and the index of the first that is labelled."""
+    firsts = [next((i for i, label in enumerate(labels) if label != IGNORED), len(labels)) for _, labels in samples]
+    Path(path).write_text(json.dumps([[ids, first] for (ids, _), first in zip(samples, firsts)], separators=(",", ":")))
+
+
+def read_tokens(path: str, count: int, vocabulary: int) -> list[tuple[list[int], list[int]]]:
+    samples = []
+    for ids, first in json.loads(Path(path).read_text())[:count]:
+        ids = [i % vocabulary for i in ids]
+        samples.append((ids, [IGNORED] * first + ids[first:]))
+    return samples
+
+
 def cut_to(samples: list, length: int) -> list:
     """The same tokens end to end, in samples of exactly that length: batches without padding."""
     ids = list(itertools.chain.from_iterable(ids for ids, _ in samples))
@@ -147,11 +210,11 @@ def cut_to(samples: list, length: int) -> list:
     return [(ids[i : i + length], labels[i : i + length]) for i in range(0, len(ids) - length + 1, length)]
 
 
-def padded(batch: list) -> dict[str, torch.Tensor]:
+def padded(batch: list, device: str) -> dict[str, torch.Tensor]:
     longest = max(len(ids) for ids, _ in batch)
 
     def fill(rows, with_):
-        return torch.tensor([row + [with_] * (longest - len(row)) for row in rows])
+        return torch.tensor([row + [with_] * (longest - len(row)) for row in rows], device=device)
 
     return {
         "input_ids": fill([ids for ids, _ in batch], 0),
@@ -181,25 +244,26 @@ def train(model: torch.nn.Module, args: argparse.Namespace, samples: list) -> di
         labelled = sum(label != IGNORED for batch in batches for _, labels in batch for label in labels[1:])
         step_loss = 0.0
         for batch in batches:
-            inputs = padded(batch)
-            with torch.autocast("cpu", torch.bfloat16, enabled=args.dtype == "autocast"):
+            inputs = padded(batch, args.device)
+            with torch.autocast(args.device, torch.bfloat16, enabled=args.dtype == "autocast"):
                 # With the whole step's count, the mean is over the labelled tokens of the step and not of a batch.
                 loss = model(**inputs, num_items_in_batch=labelled).loss
             loss.backward()
-            step_loss += loss.item()
+            step_loss += loss.detach()
         optimizer.step()
         optimizer.zero_grad()
+        step_loss = step_loss.item()  # waits for the device
         if step >= args.warm:
             seconds += time.perf_counter() - start
             real += sum(len(ids) - 1 for batch in batches for ids, _ in batch)
             computed += sum(len(batch) * max(len(ids) for ids, _ in batch) for batch in batches)
         losses.append(round(step_loss, 5))
-        print(f"step {step + 1}: loss {step_loss:.4f}{' (warm-up)' if step < args.warm else ''}", file=sys.stderr)
+        print(f"step {step + 1}: loss {step_loss:.4f}, {time.perf_counter() - start:.2f} s{' (warm-up)' if step < args.warm else ''}", file=sys.stderr, flush=True)
     count = args.steps * args.accumulation * args.batch
     return {
         "samples_per_s": round(count / seconds, 4),
         "tokens_per_s": round(real / seconds, 2),
-        "peak_GiB": round(peak_gib(), 3),
+        **memory(args.device),
         "seconds": round(seconds, 2),
         "samples": count,
         "tokens": real,
@@ -209,10 +273,35 @@ def train(model: torch.nn.Module, args: argparse.Namespace, samples: list) -> di
     }
 
 
-def peak_gib() -> float:
-    """The largest resident memory that this process has had."""
+def memory(device: str) -> dict:
+    """The most that this process has had: resident, or of the device in tensors, and what the driver says is in use there, the allocator's store included."""
+    if device == "cuda":
+        free, total = torch.cuda.mem_get_info()
+        return {
+            "peak_GiB": round(torch.cuda.max_memory_allocated() / 2**30, 3),
+            "reserved_GiB": round(torch.cuda.max_memory_reserved() / 2**30, 3),
+            "driver_GiB": round((total - free) / 2**30, 3),
+        }
     unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+    return {"peak_GiB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, 3)}
+
+
+def measure(model: torch.nn.Module, args: argparse.Namespace, samples: list, checkpointing: str) -> dict:
+    """What train reports, or the error that it ends in: one setting that fails takes no other with it."""
+    if checkpointing == "on":
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if args.device == "cuda":
+        model.zero_grad()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        return train(model, args, samples)
+    except Exception as error:
+        traceback.print_exc()
+        return {"error": f"{type(error).__name__}: {error}".splitlines()[0]} | memory(args.device)
+    finally:
+        if checkpointing == "on":
+            model.gradient_checkpointing_disable()
 
 
 def check(model: LlamaForCausalLM, path: str) -> None:
@@ -229,8 +318,11 @@ def check(model: LlamaForCausalLM, path: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", required=True, metavar="GGUF")
+    parser.add_argument("--model", metavar="GGUF")
+    parser.add_argument("--random", choices=list(SHAPES), help="a model of random weights in place of a file")
     parser.add_argument("--data", metavar="FILE", help="rows of instruction, input, output: a JSON array or JSON lines")
+    parser.add_argument("--tokens", metavar="JSON", help="rows that --write-tokens wrote, for --random")
+    parser.add_argument("--write-tokens", metavar="JSON", help="write the rows' tokens and stop")
     parser.add_argument("--check", metavar="JSON", help="compare the base loss with a reference.json and stop")
     parser.add_argument("--method", choices=["vera", "lora"], default="vera")
     parser.add_argument("--rows", type=int, default=64, help="the first rows of the file (default %(default)s)")
@@ -240,12 +332,17 @@ def main() -> None:
     parser.add_argument("--max-length", type=int, default=512)
     parser.add_argument("--full", type=int, metavar="N", help="samples of exactly N tokens, the rows end to end: no padding")
     parser.add_argument("--dtype", choices=["f32", "bf16", "autocast"], default="f32", help="f32; bf16: weights and adapter; autocast: float32 weights, bfloat16 products")
+    parser.add_argument("--nf4", action="store_true", help="quantise the adapted layers of --random to NF4")
+    parser.add_argument("--checkpointing", nargs="+", choices=["off", "on"], default=["off"], help="compute blocks again in the backward pass; each is measured")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--warm", type=int, default=1, help="optimiser steps before the clock starts (default %(default)s)")
     parser.add_argument("--steps", type=int, default=4, help="optimiser steps measured (default %(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     args = parser.parse_args()
-    if not args.check and not args.data:
-        parser.error("--data is needed")
+    if (args.model is None) == (args.random is None):
+        parser.error("one of --model and --random is needed")
+    if args.random and not args.tokens or args.model and not (args.check or args.data):
+        parser.error("--data is needed, --tokens with --random")
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -253,12 +350,28 @@ def main() -> None:
     torch.manual_seed(0)
     if args.check:
         return check(load_model(args.model), args.check)
-    samples = encode(read_rows(args.data, args.rows), args.model, args.max_length)
+    if args.random:
+        samples = read_tokens(args.tokens, args.rows, SHAPES[args.random]["vocab_size"])
+    else:
+        samples = encode(read_rows(args.data, args.rows), args.model, args.max_length)
+    if args.write_tokens:
+        return write_tokens(args.write_tokens, samples)
     if args.full:
         samples = cut_to(samples, args.full)
-    model = adapted(load_model(args.model), args.method, args.rank, args.dtype)
+    start = time.perf_counter()
+    if args.random:
+        model = random_model(args.random, args.device, torch.bfloat16 if args.dtype == "bf16" else torch.float32, args.nf4)
+    else:
+        model = load_model(args.model).to(args.device)
+    model = adapted(model, args.method, args.rank, args.dtype).to(args.device)
     settings = {k: getattr(args, k) for k in ("method", "rank", "dtype", "batch", "accumulation", "threads", "rows")}
-    print(json.dumps(settings | train(model, args, samples) | {"torch": torch.__version__}))
+    if args.random:
+        settings |= {"random": args.random, "nf4": args.nf4}
+    if args.device == "cuda":
+        settings["device"] = torch.cuda.get_device_name()
+    print(f"model: {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
+    for checkpointing in args.checkpointing:
+        print(json.dumps(settings | {"checkpointing": checkpointing} | measure(model, args, samples, checkpointing) | {"torch": torch.__version__}), flush=True)
 
 
 if __name__ == "__main__":
