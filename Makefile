@@ -24,7 +24,7 @@ GO_TEST := go test -p 1
 # The pinned module, where ggml's sources are.
 GGML = $(shell go list -m -f '{{.Dir}}' github.com/ollama/ollama)/ml/backend/ggml/ggml
 
-.PHONY: help build vulkan cuda model demo test test-fast test-kernels test-vulkan test-kill test-soak lint docs bench clean
+.PHONY: help build vulkan cuda model demo test test-fast test-kernels test-vulkan test-cuda test-kill test-soak lint docs bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -62,11 +62,15 @@ test-fast: ## run the tests that take seconds
 	go build ./...
 	$(GO_TEST) -short -timeout 5m ./...
 
-test-kernels: ## test ggml/ on every instruction set there is, under the address and undefined-behaviour sanitizers
+test-kernels: ## test ggml/ on every instruction set there is, under the address and undefined-behaviour sanitizers, and the kernels for graphics processors on this one
 	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 $(GO_TEST) -tags sanitize -timeout 20m ./bindings
+	VERATUNE_ISA=emulated $(GO_TEST) -tags emulate -short -timeout 20m ./bindings ./model
 
 test-vulkan: vulkan ## test training on a Vulkan device; takes minutes where that is Mesa's software one
-	VERATUNE_TEST_VULKAN=1 $(GO_TEST) -timeout 30m -run 'Device|WeightsInTurn' ./bindings ./model
+	VERATUNE_TEST_DEVICE=vulkan0 $(GO_TEST) -timeout 30m -run 'Device|WeightsInTurn' ./bindings ./model
+
+test-cuda: cuda model ## test training on the first of Nvidia's graphics processors
+	VERATUNE_TEST_DEVICE=cuda0 $(GO_TEST) -timeout 30m -run 'TestDevice|WeightsInTurn' ./bindings ./model
 
 test-kill: ## kill trainings, sweeps and exports at 200 random moments, and compare what they end in
 	VERATUNE_TEST_KILLS=200 go test ./cmd/veratune -run '^TestKills$$' -v -count 1 -timeout 60m

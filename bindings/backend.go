@@ -14,7 +14,7 @@ import (
 type Backend struct {
 	c        *C.struct_ggml_backend
 	pool     *C.struct_ggml_threadpool // of the CPU
-	vera     *C.struct_ggml_vera       // what veratune's own operations share where they are kernels of the CPU
+	vera     *C.struct_ggml_vera       // what veratune's own operations share where they are kernels of the CPU, else nil
 	composed *composition              // and where they are composed
 	device   Device
 }
@@ -70,7 +70,7 @@ func UseISA(name string) bool {
 	return bool(C.ggml_vera_use(s))
 }
 
-// FastBF16 tells whether veratune's kernels multiply bfloat16 numbers with instructions made for it.
+// FastBF16 tells whether veratune's kernels for the CPU multiply bfloat16 numbers with instructions made for it.
 func FastBF16() bool { return bool(C.ggml_vera_isa_bf16()) }
 
 // Close ends the backend. Closing twice is harmless.

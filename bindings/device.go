@@ -137,6 +137,22 @@ func FindDevice(name string) (Device, error) {
 	return Device{}, errors.Join(append([]error{fmt.Errorf("there is no device %s; there are %s", name, strings.Join(names, ", "))}, failed...)...)
 }
 
+// Fused tells whether veratune's own operations are one kernel each there: those of package ggml on the CPU, or those that the device's library has. Elsewhere they are
+// composed of ggml's.
+func (d Device) Fused() bool {
+	switch d.Name {
+	case CPU:
+		return true
+	case Composed:
+		return false
+	}
+	c := NewContext(2, 0)
+	defer c.Close()
+	c.nodes = C.ggml_vera_nodes_new(nil)
+	x := c.Convert(c.NewTensor(F32, 1, 1), BF16)
+	return bool(C.ggml_backend_dev_supports_op(d.c, x.c()))
+}
+
 // Open opens a backend of the device. Threads are for the CPU.
 func (d Device) Open(threads int) (*Backend, error) {
 	var b *Backend
@@ -157,13 +173,16 @@ func (d Device) Open(threads int) (*Backend, error) {
 		}
 		b = &Backend{c: c}
 	}
-	b.device, b.composed = d, &composition{backend: b}
+	b.device = d
+	if !d.Fused() {
+		b.composed = &composition{backend: b}
+	}
 	return b, nil
 }
 
 // Lacks lists the operations of a graph that the device does not have, each once.
 func (b *Backend) Lacks(g *Graph) (missing []string) {
-	if b.composed == nil { // the CPU has all, and its graphs are many
+	if b.device.Name == CPU { // has all, and its graphs are many
 		return nil
 	}
 	device := C.ggml_backend_get_device(b.c)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 )
 
@@ -20,28 +19,26 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// openDevice opens a device that is not the CPU, and skips the test where there is none.
+// openDevice opens the device that VERATUNE_TEST_DEVICE names, and skips the test where it names none.
 func openDevice(t testing.TB) *Backend {
 	t.Helper()
-	if os.Getenv("VERATUNE_TEST_VULKAN") == "" {
-		t.Skip("takes minutes where a processor computes Vulkan: make test-vulkan runs it")
+	name := os.Getenv("VERATUNE_TEST_DEVICE")
+	if name == "" {
+		t.Skip("VERATUNE_TEST_DEVICE, such as cuda0, names the device to test; make test-vulkan and test-cuda set it")
 	}
-	list, failed := Devices()
-	for _, d := range list {
-		if strings.HasPrefix(d.Name, "vulkan") {
-			b, err := d.Open(1)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(b.Close)
-			return b
-		}
+	d, err := FindDevice(name)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Skipf("no Vulkan device (%v): `make vulkan` builds the backend, and Debian's mesa-vulkan-drivers compute it on the CPU", failed)
-	return nil
+	b, err := d.Open(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	return b
 }
 
-// TestDevice holds what a device computes to the CPU's, each operation in its composed form.
+// TestDevice holds what a device computes to the CPU's composed form, in float32.
 func TestDevice(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes minutes where a processor computes Vulkan")
@@ -72,5 +69,47 @@ func TestDevice(t *testing.T) {
 		out, grad := a.on(t, device, F32, qkv, dout)
 		same("attention", out, want)
 		same("attention's gradient", grad, wantGrad)
+	}
+}
+
+// TestDeviceHalves holds what a device with kernels of its own computes in bfloat16 to float32.
+func TestDeviceHalves(t *testing.T) {
+	device, cpu := openDevice(t), openCPU(t, 1)
+	if device.Composed() {
+		t.Skip("this device computes in float32 alone")
+	}
+	const k, m, n, rank, heads, kvHeads, dim = 512, 96, 70, 64, 4, 2, 32
+	rounded := func(b *bench, seed uint64, ne ...int64) *Tensor {
+		size := int64(1)
+		for _, n := range ne {
+			size *= n
+		}
+		return b.Convert(b.f(normal(seed, int(size)), ne...), BF16)
+	}
+	for _, kind := range []Type{F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K} {
+		data := numbersOf(t, matrix{"w", kind, k, m}, 1).data
+		build := func(b *bench) []*Tensor {
+			w, x, g, small := b.raw(data, kind, k, m), rounded(b, 2, k, n), rounded(b, 3, m, n), rounded(b, 4, rank, n)
+			v := Vectors{A: b.f(normal(5, k*rank), k, rank), Rows: b.f(normal(6, rank*m), rank, m), B: b.f(normal(7, m), m), D: b.f(normal(8, rank), rank)}
+			both, labels := rounded(b, 9, 2*m, n), make([]int32, n)
+			results := []*Tensor{
+				b.Linear(w, x, Product{}, F32), b.Convert(b.Linear(w, x, Product{}, BF16), F32), b.Linear(v.Rows, small, Product{In: v.D, Out: v.B, Acc: b.f(normal(12, m*n), m, n)}, F32),
+				b.LinearBack(w, g, Product{}, F32), b.LinearBack(v.Rows, g, Product{In: v.B, Out: v.D}, F32),
+				b.WeightGrad(g, x, F32), b.Convert(b.Merge(b.Convert(b.f(normal(13, k*m), k, m), BF16), w, &v), F32),
+				b.MergedGrad(b.WeightGrad(g, x, BF16), v), b.FactoredGrad(g, small, v),
+				b.SwiGLUBack(g, both, F32), b.Convert(b.SwiGLU(both, BF16), F32),
+				b.Convert(b.CrossEntropyBack(b.f(normal(14, m*n), m, n), b.i(labels, n), BF16), F32),
+			}
+			s := b.segments([][4]int32{{0, 40, -1, 0}, {40, 30, 0, 40}})
+			qkv := rounded(b, 15, dim*(heads+2*kvHeads), n)
+			return append(results, b.Convert(b.Attention(qkv, s, heads, kvHeads, dim, 0.2, BF16), F32), b.AttentionBack(rounded(b, 16, dim*heads, n), qkv, s, heads, kvHeads, dim, 0.2))
+		}
+		want := computeAll(t, cpu, build)
+		for i, got := range computeAll(t, device, build) {
+			// Matrices and results are rounded to 8 bits.
+			if e := offBy(got, want[i]); !(e <= 8e-3) {
+				t.Errorf("%v, operation %d: off by %.1e", kind, i, e)
+			}
+		}
 	}
 }

@@ -140,7 +140,7 @@ func (t *Tensor) checkData(n int, want Type) error {
 // from a Backend. It is not safe for concurrent use.
 type Context struct {
 	c     *C.struct_ggml_context
-	nodes *C.struct_ggml_vera_nodes // parameters of veratune's own operations as kernels of the CPU
+	nodes *C.struct_ggml_vera_nodes // parameters of veratune's own operations as kernels
 	// What those operations share where they are composed of ggml's; without it and nodes, the context has no backend and none of them.
 	composed *composition
 	err      error

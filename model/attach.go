@@ -210,8 +210,8 @@ func (p *placing) matrix(t bindings.Type, values []float32, width int) *bindings
 		return p.turned(values, width)
 	}
 	gap := 16
-	if p.m.backend.Composed() {
-		gap = 0 // products there would copy a matrix with gaps
+	if p.m.store != nil {
+		gap = 0 // composed products would copy a matrix with gaps
 	}
 	rows := len(values) / width
 	whole := p.c.NewTensor(t, int64(width+gap), int64(rows))

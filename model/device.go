@@ -23,6 +23,20 @@ func DeviceName(name string) (string, error) {
 	return d.Name, err
 }
 
+// DeviceCompute is the arithmetic that trains best on the device of that name.
+func DeviceCompute(name string) (Compute, error) {
+	d, err := bindings.FindDevice(name)
+	switch {
+	case err != nil:
+		return "", err
+	case d.Name == CPU:
+		return Default().Compute, nil
+	case d.Fused():
+		return ComputeBF16, nil
+	}
+	return ComputeF32, nil
+}
+
 // Devices lists the devices that there are, and why a backend could not be loaded. Operations are asked for with the weights' types of the model in a GGUF file, or
 // common ones where the path is empty.
 func Devices(path string) (list []Device, failed []error, err error) {

@@ -77,8 +77,6 @@ func (o Options) Validate() error {
 		return fmt.Errorf("threads %d: from 1 to 512", o.Threads)
 	case o.Compute != ComputeF32 && o.Compute != ComputeBF16 && o.Compute != ComputeQ8:
 		return fmt.Errorf("compute %q: f32, bf16 or q8", o.Compute)
-	case o.Compute != ComputeF32 && o.Device != bindings.CPU:
-		return fmt.Errorf("compute %q: device %s computes in f32", o.Compute, o.Device)
 	case o.Plan != PlanAuto && o.Plan != PlanFactored && o.Plan != PlanMerged:
 		return fmt.Errorf("plan %q: auto, factored or merged", o.Plan)
 	case o.Memory < 0:
@@ -146,10 +144,16 @@ func (m *Model) open() error {
 	if err != nil {
 		return err
 	}
+	if m.options.Compute == ComputeQ8 && device.Name != bindings.CPU {
+		return errGenerates
+	}
+	if m.options.Compute != ComputeF32 && !device.Fused() {
+		return fmt.Errorf("compute %q: device %s computes in f32", m.options.Compute, device.Name)
+	}
 	if m.backend, err = device.Open(m.options.Threads); err != nil {
 		return err
 	}
-	if m.backend.Composed() {
+	if device.Name != bindings.CPU {
 		m.store = &store{backend: m.backend}
 	}
 	if err := m.loadWeights(); err != nil {

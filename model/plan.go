@@ -131,12 +131,17 @@ func (m *Model) graphs(pass func() error) (int64, error) {
 	return m.work, err
 }
 
-// scratchBytes is what the kernels take: a strip of 64 columns of the longest product for each thread, and one operand turned.
+// scratchBytes is what the kernels take. On the CPU: a strip of 64 columns of the longest product for each thread, and one operand turned. On a device: the largest
+// matrix unpacked, of which 64 Mi numbers at a time, and 16 MiB on the way there, what a product of the pair gives, and 64 MiB of cuBLAS's own.
 func (m *Model) scratchBytes(p pack) int64 {
-	if m.store != nil {
-		return 0
-	}
 	size := m.kind().RowBytes(1)
+	if m.store != nil {
+		if m.backend.Composed() {
+			return 0
+		}
+		unpacked := min(64<<20, int64(max(m.Vocab, m.Hidden))*int64(m.Width))
+		return size*unpacked + 16<<20 + bindings.F32.RowBytes(int64(m.adapter.Rank)*int64(max(m.Hidden, m.Width))) + 64<<20
+	}
 	longest := max(m.Vocab, m.Hidden, p.rows(), m.adapter.Rank)
 	return size * (64*int64(m.options.Threads)*int64(longest) + int64(max(2*m.Hidden, m.adapter.Rank)*max(p.rows(), m.adapter.Rank)))
 }

@@ -46,7 +46,7 @@ func newEngine(ways []model.Compute) *engine {
 // newTrainer computes in the arithmetic that the processor is fastest in, or on another device.
 func newTrainer() *engine {
 	e := newEngine(measuring)
-	e.cpu, e.computeDefault = e.options.Compute, "bf16 where the processor multiplies it itself, else f32"
+	e.cpu, e.computeDefault = e.options.Compute, "bf16 where the processor multiplies it itself, or the device has veratune's own kernels, else f32"
 	return e
 }
 
@@ -152,7 +152,9 @@ func (e *engine) validate() error {
 	case e.options.Device == model.CPU:
 		e.options.Compute = e.cpu
 	default:
-		e.options.Compute = model.ComputeF32
+		if e.options.Compute, err = model.DeviceCompute(e.options.Device); err != nil {
+			return err
+		}
 	}
 	return e.options.Validate()
 }

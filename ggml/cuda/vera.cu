@@ -221,7 +221,8 @@ static machine & machine_of(ggml_backend_t backend) {
 static bool supports(ggml_backend_dev_t device, const ggml_tensor * t) {
     if (t->op == GGML_OP_CUSTOM) {
         const call * c = called(t);
-        return c && supported(c->op, c->with, t->src + c->into);
+        const bool   dequantises = c && (c->op == MUL_MAT || c->op == MUL_MAT_BACK || c->op == MERGE);
+        return c && supported(c->op, c->with, t->src + c->into) && (!dequantises || ggml_get_to_fp32_cuda(t->src[c->into]->type) || t->src[c->into]->type == GGML_TYPE_F32);
     }
     return gathers(t) || stock.supports(device, t);
 }
