@@ -54,6 +54,15 @@ func (b *Backend) NewContext(tensors, graph int) *Context {
 // Device is where the backend computes.
 func (b *Backend) Device() Device { return b.device }
 
+// Used is how much of the device's memory is in use now, by all programs, in bytes; 0 for the CPU.
+func (b *Backend) Used() int64 {
+	if b.device.c == nil || b.device.Name == CPU {
+		return 0
+	}
+	d := newDevice(b.device.c)
+	return d.Total - d.Free
+}
+
 // Composed tells whether veratune's own operations are made of ggml's here. A graph then has more nodes.
 func (b *Backend) Composed() bool { return b.composed != nil }
 

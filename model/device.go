@@ -37,6 +37,9 @@ func DeviceCompute(name string) (Compute, error) {
 	return ComputeF32, nil
 }
 
+// DeviceMemory is how much memory of the model's device is in use now, by all programs, in bytes; 0 where that is the CPU.
+func (m *Model) DeviceMemory() int64 { return m.backend.Used() }
+
 // Devices lists the devices that there are, and why a backend could not be loaded. Operations are asked for with the weights' types of the model in a GGUF file, or
 // common ones where the path is empty.
 func Devices(path string) (list []Device, failed []error, err error) {

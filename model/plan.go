@@ -16,7 +16,7 @@ import (
 // Memory is what a training pass needs, in bytes: of the process or, where another device computes, of that device.
 type Memory struct {
 	File    int64 `json:"file"`    // the model's file, mapped: read-only pages that the system may drop; or the weights on a device
-	Process int64 `json:"process"` // held already: tokenizer, rows, adapter, shared pair; on a device the last two
+	Process int64 `json:"process"` // held already: tokenizer, rows, adapter, shared pair; on a device the last two, and what its driver takes
 	Merged  int64 `json:"merged"`  // matrices with ΔW added
 	Streams int64 `json:"streams"` // every block's input, and a gradient
 	Saved   int64 `json:"saved"`   // what blocks keep for the backward pass
@@ -68,7 +68,7 @@ func (m *Model) need(p pack, keep int) (Memory, error) {
 	n := Memory{File: m.memory.Size(), Process: m.adapter.held, Rows: p.rows(), Keeping: keep}
 	if m.store != nil {
 		n.InTurn = m.store.slots[0] != nil
-		n.File, n.Process = m.store.size(n.InTurn), m.adapter.memory.Size()
+		n.File, n.Process = m.store.size(n.InTurn), m.driver()+m.adapter.memory.Size()
 	}
 	n.Streams, n.Saved = m.streams()*m.streamBytes(p), int64(keep)*m.savedBytes(p)
 	for _, gr := range m.mergedGroups() {
@@ -92,9 +92,9 @@ func (m *Model) gradientsNeed(p pack) (Memory, error) {
 
 // lossNeeds is what a pass without gradients takes.
 func (m *Model) lossNeeds(p pack) (n Memory, err error) {
-	n = Memory{File: m.store.size(true), Streams: 2 * m.streamBytes(p), Rows: p.rows()}
+	n = Memory{File: m.store.size(true), Process: m.driver(), Streams: 2 * m.streamBytes(p), Rows: p.rows()}
 	if m.adapter != nil {
-		n.Process = m.adapter.memory.Size()
+		n.Process += m.adapter.memory.Size()
 		if err := m.planMerging(); err != nil {
 			return n, err
 		}

@@ -118,6 +118,10 @@ func (m *Model) gradients(p pack, keep int, seed uint64) (sum float64, err error
 		return 0, err
 	}
 	for i, b := range m.blocks {
+		if !m.counts(i) {
+			xs[i+1] = xs[i]
+			continue
+		}
 		if xs[i+1], saved[i], err = m.blockForward(b, p, xs[i], kept{}, seed, i >= len(m.blocks)-keep); err != nil {
 			return 0, err
 		}
@@ -133,6 +137,9 @@ func (m *Model) gradients(p pack, keep int, seed uint64) (sum float64, err error
 		return 0, err
 	}
 	for i := last - 1; i >= m.adapter.lowest; i-- {
+		if !m.counts(i) {
+			continue
+		}
 		if err = m.blockBackward(m.blocks[i], p, dy, xs[i], xs[i+1], saved[i], seed, i > m.adapter.lowest); err != nil {
 			return 0, err
 		}
@@ -140,6 +147,9 @@ func (m *Model) gradients(p pack, keep int, seed uint64) (sum float64, err error
 	}
 	return sum, nil
 }
+
+// counts tells whether block i is computed. To measure graphs it is enough to take the lowest block that is adapted and the last one.
+func (m *Model) counts(i int) bool { return !m.dry || i == m.adapter.lowest || i == len(m.blocks)-1 }
 
 // check refuses what ggml would abort on, and cuts a batch into its samples. The tokens behind a sample's last label are left out: nothing that is asked for
 // depends on them.

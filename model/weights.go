@@ -204,12 +204,18 @@ func (m *Model) settle(passes [][]sample, need func(p pack) (Memory, error)) err
 	return nil
 }
 
-// limit is the memory of the device that may be used: what drivers and backends take beside the tensors is not known.
+// limit is the memory of the device that may be used: all that a backend takes beside the tensors is not known.
 func (m *Model) limit() int64 {
 	if m.options.Memory > 0 {
 		return m.options.Memory
 	}
-	return m.backend.Device().Free / 10 * 9
+	return (m.backend.Device().Free + m.driver()) / 10 * 9
+}
+
+// driver is what the device's driver has taken for this process; of what is in use there, other processes can have the most.
+func (m *Model) driver() int64 {
+	d := m.backend.Device()
+	return min(d.Total-d.Free, 1<<30)
 }
 
 var errGenerates = errors.New("answers are computed on the CPU: leave --device out")

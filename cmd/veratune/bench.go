@@ -102,13 +102,21 @@ func (b *benchTrain) run(c *cli.Context) error {
 	if b.asJSON {
 		return json.NewEncoder(c.App.Writer).Encode(struct {
 			train.Speed
+			Device  int64              `json:"device_memory"` // bytes in use there afterwards, by all programs; 0 where the CPU computes
 			ISA     string             `json:"isa"`
 			Compute model.Compute      `json:"compute"`
 			Shares  map[string]float64 `json:"shares"` // of the time, for each kind of operation
-		}{speed, model.ISA(), b.options.Compute, shares})
+		}{speed, s.DeviceMemory(), model.ISA(), b.options.Compute, shares})
 	}
-	fmt.Fprintf(c.App.Writer, "%.1f tokens/s, %.3f samples/s over %d steps of %d tokens; peak memory %.2f GiB; %s, %s\n",
-		speed.TokensPerSecond, speed.SamplesPerSecond, speed.Steps, speed.Tokens, speed.PeakGiB, b.options.Compute, model.ISA())
+	memory, processor := fmt.Sprintf("peak memory %.2f GiB", speed.PeakGiB), model.ISA()
+	if b.options.Device != model.CPU {
+		memory, processor = fmt.Sprintf("%.2f GiB of the device's memory in use", float64(s.DeviceMemory())/(1<<30)), b.options.Device
+	}
+	fmt.Fprintf(c.App.Writer, "%.1f tokens/s, %.3f samples/s over %d steps of %d tokens; %s; %s, %s\n",
+		speed.TokensPerSecond, speed.SamplesPerSecond, speed.Steps, speed.Tokens, memory, b.options.Compute, processor)
+	if len(shares) == 1 {
+		return nil // the device does not tell
+	}
 	for _, op := range slices.SortedFunc(maps.Keys(shares), func(a, b string) int { return cmp.Compare(shares[b], shares[a]) }) {
 		fmt.Fprintf(c.App.Writer, "  %5.1f%%  %s\n", 100*shares[op], op)
 	}

@@ -27,6 +27,10 @@ struct alignas(16) float4 {
     float x, y, z, w;
 };
 
+struct alignas(8) uint2 {
+    uint32_t x, y;
+};
+
 static dim3 gridDim, blockIdx, threadIdx;
 
 template <typename T> static T min(T a, T b) { return a < b ? a : b; }
@@ -133,6 +137,8 @@ struct machine {
     void floats(unsigned type, const void * from, float * to, int64_t n) { ggml_get_type_traits(type)->to_float(from, to, n); }
 
     bool halves(unsigned, const void *, void *, int64_t) { return false; }
+
+    template <typename... Args> bool few(Args...) { return false; }
 
     void gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, matrix a, matrix b, float beta, matrix c) {
         std::vector<float> left((size_t) (m * k));  // k numbers for each of m

@@ -22,25 +22,50 @@ struct matrix {
 
     __host__ __device__ matrix at(int64_t row, int64_t column) const { return { data + (row * stride + column) * (half ? 2 : 4), stride, half }; }
 
-    __device__ float get(int64_t r, int64_t i) const {
-        if (!half) {
-            return ((const float *) data)[r * stride + i];
-        }
-        const uint32_t bits = (uint32_t) ((const uint16_t *) data)[r * stride + i] << 16;
+    __device__ static float widened(uint32_t half) {
+        const uint32_t bits = half << 16;
         float          x;
         memcpy(&x, &bits, sizeof(x));
         return x;
     }
 
-    __device__ void put(int64_t r, int64_t i, float x) const {
-        if (!half) {
-            ((float *) data)[r * stride + i] = x;
-            return;
-        }
+    // To the nearest, ties to even.
+    __device__ static uint32_t rounded(float x) {
         uint32_t bits;
         memcpy(&bits, &x, sizeof(x));
-        bits = x != x ? bits | 0x400000 : bits + 0x7fff + (bits >> 16 & 1);  // to the nearest, ties to even
-        ((uint16_t *) data)[r * stride + i] = (uint16_t) (bits >> 16);
+        return (x != x ? bits | 0x400000 : bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    }
+
+    __device__ float get(int64_t r, int64_t i) const {
+        return half ? widened(((const uint16_t *) data)[r * stride + i]) : ((const float *) data)[r * stride + i];
+    }
+
+    __device__ void put(int64_t r, int64_t i, float x) const {
+        if (half) {
+            ((uint16_t *) data)[r * stride + i] = (uint16_t) rounded(x);
+        } else {
+            ((float *) data)[r * stride + i] = x;
+        }
+    }
+
+    // Whether rows can be read and written by fours.
+    __host__ __device__ bool by_fours() const { return stride % 4 == 0 && (uintptr_t) data % (half ? 8 : 16) == 0; }
+
+    // Four numbers from the fourth of a row on that i is.
+    __device__ float4 get4(int64_t r, int64_t i) const {
+        if (!half) {
+            return ((const float4 *) data)[r * stride / 4 + i];
+        }
+        const uint2 v = ((const uint2 *) data)[r * stride / 4 + i];
+        return { widened(v.x & 0xffff), widened(v.x >> 16), widened(v.y & 0xffff), widened(v.y >> 16) };
+    }
+
+    __device__ void put4(int64_t r, int64_t i, float4 x) const {
+        if (half) {
+            ((uint2 *) data)[r * stride / 4 + i] = { rounded(x.x) | rounded(x.y) << 16, rounded(x.z) | rounded(x.w) << 16 };
+        } else {
+            ((float4 *) data)[r * stride / 4 + i] = x;
+        }
     }
 };
 
@@ -54,6 +79,66 @@ __global__ static void scale(matrix from, matrix to, int64_t n, int64_t rows, co
             to.put(r, i, acc.data ? x + acc.get(r, i) : x);
         }
     }
+}
+
+// The same for n/4 fours of numbers.
+__global__ static void scale4(matrix from, matrix to, int64_t fours, int64_t rows, const float * by_row, const float4 * by_column, matrix acc) {
+    for (int64_t r = blockIdx.y; r < rows; r += gridDim.y) {
+        const float by = by_row ? by_row[r] : 1;
+        for (int64_t i = blockIdx.x * THREADS + threadIdx.x; i < fours; i += (int64_t) gridDim.x * THREADS) {
+            float4 x = from.get4(r, i);
+            x        = { x.x * by, x.y * by, x.z * by, x.w * by };
+            if (by_column) {
+                const float4 c = by_column[i];
+                x              = { x.x * c.x, x.y * c.y, x.z * c.z, x.w * c.w };
+            }
+            if (acc.data) {
+                const float4 a = acc.get4(r, i);
+                x              = { x.x + a.x, x.y + a.y, x.z + a.z, x.w + a.w };
+            }
+            to.put4(r, i, x);
+        }
+    }
+}
+
+enum { FEW = 4 };
+
+// y = diag(by_row) W diag(by_column) x + acc for a few columns of x, n of them: a warp sums up a row of W, of k numbers. numbers(r, i) are two numbers of row r and
+// where they stand in it, for i from 0 to k/2 − 1.
+template <typename W> __device__ static void few_columns(W numbers, int64_t out, int64_t k, matrix x, int n, const float * by_row, const float * by_column, matrix acc, matrix y) {
+    const int64_t r    = blockIdx.x * (int64_t) (THREADS / 32) + threadIdx.x / 32;
+    const int     lane = threadIdx.x % 32;
+    float         sums[FEW] = {};
+    for (int64_t i = lane; r < out && i < k / 2; i += 32) {
+        int64_t at[2];
+        float   w[2];
+        numbers(r, i, at, w);
+        for (int p = 0; p < 2; p++) {
+            w[p] *= by_column ? by_column[at[p]] : 1;
+            for (int c = 0; c < FEW; c++) {
+                sums[c] += c < n ? w[p] * x.get(c, at[p]) : 0;
+            }
+        }
+    }
+    for (int c = 0; c < FEW; c++) {
+        for (int s = 16; s > 0; s /= 2) {
+            sums[c] += __shfl_xor_sync(0xffffffff, sums[c], s);
+        }
+        if (lane == 0 && r < out && c < n) {
+            const float v = by_row ? sums[c] * by_row[r] : sums[c];
+            y.put(c, r, acc.data ? v + acc.get(c, r) : v);
+        }
+    }
+}
+
+// few_columns for a matrix of float32 or bfloat16.
+__global__ static void few(matrix w, int64_t out, int64_t k, matrix x, int n, const float * by_row, const float * by_column, matrix acc, matrix y) {
+    few_columns([&](int64_t r, int64_t i, int64_t at[2], float v[2]) {
+        for (int p = 0; p < 2; p++) {
+            at[p] = 2 * i + p;
+            v[p]  = w.get(r, at[p]);
+        }
+    }, out, k, x, n, by_row, by_column, acc, y);
 }
 
 // Bytes of rows that labels name, side by side: of `bytes` each, `stride` apart.

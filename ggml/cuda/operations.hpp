@@ -6,6 +6,7 @@
 //                                                                           // C = A B + beta C, columns of a matrix being its `rows`; A and B of one type
 //       void   floats(unsigned type, const void * from, float * to, int64_t n);  // whole blocks of any type
 //       bool   halves(unsigned type, const void * from, void * to, int64_t n);  // the same rounded to bfloat16, or false where it does not know the type
+//       bool   few(unsigned type, dim3 grid, const char * w, int64_t row, …);   // few_columns of a quantised matrix, or false where it does not know the type
 //   };
 //
 // and LAUNCH(machine, kernel, dim3 grid, threads, shared bytes, arguments …), which checks the launch.
@@ -33,8 +34,12 @@ static const float * numbers(const ggml_tensor * t) { return t ? (const float *)
 static matrix scratch(machine & m, int64_t n, int64_t rows, bool half) { return { (char *) m.scratch((size_t) (n * rows * (half ? 2 : 4))), n, half }; }
 
 static void scaled(machine & m, matrix from, matrix to, int64_t n, int64_t rows, const float * by_row, const float * by_column, matrix acc) {
-    const dim3 grid((unsigned) std::min<int64_t>(pieces(n, THREADS), 64), (unsigned) std::min<int64_t>(rows, 65535));
-    LAUNCH(m, scale, grid, THREADS, 0, from, to, n, rows, by_row, by_column, acc);
+    const auto grid_of = [&](int64_t n) { return dim3((unsigned) std::min<int64_t>(pieces(n, THREADS), 64), (unsigned) std::min<int64_t>(rows, 65535)); };
+    if (n % 4 == 0 && from.by_fours() && to.by_fours() && (uintptr_t) by_column % 16 == 0 && (!acc.data || acc.by_fours())) {
+        LAUNCH(m, scale4, grid_of(n / 4), THREADS, 0, from, to, n / 4, rows, by_row, (const float4 *) by_column, acc);
+        return;
+    }
+    LAUNCH(m, scale, grid_of(n), THREADS, 0, from, to, n, rows, by_row, by_column, acc);
 }
 
 static void copied(machine & m, matrix from, matrix to, int64_t n, int64_t rows) { scaled(m, from, to, n, rows, nullptr, nullptr, none()); }
@@ -77,10 +82,27 @@ static matrix unpacked(machine & m, const ggml_tensor * w, int64_t r, int64_t ro
 // How many rows of a matrix are unpacked at a time.
 static int64_t unpacked_rows(const ggml_tensor * w) { return std::max<int64_t>(1, std::min<int64_t>(w->ne[1], (64 << 20) / w->ne[0])); }
 
+// product() for a few columns in float32, which would be a small part of the work of unpacking W. Tells whether it knows W's type.
+static bool few_columns(machine & m, const ggml_tensor * w, const ggml_tensor * x, const float * by_row, const float * by_column, matrix acc, matrix y) {
+    const int64_t k = w->ne[0], out = w->ne[1];
+    if (x->ne[1] > FEW || (int) x->type != F32 || k % 2) {
+        return false;
+    }
+    const dim3 grid((unsigned) pieces(out, THREADS / 32));
+    if ((int) w->type == F32 || (int) w->type == BF16) {
+        LAUNCH(m, few, grid, THREADS, 0, view(w), out, k, view(x), (int) x->ne[1], by_row, by_column, acc, y);
+        return true;
+    }
+    return m.few(w->type, grid, (const char *) w->data, (int64_t) w->nb[1], out, k, view(x), (int) x->ne[1], by_row, by_column, acc, y);
+}
+
 // y = diag(by_row) W diag(by_column) x + acc, or with the transposed: scales become part of the matrix, so that neither x nor y is gone through again.
 static void product(machine & m, const ggml_tensor * w, const ggml_tensor * x, const float * by_row, const float * by_column, const ggml_tensor * acc,
                     ggml_tensor * dst, bool back) {
     const matrix  in = view(x), to = view(dst), more = acc ? view(acc) : none();
+    if (!back && few_columns(m, w, x, by_row, by_column, more, to)) {
+        return;
+    }
     const int64_t n = x->ne[1], step = unpacked_rows(w);
     const bool    once     = !back || step >= w->ne[1];
     const bool    straight = !to.half || (in.half && !acc && once);

@@ -2,8 +2,11 @@
 // are the functions at the end.
 #include <cublas_v2.h>
 
+#include <algorithm>
+#include <new>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common.cuh"
@@ -35,18 +38,31 @@ static void check(cublasStatus_t s, const char * what) {
     }
 }
 
-// Quantised numbers as bfloat16: a thread has two, as ggml's own function gives them.
-template <int block, int numbers, dequantize_kernel_t unpack> __global__ static void halve(const void * from, nv_bfloat16 * to, int64_t n) {
-    const int64_t i = 2 * (blockDim.x * (int64_t) blockIdx.x + threadIdx.x);
+// Where ggml's functions that unpack two numbers of a block find the second one: half a block further, or beside the first.
+template <int block, int numbers> struct layout {
+    enum { APART = numbers == 1 ? 1 : block / 2 };
+};
+
+// Quantised numbers as bfloat16. A thread has two neighbours of each half of a block, or four neighbours.
+template <int block, int numbers, dequantize_kernel_t unpack> __global__ static void halve(const void * from, nv_bfloat162 * to, int64_t n) {
+    const int64_t i = 4 * (blockDim.x * (int64_t) blockIdx.x + threadIdx.x);
     if (i >= n) {
         return;
     }
-    const int     within = i % block;
+    const int     within = i % block, q = within / numbers;
     const int64_t first = i - within;
-    float2        v;
-    unpack(from, i / block, within / numbers, v);
-    to[first + within / numbers]                                  = __float2bfloat16(v.x);
-    to[first + within / numbers + (numbers == 1 ? 1 : block / 2)] = __float2bfloat16(v.y);
+    float2        a, b;
+    if (numbers == 1) {
+        unpack(from, i / block, q, a);
+        unpack(from, i / block, q + 2, b);
+        to[i / 2]     = __floats2bfloat162_rn(a.x, a.y);
+        to[i / 2 + 1] = __floats2bfloat162_rn(b.x, b.y);
+    } else {
+        unpack(from, i / block, q, a);
+        unpack(from, i / block, q + 1, b);
+        to[(first + q) / 2]             = __floats2bfloat162_rn(a.x, b.x);
+        to[(first + q + block / 2) / 2] = __floats2bfloat162_rn(a.y, b.y);
+    }
 }
 
 struct matrix;
@@ -124,7 +140,7 @@ struct machine {
     }
 
     template <int block, int numbers, dequantize_kernel_t unpack> bool halved(const void * from, void * to, int64_t n) {
-        halve<block, numbers, unpack><<<(unsigned) ((n / 2 + 255) / 256), 256, 0, stream>>>(from, (nv_bfloat16 *) to, n);
+        halve<block, numbers, unpack><<<(unsigned) ((n / 4 + 255) / 256), 256, 0, stream>>>(from, (nv_bfloat162 *) to, n);
         check(cudaGetLastError(), "dequantising");
         return true;
     }
@@ -145,6 +161,9 @@ struct machine {
                 return false;
         }
     }
+
+    bool few(unsigned type, dim3 grid, const char * w, int64_t row, int64_t out, int64_t k, const matrix & x, int n, const float * by_row, const float * by_column,
+             const matrix & acc, const matrix & y);
 
     template <typename K, typename... Args> void launch(K kernel, dim3 grid, unsigned threads, size_t shared, Args... args) {
         if (shared > 48 << 10) {
@@ -171,6 +190,42 @@ void machine::gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const matr
     check(cublasGemmEx(cublas, ta ? CUBLAS_OP_T : CUBLAS_OP_N, tb ? CUBLAS_OP_T : CUBLAS_OP_N, (int) m, (int) n, (int) k, &one, a.data, type(a), (int) a.stride,
                        b.data, type(b), (int) b.stride, &beta, c.data, type(c), (int) c.stride, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
           "cuBLAS");
+}
+
+template <int block, int numbers, dequantize_kernel_t unpack>
+__global__ static void few_quantised(const char * w, int64_t row, int64_t out, int64_t k, matrix x, int n, const float * by_row, const float * by_column, matrix acc,
+                                     matrix y) {
+    few_columns([&](int64_t r, int64_t i, int64_t at[2], float v[2]) {
+        const int within = 2 * i % block, q = within / numbers;
+        float2    pair;
+        unpack(w + r * row, 2 * i / block, q, pair);
+        at[0] = 2 * i - within + q;
+        at[1] = at[0] + layout<block, numbers>::APART;
+        v[0]  = pair.x;
+        v[1]  = pair.y;
+    }, out, k, x, n, by_row, by_column, acc, y);
+}
+
+bool machine::few(unsigned type, dim3 grid, const char * w, int64_t row, int64_t out, int64_t k, const matrix & x, int n, const float * by_row, const float * by_column,
+                  const matrix & acc, const matrix & y) {
+    const auto with = [&](auto kernel) {
+        launch(kernel, grid, THREADS, 0, w, row, out, k, x, n, by_row, by_column, acc, y);
+        return true;
+    };
+    switch (type) {
+        case GGML_TYPE_Q4_0:
+            return with(few_quantised<QK4_0, QR4_0, dequantize_q4_0>);
+        case GGML_TYPE_Q4_1:
+            return with(few_quantised<QK4_1, QR4_1, dequantize_q4_1>);
+        case GGML_TYPE_Q5_0:
+            return with(few_quantised<QK5_0, QR5_0, dequantize_q5_0>);
+        case GGML_TYPE_Q5_1:
+            return with(few_quantised<QK5_1, QR5_1, dequantize_q5_1>);
+        case GGML_TYPE_Q8_0:
+            return with(few_quantised<QK8_0, QR8_0, dequantize_q8_0>);
+        default:
+            return false;
+    }
 }
 
 // The call that a node of ours was made with, or NULL.
@@ -300,7 +355,4 @@ GGML_BACKEND_API ggml_backend_reg_t ggml_backend_init(void) {
     }
     return reg;
 }
-
-// Whether a program's operations of its own, of that version of struct call, are computed here.
-GGML_BACKEND_API bool ggml_backend_vera(uint32_t version) { return version == vera::call::VERSION; }
 }
