@@ -271,8 +271,8 @@ func FuzzOpenVocab(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(whole)
+	path := filepath.Join(f.TempDir(), "fuzz.gguf")
 	f.Fuzz(func(t *testing.T, content []byte) {
-		path := filepath.Join(t.TempDir(), "fuzz.gguf")
 		if err := os.WriteFile(path, content, 0o600); err != nil {
 			t.Fatal(err)
 		}
