@@ -38,7 +38,7 @@ func drawChart(metricsPath, chartPath string) error {
 
 // chart gives the picture as SVG.
 func chart(points []Record) ([]byte, error) {
-	raw, smoothed, heldOut := curves(points)
+	raw, smoothed, heldOut := Curves(points)
 	picture := newChart()
 	err := errors.Join(
 		draw(picture, "training", raw, color.RGBA{170, 195, 225, 255}, vg.Points(0.7), false),
@@ -50,8 +50,8 @@ func chart(points []Record) ([]byte, error) {
 	return encode(picture, "svg")
 }
 
-// curves are the losses over the steps.
-func curves(points []Record) (raw, smoothed, heldOut plotter.XYs) {
+// Curves are the losses over the steps: each training step's, the same smoothed, and the held-out data's.
+func Curves(points []Record) (raw, smoothed, heldOut plotter.XYs) {
 	var mean smooth
 	for _, p := range points {
 		if p.Loss != nil {
@@ -69,14 +69,17 @@ func newChart() *plot.Plot {
 	picture := plot.New()
 	picture.X.Label.Text = "step"
 	picture.Y.Label.Text = "loss per labelled token"
-	picture.Y.Tick.Marker = plot.TickerFunc(lossTicks)
+	picture.Y.Tick.Marker = plot.TickerFunc(Ticks)
 	picture.Legend.Top = true
 	picture.Add(plotter.NewGrid())
 	return picture
 }
 
-// lossTicks are the library's with all digits that tell losses apart: it rounds 2.95 to 3.
-func lossTicks(low, high float64) []plot.Tick {
+// Ticks are the library's with all digits that tell values apart: it rounds 2.95 to 3.
+func Ticks(low, high float64) []plot.Tick {
+	if low >= high { // a single loss too large for an axis around it; the library would panic
+		return []plot.Tick{{Value: low, Label: strconv.FormatFloat(low, 'g', 6, 64)}}
+	}
 	ticks := plot.DefaultTicks{}.Ticks(low, high)
 	for i, t := range ticks {
 		if t.Label != "" {

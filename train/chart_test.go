@@ -8,13 +8,14 @@ import (
 )
 
 func TestChartOfFewPoints(t *testing.T) {
-	one, two := 1.5, 2.5
+	one, two, huge := 1.5, 2.5, 1e30
 	for name, points := range map[string][]Record{
 		"none":           nil,
 		"one evaluation": {{Step: 0, EvalLoss: &one}},
 		"one step":       {{Step: 1, Loss: &one}},
 		"one of each":    {{Step: 0, EvalLoss: &two}, {Step: 1, Loss: &one}},
 		"equal losses":   {{Step: 1, Loss: &one}, {Step: 2, Loss: &one}},
+		"a huge loss":    {{Step: 1, Loss: &one}, {Step: 2, Loss: &huge}},
 		"the same step":  {{Step: 1, Loss: &one}, {Step: 1, Loss: &two}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -55,7 +56,7 @@ func TestSmooth(t *testing.T) {
 
 func TestTicksOfCloseLosses(t *testing.T) {
 	seen := map[string]bool{}
-	for _, tick := range lossTicks(2.892, 3.0199) {
+	for _, tick := range Ticks(2.892, 3.0199) {
 		if tick.Label != "" && seen[tick.Label] {
 			t.Errorf("%s is there twice", tick.Label)
 		}
@@ -63,5 +64,8 @@ func TestTicksOfCloseLosses(t *testing.T) {
 	}
 	if !seen["2.95"] {
 		t.Errorf("labels %v", seen)
+	}
+	if ticks := Ticks(1e30, 1e30); len(ticks) != 1 || ticks[0].Label != "1e+30" {
+		t.Errorf("ticks of a huge loss: %v", ticks)
 	}
 }

@@ -201,7 +201,7 @@ func Plot(path string, runs []*Report) error {
 	}
 	picture := newChart()
 	for i, r := range runs {
-		_, smoothed, heldOut := curves(r.points)
+		_, smoothed, heldOut := Curves(r.points)
 		c := plotutil.DarkColors[i%len(plotutil.DarkColors)]
 		err = errors.Join(err, draw(picture, r.Folder+", training", smoothed, c, vg.Points(0.7), false), draw(picture, r.Folder+", held out", heldOut, c, vg.Points(1.6), true))
 	}

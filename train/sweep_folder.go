@@ -121,7 +121,7 @@ func (now *Sweeping) plot(path string) (err error) {
 		for _, e := range append([]Evaluation{*t.Before}, t.Rungs...) {
 			points = append(points, Record{Step: e.Step, EvalLoss: &e.Loss})
 		}
-		_, _, heldOut := curves(points)
+		_, _, heldOut := Curves(points)
 		err = errors.Join(err, draw(picture, t.Name(), heldOut, plotutil.DarkColors[i%len(plotutil.DarkColors)], vg.Points(1.3), true))
 		drawn = true
 	}
