@@ -51,9 +51,8 @@ type view struct {
 
 const (
 	shades      = 8
-	stretches   = 400 // whose lowest and highest points a line shows; more than a picture is wide
-	manySteps   = 20  // from which on the newer half is a view of its own
-	manyPoints  = 60  // more run together
+	manySteps   = 20 // from which on the newer half is a view of its own
+	manyPoints  = 60 // more run together
 	chartWidth  = vg.Length(460)
 	chartHeight = vg.Length(270)
 )
@@ -74,12 +73,15 @@ func drawCharts(runs []recorded) ([]chart, error) {
 			}
 			c.add(line{Name: name, Shade: i % shades, Style: style}, points)
 		}
-		raw, smoothed, heldOut := train.Curves(r.records)
-		if len(runs) == 1 {
-			add(loss, "training", "thin", raw)
+		var losses train.Losses
+		for _, record := range r.records {
+			losses.Add(record)
 		}
-		add(loss, "training, smoothed", "", smoothed)
-		add(loss, "held out", "points", heldOut)
+		if len(runs) == 1 {
+			add(loss, "training", "thin", losses.Training)
+		}
+		add(loss, "training, smoothed", "", losses.Smoothed)
+		add(loss, "held out", "points", losses.HeldOut)
 		add(&others[0], "learning rate", "", overSteps(r.records, func(s train.Record) float64 { return s.LR }))
 		add(&others[1], "tokens a second", "", overSteps(r.records, func(s train.Record) float64 { return float64(s.Tokens) / s.Seconds }))
 		add(&others[2], "memory", "", overSteps(r.records, func(s train.Record) float64 { return float64(s.Memory) / (1 << 30) }))
@@ -104,7 +106,7 @@ func overSteps(records []train.Record, value func(train.Record) float64) (points
 
 // add adds a line, thinned out; one without points is left out.
 func (c *chart) add(l line, points plotter.XYs) {
-	for _, p := range thin(drawable(points)) {
+	for _, p := range train.Thin(drawable(points)) {
 		l.Steps, l.Values = append(l.Steps, p.X), append(l.Values, p.Y)
 	}
 	if len(l.Steps) > 0 {
@@ -118,33 +120,6 @@ func drawable(points plotter.XYs) (kept plotter.XYs) {
 		if math.Abs(p.X) < 1e15 && math.Abs(p.Y) < 1e15 { // not so for NaN
 			kept = append(kept, p)
 		}
-	}
-	return kept
-}
-
-// thin leaves the lowest and the highest point of each stretch, and the last of all.
-func thin(points plotter.XYs) (kept plotter.XYs) {
-	if len(points) <= 2*stretches {
-		return points
-	}
-	for i := range stretches {
-		stretch := points[i*len(points)/stretches : (i+1)*len(points)/stretches]
-		low, high := 0, 0
-		for j, p := range stretch {
-			if p.Y < stretch[low].Y {
-				low = j
-			}
-			if p.Y > stretch[high].Y {
-				high = j
-			}
-		}
-		kept = append(kept, stretch[min(low, high)])
-		if low != high {
-			kept = append(kept, stretch[max(low, high)])
-		}
-	}
-	if last := points[len(points)-1]; kept[len(kept)-1] != last {
-		kept = append(kept, last)
 	}
 	return kept
 }

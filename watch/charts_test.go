@@ -4,12 +4,8 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
-	"math"
-	"slices"
 	"strings"
 	"testing"
-
-	"gonum.org/v1/plot/plotter"
 
 	"github.com/veratune/veratune/train"
 )
@@ -101,26 +97,6 @@ func TestPictures(t *testing.T) {
 				}
 			}
 		}
-	}
-}
-
-func TestThin(t *testing.T) {
-	var points plotter.XYs
-	for i := range 10_007 {
-		points = append(points, plotter.XY{X: float64(i), Y: math.Sin(float64(i) / 500)})
-	}
-	points[5000].Y, points[7001].Y = 9, -9
-	kept := thin(points)
-	if len(kept) > 2*stretches+1 || !slices.IsSortedFunc(kept, func(a, b plotter.XY) int { return int(a.X - b.X) }) {
-		t.Errorf("%d points are left", len(kept))
-	}
-	for _, p := range []plotter.XY{points[5000], points[7001], points[10_006]} {
-		if !slices.Contains(kept, p) {
-			t.Errorf("%v is gone", p)
-		}
-	}
-	if few := points[:800]; len(thin(few)) != 800 {
-		t.Error("few points are thinned out")
 	}
 }
 
