@@ -26,7 +26,11 @@ import (
 func init() {
 	// The imported packages' own init has sent ggml's log to the terminal; errors become Go errors instead.
 	C.vt_capture_log()
+	C.vt_share_arena()
 }
+
+// ReturnMemory gives the system what C has freed, which glibc would keep.
+func ReturnMemory() { C.vt_trim() }
 
 // takeError returns the last message that C logged as an error, or otherwise if there is none.
 func takeError(otherwise string) string {
