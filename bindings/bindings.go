@@ -26,7 +26,6 @@ import (
 func init() {
 	// The imported packages' own init has sent ggml's log to the terminal; errors become Go errors instead.
 	C.vt_capture_log()
-	C.vt_share_arena()
 }
 
 // ReturnMemory gives the system what C has freed, which glibc would keep.

@@ -12,10 +12,6 @@ extern "C" {
 // Sends the log of ggml and llama.cpp to the store that vt_take_error reads. Nothing is printed.
 void vt_capture_log(void);
 
-// Has all threads allocate from one arena. Go calls from any of its threads, and glibc keeps what is freed for the thread that had it: a training would hold the same
-// memory several times, and more the longer it goes on.
-void vt_share_arena(void);
-
 // Gives the system what was freed.
 void vt_trim(void);
 
