@@ -82,6 +82,9 @@ func TestContainerTooSmall(t *testing.T) {
 
 // A training that the kernel kills because its container has run out of memory goes on from its newest checkpoint to the same bytes.
 func TestOutOfMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	group := smallContainer(t, 150<<20)
 	model, data := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_1}), rows(t, 60)
 	whole, out := filepath.Join(t.TempDir(), "run"), filepath.Join(t.TempDir(), "run")
