@@ -93,7 +93,7 @@ type checker struct {
 	rows     map[digest]Place // the first with a prompt and answer
 	prompts  map[digest]Place // the first with a prompt
 	controls map[string]int   // index in Controls
-	first    looked           // usable row of the file
+	kind     uniform          // of the rows of the file
 }
 
 // NewCheck reads files and looks at every row. It needs o.Template and o.MaxLength.
@@ -114,7 +114,7 @@ func NewCheck(paths []string, vocab Vocabulary, o Options) (*Check, error) {
 		if err != nil {
 			return nil, err
 		}
-		c.first = looked{}
+		c.kind = uniform{}
 		err = eachRow(f, path, o.Progress, func(number int, _ place, raw []byte) looked { return c.look(Place{path, number}, raw) }, c.take)
 		if err := errors.Join(err, f.Close()); err != nil {
 			return nil, err
@@ -227,13 +227,8 @@ func (c *checker) take(l looked) error {
 	}
 	if l.parsed {
 		c.repeated(l.at, l.row)
-	}
-	if l.unusable == nil {
-		if !c.first.parsed {
-			c.first = l
-		}
-		if (l.row.choices != nil) != (c.first.row.choices != nil) {
-			l.unusable = fmt.Errorf("of this row and row %d, one is a multiple-choice question and the other is not; the whole file will be refused", c.first.at.Row)
+		if err := c.kind.check(l.row); l.unusable == nil {
+			l.unusable = err
 		}
 	}
 	switch {

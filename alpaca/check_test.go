@@ -29,7 +29,7 @@ func TestCheck(t *testing.T) {
 	b := write(t, `[{"prompt": "x", "completion": "y"}, {"completion": "cd", "prompt": "ab"}, {"question": "q", "choices": ["a", "bcd"], "answer": 0}]`)
 	o := Default()
 	o.MaxLength = 512
-	if c, err := NewCheck([]string{b}, fakeTokenizer{}, o); err != nil || len(c.Unusable) != 1 || !strings.Contains(c.Unusable[0].Reason, "of this row and row 1") {
+	if c, err := NewCheck([]string{b}, fakeTokenizer{}, o); err != nil || len(c.Unusable) != 1 || !strings.Contains(c.Unusable[0].Reason, "of rows 1 and 3, one is a multiple-choice question") {
 		t.Errorf("a question among other rows: %+v, %v", c, err)
 	}
 	o.MaxLength = 8

@@ -105,10 +105,10 @@ type reading struct {
 // read goes through a part.
 func (d *Dataset) read(i int, o Options) error {
 	p := d.parts[i]
-	bad, used, first := len(d.Bad), d.used(), row{}
+	bad, used, kind := len(d.Bad), d.used(), uniform{}
 	err := eachRow(p.rowFile, p.Path, o.Progress,
 		func(number int, at place, raw []byte) reading { return d.encode(number, at, i, raw) },
-		func(r reading) error { return d.take(r, &first, o.Strict) })
+		func(r reading) error { return d.take(r, &kind, o.Strict) })
 	switch {
 	case err != nil || d.used() > used:
 		return err
@@ -140,15 +140,12 @@ func (d *Dataset) encode(number int, at place, part int, raw []byte) reading {
 	return r
 }
 
-// take adds a row; first is the first one of its file, or number 0.
-func (d *Dataset) take(r reading, first *row, strict bool) error {
+// take adds a row, of the kind of those before it in its file.
+func (d *Dataset) take(r reading, kind *uniform, strict bool) error {
 	path := d.parts[r.entry.part].Path
 	if r.row.number > 0 {
-		if first.number == 0 {
-			*first = r.row
-		}
-		if (r.row.choices != nil) != (first.choices != nil) { // the two are measured in different ways
-			return fmt.Errorf("%s: of rows %d and %d, one is a multiple-choice question and the other is not; keep them in files of their own", path, first.number, r.number)
+		if err := kind.check(r.row); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
 		}
 	}
 	switch {

@@ -123,7 +123,7 @@ func (f *jsonFile) next(offset int64, skip string) (byte, int64, error) {
 }
 
 func (f *jsonFile) scanLines(start int64, yield func(number int, at place, raw []byte) error) error {
-	r := bufio.NewReaderSize(f.from(start), 1<<20)
+	r := bufio.NewReaderSize(f.from(start), int(min(1<<20, f.size)))
 	first := true
 	for number := 1; ; number++ {
 		line, err := r.ReadBytes('\n')

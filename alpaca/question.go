@@ -48,6 +48,19 @@ func (e *Encoder) question(r row, maxLength int) (Question, error) {
 	return q, nil
 }
 
+// uniform holds the rows of a file to the first of them: all are questions or none is, since the two are measured in different ways.
+type uniform struct{ first row }
+
+func (u *uniform) check(r row) error {
+	if u.first.number == 0 {
+		u.first = r
+	}
+	if (r.choices != nil) == (u.first.choices != nil) {
+		return nil
+	}
+	return fmt.Errorf("of rows %d and %d, one is a multiple-choice question and the other is not; keep them in files of their own", u.first.number, r.number)
+}
+
 // parseQuestion reads a row as Hugging Face exports MMLU (question, choices, answer), ARC (question, choices of text and label, answerKey) or HellaSwag
 // (ctx, endings, label).
 func parseQuestion(o object) (question string, choices []string, answer int, err error) {

@@ -28,6 +28,9 @@ func init() {
 	C.vt_capture_log()
 }
 
+// ReturnMemory gives the system what C has freed, which glibc would keep.
+func ReturnMemory() { C.vt_trim() }
+
 // takeError returns the last message that C logged as an error, or otherwise if there is none.
 func takeError(otherwise string) string {
 	var buf [512]C.char

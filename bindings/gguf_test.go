@@ -436,8 +436,8 @@ func FuzzOpenGGUF(f *testing.F) {
 		f.Add(content.Bytes())
 	}
 	f.Add(newRaw(2, 1, 1).put("general.alignment", uint32(ggufUint32), uint32(8), "x", uint32(1), uint64(8), uint32(F32), uint64(0)).pad(40).Bytes())
+	path := filepath.Join(f.TempDir(), "fuzz.gguf")
 	f.Fuzz(func(t *testing.T, content []byte) {
-		path := filepath.Join(t.TempDir(), "fuzz.gguf")
 		if err := os.WriteFile(path, content, 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,9 @@
 #include "guard.h"
 
 #include <dlfcn.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include <algorithm>
 #include <climits>
@@ -45,6 +48,20 @@ template <typename T, typename F> static T guarded(T failed, F f) {
 void vt_capture_log(void) {
     ggml_log_set(on_log, nullptr);
     llama_log_set(on_log, nullptr);
+}
+
+// All threads allocate from one arena. Go calls from any of its threads, and glibc keeps what is freed for the threads of an arena: a training would hold the same memory
+// several times, and more the longer it goes on. It must be said before Go starts its threads.
+__attribute__((constructor)) static void share_arena() {
+#ifdef __GLIBC__
+    mallopt(M_ARENA_MAX, 1);
+#endif
+}
+
+void vt_trim(void) {
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
 }
 
 int vt_take_error(char * buf, int size) {

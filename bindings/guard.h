@@ -12,6 +12,9 @@ extern "C" {
 // Sends the log of ggml and llama.cpp to the store that vt_take_error reads. Nothing is printed.
 void vt_capture_log(void);
 
+// Gives the system what was freed.
+void vt_trim(void);
+
 // Copies the last error message into buf (NUL-terminated, cut to size) and forgets it. Returns its length, 0 if there was none.
 int vt_take_error(char * buf, int size);
 

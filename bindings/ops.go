@@ -3,10 +3,7 @@ package bindings
 // #include "guard.h"
 import "C"
 
-import (
-	"math"
-	"slices"
-)
+import "slices"
 
 // ok tells whether an operation with these operands can be made: none is nil and the context has room for its result.
 func (c *Context) ok(op string, operands ...*Tensor) bool {
@@ -155,30 +152,6 @@ func (c *Context) ScaleBias(a *Tensor, s, bias float32) *Tensor {
 	return (*Tensor)(C.ggml_scale_bias(c.c, a.c(), C.float(s), C.float(bias)))
 }
 
-// RepeatBack sums a over the parts that repeating b's shape to a's makes equal: a [n, m] and b [n, 1] give the sum of a's rows, [n, 1].
-func (c *Context) RepeatBack(a, b *Tensor) *Tensor {
-	if !c.broadcast("repeat_back", a, b) {
-		return nil
-	}
-	return (*Tensor)(C.ggml_repeat_back(c.c, a.c(), b.c()))
-}
-
-// Silu is x·σ(x) of each element.
-func (c *Context) Silu(a *Tensor) *Tensor {
-	if !c.sameShape("silu", a, a) {
-		return nil
-	}
-	return (*Tensor)(C.ggml_silu(c.c, a.c()))
-}
-
-// SiluBack is the gradient of Silu's input x for the gradient dy of its result.
-func (c *Context) SiluBack(dy, x *Tensor) *Tensor {
-	if !c.sameShape("silu_back", dy, x) {
-		return nil
-	}
-	return (*Tensor)(C.ggml_silu_back(c.c, dy.c(), x.c()))
-}
-
 // RMSNorm divides each row by √(mean of its squares + eps).
 func (c *Context) RMSNorm(a *Tensor, eps float32) *Tensor {
 	if !c.f32("rms_norm", a) {
@@ -188,17 +161,6 @@ func (c *Context) RMSNorm(a *Tensor, eps float32) *Tensor {
 		return c.fail("rms_norm", "eps %g", eps)
 	}
 	return (*Tensor)(C.ggml_rms_norm(c.c, a.c(), C.float(eps)))
-}
-
-// RMSNormBack is the gradient of RMSNorm's input x for the gradient dy of its result.
-func (c *Context) RMSNormBack(dy, x *Tensor, eps float32) *Tensor {
-	if !c.sameShape("rms_norm_back", dy, x) {
-		return nil
-	}
-	// ggml's allocator may give the result dy's memory, but the CPU kernel writes x there before it has read dy. An output is never
-	// overwritten.
-	dy.Output()
-	return (*Tensor)(C.ggml_rms_norm_back(c.c, dy.c(), x.c(), C.float(eps)))
 }
 
 // MulMat is a·b over the row length: a [k, m, i, j] and b [k, n, i·r, j·s] give [m, n, i·r, j·s]. a may be of any type that
@@ -329,17 +291,6 @@ func (c *Context) View(a *Tensor, ne [4]int64, start [4]int64) *Tensor {
 	return (*Tensor)(C.ggml_view_4d(c.c, a.c(), C.int64_t(ne[0]), C.int64_t(ne[1]), C.int64_t(ne[2]), C.int64_t(ne[3]), a.nb[1], a.nb[2], a.nb[3], C.size_t(offset)))
 }
 
-// DiagMaskInf sets the elements [i, j] of each matrix with i > past + j to −∞: a query j sees the keys up to its own.
-func (c *Context) DiagMaskInf(a *Tensor, past int) *Tensor {
-	if !c.sameShape("diag_mask_inf", a, a) {
-		return nil
-	}
-	if past < 0 || past > math.MaxInt32 {
-		return c.fail("diag_mask_inf", "past %d", past)
-	}
-	return (*Tensor)(C.ggml_diag_mask_inf(c.c, a.c(), C.int(past)))
-}
-
 // SoftMax is softmax(scale·a) of each row.
 func (c *Context) SoftMax(a *Tensor, scale float32) *Tensor {
 	if !c.sameShape("soft_max", a, a) {
@@ -357,15 +308,6 @@ func (c *Context) softMaxMasked(a, mask *Tensor, scale float32) *Tensor {
 		return c.fail("soft_max", "%s masked by %s", a.describe(), mask.describe())
 	}
 	return (*Tensor)(C.ggml_soft_max_ext(c.c, a.c(), mask.c(), C.float(scale), 0))
-}
-
-// SoftMaxBack is the gradient of SoftMax's input for the gradient dy of its result y: scale·y ⊙ (dy − y·dy). dy must be computed in the same
-// graph and have no other use: ggml's allocator then gives the result dy's memory; were it y's, the CPU kernel would overwrite y too early.
-func (c *Context) SoftMaxBack(dy, y *Tensor, scale float32) *Tensor {
-	if !c.sameShape("soft_max_back", dy, y) {
-		return nil
-	}
-	return (*Tensor)(C.ggml_soft_max_ext_back(c.c, dy.c(), y.c(), C.float(scale), 0))
 }
 
 // Rope holds the constants of rotary position embedding (Su et al., arXiv 2104.09864) in llama.cpp's words, with neighbouring numbers of a head rotated
@@ -399,14 +341,5 @@ func (c *Context) Rope(a, pos, factors *Tensor, r Rope) *Tensor {
 		return nil
 	}
 	return (*Tensor)(C.ggml_rope_ext(c.c, a.c(), pos.c(), factors.c(), C.int(r.Dims), 0, C.int(r.OrigContext), C.float(r.FreqBase),
-		C.float(r.FreqScale), C.float(r.ExtFactor), C.float(r.AttnFactor), C.float(r.BetaFast), C.float(r.BetaSlow)))
-}
-
-// RopeBack rotates the gradient of Rope's result back.
-func (c *Context) RopeBack(dy, pos, factors *Tensor, r Rope) *Tensor {
-	if !c.ropeOK("rope_back", dy, pos, factors, r) {
-		return nil
-	}
-	return (*Tensor)(C.ggml_rope_ext_back(c.c, dy.c(), pos.c(), factors.c(), C.int(r.Dims), 0, C.int(r.OrigContext), C.float(r.FreqBase),
 		C.float(r.FreqScale), C.float(r.ExtFactor), C.float(r.AttnFactor), C.float(r.BetaFast), C.float(r.BetaSlow)))
 }

@@ -622,12 +622,15 @@ func TestRotateIsRope(t *testing.T) {
 								}
 								pos, x := b.i(positions, tokens), b.f(values, shape.dim, shape.heads, tokens)
 								table := b.Reshape(b.Rope(b.f(pairs, shape.dims, 1, tokens), pos, factors, r), shape.dims, tokens)
-								whole := b.Rope
+								turned := positions
 								if back {
-									whole = b.RopeBack
+									turned = make([]int32, len(positions))
+									for i, p := range positions {
+										turned[i] = -p
+									}
 								}
 								flat := b.Convert(b.Reshape(x, width, tokens), kind)
-								return []*Tensor{b.Rotate(flat, table, int(shape.turned), int(shape.dim), back, F32), whole(x, pos, factors, r)}
+								return []*Tensor{b.Rotate(flat, table, int(shape.turned), int(shape.dim), back, F32), b.Rope(x, b.i(turned, tokens), factors, r)}
 							})
 							want := got[1]
 							for i := range want {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/veratune/veratune/bindings"
 	"github.com/veratune/veratune/internal/testutil"
@@ -271,8 +272,8 @@ func FuzzOpenVocab(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(whole)
+	path := filepath.Join(f.TempDir(), "fuzz.gguf")
 	f.Fuzz(func(t *testing.T, content []byte) {
-		path := filepath.Join(t.TempDir(), "fuzz.gguf")
 		if err := os.WriteFile(path, content, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -283,7 +284,7 @@ func FuzzOpenVocab(f *testing.F) {
 	})
 }
 
-// FuzzTokenize holds every text to its way through tokens and back.
+// FuzzTokenize holds every text to its way through tokens and back. Of what is no Unicode, llama.cpp replaces some bytes and keeps others.
 func FuzzTokenize(f *testing.F) {
 	for _, text := range texts {
 		f.Add(text)
@@ -294,7 +295,7 @@ func FuzzTokenize(f *testing.F) {
 		if err != nil {
 			return // llama.cpp refuses what is no Unicode
 		}
-		if back, err := v.Detokenize(tokens, true); err != nil || back != strings.ToValidUTF8(back, "") && back != text {
+		if back, err := v.Detokenize(tokens, true); err != nil || back != text && utf8.ValidString(text) {
 			t.Errorf("%q came back as %q: %v", text, back, err)
 		}
 	})

@@ -53,11 +53,12 @@ func (m *Model) NewCache(texts, room int) (*Cache, error) {
 	return c, nil
 }
 
-// Close frees the memory. Closing twice is harmless.
+// Close gives the memory back to the system. Closing twice is harmless.
 func (c *Cache) Close() {
 	c.forgetSteps()
 	c.memory.Close()
 	c.context.Close()
+	bindings.ReturnMemory()
 }
 
 func (c *Cache) forgetSteps() {

@@ -3,7 +3,6 @@ package model
 import (
 	"errors"
 	"fmt"
-	"math"
 	"os"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
@@ -29,7 +28,7 @@ type Memory struct {
 // Total is the size at its peak.
 func (m Memory) Total() int64 { return m.File + m.Process + m.Merged + m.Streams + m.Saved + m.Work }
 
-// Plan tells what Gradients of a batch will need, without computing anything.
+// Plan tells what Gradients of a batch will need, without computing anything. It is an error where that is more than the process can have.
 func (m *Model) Plan(tokens, targets []int32, lengths []int) (Memory, error) {
 	if m.adapter == nil {
 		return Memory{}, errors.New("plan: no adapter is attached")
@@ -58,6 +57,11 @@ func (m *Model) Plan(tokens, targets []int32, lengths []int) (Memory, error) {
 		}
 		if n.Total() > most.Total() {
 			most = n
+		}
+		if m.store == nil {
+			if err := m.fits(p); err != nil {
+				return Memory{}, err
+			}
 		}
 	}
 	return most, nil
@@ -166,10 +170,13 @@ func (m *Model) keeping(p pack) (int, error) {
 	}
 	left := m.limit() - n.Total()
 	if left < 0 {
-		return 0, fmt.Errorf("a pass of %d tokens needs %s, memory is limited to %s; use a smaller batch or accumulation, or a smaller --max-length", p.rows(), gib(n.Total()), gib(m.limit()))
+		return 0, fmt.Errorf("a pass of %d tokens needs %s, memory is limited to %s; %s", p.rows(), gib(n.Total()), gib(m.limit()), smallerPass)
 	}
 	return min(trained, int(left/m.savedBytes(p))), nil
 }
+
+// smallerPass says what helps where a pass doesn't fit into memory.
+const smallerPass = "use a smaller batch or accumulation, or a smaller --max-length"
 
 func gib(bytes int64) string { return fmt.Sprintf("%.2f GiB", float64(bytes)/(1<<30)) }
 
@@ -199,15 +206,40 @@ func (m *Model) budget() int64 {
 	return m.free / 2
 }
 
-// available is the memory that the process could still take: of the machine's, and of a container's, where that has a limit; 0 where it isn't known.
+// available is the memory that the process could still take: of what is free in the machine, and of what it may have at most; 0 where neither is known.
 func available() int64 {
 	var free int64
 	if v, err := mem.VirtualMemory(); err == nil {
 		free = int64(v.Available)
 	}
-	limit, err := memlimit.FromCgroup()
-	if own, heldErr := held(); err == nil && heldErr == nil && limit < math.MaxInt64 {
-		free = min(free, int64(limit)-own)
+	if own, err := held(); err == nil {
+		if most, _ := allowed(); most > 0 {
+			free = min(free, most-own)
+		}
 	}
 	return free
+}
+
+// allowed is the most memory that the process can have, by what the machine has or by the limit of a container's cgroup, and says which; 0 where neither is known.
+func allowed() (bytes int64, by string) {
+	if v, err := mem.VirtualMemory(); err == nil {
+		bytes, by = int64(v.Total+v.SwapTotal), "this machine has"
+	}
+	if limit, err := memlimit.FromCgroup(); err == nil && limit < uint64(bytes) {
+		bytes, by = int64(limit), "the limit of this container, of its cgroup, is"
+	}
+	return bytes, by
+}
+
+// fits is an error where a pass needs more than the process can have, however much it computes again. The model's file is left out, since the system may drop its pages.
+func (m *Model) fits(p pack) error {
+	n, err := m.need(p, 0)
+	if err != nil {
+		return err
+	}
+	least := n.Total() - n.File
+	if most, by := allowed(); most > 0 && least > most {
+		return fmt.Errorf("a pass of %d tokens needs %s, and %s %s; %s", n.Rows, gib(least), by, gib(most), smallerPass)
+	}
+	return nil
 }

@@ -171,8 +171,8 @@ func FuzzReadLines(f *testing.F) {
 	f.Add([]byte(`{"question_id":1,"turn":1}` + "\n" + `{"question_id":2,"turn":2}`))
 	f.Add([]byte("\n\n{}\n"))
 	f.Add([]byte("{\"turn\":1}\x00"))
+	path := filepath.Join(f.TempDir(), "rows.jsonl")
 	f.Fuzz(func(t *testing.T, data []byte) {
-		path := filepath.Join(t.TempDir(), "rows.jsonl")
 		write(t, path, data)
 		l, err := readLines[Single](path)
 		if err != nil {

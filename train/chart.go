@@ -1,10 +1,12 @@
 package train
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
 	"image/color"
+	"io"
 	"os"
 	"strconv"
 
@@ -15,18 +17,17 @@ import (
 	"github.com/veratune/veratune/internal/durable"
 )
 
-// drawChart draws the losses of a metrics file: each training step's, the same smoothed, and the held-out data's. It draws nothing where the
-// file has no point yet.
+// drawChart draws the losses of a metrics file. It draws nothing where the file has no point yet. A long training calls it often, so that no more of the file than the
+// losses is ever held.
 func drawChart(metricsPath, chartPath string) error {
-	data, err := os.ReadFile(metricsPath)
+	losses, err := readLosses(metricsPath)
 	if err != nil {
 		return fmt.Errorf("loss chart: %w", err)
 	}
-	points, _ := ReadRecords(data)
-	if len(points) == 0 {
+	if len(losses.Training)+len(losses.HeldOut) == 0 {
 		return nil
 	}
-	picture, err := chart(points)
+	picture, err := chart(losses)
 	if err != nil {
 		return fmt.Errorf("loss chart: %w", err)
 	}
@@ -36,47 +37,100 @@ func drawChart(metricsPath, chartPath string) error {
 	return nil
 }
 
+func readLosses(path string) (losses Losses, err error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return losses, err
+	}
+	defer file.Close()
+	for lines := bufio.NewReader(file); err == nil; {
+		var line []byte
+		line, err = lines.ReadBytes('\n')
+		if r, ok := parseRecord(line); ok {
+			losses.Add(r)
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return losses, err
+}
+
 // chart gives the picture as SVG.
-func chart(points []Record) ([]byte, error) {
-	raw, smoothed, heldOut := curves(points)
+func chart(losses Losses) ([]byte, error) {
 	picture := newChart()
 	err := errors.Join(
-		draw(picture, "training", raw, color.RGBA{170, 195, 225, 255}, vg.Points(0.7), false),
-		draw(picture, "training, smoothed", smoothed, color.RGBA{31, 90, 165, 255}, vg.Points(1.6), false),
-		draw(picture, "held out", heldOut, color.RGBA{215, 95, 20, 255}, vg.Points(1.6), true))
+		draw(picture, "training", losses.Training, color.RGBA{170, 195, 225, 255}, vg.Points(0.7), false),
+		draw(picture, "training, smoothed", losses.Smoothed, color.RGBA{31, 90, 165, 255}, vg.Points(1.6), false),
+		draw(picture, "held out", losses.HeldOut, color.RGBA{215, 95, 20, 255}, vg.Points(1.6), true))
 	if err != nil {
 		return nil, err
 	}
 	return encode(picture, "svg")
 }
 
-// curves are the losses over the steps.
-func curves(points []Record) (raw, smoothed, heldOut plotter.XYs) {
-	var mean smooth
-	for _, p := range points {
-		if p.Loss != nil {
-			raw = append(raw, plotter.XY{X: float64(p.Step), Y: *p.Loss})
-			smoothed = append(smoothed, plotter.XY{X: float64(p.Step), Y: mean.add(*p.Loss)})
+// Losses are those of a run over its steps: each training step's, the same smoothed, and the held-out data's.
+type Losses struct {
+	Training, Smoothed, HeldOut plotter.XYs
+	mean                        smooth
+}
+
+// Add takes the losses of a record in, which must come in the order of the file.
+func (l *Losses) Add(r Record) {
+	if r.Loss != nil {
+		l.Training = append(l.Training, plotter.XY{X: float64(r.Step), Y: *r.Loss})
+		l.Smoothed = append(l.Smoothed, plotter.XY{X: float64(r.Step), Y: l.mean.add(*r.Loss)})
+	}
+	if r.EvalLoss != nil {
+		l.HeldOut = append(l.HeldOut, plotter.XY{X: float64(r.Step), Y: *r.EvalLoss})
+	}
+}
+
+// stretches of a curve are told apart: more than a picture is wide.
+const stretches = 400
+
+// Thin leaves the lowest and the highest point of each of 400 stretches of a curve, and the last of all, so that it looks as before.
+func Thin(points plotter.XYs) (kept plotter.XYs) {
+	if len(points) <= 2*stretches {
+		return points
+	}
+	for i := range stretches {
+		stretch := points[i*len(points)/stretches : (i+1)*len(points)/stretches]
+		low, high := 0, 0
+		for j, p := range stretch {
+			if p.Y < stretch[low].Y {
+				low = j
+			}
+			if p.Y > stretch[high].Y {
+				high = j
+			}
 		}
-		if p.EvalLoss != nil {
-			heldOut = append(heldOut, plotter.XY{X: float64(p.Step), Y: *p.EvalLoss})
+		kept = append(kept, stretch[min(low, high)])
+		if low != high {
+			kept = append(kept, stretch[max(low, high)])
 		}
 	}
-	return raw, smoothed, heldOut
+	if last := points[len(points)-1]; kept[len(kept)-1] != last {
+		kept = append(kept, last)
+	}
+	return kept
 }
 
 func newChart() *plot.Plot {
 	picture := plot.New()
 	picture.X.Label.Text = "step"
 	picture.Y.Label.Text = "loss per labelled token"
-	picture.Y.Tick.Marker = plot.TickerFunc(lossTicks)
+	picture.Y.Tick.Marker = plot.TickerFunc(Ticks)
 	picture.Legend.Top = true
 	picture.Add(plotter.NewGrid())
 	return picture
 }
 
-// lossTicks are the library's with all digits that tell losses apart: it rounds 2.95 to 3.
-func lossTicks(low, high float64) []plot.Tick {
+// Ticks are the library's with all digits that tell values apart: it rounds 2.95 to 3.
+func Ticks(low, high float64) []plot.Tick {
+	if low >= high { // a single loss too large for an axis around it; the library would panic
+		return []plot.Tick{{Value: low, Label: strconv.FormatFloat(low, 'g', 6, 64)}}
+	}
 	ticks := plot.DefaultTicks{}.Ticks(low, high)
 	for i, t := range ticks {
 		if t.Label != "" {
@@ -91,7 +145,7 @@ func draw(picture *plot.Plot, name string, points plotter.XYs, c color.Color, wi
 	if len(points) == 0 {
 		return nil
 	}
-	line, dots, err := plotter.NewLinePoints(points)
+	line, dots, err := plotter.NewLinePoints(Thin(points))
 	if err != nil {
 		return err
 	}

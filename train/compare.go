@@ -201,9 +201,12 @@ func Plot(path string, runs []*Report) error {
 	}
 	picture := newChart()
 	for i, r := range runs {
-		_, smoothed, heldOut := curves(r.points)
+		var losses Losses
+		for _, p := range r.points {
+			losses.Add(p)
+		}
 		c := plotutil.DarkColors[i%len(plotutil.DarkColors)]
-		err = errors.Join(err, draw(picture, r.Folder+", training", smoothed, c, vg.Points(0.7), false), draw(picture, r.Folder+", held out", heldOut, c, vg.Points(1.6), true))
+		err = errors.Join(err, draw(picture, r.Folder+", training", losses.Smoothed, c, vg.Points(0.7), false), draw(picture, r.Folder+", held out", losses.HeldOut, c, vg.Points(1.6), true))
 	}
 	if err != nil {
 		return fmt.Errorf("plot: %w", err)

@@ -46,7 +46,7 @@ func CheckFolder(path string, resume, force bool) error {
 		return fmt.Errorf("run folder: %w", err)
 	case err == nil && !info.IsDir():
 		return fmt.Errorf("run folder %s: is a file; want a folder, which need not exist yet", path)
-	case resume && !exists(filepath.Join(path, ConfigFile)):
+	case resume && !Begun(path):
 		return fmt.Errorf("run folder %s: holds no run to resume", path)
 	case !resume && !force && holdsRun(path):
 		return fmt.Errorf("run folder %s: already holds a run; resume goes on with it, force starts anew and keeps it as %s.old-1", path, filepath.Base(whole))
@@ -70,6 +70,9 @@ func checkWritable(path string) error {
 	}
 	return nil
 }
+
+// Begun tells whether a folder holds a run that can be resumed.
+func Begun(path string) bool { return exists(filepath.Join(path, ConfigFile)) }
 
 func holdsRun(path string) bool {
 	parts := []string{AdapterFile, BestFile, ConfigFile, MetricsFile, ChartFile, checkpointFolder, SweepFile}

@@ -85,17 +85,22 @@ func (m *metrics) write(line any) error {
 	return nil
 }
 
-// ReadRecords gives the records of a metrics file, or of a part of one, with their lines. What is no such line, as the last one may be where the process was
-// killed, is left out.
+// ReadRecords gives the records of a metrics file, or of a part of one, with their lines. What is no such line is left out.
 func ReadRecords(data []byte) (records []Record, lines [][]byte) {
 	for line := range bytes.Lines(data) {
-		var r Record
-		if !bytes.HasSuffix(line, []byte("\n")) || json.Unmarshal(line, &r) != nil || r.Norms != nil && !r.Norms.whole() || r.Loss == nil && r.EvalLoss == nil && r.Norms == nil {
-			continue
+		if r, ok := parseRecord(line); ok {
+			records, lines = append(records, r), append(lines, line)
 		}
-		records, lines = append(records, r), append(lines, line)
 	}
 	return records, lines
+}
+
+// parseRecord gives the record of a line, and false where it is none, as the last one may be where the process was killed.
+func parseRecord(line []byte) (r Record, ok bool) {
+	if !bytes.HasSuffix(line, []byte("\n")) || json.Unmarshal(line, &r) != nil || r.Norms != nil && !r.Norms.whole() {
+		return Record{}, false
+	}
+	return r, r.Loss != nil || r.EvalLoss != nil || r.Norms != nil
 }
 
 // cutMetrics removes what was written after the position, which the run writes again when it goes on from there.

@@ -132,7 +132,7 @@ func TestSIGKILL(t *testing.T) {
 	const folderVariable = "VERATUNE_TEST_RUN"
 	if folder := os.Getenv(folderVariable); folder != "" {
 		r, engine := newRun(folder)
-		r.Resume = exists(filepath.Join(folder, ConfigFile))
+		r.Resume = Begun(folder)
 		engine.hook = func(int) error { time.Sleep(10 * time.Millisecond); return nil }
 		if _, err := r.Train(context.Background()); err != nil {
 			t.Fatal(err)

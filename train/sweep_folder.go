@@ -117,12 +117,11 @@ func (now *Sweeping) plot(path string) (err error) {
 		if t.Before == nil {
 			continue
 		}
-		var points []Record
+		var losses Losses
 		for _, e := range append([]Evaluation{*t.Before}, t.Rungs...) {
-			points = append(points, Record{Step: e.Step, EvalLoss: &e.Loss})
+			losses.Add(Record{Step: e.Step, EvalLoss: &e.Loss})
 		}
-		_, _, heldOut := curves(points)
-		err = errors.Join(err, draw(picture, t.Name(), heldOut, plotutil.DarkColors[i%len(plotutil.DarkColors)], vg.Points(1.3), true))
+		err = errors.Join(err, draw(picture, t.Name(), losses.HeldOut, plotutil.DarkColors[i%len(plotutil.DarkColors)], vg.Points(1.3), true))
 		drawn = true
 	}
 	if err != nil || !drawn {

@@ -32,7 +32,7 @@ func newSweep(folder string, hook func(call int) error, rates ...string) *Sweep 
 		r.Config.LR, _ = strconv.ParseFloat(lr, 64)
 		r.Config.EvalEvery, r.Config.WeightDecay = Interval{}, 0
 		r.MaxSteps, r.MaxTime = int(math.Ceil(part*float64(r.Steps()))), left
-		r.Resume = exists(filepath.Join(folder, ConfigFile))
+		r.Resume = Begun(folder)
 		engine.hook = func(call int) error {
 			if step, ok := diverges[lr]; ok && slices.Contains(engine.seeds, dropoutSeed(r.Config.Seed, step)) {
 				engine.nan = call

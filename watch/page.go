@@ -1,7 +1,7 @@
 // Package watch shows runs as a page: live while they train, over HTTP, or as one file that holds all it needs.
 //
-// What stands in a run folder is not trusted: it reaches the page as JSON and comes into the document as text alone, and the page's content security policy lets
-// no script run but its own.
+// What stands in a run folder is not trusted: it reaches the page as JSON and comes into the document as text alone, charts hold numbers and are shown as images, and
+// the page's content security policy lets no script run but its own.
 package watch
 
 import (
@@ -21,39 +21,39 @@ var (
 	pageCSS string
 	//go:embed page.js
 	pageJS string
-	//go:embed uplot/uPlot.min.css
-	uplotCSS string
-	//go:embed uplot/uPlot.iife.min.js
-	uplotJS string // uPlot 1.6.32, as npm has it
-	//go:embed uplot/LICENSE
-	uplotLicence string
 )
 
 var pageTemplate = template.Must(template.New("page").Parse(pageHTML))
 
 // page is what page.html is made of.
 type page struct {
-	Style   template.CSS
-	Library template.JS
-	Script  template.JS
-	Policy  string // content security policy
-	Data    struct {
-		Live bool    `json:"live"`
-		Runs []*news `json:"runs"`
+	Style  template.CSS
+	Script template.JS
+	Policy string // content security policy
+	Data   struct {
+		Live   bool    `json:"live"`
+		Runs   []*news `json:"runs"`
+		Charts []chart `json:"charts"`
 	}
 }
 
 // Write writes a page of the runs as they are now.
 func Write(w io.Writer, folders []string) error {
-	runs := make([]*news, len(folders))
-	for i, f := range followers(folders) {
+	var p page
+	var runs []recorded
+	for _, f := range followers(folders) {
 		defer f.close()
-		var err error
-		if runs[i], err = f.next(); err != nil {
+		n, err := f.next()
+		if err != nil {
 			return err
 		}
+		p.Data.Runs, runs = append(p.Data.Runs, n), append(runs, recorded{f.path, n.Records})
 	}
-	return render(w, runs)
+	var err error
+	if p.Data.Charts, err = drawCharts(runs); err != nil {
+		return err
+	}
+	return p.write(w)
 }
 
 func followers(folders []string) []*follower {
@@ -64,13 +64,10 @@ func followers(folders []string) []*follower {
 	return list
 }
 
-// render writes the page with these runs; nil makes it one that listens to the server for them.
-func render(w io.Writer, runs []*news) error {
-	style, library := uplotCSS+pageCSS, "/*\n"+uplotLicence+"*/\n"+uplotJS
-	p := page{Style: template.CSS(style), Library: template.JS(library), Script: template.JS(pageJS)}
-	p.Data.Live, p.Data.Runs = runs == nil, runs
-	p.Policy = fmt.Sprintf("default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; style-src %s; script-src %s %s",
-		digest(style), digest(library), digest(pageJS))
+func (p *page) write(w io.Writer) error {
+	style := coloursCSS + pageCSS
+	p.Style, p.Script = template.CSS(style), template.JS(pageJS)
+	p.Policy = fmt.Sprintf("default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; style-src %s; script-src %s", digest(style), digest(pageJS))
 	var out bytes.Buffer
 	if err := pageTemplate.Execute(&out, p); err != nil {
 		return fmt.Errorf("page: %w", err)

@@ -8,8 +8,7 @@ let begun = 0; // runs so far, those that took the place of others included
 
 // element makes an element whose content is text or other elements, never markup.
 function element(name, attributes, ...content) {
-	const svg = ["svg", "rect", "text", "title"].includes(name);
-	const e = svg ? document.createElementNS("http://www.w3.org/2000/svg", name) : document.createElement(name);
+	const e = document.createElement(name);
 	for (const [key, value] of Object.entries(attributes)) e.setAttribute(key, value);
 	e.append(...content);
 	return e;
@@ -57,7 +56,6 @@ function draw() {
 	byId("names").textContent = names.length ? names.join(", ") : "No run yet";
 	byId("troubles").replaceChildren(...known().filter(r => r.trouble).map(r => element("p", {class: "trouble"}, r.trouble)));
 	drawState();
-	drawCharts();
 	drawMoments();
 	drawSettings();
 }
@@ -109,65 +107,116 @@ function drawState() {
 	byId("state").replaceChildren(element("thead", {}, element("tr", {}, ...columns.map(c => element("th", {scope: "col"}, c)))), element("tbody", {}, ...rows));
 }
 
-// The charts: the lines of each are tables of steps and values.
-const over = (records, value) => [records.map(r => r.step), records.map(value)];
-const charts = [
-	{title: "Loss per labelled token", lines: run => [
-		{name: "training", table: over(run.steps, r => r.loss), thin: true},
-		{name: "training, smoothed", table: [run.steps.map(r => r.step), smooth(run.steps.map(r => r.loss))]},
-		{name: "held out", table: over(run.evaluations, r => r.eval_loss), points: true},
-	].filter(line => !line.thin || known().length === 1)},
-	{title: "Learning rate", lines: run => [{name: "learning rate", table: over(run.steps, r => r.lr ?? 0)}]},
-	{title: "Tokens a second", lines: run => [{name: "tokens/s", table: over(run.steps, r => r.seconds ? r.tokens / r.seconds : null)}]},
-	{title: "Most memory so far, GiB", lines: run => [{name: "GiB", table: over(run.steps, r => (r.memory ?? 0) / 2 ** 30)}]},
-	{title: "Norm of the gradient, before clipping", lines: run => [{name: "norm", table: over(run.steps, r => r.grad_norm ?? 0)}]},
-];
-
-const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+// The charts are drawn by veratune. A figure holds the picture of one, and its legend, which tells the values at the step that is pointed at, or else the newest ones.
+const figures = [];
+let charts = [], chosenView = 0, pointed = null;
 
 function drawCharts() {
-	for (const chart of charts) {
-		if (!chart.figure) {
-			chart.figure = element("figure", {}, element("h3", {}, chart.title));
-			byId("charts").append(chart.figure);
-			new ResizeObserver(() => chart.plot?.setSize(sizeOf(chart))).observe(chart.figure);
-		}
-		const lines = known().flatMap(run => chart.lines(run).map(line => ({...line, shade: run.shade, name: known().length > 1 ? run.name + (chart.lines(run).length > 1 ? ", " + line.name : "") : line.name})))
-			.filter(line => line.table[0].length > 0);
-		const values = lines.length ? uPlot.join(lines.map(line => line.table)) : [[]];
-		const key = JSON.stringify(lines.map(line => [line.name, line.shade]));
-		if (chart.key !== key) {
-			chart.plot?.destroy();
-			chart.key = key;
-			chart.plot = new uPlot(options(chart, lines), values, chart.figure);
-			continue;
-		}
-		// What a person has chosen to look at stays.
-		const steps = chart.plot.data[0], x = chart.plot.scales.x;
-		const whole = steps.length < 2 || x.min <= steps[0] && x.max >= steps.at(-1);
-		chart.plot.setData(values, whole);
-		if (!whole) chart.plot.redraw();
+	const views = Math.max(0, ...charts.map(c => c.views.length));
+	byId("views").hidden = views < 2;
+	charts.forEach((chart, i) => {
+		figures[i] ??= newFigure(chart);
+		const figure = figures[i], view = chart.views[Math.min(chosenView, views - 1)] ?? chart.views[0];
+		figure.chart = chart;
+		if (figure.view?.svg !== view.svg) figure.shown = show(figure, view);
+		figure.view = view;
+		figure.picture.hidden = chart.lines.length === 0;
+		figure.legend.replaceChildren(...(chart.lines.length ? chart.lines.map(line => element("li", {class: "shade" + line.shade},
+			element("span", {class: "sample " + line.style}), line.name, " ", element("output", {}))) : [element("li", {}, "No step yet")]));
+	});
+	point(pointed);
+}
+
+function newFigure(chart) {
+	const picture = element("div", {class: "picture", tabindex: "0", role: "slider", "aria-label": chart.title + ", step"}), legend = element("ul", {class: "legend"});
+	const rule = element("span", {class: "rule"});
+	picture.append(rule);
+	byId("charts").append(element("figure", {}, element("h3", {}, chart.title), picture, element("figcaption", {}, legend)));
+	const figure = {picture, legend, rule};
+	picture.addEventListener("pointermove", e => {
+		const box = picture.getBoundingClientRect(), v = figure.view;
+		point(v.from + ((e.clientX - box.left) / box.width - v.left) / (v.right - v.left) * (v.to - v.from));
+	});
+	picture.addEventListener("pointerleave", () => point(null));
+	picture.addEventListener("blur", () => point(null));
+	picture.addEventListener("keydown", e => {
+		const way = {ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1}[e.key], steps = stepsOf(figure);
+		if (!way || !steps.length) return;
+		e.preventDefault();
+		const at = pointed === null ? steps.length - 1 : nearest(steps, pointed);
+		point(steps[Math.min(steps.length - 1, Math.max(0, at + way))]);
+	});
+	return figure;
+}
+
+// show puts another picture in place once it can be painted.
+async function show(figure, view) {
+	const image = element("img", {alt: "", width: "460", height: "270"});
+	image.src = "data:image/svg+xml," + encodeURIComponent(view.svg);
+	await image.decode();
+	if (figure.view !== view) return;
+	figure.image?.remove();
+	figure.image = image;
+	figure.picture.prepend(image);
+}
+
+const stepsOf = figure => [...new Set(figure.chart.lines.flatMap(line => line.steps))].filter(s => s >= figure.view.from).sort((a, b) => a - b);
+
+// nearest is the place of the step that is nearest to another, in a list that rises.
+function nearest(steps, step) {
+	let low = 0, high = steps.length - 1;
+	while (low < high) {
+		const middle = (low + high) >> 1;
+		if (steps[middle] + steps[middle + 1] >= 2 * step) high = middle;
+		else low = middle + 1;
 	}
+	return low;
 }
 
-function sizeOf(chart) {
-	const style = getComputedStyle(chart.figure);
-	return {width: Math.max(200, chart.figure.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight)), height: chart === charts[0] ? 320 : 220};
+// point tells, in all charts, the values at a step, or the newest ones where that is null.
+function point(step) {
+	for (const {chart, view, picture, legend, rule} of figures) {
+		const steps = stepsOf({chart, view});
+		if (!steps.length) continue;
+		const at = step === null ? steps.at(-1) : steps[nearest(steps, step)];
+		const texts = chart.lines.map(line => {
+			const i = nearest(line.steps, at);
+			return number(line.values[i]) + (line.steps[i] === at ? "" : " (step " + line.steps[i] + ")");
+		});
+		[...legend.children].forEach((item, i) => item.lastChild.textContent = texts[i]);
+		rule.hidden = step === null;
+		rule.style.left = 100 * (view.left + (at - view.from) / (view.to - view.from) * (view.right - view.left)) + "%";
+		for (const [key, value] of [["valuemin", steps[0]], ["valuemax", steps.at(-1)], ["valuenow", at], ["valuetext", "step " + at + ": " + chart.lines.map((line, i) => line.name + " " + texts[i]).join(", ")]])
+			picture.setAttribute("aria-" + key, value);
+	}
+	pointed = step;
 }
 
-function options(chart, lines) {
-	const axis = {stroke: colour("--quiet"), grid: {stroke: colour("--rule"), width: 1}, ticks: {stroke: colour("--rule"), width: 1}, font: "12px system-ui, sans-serif"};
-	return {
-		...sizeOf(chart),
-		scales: {x: {time: false}},
-		axes: [axis, {...axis, size: 70, values: (_, list) => list.map(v => v === null ? "" : number(v))}],
-		cursor: {sync: {key: "steps"}, drag: {x: true, y: false}},
-		series: [{label: "step"}, ...lines.map(line => ({
-			label: line.name, stroke: colour("--" + line.shade), width: line.thin ? 0.6 : 1.6, dash: line.points ? [6, 3] : undefined, spanGaps: true,
-			points: {show: line.points || line.table[0].length === 1, size: 6}, value: (_, v) => number(v),
-		}))],
-	};
+byId("views").addEventListener("change", e => {
+	chosenView = Number(e.target.value);
+	drawCharts();
+});
+
+// Whoever looks at the page gets new charts soon after news, and not more often than every other second, since drawing them takes time from the training.
+let stale = false, asking = false;
+async function ask() {
+	if (asking) return;
+	asking = true;
+	while (stale && !document.hidden) {
+		stale = false;
+		try {
+			const answer = await fetch("charts");
+			if (!answer.ok) throw new Error(await answer.text());
+			charts = await answer.json();
+			drawCharts();
+		} catch {
+			stale = true; // where the connection is lost, the page says so
+		}
+		await new Promise(done => setTimeout(done, 2000));
+	}
+	asking = false;
 }
+document.addEventListener("visibilitychange", ask);
 
 // A moment is a step of which there are answers or norms; the newest one is shown until another is chosen.
 let moments = [], newest = true;
@@ -216,24 +265,26 @@ function drawLayers(step) {
 	] : []);
 }
 
-// layerMap draws a cell for each layer, in a row for each kind of layer and a column for each block.
+// layerMap has a cell for each layer, in a row for each kind of layer and a column for each block.
 function layerMap(kind, norms) {
 	const values = kind.of(norms);
 	if (!values.length) return [];
 	const places = norms.layers.map(name => /^blk\.(\d{1,4})\.(.+)$/.exec(name) ?? [name, "0", name]);
 	const rows = [...new Set(places.map(p => p[2]))], columns = Math.max(...places.map(p => Number(p[1]))) + 1;
 	const low = Math.min(...kind.values), high = Math.max(...kind.values);
-	const left = 70, width = 16, height = 12;
-	const svg = element("svg", {viewBox: `0 0 ${left + Math.max(columns, 20) * width} ${rows.length * height + 14}`, role: "img", "aria-label": kind.title + " a layer: " + number(low) + " to " + number(high)});
-	rows.forEach((row, i) => svg.append(element("text", {x: left - 4, y: i * height + 9, "text-anchor": "end"}, row)));
+	const cells = rows.map(() => Array.from({length: columns}, () => element("td", {})));
 	values.forEach((v, i) => {
 		const at = v > 0 ? high > low ? Math.log(v / low) / Math.log(high / low) : 1 : 0;
-		svg.append(element("rect", {
-			x: left + Number(places[i][1]) * width, y: rows.indexOf(places[i][2]) * height, width, height, "fill-opacity": (v > 0 ? 0.06 + 0.94 * at : 0).toFixed(3),
-		}, element("title", {}, norms.layers[i] + ": " + number(v))));
+		const cell = cells[rows.indexOf(places[i][2])][Number(places[i][1])];
+		cell.title = norms.layers[i] + ": " + number(v);
+		cell.style.setProperty("--part", (v > 0 ? 6 + 94 * at : 0).toFixed(1) + "%");
+		cell.append(element("span", {class: "unseen"}, number(v)));
 	});
-	for (const column of new Set([0, columns - 1])) svg.append(element("text", {x: left + (column + 0.5) * width, y: rows.length * height + 11, "text-anchor": "middle"}, String(column)));
-	return [element("h4", {}, kind.title + ": " + (kind.values.length ? number(low) + " to " + number(high) : "0")), svg];
+	const head = Array.from({length: columns}, (_, i) => element("th", {scope: "col"}, element("span", i % 5 && i < columns - 1 ? {class: "unseen"} : {}, String(i))));
+	return [element("table", {class: "map"},
+		element("caption", {}, kind.title + ": " + (kind.values.length ? number(low) + " to " + number(high) : "0")),
+		element("thead", {}, element("tr", {}, element("td", {}), ...head)),
+		element("tbody", {}, ...rows.map((row, i) => element("tr", {}, element("th", {scope: "row"}, row), ...cells[i]))))];
 }
 
 function drawSettings() {
@@ -246,13 +297,10 @@ function drawSettings() {
 	]);
 }
 
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-	for (const chart of charts) chart.key = undefined;
-	drawSoon();
-});
-
 for (const news of data.runs ?? []) take(news);
 draw();
+charts = data.charts ?? [];
+drawCharts();
 if (data.live) {
 	const source = new EventSource("events");
 	source.onopen = () => byId("connection").textContent = "live";
@@ -260,6 +308,8 @@ if (data.live) {
 	source.onmessage = event => {
 		take(JSON.parse(event.data));
 		drawSoon();
+		stale = true;
+		ask();
 	};
 	setInterval(drawState, 5000);
 }

@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -20,19 +22,22 @@ const pause = time.Second
 
 // Serve shows the runs at the listener's address until ctx is cancelled.
 func Serve(ctx context.Context, l net.Listener, folders []string) error {
-	var page bytes.Buffer
-	if err := render(&page, nil); err != nil {
+	var live page
+	live.Data.Live = true
+	var html bytes.Buffer
+	if err := live.write(&html); err != nil {
 		return err
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		w.Write(page.Bytes())
+		w.Write(html.Bytes())
 	})
 	mux.HandleFunc("GET /events", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		follow(r.Context(), w, followers(folders))
 	})
+	mux.HandleFunc("GET /charts", func(w http.ResponseWriter, _ *http.Request) { sendCharts(w, folders) })
 	server := &http.Server{Handler: guard(mux), ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
 	defer context.AfterFunc(ctx, func() { server.Close() })()
 	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -106,4 +111,23 @@ func follow(ctx context.Context, w http.ResponseWriter, runs []*follower) {
 		case <-tick.C:
 		}
 	}
+}
+
+// sendCharts draws the runs as they are now. Of those that can't be read, the events tell.
+func sendCharts(w http.ResponseWriter, folders []string) {
+	runs := make([]recorded, len(folders))
+	for i, path := range folders {
+		runs[i].name = path
+		data, err := os.ReadFile(filepath.Join(path, train.MetricsFile))
+		if err == nil {
+			runs[i].records, _ = train.ReadRecords(data)
+		}
+	}
+	charts, err := drawCharts(runs)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	json.NewEncoder(w).Encode(charts)
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -54,6 +55,7 @@ func TestServerRefuses(t *testing.T) {
 		{"GET", "", "", http.StatusOK},
 		{"GET", "", "evil.example", http.StatusMisdirectedRequest},
 		{"GET", "events", "evil.example", http.StatusMisdirectedRequest},
+		{"GET", "charts", "evil.example", http.StatusMisdirectedRequest},
 		{"GET", "config.json", "", http.StatusNotFound},
 		{"POST", "", "", http.StatusMethodNotAllowed},
 		{"POST", "events", "", http.StatusMethodNotAllowed},
@@ -124,5 +126,36 @@ func TestEvents(t *testing.T) {
 	}
 	if n := event(); n.Run != 0 || n.Trouble != "" || n.Begin != nil {
 		t.Errorf("the trouble is over: %+v", n)
+	}
+}
+
+func TestChartsServed(t *testing.T) {
+	first, second := invent(t, "first", 3), invent(t, "second", 2)
+	address := served(t, first, second)
+	count := func() (n []int) {
+		t.Helper()
+		response, err := http.Get(address + "charts")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		var charts []chart
+		if err := json.NewDecoder(response.Body).Decode(&charts); err != nil || len(charts) != 5 {
+			t.Fatalf("%d charts, %v", len(charts), err)
+		}
+		for _, l := range charts[1].Lines {
+			n = append(n, l.Shade, len(l.Steps))
+		}
+		return n
+	}
+	if n := count(); !slices.Equal(n, []int{0, 3, 1, 2}) {
+		t.Errorf("at first %v", n)
+	}
+	extend(t, second, lines(2, 5))
+	if err := os.RemoveAll(first); err != nil {
+		t.Fatal(err)
+	}
+	if n := count(); !slices.Equal(n, []int{1, 5}) {
+		t.Errorf("one is away, the other goes on: %v", n)
 	}
 }

@@ -262,10 +262,8 @@ func (f *finetune) learn(c *cli.Context, report io.Writer) (train.Result, error)
 	}
 	defer p.Close()
 	adapter, training := p.adapter, p.training
-	if f.engine.options.Memory > 0 || f.engine.options.Device != model.CPU { // better known now than in the middle of the run
-		if _, err := p.largest(f); err != nil {
-			return train.Result{}, err
-		}
+	if _, err := p.largest(f); err != nil { // better known now than in the middle of the run
+		return train.Result{}, err
 	}
 	config, err := f.config(c)
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -115,7 +114,7 @@ func (s *sweep) run(c *cli.Context) error {
 	}
 	race.Train = func(_ context.Context, i int, folder string, part float64, left time.Duration) (result train.Result, err error) {
 		err = s.training(c, slices.Concat(fixed, trials[i]), func(f *finetune, c *cli.Context) error {
-			f.out, f.resume, f.part, f.maxTime = folder, begun(folder), part, left
+			f.out, f.resume, f.part, f.maxTime = folder, train.Begun(folder), part, left
 			result, err = f.learn(c, s.reporter(c))
 			return err
 		})
@@ -246,10 +245,4 @@ func printSweep(w io.Writer, options []choice, now *train.Sweeping) error {
 		fmt.Fprintf(t, "\t%s\t%s\n", orDash(steps), trial.Run)
 	}
 	return t.Flush()
-}
-
-// begun tells whether a folder holds a run.
-func begun(folder string) bool {
-	_, err := os.Stat(filepath.Join(folder, train.ConfigFile))
-	return err == nil
 }
