@@ -61,11 +61,7 @@ struct rounded {
                 top = size > top ? size : top;
                 odd += v * 0;  // NaN where there is NaN or infinity
             }
-            float most = 0;
-            for (int i = 0; i < LANES; i++) {
-                most = top[i] > most ? top[i] : most;
-            }
-            const float e = most / 127 + sum(odd), by = most > 0 ? 127 / most : 0;
+            const float most = greatest(top), e = most / 127 + in_pairs(odd), by = most > 0 ? 127 / most : 0;
             int32_t     sums[2] = {};
             for (int half = 0; half < 2; half++) {
                 sums[half] = bytes_of(x + 16 * half, by, to + 16 * half);
@@ -87,8 +83,27 @@ template <unsigned TYPE> struct byte_kind {
     };
 };
 
+#if LANES >= 8 && defined(__x86_64__)
+
+// A block of a strip that is turned.
+template <typename W> struct turned_columns {
+    const W & w;
+    int64_t   b;
+
+    __m256i q(int group, int j) const {
+        __m256i v = _mm256_load_si256((const __m256i *) w.q(b, j, group));
+        in_register(v);
+        return v;
+    }
+    __m256 d(int half, int j) const { return w.d(b, half, j); }
+    __m256 m(int half, int j) const { return _mm256_load_ps(w.m(b, half, j)); }
+};
+
+#endif
+
 // Some blocks of a strip, turned.
 template <int HALVES> struct turned_strip {
+    enum { BESIDE = TIMES };
     alignas(64) int8_t bytes[BYTE_BLOCKS][TIMES][8][32];  // 4 numbers of each of 8 columns
     alignas(64) float scales[BYTE_BLOCKS][HALVES][BYTE_COLS], minima[BYTE_BLOCKS][HALVES][BYTE_COLS];
 
@@ -96,6 +111,7 @@ template <int HALVES> struct turned_strip {
     const float * m(int64_t b, int half, int j) const { return minima[b][half] + 8 * j; }
 #if LANES >= 8 && defined(__x86_64__)
     __m256 d(int64_t b, int half, int j) const { return _mm256_load_ps(scales[b][half] + 8 * j); }
+    turned_columns<turned_strip> columns(int64_t b, int) const { return { *this, b }; }
 #else
     float d(int64_t b, int half, int j, int i) const { return scales[b][half][8 * j + i]; }
 #endif
@@ -103,7 +119,7 @@ template <int HALVES> struct turned_strip {
 
 // A strip of Q8_0 that lies turned in memory: of each block the bytes, then the scales. The whole takes the room of its rows as they are otherwise.
 struct lying_strip {
-    enum { SIZE = BYTE_COLS * 34 };
+    enum { BESIDE = TIMES, SIZE = BYTE_COLS * 34 };
     const char * at;
 
     const int8_t * q(int64_t b, int j, int group) const { return (const int8_t *) at + b * SIZE + (8 * j + group) * 32; }
@@ -111,6 +127,7 @@ struct lying_strip {
     const char * halves(int64_t b, int j) const { return at + b * SIZE + 32 * BYTE_COLS + 16 * j; }
 #if LANES >= 8 && defined(__x86_64__)
     __m256 d(int64_t b, int, int j) const { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) halves(b, j))); }
+    turned_columns<lying_strip> columns(int64_t b, int) const { return { *this, b }; }
 #else
     float d(int64_t b, int, int j, int i) const { return half_to_float(halves(b, j) + 2 * i); }
 #endif
@@ -172,44 +189,59 @@ static inline void turn_any(const char * const * rows, int64_t offset, int part,
 
 #if LANES >= 8 && defined(__x86_64__)
 
-// 16-bit floats of 8 rows.
-static inline __m256 halves_of(const char * const * rows, int64_t offset) {
-    alignas(16) uint16_t h[8];
-    for (int i = 0; i < 8; i++) {
-        memcpy(h + i, rows[i] + offset, 2);
-    }
-    return _mm256_cvtph_ps(_mm_load_si128((const __m128i *) h));
-}
+// 8 rows of a block that has numbers of 4 bits, two in a byte, or of 8, behind a scale and perhaps a minimum, turned in registers; the 4-bit ones stay two in a byte.
+template <unsigned TYPE> struct plain_columns {
+    enum { FIRST = TYPE == Q4_1 ? 4 : 2, HALVES = TYPE == Q8_0 ? 2 : 1 };
+    __m256i words[HALVES][4];
+    __m256  scales, minima;
 
-// The same where a block has numbers of 4 bits, two in a byte, or of 8, behind a scale and perhaps a minimum; the 4-bit ones are turned while they are two in a byte.
-template <unsigned TYPE>
-static inline void turn_plain(const char * const * rows, int64_t offset, int8_t (*to)[32], float * d, float * m) {
-    enum { FIRST = TYPE == Q4_1 ? 4 : 2 };
-    const __m256 by = halves_of(rows, offset);
-    _mm256_store_ps(d, by);
-    if (TYPE != Q8_0) {
-        _mm256_store_ps(m, TYPE == Q4_1 ? halves_of(rows, offset + 2) : _mm256_mul_ps(by, _mm256_set1_ps(-8)));
-    }
-    const __m256i low = _mm256_set1_epi8(15);
+    plain_columns(const char * const * rows, int64_t offset) {
 #pragma GCC unroll 2
-    for (int half = 0; half < (TYPE == Q8_0 ? 2 : 1); half++) {
-        __m256i r[4];
+        for (int half = 0; half < HALVES; half++) {
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) {
-            r[i] = beside(rows[i] + offset + FIRST + 16 * half, rows[i + 4] + offset + FIRST + 16 * half);
-        }
-        turn_words(r);
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) {
-            _mm256_store_si256((__m256i *) to[4 * half + i], TYPE == Q8_0 ? r[i] : _mm256_and_si256(r[i], low));
-            if (TYPE != Q8_0) {
-                _mm256_store_si256((__m256i *) to[4 + i], _mm256_and_si256(_mm256_srli_epi16(r[i], 4), low));
+            for (int i = 0; i < 4; i++) {
+                words[half][i] = beside(rows[i] + offset + FIRST + 16 * half, rows[i + 4] + offset + FIRST + 16 * half);
             }
+            turn_words(words[half]);
         }
+        const auto at = [&](int i) {
+            int32_t two;
+            memcpy(&two, rows[i] + offset, 4);
+            return two;
+        };
+        const __m256i two = _mm256_set_epi32(at(7), at(6), at(5), at(4), at(3), at(2), at(1), at(0)), low = _mm256_set1_epi32(0xffff);
+        const __m256i all = _mm256_permute4x64_epi64(_mm256_packus_epi32(_mm256_and_si256(two, low), _mm256_srli_epi32(two, 16)), 0xd8);
+        scales = _mm256_cvtph_ps(_mm256_castsi256_si128(all));
+        minima = TYPE == Q4_1 ? _mm256_cvtph_ps(_mm256_extracti128_si256(all, 1)) : _mm256_mul_ps(scales, _mm256_set1_ps(-8));
     }
-}
+
+    __m256i q(int group, int) const {
+        const __m256i four = words[group / 4 % HALVES][group % 4];
+        return TYPE == Q8_0 ? four : _mm256_and_si256(group < 4 ? four : _mm256_srli_epi16(four, 4), _mm256_set1_epi8(15));
+    }
+    __m256 d(int, int) const { return scales; }
+    __m256 m(int, int) const { return minima; }
+
+    void keep(int8_t (*to)[32], float * d, float * m) const {
+#pragma GCC unroll 8
+        for (int group = 0; group < 8; group++) {
+            _mm256_store_si256((__m256i *) to[group], q(group, 0));
+        }
+        _mm256_store_ps(d, scales);
+        _mm256_store_ps(m, minima);
+    }
+};
 
 #endif
+
+static constexpr bool is_plain(unsigned type) { return type == Q4_0 || type == Q4_1 || type == Q8_0; }
+
+// Asks for bytes start … end of what lies at `next`.
+static inline void ask(const char * next, int64_t start, int64_t end) {
+    for (start &= -64; start < end; start += 64) {
+        __builtin_prefetch(next + start);
+    }
+}
 
 // Turns blocks first … first + n of BYTE_COLS rows, and asks meanwhile for as many bytes from `next` on, which the processor would not foresee.
 template <unsigned TYPE>
@@ -218,17 +250,14 @@ __attribute__((flatten)) static void turn_strip(const char * const * rows, size_
     enum {
         HALVES = byte_kind<TYPE>::HALVES,
         PARTS  = TYPE == Q4_K || TYPE == Q5_K || TYPE == Q6_K ? 8 : 1,
-        PLAIN  = TYPE == Q4_0 || TYPE == Q4_1 || TYPE == Q8_0,
     };
     for (int64_t b = 0; b < n; b++) {
         const int64_t offset = (first + b) / PARTS * size;
-        for (size_t at = (first + b) * size * BYTE_COLS / PARTS & -64, end = (first + b + 1) * size * BYTE_COLS / PARTS; at < end; at += 64) {
-            __builtin_prefetch(next + at);
-        }
+        ask(next, (first + b) * size * BYTE_COLS / PARTS, (first + b + 1) * size * BYTE_COLS / PARTS);
         for (int j = 0; j < BYTE_COLS; j += 8) {
 #if LANES >= 8 && defined(__x86_64__)
-            if (PLAIN) {
-                turn_plain<TYPE>(rows + j, offset, to.bytes[b][j / 8], to.scales[b][0] + j, to.minima[b][0] + j);
+            if (is_plain(TYPE)) {
+                plain_columns<TYPE>(rows + j, offset).keep(to.bytes[b][j / 8], to.scales[b][0] + j, to.minima[b][0] + j);
                 continue;
             }
 #endif
@@ -240,9 +269,22 @@ __attribute__((flatten)) static void turn_strip(const char * const * rows, size_
 
 #if LANES >= 8 && defined(__x86_64__)
 
+// A strip as it lies, turned in registers: for few rows of x, which need it no second time.
+template <unsigned TYPE> struct passing_strip {
+    enum { BESIDE = 1, SIZE = TYPE == Q4_0 ? 18 : TYPE == Q4_1 ? 20 : 34 };
+    const char * const * rows;
+    const char *         next;  // is asked for meanwhile
+
+    plain_columns<TYPE> columns(int64_t b, int j) const {
+        ask(next, (b * TIMES + j) * SIZE * 8, (b * TIMES + j + 1) * SIZE * 8);
+        return { rows + 8 * j, b * SIZE };
+    }
+};
+
 // c[i][j] += Σ over n blocks of a strip for R rows of x, of which they are the blocks from `first` on; c has BYTE_COLS numbers a row.
 template <typename KIND, int R, typename W>
 __attribute__((flatten)) static void meet(const W & w, int64_t n, const rounded & x, int64_t row, int64_t first, float * c) {
+    enum { GROUPS = 8 / KIND::HALVES };
     const __m256i  ones = _mm256_set1_epi16(1);
     const int8_t * r[R];
     const float (*of[R])[4];
@@ -258,42 +300,47 @@ __attribute__((flatten)) static void meet(const W & w, int64_t n, const rounded 
     }
     for (int64_t b = 0; b < n; b++) {
 #pragma GCC unroll 2
-        for (int half = 0; half < KIND::HALVES; half++) {
-            enum { GROUPS = 8 / KIND::HALVES };
-            __m256i sums[R][TIMES], some[R][TIMES];
+        for (int j0 = 0; j0 < TIMES; j0 += W::BESIDE) {
+            const auto columns = w.columns(b, j0);
+#pragma GCC unroll 2
+            for (int half = 0; half < KIND::HALVES; half++) {
+                __m256i sums[R][W::BESIDE], some[R][W::BESIDE];
 #pragma GCC unroll 8
-            for (int g = 0; g < GROUPS; g++) {
-                const int at = half * GROUPS + g;
-                __m256i   q[TIMES], size[TIMES];
+                for (int g = 0; g < GROUPS; g++) {
+                    const int at = half * GROUPS + g;
+                    __m256i   q[W::BESIDE], size[W::BESIDE];
 #pragma GCC unroll 2
-                for (int j = 0; j < TIMES; j++) {
-                    q[j]    = _mm256_load_si256((const __m256i *) w.q(b, j, at));
-                    size[j] = KIND::SIGNED ? _mm256_abs_epi8(q[j]) : q[j];
-                }
+                    for (int j = 0; j < W::BESIDE; j++) {
+                        q[j]    = columns.q(at, j);
+                        size[j] = KIND::SIGNED ? _mm256_abs_epi8(q[j]) : q[j];
+                    }
 #pragma GCC unroll 4
-                for (int i = 0; i < R; i++) {
-                    int32_t four;
-                    memcpy(&four, r[i] + b * 32 + at * 4, 4);
-                    const __m256i by = _mm256_set1_epi32(four);
+                    for (int i = 0; i < R; i++) {
+                        int32_t four;
+                        memcpy(&four, r[i] + b * 32 + at * 4, 4);
+                        const __m256i by = _mm256_set1_epi32(four);
 #pragma GCC unroll 2
-                    for (int j = 0; j < TIMES; j++) {
-                        const __m256i two = _mm256_maddubs_epi16(size[j], KIND::SIGNED ? _mm256_sign_epi8(by, q[j]) : by);
-                        some[i][j]        = g % KIND::SUM == 0 ? two : _mm256_add_epi16(some[i][j], two);
-                        if (g % KIND::SUM == KIND::SUM - 1) {
-                            const __m256i whole = _mm256_madd_epi16(some[i][j], ones);
-                            sums[i][j]          = g < KIND::SUM ? whole : _mm256_add_epi32(sums[i][j], whole);
+                        for (int j = 0; j < W::BESIDE; j++) {
+                            const __m256i two = _mm256_maddubs_epi16(size[j], KIND::SIGNED ? _mm256_sign_epi8(by, q[j]) : by);
+                            some[i][j]        = g % KIND::SUM == 0 ? two : _mm256_add_epi16(some[i][j], two);
+                            if (g % KIND::SUM == KIND::SUM - 1) {
+                                const __m256i whole = _mm256_madd_epi16(some[i][j], ones);
+                                sums[i][j]          = g < KIND::SUM ? whole : _mm256_add_epi32(sums[i][j], whole);
+                                in_register(sums[i][j]);  // GCC would keep all eight, and add them up in the end
+                            }
                         }
                     }
                 }
-            }
 #pragma GCC unroll 2
-            for (int j = 0; j < TIMES; j++) {
-                const __m256 d = w.d(b, half, j);
+                for (int j = 0; j < W::BESIDE; j++) {
+                    const __m256 d = columns.d(half, j);
 #pragma GCC unroll 4
-                for (int i = 0; i < R; i++) {
-                    acc[i][j] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[i][j]), _mm256_mul_ps(d, _mm256_set1_ps(of[i][b][0])), acc[i][j]);
-                    if (!KIND::SIGNED) {
-                        acc[i][j] = _mm256_fmadd_ps(_mm256_load_ps(w.m(b, half, j)), _mm256_set1_ps(of[i][b][KIND::HALVES == 2 ? 2 + half : 1]), acc[i][j]);
+                    for (int i = 0; i < R; i++) {
+                        __m256 & sum = acc[i][j0 + j];
+                        sum          = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[i][j]), _mm256_mul_ps(d, _mm256_set1_ps(of[i][b][0])), sum);
+                        if (!KIND::SIGNED) {
+                            sum = _mm256_fmadd_ps(columns.m(half, j), _mm256_set1_ps(of[i][b][KIND::HALVES == 2 ? 2 + half : 1]), sum);
+                        }
                     }
                 }
             }
@@ -349,6 +396,17 @@ template <typename KIND, typename W> static void meet_all(const W & w, int64_t n
     }
 }
 
+// meet_all with a strip that is turned in registers, where its type can be.
+template <unsigned TYPE> static bool pass(const char * const * rows, const char * next, int64_t n, const rounded & x, int64_t count, float * c) {
+#if LANES >= 8 && defined(__x86_64__)
+    if constexpr (is_plain(TYPE)) {
+        meet_all<byte_kind<TYPE>>(passing_strip<TYPE>{ rows, next }, n, x, count, 0, c);
+        return true;
+    }
+#endif
+    return false;
+}
+
 // Calls use(row, rows, column, columns, c, ldc) for every part of the product, as multiply does; turned tells whether W lies in strips.
 template <unsigned TYPE, typename F> static void multiply_bytes(const thread & t, const product & p, bool turned, F use) {
     typedef byte_kind<TYPE>            kind;
@@ -393,6 +451,10 @@ template <unsigned TYPE, typename F> static void multiply_bytes(const thread & t
             memset(c, 0, p.m * BYTE_COLS * sizeof(float));
             if (turned) {
                 meet_all<byte_kind<Q8_0>>(lying_strip{ row(w, n0) }, blocks, x, p.m, 0, c);
+                use(0, p.m, n0, cols, c, BYTE_COLS);
+                continue;
+            }
+            if (alone && pass<TYPE>(rows, next, blocks, x, p.m, c)) {
                 use(0, p.m, n0, cols, c, BYTE_COLS);
                 continue;
             }

@@ -58,15 +58,12 @@ template <typename T> struct cached {  // T: float or half
 
 // Softmax of the first n numbers at s, with zeros behind up to `end`.
 static void softmax(float * s, int64_t n, int64_t end) {
-    vf    top  = splat(-INFINITY), sums = vf{};
-    float most = -INFINITY;
+    vf top = splat(-INFINITY), sums = vf{};
     by_vectors(n, [&](int64_t i, auto some) {
         const vf v = load(s + i, some, -INFINITY);
         top        = v > top ? v : top;
     });
-    for (int i = 0; i < LANES; i++) {
-        most = top[i] > most ? top[i] : most;
-    }
+    const float most = greatest(top);
     by_vectors(n, [&](int64_t i, auto some) {
         const vf p = exp_of(load(s + i, some, -INFINITY) - splat(most));
         sums += p;

@@ -34,8 +34,27 @@ static inline float in_pairs(vf v) {
 #endif
 }
 
+// The greatest of the lanes, none of which is NaN.
+static inline float greatest(vf v) {
+#if LANES >= 8 && defined(__x86_64__)
+#if LANES == 16
+    const __m256 half = _mm256_max_ps(_mm512_castps512_ps256((__m512) v), _mm512_extractf32x8_ps((__m512) v, 1));
+#else
+    const __m256 half = (__m256) v;
+#endif
+    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)), two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+#else
+    float most = v[0];
+    for (int i = 1; i < LANES; i++) {
+        most = v[i] > most ? v[i] : most;
+    }
+    return most;
+#endif
+}
+
 // Keeps the compiler from loading v anew for every use: loads are what bounds dots.
-static inline void in_register(vf & v) {
+template <typename V> static inline void in_register(V & v) {
 #if defined(__x86_64__)
     __asm__("" : "+v"(v));
 #else

@@ -162,15 +162,13 @@ struct normalizer {
     float  by;     // the greatest logit; 0 if that is infinite, as exp(0) alone is no number then
     double total;  // Σ exp(logit − by), which is NaN if a logit is
 
-    normalizer(const float * x, int64_t n, float * exponentials = nullptr) : by(-INFINITY) {
-        vf top = splat(by);
+    normalizer(const float * x, int64_t n, float * exponentials = nullptr) {
+        vf top = splat(-INFINITY);
         by_vectors(n, [&](int64_t i, auto some) {
             const vf v = load(x + i, some, -INFINITY);
             top        = v > top ? v : top;
         });
-        for (int i = 0; i < LANES; i++) {
-            by = top[i] > by ? top[i] : by;
-        }
+        by = greatest(top);
         by = std::isfinite(by) ? by : 0;
         total = sum_of(n, [&](int64_t i, auto some) {
             const vf e = exp_of(load(x + i, some, -INFINITY) - splat(by));
