@@ -53,7 +53,7 @@ func TestDevice(t *testing.T) {
 	}
 	operations := map[string]func(b *bench) []*Tensor{"rows": everyRow}
 	for _, kind := range []Type{F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K} {
-		operations[kind.String()] = everyProduct(t, kind)
+		operations[kind.String()], operations[kind.String()+", few columns"] = everyProduct(t, kind, 13), everyProduct(t, kind, 3)
 	}
 	for name, build := range operations {
 		want := computeAll(t, cpu, build)

@@ -64,22 +64,25 @@ func on(device string) Options {
 	return o
 }
 
-// deviceTolerance is in relative L2 norm: sums in float32 in other orders, through all blocks.
-const deviceTolerance = 1e-4
+// deviceTolerance is in relative L2 norm: sums in float32 in other orders, through the few blocks of tiny models; deepTolerance is that of thirty blocks.
+const (
+	deviceTolerance = 1e-4
+	deepTolerance   = 1e-3
+)
 
 // sameStep compares a whole step, with losses and gradients, with the CPU's.
-func sameStep(t *testing.T, got, want *Model, b batch) {
+func sameStep(t *testing.T, got, want *Model, b batch, tolerance float64) {
 	t.Helper()
 	wantLoss, loss := b.loss(t, want), b.loss(t, got)
-	if !(math.Abs(loss-wantLoss) <= deviceTolerance*wantLoss) {
+	if !(math.Abs(loss-wantLoss) <= tolerance*wantLoss) {
 		t.Errorf("loss %g, want %g", loss, wantLoss)
 	}
 	wantLoss, wantGrad := b.gradients(t, want, 7)
 	loss, grad := b.gradients(t, got, 7)
-	if !(math.Abs(loss-wantLoss) <= deviceTolerance*wantLoss) {
+	if !(math.Abs(loss-wantLoss) <= tolerance*wantLoss) {
 		t.Errorf("loss of the step %g, want %g", loss, wantLoss)
 	}
-	if e := relativeL2(grad, wantGrad); !(e <= deviceTolerance) {
+	if e := relativeL2(grad, wantGrad); !(e <= tolerance) {
 		t.Errorf("gradient off by %.1e", e)
 	}
 }
@@ -94,7 +97,7 @@ func TestDeviceSteps(t *testing.T) {
 				b := randomBatch(3, want.Vocab, 5, 11, 2, 9)
 				adapted(t, want, nil)
 				adapted(t, got, nil)
-				sameStep(t, got, want, b)
+				sameStep(t, got, want, b, deviceTolerance)
 			})
 		}
 	})
@@ -121,7 +124,7 @@ func TestDevicePlans(t *testing.T) {
 				}
 				b := randomBatch(4, models[0].Vocab, 30, 50, 9)
 				copy(b.tokens[30:50], b.tokens[:20])
-				sameStep(t, models[1], models[0], b)
+				sameStep(t, models[1], models[0], b, deviceTolerance)
 			})
 		})
 	}
@@ -205,9 +208,6 @@ func TestDeviceSmolLM2(t *testing.T) {
 	}
 	path := testutil.SmolLM2(t)
 	eachDevice(t, func(t *testing.T, device string) {
-		if strings.HasPrefix(device, "vulkan") && os.Getenv("VERATUNE_TEST_SLOW") == "" {
-			t.Skip("takes more than ten minutes where a processor computes Vulkan: VERATUNE_TEST_SLOW=1 runs it")
-		}
 		o := on(device)
 		o.Plan, o.Threads = PlanFactored, Default().Threads
 		got := open(t, path, o)
@@ -217,7 +217,7 @@ func TestDeviceSmolLM2(t *testing.T) {
 		wide := func(c *vera.Config) { c.Rank = 64 }
 		adapted(t, got, wide)
 		adapted(t, want, wide)
-		sameStep(t, got, want, b)
+		sameStep(t, got, want, b, deepTolerance)
 	})
 }
 

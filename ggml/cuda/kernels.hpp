@@ -29,11 +29,14 @@ struct matrix {
         return x;
     }
 
-    // To the nearest, ties to even.
+    // To the nearest, ties to even. A NaN keeps its upper bits, if that is still one.
     __device__ static uint32_t rounded(float x) {
         uint32_t bits;
         memcpy(&bits, &x, sizeof(x));
-        return (x != x ? bits | 0x400000 : bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+        if (x != x) {
+            return bits & 0x7f0000 ? bits >> 16 : bits >> 16 | 0x40;
+        }
+        return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
     }
 
     __device__ float get(int64_t r, int64_t i) const {
@@ -72,10 +75,10 @@ struct matrix {
 // to = from ⊙ by_row ⊙ by_column + acc, for rows of n numbers. Scales that are NULL are ones; acc.data may be NULL, or to's.
 __global__ static void scale(matrix from, matrix to, int64_t n, int64_t rows, const float * by_row, const float * by_column, matrix acc) {
     for (int64_t r = blockIdx.y; r < rows; r += gridDim.y) {
-        const float by = by_row ? by_row[r] : 1;
         for (int64_t i = blockIdx.x * THREADS + threadIdx.x; i < n; i += (int64_t) gridDim.x * THREADS) {
-            float x = from.get(r, i) * by;
-            x *= by_column ? by_column[i] : 1;
+            float x = from.get(r, i);
+            x       = by_row ? x * by_row[r] : x;
+            x       = by_column ? x * by_column[i] : x;
             to.put(r, i, acc.data ? x + acc.get(r, i) : x);
         }
     }
@@ -84,10 +87,12 @@ __global__ static void scale(matrix from, matrix to, int64_t n, int64_t rows, co
 // The same for n/4 fours of numbers.
 __global__ static void scale4(matrix from, matrix to, int64_t fours, int64_t rows, const float * by_row, const float4 * by_column, matrix acc) {
     for (int64_t r = blockIdx.y; r < rows; r += gridDim.y) {
-        const float by = by_row ? by_row[r] : 1;
         for (int64_t i = blockIdx.x * THREADS + threadIdx.x; i < fours; i += (int64_t) gridDim.x * THREADS) {
             float4 x = from.get4(r, i);
-            x        = { x.x * by, x.y * by, x.z * by, x.w * by };
+            if (by_row) {
+                const float by = by_row[r];
+                x              = { x.x * by, x.y * by, x.z * by, x.w * by };
+            }
             if (by_column) {
                 const float4 c = by_column[i];
                 x              = { x.x * c.x, x.y * c.y, x.z * c.z, x.w * c.w };

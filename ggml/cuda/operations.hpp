@@ -58,6 +58,12 @@ static matrix unpacked(machine & m, const ggml_tensor * w, int64_t r, int64_t ro
         return to;
     }
     const char * from = (const char *) w->data + r * w->nb[1];
+    if (w->nb[1] != (size_t) n / ggml_blck_size(w->type) * ggml_type_size(w->type) && rows > 1) {  // blocks with gaps between their rows
+        for (int64_t i = 0; i < rows; i++) {
+            unpacked(m, w, r + i, 1, to.at(i, 0), by_row ? by_row - r : nullptr, by_column);
+        }
+        return to;
+    }
     if (!scales && to.half && m.halves(w->type, from, to.data, n * rows)) {
         return to;
     }

@@ -1,0 +1,5 @@
+//go:build emulate
+
+package model
+
+import _ "github.com/veratune/veratune/ggml/cuda"
