@@ -240,7 +240,7 @@ func TestFakeDevice(t *testing.T) {
 	kquants := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_K, Blocks: 1})
 	list, failed, err := Devices(kquants)
 	i := slices.IndexFunc(list, func(d Device) bool { return d.Name == "cuda0" })
-	if err != nil || i < 0 || !slices.Equal(list[i].Lacks, []string{"GET_ROWS of q4_K"}) || list[i].Total != 64<<20 {
+	if err != nil || i < 0 || !slices.Equal(list[i].Lacks, []string{"GET_ROWS of q4_K"}) || list[i].Total != 128<<20 {
 		t.Fatalf("devices %+v, %v, %v", list, failed, err)
 	}
 
@@ -254,5 +254,5 @@ func TestFakeDevice(t *testing.T) {
 	fails("K-quants", step(kquants, 5), "lacks GET_ROWS of q4_K")
 	plain := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_0})
 	fails("a step", step(plain, 5), "is lost")
-	fails("a large step", step(plain, 4000), "even with two blocks' weights", "smaller batch")
+	fails("a large step", step(plain, 40000), "even with two blocks' weights", "smaller batch")
 }

@@ -106,7 +106,8 @@ func (m *Model) lossNeeds(p pack) (n Memory, err error) {
 			n.Merged += m.kind().RowBytes(int64(gr.in)) * int64(gr.out)
 		}
 	}
-	n.Work, err = m.graphs(func() error { _, err := m.lossOf(p, nil); return err })
+	work, err := m.graphs(func() error { _, err := m.lossOf(p, nil); return err })
+	n.Work = work + m.scratchBytes(p)
 	return n, err
 }
 
@@ -143,8 +144,11 @@ func (m *Model) scratchBytes(p pack) int64 {
 		if m.backend.Composed() {
 			return 0
 		}
-		unpacked := min(64<<20, int64(max(m.Vocab, m.Hidden))*int64(m.Width))
-		return size*unpacked + 16<<20 + bindings.F32.RowBytes(int64(m.adapter.Rank)*int64(max(m.Hidden, m.Width))) + 64<<20
+		n := size*min(64<<20, int64(max(m.Vocab, m.Hidden))*int64(m.Width)) + 16<<20 + 64<<20
+		if m.adapter != nil {
+			n += bindings.F32.RowBytes(int64(m.adapter.Rank) * int64(max(m.Hidden, m.Width)))
+		}
+		return n
 	}
 	longest := max(m.Vocab, m.Hidden, p.rows(), m.adapter.Rank)
 	return size * (64*int64(m.options.Threads)*int64(longest) + int64(max(2*m.Hidden, m.adapter.Rank)*max(p.rows(), m.adapter.Rank)))

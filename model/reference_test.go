@@ -25,6 +25,21 @@ var tolerances = map[Compute]struct{ loss, logits, gradient, together float64 }{
 	ComputeBF16: {loss: 4e-3, logits: 0.5, gradient: 0.1, together: 3e-2},
 }
 
+// deviceTolerances are those where sums have another order. In bfloat16 that alone moves these 63 tokens: two orders on an H200 were off by 1.3e-3 and 1.8e-3 in the loss, by
+// 2.1e-2 and 3.1e-2 in the gradient and by 0.06 and 0.14 in the worst part of it, the emulated kernels by 5.5e-3, 2.4e-2 and 0.07.
+var deviceTolerances = map[Compute]struct{ loss, logits, gradient, together float64 }{
+	ComputeF32:  tolerances[ComputeF32],
+	ComputeBF16: {loss: 8e-3, gradient: 0.2, together: 4e-2},
+}
+
+// tolerance is the one for a model's device.
+func tolerance(m *Model) struct{ loss, logits, gradient, together float64 } {
+	if m.store != nil {
+		return deviceTolerances[m.options.Compute]
+	}
+	return tolerances[m.options.Compute]
+}
+
 // reference is a folder of reference data: adapters in PEFT's format, and losses, logits and gradients on one text.
 type reference struct {
 	InputIDs   []int32 `json:"input_ids"`
@@ -192,7 +207,7 @@ func (r reference) check(t *testing.T, m *Model, name string) {
 	}
 	loss := sum / float64(n)
 	off := math.Abs(loss - r.losses[name])
-	if !(off <= tolerances[m.options.Compute].loss) {
+	if !(off <= tolerance(m).loss) {
 		t.Errorf("loss %.7f, want %.7f", loss, r.losses[name])
 	}
 	if m.store != nil {
@@ -206,7 +221,7 @@ func (r reference) check(t *testing.T, m *Model, name string) {
 		t.Fatal(err)
 	}
 	worst := maxDiff(logits, want)
-	if !(worst <= tolerances[m.options.Compute].logits) {
+	if !(worst <= tolerance(m).logits) {
 		t.Errorf("logits differ by %.2g", worst)
 	}
 	t.Logf("loss %.7f, off by %.1e; logits off by %.1e at most", loss, off, worst)
@@ -238,7 +253,7 @@ func (r reference) checkGradients(t *testing.T, m *Model, a *vera.Adapter, name 
 				got[i] /= float32(n)
 			}
 			e := relativeL2(got, want)
-			if !(e <= tolerances[m.options.Compute].gradient) {
+			if !(e <= tolerance(m).gradient) {
 				t.Errorf("%s (%d numbers): relative error %.2g", l.Name(), len(want), e)
 			}
 			worst = max(worst, e)
@@ -249,7 +264,7 @@ func (r reference) checkGradients(t *testing.T, m *Model, a *vera.Adapter, name 
 		t.Fatalf("%d of %d gradients compared", at, len(grad))
 	}
 	together := relativeL2(grad, all)
-	if !(together <= tolerances[m.options.Compute].together) {
+	if !(together <= tolerance(m).together) {
 		t.Errorf("relative L2 error of the whole gradient %.2g", together)
 	}
 	t.Logf("relative L2 error of the worst gradient %.2g, of all together %.2g", worst, together)

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <stdexcept>
 
-static const size_t memory = 64 << 20;
+static const size_t memory = 128 << 20;
 
 // Buffers are memory of the process.
 
