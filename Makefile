@@ -55,8 +55,13 @@ demo: build model ## train an adapter on the starter set and show an answer befo
 	@printf '\nAfter:\n\n'
 	@bin/veratune generate --model $(MODEL) --adapter runs/demo/adapter.gguf --max-tokens 120 --prompt "$(DEMO_QUESTION)"
 
+# The kernels for graphics processors, as an instruction set of this one. Slow: blocks of threads take turns.
+EMULATED := VERATUNE_ISA=emulated $(GO_TEST) -tags emulate -short -timeout 30m
+
 test: build model lint ## run every check and test, those on the real model too
 	$(GO_TEST) -timeout 60m ./...
+	$(EMULATED) -run '^Test(ProductsComposed|RowsComposed|Convert|MergeAlone|InfiniteLogits)$$' ./bindings
+	$(EMULATED) -run '^TestAttention$$/^f32$$/^(3_of_10|2_of_16)' ./bindings
 
 test-fast: ## run the tests that take seconds
 	go build ./...
@@ -64,7 +69,8 @@ test-fast: ## run the tests that take seconds
 
 test-kernels: ## test ggml/ on every instruction set there is, under the address and undefined-behaviour sanitizers, and the kernels for graphics processors on this one
 	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 $(GO_TEST) -tags sanitize -timeout 20m ./bindings
-	VERATUNE_ISA=emulated $(GO_TEST) -tags emulate -short -timeout 20m ./bindings ./model
+	$(EMULATED) ./bindings
+	$(EMULATED) -run '^TestGradients' ./model
 
 test-vulkan: vulkan ## test training on a Vulkan device; takes minutes where that is Mesa's software one
 	VERATUNE_TEST_DEVICE=vulkan0 $(GO_TEST) -timeout 30m -run 'Device|WeightsInTurn' ./bindings ./model
