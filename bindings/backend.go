@@ -214,7 +214,7 @@ func (b *Buffer) PlaceAt(t *Tensor, offset int64) error {
 	case offset < 0 || offset+t.Bytes() > b.size:
 		return fmt.Errorf("place %q: %d bytes at %d do not fit into %d", t.Name(), t.Bytes(), offset, b.size)
 	}
-	if C.ggml_backend_tensor_alloc(b.c, t.c(), unsafe.Add(C.ggml_backend_buffer_get_base(b.c), offset)) != 0 {
+	if !bool(C.vt_tensor_place(b.c, t.c(), C.size_t(offset))) {
 		return fmt.Errorf("place %q: %s", t.Name(), takeError("refused"))
 	}
 	return nil

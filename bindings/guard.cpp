@@ -110,6 +110,10 @@ struct ggml_backend_buffer * vt_alloc_buffer(struct ggml_backend * backend, size
     return guarded((struct ggml_backend_buffer *) nullptr, [&] { return ggml_backend_alloc_buffer(backend, size); });
 }
 
+bool vt_tensor_place(struct ggml_backend_buffer * buffer, struct ggml_tensor * tensor, size_t offset) {
+    return guarded(false, [&] { return ggml_backend_tensor_alloc(buffer, tensor, (char *) ggml_backend_buffer_get_base(buffer) + offset) == 0; });
+}
+
 bool vt_alloc_graph(struct ggml_gallocr * galloc, struct ggml_cgraph * graph) {
     return guarded(false, [&] { return ggml_gallocr_alloc_graph(galloc, graph); });
 }
