@@ -28,7 +28,7 @@ var tolerances = map[Compute]struct{ loss, logits, gradient, together float64 }{
 // deviceTolerances are those where sums have another order. In bfloat16 that alone moves these 63 tokens: two orders on an H200 were off by 1.3e-3 and 1.8e-3 in the loss, by
 // 2.1e-2 and 3.1e-2 in the gradient and by 0.06 and 0.14 in the worst part of it, the emulated kernels by 5.5e-3, 2.4e-2 and 0.07.
 var deviceTolerances = map[Compute]struct{ loss, logits, gradient, together float64 }{
-	ComputeF32:  tolerances[ComputeF32],
+	ComputeF32:  {loss: 2e-5, gradient: 1e-3, together: 5e-4}, // Mesa's software Vulkan is off by 5.5e-4 in the worst gradient
 	ComputeBF16: {loss: 8e-3, gradient: 0.2, together: 4e-2},
 }
 
