@@ -67,7 +67,7 @@ struct rounded {
                 sums[half] = bytes_of(x + 16 * half, by, to + 16 * half);
             }
             (*s)[0] = e;
-            (*s)[1] = e * (sums[0] + sums[1]);
+            (*s)[1] = e * ((float) sums[0] + (float) sums[1]);  // of NaN and infinities these are any numbers, and e is NaN
             (*s)[2] = e * sums[0];
             (*s)[3] = e * sums[1];
         }
