@@ -56,7 +56,7 @@ func (b *Backend) Device() Device { return b.device }
 
 // Used is how much of the device's memory is in use now, by all programs, in bytes; 0 for the CPU.
 func (b *Backend) Used() int64 {
-	if b.device.c == nil || b.device.Name == CPU {
+	if b.device.Name == CPU {
 		return 0
 	}
 	d := newDevice(b.device.c)

@@ -26,6 +26,11 @@ func openDevice(t testing.TB) *Backend {
 	if name == "" {
 		t.Skip("VERATUNE_TEST_DEVICE, such as cuda0, names the device to test; make test-vulkan and test-cuda set it")
 	}
+	return openNamed(t, name)
+}
+
+func openNamed(t testing.TB, name string) *Backend {
+	t.Helper()
 	d, err := FindDevice(name)
 	if err != nil {
 		t.Fatal(err)

@@ -489,22 +489,10 @@ func openCPU(t testing.TB, threads int) *Backend {
 	return b
 }
 
-// testProducts compares each product with float64, with every instruction set.
 // openComposed opens the CPU by ggml's own operations.
-func openComposed(t testing.TB) *Backend {
-	t.Helper()
-	d, err := FindDevice(Composed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	backend, err := d.Open(1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(backend.Close)
-	return backend
-}
+func openComposed(t testing.TB) *Backend { return openNamed(t, Composed) }
 
+// testProducts compares each product with float64, with every instruction set.
 func testProducts(t *testing.T, products []product) {
 	backend := openCPU(t, 1)
 	data := make([]map[string]numbers, len(products))

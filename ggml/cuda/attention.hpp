@@ -119,19 +119,9 @@ template <int D> __device__ static void store(const float sums[4][D / LANES16], 
     }
 }
 
-__device__ static float row_sum(float v) {
-    for (int k = LANES16 / 2; k > 0; k /= 2) {
-        v += __shfl_xor_sync(0xffffffff, v, k);
-    }
-    return v;
-}
+__device__ static float row_sum(float v) { return over_lanes<LANES16>(v, plus()); }
 
-__device__ static float row_max(float v) {
-    for (int k = LANES16 / 2; k > 0; k /= 2) {
-        v = fmaxf(v, __shfl_xor_sync(0xffffffff, v, k));
-    }
-    return v;
-}
+__device__ static float row_max(float v) { return over_lanes<LANES16>(v, greater()); }
 
 // The softmax of four rows, built up from tile to tile.
 struct softmax {

@@ -106,6 +106,22 @@ __global__ static void scale4(matrix from, matrix to, int64_t fours, int64_t row
     }
 }
 
+struct plus {
+    __device__ float operator()(float a, float b) const { return a + b; }
+};
+
+struct greater {
+    __device__ float operator()(float a, float b) const { return fmaxf(a, b); }
+};
+
+// The numbers of some neighbours in a warp joined, for all of them.
+template <int LANES, typename F> __device__ static float over_lanes(float v, F join) {
+    for (int k = LANES / 2; k > 0; k /= 2) {
+        v = join(v, __shfl_xor_sync(0xffffffff, v, k));
+    }
+    return v;
+}
+
 enum { FEW = 4 };
 
 // y = diag(by_row) W diag(by_column) x + acc for a few columns of x, n of them: a warp sums up a row of W, of k numbers. numbers(r, i) are two numbers of row r and
@@ -126,11 +142,9 @@ template <typename W> __device__ static void few_columns(W numbers, int64_t out,
         }
     }
     for (int c = 0; c < FEW; c++) {
-        for (int s = 16; s > 0; s /= 2) {
-            sums[c] += __shfl_xor_sync(0xffffffff, sums[c], s);
-        }
+        const float sum = over_lanes<32>(sums[c], plus());
         if (lane == 0 && r < out && c < n) {
-            const float v = by_row ? sums[c] * by_row[r] : sums[c];
+            const float v = by_row ? sum * by_row[r] : sum;
             y.put(c, r, acc.data ? v + acc.get(c, r) : v);
         }
     }
@@ -154,40 +168,23 @@ __global__ static void gather(const char * from, int64_t stride, const int32_t *
     }
 }
 
-// The sum of all threads' numbers, for all of them.
-__device__ static float block_sum(float v) {
+// The numbers of all threads joined, for all of them.
+template <typename F> __device__ static float over_block(float v, F join) {
     __shared__ float parts[THREADS / 32];
-    for (int k = 16; k > 0; k /= 2) {
-        v += __shfl_xor_sync(0xffffffff, v, k);
-    }
+    v = over_lanes<32>(v, join);
     if (threadIdx.x % 32 == 0) {
         parts[threadIdx.x / 32] = v;
     }
     __syncthreads();
-    v = 0;
-    for (int i = 0; i < THREADS / 32; i++) {
-        v += parts[i];
+    v = parts[0];
+    for (int i = 1; i < THREADS / 32; i++) {
+        v = join(v, parts[i]);
     }
     __syncthreads();
     return v;
 }
 
-// The greatest of all threads' numbers.
-__device__ static float block_max(float v) {
-    __shared__ float parts[THREADS / 32];
-    for (int k = 16; k > 0; k /= 2) {
-        v = fmaxf(v, __shfl_xor_sync(0xffffffff, v, k));
-    }
-    if (threadIdx.x % 32 == 0) {
-        parts[threadIdx.x / 32] = v;
-    }
-    __syncthreads();
-    for (int i = 0; i < THREADS / 32; i++) {
-        v = fmaxf(v, parts[i]);
-    }
-    __syncthreads();
-    return v;
-}
+__device__ static float block_sum(float v) { return over_block(v, plus()); }
 
 __device__ static float inverse_rms(matrix x, int64_t r, int64_t n, float eps) {
     float squares = 0;
@@ -266,7 +263,7 @@ struct normalizer {
         for (int64_t i = threadIdx.x; i < n; i += THREADS) {
             by = fmaxf(by, x.get(r, i));
         }
-        by = block_max(by);
+        by = over_block(by, greater());
         by = fabsf(by) < INFINITY ? by : 0;
         for (int64_t i = threadIdx.x; i < n; i += THREADS) {
             total += expf(x.get(r, i) - by);
