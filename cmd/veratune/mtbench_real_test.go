@@ -239,8 +239,13 @@ func (e *realEvaluation) serveJudgment(w http.ResponseWriter, r *http.Request) {
 		Temperature float64
 		MaxTokens   int `json:"max_tokens"`
 	}
-	if err := json.NewDecoder(r.Body).Decode(&q); err != nil || q.MaxTokens != 2048 {
-		e.Errorf("%v, %+v", err, q)
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return // killed as it asked
+	}
+	if err := json.Unmarshal(body, &q); err != nil || q.MaxTokens != 2048 || len(q.Messages) == 0 {
+		e.Errorf("%v, %s", err, body)
+		return
 	}
 	question, turn, answers := e.parts(q.Messages[len(q.Messages)-1].Content)
 	says := fmt.Sprintf("Grade: [[%g]]", points(question, turn, answers[0]))
