@@ -73,10 +73,10 @@ test-kernels: ## test ggml/ on every instruction set there is, under the address
 	$(EMULATED) -run '^TestGradients' ./model
 
 test-vulkan: vulkan ## test training on a Vulkan device; takes minutes where that is Mesa's software one
-	VERATUNE_TEST_DEVICE=vulkan0 $(GO_TEST) -timeout 30m -run 'TestDevice(|Steps|Plans|Refuses|SmolLM2)$$|WeightsInTurn' ./bindings ./model
+	VERATUNE_TEST_DEVICE=vulkan0 $(GO_TEST) -timeout 30m -run 'TestDevice(|Steps|Plans|Refuses|SmolLM2)$$|WeightsInTurn|AdamW' ./bindings ./model
 
 test-cuda: cuda model ## test training on the first of Nvidia's graphics processors
-	VERATUNE_TEST_DEVICE=cuda0 $(GO_TEST) -timeout 30m -run 'TestDevice|WeightsInTurn' ./bindings ./model
+	VERATUNE_TEST_DEVICE=cuda0 $(GO_TEST) -timeout 30m -run 'TestDevice|WeightsInTurn|AdamW' ./bindings ./model
 
 test-kill: ## kill trainings, sweeps and exports at 200 random moments, and compare what they end in
 	VERATUNE_TEST_KILLS=200 go test ./cmd/veratune -run '^TestKills$$' -v -count 1 -timeout 60m

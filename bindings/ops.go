@@ -78,6 +78,14 @@ func (c *Context) Mul(a, b *Tensor) *Tensor {
 	return (*Tensor)(C.ggml_mul(c.c, a.c(), b.c()))
 }
 
+// MulInplace multiplies a by b, repeated to a's shape, in a's own memory.
+func (c *Context) MulInplace(a, b *Tensor) *Tensor {
+	if !c.broadcast("mul_inplace", a, b) {
+		return nil
+	}
+	return (*Tensor)(C.ggml_mul_inplace(c.c, a.c(), b.c()))
+}
+
 // sub is a − b and div a / b, b repeated to a's shape.
 func (c *Context) sub(a, b *Tensor) *Tensor {
 	if !c.broadcast("sub", a, b) {
@@ -113,6 +121,36 @@ func (c *Context) sumRows(a *Tensor) *Tensor {
 		return nil
 	}
 	return (*Tensor)(C.ggml_sum_rows(c.c, a.c()))
+}
+
+// SumOfSquares is the sum of the squares of all numbers of a [n, m], [1]. A sum of squares of each row comes first.
+func (c *Context) SumOfSquares(a *Tensor) *Tensor {
+	rows := c.sumRows(c.Mul(a, a))
+	if rows == nil {
+		return nil
+	}
+	return c.sumRows(c.Reshape(rows, rows.Elements()))
+}
+
+// OptStepAdamW moves p [n], in its own memory, by a step of AdamW (Loshchilov and Hutter, arXiv 1711.05101) against its gradient g, with the moments m and v, which
+// move too. numbers [7] are the learning rate, β1, β2, ε, the weight decay λ, 1/(1−β1ᵗ) and 1/(1−β2ᵗ):
+//
+//	m ← β1·m + (1−β1)·g        v ← β2·v + (1−β2)·g²        p ← (1−lr·λ)·p − lr · m/(1−β1ᵗ) / (√(v/(1−β2ᵗ)) + ε)
+func (c *Context) OptStepAdamW(p, g, m, v, numbers *Tensor) *Tensor {
+	const op, param = "opt_step_adamw", 4
+	if !c.f32(op, p, g, m, v, numbers) {
+		return nil
+	}
+	for _, t := range []*Tensor{p, g, m, v} {
+		if t.Shape() != p.Shape() || !t.contiguous() {
+			return c.fail(op, "%s and %s: equal contiguous shapes are needed", p.describe(), t.describe())
+		}
+	}
+	if numbers.Elements() != 7 {
+		return c.fail(op, "%s: 7 numbers are needed", numbers.describe())
+	}
+	p.flags |= param
+	return (*Tensor)(C.ggml_opt_step_adamw(c.c, p.c(), g.c(), m.c(), v.c(), numbers.c()))
 }
 
 // argmax is the place of the largest number of each row of a [n, rows], int32 [rows].

@@ -98,11 +98,24 @@ func TestOps(t *testing.T) {
 		build func(b *bench) *Tensor
 		want  []float32
 	}{
-		"add":           {func(b *bench) *Tensor { return b.Add(b.f(six, 3, 2), b.f(six, 3, 2)) }, []float32{2, 4, 6, 8, 10, 12}},
-		"add a row":     {func(b *bench) *Tensor { return b.Add(b.f(six, 3, 2), b.f(six[:3], 3)) }, []float32{2, 4, 6, 5, 7, 9}},
-		"add a column":  {func(b *bench) *Tensor { return b.Add(b.f(six, 3, 2), b.f(six[:2], 1, 2)) }, []float32{2, 3, 4, 6, 7, 8}},
-		"add in place":  {func(b *bench) *Tensor { x := b.f(six, 6); b.graph.Expand(b.AddInplace(x, x)); return x }, []float32{2, 4, 6, 8, 10, 12}},
-		"mul":           {func(b *bench) *Tensor { return b.Mul(b.f(six, 3, 2), b.f(six[3:], 3)) }, []float32{4, 10, 18, 16, 25, 36}},
+		"add":          {func(b *bench) *Tensor { return b.Add(b.f(six, 3, 2), b.f(six, 3, 2)) }, []float32{2, 4, 6, 8, 10, 12}},
+		"add a row":    {func(b *bench) *Tensor { return b.Add(b.f(six, 3, 2), b.f(six[:3], 3)) }, []float32{2, 4, 6, 5, 7, 9}},
+		"add a column": {func(b *bench) *Tensor { return b.Add(b.f(six, 3, 2), b.f(six[:2], 1, 2)) }, []float32{2, 3, 4, 6, 7, 8}},
+		"add in place": {func(b *bench) *Tensor { x := b.f(six, 6); b.graph.Expand(b.AddInplace(x, x)); return x }, []float32{2, 4, 6, 8, 10, 12}},
+		"mul":          {func(b *bench) *Tensor { return b.Mul(b.f(six, 3, 2), b.f(six[3:], 3)) }, []float32{4, 10, 18, 16, 25, 36}},
+		"mul in place": {func(b *bench) *Tensor {
+			x := b.f(six, 6)
+			b.graph.Expand(b.MulInplace(x, b.f([]float32{2}, 1)))
+			return x
+		}, []float32{2, 4, 6, 8, 10, 12}},
+		"squares": {func(b *bench) *Tensor { return b.SumOfSquares(b.f(six, 2, 3)) }, []float32{91}},
+		"AdamW": {func(b *bench) *Tensor {
+			p, g, m, v := b.f([]float32{1, -2}, 2), b.f([]float32{4, 0}, 2), b.f([]float32{2, 1}, 2), b.f([]float32{16, 4}, 2)
+			b.graph.Expand(b.OptStepAdamW(p, g, m, v, b.f([]float32{0.5, 0.5, 0.75, 0.25, 0.1, 2, 4}, 7)))
+			return b.concat(b.concat(p, m, 0), v, 0)
+		}, []float32{
+			0.95 - 0.5*6/8.25, -1.9 - 0.5*1/(float32(math.Sqrt(12))+0.25), 3, 0.5, 16, 3,
+		}},
 		"log":           {func(b *bench) *Tensor { return b.Log(b.f([]float32{1, exp(1), exp(-3), 0}, 4)) }, []float32{0, 1, -3, inf}},
 		"scale":         {func(b *bench) *Tensor { return b.ScaleBias(b.f(six[:2], 2), -2, 0.5) }, []float32{-1.5, -3.5}},
 		"rms norm":      {func(b *bench) *Tensor { return b.RMSNorm(b.f([]float32{3, 4, 0, 0}, 2, 2), 0.5) }, []float32{3 / float32(math.Sqrt(13)), 4 / float32(math.Sqrt(13)), 0, 0}},

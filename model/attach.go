@@ -15,7 +15,8 @@ type attached struct {
 	context       *bindings.Context
 	memory        *bindings.Buffer
 	numbers       []numbers
-	params, grads *bindings.Tensor // of all numbers in order: those that are not trained get no gradient that is used
+	params, grads *bindings.Tensor // of all numbers in order, with zeros behind: those that are not trained get no gradient that is used
+	moments       *moments         // nil but with an AdamW
 	lowest        int              // the lowest adapted block; gradients need not go below it
 	merged        *bindings.Context
 	mergedMemory  *bindings.Buffer
@@ -54,6 +55,7 @@ func (m *Model) detach() {
 		}
 	}
 	if m.adapter != nil {
+		m.adapter.moments.close()
 		m.adapter.memory.Close()
 		m.adapter.context.Close()
 		m.adapter.mergedMemory.Close()
@@ -76,7 +78,8 @@ func (m *Model) attach(adapter *vera.Adapter) error {
 	a.context = bindings.NewContext(16+16*len(adapter.Layers), 0)
 	m.adapter = a
 	p := &placing{m: m, a: a, c: a.context}
-	a.params, a.grads = p.c.NewTensor(bindings.F32, a.size()), p.c.NewTensor(bindings.F32, a.size())
+	n := (a.size() + gradientRow - 1) / gradientRow * gradientRow
+	a.params, a.grads = p.c.NewTensor(bindings.F32, n), p.c.NewTensor(bindings.F32, n)
 	p.makePairs(groups)
 	if a.memory, err = m.backend.Allocate(p.c); err != nil {
 		return err
@@ -338,23 +341,5 @@ func (m *Model) Update() error {
 	for _, n := range a.numbers {
 		all = append(all, n.values...)
 	}
-	return bindings.Set(a.params, all)
-}
-
-// addGradients adds the gradients of a pass to those of the adapter's Params.
-func (m *Model) addGradients(grad []float32) error {
-	all := make([]float32, m.adapter.grads.Ne(0))
-	if err := bindings.Get(m.adapter.grads, all); err != nil {
-		return err
-	}
-	for _, n := range m.adapter.numbers {
-		if n.at >= 0 {
-			place := grad[n.at : n.at+len(n.values)]
-			for i := range place {
-				place[i] += all[i]
-			}
-		}
-		all = all[len(n.values):]
-	}
-	return nil
+	return bindings.Set(a.params, append(all, make([]float32, int(a.params.Ne(0))-len(all))...))
 }

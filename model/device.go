@@ -111,6 +111,8 @@ func step(c *bindings.Context, g *bindings.Graph, types []bindings.Type) {
 		g.Expand(c.Merge(f(width, width), w, &v))
 	}
 	g.Expand(c.AddInplace(f(width+rank), c.MergedGrad(c.WeightGrad(x, x, f32), v)))
+	g.Expand(c.SumOfSquares(x))
+	g.Expand(c.OptStepAdamW(f(width), c.MulInplace(f(width), b), b, b, f(7)))
 	g.Expand(c.FactoredGrad(x, f(rank, rows), v))
 	g.Expand(c.NormBack(c.Norm(x, b, 1e-5, f32), x, b, 1e-5, x))
 	g.Expand(c.SwiGLUBack(c.SwiGLU(f(2*width, rows), f32), f(2*width, rows), f32))

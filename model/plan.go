@@ -72,13 +72,19 @@ func (m *Model) need(p pack, keep int) (Memory, error) {
 	n := Memory{File: m.memory.Size(), Process: m.adapter.held, Rows: p.rows(), Keeping: keep}
 	if m.store != nil {
 		n.InTurn = m.store.slots[0] != nil
-		n.File, n.Process = m.store.size(n.InTurn), m.driver()+m.adapter.memory.Size()
+		n.File, n.Process = m.store.size(n.InTurn), m.driver()+m.adapter.memory.Size()+m.adapter.moments.size()
 	}
 	n.Streams, n.Saved = m.streams()*m.streamBytes(p), int64(keep)*m.savedBytes(p)
 	for _, gr := range m.mergedGroups() {
 		n.Merged += m.kind().RowBytes(int64(gr.in)) * int64(gr.out)
 	}
-	work, err := m.graphs(func() error { _, err := m.gradients(p, keep, 0); return err })
+	work, err := m.graphs(func() error {
+		if _, err := m.gradients(p, keep, 0); err != nil || m.adapter.moments == nil {
+			return err
+		}
+		_, err := (&AdamW{Model: m}).GradientNorm()
+		return err
+	})
 	if err != nil {
 		return n, err
 	}
@@ -98,7 +104,7 @@ func (m *Model) gradientsNeed(p pack) (Memory, error) {
 func (m *Model) lossNeeds(p pack) (n Memory, err error) {
 	n = Memory{File: m.store.size(true), Process: m.driver(), Streams: 2 * m.streamBytes(p), Rows: p.rows()}
 	if m.adapter != nil {
-		n.Process += m.adapter.memory.Size()
+		n.Process += m.adapter.memory.Size() + m.adapter.moments.size()
 		if err := m.planMerging(); err != nil {
 			return n, err
 		}

@@ -70,6 +70,21 @@ func (m *Model) Gradients(tokens, targets []int32, lengths []int, seed uint64, g
 	case len(grad) != len(m.adapter.Params):
 		return 0, 0, fmt.Errorf("gradients: room for %d numbers, the adapter has %d", len(grad), len(m.adapter.Params))
 	}
+	if sum, n, err = m.accumulate(tokens, targets, lengths, seed); err != nil {
+		return 0, 0, err
+	}
+	own := make([]float32, len(grad))
+	if err := m.adapter.read(m.adapter.grads, own); err != nil {
+		return 0, 0, err
+	}
+	for i, g := range own {
+		grad[i] += g
+	}
+	return sum, n, nil
+}
+
+// accumulate computes the gradients of a batch, pass by pass, in the adapter's memory.
+func (m *Model) accumulate(tokens, targets []int32, lengths []int, seed uint64) (sum float64, n int, err error) {
 	samples, err := m.check(tokens, targets, lengths)
 	if err != nil {
 		return 0, 0, err
@@ -99,7 +114,7 @@ func (m *Model) Gradients(tokens, targets []int32, lengths []int, seed uint64, g
 		}
 		sum, n = sum+s, n+len(p.labels.rows)
 	}
-	return sum, n, m.addGradients(grad)
+	return sum, n, nil
 }
 
 // gradients adds the gradients of one pass to the adapter's; the last keep blocks keep what their backward pass needs.

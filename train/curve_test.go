@@ -150,7 +150,7 @@ func replay(t *testing.T, c peftCurve) {
 	tr := newTrainer(m, adapter.Params, unclipped(), nil, alone{})
 	var early, late float64
 	for i, s := range c.Steps {
-		o, err := tr.step(packed(c.Batches[i]...), s.LR)
+		o, err := tr.step(packed(c.Batches[i]...), s.LR, false)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -102,7 +102,11 @@ func (l *loop) meet() error {
 	}
 	var data []byte
 	if l.writes() {
-		if data, err = l.state().encode(); err != nil {
+		s, err := l.state()
+		if err != nil {
+			return err
+		}
+		if data, err = s.encode(); err != nil {
 			return err
 		}
 	}

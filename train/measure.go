@@ -38,7 +38,7 @@ func Measure(ctx context.Context, c Config, engine Engine, params []float32, fro
 		if err != nil {
 			return s, err
 		}
-		o, err := t.step(b, c.RateAt(step, p.total))
+		o, err := t.step(b, c.RateAt(step, p.total), false)
 		if err != nil {
 			return s, err
 		}

@@ -143,9 +143,7 @@ func (l *loop) resume() (err error) {
 // adopt goes on from a state.
 func (l *loop) adopt(s *state) error {
 	l.at, l.saved, l.unsaved = s.position, s.Step, false
-	copy(l.params, s.params)
-	l.optimizer.M, l.optimizer.V, l.optimizer.Updates = s.m, s.v, s.Step
-	return l.engine.Update()
+	return l.optimizer.adopt(s)
 }
 
 // fits fails where a state can't be one of this training.

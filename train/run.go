@@ -70,7 +70,7 @@ func (l *loop) run(ctx context.Context) (Result, error) {
 		if err != nil {
 			return Result{}, l.stopped("step after", err)
 		}
-		o, err := l.step(b, rate)
+		o, err := l.step(b, rate, l.normsDue(l.at.Step+1))
 		if err != nil {
 			return Result{}, l.stopped("step after", err)
 		}
@@ -84,8 +84,10 @@ func (l *loop) run(ctx context.Context) (Result, error) {
 		if err := l.metrics.write(line); err != nil {
 			return Result{}, err
 		}
-		if err := l.recordNorms(o.parts); err != nil {
-			return Result{}, err
+		if o.norms != nil {
+			if err := l.metrics.write(normsLine{Step: l.at.Step, Norms: o.norms}); err != nil {
+				return Result{}, err
+			}
 		}
 		l.progress.step(line)
 	}
@@ -166,14 +168,10 @@ func (l *loop) endsInterval(step int) bool {
 	return step == l.plan.total || l.Config.EvalEvery.ends(step, l.plan.perEpoch())
 }
 
-// recordNorms writes down what the parts are like after some of the steps. It goes with the step and not with its evaluation, which may be made by a process that
+// normsDue tells whether the norms of the parts are written down with a step. They go with the step and not with its evaluation, which may be made by a process that
 // has resumed the run and doesn't know the gradient.
-func (l *loop) recordNorms(grad []float64) error {
-	step := l.at.Step
-	if len(l.Parts) == 0 || step != 1 && !l.endsInterval(step) {
-		return nil
-	}
-	return l.metrics.write(normsLine{Step: step, Norms: newNorms(l.Parts, grad, partNorms(l.params, l.Parts))})
+func (l *loop) normsDue(step int) bool {
+	return len(l.Parts) > 0 && (step == 1 || l.endsInterval(step))
 }
 
 // evaluate measures the loss on the held-out data and keeps the best adapter. Interrupted, it returns nil and leaves everything as it was.
@@ -230,6 +228,9 @@ func (l *loop) measure() (*Evaluation, evalLine, error) {
 		return nil, line, fmt.Errorf("%w: the held-out loss is %v", ErrDiverged, line.EvalLoss)
 	}
 	if l.Samples != nil {
+		if _, _, err := l.optimizer.fetch(); err != nil {
+			return nil, line, err
+		}
 		if line.Samples, err = l.answers(); err != nil || l.requests().stop {
 			return nil, line, err
 		}
@@ -277,7 +278,11 @@ func (l *loop) save() error {
 	if err := l.metrics.file.Sync(); err != nil {
 		return err
 	}
-	if err := l.folder.saveCheckpoint(l.state(), l.saveAdapter, l.Config.Keep); err != nil {
+	s, err := l.state()
+	if err != nil {
+		return err
+	}
+	if err := l.folder.saveCheckpoint(s, l.saveAdapter, l.Config.Keep); err != nil {
 		return err
 	}
 	l.saved, l.unsaved = l.at.Step, false
@@ -288,8 +293,9 @@ func (l *loop) save() error {
 	return nil
 }
 
-func (l *loop) state() *state {
-	return &state{position: l.at, params: l.params, m: l.optimizer.M, v: l.optimizer.V}
+func (l *loop) state() (*state, error) {
+	m, v, err := l.optimizer.fetch()
+	return &state{position: l.at, params: l.params, m: m, v: v}, err
 }
 
 // draw brings the chart up to date. A training is worth more than its picture, so that a failure is told and no more.
@@ -336,6 +342,9 @@ func (l *loop) finish(endedBy string) (Result, error) {
 func (l *loop) saveAdapter(path string) error {
 	if !l.writes() {
 		return nil
+	}
+	if _, _, err := l.optimizer.fetch(); err != nil {
+		return err
 	}
 	facts := maps.Clone(l.Facts)
 	if facts == nil {

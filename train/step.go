@@ -17,9 +17,8 @@ type batch struct {
 // trainer holds what one training step needs.
 type trainer struct {
 	engine    Engine
-	params    []float32
-	grad      []float32 // of the mean loss in the last step
-	optimizer *AdamW
+	params    []float32 // as they were when the optimizer last fetched them
+	optimizer optimizer
 	clip      float64
 	parts     []Part
 	group     Group
@@ -31,26 +30,26 @@ type trainer struct {
 
 // newTrainer makes a trainer whose caller holds changing.
 func newTrainer(engine Engine, params []float32, c Config, parts []Part, group Group) *trainer {
-	t := &trainer{engine: engine, params: params, grad: make([]float32, len(params)), optimizer: NewAdamW(len(params), c), clip: c.Clip, parts: parts, group: group}
+	t := &trainer{engine: engine, params: params, optimizer: newOptimizer(engine, params, c, group), clip: c.Clip, parts: parts, group: group}
 	t.changing.Lock()
 	return t
 }
 
 // outcome is what a step was like.
 type outcome struct {
-	loss     float64   // mean over the labelled tokens, before the update
-	norm     float64   // L2 norm of the gradient, before clipping
-	parts    []float64 // those of its parts
+	loss     float64 // mean over the labelled tokens, before the update
+	norm     float64 // L2 norm of the gradient, before clipping
+	norms    *Norms  // of the parts, where they are asked for
 	tokens   int
 	labelled int
 }
 
 // step is one training step: the gradient of the mean loss over the labelled tokens of all its micro-batches together, and one update. Where the
 // error is ErrDiverged, the parameters are as they were.
-func (t *trainer) step(b batch, lr float64) (outcome, error) {
+func (t *trainer) step(b batch, lr float64, norms bool) (outcome, error) {
 	o := outcome{tokens: len(b.tokens)}
 	var err error
-	t.compute(func() { o.loss, o.labelled, err = t.gradients(b) })
+	t.compute(func() { o.loss, o.labelled, err = t.differentiate(b) })
 	if err != nil {
 		return o, err
 	}
@@ -58,36 +57,49 @@ func (t *trainer) step(b batch, lr float64) (outcome, error) {
 		return o, errors.New("none of its tokens carries a label")
 	}
 	o.loss /= float64(o.labelled)
-	divide(t.grad, o.labelled)
-	o.parts = partNorms(t.grad, t.parts)
-	o.norm = clip(t.grad, t.clip)
+	if o.norm, err = t.optimizer.mean(o.labelled); err != nil {
+		return o, err
+	}
 	switch {
 	case !finite(o.loss):
 		return o, fmt.Errorf("%w: the loss is %v", ErrDiverged, o.loss)
 	case !finite(o.norm):
 		return o, fmt.Errorf("%w: the norm of the gradient is %v", ErrDiverged, o.norm)
 	}
-	t.optimizer.Update(t.params, t.grad, lr)
-	return o, t.engine.Update()
+	var parts []float64
+	if norms {
+		grad, err := t.optimizer.gradient()
+		if err != nil {
+			return o, err
+		}
+		parts = partNorms(grad, t.parts)
+	}
+	if err := t.optimizer.update(lr, clipping(o.norm, t.clip)); err != nil || !norms {
+		return o, err
+	}
+	_, _, err = t.optimizer.fetch()
+	o.norms = newNorms(t.parts, parts, partNorms(t.params, t.parts))
+	return o, err
 }
 
-// compute does what changes no state but t.grad.
+// compute does what changes no state but the gradient.
 func (t *trainer) compute(work func()) {
 	t.changing.Unlock()
 	defer t.changing.Lock()
 	work()
 }
 
-// gradients puts the gradient of the summed loss over all samples of a step into t.grad, whichever process computes them.
-func (t *trainer) gradients(b batch) (loss float64, n int, err error) {
-	clear(t.grad)
-	b = b.share(t.group.Rank(), t.group.Size())
-	if len(b.lengths) > 0 {
-		if loss, n, err = t.engine.Gradients(b.tokens, b.targets, b.lengths, b.seed, t.grad); err != nil {
-			return 0, 0, err
-		}
+// differentiate computes the gradient of the summed loss over all samples of a step, whichever process computes them.
+func (t *trainer) differentiate(b batch) (loss float64, n int, err error) {
+	loss, n, err = t.optimizer.differentiate(b.share(t.group.Rank(), t.group.Size()))
+	if err != nil || t.group.Size() == 1 {
+		return loss, n, err
 	}
-	return t.sum(loss, n, t.grad)
+	grad, err := t.optimizer.gradient()
+	if err != nil {
+		return 0, 0, err
+	}
+	return t.sum(loss, n, grad)
 }
 
 // share gives the samples of a step that one of several processes computes: the longest first, each goes to the one that has the fewest tokens so far. Each draws
@@ -118,24 +130,6 @@ func (b batch) share(rank, size int) batch {
 		at += length
 	}
 	return own
-}
-
-// divide turns the gradient of a sum over n labelled tokens into that of their mean.
-func divide(grad []float32, n int) {
-	for i := range grad {
-		grad[i] /= float32(n)
-	}
-}
-
-// clip scales grad down to the L2 norm limit where it is longer, and returns the norm before. 1e-6 is PyTorch's (clip_grad_norm_). A limit of 0 scales nothing.
-func clip(grad []float32, limit float64) float64 {
-	norm := length(grad)
-	if scale := limit / (norm + 1e-6); limit > 0 && scale < 1 {
-		for i := range grad {
-			grad[i] *= float32(scale)
-		}
-	}
-	return norm
 }
 
 // plan says which micro-batches make up which step. An epoch ends with a step of its own, which is smaller where the accumulation does not

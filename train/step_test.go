@@ -27,11 +27,11 @@ func TestAccumulationDoesNotChangeTheGradient(t *testing.T) {
 		engine := &leastSquares{params: make([]float32, parameters)}
 		engine.Update()
 		tr := newTrainer(engine, engine.params, unclipped(), nil, alone{})
-		o, err := tr.step(b, 0.1)
+		o, err := tr.step(b, 0.1, false)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return tr.grad, o
+		return tr.optimizer.(*here).grad, o
 	}
 	whole, wanted := gradient(16)
 	if wanted.labelled != 28 || wanted.tokens != 48 {
@@ -45,19 +45,25 @@ func TestAccumulationDoesNotChangeTheGradient(t *testing.T) {
 }
 
 func TestClip(t *testing.T) {
-	grad := []float32{3, 4, 12}
-	if norm := clip(grad, 0); norm != 13 || !slices.Equal(grad, []float32{3, 4, 12}) {
-		t.Errorf("without a limit: norm %v, gradient %v", norm, grad)
+	for _, c := range []struct{ limit, scale float64 }{{0, 1}, {13.5, 1}, {13, 0.999999923}, {1, 0.076923071}} {
+		if scale := clipping(13, c.limit); math.Abs(scale-c.scale) > 1e-9 {
+			t.Errorf("limit %v: scale %v, want %v", c.limit, scale, c.scale)
+		}
 	}
-	if norm := clip(grad, 13.5); norm != 13 || !slices.Equal(grad, []float32{3, 4, 12}) {
-		t.Errorf("below the limit: norm %v, gradient %v", norm, grad)
+	engine := &leastSquares{params: make([]float32, 3)}
+	o := newOptimizer(engine, engine.params, unclipped(), alone{}).(*here)
+	copy(o.grad, []float32{6, 8, 24})
+	if norm, err := o.mean(2); norm != 13 || err != nil {
+		t.Errorf("norm %v, %v", norm, err)
 	}
-	clip(grad, 1)
-	compare(t, "clipped", grad, []uint32{0x3e6c4ec4, 0x3e9d89d8, 0x3f6c4ec4}) // torch.nn.utils.clip_grad_norm_
-	if norm := clip([]float32{float32(math.Inf(1)), 1}, 1); !math.IsInf(norm, 1) {
+	if err := o.update(0.1, clipping(13, 1)); err != nil {
+		t.Error(err)
+	}
+	compare(t, "clipped", o.grad, []uint32{0x3e6c4ec4, 0x3e9d89d8, 0x3f6c4ec4}) // torch.nn.utils.clip_grad_norm_
+	if norm := length([]float32{float32(math.Inf(1)), 1}); !math.IsInf(norm, 1) {
 		t.Errorf("norm %v of an infinite gradient", norm)
 	}
-	if norm := clip([]float32{3e38, 3e38}, 1); math.IsInf(norm, 0) {
+	if norm := length([]float32{3e38, 3e38}); math.IsInf(norm, 0) {
 		t.Error("the norm of finite gradients overflows")
 	}
 }
@@ -73,11 +79,11 @@ func TestDivergenceLeavesParametersAndMoments(t *testing.T) {
 		spoil(engine)
 		tr := newTrainer(engine, engine.params, unclipped(), nil, alone{})
 		b, _ := newPlan(Config{Accumulation: 2, Epochs: 1}, 2).load(source, 0, 0)
-		_, err := tr.step(b, 0.1)
+		_, err := tr.step(b, 0.1, false)
 		if !errors.Is(err, ErrDiverged) {
 			t.Errorf("%s: got %v", name, err)
 		}
-		if !slices.Equal(tr.params, []float32{1, 2, 3, 4, 5, 6}) || tr.optimizer.Updates != 0 || tr.optimizer.M[0] != 0 {
+		if o := tr.optimizer.(*here); !slices.Equal(tr.params, []float32{1, 2, 3, 4, 5, 6}) || o.Updates != 0 || o.M[0] != 0 {
 			t.Errorf("%s: the parameters or the moments moved", name)
 		}
 	}
@@ -87,7 +93,7 @@ func TestStepWithoutLabels(t *testing.T) {
 	engine := &leastSquares{params: make([]float32, parameters)}
 	engine.Update()
 	tr := newTrainer(engine, engine.params, unclipped(), nil, alone{})
-	if _, err := tr.step(batch{tokens: []int32{1}, targets: []int32{-1}, lengths: []int{1}}, 0.1); err == nil {
+	if _, err := tr.step(batch{tokens: []int32{1}, targets: []int32{-1}, lengths: []int{1}}, 0.1, false); err == nil {
 		t.Error("a step without a labelled token divides by 0")
 	}
 }

@@ -14,7 +14,8 @@ import (
 )
 
 // Engine computes losses and gradients of the parameters being trained. A batch is its samples' tokens end to end, the label of each
-// position (the token to be predicted after it, or -1 for none) and the length of each sample. The engine decides how many samples it computes at once.
+// position (the token to be predicted after it, or -1 for none) and the length of each sample. The engine decides how many samples it computes at once. One that is
+// Resident makes the updates, too.
 type Engine interface {
 	// Loss returns the sum of -log p (natural logarithm) over the labelled positions, and their number.
 	Loss(tokens, targets []int32, lengths []int) (sum float64, n int, err error)

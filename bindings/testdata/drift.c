@@ -168,3 +168,4 @@ SAME(3, GGUF_VERSION);             // checkHeader
 SAME(4, GGML_LOG_LEVEL_ERROR);     // guard.cpp
 SAME(0, GGML_STATUS_SUCCESS);      // Backend.Compute
 SAME(0, GGML_ROPE_TYPE_NORMAL);    // Context.Rope
+SAME(4, GGML_TENSOR_FLAG_PARAM);   // Context.OptStepAdamW

@@ -271,7 +271,7 @@ func (f *finetune) learn(c *cli.Context, report io.Writer) (train.Result, error)
 	}
 	run := &train.Run{
 		Options: config,
-		Config:  f.train, Engine: p.Model, Params: adapter.Params, Training: training.Source(f.data),
+		Config:  f.train, Engine: p.learner, Params: adapter.Params, Training: training.Source(f.data),
 		SaveAdapter: func(path string, facts map[string]string) error {
 			adapter.Facts = facts
 			return adapter.Save(path)
@@ -286,7 +286,7 @@ func (f *finetune) learn(c *cli.Context, report io.Writer) (train.Result, error)
 		run.Parts = append(run.Parts, train.Part{Layer: part.Name(), Name: part.Part, Size: len(part.Values)})
 	}
 	if len(f.samples) > 0 {
-		if run.Samples, err = p.samples(f.samples, training.Template); err != nil {
+		if run.Samples, err = p.samples(f.engine, f.samples, training.Template); err != nil {
 			return train.Result{}, err
 		}
 	}
@@ -306,6 +306,7 @@ func (f *finetune) learn(c *cli.Context, report io.Writer) (train.Result, error)
 // prepared is all that a training needs: an open model with a new adapter, and rows.
 type prepared struct {
 	*session
+	learner           train.Engine
 	training, heldOut *alpaca.Dataset // heldOut is nil where no rows are kept back
 }
 
@@ -344,8 +345,14 @@ func (f *finetune) fill(p *prepared, report io.Writer) (err error) {
 	if err := p.Attach(p.adapter); err != nil {
 		return err
 	}
+	where := "the whole step is computed there"
+	if f.ranks != nil {
+		p.learner, where = p.Model, "losses and gradients are computed there, the update on the CPU"
+	} else if p.learner, err = f.engine.learner(p.session, f.train); err != nil {
+		return err
+	}
 	if device := f.engine.options.Device; device != model.CPU {
-		fmt.Fprintf(report, "device %s: the whole step is computed there, in f32; the optimiser's step on the CPU\n", device)
+		fmt.Fprintf(report, "device %s: %s, in %s\n", device, where, f.engine.options.Compute)
 	}
 	fmt.Fprintf(report, "%s: %d blocks, width %d; %s rank %d on %d layers, %d trained numbers\n",
 		orPath(p.Name, f.path), p.Blocks, p.Width, p.adapter.Method, p.adapter.Rank, len(p.adapter.Layers), len(p.adapter.Params))

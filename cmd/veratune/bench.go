@@ -87,8 +87,12 @@ func (b *benchTrain) run(c *cli.Context) error {
 	if err := s.Attach(adapter); err != nil {
 		return err
 	}
+	learner, err := b.learner(s, b.train)
+	if err != nil {
+		return err
+	}
 	start := time.Now()
-	speed, err := train.Measure(c.Context, b.train, s.Model, adapter.Params, d.Source(b.data))
+	speed, err := train.Measure(c.Context, b.train, learner, adapter.Params, d.Source(b.data))
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/veratune/veratune/internal/hub"
 	"github.com/veratune/veratune/internal/terminal"
 	"github.com/veratune/veratune/model"
+	"github.com/veratune/veratune/train"
 	"github.com/veratune/veratune/vera"
 )
 
@@ -181,6 +182,14 @@ func (e *engine) open() (*session, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// learner is what trains the adapter that is attached: another device than the CPU also makes the updates.
+func (e *engine) learner(s *session, c train.Config) (train.Engine, error) {
+	if e.options.Device == model.CPU {
+		return s.Model, nil
+	}
+	return s.MakeAdamW(c.Beta1, c.Beta2, c.Eps, c.WeightDecay)
 }
 
 func (e *engine) loadOptions() []vera.LoadOption {

@@ -13,9 +13,9 @@ import (
 // sampleLength is the longest sample answer in tokens: enough to see what an adapter does, and short beside measuring the held-out loss.
 const sampleLength = 160
 
-// samples gives the function that answers prompts, one after the other, with the adapter as it is: the most likely answers, in the arithmetic of the training. The
-// memory for it is held only meanwhile.
-func (s *session) samples(prompts []string, template string) (func(context.Context) ([]train.Sample, error), error) {
+// samples gives the function that answers prompts, one after the other, with the adapter as it is: the most likely answers, in the arithmetic of the training, on the
+// CPU. The memory for it is held only meanwhile.
+func (s *session) samples(e *engine, prompts []string, template string) (func(context.Context) ([]train.Sample, error), error) {
 	encoder, err := alpaca.NewEncoder(template, s.tokenizer)
 	if err != nil {
 		return nil, err
@@ -32,7 +32,19 @@ func (s *session) samples(prompts []string, template string) (func(context.Conte
 	sampling := model.DefaultSampling()
 	sampling.MaxTokens = sampleLength
 	return func(ctx context.Context) ([]train.Sample, error) {
-		server, err := s.Serve(1, longest+sampleLength)
+		m := s.Model
+		if o := e.options; o.Device != model.CPU {
+			o.Device, o.Memory = model.CPU, 0
+			var err error
+			if m, err = model.Open(e.path, o); err != nil {
+				return nil, err
+			}
+			defer m.Close()
+			if err := m.Attach(s.adapter); err != nil {
+				return nil, err
+			}
+		}
+		server, err := m.Serve(1, longest+sampleLength)
 		if err != nil {
 			return nil, err
 		}

@@ -1,0 +1,196 @@
+package model
+
+import (
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/veratune/veratune/bindings"
+)
+
+// AdamW is a model with the optimiser of its adapter's training where it computes: the trained numbers, their gradient and its two moments stay there, and a step brings
+// back no more than a loss and a norm. The formula is that of bindings.OptStepAdamW. It is train's Resident.
+type AdamW struct {
+	*Model
+	Beta1, Beta2, Eps, WeightDecay float64
+}
+
+// moments are what an optimiser has beside the numbers and their gradient, each [numbers].
+type moments struct {
+	context *bindings.Context
+	memory  *bindings.Buffer
+	m, v    *bindings.Tensor
+	trained *bindings.Tensor // 1 where training changes a number, else 0; nil where it changes all
+}
+
+// gradientRow is the number of squares that are summed first; params and grads are padded to whole rows. At most gradientRows rows are squared at a time, 64 MiB.
+const (
+	gradientRow  = 1024
+	gradientRows = 16384
+)
+
+// MakeAdamW makes room for the moments, which Plan then counts. They last until another adapter is attached.
+func (m *Model) MakeAdamW(beta1, beta2, eps, weightDecay float64) (*AdamW, error) {
+	a := m.adapter
+	if a == nil {
+		return nil, errors.New("adamw: no adapter is attached")
+	}
+	a.moments.close()
+	o := &moments{context: bindings.NewContext(3, 0)}
+	a.moments = o
+	n := a.params.Ne(0)
+	o.m, o.v = o.context.NewTensor(bindings.F32, n), o.context.NewTensor(bindings.F32, n)
+	all := true
+	for _, x := range a.numbers {
+		all = all && x.at >= 0
+	}
+	if !all {
+		o.trained = o.context.NewTensor(bindings.F32, n)
+	}
+	var err error
+	if o.memory, err = m.backend.Allocate(o.context); err != nil {
+		return nil, fmt.Errorf("adamw: %w", err)
+	}
+	if err := errors.Join(o.m.Zero(), o.v.Zero()); err != nil {
+		return nil, err
+	}
+	if !all {
+		ones := make([]float32, len(a.Params))
+		for i := range ones {
+			ones[i] = 1
+		}
+		if err := a.write(o.trained, ones); err != nil {
+			return nil, err
+		}
+	}
+	return &AdamW{m, beta1, beta2, eps, weightDecay}, nil
+}
+
+func (o *moments) close() {
+	if o != nil {
+		o.memory.Close()
+		o.context.Close()
+	}
+}
+
+// size is what they take, in bytes.
+func (o *moments) size() int64 {
+	if o == nil {
+		return 0
+	}
+	return o.memory.Size()
+}
+
+// Differentiate is Gradients, which leaves the gradient where it is computed, in place of the one before.
+func (o *AdamW) Differentiate(tokens, targets []int32, lengths []int, seed uint64) (sum float64, n int, err error) {
+	return o.accumulate(tokens, targets, lengths, seed)
+}
+
+// GradientNorm is the L2 norm of the gradient, summed in float32 in parts of up to 16 Mi numbers, and those in float64.
+func (o *AdamW) GradientNorm() (float64, error) {
+	g := o.newGraph(0, 0, 16+8*int(o.adapter.grads.Ne(0)/(gradientRow*gradientRows)))
+	defer g.Close()
+	sums := o.squares(g)
+	if err := g.run(); err != nil || o.dry {
+		return 0, err
+	}
+	total, part := 0.0, []float32{0}
+	for _, s := range sums {
+		if err := bindings.Get(s, part); err != nil {
+			return 0, err
+		}
+		total += float64(part[0])
+	}
+	return math.Sqrt(total), nil
+}
+
+// squares are the sums of the squares of the gradient's parts. What is not trained has no gradient from here on.
+func (o *AdamW) squares(g *graph) (sums []*bindings.Tensor) {
+	grads := o.adapter.grads
+	if trained := o.adapter.moments.trained; trained != nil {
+		grads = g.MulInplace(grads, trained)
+	}
+	whole := grads.Ne(0) / gradientRow
+	for at := int64(0); at < whole; at += gradientRows {
+		rows := min(gradientRows, whole-at)
+		part := g.View(grads, [4]int64{rows * gradientRow, 1, 1, 1}, [4]int64{at * gradientRow})
+		sum := g.SumOfSquares(g.Reshape(part, gradientRow, rows)).Output()
+		g.nodes.Expand(sum)
+		sums = append(sums, sum)
+	}
+	return sums
+}
+
+// Step makes update number t, counted from 1, by the learning rate lr against scale times the gradient, whose norm has been asked for and which is lost.
+// The first one begins with moments of 0.
+func (o *AdamW) Step(t int, lr, scale float64) error {
+	a := o.adapter
+	if t == 1 {
+		if err := errors.Join(a.moments.m.Zero(), a.moments.v.Zero()); err != nil {
+			return err
+		}
+	}
+	g := o.newGraph(0, 0, 16)
+	defer g.Close()
+	params, decay := a.params, o.WeightDecay
+	if a.moments.trained != nil && decay != 0 {
+		params, decay = g.MulInplace(params, g.ScaleBias(a.moments.trained, float32(-lr*decay), 1)), 0
+	}
+	grads := g.MulInplace(a.grads, input(g, []float32{float32(scale)}, 1))
+	// The β of the device are float32, and its 1−β are of these.
+	beta1, beta2 := float32(o.Beta1), float32(o.Beta2)
+	unbiased := func(beta float32) float32 { return float32(1 / (1 - math.Pow(float64(beta), float64(t)))) }
+	numbers := []float32{float32(lr), beta1, beta2, float32(o.Eps), float32(decay), unbiased(beta1), unbiased(beta2)}
+	g.nodes.Expand(g.OptStepAdamW(params, grads, a.moments.m, a.moments.v, input(g, numbers, 7)))
+	a.stale = true
+	return g.run()
+}
+
+// Gradient copies the gradient to grad, in the order of the adapter's Params.
+func (o *AdamW) Gradient(grad []float32) error { return o.adapter.read(o.adapter.grads, grad) }
+
+// State copies the trained numbers, which may be the adapter's Params, and the moments in their order.
+func (o *AdamW) State(params, m, v []float32) error {
+	a := o.adapter
+	return errors.Join(a.read(a.params, params), a.read(a.moments.m, m), a.read(a.moments.v, v))
+}
+
+// SetMoments replaces the moments, in the order of the adapter's Params.
+func (o *AdamW) SetMoments(m, v []float32) error {
+	a := o.adapter
+	return errors.Join(a.write(a.moments.m, m), a.write(a.moments.v, v))
+}
+
+// read copies what a tensor like params has for the trained numbers to `to`, in the order of the adapter's Params.
+func (a *attached) read(t *bindings.Tensor, to []float32) error {
+	if len(to) != len(a.Params) {
+		return fmt.Errorf("room for %d numbers, the adapter has %d", len(to), len(a.Params))
+	}
+	all := make([]float32, t.Ne(0))
+	if err := bindings.Get(t, all); err != nil {
+		return err
+	}
+	for _, n := range a.numbers {
+		if n.at >= 0 {
+			copy(to[n.at:], all[:len(n.values)])
+		}
+		all = all[len(n.values):]
+	}
+	return nil
+}
+
+// write is the way back; all else becomes 0.
+func (a *attached) write(t *bindings.Tensor, from []float32) error {
+	if len(from) != len(a.Params) {
+		return fmt.Errorf("%d numbers, the adapter has %d", len(from), len(a.Params))
+	}
+	all := make([]float32, t.Ne(0))
+	rest := all
+	for _, n := range a.numbers {
+		if n.at >= 0 {
+			copy(rest, from[n.at:n.at+len(n.values)])
+		}
+		rest = rest[len(n.values):]
+	}
+	return bindings.Set(t, all)
+}
