@@ -66,6 +66,9 @@ func (b *Backend) Used() int64 {
 // Composed tells whether veratune's own operations are made of ggml's here. A graph then has more nodes.
 func (b *Backend) Composed() bool { return b.composed != nil }
 
+// RoundProducts has composed operations multiply in bfloat16, with sums in float32, but by a few columns.
+func (b *Backend) RoundProducts() { b.composed.rounds = true }
+
 // ISA names the instruction set of veratune's own kernels: portable, avx2, avx512, avx512bf16 or amx.
 func ISA() string { return C.GoString(C.ggml_vera_isa()) }
 

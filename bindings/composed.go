@@ -15,6 +15,7 @@ type composition struct {
 	context *Context
 	memory  *Buffer
 	indices *Tensor // 0, 1, 2, …
+	rounds  bool    // products round to bfloat16
 }
 
 // upTo is the int32 tensor 0 … n−1.
@@ -84,8 +85,15 @@ func (c *Context) unbroken(x *Tensor) *Tensor {
 	return c.Cont(x)
 }
 
-// times is MulMat of whole operands. Vulkan's products take parts of a tensor only where they begin as a tensor could, and round those with gaps to float16.
-func (c *Context) times(a, b *Tensor) *Tensor { return c.MulMat(c.whole(a), c.whole(b)) }
+// times is MulMat of whole operands. Vulkan's products take parts of a tensor only where they begin as a tensor could, and round those with gaps to float16. So do
+// Metal's with all that they multiply by more than 8 columns, in which small gradients are lost; by a matrix of bfloat16 they round to that.
+func (c *Context) times(a, b *Tensor) *Tensor {
+	a, b = c.whole(a), c.whole(b)
+	if c.composed.rounds && b.Ne(1) > 8 {
+		a = c.Cast(a, BF16)
+	}
+	return c.MulMat(a, b)
+}
 
 func (c *Context) whole(x *Tensor) *Tensor {
 	if x == nil || x.contiguous() && (x.view_src == nil || int64(x.view_offs)%c.composed.backend.Alignment() == 0) {

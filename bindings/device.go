@@ -19,6 +19,7 @@ import (
 const (
 	CPU      = "cpu"      // with veratune's own kernels
 	Composed = "composed" // the CPU by ggml's operations alone, as other devices compute: to compare with
+	Metal    = "metal"    // Apple's graphics processors, whose composed products cannot be in float32
 	Auto     = "auto"     // the graphics processor with the most memory, or the CPU
 )
 

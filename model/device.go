@@ -1,6 +1,7 @@
 package model
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/veratune/veratune/bindings"
@@ -31,10 +32,23 @@ func DeviceCompute(name string) (Compute, error) {
 		return "", err
 	case d.Name == CPU:
 		return Default().Compute, nil
-	case d.Fused():
+	case d.Fused() || d.Name == bindings.Metal:
 		return ComputeBF16, nil
 	}
 	return ComputeF32, nil
+}
+
+// multiplies refuses an arithmetic of products that a device does not have.
+func multiplies(d bindings.Device, c Compute) error {
+	switch {
+	case c == ComputeQ8 && d.Name != bindings.CPU:
+		return errGenerates
+	case d.Name == bindings.Metal && c == ComputeF32:
+		return fmt.Errorf("compute %q: device %s rounds what it multiplies; it computes in bf16", c, d.Name)
+	case c == ComputeBF16 && !d.Fused() && d.Name != bindings.Metal && d.Name != bindings.Composed:
+		return fmt.Errorf("compute %q: device %s computes in f32", c, d.Name)
+	}
+	return nil
 }
 
 // DeviceMemory is how much memory of the model's device is in use now, by all programs, in bytes; 0 where that is the CPU.

@@ -2,6 +2,7 @@ package model
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -26,7 +27,7 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		panic(err)
 	}
-	buildErr = build(filepath.Join(fake, "libggml-cuda.so"))
+	buildErr = build(fake)
 	os.Setenv(bindings.LibraryPath, cmp.Or(os.Getenv(bindings.LibraryPath), fake+string(filepath.ListSeparator)+folder))
 	os.Setenv("GGML_VK_VISIBLE_DEVICES", cmp.Or(os.Getenv("GGML_VK_VISIBLE_DEVICES"), "0"))
 	code := m.Run()
@@ -34,18 +35,36 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// buildErr is why there is no library of testdata/fake.cpp.
+// buildErr is why there are no libraries of testdata/fake.cpp.
 var buildErr error
 
-func build(library string) error {
+// build makes both of them, in a folder.
+func build(folder string) error {
 	module, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/ollama/ollama").Output()
 	if err != nil {
 		return err
 	}
 	ggml := filepath.Join(strings.TrimSpace(string(module)), "ml/backend/ggml/ggml")
-	out, err := exec.Command("c++", "-std=c++17", "-shared", "-fPIC", "-I", filepath.Join(ggml, "include"), "-I", filepath.Join(ggml, "src"), "-o", library, "testdata/fake.cpp").CombinedOutput()
+	metal, err := os.ReadFile(filepath.Join(ggml, "src/ggml-metal/ggml-metal-device.m"))
 	if err != nil {
-		return fmt.Errorf("%w: %s", err, out)
+		return err
+	}
+	const function, end = "bool ggml_metal_device_supports_op(", "\n}\n"
+	_, after, found := strings.Cut(string(metal), "\n"+function)
+	body, _, whole := strings.Cut(after, end)
+	if !found || !whole {
+		return errors.New("ggml's Metal backend no longer says what it has as it did")
+	}
+	supports := filepath.Join(folder, "supports.inc")
+	if err := os.WriteFile(supports, []byte(function+body+end), 0o666); err != nil {
+		return err
+	}
+	for library, define := range map[string]string{"libggml-cuda.so": "CUDA", "libggml-metal.so": fmt.Sprintf("METAL_SUPPORTS=%q", supports)} {
+		out, err := exec.Command("c++", "-std=c++17", "-shared", "-fPIC", "-D", define, "-I", filepath.Join(ggml, "include"), "-I", filepath.Join(ggml, "src"),
+			"-o", filepath.Join(folder, library), "testdata/fake.cpp").CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
 	}
 	return nil
 }
@@ -191,9 +210,18 @@ func TestDeviceRefuses(t *testing.T) {
 	if _, err := open(t, path, o).NewCache(1, 10); err == nil || !strings.Contains(err.Error(), "CPU") {
 		t.Errorf("a cache: %v", err)
 	}
-	o.Compute = ComputeBF16
-	if _, err := Open(path, o); err == nil || !strings.Contains(err.Error(), "f32") {
-		t.Errorf("bfloat16: %v", err)
+	if buildErr == nil {
+		o = on(bindings.Metal)
+		if _, err := Open(path, o); err == nil || !strings.Contains(err.Error(), "computes in bf16") {
+			t.Errorf("float32 on Metal: %v", err)
+		}
+	}
+	if name := os.Getenv("VERATUNE_TEST_DEVICE"); strings.HasPrefix(name, "vulkan") {
+		o = on(name)
+		o.Compute = ComputeBF16
+		if _, err := Open(path, o); err == nil || !strings.Contains(err.Error(), "computes in f32") {
+			t.Errorf("bfloat16: %v", err)
+		}
 	}
 	o = on("abacus7")
 	if _, err := Open(path, o); err == nil || !strings.Contains(err.Error(), "no device abacus7; there are cpu") {
@@ -255,4 +283,85 @@ func TestFakeDevice(t *testing.T) {
 	plain := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_0})
 	fails("a step", step(plain, 5), "is lost")
 	fails("a large step", step(plain, 40000), "even with two blocks' weights", "smaller batch")
+}
+
+// TestMetalHas asks for every operation of every kind of step whether ggml's Metal backend says that it has it.
+func TestMetalHas(t *testing.T) {
+	if buildErr != nil {
+		t.Skip(buildErr)
+	}
+	lacks := func(t *testing.T, path string) []string {
+		t.Helper()
+		list, _, err := Devices(path)
+		i := slices.IndexFunc(list, func(d Device) bool { return d.Name == "metal" })
+		if err != nil || i < 0 || len(list[i].Operations) < 10 {
+			t.Fatalf("devices %+v, %v", list, err)
+		}
+		return list[i].Lacks
+	}
+	has := func(name string, o testutil.TinyOptions, change func(*vera.Config, *Options)) {
+		t.Run(name, func(t *testing.T) {
+			path := testutil.TinyLlama(t, o)
+			if missing := lacks(t, path); len(missing) > 0 {
+				t.Errorf("Metal lacks %v", missing)
+			}
+			options := on(bindings.Metal)
+			options.Compute = ComputeBF16
+			var c vera.Config
+			change(&c, &options)
+			m := open(t, path, options)
+			adapted(t, m, func(c *vera.Config) { change(c, &options) })
+			if _, err := m.MakeAdamW(0.9, 0.999, 1e-8, 0); err != nil {
+				t.Fatal(err)
+			}
+			b := randomBatch(3, m.Vocab, 5, 11, 2, 300)
+			if _, err := m.Plan(b.tokens, b.targets, b.lengths); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	same := func(*vera.Config, *Options) {}
+	for _, s := range shapes {
+		has(s.name, s.TinyOptions, same)
+	}
+	has("merged", testutil.TinyOptions{}, func(_ *vera.Config, o *Options) { o.Plan = PlanMerged })
+	has("lora", testutil.TinyOptions{}, func(c *vera.Config, _ *Options) { c.Method, c.Alpha = vera.MethodLoRA, 16 })
+	has("dropout", testutil.TinyOptions{}, func(c *vera.Config, _ *Options) { c.Dropout = 0.2 })
+	has("b alone", testutil.TinyOptions{}, func(c *vera.Config, _ *Options) { c.Only = "b" })
+	t.Setenv("WITHOUT_BFLOAT16", "1")
+	if missing := lacks(t, testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.BF16})); !slices.Contains(missing, "GET_ROWS of bf16") {
+		t.Errorf("without bfloat16, Metal lacks %v", missing)
+	}
+}
+
+// TestRoundedProducts has a device multiply in bfloat16, as Metal must: steps are as far from exact ones as the CPU's in that arithmetic.
+func TestRoundedProducts(t *testing.T) {
+	for _, s := range shapes {
+		for _, plan := range []Plan{PlanFactored, PlanMerged} {
+			t.Run(s.name+", "+string(plan), func(t *testing.T) {
+				path := testutil.TinyLlama(t, s.TinyOptions)
+				models := map[string]*Model{}
+				for name, change := range map[string]func(*Options){
+					"exact": func(*Options) {}, "rounded": func(o *Options) { o.Compute, o.Device = ComputeBF16, bindings.Composed },
+					"cpu": func(o *Options) { o.Compute = ComputeBF16 },
+				} {
+					o := options()
+					o.Plan = plan
+					change(&o)
+					models[name] = open(t, path, o)
+					adapted(t, models[name], nil)
+				}
+				b := randomBatch(3, models["exact"].Vocab, 5, 11, 2, 40)
+				wantLoss, want := b.gradients(t, models["exact"], 0)
+				_, onCPU := b.gradients(t, models["cpu"], 0)
+				loss, grad := b.gradients(t, models["rounded"], 0)
+				if off := math.Abs(loss/wantLoss - 1); !(off <= 1e-3) {
+					t.Errorf("loss %g, want %g", loss, wantLoss)
+				}
+				if off, usual := relativeL2(grad, want), relativeL2(onCPU, want); !(off <= 2.5*usual) || off < usual/5 {
+					t.Errorf("gradient off by %.1e, the CPU's by %.1e", off, usual)
+				}
+			})
+		}
+	}
 }

@@ -119,9 +119,9 @@ func (g *graph) compute() error {
 	return g.m.backend.Compute(g.nodes)
 }
 
-// kind is the type of the activations that products take.
+// kind is the type of the activations that products take. Composed ones round them themselves.
 func (m *Model) kind() bindings.Type {
-	if m.options.Compute == ComputeBF16 {
+	if m.options.Compute == ComputeBF16 && !m.backend.Composed() {
 		return bindings.BF16
 	}
 	return bindings.F32

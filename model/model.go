@@ -144,14 +144,14 @@ func (m *Model) open() error {
 	if err != nil {
 		return err
 	}
-	if m.options.Compute == ComputeQ8 && device.Name != bindings.CPU {
-		return errGenerates
-	}
-	if m.options.Compute != ComputeF32 && !device.Fused() {
-		return fmt.Errorf("compute %q: device %s computes in f32", m.options.Compute, device.Name)
+	if err := multiplies(device, m.options.Compute); err != nil {
+		return err
 	}
 	if m.backend, err = device.Open(m.options.Threads); err != nil {
 		return err
+	}
+	if m.backend.Composed() && m.options.Compute == ComputeBF16 {
+		m.backend.RoundProducts()
 	}
 	if device.Name != bindings.CPU {
 		m.store = &store{backend: m.backend}
