@@ -21,15 +21,7 @@ func adamW(params, grad, m, v []float64, t int, lr, decay float64) {
 	}
 }
 
-func doubles(values []float32) []float64 {
-	list := make([]float64, len(values))
-	for i, v := range values {
-		list[i] = float64(v)
-	}
-	return list
-}
-
-func singles(values []float64) []float32 {
+func narrow(values []float64) []float32 {
 	list := make([]float32, len(values))
 	for i, v := range values {
 		list[i] = float32(v)
@@ -66,10 +58,10 @@ func TestAdamW(t *testing.T) {
 				}
 				b := randomBatch(4, cpu.Vocab, 30, 9)
 				n := len(cpu.adapter.Params)
-				params, m, v := doubles(cpu.adapter.Params), make([]float64, n), make([]float64, n)
+				params, m, v := wide(cpu.adapter.Params), make([]float64, n), make([]float64, n)
 				near := func(what string, got []float32, want []float64, tolerance float64) {
 					t.Helper()
-					if e := relativeL2(got, singles(want)); !(e <= tolerance) {
+					if e := relativeL2(got, narrow(want)); !(e <= tolerance) {
 						t.Errorf("%s off by %.1e", what, e)
 					}
 				}
@@ -88,7 +80,7 @@ func TestAdamW(t *testing.T) {
 					if err := o.Gradient(own); err != nil {
 						t.Fatal(err)
 					}
-					near("gradient", own, doubles(grad), deviceTolerance)
+					near("gradient", own, wide(grad), deviceTolerance)
 					var squares float64
 					for _, g := range own {
 						squares += float64(g) * float64(g)
@@ -96,7 +88,7 @@ func TestAdamW(t *testing.T) {
 					if want := math.Sqrt(squares); !(math.Abs(norm-want) <= 1e-6*want) {
 						t.Errorf("norm %g, want %g", norm, want)
 					}
-					scaled := doubles(own)
+					scaled := wide(own)
 					for i := range scaled {
 						scaled[i] /= 20
 					}
@@ -111,7 +103,7 @@ func TestAdamW(t *testing.T) {
 					near("numbers", gotParams, params, 1e-5)
 					near("first moment", gotM, m, 1e-5)
 					near("second moment", gotV, v, 3e-5) // 1−β2 of β2 in float32 is 1.3e-5 off
-					params, m, v = doubles(gotParams), doubles(gotM), doubles(gotV)
+					params, m, v = wide(gotParams), wide(gotM), wide(gotV)
 					copy(cpu.adapter.Params, gotParams)
 					if err := cpu.Update(); err != nil {
 						t.Fatal(err)

@@ -214,6 +214,18 @@ func resume(t *testing.T, folder string) Result {
 	return result
 }
 
+// interruptedIn is the context of a run that is interrupted in that step, counted from 1.
+func interruptedIn(step int, engine *leastSquares) context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	engine.hook = func(n int) error {
+		if n == step {
+			cancel()
+		}
+		return nil
+	}
+	return ctx
+}
+
 func readPoints(t *testing.T, folder string) []Record {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(folder, MetricsFile))

@@ -74,12 +74,12 @@ func TestResident(t *testing.T) {
 		t.Errorf("parameters and moments were read %d times in %d steps", engine.reads, steps)
 	}
 	whole := finished(t, folder)
+	host, _ := newRun(filepath.Join(t.TempDir(), "host"))
+	if _, err := host.Train(context.Background()); err != nil {
+		t.Fatal(err)
+	}
 	near := func(r *Run) {
 		t.Helper()
-		host, _ := newRun(filepath.Join(t.TempDir(), "host"))
-		if _, err := host.Train(context.Background()); err != nil {
-			t.Fatal(err)
-		}
 		for i, p := range r.Params {
 			if math.Abs(float64(p-host.Params[i])) > 1e-5 {
 				t.Errorf("parameter %d is %v, %v where this process makes the updates", i, p, host.Params[i])
@@ -92,14 +92,7 @@ func TestResident(t *testing.T) {
 		for _, back := range []bool{true, false} {
 			folder := filepath.Join(t.TempDir(), "run")
 			r, engine := newFarRun(folder)
-			ctx, cancel := context.WithCancel(context.Background())
-			engine.hook = func(n int) error {
-				if n == step {
-					cancel()
-				}
-				return nil
-			}
-			if _, err := r.Train(ctx); !errors.Is(err, ErrInterrupted) {
+			if _, err := r.Train(interruptedIn(step, engine.leastSquares)); !errors.Is(err, ErrInterrupted) {
 				t.Fatal(err)
 			}
 			if back {

@@ -21,14 +21,7 @@ func TestInterruptAndResume(t *testing.T) {
 	for step := 1; step < steps; step++ {
 		folder := filepath.Join(t.TempDir(), "run")
 		r, engine := newRun(folder)
-		ctx, cancel := context.WithCancel(context.Background())
-		engine.hook = func(n int) error {
-			if n == step {
-				cancel()
-			}
-			return nil
-		}
-		_, err := r.Train(ctx)
+		_, err := r.Train(interruptedIn(step, engine))
 		if !errors.Is(err, ErrInterrupted) || !strings.Contains(err.Error(), fmt.Sprintf("step-%d", step)) {
 			t.Fatalf("interrupted in step %d: %v", step, err)
 		}
