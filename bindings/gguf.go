@@ -445,14 +445,14 @@ func setArray[T any](w *GGUFWriter, key *C.char, t C.uint, values []T) {
 }
 
 func (w *GGUFWriter) setStrings(key *C.char, values []string) {
-	list := C.malloc(C.size_t(len(values)+1) * C.size_t(unsafe.Sizeof(uintptr(0))))
-	defer C.free(list)
-	texts := unsafe.Slice((**C.char)(list), len(values))
+	texts := make([]*C.char, len(values))
 	for i, v := range values {
 		texts[i] = C.CString(v)
 		defer C.free(unsafe.Pointer(texts[i]))
 	}
-	C.gguf_set_arr_str(w.c, key, (**C.char)(list), C.size_t(len(values)))
+	list := inC(texts)
+	defer C.free(unsafe.Pointer(list))
+	C.gguf_set_arr_str(w.c, key, list, C.size_t(len(values)))
 }
 
 // AddTensor adds a tensor, shape in ggml's order. data is kept by reference until WriteFile.

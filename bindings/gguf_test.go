@@ -10,9 +10,11 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"unsafe"
 )
 
 // allValues holds one metadata value of every type.
@@ -499,6 +501,40 @@ func TestMutatedGGUF(t *testing.T) {
 				t.Fatal(err)
 			}
 			readAll(t, path)
+		}
+	}
+}
+
+// TestStringsOverStaleMemory writes strings while Go collects, into C memory that holds addresses of objects which are gone. Pointers to them would end the process.
+func TestStringsOverStaleMemory(t *testing.T) {
+	const n = 100
+	stale, objects := make([]uint64, n), make([]*[2]*int, n)
+	for i := range stale {
+		objects[i] = new([2]*int)
+		stale[i] = uint64(uintptr(unsafe.Pointer(objects[i])))
+	}
+	runtime.KeepAlive(objects)
+	runtime.GC()
+	w := NewGGUFWriter()
+	defer w.Close()
+	texts := make([]string, n)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 100 {
+			runtime.GC()
+		}
+	}()
+	for collecting := true; collecting; {
+		for _, value := range []any{stale, []uint64{}, texts} {
+			if err := w.Set("list", value); err != nil {
+				t.Fatal(err)
+			}
+		}
+		select {
+		case <-done:
+			collecting = false
+		default:
 		}
 	}
 }

@@ -130,6 +130,11 @@ bool vt_tensor_get(const struct ggml_tensor * tensor, void * data, size_t size) 
     return guarded(false, [&] { return ggml_backend_tensor_get(tensor, data, 0, size), true; });
 }
 
+void vt_tensor_displace(struct ggml_tensor * tensor) {
+    tensor->data   = nullptr;
+    tensor->buffer = nullptr;
+}
+
 bool vt_tensor_zero(struct ggml_tensor * tensor) {
     return guarded(false, [&] { return ggml_backend_tensor_memset(tensor, 0, 0, ggml_nbytes(tensor)), true; });
 }

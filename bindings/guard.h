@@ -30,6 +30,7 @@ struct ggml_backend_buffer * vt_alloc_tensors(struct ggml_context * ctx, struct 
 struct ggml_backend_buffer * vt_alloc_buffer(struct ggml_backend * backend, size_t size);
 // A place at offset of buffer for tensor. What a device calls an address can be any number, which Go would take for a pointer of its own.
 bool                         vt_tensor_place(struct ggml_backend_buffer * buffer, struct ggml_tensor * tensor, size_t offset);
+void                         vt_tensor_displace(struct ggml_tensor * tensor);
 bool                         vt_alloc_graph(struct ggml_gallocr * galloc, struct ggml_cgraph * graph);
 int                          vt_graph_compute(struct ggml_backend * backend, struct ggml_cgraph * graph);
 bool                         vt_tensor_set(struct ggml_tensor * tensor, const void * data, size_t size);

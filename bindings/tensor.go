@@ -100,7 +100,7 @@ func (t *Tensor) Zero() error {
 }
 
 // Displace takes a tensor's memory away, so that it can be placed anew.
-func (t *Tensor) Displace() { t.data, t.buffer = nil, nil }
+func (t *Tensor) Displace() { C.vt_tensor_displace(t.c()) }
 
 // Upload copies data, as a file holds them, into a tensor of any type that has memory.
 func (t *Tensor) Upload(data []byte) error {
@@ -255,6 +255,14 @@ func (g *Graph) Expand(t *Tensor) {
 
 // Nodes is the number of operations in the graph.
 func (g *Graph) Nodes() int { return int(C.ggml_graph_n_nodes(g.c)) }
+
+// inC copies values that hold C pointers alone to C memory, which the caller frees. It is zeroed before: where Go code stores a pointer, its collector may look at the
+// one that stood there, and would take what malloc left for an object of its own.
+func inC[T any](values []T) *T {
+	p := (*T)(C.calloc(C.size_t(len(values)+1), C.size_t(unsafe.Sizeof(*new(T)))))
+	copy(unsafe.Slice(p, len(values)), values)
+	return p
+}
 
 func ptr(b []byte) unsafe.Pointer { return unsafe.Pointer(unsafe.SliceData(b)) }
 

@@ -175,11 +175,8 @@ func (v *Vocab) ApplyChatTemplate(messages []ChatMessage, addAssistant bool) (st
 		defer C.free(unsafe.Pointer(chat[i].content))
 		size += 2 * (len(m.Role) + len(m.Content) + 64)
 	}
-	// The array holds C pointers only, in C memory, so that cgo's pointer rules are kept.
-	n := C.size_t(len(chat)) * C.size_t(unsafe.Sizeof(C.struct_llama_chat_message{}))
-	array := (*C.struct_llama_chat_message)(C.malloc(n + 1))
+	array := inC(chat)
 	defer C.free(unsafe.Pointer(array))
-	copy(unsafe.Slice(array, len(chat)), chat)
 	for {
 		text := make([]byte, size)
 		n := int(C.vt_apply_template(v.template, array, C.size_t(len(chat)), C.bool(addAssistant), (*C.char)(ptr(text)), C.int32_t(len(text))))
