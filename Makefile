@@ -58,6 +58,9 @@ demo: build model ## train an adapter on the starter set and show an answer befo
 # The kernels for graphics processors, as an instruction set of this one. Slow: blocks of threads take turns.
 EMULATED := VERATUNE_ISA=emulated $(GO_TEST) -tags emulate -short -timeout 30m
 
+# ggml takes a processor that computes Vulkan itself only where it is named.
+BUILT_DEVICES := VERATUNE_LIBRARY_PATH=$(CURDIR)/bin GGML_VK_VISIBLE_DEVICES=0
+
 test: build model lint ## run every check and test, those on the real model too
 	$(GO_TEST) -timeout 60m ./...
 	$(EMULATED) -run '^Test(ProductsComposed|RowsComposed|Convert|MergeAlone|InfiniteLogits)$$' ./bindings
@@ -74,9 +77,11 @@ test-kernels: ## test ggml/ on every instruction set there is, under the address
 
 test-vulkan: vulkan ## test training on a Vulkan device; takes minutes where that is Mesa's software one
 	VERATUNE_TEST_DEVICE=vulkan0 $(GO_TEST) -timeout 30m -run 'TestDevice(|Steps|Plans|Refuses|SmolLM2)$$|WeightsInTurn|AdamW' ./bindings ./model
+	VERATUNE_TEST_DEVICE=vulkan0 $(BUILT_DEVICES) $(GO_TEST) -run Elsewhere ./cmd/veratune
 
 test-cuda: cuda model ## test training on the first of Nvidia's graphics processors
 	VERATUNE_TEST_DEVICE=cuda0 $(GO_TEST) -timeout 30m -run 'TestDevice|WeightsInTurn|AdamW' ./bindings ./model
+	VERATUNE_TEST_DEVICE=cuda0 $(BUILT_DEVICES) $(GO_TEST) -run Elsewhere ./cmd/veratune
 
 test-kill: ## kill trainings, sweeps and exports at 200 random moments, and compare what they end in
 	VERATUNE_TEST_KILLS=200 go test ./cmd/veratune -run '^TestKills$$' -v -count 1 -timeout 60m

@@ -47,7 +47,7 @@ func newEngine(ways []model.Compute) *engine {
 // newTrainer computes in the arithmetic that the processor is fastest in, or on another device.
 func newTrainer() *engine {
 	e := newEngine(measuring)
-	e.cpu, e.computeDefault = e.options.Compute, "bf16 where the processor multiplies it itself, or the device has veratune's own kernels, else f32"
+	e.cpu, e.computeDefault = e.options.Compute, "bf16 where the processor multiplies it itself, or a device has veratune's own kernels or is Metal; else f32"
 	return e
 }
 
