@@ -31,7 +31,7 @@ func (g *graph) addFirst(positions []int32) {
 	f := &firstRows{graph: *g, at: input(g, rows, int64(len(rows)))}
 	f.kind, f.rows, f.first = bindings.F32, len(rows), nil
 	f.segments = g.pack(runs)
-	f.rotation = f.rotations(make([]int32, len(rows)))
+	f.rotation = f.GetRows(g.rotation, f.at)
 	g.first = f
 }
 

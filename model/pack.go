@@ -10,6 +10,7 @@ type pack struct {
 	tokens    []int32 // of each row
 	positions []int32 // of each row in its samples
 	labels    labels
+	rotation  kept // of rotary embedding at these positions, while the pass is computed
 }
 
 // segment is a run of rows. parent is the index of the segment before it in its samples, or -1; past is the number of rows in all its ancestors.

@@ -17,7 +17,7 @@ type Memory struct {
 	File    int64 `json:"file"`    // the model's file, mapped: read-only pages that the system may drop; or the weights on a device
 	Process int64 `json:"process"` // held already: tokenizer, rows, adapter, shared pair; on a device the last two, and what its driver takes
 	Merged  int64 `json:"merged"`  // matrices with ΔW added
-	Streams int64 `json:"streams"` // every block's input, and a gradient
+	Streams int64 `json:"streams"` // every block's input, a gradient, and the rotations
 	Saved   int64 `json:"saved"`   // what blocks keep for the backward pass
 	Work    int64 `json:"work"`    // the operations' results and scratch memory
 	Rows    int   `json:"rows"`    // computed tokens of the pass
@@ -74,7 +74,7 @@ func (m *Model) need(p pack, keep int) (Memory, error) {
 		n.InTurn = m.store.slots[0] != nil
 		n.File, n.Process = m.store.size(n.InTurn), m.driver()+m.adapter.memory.Size()+m.adapter.moments.size()
 	}
-	n.Streams, n.Saved = m.streams()*m.streamBytes(p), int64(keep)*m.savedBytes(p)
+	n.Streams, n.Saved = m.betweenBytes(p), int64(keep)*m.savedBytes(p)
 	for _, gr := range m.mergedGroups() {
 		n.Merged += m.kind().RowBytes(int64(gr.in)) * int64(gr.out)
 	}
@@ -102,7 +102,7 @@ func (m *Model) gradientsNeed(p pack) (Memory, error) {
 
 // lossNeeds is what a pass without gradients takes.
 func (m *Model) lossNeeds(p pack) (n Memory, err error) {
-	n = Memory{File: m.store.size(true), Process: m.driver(), Streams: 2 * m.streamBytes(p), Rows: p.rows()}
+	n = Memory{File: m.store.size(true), Process: m.driver(), Streams: 2*m.streamBytes(p) + m.rotationBytes(p), Rows: p.rows()}
 	if m.adapter != nil {
 		n.Process += m.adapter.memory.Size() + m.adapter.moments.size()
 		if err := m.planMerging(); err != nil {
@@ -160,6 +160,9 @@ func (m *Model) scratchBytes(p pack) int64 {
 	return size * (64*int64(m.options.Threads)*int64(longest) + int64(max(2*m.Hidden, m.adapter.Rank)*max(p.rows(), m.adapter.Rank)))
 }
 
+// betweenBytes is the size of what lives between the blocks of a pass: every residual stream, and the rotations.
+func (m *Model) betweenBytes(p pack) int64 { return m.streams()*m.streamBytes(p) + m.rotationBytes(p) }
+
 // streams is the number of residual streams that live between the blocks of a pass.
 func (m *Model) streams() int64 { return int64(len(m.blocks) + 2) }
 
@@ -172,7 +175,7 @@ func (m *Model) keeping(p pack) (int, error) {
 	case m.options.Recompute == RecomputeAll:
 		return 0, nil
 	case m.store == nil && m.options.Memory == 0:
-		return min(trained, int(max(0, m.budget()-m.streams()*m.streamBytes(p))/m.savedBytes(p))), nil
+		return min(trained, int(max(0, m.budget()-m.betweenBytes(p))/m.savedBytes(p))), nil
 	}
 	n, err := m.need(p, 0)
 	if err != nil {
@@ -193,7 +196,7 @@ func gib(bytes int64) string { return fmt.Sprintf("%.2f GiB", float64(bytes)/(1<
 // makeRoom makes room on the tape for every block's input, one gradient, and what keep blocks keep.
 func (m *Model) makeRoom(p pack, keep int) error {
 	const tensors = 8 // of a block
-	return m.tape.reserve(m.streams()*m.streamBytes(p)+int64(keep)*m.savedBytes(p), int(m.streams())+keep*tensors)
+	return m.tape.reserve(m.betweenBytes(p)+int64(keep)*m.savedBytes(p), int(m.streams())+1+keep*tensors)
 }
 
 // savedBytes is the size of what a block keeps for its backward pass (type acts).

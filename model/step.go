@@ -42,10 +42,10 @@ func (m *Model) lossOf(p pack, sums []float64) (float64, error) {
 	if len(p.labels.rows) == 0 {
 		return 0, nil
 	}
-	if err := m.tape.reserve(2*m.streamBytes(p), 2); err != nil {
+	if err := m.tape.reserve(2*m.streamBytes(p)+m.rotationBytes(p), 3); err != nil {
 		return 0, err
 	}
-	x, err := m.embedding(p)
+	x, err := m.begin(&p)
 	if err != nil {
 		return 0, err
 	}
@@ -129,7 +129,7 @@ func (m *Model) gradients(p pack, keep int, seed uint64) (sum float64, err error
 	// Forward: every block's input is kept.
 	xs := make([]kept, len(m.blocks)+1)
 	saved := make([][]kept, len(m.blocks))
-	if xs[0], err = m.embedding(p); err != nil {
+	if xs[0], err = m.begin(&p); err != nil {
 		return 0, err
 	}
 	for i, b := range m.blocks {
@@ -207,12 +207,18 @@ func (m *Model) check(tokens, targets []int32, lengths []int) ([]sample, error) 
 // streamBytes is the size of the residual stream, [width, rows] in float32.
 func (m *Model) streamBytes(p pack) int64 { return 4 * int64(m.Width) * int64(p.rows()) }
 
-// embedding looks the tokens up: [width, rows].
-func (m *Model) embedding(p pack) (kept, error) {
-	g := m.newGraph(p.rows(), 0, 4)
+// rotationBytes is the size of the table of rotary embedding, [rotated numbers, rows] in float32.
+func (m *Model) rotationBytes(p pack) int64 { return 4 * int64(m.Rope.Dims) * int64(p.rows()) }
+
+// begin looks the tokens up, [width, rows], and computes the rotations that all blocks share.
+func (m *Model) begin(p *pack) (kept, error) {
+	g := m.newGraph(p.rows(), 0, 16)
 	defer g.Close()
 	x, err := m.tape.keep(g, g.GetRows(m.embed, input(g, p.tokens, int64(p.rows()))))
 	if err != nil {
+		return kept{}, err
+	}
+	if p.rotation, err = m.tape.keep(g, g.rotations(p.positions)); err != nil {
 		return kept{}, err
 	}
 	return x, g.run()
@@ -222,7 +228,7 @@ func (m *Model) embedding(p pack) (kept, error) {
 func (m *Model) passGraph(p pack, seed uint64) *graph {
 	g := m.newGraph(p.rows(), 1, 64)
 	g.seed, g.merging = seed, true
-	g.rotation = g.rotations(p.positions)
+	g.rotation = m.tape.leaf(g, p.rotation)
 	runs := make([][4]int32, len(p.segments))
 	for i, s := range p.segments {
 		runs[i] = [4]int32{s.start, s.length, s.parent, s.past}
