@@ -463,7 +463,8 @@ func (p product) check(t testing.TB, data []byte, want []float64) {
 	for i, w := range want {
 		g := float64(got[i])
 		if math.IsNaN(w) || math.IsInf(w, 0) {
-			if g != w && !(math.IsNaN(g) && (math.IsNaN(w) || ISA() == "emulated")) {
+			folded := ISA() == "emulated" && (p.poison == "out" || p.poison == "b")
+			if g != w && !(math.IsNaN(g) && (math.IsNaN(w) || folded)) {
 				t.Errorf("%v: number %d of row %d is %v, want %v", p, i%m.width, i/m.width, g, w)
 				return
 			}

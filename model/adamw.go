@@ -12,7 +12,7 @@ import (
 // back no more than a loss and a norm. The formula is that of bindings.OptStepAdamW. It is train's Resident.
 type AdamW struct {
 	*Model
-	Beta1, Beta2, Eps, WeightDecay float64
+	beta1, beta2, eps, weightDecay float64
 }
 
 // moments are what an optimiser has beside the numbers and their gradient, each [numbers].
@@ -51,9 +51,6 @@ func (m *Model) MakeAdamW(beta1, beta2, eps, weightDecay float64) (*AdamW, error
 	if o.memory, err = m.backend.Allocate(o.context); err != nil {
 		return nil, fmt.Errorf("adamw: %w", err)
 	}
-	if err := errors.Join(o.m.Zero(), o.v.Zero()); err != nil {
-		return nil, err
-	}
 	if !all {
 		ones := make([]float32, len(a.Params))
 		for i := range ones {
@@ -81,17 +78,12 @@ func (o *moments) size() int64 {
 	return o.memory.Size()
 }
 
-// Differentiate is Gradients, which leaves the gradient where it is computed, in place of the one before.
-func (o *AdamW) Differentiate(tokens, targets []int32, lengths []int, seed uint64) (sum float64, n int, err error) {
-	return o.accumulate(tokens, targets, lengths, seed)
-}
-
-// GradientNorm is the L2 norm of the gradient, summed in float32 in parts of up to 16 Mi numbers, and those in float64.
-func (o *AdamW) GradientNorm() (float64, error) {
-	g := o.newGraph(0, 0, 16+8*int(o.adapter.grads.Ne(0)/(gradientRow*gradientRows)))
+// GradientNorm is the L2 norm of the gradient that Differentiate left, summed in float32 in parts of up to 16 Mi numbers, and those in float64.
+func (m *Model) GradientNorm() (float64, error) {
+	g := m.newGraph(0, 0, 16+8*int(m.adapter.grads.Ne(0)/(gradientRow*gradientRows)))
 	defer g.Close()
-	sums := o.squares(g)
-	if err := g.run(); err != nil || o.dry {
+	sums := m.adapter.squares(g)
+	if err := g.run(); err != nil || m.dry {
 		return 0, err
 	}
 	total, part := 0.0, []float32{0}
@@ -105,10 +97,10 @@ func (o *AdamW) GradientNorm() (float64, error) {
 }
 
 // squares are the sums of the squares of the gradient's parts. What is not trained has no gradient from here on.
-func (o *AdamW) squares(g *graph) (sums []*bindings.Tensor) {
-	grads := o.adapter.grads
-	if trained := o.adapter.moments.trained; trained != nil {
-		grads = g.MulInplace(grads, trained)
+func (a *attached) squares(g *graph) (sums []*bindings.Tensor) {
+	grads := a.grads
+	if a.moments != nil && a.moments.trained != nil {
+		grads = g.MulInplace(grads, a.moments.trained)
 	}
 	whole := grads.Ne(0) / gradientRow
 	for at := int64(0); at < whole; at += gradientRows {
@@ -132,15 +124,15 @@ func (o *AdamW) Step(t int, lr, scale float64) error {
 	}
 	g := o.newGraph(0, 0, 16)
 	defer g.Close()
-	params, decay := a.params, o.WeightDecay
+	params, decay := a.params, o.weightDecay
 	if a.moments.trained != nil && decay != 0 {
 		params, decay = g.MulInplace(params, g.ScaleBias(a.moments.trained, float32(-lr*decay), 1)), 0
 	}
 	grads := g.MulInplace(a.grads, input(g, []float32{float32(scale)}, 1))
 	// The β of the device are float32, and its 1−β are of these.
-	beta1, beta2 := float32(o.Beta1), float32(o.Beta2)
+	beta1, beta2 := float32(o.beta1), float32(o.beta2)
 	unbiased := func(beta float32) float32 { return float32(1 / (1 - math.Pow(float64(beta), float64(t)))) }
-	numbers := []float32{float32(lr), beta1, beta2, float32(o.Eps), float32(decay), unbiased(beta1), unbiased(beta2)}
+	numbers := []float32{float32(lr), beta1, beta2, float32(o.eps), float32(decay), unbiased(beta1), unbiased(beta2)}
 	g.nodes.Expand(g.OptStepAdamW(params, grads, a.moments.m, a.moments.v, input(g, numbers, 7)))
 	a.stale = true
 	return g.run()
@@ -166,13 +158,18 @@ func (a *attached) read(t *bindings.Tensor, to []float32) error {
 	if len(to) != len(a.Params) {
 		return fmt.Errorf("room for %d numbers, the adapter has %d", len(to), len(a.Params))
 	}
+	return a.each(t, func(at int, values []float32) { copy(to[at:], values) })
+}
+
+// each gives do what a tensor like params has for the trained numbers, with their places in the adapter's Params.
+func (a *attached) each(t *bindings.Tensor, do func(at int, values []float32)) error {
 	all := make([]float32, t.Ne(0))
 	if err := bindings.Get(t, all); err != nil {
 		return err
 	}
 	for _, n := range a.numbers {
 		if n.at >= 0 {
-			copy(to[n.at:], all[:len(n.values)])
+			do(n.at, all[:len(n.values)])
 		}
 		all = all[len(n.values):]
 	}

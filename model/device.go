@@ -24,29 +24,38 @@ func DeviceName(name string) (string, error) {
 	return d.Name, err
 }
 
+// arithmetics are those that a device trains in, the best first.
+func arithmetics(d bindings.Device) []Compute {
+	switch {
+	case d.Name == bindings.Metal: // rounds whatever it multiplies
+		return []Compute{ComputeBF16}
+	case d.Name == bindings.Composed:
+		return []Compute{ComputeF32, ComputeBF16}
+	case d.Name == CPU && Default().Compute == ComputeF32:
+		return []Compute{ComputeF32, ComputeBF16}
+	case d.Fused():
+		return []Compute{ComputeBF16, ComputeF32}
+	}
+	return []Compute{ComputeF32}
+}
+
 // DeviceCompute is the arithmetic that trains best on the device of that name.
 func DeviceCompute(name string) (Compute, error) {
 	d, err := bindings.FindDevice(name)
-	switch {
-	case err != nil:
+	if err != nil {
 		return "", err
-	case d.Name == CPU:
-		return Default().Compute, nil
-	case d.Fused() || d.Name == bindings.Metal:
-		return ComputeBF16, nil
 	}
-	return ComputeF32, nil
+	return arithmetics(d)[0], nil
 }
 
-// multiplies refuses an arithmetic of products that a device does not have.
+// multiplies refuses an arithmetic that a device does not have.
 func multiplies(d bindings.Device, c Compute) error {
+	has := arithmetics(d)
 	switch {
-	case c == ComputeQ8 && d.Name != bindings.CPU:
+	case c == ComputeQ8 && d.Name != CPU:
 		return errGenerates
-	case d.Name == bindings.Metal && c == ComputeF32:
-		return fmt.Errorf("compute %q: device %s rounds what it multiplies; it computes in bf16", c, d.Name)
-	case c == ComputeBF16 && !d.Fused() && d.Name != bindings.Metal && d.Name != bindings.Composed:
-		return fmt.Errorf("compute %q: device %s computes in f32", c, d.Name)
+	case c != ComputeQ8 && !slices.Contains(has, c):
+		return fmt.Errorf("compute %q: device %s computes in %s", c, d.Name, has[0])
 	}
 	return nil
 }

@@ -82,7 +82,7 @@ func (m *Model) need(p pack, keep int) (Memory, error) {
 		if _, err := m.gradients(p, keep, 0); err != nil || m.adapter.moments == nil {
 			return err
 		}
-		_, err := (&AdamW{Model: m}).GradientNorm()
+		_, err := m.GradientNorm()
 		return err
 	})
 	if err != nil {

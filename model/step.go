@@ -64,27 +64,24 @@ func (m *Model) lossOf(p pack, sums []float64) (float64, error) {
 // Gradients is Loss, and adds the gradient of the sum for every number of the attached adapter's Params to grad. seed decides the
 // dropout masks; 0 is none.
 func (m *Model) Gradients(tokens, targets []int32, lengths []int, seed uint64, grad []float32) (sum float64, n int, err error) {
-	switch {
-	case m.adapter == nil:
-		return 0, 0, errors.New("gradients: no adapter is attached")
-	case len(grad) != len(m.adapter.Params):
+	if m.adapter != nil && len(grad) != len(m.adapter.Params) {
 		return 0, 0, fmt.Errorf("gradients: room for %d numbers, the adapter has %d", len(grad), len(m.adapter.Params))
 	}
-	if sum, n, err = m.accumulate(tokens, targets, lengths, seed); err != nil {
+	if sum, n, err = m.Differentiate(tokens, targets, lengths, seed); err != nil {
 		return 0, 0, err
 	}
-	own := make([]float32, len(grad))
-	if err := m.adapter.read(m.adapter.grads, own); err != nil {
-		return 0, 0, err
-	}
-	for i, g := range own {
-		grad[i] += g
-	}
-	return sum, n, nil
+	return sum, n, m.adapter.each(m.adapter.grads, func(at int, values []float32) {
+		for i, g := range values {
+			grad[at+i] += g
+		}
+	})
 }
 
-// accumulate computes the gradients of a batch, pass by pass, in the adapter's memory.
-func (m *Model) accumulate(tokens, targets []int32, lengths []int, seed uint64) (sum float64, n int, err error) {
+// Differentiate is Gradients into a gradient that stays where it is computed, in place of the one before.
+func (m *Model) Differentiate(tokens, targets []int32, lengths []int, seed uint64) (sum float64, n int, err error) {
+	if m.adapter == nil {
+		return 0, 0, errors.New("gradients: no adapter is attached")
+	}
 	samples, err := m.check(tokens, targets, lengths)
 	if err != nil {
 		return 0, 0, err
