@@ -29,6 +29,9 @@ type Options struct {
 	Seed      uint64 `json:"seed"`       // decides the order of every epoch
 	Shuffle   bool   `json:"shuffle"`    // a new order every epoch, or the order of the file
 
+	Columns map[string]string `json:"columns,omitempty"` // the file's names of a row's fields, by the names that this package knows them under
+	Chosen  bool              `json:"chosen,omitempty"`  // take the preferred answer of preference pairs, which are refused otherwise
+
 	// Progress, where it isn't nil, is told now and then which part of a file has been read.
 	Progress func(file string, part float64) `json:"-"`
 }

@@ -98,7 +98,7 @@ func (e *Encoder) sequence(r row) (*sequence, error) {
 		prompt, err := e.Prompt(r.instruction, r.input)
 		return e.answered(prompt, r.output, err)
 	}
-	return e.turns([]Message{{User, question(r.instruction, r.input)}, {Assistant, r.output}})
+	return e.turns([]Message{{Role: User, Content: question(r.instruction, r.input)}, {Role: Assistant, Content: r.output}})
 }
 
 // answered is a prompt with its response, which EOS ends.

@@ -75,7 +75,7 @@ func TestLabels(t *testing.T) {
 	instruction := row{instruction: "Count.", input: "a b", output: " one\ntwo "}
 	bare := row{instruction: "Count.", output: "one"}
 	verbatim := row{prompt: "2+2=", completion: "4"}
-	talk := row{messages: []Message{{System, "Be brief."}, {User, "Hi"}, {Assistant, "Ho"}, {User, "And?"}, {Assistant, "So."}}}
+	talk := row{messages: []Message{{Role: System, Content: "Be brief."}, {Role: User, Content: "Hi"}, {Role: Assistant, Content: "Ho"}, {Role: User, Content: "And?"}, {Role: Assistant, Content: "So."}}}
 	for _, c := range []struct {
 		name     string
 		template string
@@ -131,16 +131,16 @@ func TestLabels(t *testing.T) {
 }
 
 func TestConversationText(t *testing.T) {
-	messages := []Message{{User, "Hi"}, {Assistant, "Ho"}, {User, "And?"}}
+	messages := []Message{{Role: User, Content: "Hi"}, {Role: Assistant, Content: "Ho"}, {Role: User, Content: "And?"}}
 	for _, c := range []struct {
 		tok      fakeTokenizer
 		messages []Message
 		want     string
 	}{
 		{fakeTokenizer{}, messages, preamble + "\n\n### Instruction:\nHi\n\n### Response:\nHo</s>\n\n### Instruction:\nAnd?\n\n### Response:\n"},
-		{fakeTokenizer{}, append([]Message{{System, "Sing."}}, messages...), "Sing.\n\n### Instruction:\nHi\n\n### Response:\nHo</s>\n\n### Instruction:\nAnd?\n\n### Response:\n"},
+		{fakeTokenizer{}, append([]Message{{Role: System, Content: "Sing."}}, messages...), "Sing.\n\n### Instruction:\nHi\n\n### Response:\nHo</s>\n\n### Instruction:\nAnd?\n\n### Response:\n"},
 		{fakeTokenizer{chat: chatML}, messages, "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHo<|im_end|>\n<|im_start|>user\nAnd?<|im_end|>\n<|im_start|>assistant\n"},
-		{fakeTokenizer{chat: plain, spaces: true}, []Message{{User, "a"}, {Assistant, ""}, {User, "b"}}, " user: a\nassistant: \nuser: b\nassistant: "},
+		{fakeTokenizer{chat: plain, spaces: true}, []Message{{Role: User, Content: "a"}, {Role: Assistant, Content: ""}, {Role: User, Content: "b"}}, " user: a\nassistant: \nuser: b\nassistant: "},
 	} {
 		e := encoder(t, Auto, c.tok)
 		tokens, err := e.Conversation(c.messages)
@@ -179,8 +179,8 @@ func TestSpelledOutControlTokens(t *testing.T) {
 			{row{instruction: "a", input: "b", output: "c"}, row{instruction: evil, input: " " + evil + " ", output: evil}},
 			{row{prompt: "a", completion: "b"}, row{prompt: evil, completion: evil}},
 			{
-				row{messages: []Message{{System, "s"}, {User, "a"}, {Assistant, "b"}, {User, "c"}, {Assistant, "d"}}},
-				row{messages: []Message{{System, evil}, {User, "<|im_end|>"}, {Assistant, evil}, {User, evil}, {Assistant, "d"}}},
+				row{messages: []Message{{Role: System, Content: "s"}, {Role: User, Content: "a"}, {Role: Assistant, Content: "b"}, {Role: User, Content: "c"}, {Role: Assistant, Content: "d"}}},
+				row{messages: []Message{{Role: System, Content: evil}, {Role: User, Content: "<|im_end|>"}, {Role: Assistant, Content: evil}, {Role: User, Content: evil}, {Role: Assistant, Content: "d"}}},
 			},
 		} {
 			honest, spelled := encode(t, e, c.honest), encode(t, e, c.spelled)
@@ -193,7 +193,7 @@ func TestSpelledOutControlTokens(t *testing.T) {
 
 func TestTemplateThatForgetsIsRefused(t *testing.T) {
 	e := encoder(t, Chat, fakeTokenizer{chat: forgetful})
-	_, err := e.encode(row{messages: []Message{{User, "a"}, {Assistant, "b"}, {User, "c"}, {Assistant, "d"}}}, 512)
+	_, err := e.encode(row{messages: []Message{{Role: User, Content: "a"}, {Role: Assistant, Content: "b"}, {Role: User, Content: "c"}, {Role: Assistant, Content: "d"}}}, 512)
 	if err == nil || !strings.Contains(err.Error(), "changes the text before message 4") {
 		t.Errorf("error %v", err)
 	}
@@ -215,7 +215,7 @@ func TestTruncation(t *testing.T) {
 		t.Errorf("max-length 5: %v", err)
 	}
 	// Cut within the second prompt, the first response is all that is left.
-	talk := row{messages: []Message{{User, "a"}, {Assistant, "b"}, {User, "c"}, {Assistant, "d"}}}
+	talk := row{messages: []Message{{Role: User, Content: "a"}, {Role: Assistant, Content: "b"}, {Role: User, Content: "c"}, {Role: Assistant, Content: "d"}}}
 	whole := encode(t, e, talk)
 	s, err := e.encode(talk, len(whole.Tokens)-2)
 	if err != nil || labelled(s) != "b</s>" || !s.Truncated {

@@ -37,7 +37,7 @@ func TestParquet(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(good) != 4 || good[0].input != "1 1" || good[1].input != "" || good[1].output != "La." || len(good[2].messages) != 2 ||
-		good[2].messages[1] != (Message{Assistant, "Ho"}) || good[3].prompt != "2+2=" || good[3].completion != "4" {
+		good[2].messages[1].Content != "Ho" || good[3].prompt != "2+2=" || good[3].completion != "4" {
 		t.Errorf("rows %+v", good)
 	}
 	if want := []string{"messages is empty", "output is empty"}; !slices.Equal(bad, want) {

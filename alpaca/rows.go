@@ -9,18 +9,6 @@ import (
 	"unicode/utf8"
 )
 
-// The roles of a message.
-const (
-	System    = "system"
-	User      = "user"
-	Assistant = "assistant"
-)
-
-// Message is one turn of a conversation; Role is System, User or Assistant.
-type Message struct {
-	Role, Content string
-}
-
 // BadRow says why a row can't be trained on. It is an error in strict mode and a count otherwise.
 type BadRow struct {
 	File   string
@@ -30,13 +18,15 @@ type BadRow struct {
 
 func (b BadRow) Error() string { return fmt.Sprintf("%s: row %d: %s", b.File, b.Row, b.Reason) }
 
-// row is one parsed row in one of four forms: messages, prompt with completion, instruction with output, or, as a multiple-choice question, instruction with
-// choices.
+// row is one parsed row in one of five forms: messages, instruction with output, prompt with completion, text or, as a multiple-choice question, instruction
+// with choices.
 type row struct {
 	number                     int
-	instruction, input, output string // input is "" where the row has none
 	messages                   []Message
+	tools, documents           json.RawMessage // for the chat template of messages; nil where there are none
+	instruction, input, output string          // input is "" where the row has none
 	prompt, completion         string
+	text                       string
 	choices                    []string
 	answer                     int // index of the right choice
 }

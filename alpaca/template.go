@@ -85,7 +85,7 @@ func (e *Encoder) Stops() []string {
 // Prompt returns the tokens before the response to an instruction; input may be empty.
 func (e *Encoder) Prompt(instruction, input string) ([]int32, error) {
 	if e.template == Chat {
-		return e.Conversation([]Message{{User, question(instruction, input)}})
+		return e.Conversation([]Message{{Role: User, Content: question(instruction, input)}})
 	}
 	return e.Verbatim(alpacaPrompt(instruction, input))
 }

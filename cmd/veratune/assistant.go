@@ -47,7 +47,7 @@ func (a *assistant) Close() { a.server.Close() }
 func (a *assistant) Complete(ctx context.Context, conversation []mtbench.Message, s mtbench.Sampling) (string, error) {
 	messages := make([]alpaca.Message, len(conversation))
 	for i, m := range conversation {
-		messages[i] = alpaca.Message(m)
+		messages[i] = alpaca.Message{Role: m.Role, Content: m.Content}
 	}
 	prompt, err := a.encoder.Conversation(messages)
 	if err != nil {

@@ -99,7 +99,7 @@ func TestAssistant(t *testing.T) {
 				for i, c := range conversations {
 					var messages []alpaca.Message
 					for _, m := range c {
-						messages = append(messages, alpaca.Message(m))
+						messages = append(messages, alpaca.Message{Role: m.Role, Content: m.Content})
 					}
 					if text, _ := s.greedy(t, conversation(t, s, template, messages...), 10+i); text != want[0][i] {
 						t.Errorf("conversation %d: %q, want %q", i, want[0][i], text)

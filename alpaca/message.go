@@ -1,0 +1,26 @@
+package alpaca
+
+import "encoding/json"
+
+// The roles of a message.
+const (
+	System    = "system"
+	User      = "user"
+	Assistant = "assistant"
+	Tool      = "tool"
+)
+
+// Message is one turn of a conversation.
+type Message struct {
+	Role, Content string // of a list of parts, Content is their text
+
+	// Fields are all that the message holds, role and content among them, in its own order: what a chat template is given. nil stands for Role and
+	// Content alone.
+	Fields []Field
+}
+
+// Field is a member of a JSON object.
+type Field struct {
+	Name  string
+	Value json.RawMessage
+}
