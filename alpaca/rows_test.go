@@ -54,7 +54,7 @@ func TestParseForms(t *testing.T) {
 		if g[0].input != "1 1" || g[1].input+g[2].input+g[3].input != "" || g[3].output != "La." {
 			t.Errorf("%s: instruction rows: %+v", name, g[:4])
 		}
-		if len(g[4].messages) != 2 || g[4].messages[1] != (Message{Role: Assistant, Content: "Ho"}) {
+		if len(g[4].messages) != 2 || g[4].messages[1].Content != "Ho" {
 			t.Errorf("%s: messages: %+v", name, g[4])
 		}
 		if g[5].prompt != "2+2=" || g[5].completion != "4" {
