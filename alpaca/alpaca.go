@@ -10,19 +10,20 @@ import (
 	"strings"
 )
 
-// The prompt templates. Rows of prompt and completion are used verbatim with every template.
+// What the loss is taken on.
 const (
-	Auto   = "auto"   // Chat where the model has a chat template that the tokenizer can apply, Alpaca otherwise
-	Alpaca = "alpaca" // Stanford Alpaca's two prompts, with and without an input
-	Chat   = "chat"   // the model's own chat template
+	TrainAssistant = "assistant" // all that the assistant says
+	TrainLast      = "last"      // what it says last in a row
+	TrainAll       = "all"       // every token of a row
 )
 
-// Templates lists the values that Options.Template may have.
-var Templates = []string{Auto, Alpaca, Chat}
+// TrainOns lists the values that Options.TrainOn may have.
+var TrainOns = []string{TrainAssistant, TrainLast, TrainAll}
 
 // Options says how rows become samples and samples become batches.
 type Options struct {
-	Template  string `json:"template"`   // one of Templates
+	Form
+	TrainOn   string `json:"train_on"`   // one of TrainOns; rows of text are learnt whole
 	MaxLength int    `json:"max_length"` // most tokens of a sample: prompt, response and end token together
 	Strict    bool   `json:"strict"`     // fail on the first bad row instead of skipping it
 	Batch     int    `json:"batch"`      // samples in a batch
@@ -38,14 +39,17 @@ type Options struct {
 
 // Default returns the options of every command that reads data; the batch size is that of the VeRA paper's Table 9.
 func Default() Options {
-	return Options{Template: Auto, MaxLength: 512, Batch: 4, Shuffle: true}
+	return Options{Form: Form{Template: Auto}, TrainOn: TrainAssistant, MaxLength: 512, Batch: 4, Shuffle: true}
 }
 
 // Validate returns an error that names the first option out of its range and what is allowed.
 func (o Options) Validate() error {
+	if err := o.Form.Validate(); err != nil {
+		return err
+	}
 	switch {
-	case !slices.Contains(Templates, o.Template):
-		return fmt.Errorf("template %q: want one of %s", o.Template, strings.Join(Templates, ", "))
+	case !slices.Contains(TrainOns, o.TrainOn):
+		return fmt.Errorf("train-on %q: want one of %s", o.TrainOn, strings.Join(TrainOns, ", "))
 	case o.MaxLength < 2:
 		return fmt.Errorf("max-length %d: want at least 2 tokens, one of prompt and one of response", o.MaxLength)
 	case o.Batch < 1:
@@ -59,12 +63,13 @@ type Tokenizer interface {
 	// Tokenize returns the tokens of text. alpaca never asks for addSpecial: it places BOS and the end tokens itself.
 	// With parseSpecial, the text of a control token becomes that token.
 	Tokenize(text string, addSpecial, parseSpecial bool) ([]int32, error)
-	BOS() int32             // -1 where there is none
-	EOS() int32             // -1 where there is none
-	AddBOS() bool           // whether the vocabulary wants BOS before every text
-	IsEOG(token int32) bool // whether generation ends at the token
-	ChatTemplate() string   // the model's chat template, "" where it has none
-	// ApplyChat renders messages in the model's chat template; with addAssistant, up to where the assistant's next
-	// message begins.
-	ApplyChat(roles, contents []string, addAssistant bool) (string, error)
+	BOS() int32                      // -1 where there is none
+	EOS() int32                      // -1 where there is none
+	AddBOS() bool                    // whether the vocabulary wants BOS before every text
+	IsEOG(token int32) bool          // whether generation ends at the token
+	ChatTemplate(name string) string // a chat template of the model, "" where it has none of that name; the name of the first is ""
+	ChatTemplates() []string         // their names
+	// Controls yields the tokens that stand for no text: Tokenize finds theirs only with parseSpecial.
+	Controls(yield func(token int32, text string, stripBefore, stripAfter bool)) error
+	Piece(token int32) (string, error) // what a token adds to a text, in bytes
 }

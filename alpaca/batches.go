@@ -156,7 +156,7 @@ func (s *Source) Fingerprint() string {
 	if s.shuffle {
 		shuffle = 1
 	}
-	buf := []byte("veratune batches 2\n")
+	buf := []byte("veratune batches 3\n")
 	for _, v := range []uint64{uint64(s.batch), s.seed, shuffle, uint64(len(s.data.entries))} {
 		buf = binary.LittleEndian.AppendUint64(buf, v)
 	}

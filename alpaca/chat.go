@@ -4,175 +4,244 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 )
 
-// chatTurns renders the conversation up to each assistant's message and through it: the first is the prompt, what the
-// second adds is the response and what closes it. A template that takes earlier text back can't be masked this way.
-func (e *Encoder) chatTurns(messages []Message) (*sequence, error) {
-	var s sequence
-	var done string // rendered text that s holds
-	from := 0       // first message that isn't in done
-	for i, m := range messages {
-		if m.Role != Assistant {
-			continue
-		}
-		prompt, err := e.render(messages[:i], true)
-		if err != nil {
-			return nil, err
-		}
-		added, ok := strings.CutPrefix(prompt, done)
-		if !ok {
-			return nil, fmt.Errorf("the chat template changes the text before message %d as the conversation goes on", i+1)
-		}
-		pieces, err := e.chatPieces(messages[:i], from, done, added)
-		if err != nil {
-			return nil, err
-		}
-		if err := e.chatPrompt(&s, pieces); err != nil {
-			return nil, err
-		}
-		if m.Content == "" && i == len(messages)-1 {
-			return &s, nil
-		}
-		if done, err = e.render(messages[:i+1], false); err != nil {
-			return nil, err
-		}
-		if added, ok = strings.CutPrefix(done, prompt); !ok {
-			return nil, fmt.Errorf("the chat template renders the assistant's message %d unlike its prompt", i+1)
-		}
-		if err := e.chatResponse(&s, added, m.Content); err != nil {
-			return nil, err
-		}
-		from = i + 1
-	}
-	return &s, nil
+// speech is what the assistant says in a rendered conversation: its message with the token that ends the turn.
+type speech struct {
+	span
+	content int  // where the message ends and what closes it begins
+	closed  bool // by a token that ends generation; else the model learns to say EOS behind the message
 }
 
-// chatResponse adds what a template made of an assistant's message: its content, then the text that closes the turn,
-// labelled up to the token that ends generation. Where no such token closes it, the model learns to say EOS there.
-func (e *Encoder) chatResponse(s *sequence, rendered, content string) error {
-	at := strings.Index(rendered, content)
-	if at < 0 { // many templates trim messages
-		content = strings.TrimSpace(content)
-		at = strings.Index(rendered, content)
-	}
-	if at < 0 {
-		return errors.New("the chat template rewrites the assistant's message")
-	}
-	at += len(content)
-	response, err := e.proceed(rendered[:at], false)
-	if err != nil {
-		return err
-	}
-	closing, err := e.proceed(rendered[at:], true)
-	if err != nil {
-		return err
-	}
-	s.response(response)
-	end := slices.IndexFunc(closing, e.tok.IsEOG)
-	if end < 0 {
-		s.end(e.tok.EOS())
-	}
-	s.close(closing[:end+1])
-	s.context(closing[end+1:])
-	return nil
+// turn is an assistant's message as the runtime comes to it: rendered with the conversation before it, and with nothing behind.
+type turn struct {
+	rendered
+	prompt string // what the runtime sends
+	speech speech
 }
 
-// chatPrompt adds the pieces of a prompt: the template's own text at even places, messages at odd ones.
-func (e *Encoder) chatPrompt(s *sequence, pieces []string) error {
-	first := len(s.tokens) == 0
-	var tokens []int32
-	for i, piece := range pieces {
-		tokenize := e.proceed
-		if i == 0 && (first || e.tok.IsEOG(s.tokens[len(s.tokens)-1])) {
-			tokenize = e.tokenize
-		}
-		t, err := tokenize(piece, i%2 == 0)
-		if err != nil {
-			return err
-		}
-		tokens = append(tokens, t...)
-	}
-	if first {
-		tokens = e.begin(tokens)
-	}
-	s.context(tokens)
-	return nil
-}
-
-// chatPieces cuts added, the text that messages[from:] add to the rendered text in done, into the pieces that
-// chatPrompt takes: a single one where no message spells a control token out. Else it finds the messages by rendering
-// the conversation once more with a mark in place of each.
-func (e *Encoder) chatPieces(messages []Message, from int, done, added string) ([]string, error) {
-	spelled, err := e.spellsControl(messages[from:])
-	if err != nil || !spelled {
-		return []string{added}, err
-	}
-	marked := slices.Clone(messages)
-	for i := from; i < len(marked); i++ {
-		marked[i].Content = mark(i)
-	}
-	rest, err := e.render(marked, true)
+// chatSequences renders a conversation. It is one sequence where the text only grows as the conversation goes on. A template that rewrites earlier turns, as
+// some take the thinking out of them, gives one for each of the assistant's messages, rendered as the runtime will.
+func (e *Encoder) chatSequences(c conversation) ([]*sequence, error) {
+	template := e.templateFor(c)
+	whole, err := template.render(c, false)
 	if err != nil {
 		return nil, err
 	}
-	errRewritten := errors.New("a message spells a control token out, and the chat template rewrites it")
-	rest, ok := strings.CutPrefix(rest, done)
-	if !ok {
-		return nil, errRewritten
+	if e.trainOn == TrainAll {
+		s, err := e.chatSequence(whole, []speech{{span: span{0, len(whole.text)}, content: len(whole.text), closed: true}})
+		return []*sequence{s}, err
 	}
-	var pieces []string
-	for i, m := range messages[from:] {
-		var own string
-		if own, rest, ok = strings.Cut(rest, mark(from+i)); !ok {
-			return nil, errRewritten
+	var turns []turn
+	grows := true
+	for i, m := range c.messages {
+		if m.Role != Assistant {
+			continue
 		}
-		pieces = append(pieces, own, m.Content)
+		t, err := e.chatTurn(template, c, i)
+		if err != nil {
+			return nil, err
+		}
+		turns = append(turns, t)
+		end := t.speech.end
+		grows = grows && strings.HasPrefix(t.text, t.prompt) && end <= len(whole.text) && whole.text[:end] == t.text[:end]
 	}
-	pieces = append(pieces, rest)
-	if strings.Join(pieces, "") == added {
-		return pieces, nil
+	if len(turns) == 0 {
+		return nil, errors.New("the assistant says nothing in it")
 	}
-	for i := 1; i < len(pieces); i += 2 { // many templates trim messages
-		pieces[i] = strings.TrimSpace(pieces[i])
+	if grows {
+		last := turns[len(turns)-1].speech
+		var speeches []speech
+		for _, t := range turns {
+			speeches = append(speeches, t.speech)
+		}
+		if template.marked {
+			speeches = spoken(whole.spoken)
+		}
+		if e.trainOn == TrainLast {
+			speeches = slices.DeleteFunc(speeches, func(s speech) bool { return s.end <= last.start })
+		}
+		s, err := e.chatSequence(whole, speeches)
+		return []*sequence{s}, err
 	}
-	if strings.Join(pieces, "") == added {
-		return pieces, nil
+	if e.trainOn == TrainLast {
+		turns = turns[len(turns)-1:]
 	}
-	return nil, errRewritten
+	var list []*sequence
+	for _, t := range turns {
+		r, speeches := t.sent(template.marked)
+		s, err := e.chatSequence(r, speeches)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, s)
+	}
+	return list, nil
 }
 
-// spellsControl tells whether the text of a message holds that of a control token.
-func (e *Encoder) spellsControl(messages []Message) (bool, error) {
-	for _, m := range messages {
-		plain, err := e.tokenize(m.Content, false)
-		if err != nil {
-			return false, err
-		}
-		parsed, err := e.tokenize(m.Content, true)
-		if err != nil {
-			return false, err
-		}
-		if !slices.Equal(plain, parsed) {
-			return true, nil
-		}
+// spoken are the speeches that a template marks itself.
+func spoken(spans []span) (list []speech) {
+	for _, s := range spans {
+		list = append(list, speech{span: s, content: s.end, closed: true})
 	}
-	return false, nil
+	return list
 }
 
-// mark stands for message i: characters of a private use area, which no template trims or splits.
-func mark(i int) string { return "\ue000" + strconv.Itoa(i) + "\ue001" }
-
-func (e *Encoder) render(messages []Message, addAssistant bool) (string, error) {
-	roles, contents := make([]string, len(messages)), make([]string, len(messages))
-	for i, m := range messages {
-		roles[i], contents[i] = m.Role, m.Content
+// chatTurn renders message i, the assistant's, with what comes before it.
+func (e *Encoder) chatTurn(template *chatTemplate, c conversation, i int) (t turn, err error) {
+	c.messages = c.messages[:i+1]
+	if t.rendered, err = template.render(c, false); err != nil {
+		return t, err
 	}
-	text, err := e.tok.ApplyChat(roles, contents, addAssistant)
+	before := c
+	before.messages = c.messages[:i]
+	prompt, err := template.render(before, true)
 	if err != nil {
-		return "", fmt.Errorf("applying the chat template: %w", err)
+		return t, err
 	}
-	return text, nil
+	t.prompt = prompt.text
+	start := len(t.prompt)
+	content := c.messages[i].Content
+	if !strings.Contains(t.text, content) { // many templates trim messages
+		content = strings.TrimSpace(content)
+	}
+	if !strings.HasPrefix(t.text, t.prompt) {
+		// The prompt goes on in another way than the message is rendered, as with an empty thought. What the runtime sends stands, and the message follows.
+		start = commonPrefix(t.text, t.prompt)
+		if at := strings.LastIndex(t.text, content); at >= 0 && content != "" {
+			start = min(start, at)
+		}
+		known, err := template.render(before, false)
+		if err != nil {
+			return t, err
+		}
+		if start < commonPrefix(known.text, t.prompt) {
+			return t, fmt.Errorf("%s: it renders the assistant's message %d unlike the prompt for it, from %q on, where the prompt has %q", template.name, i+1,
+				excerpt(t.text[start:]), excerpt(t.prompt[start:]))
+		}
+	}
+	t.speech = e.speech(t.rendered, start, content)
+	return t, nil
+}
+
+func commonPrefix(a, b string) int {
+	n := 0
+	for n < min(len(a), len(b)) && a[n] == b[n] {
+		n++
+	}
+	return n
+}
+
+func excerpt(s string) string {
+	const most = 40
+	if len(s) > most {
+		return s[:most] + "…"
+	}
+	return s
+}
+
+// speech finds out where the assistant's message ends that begins at start: with the first token there that ends generation.
+func (e *Encoder) speech(r rendered, start int, content string) speech {
+	s := speech{span: span{start, start}}
+	if at := strings.LastIndex(r.text[start:], content); at >= 0 && content != "" {
+		s.content = start + at + len(content)
+	} else { // the template writes it in a form of its own
+		s.content = start + len(strings.TrimRightFunc(r.text[start:], isSpace))
+	}
+	for _, m := range e.controls.find(r.text, r.plain) {
+		if m.start >= start && e.tok.IsEOG(e.controls.list[m.control].token) {
+			s.end, s.closed = m.end, true
+			s.content = min(max(s.content, start), m.start)
+			return s
+		}
+	}
+	s.end = s.content
+	return s
+}
+
+// sent is the turn as the runtime comes to it, with the prompt that it sends, and what is learnt there.
+func (t turn) sent(marked bool) (rendered, []speech) {
+	start := t.speech.start
+	shift := len(t.prompt) - start
+	speeches := []speech{t.speech}
+	if marked {
+		speeches = slices.DeleteFunc(spoken(t.spoken), func(s speech) bool { return s.end <= start })
+	}
+	if shift == 0 && strings.HasPrefix(t.text, t.prompt) {
+		return t.rendered, speeches
+	}
+	r := rendered{text: t.prompt + t.text[start:]}
+	for _, at := range t.plain {
+		if at >= start {
+			at += shift
+		}
+		r.plain = append(r.plain, at)
+	}
+	for i := range speeches {
+		s := &speeches[i]
+		if s.start >= start {
+			s.start += shift
+		}
+		s.content, s.end = s.content+shift, s.end+shift
+	}
+	return r, speeches
+}
+
+// chatSequence tokenizes a rendered conversation and labels what is said in it.
+func (e *Encoder) chatSequence(r rendered, speeches []speech) (*sequence, error) {
+	list, err := e.fragments(r.text, r.plain)
+	if err != nil {
+		return nil, err
+	}
+	text := joinFragments(list)
+	s := &sequence{tokens: e.begin(text)}
+	shift := len(s.tokens) - len(text)
+	s.targets = slices.Repeat([]int32{-1}, len(s.tokens))
+	for _, said := range speeches {
+		if said.end <= said.start {
+			continue
+		}
+		first, err := e.tokenAt(list, r.text, said.start)
+		if err != nil {
+			return nil, err
+		}
+		last, err := e.tokenAt(list, r.text, said.end-1)
+		if err != nil {
+			return nil, err
+		}
+		answer := last
+		if said.content > said.start {
+			if answer, err = e.tokenAt(list, r.text, said.content-1); err != nil {
+				return nil, err
+			}
+		}
+		s.label(first+shift, min(last+shift+1, len(s.tokens)))
+		s.prompt, s.answer = first+shift, min(answer+shift+1, len(s.tokens))
+		if !said.closed {
+			s.end(s.answer, e.tok.EOS())
+		}
+	}
+	return s, nil
+}
+
+// chatPrompt is what the runtime sends for the assistant's next message.
+func (e *Encoder) chatPrompt(c conversation) ([]int32, error) {
+	r, err := e.templateFor(c).render(c, true)
+	if err != nil {
+		return nil, err
+	}
+	list, err := e.fragments(r.text, r.plain)
+	if err != nil {
+		return nil, err
+	}
+	return e.begin(joinFragments(list)), nil
+}
+
+// templateFor is the chat template of a conversation: where it has tools, the one that the model has for them.
+func (e *Encoder) templateFor(c conversation) *chatTemplate {
+	if c.tools != nil && e.toolChat != nil {
+		return e.toolChat
+	}
+	return e.chat
 }

@@ -8,13 +8,6 @@ import (
 	"strings"
 )
 
-// Vocabulary is what Check needs of a tokenizer.
-type Vocabulary interface {
-	Tokenizer
-	// Detokenize returns the text of tokens, control tokens left out unless special is set.
-	Detokenize(tokens []int32, special bool) (string, error)
-}
-
 // Check is what is to be known of files of rows before anything is trained on them. Lengths count the tokens of a row's prompt, response and end token, as
 // Options.MaxLength does; a multiple-choice question counts with its longest choice.
 type Check struct {
@@ -89,7 +82,6 @@ func (c *Check) Clean() bool {
 type checker struct {
 	*Check
 	encoder  *Encoder
-	vocab    Vocabulary
 	rows     map[digest]Place // the first with a prompt and answer
 	prompts  map[digest]Place // the first with a prompt
 	controls map[string]int   // index in Controls
@@ -97,17 +89,18 @@ type checker struct {
 }
 
 // NewCheck reads files and looks at every row. It needs o.Template and o.MaxLength.
-func NewCheck(paths []string, vocab Vocabulary, o Options) (*Check, error) {
-	e, err := NewEncoder(o.Template, vocab)
+func NewCheck(paths []string, vocab Tokenizer, o Options) (*Check, error) {
+	e, err := NewEncoder(o.Form, vocab)
 	if err != nil {
 		return nil, err
 	}
+	e.trainOn = o.TrainOn
 	c := &checker{
 		Check: &Check{
-			Template: e.Template(), Kinds: map[string]int{}, MaxLength: o.MaxLength,
+			Template: e.Form().Template, Kinds: map[string]int{}, MaxLength: o.MaxLength,
 			Unusable: []Finding{}, Cut: []Finding{}, Duplicates: []Finding{}, Conflicts: []Finding{}, Controls: []ControlText{}, Histogram: []Bin{},
 		},
-		encoder: e, vocab: vocab, rows: map[digest]Place{}, prompts: map[digest]Place{}, controls: map[string]int{},
+		encoder: e, rows: map[digest]Place{}, prompts: map[digest]Place{}, controls: map[string]int{},
 	}
 	for _, path := range paths {
 		f, err := openRows(path)
@@ -135,7 +128,6 @@ type looked struct {
 	labelled int
 	cut      bool
 	unusable error
-	failed   error // of the tokenizer
 }
 
 func (c *checker) look(at Place, raw []byte) (l looked) {
@@ -143,74 +135,61 @@ func (c *checker) look(at Place, raw []byte) (l looked) {
 	if l.row, l.unusable = parseRow(at.Row, raw); l.unusable != nil {
 		return l
 	}
-	l.parsed = true
-	if l.spelled, l.failed = c.spelled(l.row); l.failed == nil {
-		l.unusable = c.measure(&l)
-	}
+	l.parsed, l.spelled = true, c.spelled(l.row)
+	l.unusable = c.measure(&l)
 	return l
 }
 
 // measure counts the tokens of a row. It fails where the row can't be used.
 func (c *checker) measure(l *looked) error {
-	if l.row.choices != nil {
+	switch {
+	case l.row.choices != nil:
 		q, err := c.encoder.question(l.row, c.MaxLength)
 		if err != nil {
 			return err
 		}
 		l.count(slices.MaxFunc(q.Choices, func(a, b Sample) int { return len(a.Tokens) - len(b.Tokens) }))
 		return nil
+	case l.row.text != "":
+		tokens, err := c.encoder.text(l.row.text)
+		l.length, l.labelled = len(tokens), len(tokens)
+		return err
 	}
-	s, err := c.encoder.encode(l.row, math.MaxInt)
+	samples, _, err := c.encoder.encode(l.row, math.MaxInt)
 	if err != nil {
 		return err
 	}
-	l.count(s)
-	if l.cut = l.length > c.MaxLength; !l.cut {
-		return nil
+	for _, s := range samples {
+		l.count(s)
+		l.cut = l.cut || len(s.Tokens)+1 > c.MaxLength
 	}
-	if first := slices.IndexFunc(s.Targets, func(t int32) bool { return t >= 0 }); first >= c.MaxLength-1 {
-		return errNoRoom(first+1, c.MaxLength)
+	if l.cut {
+		_, _, err = c.encoder.encode(l.row, c.MaxLength)
 	}
-	return nil
+	return err
 }
 
+// count adds the labels of a sample. Of a row's samples, the longest counts.
 func (l *looked) count(s Sample) {
-	l.length, l.labelled = len(s.Tokens)+1, s.labelled()
+	l.length = max(l.length, len(s.Tokens)+1)
+	l.labelled += s.labelled()
 }
 
 // spelled gives the control tokens whose text is in a row.
-func (c *checker) spelled(r row) (found []string, err error) {
+func (c *checker) spelled(r row) (found []string) {
 	for _, text := range r.texts() {
-		plain, err := c.encoder.tokenize(text, false)
-		if err != nil {
-			return nil, err
-		}
-		parsed, err := c.encoder.tokenize(text, true)
-		if err != nil {
-			return nil, err
-		}
-		if slices.Equal(plain, parsed) {
-			continue
-		}
-		for _, token := range parsed {
-			name, err := c.controlText(token)
-			if err != nil {
-				return nil, err
-			}
-			if name != "" && strings.Contains(text, name) && !slices.Contains(found, name) {
+		for _, name := range c.encoder.controls.in(text) {
+			if !slices.Contains(found, name) {
 				found = append(found, name)
 			}
 		}
 	}
-	return found, nil
+	return found
 }
 
 // take puts what was seen in a row beside what was seen in those before it.
 func (c *checker) take(l looked) error {
 	c.Rows++
-	if l.failed != nil {
-		return fmt.Errorf("%v: %w", l.at, l.failed)
-	}
 	for _, name := range l.spelled {
 		i, ok := c.controls[name]
 		if !ok {
@@ -278,14 +257,6 @@ func (c *checker) repeated(at Place, r row) {
 		return
 	}
 	c.prompts[asked] = at
-}
-
-// controlText is the text of a control token, "" of any other.
-func (c *checker) controlText(token int32) (string, error) {
-	if text, err := c.vocab.Detokenize([]int32{token}, false); err != nil || text != "" {
-		return "", err
-	}
-	return c.vocab.Detokenize([]int32{token}, true)
 }
 
 // kind is what a row's form is called.

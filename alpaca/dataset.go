@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -13,12 +14,14 @@ import (
 // into memory; the files stay open until Close. Multiple-choice questions are kept whole.
 type Dataset struct {
 	Name      string // the files, or StarterName
-	Template  string // Alpaca or Chat: what the rows were rendered in
+	Form      Form   // what the rows were rendered in: NewEncoder's
 	Questions []Question
 	Bad       []BadRow // rows that were skipped, in the order of the files
 
 	parts     []part
 	entries   []entry // of samples, part by part
+	rows      int     // that are used
+	noRoom    int     // answers that are left out since their prompts are too long
 	encoder   *Encoder
 	maxLength int
 }
@@ -27,6 +30,13 @@ type Dataset struct {
 type part struct {
 	Part
 	rowFile
+	texts []textRow
+}
+
+// textRow says where a row of text is. Such rows are laid end to end and cut into samples.
+type textRow struct {
+	at  place
+	row int32
 }
 
 // entry says where a sample's row is and what came of it when the files were read.
@@ -34,6 +44,8 @@ type entry struct {
 	at                    place
 	digest                digest
 	row, tokens, labelled int32
+	sample                int32 // of the row's samples, from 0; in a packed one, the token of its first text that it begins with
+	text                  int32 // in a packed sample, its first text of the part, from 0; else -1
 	part                  uint16
 	truncated             bool
 }
@@ -59,7 +71,7 @@ func Load(files []Part, tok Tokenizer, o Options) (*Dataset, error) {
 		if err != nil {
 			return nil, errors.Join(err, closeAll(parts))
 		}
-		parts = append(parts, part{file, f})
+		parts = append(parts, part{Part: file, rowFile: f})
 		names = append(names, file.String())
 	}
 	return newDataset(strings.Join(names, ", "), parts, tok, o)
@@ -70,7 +82,10 @@ func newDataset(name string, parts []part, tok Tokenizer, o Options) (*Dataset, 
 	d := &Dataset{Name: name, parts: parts, maxLength: o.MaxLength}
 	err := o.Validate()
 	if err == nil {
-		d.encoder, err = NewEncoder(o.Template, tok)
+		d.encoder, err = NewEncoder(o.Form, tok)
+	}
+	if err == nil {
+		d.encoder.trainOn, d.Form = o.TrainOn, d.encoder.Form()
 	}
 	for i := 0; i < len(parts) && err == nil; i++ {
 		err = d.read(i, o)
@@ -78,8 +93,16 @@ func newDataset(name string, parts []part, tok Tokenizer, o Options) (*Dataset, 
 	if err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
-	d.Template = d.encoder.Template()
 	return d, nil
+}
+
+// Titles are the names of the files, without folders.
+func (d *Dataset) Titles() string {
+	var names []string
+	for _, p := range d.parts {
+		names = append(names, filepath.Base(p.Path))
+	}
+	return strings.Join(names, ", ")
 }
 
 // Close closes the files.
@@ -96,8 +119,12 @@ func closeAll(parts []part) error {
 // reading is a row on its way into a dataset.
 type reading struct {
 	number   int
+	part     int
+	at       place
 	row      row // number is 0 where it is no row
-	entry    entry
+	entries  []entry
+	noRoom   int     // samples that are left out
+	text     []int32 // of a row of text
 	question Question
 	err      error
 }
@@ -105,12 +132,14 @@ type reading struct {
 // read goes through a part.
 func (d *Dataset) read(i int, o Options) error {
 	p := d.parts[i]
-	bad, used, kind := len(d.Bad), d.used(), uniform{}
+	bad, rows, kind := len(d.Bad), d.rows, uniform{}
+	pack := &packer{d: d, part: i}
 	err := eachRow(p.rowFile, p.Path, o.Progress,
 		func(number int, at place, raw []byte) reading { return d.encode(number, at, i, raw) },
-		func(r reading) error { return d.take(r, &kind, o.Strict) })
+		func(r reading) error { return d.take(r, &kind, pack, o.Strict) })
+	pack.end()
 	switch {
-	case err != nil || d.used() > used:
+	case err != nil || d.rows > rows:
 		return err
 	case len(d.Bad) > bad:
 		return fmt.Errorf("%s: no usable row in %d; row %d: %s", p.Path, len(d.Bad)-bad, d.Bad[bad].Row, d.Bad[bad].Reason)
@@ -120,48 +149,61 @@ func (d *Dataset) read(i int, o Options) error {
 
 // encode finds out what becomes of a row.
 func (d *Dataset) encode(number int, at place, part int, raw []byte) reading {
-	r := reading{number: number, entry: entry{part: uint16(part)}}
-	parsed, err := parseRow(number, raw)
-	if err != nil {
-		r.err = err
+	r := reading{number: number, part: part, at: at}
+	if r.row, r.err = parseRow(number, raw); r.err != nil {
+		r.row = row{}
 		return r
 	}
-	r.row = parsed
-	if parsed.choices != nil {
-		r.question, r.err = d.encoder.question(parsed, d.maxLength)
+	switch {
+	case r.row.choices != nil:
+		r.question, r.err = d.encoder.question(r.row, d.maxLength)
+		return r
+	case r.row.text != "":
+		r.text, r.err = d.encoder.text(r.row.text)
 		return r
 	}
-	s, err := d.encoder.encode(parsed, d.maxLength)
-	r.err = err
-	r.entry = entry{
-		at: at, digest: newDigest(appendSample(nil, s)), row: int32(number), tokens: int32(len(s.Tokens)), labelled: int32(s.labelled()),
-		part: uint16(part), truncated: s.Truncated,
+	samples, noRoom, err := d.encoder.encode(r.row, d.maxLength)
+	r.err, r.noRoom = err, noRoom
+	for i, s := range samples {
+		e := newEntry(s, part)
+		e.at, e.row, e.sample = at, int32(number), int32(i)
+		r.entries = append(r.entries, e)
 	}
 	return r
 }
 
+func newEntry(s Sample, part int) entry {
+	return entry{
+		digest: newDigest(appendSample(nil, s)), tokens: int32(len(s.Tokens)), labelled: int32(s.labelled()),
+		text: -1, part: uint16(part), truncated: s.Truncated,
+	}
+}
+
 // take adds a row, of the kind of those before it in its file.
-func (d *Dataset) take(r reading, kind *uniform, strict bool) error {
-	path := d.parts[r.entry.part].Path
+func (d *Dataset) take(r reading, kind *uniform, pack *packer, strict bool) error {
+	path := d.parts[r.part].Path
 	if r.row.number > 0 {
 		if err := kind.check(r.row); err != nil {
 			return fmt.Errorf("%s: %w", path, err)
 		}
 	}
+	d.noRoom += r.noRoom
 	switch {
 	case r.err != nil && strict:
 		return BadRow{path, r.number, r.err.Error()}
 	case r.err != nil:
 		d.Bad = append(d.Bad, BadRow{path, r.number, r.err.Error()})
+		return nil
 	case r.row.choices != nil:
 		d.Questions = append(d.Questions, r.question)
+	case r.row.text != "":
+		pack.add(r)
 	default:
-		d.entries = append(d.entries, r.entry)
+		d.entries = append(d.entries, r.entries...)
 	}
+	d.rows++
 	return nil
 }
-
-func (d *Dataset) used() int { return len(d.entries) + len(d.Questions) }
 
 // Len is the number of samples.
 func (d *Dataset) Len() int { return len(d.entries) }
@@ -171,20 +213,43 @@ func (d *Dataset) Cut(n int) {
 	d.entries = d.entries[:min(n, len(d.entries))]
 }
 
-// sample reads a row again. It is an error where the row is not what it was when Load read it.
+// sample reads rows again. It is an error where they are not what they were when Load read them.
 func (d *Dataset) sample(e entry) (Sample, error) {
 	p := d.parts[e.part]
-	raw, err := p.rowFile.read(e.at)
-	if err != nil {
-		return Sample{}, fmt.Errorf("reading row %d again: %w", e.row, err)
-	}
 	var s Sample
-	r, err := parseRow(int(e.row), raw)
-	if err == nil {
-		s, err = d.encoder.encode(r, d.maxLength)
+	var err error
+	if e.text >= 0 {
+		s, err = d.packed(e)
+	} else {
+		s, err = d.encoded(e)
 	}
-	if err != nil || newDigest(appendSample(nil, s)) != e.digest {
+	if err != nil {
+		return Sample{}, err
+	}
+	if newDigest(appendSample(nil, s)) != e.digest {
 		return Sample{}, fmt.Errorf("%s: row %d is not what it was when the file was first read; leave the file as it is while it is used", p.Path, e.row)
+	}
+	return s, nil
+}
+
+// row reads a row of a part again. One that can't be read any more is no row.
+func (d *Dataset) row(part uint16, number int32, at place) (row, error) {
+	raw, err := d.parts[part].rowFile.read(at)
+	if err != nil {
+		return row{}, fmt.Errorf("reading row %d again: %w", number, err)
+	}
+	r, _ := parseRow(int(number), raw)
+	return r, nil
+}
+
+func (d *Dataset) encoded(e entry) (s Sample, err error) {
+	r, err := d.row(e.part, e.row, e.at)
+	if err != nil {
+		return s, err
+	}
+	samples, _, _ := d.encoder.encode(r, d.maxLength)
+	if int(e.sample) < len(samples) {
+		s = samples[e.sample]
 	}
 	return s, nil
 }
@@ -194,7 +259,9 @@ type Counts struct {
 	Rows      int `json:"rows"`
 	Used      int `json:"used"`
 	Skipped   int `json:"skipped"`
-	Truncated int `json:"truncated"` // of the used rows, those cut to the maximum length
+	NoRoom    int `json:"no_room"`   // answers that are left out, of skipped rows and others, since their prompts are longer than the maximum length
+	Samples   int `json:"samples"`   // that the used rows have become
+	Truncated int `json:"truncated"` // of the samples, those cut to the maximum length
 	Tokens    int `json:"tokens"`    // positions to be computed when every row is seen once
 	Labelled  int `json:"labelled"`  // of them, those whose loss counts
 }
@@ -205,6 +272,12 @@ func (c Counts) String() string {
 	if c.Skipped > 0 {
 		fmt.Fprintf(&b, " of %d (%d skipped)", c.Rows, c.Skipped)
 	}
+	if c.NoRoom > 0 {
+		fmt.Fprintf(&b, ", %d answers left out since their prompts are longer than max-length", c.NoRoom)
+	}
+	if c.Samples != c.Used {
+		fmt.Fprintf(&b, ", as %d samples", c.Samples)
+	}
 	if c.Truncated > 0 {
 		fmt.Fprintf(&b, ", %d truncated", c.Truncated)
 	}
@@ -214,7 +287,7 @@ func (c Counts) String() string {
 
 // Counts returns the numbers of rows and tokens, those of all choices where the rows are questions.
 func (d *Dataset) Counts() Counts {
-	c := Counts{Rows: d.used() + len(d.Bad), Used: d.used(), Skipped: len(d.Bad)}
+	c := Counts{Rows: d.rows + len(d.Bad), Used: d.rows, Skipped: len(d.Bad), NoRoom: d.noRoom, Samples: len(d.entries) + len(d.Questions)}
 	for _, e := range d.entries {
 		if e.truncated {
 			c.Truncated++

@@ -63,14 +63,14 @@ func TestLoadCounts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Counts{Rows: 4, Used: 2, Skipped: 2, Truncated: 1, Tokens: 3 + 5, Labelled: 2 + 4}
+	want := Counts{Rows: 4, Used: 2, Skipped: 2, NoRoom: 1, Samples: 2, Truncated: 1, Tokens: 3 + 5, Labelled: 2 + 4}
 	if got := d.Counts(); got != want {
 		t.Errorf("counts %+v, want %+v", got, want)
 	}
-	if got, want := d.Counts().String(), "2 rows of 4 (2 skipped), 1 truncated, 8 tokens, 6 of them labelled"; got != want {
+	if got, want := d.Counts().String(), "2 rows of 4 (2 skipped), 1 answers left out since their prompts are longer than max-length, 1 truncated, 8 tokens, 6 of them labelled"; got != want {
 		t.Errorf("counts read %q, want %q", got, want)
 	}
-	if len(d.Bad) != 2 || d.Bad[0].Row != 2 || d.Bad[1].Row != 4 || d.Template != Alpaca || d.entries[1].row != 3 {
+	if len(d.Bad) != 2 || d.Bad[0].Row != 2 || d.Bad[1].Row != 4 || d.Form.Template != Alpaca || d.entries[1].row != 3 {
 		t.Errorf("dataset %+v", d)
 	}
 
@@ -93,9 +93,11 @@ func TestValidate(t *testing.T) {
 		t.Error(err)
 	}
 	for want, change := range map[string]func(*Options){
-		`template "x"`:  func(o *Options) { o.Template = "x" },
-		"max-length 1:": func(o *Options) { o.MaxLength = 1 },
-		"batch 0:":      func(o *Options) { o.Batch = 0 },
+		"template: want": func(o *Options) { o.Template = "" },
+		`date "x"`:       func(o *Options) { o.Date = "x" },
+		`train-on "x"`:   func(o *Options) { o.TrainOn = "x" },
+		"max-length 1:":  func(o *Options) { o.MaxLength = 1 },
+		"batch 0:":       func(o *Options) { o.Batch = 0 },
 	} {
 		o := Default()
 		change(&o)

@@ -1,6 +1,7 @@
 package alpaca
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 )
@@ -43,16 +44,22 @@ func (s *sequence) response(tokens []int32) {
 
 // close adds what ends a response's turn.
 func (s *sequence) close(tokens []int32) {
-	for _, t := range tokens {
-		s.end(t)
-		s.tokens = append(s.tokens, t)
-		s.targets = append(s.targets, -1)
+	from := len(s.tokens)
+	s.tokens = append(s.tokens, tokens...)
+	s.targets = append(s.targets, slices.Repeat([]int32{-1}, len(tokens))...)
+	s.label(from, len(s.tokens))
+}
+
+// label has the tokens of a range be predicted. Nothing predicts the first of a text.
+func (s *sequence) label(from, to int) {
+	for i := max(from, 1); i < to; i++ {
+		s.targets[i-1] = s.tokens[i]
 	}
 }
 
-// end labels the last position with a token that need not follow it in the text.
-func (s *sequence) end(token int32) {
-	s.targets[len(s.targets)-1] = token
+// end has a token be predicted behind n tokens that need not follow them in the text.
+func (s *sequence) end(n int, token int32) {
+	s.targets[n-1] = token
 }
 
 // trim drops the positions after the last label.
@@ -64,13 +71,42 @@ func (s *sequence) trim() {
 	s.tokens, s.targets = s.tokens[:n], s.targets[:n]
 }
 
-// encode returns the sample of a row, cut from the end to at most maxLength tokens, the last target included.
-func (e *Encoder) encode(r row, maxLength int) (Sample, error) {
-	s, err := e.sequence(r)
+// errNoRoom is why a row has nothing to learn from: its prompt alone is too long.
+type errNoRoom struct{ prompt, maxLength int }
+
+func (e errNoRoom) Error() string {
+	return fmt.Sprintf("the prompt's %d tokens leave no room for a response within max-length %d", e.prompt, e.maxLength)
+}
+
+// encode returns the samples of a row, one but where a chat template rewrites earlier turns: each cut from the end to at most maxLength tokens, the last target
+// included. Samples whose prompt leaves no room for a label are left out and counted; it is an error where all are.
+func (e *Encoder) encode(r row, maxLength int) (samples []Sample, noRoom int, err error) {
+	list, err := e.sequences(r)
 	if err != nil {
-		return Sample{}, err
+		return nil, 0, err
 	}
+	for _, s := range list {
+		sample, wrong := s.sample(r.number, maxLength)
+		if wrong == nil {
+			samples = append(samples, sample)
+			continue
+		}
+		err = wrong
+		if errors.As(wrong, new(errNoRoom)) {
+			noRoom++
+		}
+	}
+	if len(samples) > 0 {
+		err = nil
+	}
+	return samples, noRoom, err
+}
+
+func (s *sequence) sample(row, maxLength int) (Sample, error) {
 	first := slices.IndexFunc(s.targets, func(t int32) bool { return t >= 0 })
+	if first < 0 {
+		return Sample{}, errors.New("no token of it is learnt")
+	}
 	s.trim()
 	truncated := len(s.tokens) > maxLength-1
 	if truncated {
@@ -78,27 +114,47 @@ func (e *Encoder) encode(r row, maxLength int) (Sample, error) {
 		s.trim()
 	}
 	if len(s.tokens) == 0 {
-		return Sample{}, errNoRoom(first+1, maxLength)
+		return Sample{}, errNoRoom{first + 1, maxLength}
 	}
-	return Sample{Tokens: slices.Clip(s.tokens), Targets: slices.Clip(s.targets), Row: r.number, Truncated: truncated}, nil
+	return Sample{Tokens: slices.Clip(s.tokens), Targets: slices.Clip(s.targets), Row: row, Truncated: truncated}, nil
 }
 
-func errNoRoom(prompt, maxLength int) error {
-	return fmt.Errorf("the prompt's %d tokens leave no room for a response within max-length %d", prompt, maxLength)
+// sequences renders a row that is no raw text.
+func (e *Encoder) sequences(r row) ([]*sequence, error) {
+	if r.messages == nil && r.completion == "" && e.chat != nil {
+		r.messages = []Message{{Role: User, Content: question(r.instruction, r.input)}, {Role: Assistant, Content: r.output}}
+	}
+	if r.messages != nil && e.chat != nil {
+		return e.chatSequences(conversation{r.messages, r.tools, r.documents})
+	}
+	s, err := e.sequence(r)
+	if err != nil {
+		return nil, err
+	}
+	switch e.trainOn {
+	case TrainAll:
+		s.label(0, len(s.tokens))
+	case TrainLast:
+		for i := range s.prompt - 1 {
+			s.targets[i] = -1
+		}
+	}
+	return []*sequence{s}, nil
 }
 
+// sequence renders a row that takes no chat template.
 func (e *Encoder) sequence(r row) (*sequence, error) {
 	switch {
+	case r.messages != nil && r.tools != nil:
+		return nil, errors.New("it has tools, for which the alpaca template has no place; choose a chat template")
 	case r.messages != nil:
-		return e.turns(r.messages)
+		return e.alpacaTurns(r.messages)
 	case r.completion != "":
 		prompt, err := e.Verbatim(r.prompt)
 		return e.answered(prompt, r.completion, err)
-	case e.template == Alpaca:
-		prompt, err := e.Prompt(r.instruction, r.input)
-		return e.answered(prompt, r.output, err)
 	}
-	return e.turns([]Message{{Role: User, Content: question(r.instruction, r.input)}, {Role: Assistant, Content: r.output}})
+	prompt, err := e.Prompt(r.instruction, r.input)
+	return e.answered(prompt, r.output, err)
 }
 
 // answered is a prompt with its response, which EOS ends.
@@ -106,7 +162,7 @@ func (e *Encoder) answered(prompt []int32, response string, err error) (*sequenc
 	if err != nil {
 		return nil, err
 	}
-	tokens, err := e.proceed(response, false)
+	tokens, err := e.proceed(response)
 	if err != nil {
 		return nil, err
 	}
@@ -117,27 +173,26 @@ func (e *Encoder) answered(prompt []int32, response string, err error) (*sequenc
 	return &s, nil
 }
 
-// turns renders a conversation that ends with the assistant. An empty last message leaves the response out.
-func (e *Encoder) turns(messages []Message) (*sequence, error) {
-	if e.template == Chat {
-		return e.chatTurns(messages)
-	}
-	return e.alpacaTurns(messages)
-}
-
+// alpacaTurns renders a conversation up to the assistant's last message. An empty one leaves the response out.
 func (e *Encoder) alpacaTurns(messages []Message) (*sequence, error) {
 	var s sequence
 	pending := preamble
 	for i, m := range messages {
 		switch m.Role {
 		case System:
+			if i > 0 {
+				return nil, fmt.Errorf("message %d: in the alpaca template, a system message comes first", i+1)
+			}
 			pending = m.Content
 		case User:
 			pending += instructionHeader + m.Content
 		case Assistant:
+			if i == 0 || messages[i-1].Role != User {
+				return nil, fmt.Errorf("message %d: in the alpaca template, the assistant answers the user", i+1)
+			}
 			tokenize := e.Verbatim
 			if len(s.tokens) > 0 {
-				tokenize = func(text string) ([]int32, error) { return e.proceed(text, false) }
+				tokenize = e.proceed
 			}
 			prompt, err := tokenize(pending + responseHeader)
 			if err != nil {
@@ -147,13 +202,15 @@ func (e *Encoder) alpacaTurns(messages []Message) (*sequence, error) {
 			if m.Content == "" && i == len(messages)-1 {
 				return &s, nil
 			}
-			response, err := e.proceed(m.Content, false)
+			response, err := e.proceed(m.Content)
 			if err != nil {
 				return nil, err
 			}
 			s.response(response)
 			s.close([]int32{e.tok.EOS()})
 			pending = ""
+		default:
+			return nil, fmt.Errorf("message %d: the alpaca template has no place for the role %s", i+1, m.Role)
 		}
 	}
 	return &s, nil

@@ -8,7 +8,7 @@ import (
 
 func encoder(t *testing.T, template string, tok Tokenizer) *Encoder {
 	t.Helper()
-	e, err := NewEncoder(template, tok)
+	e, err := NewEncoder(Form{Template: template}, tok)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -17,11 +17,11 @@ func encoder(t *testing.T, template string, tok Tokenizer) *Encoder {
 
 func encode(t *testing.T, e *Encoder, r row) Sample {
 	t.Helper()
-	s, err := e.encode(r, 1<<20)
-	if err != nil {
-		t.Fatal(err)
+	list, _, err := e.encode(r, 1<<20)
+	if err != nil || len(list) != 1 {
+		t.Fatalf("%d samples, %v", len(list), err)
 	}
-	return s
+	return list[0]
 }
 
 // labelled is the text of the tokens that the loss is taken on.
@@ -55,16 +55,16 @@ func TestResolveTemplate(t *testing.T) {
 		{Auto, fakeTokenizer{chat: chatML}, Chat},
 		{Alpaca, fakeTokenizer{chat: chatML}, Alpaca},
 		{Chat, fakeTokenizer{}, "no chat template"},
-		{"vicuna", fakeTokenizer{}, "want one of auto, alpaca, chat"},
+		{"vicuna", fakeTokenizer{}, "want auto, alpaca, chat, or FILE.jinja"},
 		{Auto, fakeTokenizer{noEOS: true}, "no end token"},
 	} {
-		e, err := NewEncoder(c.template, c.tok)
+		e, err := NewEncoder(Form{Template: c.template}, c.tok)
 		if err != nil {
 			if !strings.Contains(err.Error(), c.want) {
 				t.Errorf("template %s: %v, want %s", c.template, err, c.want)
 			}
-		} else if e.Template() != c.want {
-			t.Errorf("template %s resolves to %s, want %s", c.template, e.Template(), c.want)
+		} else if e.Form().Template != c.want {
+			t.Errorf("template %s resolves to %s, want %s", c.template, e.Form().Template, c.want)
 		}
 	}
 }
@@ -79,15 +79,15 @@ func TestLabels(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		template string
-		chat     func(roles, contents []string, addAssistant bool) (string, error)
+		chat     string
 		row      row
 		labels   string
 		last     string // the end of the text, from the last response on, where it isn't that of labels
 	}{
-		{"alpaca", Alpaca, nil, instruction, " one\ntwo </s>", ""},
-		{"alpaca without input", Alpaca, nil, bare, "one</s>", ""},
-		{"alpaca verbatim", Alpaca, nil, verbatim, "4</s>", ""},
-		{"alpaca messages", Alpaca, nil, talk, "Ho</s>So.</s>", ""},
+		{"alpaca", Alpaca, "", instruction, " one\ntwo </s>", ""},
+		{"alpaca without input", Alpaca, "", bare, "one</s>", ""},
+		{"alpaca verbatim", Alpaca, "", verbatim, "4</s>", ""},
+		{"alpaca messages", Alpaca, "", talk, "Ho</s>So.</s>", ""},
 		{"chat", Chat, chatML, instruction, " one\ntwo <|im_end|>", ""},
 		{"chat verbatim", Chat, chatML, verbatim, "4</s>", ""},
 		{"chat messages", Chat, chatML, talk, "Ho<|im_end|>So.<|im_end|>", ""},
@@ -151,8 +151,8 @@ func TestConversationText(t *testing.T) {
 		if got != c.want {
 			t.Errorf("conversation %q, want %q", got, c.want)
 		}
-		if stops := e.Stops(); len(stops) != strings.Count(e.Template(), Alpaca) {
-			t.Errorf("template %s: stop strings %q", e.Template(), stops)
+		if stops := e.Stops(); len(stops) != strings.Count(e.Form().Template, Alpaca) {
+			t.Errorf("template %s: stop strings %q", e.Form().Template, stops)
 		} else if len(stops) > 0 && !strings.Contains(got, "Ho</s>"+stops[0]) {
 			t.Errorf("%q is not what a model goes on with in %q", stops[0], got)
 		}
@@ -191,11 +191,28 @@ func TestSpelledOutControlTokens(t *testing.T) {
 	}
 }
 
-func TestTemplateThatForgetsIsRefused(t *testing.T) {
+// A template that rewrites earlier turns makes a sample of each of the assistant's messages, as the runtime comes to it.
+func TestTemplateThatForgets(t *testing.T) {
+	r := row{messages: []Message{{Role: User, Content: "a"}, {Role: Assistant, Content: "b"}, {Role: User, Content: "c"}, {Role: Assistant, Content: "d"}}}
+	const first, second = "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>\n<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n"
 	e := encoder(t, Chat, fakeTokenizer{chat: forgetful})
-	_, err := e.encode(row{messages: []Message{{Role: User, Content: "a"}, {Role: Assistant, Content: "b"}, {Role: User, Content: "c"}, {Role: Assistant, Content: "d"}}}, 512)
-	if err == nil || !strings.Contains(err.Error(), "changes the text before message 4") {
-		t.Errorf("error %v", err)
+	for trainOn, want := range map[string][]string{
+		TrainAssistant: {first + "b", first + "…" + second + "d"},
+		TrainLast:      {first + "…" + second + "d"},
+		TrainAll:       {first + "…" + second + "d<|im_end|>"}, // the newline is a label
+	} {
+		e.trainOn = trainOn
+		list, _, err := e.encode(r, 512)
+		var got []string
+		for _, s := range list {
+			got = append(got, detokenize(s.Tokens))
+		}
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("train on %s: %q, %v, want %q", trainOn, got, err, want)
+		}
+		if trainOn == TrainAssistant && (labelled(list[0]) != "b<|im_end|>" || labelled(list[1]) != "d<|im_end|>") {
+			t.Errorf("labels %q and %q", labelled(list[0]), labelled(list[1]))
+		}
 	}
 }
 
@@ -203,22 +220,23 @@ func TestTruncation(t *testing.T) {
 	e := encoder(t, Alpaca, fakeTokenizer{})
 	r := row{prompt: "12345", completion: "abc"} // 9 tokens with EOS
 	for maxLength, want := range map[int]string{100: "abc</s>", 9: "abc</s>", 8: "abc", 7: "ab", 6: "a"} {
-		s, err := e.encode(r, maxLength)
+		list, _, err := e.encode(r, maxLength)
 		if err != nil {
 			t.Fatal(err)
 		}
+		s := list[0]
 		if got := labelled(s); got != want || s.Truncated != (maxLength < 9) || len(s.Tokens) != min(maxLength, 9)-1 {
 			t.Errorf("max-length %d: labels %q of %d tokens, truncated %v", maxLength, got, len(s.Tokens), s.Truncated)
 		}
 	}
-	if _, err := e.encode(r, 5); err == nil || !strings.Contains(err.Error(), "the prompt's 5 tokens leave no room") {
+	if _, noRoom, err := e.encode(r, 5); noRoom != 1 || err == nil || !strings.Contains(err.Error(), "the prompt's 5 tokens leave no room") {
 		t.Errorf("max-length 5: %v", err)
 	}
 	// Cut within the second prompt, the first response is all that is left.
 	talk := row{messages: []Message{{Role: User, Content: "a"}, {Role: Assistant, Content: "b"}, {Role: User, Content: "c"}, {Role: Assistant, Content: "d"}}}
 	whole := encode(t, e, talk)
-	s, err := e.encode(talk, len(whole.Tokens)-2)
-	if err != nil || labelled(s) != "b</s>" || !s.Truncated {
-		t.Errorf("cut conversation: %q, %v", labelled(s), err)
+	list, _, err := e.encode(talk, len(whole.Tokens)-2)
+	if err != nil || labelled(list[0]) != "b</s>" || !list[0].Truncated {
+		t.Errorf("cut conversation: %+v, %v", list, err)
 	}
 }

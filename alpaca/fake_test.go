@@ -2,6 +2,8 @@ package alpaca
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -9,7 +11,8 @@ import (
 // text behind a control token, as SentencePiece vocabularies do.
 type fakeTokenizer struct {
 	bos, spaces bool
-	chat        func(roles, contents []string, addAssistant bool) (string, error)
+	chat        string            // template
+	named       map[string]string // further ones
 	noEOS       bool
 }
 
@@ -20,7 +23,7 @@ const (
 	eosToken
 )
 
-var controls = []string{"<|im_start|>", "<|im_end|>", "<s>", "</s>"}
+var fakeControls = []string{"<|im_start|>", "<|im_end|>", "<s>", "</s>"}
 
 func (f fakeTokenizer) Tokenize(text string, addSpecial, parseSpecial bool) ([]int32, error) {
 	if addSpecial {
@@ -30,7 +33,7 @@ func (f fakeTokenizer) Tokenize(text string, addSpecial, parseSpecial bool) ([]i
 	afterControl := true
 scan:
 	for len(text) > 0 {
-		for i, c := range controls {
+		for i, c := range fakeControls {
 			if parseSpecial && strings.HasPrefix(text, c) {
 				tokens = append(tokens, 256+int32(i))
 				text = text[len(c):]
@@ -52,7 +55,7 @@ func detokenize(tokens []int32) string {
 	var b strings.Builder
 	for _, t := range tokens {
 		if t >= 256 {
-			b.WriteString(controls[t-256])
+			b.WriteString(fakeControls[t-256])
 		} else {
 			b.WriteByte(byte(t))
 		}
@@ -69,66 +72,36 @@ func (f fakeTokenizer) EOS() int32 {
 }
 func (f fakeTokenizer) AddBOS() bool       { return f.bos }
 func (f fakeTokenizer) IsEOG(t int32) bool { return t == imEnd || t == eosToken }
-func (f fakeTokenizer) ChatTemplate() string {
-	if f.chat == nil {
-		return ""
+func (f fakeTokenizer) ChatTemplate(name string) string {
+	if name == "" {
+		return f.chat
 	}
-	return "{{ messages }}"
+	return f.named[name]
 }
 
-func (f fakeTokenizer) ApplyChat(roles, contents []string, addAssistant bool) (string, error) {
-	return f.chat(roles, contents, addAssistant)
+func (f fakeTokenizer) ChatTemplates() []string { return slices.Sorted(maps.Keys(f.named)) }
+
+func (f fakeTokenizer) Controls(yield func(token int32, text string, stripBefore, stripAfter bool)) error {
+	for i, text := range fakeControls {
+		yield(256+int32(i), text, false, false)
+	}
+	return nil
 }
 
-// chatML closes turns with a control token and leaves contents as they are.
-func chatML(roles, contents []string, addAssistant bool) (string, error) {
-	var b strings.Builder
-	for i, role := range roles {
-		b.WriteString("<|im_start|>" + role + "\n" + contents[i] + "<|im_end|>\n")
-	}
-	if addAssistant {
-		b.WriteString("<|im_start|>assistant\n")
-	}
-	return b.String(), nil
-}
+func (f fakeTokenizer) Piece(token int32) (string, error) { return detokenize([]int32{token}), nil }
 
-// bracketed is a template in the manner of Llama 2: trimmed contents, its own BOS, a space before the response and
-// before the EOS that closes it.
-func bracketed(roles, contents []string, _ bool) (string, error) {
-	var b strings.Builder
-	for i, role := range roles {
-		content := strings.TrimSpace(contents[i])
-		switch role {
-		case System:
-			b.WriteString("<s>(" + content + ")")
-		case User:
-			b.WriteString("<s>[INST] " + content + " [/INST]")
-		case Assistant:
-			b.WriteString(" " + content + " </s>")
-		}
-	}
-	return b.String(), nil
-}
+const (
+	// chatML closes turns with a control token and leaves contents as they are.
+	chatML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 
-// plain closes turns with a newline only.
-func plain(roles, contents []string, addAssistant bool) (string, error) {
-	var b strings.Builder
-	for i, role := range roles {
-		b.WriteString(role + ": " + contents[i] + "\n")
-	}
-	if addAssistant {
-		b.WriteString("assistant: ")
-	}
-	return b.String(), nil
-}
+	// bracketed is a template in the manner of Llama 2: trimmed contents, its own BOS, a space before the response and before the EOS that closes it.
+	bracketed = "{% for m in messages %}{% if m.role == 'system' %}{{ bos_token }}({{ m.content | trim }}){% elif m.role == 'user' %}{{ bos_token }}[INST] {{ m.content | trim }} [/INST]" +
+		"{% else %} {{ m.content | trim }} {{ eos_token }}{% endif %}{% endfor %}"
 
-// forgetful takes earlier answers back once the user goes on, as templates that hide reasoning do.
-func forgetful(roles, contents []string, addAssistant bool) (string, error) {
-	contents = append([]string(nil), contents...)
-	for i, role := range roles {
-		if role == Assistant && i < len(roles)-1 {
-			contents[i] = "…"
-		}
-	}
-	return chatML(roles, contents, addAssistant)
-}
+	// plain closes turns with a newline only.
+	plain = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{{ '' }}{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+
+	// forgetful takes earlier answers back once the user goes on, as templates that hide reasoning do.
+	forgetful = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ '…' if m.role == 'assistant' and not loop.last else m.content }}<|im_end|>\n{% endfor %}" +
+		"{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)

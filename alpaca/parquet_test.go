@@ -58,7 +58,7 @@ func loadParquet(data []byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = newDataset("f", []part{{Part{"f", 1}, f}}, fakeTokenizer{}, Default())
+	_, err = newDataset("f", []part{{Part: Part{"f", 1}, rowFile: f}}, fakeTokenizer{}, Default())
 	return err
 }
 

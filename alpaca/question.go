@@ -31,7 +31,7 @@ func Batch(questions []Question) (tokens, targets []int32, lengths []int) {
 func (e *Encoder) question(r row, maxLength int) (Question, error) {
 	q := Question{Answer: r.answer, Row: r.number}
 	for i, choice := range r.choices {
-		s, err := e.sequence(row{instruction: r.instruction, output: choice})
+		s, err := e.answerTo(r.instruction, choice)
 		if err != nil {
 			return Question{}, fmt.Errorf("choice %d: %w", i+1, err)
 		}
@@ -46,6 +46,18 @@ func (e *Encoder) question(r row, maxLength int) (Question, error) {
 		q.Bytes = append(q.Bytes, len(choice))
 	}
 	return q, nil
+}
+
+// answerTo renders a question with its answer.
+func (e *Encoder) answerTo(question, answer string) (*sequence, error) {
+	if e.chat == nil {
+		return e.sequence(row{instruction: question, output: answer})
+	}
+	t, err := e.chatTurn(e.chat, conversation{messages: []Message{{Role: User, Content: question}, {Role: Assistant, Content: answer}}}, 1)
+	if err != nil {
+		return nil, err
+	}
+	return e.chatSequence(t.sent(false))
 }
 
 // uniform holds the rows of a file to the first of them: all are questions or none is, since the two are measured in different ways.

@@ -87,11 +87,11 @@ func TestChoices(t *testing.T) {
 	path := write(t, `{"question": "Sky?", "choices": ["gr", "blüe"], "answer": "B"}`, "", `{"question": "2+2=", "choices": ["3", " 4", "5"], "answer": 1}`)
 	for _, c := range []struct {
 		name, template string
-		chat           func(roles, contents []string, addAssistant bool) (string, error)
+		chat           string
 		before         string // text that the template puts before a response
 		four           string
 	}{
-		{"alpaca", Alpaca, nil, "", " 4"},
+		{"alpaca", Alpaca, "", "", " 4"},
 		{"chat", Chat, chatML, "", " 4"},
 		{"bracketed", Chat, bracketed, " ", "4"}, // trims
 		{"plain", Chat, plain, "", " 4"},
@@ -141,7 +141,7 @@ func TestChoicesLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := d.Counts(), (Counts{Rows: 3, Used: 1, Skipped: 2, Tokens: 2 * len(prompt), Labelled: 2}); got != want {
+	if got, want := d.Counts(), (Counts{Rows: 3, Used: 1, Skipped: 2, Samples: 1, Tokens: 2 * len(prompt), Labelled: 2}); got != want {
 		t.Errorf("counts %+v, want %+v", got, want)
 	}
 	if len(d.Bad) != 2 || d.Bad[0].Row != 2 || !strings.Contains(d.Bad[0].Reason, "choice 2 has") || !strings.Contains(d.Bad[0].Reason, "max-length") {

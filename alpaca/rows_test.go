@@ -29,7 +29,7 @@ func parseRows(name string, data []byte) (p parsed, err error) {
 
 // dataset encodes the rows of one file in memory.
 func dataset(name string, data []byte, tok Tokenizer, o Options) (*Dataset, error) {
-	return newDataset(name, []part{{Part{name, 1}, inMemory(name, data)}}, tok, o)
+	return newDataset(name, []part{{Part: Part{name, 1}, rowFile: inMemory(name, data)}}, tok, o)
 }
 
 func TestParseForms(t *testing.T) {

@@ -10,5 +10,5 @@ var starter []byte
 
 // Starter encodes the instruction rows that the program carries: small, varied and correct, enough to see a model learn.
 func Starter(tok Tokenizer, o Options) (*Dataset, error) {
-	return newDataset(StarterName, []part{{Part{StarterName, 1}, inMemory(StarterName, starter)}}, tok, o)
+	return newDataset(StarterName, []part{{Part: Part{StarterName, 1}, rowFile: inMemory(StarterName, starter)}}, tok, o)
 }

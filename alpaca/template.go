@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // The text of Stanford Alpaca's prompts, which models trained on it expect to the byte.
@@ -18,40 +19,50 @@ const (
 	responseHeader    = "\n\n### Response:\n"
 )
 
-// Encoder renders text in one template and turns it into tokens, in the same way for training and for inference.
+// Encoder renders text in one template and turns it into tokens, in the same way for training and for inference. It is safe for concurrent use.
 //
-// A prompt and its response are tokenized apart, so that the prompt's tokens in training are those that the model
-// sees when it answers; no token ever spans the two. The text of a control token ("<|im_end|>") becomes that token
-// only in a chat template's own text. A rendered conversation is therefore tokenized in one piece, as other programs
-// do at inference, unless a message spells a control token out: then it is cut around that message.
+// In the alpaca template and in rows of prompt and completion, a prompt and its response are tokenized apart, so that the prompt's tokens in training are those
+// that the model sees when it answers. A rendered conversation is tokenized in one piece, as the runtimes do. The text of a control token ("<|im_end|>")
+// becomes that token only in a chat template's own text.
 type Encoder struct {
 	tok      Tokenizer
-	template string
-	newline  []int32 // what the vocabulary makes of "\n" where it puts a space before every text; nil where it doesn't
+	form     Form
+	trainOn  string
+	controls *controls
+	chat     *chatTemplate // nil in the alpaca template
+	toolChat *chatTemplate // the model's own for conversations with tools, where it has one
+	newline  []int32       // what the vocabulary makes of "\n" where it puts a space before every text; nil where it doesn't
 }
 
-// NewEncoder resolves Auto and returns an error where the vocabulary has no end token, or no chat template that can be
-// applied though Chat is asked for.
-func NewEncoder(template string, tok Tokenizer) (*Encoder, error) {
+// toolTemplate is the name that models give a template for conversations with tools.
+const toolTemplate = "tool_use"
+
+// NewEncoder finds the template and compiles it. It fails where the vocabulary has no end token, and where the template is broken.
+func NewEncoder(form Form, tok Tokenizer) (*Encoder, error) {
 	if tok.EOS() < 0 {
 		return nil, errors.New("the vocabulary has no end token (tokenizer.ggml.eos_token_id), so no answer would ever end")
 	}
-	switch template {
-	case Alpaca:
-	case Auto, Chat:
-		err := tryChat(tok)
-		if err != nil && template == Chat {
-			return nil, fmt.Errorf("template chat: %w; use template alpaca", err)
-		}
-		template = Chat
-		if err != nil {
-			template = Alpaca
-		}
-	default:
-		return nil, fmt.Errorf("template %q: want one of %s", template, strings.Join(Templates, ", "))
+	if err := form.Validate(); err != nil {
+		return nil, err
 	}
-	e := &Encoder{tok: tok, template: template}
-	newline, err := e.tokenize("\n", false)
+	c, err := newControls(tok)
+	if err != nil {
+		return nil, err
+	}
+	e := &Encoder{tok: tok, form: form, trainOn: TrainAssistant, controls: c}
+	source, err := e.form.resolve(tok)
+	if err != nil {
+		return nil, err
+	}
+	if source == "" && len(form.Variables) > 0 {
+		return nil, errors.New("template options: are for chat templates, and this is the alpaca template")
+	}
+	if source != "" {
+		if err := e.compile(source); err != nil {
+			return nil, err
+		}
+	}
+	newline, err := e.tokenize("\n")
 	if err != nil {
 		return nil, err
 	}
@@ -61,22 +72,35 @@ func NewEncoder(template string, tok Tokenizer) (*Encoder, error) {
 	return e, nil
 }
 
-func tryChat(tok Tokenizer) error {
-	if tok.ChatTemplate() == "" {
-		return errors.New("the model has no chat template")
+// compile compiles the chat templates and fixes their day.
+func (e *Encoder) compile(source string) (err error) {
+	now := time.Now()
+	if e.form.Date != "" {
+		if now, err = time.ParseInLocation(time.DateOnly, e.form.Date, time.Local); err != nil {
+			return err
+		}
 	}
-	if _, err := tok.ApplyChat([]string{User}, []string{"Hello"}, true); err != nil {
-		return fmt.Errorf("the model's chat template can't be applied: %w", err)
+	build := func(name, source string) (*chatTemplate, error) {
+		return newChatTemplate(name, source, e.tok, e.controls, e.form.Variables, now)
 	}
-	return nil
+	if e.chat, err = build(e.form.Describe(), source); err != nil {
+		return err
+	}
+	if tools := e.tok.ChatTemplate(toolTemplate); tools != "" && e.form.Template == Chat && e.form.Source == "" {
+		e.toolChat, err = build("the model's chat template "+toolTemplate, tools)
+	}
+	if e.form.Date == "" && (e.chat.dated || e.toolChat != nil && e.toolChat.dated) {
+		e.form.Date = now.Format(time.DateOnly)
+	}
+	return err
 }
 
-// Template returns Alpaca or Chat: what Auto came to.
-func (e *Encoder) Template() string { return e.template }
+// Form is the one that the encoder was made with: the template that auto came to, and the day where the template writes it.
+func (e *Encoder) Form() Form { return e.form }
 
 // Stops returns what a response ends before where no end token ends it: a base model goes on with the next instruction.
 func (e *Encoder) Stops() []string {
-	if e.template == Alpaca {
+	if e.chat == nil {
 		return []string{strings.TrimSuffix(instructionHeader, "\n")}
 	}
 	return nil
@@ -84,7 +108,7 @@ func (e *Encoder) Stops() []string {
 
 // Prompt returns the tokens before the response to an instruction; input may be empty.
 func (e *Encoder) Prompt(instruction, input string) ([]int32, error) {
-	if e.template == Chat {
+	if e.chat != nil {
 		return e.Conversation([]Message{{Role: User, Content: question(instruction, input)}})
 	}
 	return e.Verbatim(alpacaPrompt(instruction, input))
@@ -96,7 +120,10 @@ func (e *Encoder) Conversation(messages []Message) ([]int32, error) {
 	if len(messages) == 0 || messages[len(messages)-1].Role != User {
 		return nil, errors.New("a conversation must end with the user's message to be answered")
 	}
-	s, err := e.turns(append(slices.Clone(messages), Message{Role: Assistant}))
+	if e.chat != nil {
+		return e.chatPrompt(conversation{messages: messages})
+	}
+	s, err := e.alpacaTurns(append(slices.Clone(messages), Message{Role: Assistant}))
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +132,7 @@ func (e *Encoder) Conversation(messages []Message) ([]int32, error) {
 
 // Verbatim returns the tokens of a prompt that no template is put around, as rows of prompt and completion have them.
 func (e *Encoder) Verbatim(prompt string) ([]int32, error) {
-	tokens, err := e.tokenize(prompt, false)
+	tokens, err := e.tokenize(prompt)
 	return e.begin(tokens), err
 }
 
@@ -119,8 +146,8 @@ func (e *Encoder) begin(tokens []int32) []int32 {
 }
 
 // tokenize returns the tokens of text that begins a text, or follows a control token.
-func (e *Encoder) tokenize(text string, parseSpecial bool) ([]int32, error) {
-	tokens, err := e.tok.Tokenize(text, false, parseSpecial)
+func (e *Encoder) tokenize(text string) ([]int32, error) {
+	tokens, err := e.tok.Tokenize(text, false, false)
 	if err != nil {
 		return nil, fmt.Errorf("tokenizing: %w", err)
 	}
@@ -129,18 +156,18 @@ func (e *Encoder) tokenize(text string, parseSpecial bool) ([]int32, error) {
 
 // proceed returns the tokens of text that goes on from other text. Vocabularies of the SentencePiece kind put a space
 // before every text that they are given; behind a newline, which is then cut off, they don't.
-func (e *Encoder) proceed(text string, parseSpecial bool) ([]int32, error) {
+func (e *Encoder) proceed(text string) ([]int32, error) {
 	if e.newline == nil {
-		return e.tokenize(text, parseSpecial)
+		return e.tokenize(text)
 	}
-	tokens, err := e.tokenize("\n"+text, parseSpecial)
+	tokens, err := e.tokenize("\n" + text)
 	if err != nil {
 		return nil, err
 	}
 	if n := len(e.newline); len(tokens) >= n && slices.Equal(tokens[:n], e.newline) {
 		return tokens[n:], nil
 	}
-	return e.tokenize(text, parseSpecial) // the newline has merged with the text
+	return e.tokenize(text) // the newline has merged with the text
 }
 
 func alpacaPrompt(instruction, input string) string {

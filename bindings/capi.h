@@ -111,11 +111,6 @@ struct VT_STRUCT(llama_model_params) {
     bool          no_alloc;
 };
 
-struct VT_STRUCT(llama_chat_message) {
-    const char * role;
-    const char * content;
-};
-
 struct VT_STRUCT(llama_context_params) {
     uint32_t     n_ctx;
     uint32_t     n_batch;
@@ -323,9 +318,9 @@ struct llama_model_params  llama_model_default_params(void);
 struct llama_model *       llama_model_load_from_file(const char * path_model, struct llama_model_params params);
 void                       llama_model_free(struct llama_model * model);
 const struct llama_vocab * llama_model_get_vocab(const struct llama_model * model);
-const char *               llama_model_chat_template(const struct llama_model * model, const char * name);
 int32_t                    llama_vocab_n_tokens(const struct llama_vocab * vocab);
 bool                       llama_vocab_is_eog(const struct llama_vocab * vocab, int32_t token);
+unsigned                   llama_vocab_get_attr(const struct llama_vocab * vocab, int32_t token);
 int32_t                    llama_vocab_bos(const struct llama_vocab * vocab);
 int32_t                    llama_vocab_eos(const struct llama_vocab * vocab);
 int32_t                    llama_vocab_eot(const struct llama_vocab * vocab);
@@ -334,8 +329,6 @@ int32_t                    llama_tokenize(const struct llama_vocab * vocab, cons
                                           int32_t n_tokens_max, bool add_special, bool parse_special);
 int32_t                    llama_token_to_piece(const struct llama_vocab * vocab, int32_t token, char * buf, int32_t length, int32_t lstrip,
                                                 bool special);
-int32_t                    llama_chat_apply_template(const char * tmpl, const struct llama_chat_message * chat, size_t n_msg, bool add_ass,
-                                                     char * buf, int32_t length);
 
 // llama.cpp: running a model
 

@@ -205,7 +205,3 @@ int32_t vt_detokenize(const struct llama_vocab * vocab, const int32_t * tokens, 
         return total <= size ? total : -total;
     });
 }
-
-int32_t vt_apply_template(const char * tmpl, const struct llama_chat_message * chat, size_t n, bool add_assistant, char * buf, int32_t size) {
-    return guarded((int32_t) INT32_MIN, [&] { return llama_chat_apply_template(tmpl, chat, n, add_assistant, buf, size); });
-}

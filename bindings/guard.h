@@ -51,7 +51,6 @@ int32_t vt_decode(struct llama_context * context, int32_t * tokens, int32_t n, i
 // As their llama_* namesakes; INT32_MIN after an exception.
 int32_t vt_tokenize(const struct llama_vocab * vocab, const char * text, int32_t text_len, int32_t * tokens, int32_t n_max, bool add_special,
                     bool parse_special);
-int32_t vt_apply_template(const char * tmpl, const struct llama_chat_message * chat, size_t n, bool add_assistant, char * buf, int32_t size);
 
 // The text of tokens, with strip without a space that it begins with. Gives its size, negative where there was no room for it; INT32_MIN after an exception.
 int32_t vt_detokenize(const struct llama_vocab * vocab, const int32_t * tokens, int32_t n, char * text, int32_t size, bool strip, bool special);

@@ -7,45 +7,49 @@ import "C"
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
+	"strings"
 	"unsafe"
 )
 
 // Vocab is the tokenizer of a GGUF file, llama.cpp's own.
 type Vocab struct {
-	model    *C.struct_llama_model
-	c        *C.struct_llama_vocab
-	template *C.char // the model's chat template, owned by model; nil if it has none
-	strip    bool    // tokenizing puts a space before a text, which detokenizing takes off
+	model     *C.struct_llama_model
+	c         *C.struct_llama_vocab
+	templates map[string]string // chat templates by name, "" of the model's first
+	strip     bool              // tokenizing puts a space before a text, which detokenizing takes off
 }
 
-// ChatMessage is one turn of a conversation: role is "system", "user" or "assistant".
-type ChatMessage struct{ Role, Content string }
+// chatTemplateKey is the metadata of the model's chat template; behind a dot, of others that have names.
+const chatTemplateKey = "tokenizer.chat_template"
 
 // OpenVocab reads the tokenizer of a GGUF file. It fails for other kinds than SentencePiece and byte-level BPE, which Llamas have.
 func OpenVocab(path string) (*Vocab, error) {
-	strip, err := checkVocab(path)
-	if err != nil {
+	v := new(Vocab)
+	if err := v.check(path); err != nil {
 		return nil, err
 	}
 	p := C.CString(path)
 	defer C.free(unsafe.Pointer(p))
-	m := C.vt_load_vocab(p)
-	if m == nil {
+	v.model = C.vt_load_vocab(p)
+	if v.model == nil {
 		return nil, fmt.Errorf("%s: no usable tokenizer: %s", path, takeError("llama.cpp does not read it"))
 	}
-	return &Vocab{m, C.llama_model_get_vocab(m), C.llama_model_chat_template(m, nil), strip}, nil
+	v.c = C.llama_model_get_vocab(v.model)
+	return v, nil
 }
 
-// checkVocab refuses what llama.cpp aborts the process on, or reads beyond the end of, and tells whether a space is put before texts.
-func checkVocab(path string) (spaced bool, err error) {
+// check refuses what llama.cpp aborts the process on, or reads beyond the end of, and reads what llama.cpp doesn't tell.
+func (v *Vocab) check(path string) error {
 	g, err := OpenGGUF(path)
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer g.Close()
-	fail := func(format string, args ...any) (bool, error) {
-		return false, fmt.Errorf("%s: no usable tokenizer: "+format, append([]any{path}, args...)...)
+	fail := func(format string, args ...any) error {
+		return fmt.Errorf("%s: no usable tokenizer: "+format, append([]any{path}, args...)...)
 	}
 	kind, _ := g.String("tokenizer.ggml.model")
 	if kind != "llama" && kind != "gpt2" {
@@ -75,11 +79,18 @@ func checkVocab(path string) (spaced bool, err error) {
 	if _, ok := g.Value("tokenizer.ggml.merges").([]string); kind == "gpt2" && !ok {
 		return fail("tokenizer.ggml.merges is no list of texts")
 	}
-	spaced = kind == "llama"
+	v.strip = kind == "llama"
 	if asked, ok := g.Value("tokenizer.ggml.add_space_prefix").(bool); ok {
-		spaced = asked
+		v.strip = asked
 	}
-	return spaced, nil
+	v.templates = map[string]string{}
+	for _, key := range g.Keys() {
+		name, ok := strings.CutPrefix(key, chatTemplateKey)
+		if source, isText := g.String(key); ok && isText && (name == "" || name[0] == '.') {
+			v.templates[strings.TrimPrefix(name, ".")] = source
+		}
+	}
+	return nil
 }
 
 // Close frees the tokenizer. Closing twice is harmless.
@@ -131,6 +142,15 @@ func (v *Vocab) Tokenize(text string, addSpecial, parseSpecial bool) ([]int32, e
 
 // Detokenize turns tokens into text, token by token but for the space that SentencePiece puts before a text; special tokens are left out unless special is set.
 func (v *Vocab) Detokenize(tokens []int32, special bool) (string, error) {
+	return v.detokenize(tokens, v.strip, special)
+}
+
+// Piece is what a token adds to a text, in bytes that need be no whole character; of a control token, its text.
+func (v *Vocab) Piece(token int32) (string, error) {
+	return v.detokenize([]int32{token}, false, true)
+}
+
+func (v *Vocab) detokenize(tokens []int32, strip, special bool) (string, error) {
 	size := C.int32_t(v.Size())
 	for _, t := range tokens {
 		if t < 0 || C.int32_t(t) >= size {
@@ -142,7 +162,7 @@ func (v *Vocab) Detokenize(tokens []int32, special bool) (string, error) {
 	}
 	text := make([]byte, 16*len(tokens)+64)
 	for {
-		n := int(C.vt_detokenize(v.c, (*C.int32_t)(&tokens[0]), C.int32_t(len(tokens)), (*C.char)(ptr(text)), C.int32_t(len(text)), C.bool(v.strip), C.bool(special)))
+		n := int(C.vt_detokenize(v.c, (*C.int32_t)(&tokens[0]), C.int32_t(len(tokens)), (*C.char)(ptr(text)), C.int32_t(len(text)), C.bool(strip), C.bool(special)))
 		if n == math.MinInt32 {
 			return "", fmt.Errorf("detokenize: %s", takeError("refused"))
 		}
@@ -153,39 +173,27 @@ func (v *Vocab) Detokenize(tokens []int32, special bool) (string, error) {
 	}
 }
 
-// ChatTemplate is the model's chat template (Jinja source), "" if it has none.
-func (v *Vocab) ChatTemplate() string { return C.GoString(v.template) }
+// ChatTemplate is a chat template of the model (Jinja source), "" if it has none of that name. The name "" is that of the first.
+func (v *Vocab) ChatTemplate(name string) string { return v.templates[name] }
 
-// ApplyChatTemplate renders messages with the model's chat template, which llama.cpp recognises among those it knows. addAssistant ends the
-// text where the assistant's answer begins.
-func (v *Vocab) ApplyChatTemplate(messages []ChatMessage, addAssistant bool) (string, error) {
-	if v.template == nil {
-		return "", errors.New("the model has no chat template; use --template alpaca")
-	}
-	for _, m := range messages {
-		if hasNUL(m.Role) || hasNUL(m.Content) {
-			return "", errors.New("chat template: a message holds a NUL byte")
+// ChatTemplates are the names of the model's chat templates.
+func (v *Vocab) ChatTemplates() []string { return slices.Sorted(maps.Keys(v.templates)) }
+
+// Controls calls yield for every token whose text Tokenize reads as it only with parseSpecial, and says whether white space beside the text goes with it.
+func (v *Vocab) Controls(yield func(token int32, text string, stripBefore, stripAfter bool)) error {
+	const unknown, control, stripBefore, stripAfter = 1 << 0, 1 << 3, 1 << 7, 1 << 8 // of llama.cpp's llama_token_attr
+	for token := range int32(v.Size()) {
+		attr := uint(C.llama_vocab_get_attr(v.c, C.int32_t(token)))
+		if attr&(unknown|control) == 0 {
+			continue
+		}
+		text, err := v.Piece(token)
+		if err != nil {
+			return err
+		}
+		if text != "" {
+			yield(token, text, attr&stripBefore != 0, attr&stripAfter != 0)
 		}
 	}
-	chat := make([]C.struct_llama_chat_message, len(messages))
-	size := 1024
-	for i, m := range messages {
-		chat[i].role, chat[i].content = C.CString(m.Role), C.CString(m.Content)
-		defer C.free(unsafe.Pointer(chat[i].role))
-		defer C.free(unsafe.Pointer(chat[i].content))
-		size += 2 * (len(m.Role) + len(m.Content) + 64)
-	}
-	array := inC(chat)
-	defer C.free(unsafe.Pointer(array))
-	for {
-		text := make([]byte, size)
-		n := int(C.vt_apply_template(v.template, array, C.size_t(len(chat)), C.bool(addAssistant), (*C.char)(ptr(text)), C.int32_t(len(text))))
-		if n < 0 {
-			return "", fmt.Errorf("llama.cpp does not know the model's chat template%s; use --template alpaca", takeError(""))
-		}
-		if n <= len(text) {
-			return string(text[:n]), nil
-		}
-		size = n
-	}
+	return nil
 }

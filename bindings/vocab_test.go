@@ -141,31 +141,40 @@ func TestSpecialTokens(t *testing.T) {
 	}
 }
 
-func TestChatTemplate(t *testing.T) {
-	v := tinyVocab(t, testutil.TinyOptions{})
-	long := strings.Repeat("ü", 5000)
-	messages := []bindings.ChatMessage{{Role: "system", Content: "Be brief."}, {Role: "user", Content: long}}
-	want := "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n" + long + "<|im_end|>\n"
-	if got, err := v.ApplyChatTemplate(messages, false); err != nil || got != want {
-		t.Errorf("%.80q, %v", got, err)
+func TestChatTemplates(t *testing.T) {
+	v := tinyVocab(t, testutil.TinyOptions{Change: func(f *testutil.TinyFile) {
+		f.Metadata["tokenizer.chat_template.tool_use"] = "{{ tools }}"
+		f.Metadata["tokenizer.chat_templates"] = []string{"tool_use"}
+	}})
+	if !strings.Contains(v.ChatTemplate(""), "im_start") || v.ChatTemplate("tool_use") != "{{ tools }}" || v.ChatTemplate("rag") != "" {
+		t.Errorf("templates %q and %q", v.ChatTemplate(""), v.ChatTemplate("tool_use"))
 	}
-	if got, err := v.ApplyChatTemplate(messages, true); err != nil || got != want+"<|im_start|>assistant\n" {
-		t.Errorf("%.80q, %v", got, err)
+	if got := v.ChatTemplates(); !slices.Equal(got, []string{"", "tool_use"}) {
+		t.Errorf("templates %q", got)
 	}
-	if !strings.Contains(v.ChatTemplate(), "im_start") {
-		t.Errorf("template %q", v.ChatTemplate())
-	}
-	if _, err := v.ApplyChatTemplate([]bindings.ChatMessage{{Role: "user", Content: "a\x00b"}}, false); err == nil {
-		t.Error("text behind a NUL byte is lost")
-	}
-
 	none := tinyVocab(t, testutil.TinyOptions{Change: func(f *testutil.TinyFile) { delete(f.Metadata, "tokenizer.chat_template") }})
-	if _, err := none.ApplyChatTemplate(messages, false); err == nil || none.ChatTemplate() != "" || !strings.Contains(err.Error(), "--template alpaca") {
-		t.Errorf("no template: %v", err)
+	if none.ChatTemplate("") != "" || len(none.ChatTemplates()) != 0 {
+		t.Errorf("templates %q", none.ChatTemplates())
 	}
-	unknown := tinyVocab(t, testutil.TinyOptions{Change: func(f *testutil.TinyFile) { f.Metadata["tokenizer.chat_template"] = "{{ messages }}" }})
-	if _, err := unknown.ApplyChatTemplate(messages, false); err == nil || !strings.Contains(err.Error(), "--template alpaca") {
-		t.Errorf("unknown template: %v", err)
+}
+
+// TestControls finds what Tokenize takes for control tokens, and pieces that make up the text.
+func TestControls(t *testing.T) {
+	for _, o := range []testutil.TinyOptions{{}, {SentencePiece: true}} {
+		v := tinyVocab(t, o)
+		n := 0
+		err := v.Controls(func(token int32, text string, _, _ bool) {
+			n++
+			if got, err := v.Tokenize(text, false, true); err != nil || !slices.Equal(got, []int32{token}) {
+				t.Errorf("%q is %d, %v, want %d", text, got, err, token)
+			}
+			if got, err := v.Tokenize(text, false, false); err != nil || slices.Contains(got, token) {
+				t.Errorf("%q as text is %d, %v", text, got, err)
+			}
+		})
+		if err != nil || n != 3 {
+			t.Errorf("%d control tokens, %v", n, err)
+		}
 	}
 }
 
@@ -261,8 +270,9 @@ func useVocab(v *bindings.Vocab) {
 		v.IsEOG(token)
 		v.Detokenize([]int32{token}, true)
 	}
-	v.ApplyChatTemplate([]bindings.ChatMessage{{Role: "user", Content: "hi"}}, true)
-	v.ApplyChatTemplate(nil, true)
+	v.ChatTemplate("")
+	v.ChatTemplates()
+	v.Controls(func(int32, string, bool, bool) {})
 }
 
 // FuzzOpenVocab uses every tokenizer that opens. Nothing may crash.

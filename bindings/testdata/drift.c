@@ -81,10 +81,6 @@ FIELD(ggml_threadpool_params, poll);
 FIELD(ggml_threadpool_params, strict_cpu);
 FIELD(ggml_threadpool_params, paused);
 
-SIZE(llama_chat_message);
-FIELD(llama_chat_message, role);
-FIELD(llama_chat_message, content);
-
 SIZE(llama_context_params);
 FIELD(llama_context_params, n_ctx);
 FIELD(llama_context_params, n_batch);

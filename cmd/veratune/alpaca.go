@@ -256,6 +256,7 @@ func (f *finetune) learn(c *cli.Context, report io.Writer) (train.Result, error)
 			return train.Result{}, err
 		}
 	}
+	f.keepDate()
 	p, err := f.prepare(report)
 	if err != nil {
 		return train.Result{}, err
@@ -276,8 +277,8 @@ func (f *finetune) learn(c *cli.Context, report io.Writer) (train.Result, error)
 			adapter.Facts = facts
 			return adapter.Save(path)
 		},
-		Facts:    map[string]string{factTemplate: training.Template},
-		Setup:    f.setup(p.session, training.Template),
+		Facts:    formFacts(training),
+		Setup:    f.setup(p.session, training.Form),
 		About:    about{Version: version(), Model: f.path, Data: training.Name, Threads: f.engine.options.Threads, Device: f.engine.options.Device, Ranks: f.size()},
 		MaxSteps: f.maxSteps, MaxTime: f.maxTime,
 		Folder: f.out, Resume: f.resume, Force: f.force, Group: f.ranks, Progress: c.App.ErrWriter,
@@ -286,7 +287,7 @@ func (f *finetune) learn(c *cli.Context, report io.Writer) (train.Result, error)
 		run.Parts = append(run.Parts, train.Part{Layer: part.Name(), Name: part.Part, Size: len(part.Values)})
 	}
 	if len(f.samples) > 0 {
-		if run.Samples, err = p.samples(f.engine, f.samples, training.Template); err != nil {
+		if run.Samples, err = p.samples(f.engine, f.samples, training.Form); err != nil {
 			return train.Result{}, err
 		}
 	}
@@ -393,9 +394,9 @@ type setup struct {
 	Plan    model.Plan     `json:"plan"`
 }
 
-func (f *finetune) setup(s *session, template string) setup {
+func (f *finetune) setup(s *session, form alpaca.Form) setup {
 	data := f.data
-	data.Template = template
+	data.Form = form
 	o := setup{Vera: f.vera, Data: data, Base: s.Base().Fingerprint, Compute: f.engine.options.Compute, Plan: f.engine.options.Plan}
 	if f.from != "" {
 		o.From = s.adapter.Digest()

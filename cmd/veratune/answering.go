@@ -14,17 +14,16 @@ import (
 type answering struct {
 	sampling model.Sampling
 	stops    texts
-	template string
+	form     alpaca.Form
 }
 
 func newAnswering() answering {
-	return answering{sampling: model.DefaultSampling(), template: alpaca.Auto}
+	return answering{sampling: model.DefaultSampling(), form: alpaca.Form{Template: alpaca.Auto}}
 }
 
 func (a *answering) flags() []cli.Flag {
 	s := &a.sampling
-	return []cli.Flag{
-		&cli.StringFlag{Name: "template", Usage: "form of the prompt: " + strings.Join(alpaca.Templates, ", ") + "; auto is that of the adapter's training, else of the model", Value: a.template, Destination: &a.template},
+	return append(formFlags(&a.form),
 		&cli.IntFlag{Name: "max-tokens", Usage: "longest answer in tokens", Value: s.MaxTokens, Destination: &s.MaxTokens},
 		&cli.Float64Flag{Name: "temperature", Usage: "0 takes the most likely token; higher is more varied", Value: s.Temperature, Destination: &s.Temperature},
 		&cli.IntFlag{Name: "top-k", Usage: "draw from so many most likely tokens; 0 is all", Value: s.TopK, Destination: &s.TopK},
@@ -33,21 +32,14 @@ func (a *answering) flags() []cli.Flag {
 		&cli.Float64Flag{Name: "repetition-penalty", Usage: "above 1, tokens that the text has already become less likely; 1 is none", Value: s.RepetitionPenalty, Destination: &s.RepetitionPenalty},
 		&cli.Uint64Flag{Name: "seed", Usage: "seed of the drawing", Destination: &s.Seed},
 		&cli.GenericFlag{Name: "stop", Usage: "`TEXT` before which an answer ends. May be given several times; \"### Instruction:\" is one in the alpaca template", Value: &a.stops},
-	}
+	)
 }
 
 func (a *answering) validate() error {
 	if err := a.sampling.Validate(); err != nil {
 		return err
 	}
-	return checkTemplate(a.template)
-}
-
-// checkTemplate checks a template as the commands that read data do.
-func checkTemplate(template string) error {
-	o := alpaca.Default()
-	o.Template = template
-	return o.Validate()
+	return a.form.Validate()
 }
 
 // texts is a flag that may be given several times. Unlike the library's own, it does not take texts apart at commas.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/veratune/veratune/alpaca"
@@ -23,13 +24,13 @@ type assistant struct {
 // evaluationRoom holds two answers of MT-Bench's 1,024 tokens, their questions, reference answers and what a judge is told.
 const evaluationRoom = 8192
 
-// assistant answers an evaluation in the form of a template, up to parallel conversations together.
-func (s *session) assistant(template string, parallel int) (*assistant, error) {
-	return newAssistant(s, template, parallel, min(evaluationRoom, s.Context), nil)
+// assistant answers an evaluation in a form, up to parallel conversations together.
+func (s *session) assistant(form alpaca.Form, parallel int, report io.Writer) (*assistant, error) {
+	return newAssistant(s, form, parallel, min(evaluationRoom, s.Context), nil, report)
 }
 
-func newAssistant(s *session, template string, parallel, room int, stops []string) (*assistant, error) {
-	encoder, err := alpaca.NewEncoder(s.template(template), s.tokenizer)
+func newAssistant(s *session, form alpaca.Form, parallel, room int, stops []string, report io.Writer) (*assistant, error) {
+	encoder, err := s.encoder(form, report)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"io"
 	"strings"
 	"sync"
 	"testing"
@@ -55,7 +56,7 @@ func (s *session) greedy(t *testing.T, prompt []int32, n int) (answer string, en
 
 func conversation(t *testing.T, s *session, template string, messages ...alpaca.Message) []int32 {
 	t.Helper()
-	e, err := alpaca.NewEncoder(template, s.tokenizer)
+	e, err := alpaca.NewEncoder(alpaca.Form{Template: template}, s.tokenizer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +82,7 @@ func TestAssistant(t *testing.T) {
 		for _, template := range []string{alpaca.Chat, alpaca.Alpaca} {
 			t.Run(name+", "+template, func(t *testing.T) {
 				s := opened(t, testutil.TinyLlama(t, o))
-				single, err := s.assistant(template, 1)
+				single, err := s.assistant(alpaca.Form{Template: template}, 1, io.Discard)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -105,7 +106,7 @@ func TestAssistant(t *testing.T) {
 						t.Errorf("conversation %d: %q, want %q", i, want[0][i], text)
 					}
 				}
-				many, err := s.assistant(template, 4)
+				many, err := s.assistant(alpaca.Form{Template: template}, 4, io.Discard)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -130,7 +131,7 @@ func TestAssistant(t *testing.T) {
 // TestAssistantRoom cuts an answer where the context ends, and says what to do about a conversation that does not fit.
 func TestAssistantRoom(t *testing.T) {
 	s := opened(t, testutil.TinyLlama(t, testutil.TinyOptions{}))
-	a, err := s.assistant(alpaca.Auto, 2)
+	a, err := s.assistant(alpaca.Form{Template: alpaca.Auto}, 2, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,11 +158,11 @@ func TestAssistantOfAdapter(t *testing.T) {
 	s := opened(t, testutil.TinyLlama(t, testutil.TinyOptions{}))
 	s.adapter = &vera.Adapter{Facts: map[string]string{factTemplate: alpaca.Alpaca}}
 	for asked, want := range map[string]string{alpaca.Auto: alpaca.Alpaca, alpaca.Chat: alpaca.Chat} {
-		a, err := s.assistant(asked, 1)
+		a, err := s.assistant(alpaca.Form{Template: asked}, 1, io.Discard)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := a.encoder.Template(); got != want || (len(a.stops) > 0) != (want == alpaca.Alpaca) {
+		if got := a.encoder.Form().Template; got != want || (len(a.stops) > 0) != (want == alpaca.Alpaca) {
 			t.Errorf("template %s, with an adapter of template alpaca: %s, stop strings %q", asked, got, a.stops)
 		}
 		a.Close()

@@ -72,6 +72,7 @@ func (o *chatOptions) run(c *cli.Context) error {
 	defer ch.close()
 	ch.console = newConsole(c.App.Reader, c.App.Writer, c.App.ErrWriter)
 	defer ch.console.Close()
+	fmt.Fprintln(c.App.ErrWriter, s.describe(ch.assistant.encoder.Form(), o.answering.form))
 	if ch.console.editor != nil {
 		ch.note("%s, %s; /help lists the commands", orPath(s.Name, o.path), ch.answers())
 	}
@@ -219,7 +220,7 @@ func (c *chat) use(a *vera.Adapter) (err error) {
 		return err
 	}
 	c.session.adapter = a
-	c.assistant, err = newAssistant(c.session, c.answering.template, 1, c.room, c.answering.stops)
+	c.assistant, err = newAssistant(c.session, c.answering.form, 1, c.room, c.answering.stops, io.Discard)
 	return err
 }
 
@@ -236,5 +237,5 @@ func (c *chat) answers() string {
 	if c.session.adapter != nil {
 		what = "adapter " + c.adapter
 	}
-	return what + ", template " + c.assistant.encoder.Template()
+	return what + ", template " + c.assistant.encoder.Form().Template
 }

@@ -148,8 +148,11 @@ func (e configEntry) apply(c *cli.Context) error {
 // takesList tells whether a flag may be given several times, for all values together.
 func takesList(f cli.Flag) bool {
 	if f, ok := f.(*cli.GenericFlag); ok {
-		_, several := f.Value.(*alternatives)
-		return several || reflect.TypeOf(f.Value).Elem().Kind() == reflect.Slice
+		switch f.Value.(type) {
+		case *alternatives, *variables:
+			return true
+		}
+		return reflect.TypeOf(f.Value).Elem().Kind() == reflect.Slice
 	}
 	_, ok := f.(cli.DocGenerationSliceFlag)
 	return ok
@@ -204,6 +207,9 @@ func flagValue(c *cli.Context, f cli.Flag) any {
 	case *cli.GenericFlag:
 		if !takesList(f) {
 			return plain(f.Value.String())
+		}
+		if v, ok := f.Value.(*variables); ok {
+			return v.words
 		}
 		var words []string
 		for _, v := range reflect.ValueOf(f.Value).Elem().Seq2() {

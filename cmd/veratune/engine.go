@@ -113,10 +113,10 @@ func dataFlags(o *alpaca.Options) []cli.Flag {
 
 // sampleFlags are the flags of how a row becomes a sample.
 func sampleFlags(o *alpaca.Options) []cli.Flag {
-	return []cli.Flag{
-		&cli.StringFlag{Name: "template", Usage: "form of the prompts: " + strings.Join(alpaca.Templates, ", ") + "; auto is that of the adapter's training, else of the model", Value: o.Template, Destination: &o.Template},
+	return append(formFlags(&o.Form),
+		&cli.StringFlag{Name: "train-on", Usage: "what is learnt of a row: assistant (all that the assistant says), last (what it says last), all (the prompts, too)", Value: o.TrainOn, Destination: &o.TrainOn},
 		&cli.IntFlag{Name: "max-length", Usage: "longest sample in tokens; longer ones are cut", Value: o.MaxLength, Destination: &o.MaxLength},
-	}
+	)
 }
 
 // planFlag is for the commands that train.
@@ -217,17 +217,6 @@ func (s *session) Close() {
 	s.Model.Close()
 }
 
-// factTemplate is the fact of an adapter that names the template of its training data.
-const factTemplate = "template"
-
-// template is the one asked for; auto is that of the adapter's training where it is known.
-func (s *session) template(asked string) string {
-	if asked == alpaca.Auto && s.adapter != nil && s.adapter.Facts[factTemplate] != "" {
-		return s.adapter.Facts[factTemplate]
-	}
-	return asked
-}
-
 // dataFiles are the values of a --data flag that may be given more than once.
 type dataFiles []alpaca.Part
 
@@ -271,7 +260,11 @@ func (s *session) data(files dataFiles, o alpaca.Options, report io.Writer) (*al
 
 // load loads data files, or the starter set where there is none, and reports what was left out. The rows stay open with the session.
 func (s *session) load(files dataFiles, o alpaca.Options, report io.Writer) (*alpaca.Dataset, error) {
-	o.Template = s.template(o.Template)
+	asked := o.Form
+	var err error
+	if o.Form, err = s.form(asked); err != nil {
+		return nil, err
+	}
 	line := terminal.NewLine(report)
 	o.Progress = reading(line)
 	load := func() (*alpaca.Dataset, error) { return alpaca.Load(files, s.tokenizer, o) }
@@ -281,9 +274,10 @@ func (s *session) load(files dataFiles, o alpaca.Options, report io.Writer) (*al
 	d, err := load()
 	line.End()
 	if err != nil {
-		return nil, err
+		return nil, badForm(err)
 	}
 	s.rows = append(s.rows, d)
+	fmt.Fprintln(report, s.describe(d.Form, asked))
 	const shown = 5
 	for i, bad := range d.Bad {
 		if i == shown {

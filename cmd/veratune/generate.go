@@ -7,8 +7,6 @@ import (
 	"slices"
 
 	"github.com/urfave/cli/v2"
-
-	"github.com/veratune/veratune/alpaca"
 )
 
 // generateOptions holds the options of the generate command.
@@ -51,7 +49,7 @@ func (g *generateOptions) run(c *cli.Context) error {
 		_, err := io.WriteString(c.App.Writer, text)
 		return err
 	}}
-	prompt, err := g.tokens(s, out)
+	prompt, err := g.tokens(s, out, c.App.ErrWriter)
 	if err != nil {
 		return err
 	}
@@ -67,8 +65,11 @@ func (g *generateOptions) run(c *cli.Context) error {
 }
 
 // tokens is the prompt in the form that training gave it; the template's stop strings go to out.
-func (g *generateOptions) tokens(s *session, out *stream) ([]int32, error) {
-	encoder, err := alpaca.NewEncoder(s.template(g.answering.template), s.tokenizer)
+func (g *generateOptions) tokens(s *session, out *stream, report io.Writer) ([]int32, error) {
+	if g.raw {
+		report = io.Discard
+	}
+	encoder, err := s.encoder(g.answering.form, report)
 	if err != nil {
 		return nil, err
 	}

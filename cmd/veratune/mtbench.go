@@ -10,7 +10,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/veratune/veratune/alpaca"
 	"github.com/veratune/veratune/internal/terminal"
 	"github.com/veratune/veratune/mtbench"
 )
@@ -30,10 +29,6 @@ func mtbenchCommand() *cli.Command {
 // evaluationFlag names the folder that all of the commands share.
 func evaluationFlag(to *string) cli.Flag {
 	return &cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "evaluation `FOLDER`", Value: "mtbench", Destination: to}
-}
-
-func conversationTemplateFlag(to *string) cli.Flag {
-	return &cli.StringFlag{Name: "template", Usage: "form of the conversations: " + strings.Join(alpaca.Templates, ", ") + "; auto is that of the adapter's training, else of the model", Value: alpaca.Auto, Destination: to}
 }
 
 // modelName is what a model's file is called in tables.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/veratune/veratune/alpaca"
 	"github.com/veratune/veratune/mtbench"
 )
 
@@ -22,7 +23,7 @@ type mtbenchJudge struct {
 	prompts  string
 	keyEnv   string
 	out      string
-	template string
+	form     alpaca.Form
 }
 
 // What the endpoint's options are where the command line doesn't say.
@@ -32,7 +33,7 @@ const (
 )
 
 func mtbenchJudgeCommand() *cli.Command {
-	j := &mtbenchJudge{engine: newEngine(generating), options: mtbench.DefaultJudgeOptions()}
+	j := &mtbenchJudge{engine: newEngine(generating), options: mtbench.DefaultJudgeOptions(), form: alpaca.Form{Template: alpaca.Auto}}
 	o := &j.options
 	return &cli.Command{
 		Name:  "judge",
@@ -54,8 +55,7 @@ func mtbenchJudgeCommand() *cli.Command {
 			&cli.IntFlag{Name: "max-tokens", Usage: "longest judgment in tokens", Value: o.MaxTokens, Destination: &o.MaxTokens},
 			&cli.DurationFlag{Name: "timeout", Usage: "endpoint: longest time of a request", Value: defaultTimeout, Destination: &j.endpoint.Timeout},
 			&cli.StringFlag{Name: "key-env", Usage: "endpoint: `VARIABLE` of the environment that holds the key", Value: defaultKeyEnv, Destination: &j.keyEnv},
-			conversationTemplateFlag(&j.template),
-		}, j.computeFlags()),
+		}, formFlags(&j.form), j.computeFlags()),
 		Action: func(c *cli.Context) error {
 			if err := noArguments(c); err != nil {
 				return err
@@ -71,7 +71,7 @@ func mtbenchJudgeCommand() *cli.Command {
 // validateFlags brings the flags into the options and checks them all.
 func (j *mtbenchJudge) validateFlags(c *cli.Context) error {
 	j.options.Mode = mtbench.Mode(j.mode)
-	if err := validate(j.validate(), j.options.Validate(), checkTemplate(j.template)); err != nil {
+	if err := validate(j.validate(), j.options.Validate(), j.form.Validate()); err != nil {
 		return err
 	}
 	if (j.path == "") == (j.endpoint.URL == "") {
@@ -79,7 +79,7 @@ func (j *mtbenchJudge) validateFlags(c *cli.Context) error {
 	}
 	ofOther := []string{"timeout", "key-env"}
 	if j.path == "" {
-		ofOther = []string{"threads", "compute", "template"}
+		ofOther = []string{"threads", "compute", "template", "template-option", "date"}
 	}
 	for _, name := range ofOther {
 		if c.IsSet(name) {
@@ -114,7 +114,7 @@ func (j *mtbenchJudge) run(c *cli.Context) (err error) {
 		return err
 	}
 	defer folder.Close()
-	judge, closeJudge, err := j.openJudge()
+	judge, closeJudge, err := j.openJudge(c)
 	if err != nil {
 		return err
 	}
@@ -127,7 +127,7 @@ func (j *mtbenchJudge) run(c *cli.Context) (err error) {
 	return err
 }
 
-func (j *mtbenchJudge) openJudge() (mtbench.Model, func(), error) {
+func (j *mtbenchJudge) openJudge(c *cli.Context) (mtbench.Model, func(), error) {
 	if j.path == "" {
 		e, err := mtbench.NewEndpoint(j.endpoint)
 		return e, func() {}, err
@@ -136,7 +136,7 @@ func (j *mtbenchJudge) openJudge() (mtbench.Model, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	m, err := s.assistant(j.template, j.options.Parallel)
+	m, err := s.assistant(j.form, j.options.Parallel, c.App.ErrWriter)
 	if err != nil {
 		s.Close()
 		return nil, nil, err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/veratune/veratune/alpaca"
 	"github.com/veratune/veratune/mtbench"
 	"github.com/veratune/veratune/train"
 	"github.com/veratune/veratune/vera"
@@ -28,11 +29,11 @@ type mtbenchRun struct {
 	out        string
 	questions  string
 	references string
-	template   string
+	form       alpaca.Form
 }
 
 func mtbenchRunCommand() *cli.Command {
-	r := &mtbenchRun{engine: newEngine(generating), options: mtbench.DefaultRunOptions()}
+	r := &mtbenchRun{engine: newEngine(generating), options: mtbench.DefaultRunOptions(), form: alpaca.Form{Template: alpaca.Auto}}
 	o := &r.options
 	return &cli.Command{
 		Name:  "run",
@@ -49,11 +50,10 @@ func mtbenchRunCommand() *cli.Command {
 			&cli.IntFlag{Name: "parallel", Usage: "conversations that are computed together", Value: o.Parallel, Destination: &o.Parallel},
 			&cli.IntFlag{Name: "max-tokens", Usage: "longest answer to a turn in tokens", Value: o.MaxTokens, Destination: &o.MaxTokens},
 			&cli.Uint64Flag{Name: "seed", Usage: "seed of the drawing of answers, in the categories whose temperature is not 0", Destination: &o.Seed},
-			conversationTemplateFlag(&r.template),
-		}),
+		}, formFlags(&r.form)),
 		Action: func(c *cli.Context) error {
 			r.adapters = c.StringSlice("adapter")
-			if err := errors.Join(noArguments(c), validate(r.validate(), r.options.Validate(), checkTemplate(r.template))); err != nil {
+			if err := errors.Join(noArguments(c), validate(r.validate(), r.options.Validate(), r.form.Validate())); err != nil {
 				return err
 			}
 			return r.run(c)
@@ -166,14 +166,22 @@ func (r *mtbenchRun) answer(c *cli.Context, folder *mtbench.Folder, s *session, 
 		return err
 	}
 	s.adapter = x.adapter
-	m, err := s.assistant(r.template, r.options.Parallel)
+	m, err := s.assistant(r.form, r.options.Parallel, c.App.ErrWriter)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
 	o := r.options
 	o.Name = x.name
-	o.Setup = map[string]string{"model": s.Base().Fingerprint, "template": m.encoder.Template(), "compute": string(r.engine.options.Compute)}
+	form := m.encoder.Form()
+	o.Setup = map[string]string{"model": s.Base().Fingerprint, "template": form.Template, "compute": string(r.engine.options.Compute)}
+	if form.Source != "" {
+		sum := sha256.Sum256([]byte(form.Source))
+		o.Setup["chat_template"] = hex.EncodeToString(sum[:])
+	}
+	for name, value := range form.Variables {
+		o.Setup["template_option "+name] = string(value)
+	}
 	if x.adapter != nil {
 		if o.Setup["adapter"], err = fingerprint(x.adapter); err != nil {
 			return err

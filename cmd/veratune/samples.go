@@ -15,8 +15,8 @@ const sampleLength = 160
 
 // samples gives the function that answers prompts, one after the other, with the adapter as it is: the most likely answers, in the arithmetic of the training, on the
 // CPU. The memory for it is held only meanwhile.
-func (s *session) samples(e *engine, prompts []string, template string) (func(context.Context) ([]train.Sample, error), error) {
-	encoder, err := alpaca.NewEncoder(template, s.tokenizer)
+func (s *session) samples(e *engine, prompts []string, form alpaca.Form) (func(context.Context) ([]train.Sample, error), error) {
+	encoder, err := alpaca.NewEncoder(form, s.tokenizer)
 	if err != nil {
 		return nil, err
 	}

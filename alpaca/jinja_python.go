@@ -1,0 +1,183 @@
+package alpaca
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/ardanlabs/jinja"
+)
+
+// pythonFilters do what the library does otherwise than Python.
+var pythonFilters = map[string]jinja.Value{
+	jsonFilter:      jinja.NewCallable("tojson", toJSON),
+	printFilter:     valueFilter("print", pythonPrint),
+	operandFilter:   valueFilter("+", pythonOperand),
+	textFilter:      valueFilter("+", pythonText),
+	escapeFilter:    valueFilter("+", pythonEscape),
+	containerFilter: valueFilter("in", pythonContainer),
+	lengthFilter:    valueFilter("length", pythonLength),
+	textsFilter:     valueFilter("join", pythonTexts),
+	definedFilter:   jinja.NewCallable("defined", pythonDefined),
+	generatorFilter: valueFilter("tojson", func(v jinja.Value) (jinja.Value, error) {
+		return v, errors.New("tojson: takes a list, and not what map or select gives")
+	}),
+}
+
+// valueFilter is a filter without arguments.
+func valueFilter(name string, f func(jinja.Value) (jinja.Value, error)) jinja.Value {
+	return jinja.NewCallable(name, func(args []jinja.Value, _ map[string]jinja.Value) (jinja.Value, error) {
+		if len(args) == 0 {
+			return jinja.Undefined(), errors.New(name + ": needs a value")
+		}
+		return f(args[0])
+	})
+}
+
+// pythonPrint is str, for those values that the library writes otherwise.
+func pythonPrint(v jinja.Value) (jinja.Value, error) {
+	switch {
+	case v.IsNone(), v.IsFloat(), v.IsList(), v.IsDict():
+		var b strings.Builder
+		writeRepr(&b, v)
+		return jinja.NewString(b.String()), nil
+	}
+	return v, nil
+}
+
+// writeRepr writes a value as Python's repr.
+func writeRepr(b *strings.Builder, v jinja.Value) {
+	switch {
+	case v.IsNone():
+		b.WriteString("None")
+	case v.IsFloat():
+		b.WriteString(strings.NewReplacer("Infinity", "inf", "NaN", "nan").Replace(pythonFloat(v.AsFloat())))
+	case v.IsString():
+		writeReprString(b, v.AsString())
+	case v.IsList():
+		b.WriteByte('[')
+		for i, item := range v.AsList().Items {
+			if i > 0 {
+				b.WriteString(", ")
+			}
+			writeRepr(b, item)
+		}
+		b.WriteByte(']')
+	case v.IsDict():
+		b.WriteByte('{')
+		for i, key := range v.AsDict().Keys {
+			if i > 0 {
+				b.WriteString(", ")
+			}
+			writeReprString(b, key)
+			b.WriteString(": ")
+			writeRepr(b, v.AsDict().Data[key])
+		}
+		b.WriteByte('}')
+	default:
+		b.WriteString(v.String())
+	}
+}
+
+// writeReprString puts a text between single quotes, or double ones where it has single ones only.
+func writeReprString(b *strings.Builder, s string) {
+	quote := '\''
+	if strings.Contains(s, "'") && !strings.Contains(s, `"`) {
+		quote = '"'
+	}
+	b.WriteRune(quote)
+	for _, r := range s {
+		at := strings.IndexRune("\n\r\t\\", r)
+		switch {
+		case at >= 0:
+			b.WriteByte('\\')
+			b.WriteByte(`nrt\`[at])
+		case r == quote:
+			b.WriteByte('\\')
+			b.WriteRune(r)
+		case r < ' ', 0x7f <= r && r < 0xa0:
+			fmt.Fprintf(b, `\x%02x`, r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	b.WriteRune(quote)
+}
+
+func pythonOperand(v jinja.Value) (jinja.Value, error) {
+	if v.IsNone() || v.IsUndefined() {
+		return v, fmt.Errorf("+: %s cannot be added to anything; a message without content, perhaps", noValue(v))
+	}
+	return v, nil
+}
+
+func pythonText(v jinja.Value) (jinja.Value, error) {
+	if !v.IsString() {
+		return v, fmt.Errorf("+: %s cannot be added to a text", noValue(v))
+	}
+	return v, nil
+}
+
+// pythonEscape escapes as MarkupSafe.
+func pythonEscape(v jinja.Value) (jinja.Value, error) {
+	v, err := pythonText(v)
+	if err != nil {
+		return v, err
+	}
+	return jinja.NewString(strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "'", "&#39;", `"`, "&#34;").Replace(v.AsString())), nil
+}
+
+func pythonContainer(v jinja.Value) (jinja.Value, error) {
+	if v.IsNone() || v.IsBool() || v.IsNumber() {
+		return v, fmt.Errorf("in: %s holds nothing; a message without content, perhaps", noValue(v))
+	}
+	return v, nil
+}
+
+func pythonLength(v jinja.Value) (jinja.Value, error) {
+	switch {
+	case v.IsList():
+		return jinja.NewInt(int64(v.AsList().Len())), nil
+	case v.IsDict():
+		return jinja.NewInt(int64(v.AsDict().Len())), nil
+	case v.IsString():
+		return jinja.NewInt(int64(utf8.RuneCountInString(v.AsString()))), nil
+	case v.IsUndefined():
+		return jinja.NewInt(0), nil
+	}
+	return v, fmt.Errorf("length: %s has none; a message without content, perhaps", noValue(v))
+}
+
+// pythonTexts are the members of a list as texts, for join.
+func pythonTexts(v jinja.Value) (jinja.Value, error) {
+	if !v.IsList() {
+		return v, nil
+	}
+	list := slices.Clone(v.AsList().Items)
+	for i, item := range list {
+		if item.IsFloat() || item.IsNone() {
+			list[i], _ = pythonPrint(item)
+		}
+	}
+	return jinja.NewList(list), nil
+}
+
+// pythonDefined takes a value and what it is called.
+func pythonDefined(args []jinja.Value, _ map[string]jinja.Value) (jinja.Value, error) {
+	if args[0].IsUndefined() {
+		return args[0], fmt.Errorf("%s is not there", args[1].AsString())
+	}
+	return args[0], nil
+}
+
+func noValue(v jinja.Value) string {
+	switch {
+	case v.IsNone():
+		return "null"
+	case v.IsUndefined():
+		return "what is not there"
+	}
+	return v.String()
+}
