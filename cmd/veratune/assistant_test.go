@@ -141,7 +141,7 @@ func TestAssistantRoom(t *testing.T) {
 		return []mtbench.Message{{Role: "user", Content: strings.Repeat("~", tokens-empty)}} // each a token
 	}
 	text, err := a.Complete(context.Background(), filled(s.Context-3), mtbench.Sampling{MaxTokens: 50})
-	if want, _ := s.greedy(t, conversation(t, s, alpaca.Chat, alpaca.Message(filled(s.Context - 3)[0])), 3); err != nil || text != want {
+	if want, _ := s.greedy(t, conversation(t, s, alpaca.Chat, alpaca.Message{Role: alpaca.User, Content: filled(s.Context - 3)[0].Content}), 3); err != nil || text != want {
 		t.Errorf("%q, %v, want %q", text, err, want)
 	}
 	_, err = a.Complete(context.Background(), filled(s.Context), mtbench.Sampling{MaxTokens: 50})

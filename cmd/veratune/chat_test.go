@@ -222,7 +222,7 @@ func TestChatInterrupted(t *testing.T) {
 func TestGenerateStops(t *testing.T) {
 	path := testutil.TinyLlama(t, testutil.TinyOptions{})
 	s := opened(t, path)
-	encoder, err := alpaca.NewEncoder(alpaca.Chat, s.tokenizer)
+	encoder, err := alpaca.NewEncoder(alpaca.Form{Template: alpaca.Chat}, s.tokenizer)
 	if err != nil {
 		t.Fatal(err)
 	}
