@@ -20,6 +20,7 @@ type Dataset struct {
 	parts     []part
 	entries   []entry // of samples, part by part
 	encoder   *Encoder
+	reader    rowReader
 	maxLength int
 }
 
@@ -55,7 +56,7 @@ func Load(files []Part, tok Tokenizer, o Options) (*Dataset, error) {
 	var parts []part
 	var names []string
 	for _, file := range files {
-		f, err := openRows(file.Path)
+		f, err := openRows(file.Path, o)
 		if err != nil {
 			return nil, errors.Join(err, closeAll(parts))
 		}
@@ -67,7 +68,7 @@ func Load(files []Part, tok Tokenizer, o Options) (*Dataset, error) {
 
 // newDataset reads the parts, which are its own to close.
 func newDataset(name string, parts []part, tok Tokenizer, o Options) (*Dataset, error) {
-	d := &Dataset{Name: name, parts: parts, maxLength: o.MaxLength}
+	d := &Dataset{Name: name, parts: parts, reader: newRowReader(o), maxLength: o.MaxLength}
 	err := o.Validate()
 	if err == nil {
 		d.encoder, err = NewEncoder(o.Template, tok)
@@ -107,7 +108,7 @@ func (d *Dataset) read(i int, o Options) error {
 	p := d.parts[i]
 	bad, used, kind := len(d.Bad), d.used(), uniform{}
 	err := eachRow(p.rowFile, p.Path, o.Progress,
-		func(number int, at place, raw []byte) reading { return d.encode(number, at, i, raw) },
+		func(raw rawRow) reading { return d.encode(raw, i) },
 		func(r reading) error { return d.take(r, &kind, o.Strict) })
 	switch {
 	case err != nil || d.used() > used:
@@ -119,9 +120,9 @@ func (d *Dataset) read(i int, o Options) error {
 }
 
 // encode finds out what becomes of a row.
-func (d *Dataset) encode(number int, at place, part int, raw []byte) reading {
-	r := reading{number: number, entry: entry{part: uint16(part)}}
-	parsed, err := parseRow(number, raw)
+func (d *Dataset) encode(raw rawRow, part int) reading {
+	r := reading{number: raw.number, entry: entry{part: uint16(part)}}
+	parsed, err := d.reader.parse(raw)
 	if err != nil {
 		r.err = err
 		return r
@@ -134,7 +135,7 @@ func (d *Dataset) encode(number int, at place, part int, raw []byte) reading {
 	s, err := d.encoder.encode(parsed, d.maxLength)
 	r.err = err
 	r.entry = entry{
-		at: at, digest: newDigest(appendSample(nil, s)), row: int32(number), tokens: int32(len(s.Tokens)), labelled: int32(s.labelled()),
+		at: raw.at, digest: newDigest(appendSample(nil, s)), row: int32(raw.number), tokens: int32(len(s.Tokens)), labelled: int32(s.labelled()),
 		part: uint16(part), truncated: s.Truncated,
 	}
 	return r
@@ -179,7 +180,7 @@ func (d *Dataset) sample(e entry) (Sample, error) {
 		return Sample{}, fmt.Errorf("reading row %d again: %w", e.row, err)
 	}
 	var s Sample
-	r, err := parseRow(int(e.row), raw)
+	r, err := d.reader.parse(rawRow{number: int(e.row), json: raw})
 	if err == nil {
 		s, err = d.encoder.encode(r, d.maxLength)
 	}

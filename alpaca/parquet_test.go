@@ -14,18 +14,18 @@ import (
 const formsFile = "testdata/forms.parquet"
 
 func TestParquet(t *testing.T) {
-	f, err := openRows(formsFile)
+	f, err := openRows(formsFile, Default())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
 	var good []row
 	var bad []string
-	err = f.scan(func(number int, at place, raw []byte) error {
-		if again, err := f.read(at); err != nil || !bytes.Equal(again, raw) {
-			t.Errorf("row %d is %s, and again %s, %v", number, raw, again, err)
+	err = f.scan(func(raw rawRow) error {
+		if again, err := f.read(raw.at); err != nil || !bytes.Equal(again, raw.json) {
+			t.Errorf("row %d is %s, and again %s, %v", raw.number, raw.json, again, err)
 		}
-		r, err := parseRow(number, raw)
+		r, err := newRowReader(Default()).parse(raw)
 		if err != nil {
 			bad = append(bad, err.Error())
 		} else {
@@ -54,7 +54,7 @@ func TestParquet(t *testing.T) {
 }
 
 func loadParquet(data []byte) error {
-	f, err := rowsIn("f", bytes.NewReader(data), int64(len(data)), noClose{})
+	f, err := rowsIn("f", bytes.NewReader(data), int64(len(data)), noClose{}, Default())
 	if err != nil {
 		return err
 	}
