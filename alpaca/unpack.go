@@ -55,7 +55,7 @@ func unpack(name string, f *os.File, anywhere bool) (plain *os.File, packing str
 	if len(names) == 0 && anywhere {
 		return f, "", nil
 	}
-	plain, err = spool(name, names, r, func() (*os.File, error) { return os.CreateTemp("", "veratune-data-*") })
+	plain, err = spoolTo(temporary, name, names, r)
 	return plain, strings.Join(names, ", "), err
 }
 
@@ -90,36 +90,44 @@ func layerOf(head []byte, r io.Reader) (l layer, err error) {
 	return layer{}, nil
 }
 
-// spool copies what r gives into a file that has no name any more.
-func spool(name string, packing []string, r io.Reader, create func() (*os.File, error)) (*os.File, error) {
+// temporary makes a file that is gone when it is closed.
+func temporary() (*os.File, error) {
+	f, err := os.CreateTemp("", "veratune-data-*")
+	if err == nil {
+		err = os.Remove(f.Name())
+	}
+	return f, err
+}
+
+// spoolTo copies what r gives into a file of its own.
+func spoolTo(create func() (*os.File, error), name string, packing []string, r io.Reader) (*os.File, error) {
 	f, err := create()
 	if err != nil {
 		return nil, fmt.Errorf("%s: a temporary file for its rows can't be made: %w; set TMPDIR to a folder that can be written to", name, err)
 	}
-	os.Remove(f.Name())
-	w := &writer{file: f}
-	if _, err := io.Copy(w, r); err != nil {
-		f.Close()
-		if w.err == nil {
-			return nil, damaged(name, packing, err)
-		}
-		if errors.Is(w.err, syscall.ENOSPC) {
-			return nil, fmt.Errorf("%s: no room to unpack it in %s; set TMPDIR to a folder with more", name, os.TempDir())
-		}
-		return nil, fmt.Errorf("%s: unpacking it into %s: %w", name, os.TempDir(), w.err)
+	w := &spool{file: f}
+	if _, err = io.Copy(w, r); err == nil {
+		return f, nil
 	}
-	return f, nil
+	f.Close()
+	switch {
+	case w.err == nil:
+		return nil, damaged(name, packing, err)
+	case errors.Is(w.err, syscall.ENOSPC), errors.Is(w.err, syscall.EDQUOT):
+		return nil, fmt.Errorf("%s: there is no room for its rows in %s; set TMPDIR to a folder with more", name, os.TempDir())
+	}
+	return nil, fmt.Errorf("%s: writing its rows to %s: %w", name, os.TempDir(), w.err)
 }
 
-// writer keeps its error, which io.Copy mixes with the reader's.
-type writer struct {
+// spool keeps its error apart from the reader's, which io.Copy returns too.
+type spool struct {
 	file *os.File
 	err  error
 }
 
-func (w *writer) Write(b []byte) (n int, err error) {
-	n, w.err = w.file.Write(b)
-	return n, w.err
+func (s *spool) Write(b []byte) (n int, err error) {
+	n, s.err = s.file.Write(b)
+	return n, s.err
 }
 
 // damaged says what is wrong with data that can't be unpacked.
