@@ -164,7 +164,8 @@ func (f *jsonFile) scanLines(yield func(rawRow) error) error {
 	for number := 1; ; number++ {
 		line, err := r.ReadBytes('\n')
 		if row := bytes.TrimSpace(line); len(row) > 0 {
-			if err := yield(rawRow{number: number, at: place{start, len(line)}, json: row}); err != nil {
+			at := place{start + int64(bytes.Index(line, row)), len(row)}
+			if err := yield(rawRow{number: number, at: at, json: row}); err != nil {
 				return err
 			}
 		}

@@ -195,6 +195,9 @@ func FuzzParseRows(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
+	for _, form := range forms {
+		f.Add([]byte(form.raw))
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, tok := range []fakeTokenizer{{}, {bos: true, spaces: true, chat: bracketed}, {chat: chatML}} {
 			d, err := dataset("f", data, tok, Default())
