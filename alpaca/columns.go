@@ -14,12 +14,19 @@ var columnNames = []string{
 	"question", "choices", "answer", "chosen", "rejected",
 }
 
+// turnNames are those of columnNames that are not a row's.
+var turnNames = []string{"role", "content"}
+
+// rowColumnNames are the rest.
+var rowColumnNames = slices.DeleteFunc(slices.Clone(columnNames), func(name string) bool { return slices.Contains(turnNames, name) })
+
 // Names that data gives to the same thing. The first is the one that Options.Columns maps.
 var (
 	listNames    = []string{"messages", "conversations", "conversation", "turns"}
 	askNames     = []string{"instruction", "question", "query"}
 	inputNames   = []string{"input", "context"}
 	outputNames  = []string{"output", "response", "answer", "completion"}
+	replyNames   = []string{"answer", "response", "output", "completion"} // to a question
 	answerNames  = []string{"completion", "response", "output", "answer"} // to a prompt
 	systemNames  = []string{"system", "system_prompt"}
 	roleNames    = []string{"role", "from"}
@@ -75,7 +82,7 @@ func knownColumn(name string, among []string, columns map[string]string) bool {
 		return true
 	}
 	for canonical, column := range columns {
-		if column == name && canonical != "role" && canonical != "content" {
+		if column == name && !slices.Contains(turnNames, canonical) {
 			return true
 		}
 	}

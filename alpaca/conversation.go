@@ -60,29 +60,10 @@ func (p rowReader) list(o fields) (messages []Message, name string, err error) {
 	return messages, name, nil
 }
 
-// converse puts what a row says beside its messages to them, and cuts them after the last that is the assistant's.
-func (p rowReader) converse(r *row, o fields, messages []Message) error {
-	messages = slices.DeleteFunc(messages, func(m Message) bool { return m.Role == System && strings.TrimSpace(m.Content) == "" })
+// converse takes the messages of a row up to the last that is the assistant's, and what the row has beside them.
+func (p rowReader) converse(r *row, o fields, messages []Message) (err error) {
 	if len(messages) == 0 {
 		return errors.New("messages is empty")
-	}
-	system, err := o.system()
-	if err != nil {
-		return err
-	}
-	first := messages[0]
-	switch {
-	case system == "":
-	case first.Role != System:
-		messages = slices.Insert(messages, 0, Message{Role: System, Content: system})
-	case strings.TrimSpace(first.Content) != strings.TrimSpace(system):
-		return errors.New("has a system message among its messages and another one beside them; leave one")
-	}
-	if r.tools, err = o.beside("tools"); err != nil {
-		return err
-	}
-	if r.documents, err = o.beside("documents"); err != nil {
-		return err
 	}
 	last := len(messages) - 1
 	for last >= 0 && messages[last].Role != Assistant {
@@ -91,14 +72,39 @@ func (p rowReader) converse(r *row, o fields, messages []Message) error {
 	if last < 0 {
 		return errors.New("no message is the assistant's, so there is nothing to learn")
 	}
-	r.messages = messages[:last+1]
-	return blankMessage(r.messages)
+	messages = messages[:last+1]
+	if err := blankMessage(messages); err != nil {
+		return err
+	}
+	messages = slices.DeleteFunc(messages, func(m Message) bool { return m.Role == System && strings.TrimSpace(m.Content) == "" })
+	if r.messages, err = o.withSystem(messages); err != nil {
+		return err
+	}
+	if r.tools, err = o.beside("tools"); err != nil {
+		return err
+	}
+	r.documents, err = o.beside("documents")
+	return err
 }
 
-// blankMessage fails where a message says nothing. A tool may return nothing, and an assistant that calls tools need not speak.
+// withSystem puts a row's system message before the others.
+func (o fields) withSystem(messages []Message) ([]Message, error) {
+	system, err := o.system()
+	switch first := messages[0]; {
+	case err != nil || system == "":
+	case first.Role != System:
+		messages = slices.Insert(messages, 0, Message{Role: System, Content: system})
+	case strings.TrimSpace(first.Content) != strings.TrimSpace(system):
+		err = errors.New("has a system message among its messages and another one beside them; leave one")
+	}
+	return messages, err
+}
+
+// blankMessage fails where a message says nothing that should. A tool may return nothing, an assistant that calls tools need not speak, and system messages
+// without text are left out.
 func blankMessage(messages []Message) error {
 	for i, m := range messages {
-		if strings.TrimSpace(m.Content) != "" || m.Role == Tool {
+		if strings.TrimSpace(m.Content) != "" || m.Role == Tool || m.Role == System {
 			continue
 		}
 		err := fmt.Errorf("message %d: content of the %s is empty", i+1, m.Role)
@@ -162,7 +168,7 @@ func (p rowReader) message(raw json.RawMessage) (m Message, err error) {
 	if kind(raw) != "an object" {
 		return m, fmt.Errorf("is %s, want an object", kind(raw))
 	}
-	all, mapped := members(raw).rename(p.columns, "role", "content")
+	all, mapped := members(raw).rename(p.columns, turnNames...)
 	o := fields{all, mapped}
 	roleName, err := o.one(roleNames...)
 	if err != nil {
@@ -188,41 +194,68 @@ func (p rowReader) message(raw json.RawMessage) (m Message, err error) {
 			return m, err
 		}
 	}
-	calling := m.Role == functionCall
-	if calling {
-		m.Role = Assistant
+	if m.Role == functionCall {
+		return spokenCall(m.Content, o, roleName, contentName)
 	}
 	for _, f := range o.object {
 		switch {
 		case f.Name == roleName:
-			m.Fields = append(m.Fields, Field{"role", quote(m.Role)})
-		case f.Name == contentName && calling:
-			calls, err := spokenCalls(m.Content)
-			if err != nil {
-				return m, err
-			}
-			m.Content = ""
-			m.Fields = append(m.Fields, Field{"content", quote("")}, Field{"tool_calls", calls})
+			f = Field{"role", quote(m.Role)}
 		case f.Name == contentName:
+			f.Name = "content"
 			if kind(content) != "null" {
-				content = quote(m.Content)
+				f.Value = quote(m.Content)
 			}
-			m.Fields = append(m.Fields, Field{"content", content})
-		case isNull(f.Value), slices.Contains(roleNames, f.Name), slices.Contains(contentNames, f.Name):
-			// what is null in this turn is another turn's
-		case holdsNUL(f.Value):
-			return m, fmt.Errorf("%s holds a NUL character", f.Name)
 		default:
-			if f, err = toolCalls(f); err != nil {
+			if f, err = otherField(f); err != nil {
 				return m, err
 			}
+		}
+		if f.Name != "" {
 			m.Fields = append(m.Fields, f)
 		}
 	}
-	if len(m.Fields) == 2 && content != nil && kind(content) == "a string" {
+	if len(m.Fields) == 2 && content != nil && kind(content) != "null" {
 		m.Fields = nil
 	}
 	return m, nil
+}
+
+// spokenCall is the message of a turn whose text is the call of a tool.
+func spokenCall(text string, o fields, roleName, contentName string) (m Message, err error) {
+	calls, err := spokenCalls(text)
+	if err != nil {
+		return m, err
+	}
+	m.Role = Assistant
+	for _, f := range o.object {
+		switch f.Name {
+		case roleName:
+			m.Fields = append(m.Fields, Field{"role", quote(m.Role)})
+		case contentName:
+			m.Fields = append(m.Fields, Field{"content", quote("")}, Field{"tool_calls", calls})
+		default:
+			if f, err = otherField(f); err != nil {
+				return m, err
+			}
+			if f.Name != "" {
+				m.Fields = append(m.Fields, f)
+			}
+		}
+	}
+	return m, nil
+}
+
+// otherField is a field of a message beside role and content. It has no name where it is left out: what is null is there for the sake of other messages, and
+// a second name for role or content says what the first does.
+func otherField(f Field) (Field, error) {
+	switch {
+	case isNull(f.Value), slices.Contains(roleNames, f.Name), slices.Contains(contentNames, f.Name):
+		return Field{}, nil
+	case holdsNUL(f.Value):
+		return f, fmt.Errorf("%s holds a NUL character", f.Name)
+	}
+	return toolCalls(f)
 }
 
 func unknownRole(role string) error {

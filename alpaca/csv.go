@@ -28,13 +28,16 @@ func (f *csvFile) kind() string {
 	return "CSV with " + string(f.comma)
 }
 
+// longestHeader bounds how much is read of a file that may be no table.
+const longestHeader = 1 << 20
+
 // openCSV finds the delimiter by the names in the first line: the one that gives the most that are known, then the most at all.
 func openCSV(t textFile, columns map[string]string) (*csvFile, error) {
 	var best *csvFile
 	var bestScore int
 	var failed error
 	for _, comma := range []rune{',', ';', '\t'} {
-		r := tableReader(t.from(t.start), comma)
+		r := tableReader(io.LimitReader(t.from(t.start), longestHeader), comma)
 		header, err := r.Read()
 		if err != nil {
 			failed = fmt.Errorf("%s: the names of its columns can't be read: %w", t.name, recordError(err))

@@ -125,11 +125,12 @@ func rowsIn(name string, data io.ReaderAt, size int64, closer io.Closer, o Optio
 		return openCSV(t, o.Columns)
 	case first == '{' || first == '[':
 		return openJSON(t)
-	case hasRows(head):
-		return &jsonFile{textFile: t}, nil
 	}
 	if table, err := openCSV(t, o.Columns); err == nil && bytes.IndexByte(head, 0) < 0 {
 		return table, nil
+	}
+	if hasRows(head) {
+		return &jsonFile{textFile: t}, nil
 	}
 	return nil, fmt.Errorf("%s: %s; %s", name, unknownContent(head), takenFiles)
 }
@@ -147,7 +148,7 @@ func tableName(name string) bool {
 // hasRows tells whether one of the first lines is that of a JSONL file, though the first is not.
 func hasRows(head []byte) bool {
 	for line := range bytes.Lines(head) {
-		if line = bytes.TrimSpace(line); len(line) > 1 && (line[0] == '{' && line[1] != '{' || line[0] == '[') && checkJSON(line) == nil {
+		if line = bytes.TrimSpace(line); len(line) > 0 && (line[0] == '{' || line[0] == '[') && checkJSON(line) == nil {
 			return true
 		}
 	}

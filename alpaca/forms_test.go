@@ -83,6 +83,9 @@ var forms = []struct{ raw, want string }{
 	{`{"instruction": "Add.", "output": "4", "messages": null, "prompt": null, "text": null}`, "instruction, instruction | instruction=Add. | output=4"},
 	{`{"instruction": "\ud83d\ude00 \\ud83d", "output": "\\u0000"}`, `instruction, instruction | instruction=😀 \ud83d | output=\u0000`},
 
+	{`{"instruction": "Add.", "output": "4", "tools": "[{\"name\":\"weather\"}]"}`, "instruction, conversation | tools=" + weather + " | user: Add. | assistant: 4"},
+	{`{"instruction": "Add.", "output": "4", "tools": "a saw", "chosen": true}`, "instruction, instruction | instruction=Add. | output=4"},
+
 	// prompt and text
 	{`{"prompt": "2+2=", "completion": " 4"}`, "prompt with completion, prompt | prompt=2+2= | completion= 4"},
 	{`{"prompt": "2+2=", "response": " 4"}`, "prompt with completion, prompt | prompt=2+2= | completion= 4"},
@@ -144,7 +147,7 @@ func TestPairs(t *testing.T) {
 	}
 	for raw, want := range map[string]string{
 		`{"prompt": "a", "chosen": " ", "rejected": "b"}`:               "chosen is empty",
-		`{"prompt": "a", "chosen": 4, "rejected": 5}`:                   "message 1: is a number",
+		`{"prompt": "a", "chosen": 4, "rejected": 5}`:                   "completion is missing",
 		`{"prompt": " ", "chosen": [{"role": "user", "content": "a"}]}`: "no message is the assistant's",
 	} {
 		if rs, err := parseWith(o, "f", []byte(raw)); err != nil || len(rs.bad) != 1 || !strings.Contains(rs.bad[0].Reason, want) {

@@ -14,6 +14,7 @@ import (
 
 // rowJSON writes a row of a Parquet file as a JSON object.
 func (f *parquetFile) rowJSON(row any) (raw []byte, err error) {
+	defer f.guard(&err)
 	columns, ok := row.(map[string]any)
 	if !ok {
 		return nil, errors.New("is damaged: it has no columns")
@@ -38,7 +39,7 @@ func fieldJSON(node parquet.Node, value any) (json.RawMessage, error) {
 	case []any:
 		return listJSON(node, v)
 	case map[string]any:
-		if node == nil || isMap(node) {
+		if node == nil || node.Leaf() || isMap(node) {
 			return mapJSON(v)
 		}
 		o := object{}
@@ -77,7 +78,7 @@ func listJSON(node parquet.Node, list []any) (json.RawMessage, error) {
 	return array(values), nil
 }
 
-func isMap(node parquet.Node) bool { return !node.Leaf() && node.Type().String() == "MAP" }
+func isMap(node parquet.Node) bool { return node.Type().String() == "MAP" }
 
 func mapJSON(m map[string]any) (json.RawMessage, error) {
 	o := object{}

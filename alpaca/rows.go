@@ -60,7 +60,7 @@ func (p rowReader) parse(raw rawRow) (row, error) {
 		}
 		return r, p.converse(&r, fields{}, messages)
 	case "an object":
-		all, mapped := members(raw.json).rename(p.columns, slices.DeleteFunc(slices.Clone(columnNames), func(n string) bool { return n == "role" || n == "content" })...)
+		all, mapped := members(raw.json).rename(p.columns, rowColumnNames...)
 		return r, p.object(&r, fields{all, mapped})
 	}
 	return r, fmt.Errorf("is %s, want an object", kind(raw.json))
@@ -71,7 +71,7 @@ func (p rowReader) object(r *row, o fields) error {
 	values := o.keep(func(f Field) bool { return !isNull(f.Value) })
 	for _, part := range []object{o.mapped, values, o.object} {
 		switch {
-		case part.has("chosen"):
+		case part.hasAnswer("chosen"):
 			return p.pair(r, o)
 		case slices.ContainsFunc(listNames, part.hasList):
 			return p.conversation(r, o)
@@ -91,7 +91,16 @@ func (p rowReader) object(r *row, o fields) error {
 	if i := slices.IndexFunc(listNames, o.has); i >= 0 {
 		return fmt.Errorf("%s is %s, want an array", listNames[i], kind(o.find(listNames[i])))
 	}
+	if slices.ContainsFunc(roleNames, o.has) && slices.ContainsFunc(contentNames, o.has) {
+		return errors.New("is one turn of a conversation; want all its turns in one row, as a list or under messages")
+	}
 	return errors.New(o.keys() + "; " + wanted)
+}
+
+// hasAnswer tells whether a key has a text or messages, and no mark such as true.
+func (o object) hasAnswer(name string) bool {
+	raw := o.find(name)
+	return raw != nil && slices.Contains([]string{"a string", "an array", "an object"}, kind(raw))
 }
 
 // hasList tells whether a key has a list, perhaps in a string.
@@ -126,17 +135,18 @@ func (p rowReader) instruct(r *row, o fields) error {
 	if prompt := o.find("prompt"); !o.mapped.has(ask) && prompt != nil && holdsText(prompt) && !bytes.Equal(prompt, o.find(ask)) && !(ask == "instruction" && o.has("output")) {
 		return bothThere(ask, "prompt", ask)
 	}
+	outputs := outputNames
+	r.form = "instruction"
+	if ask != "instruction" {
+		outputs, r.form = replyNames, "question with answer"
+	}
 	in, err := o.one(inputNames...)
 	if err != nil {
 		return err
 	}
-	out, err := o.one(outputNames...)
+	out, err := o.one(outputs...)
 	if err != nil {
 		return err
-	}
-	r.form = "instruction"
-	if ask != "instruction" {
-		r.form = "question with answer"
 	}
 	if r.instruction, err = o.text(ask); err != nil {
 		return err
@@ -161,14 +171,14 @@ func (p rowReader) instruct(r *row, o fields) error {
 	return p.converse(r, o, messages)
 }
 
-// before are the turns before an instruction, nil where it needs no turns. The system message is not among them.
+// before are the turns before an instruction, without the system message. They are nil where the row is no conversation.
 func (o fields) before() ([]Message, error) {
 	messages, err := o.history()
 	if err != nil || messages != nil {
 		return messages, err
 	}
 	system, err := o.system()
-	if system != "" {
+	if system != "" || o.hasList("tools") {
 		messages = []Message{}
 	}
 	return messages, err
@@ -225,7 +235,7 @@ func (p rowReader) prompted(r *row, o fields) error {
 		return err
 	}
 	isList := func(name string) bool { return o.has(name) && kind(o.find(name)) == "an array" }
-	if system == "" && !isList("prompt") && !isList(answer) {
+	if system == "" && !o.hasList("tools") && !isList("prompt") && !isList(answer) {
 		if r.prompt, err = o.text("prompt"); err == nil {
 			r.completion, err = o.response(answer)
 		}
