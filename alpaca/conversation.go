@@ -194,56 +194,43 @@ func (p rowReader) message(raw json.RawMessage) (m Message, err error) {
 			return m, err
 		}
 	}
+	var calls json.RawMessage
 	if m.Role == functionCall {
-		return spokenCall(m.Content, o, roleName, contentName)
+		if calls, err = spokenCalls(m.Content); err != nil {
+			return m, err
+		}
+		m.Role, m.Content = Assistant, ""
 	}
+	if len(o.object) == 2 && calls == nil && content != nil && !isNull(content) {
+		return m, nil
+	}
+	m.Fields, err = o.turnFields(m, roleName, contentName, calls)
+	return m, err
+}
+
+// turnFields are the fields of a message that was read from o, with calls behind its content.
+func (o fields) turnFields(m Message, roleName, contentName string, calls json.RawMessage) (all []Field, err error) {
 	for _, f := range o.object {
 		switch {
 		case f.Name == roleName:
 			f = Field{"role", quote(m.Role)}
-		case f.Name == contentName:
+		case f.Name == contentName && isNull(f.Value):
 			f.Name = "content"
-			if kind(content) != "null" {
-				f.Value = quote(m.Content)
-			}
+		case f.Name == contentName:
+			f = Field{"content", quote(m.Content)}
 		default:
 			if f, err = otherField(f); err != nil {
-				return m, err
+				return nil, err
 			}
 		}
 		if f.Name != "" {
-			m.Fields = append(m.Fields, f)
+			all = append(all, f)
+		}
+		if f.Name == "content" && calls != nil {
+			all = append(all, Field{"tool_calls", calls})
 		}
 	}
-	if len(m.Fields) == 2 && content != nil && kind(content) != "null" {
-		m.Fields = nil
-	}
-	return m, nil
-}
-
-// spokenCall is the message of a turn whose text is the call of a tool.
-func spokenCall(text string, o fields, roleName, contentName string) (m Message, err error) {
-	calls, err := spokenCalls(text)
-	if err != nil {
-		return m, err
-	}
-	m.Role = Assistant
-	for _, f := range o.object {
-		switch f.Name {
-		case roleName:
-			m.Fields = append(m.Fields, Field{"role", quote(m.Role)})
-		case contentName:
-			m.Fields = append(m.Fields, Field{"content", quote("")}, Field{"tool_calls", calls})
-		default:
-			if f, err = otherField(f); err != nil {
-				return m, err
-			}
-			if f.Name != "" {
-				m.Fields = append(m.Fields, f)
-			}
-		}
-	}
-	return m, nil
+	return all, nil
 }
 
 // otherField is a field of a message beside role and content. It has no name where it is left out: what is null is there for the sake of other messages, and

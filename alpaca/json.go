@@ -34,7 +34,7 @@ type strict struct {
 	raw  []byte
 	at   int
 	keys [][]byte // of the objects that are open
-	key  []byte   // the last, without quotes
+	key  []byte   // the last
 	err  error    // the first
 }
 
@@ -56,7 +56,7 @@ func (s *strict) value() {
 	case '"':
 		s.text()
 	default:
-		for s.at < len(s.raw) && bytes.IndexByte([]byte(",]} \t\r\n"), s.raw[s.at]) < 0 {
+		for s.at < len(s.raw) && !endsWord(s.raw[s.at]) {
 			s.at++
 		}
 	}
@@ -79,7 +79,11 @@ func (s *strict) object() {
 	first := len(s.keys)
 	var many map[string]bool // in place of the list, which takes long to search
 	for s.at++; s.more('}'); {
-		s.key = s.text()
+		from := s.at
+		s.text()
+		if s.key = s.raw[from+1 : s.at-1]; bytes.IndexByte(s.key, '\\') >= 0 {
+			s.key = []byte(unquote(s.raw[from:s.at]))
+		}
 		var twice bool
 		if many != nil {
 			twice = many[string(s.key)]
@@ -104,23 +108,17 @@ func (s *strict) object() {
 	s.keys = s.keys[:first]
 }
 
-// text returns a string without its quotes, decoded where it has escapes.
-func (s *strict) text() []byte {
-	from, escapes := s.at, false
+// text goes past a string.
+func (s *strict) text() {
 	for s.at++; s.raw[s.at] != '"'; s.at++ {
 		if s.raw[s.at] != '\\' {
 			continue
 		}
-		escapes = true
 		if s.at++; s.raw[s.at] == 'u' {
 			s.surrogate()
 		}
 	}
 	s.at++
-	if !escapes {
-		return s.raw[from+1 : s.at-1]
-	}
-	return []byte(unquote(s.raw[from:s.at]))
 }
 
 // surrogate looks at the escape whose u is next. Two of them make one character where the first is 0xD800 to 0xDBFF and the second 0xDC00 to 0xDFFF.
@@ -146,6 +144,9 @@ func (s *strict) surrogate() {
 	}
 }
 
+// endsWord tells whether a byte can't be part of a number, true, false or null.
+func endsWord(c byte) bool { return c <= ' ' || c == ',' || c == ']' || c == '}' }
+
 // skipValue returns the end of the value that begins at an offset of valid JSON.
 func skipValue(raw []byte, at int) int {
 	for depth := 0; ; at++ {
@@ -163,7 +164,7 @@ func skipValue(raw []byte, at int) int {
 			depth--
 		default:
 			if depth == 0 { // a number or a word
-				for at < len(raw) && bytes.IndexByte([]byte(",]}: \t\r\n"), raw[at]) < 0 {
+				for at < len(raw) && !endsWord(raw[at]) {
 					at++
 				}
 				return at
@@ -180,7 +181,7 @@ func skipValue(raw []byte, at int) int {
 func elements(raw []byte) (list []json.RawMessage) {
 	raw = bytes.TrimSpace(raw)
 	for at := 1; ; {
-		for bytes.IndexByte([]byte(",: \t\r\n"), raw[at]) >= 0 {
+		for raw[at] <= ' ' || raw[at] == ',' || raw[at] == ':' {
 			at++
 		}
 		if at == len(raw)-1 {
