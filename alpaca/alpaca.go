@@ -55,7 +55,7 @@ func (o Options) Validate() error {
 	case o.Batch < 1:
 		return fmt.Errorf("batch %d: want at least 1 sample", o.Batch)
 	}
-	return nil
+	return validateColumns(o.Columns)
 }
 
 // Tokenizer is what alpaca needs of a model's vocabulary. Its methods are called from several goroutines.

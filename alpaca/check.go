@@ -81,6 +81,7 @@ func (c *Check) Clean() bool {
 // checker fills a Check.
 type checker struct {
 	*Check
+	reader   rowReader
 	encoder  *Encoder
 	rows     map[digest]Place // the first with a prompt and answer
 	prompts  map[digest]Place // the first with a prompt
@@ -100,15 +101,15 @@ func NewCheck(paths []string, vocab Tokenizer, o Options) (*Check, error) {
 			Template: e.Form().Template, Kinds: map[string]int{}, MaxLength: o.MaxLength,
 			Unusable: []Finding{}, Cut: []Finding{}, Duplicates: []Finding{}, Conflicts: []Finding{}, Controls: []ControlText{}, Histogram: []Bin{},
 		},
-		encoder: e, rows: map[digest]Place{}, prompts: map[digest]Place{}, controls: map[string]int{},
+		reader: newRowReader(o), encoder: e, rows: map[digest]Place{}, prompts: map[digest]Place{}, controls: map[string]int{},
 	}
 	for _, path := range paths {
-		f, err := openRows(path)
+		f, err := openRows(path, o)
 		if err != nil {
 			return nil, err
 		}
 		c.kind = uniform{}
-		err = eachRow(f, path, o.Progress, func(number int, _ place, raw []byte) looked { return c.look(Place{path, number}, raw) }, c.take)
+		err = eachRow(f, path, o.Progress, func(raw rawRow) looked { return c.look(Place{path, raw.number}, raw) }, c.take)
 		if err := errors.Join(err, f.Close()); err != nil {
 			return nil, err
 		}
@@ -130,9 +131,9 @@ type looked struct {
 	unusable error
 }
 
-func (c *checker) look(at Place, raw []byte) (l looked) {
+func (c *checker) look(at Place, raw rawRow) (l looked) {
 	l.at = at
-	if l.row, l.unusable = parseRow(at.Row, raw); l.unusable != nil {
+	if l.row, l.unusable = c.reader.parse(raw); l.unusable != nil {
 		return l
 	}
 	l.parsed, l.spelled = true, c.spelled(l.row)
@@ -268,13 +269,15 @@ func (r row) kind() string {
 		return "question"
 	case r.completion != "":
 		return "prompt"
+	case r.text != "":
+		return "text"
 	}
 	return "instruction"
 }
 
 // texts are all that a row's author wrote.
 func (r row) texts() []string {
-	texts := append([]string{r.instruction, r.input, r.output, r.prompt, r.completion}, r.choices...)
+	texts := append([]string{r.instruction, r.input, r.output, r.prompt, r.completion, r.text}, r.choices...)
 	for _, m := range r.messages {
 		texts = append(texts, m.Content)
 	}
@@ -294,6 +297,8 @@ func (r row) halves() (prompt, answer string) {
 		return r.instruction + "\x00" + strings.Join(r.choices, "\x00"), r.choices[r.answer]
 	case r.completion != "":
 		return r.prompt, r.completion
+	case r.text != "":
+		return "", r.text
 	}
 	return r.instruction + "\x00" + r.input, r.output
 }

@@ -23,6 +23,7 @@ type Dataset struct {
 	rows      int     // that are used
 	noRoom    int     // answers that are left out since their prompts are too long
 	encoder   *Encoder
+	reader    rowReader
 	maxLength int
 }
 
@@ -67,7 +68,7 @@ func Load(files []Part, tok Tokenizer, o Options) (*Dataset, error) {
 	var parts []part
 	var names []string
 	for _, file := range files {
-		f, err := openRows(file.Path)
+		f, err := openRows(file.Path, o)
 		if err != nil {
 			return nil, errors.Join(err, closeAll(parts))
 		}
@@ -79,7 +80,7 @@ func Load(files []Part, tok Tokenizer, o Options) (*Dataset, error) {
 
 // newDataset reads the parts, which are its own to close.
 func newDataset(name string, parts []part, tok Tokenizer, o Options) (*Dataset, error) {
-	d := &Dataset{Name: name, parts: parts, maxLength: o.MaxLength}
+	d := &Dataset{Name: name, parts: parts, reader: newRowReader(o), maxLength: o.MaxLength}
 	err := o.Validate()
 	if err == nil {
 		d.encoder, err = NewEncoder(o.Form, tok)
@@ -135,7 +136,7 @@ func (d *Dataset) read(i int, o Options) error {
 	bad, rows, kind := len(d.Bad), d.rows, uniform{}
 	pack := &packer{d: d, part: i}
 	err := eachRow(p.rowFile, p.Path, o.Progress,
-		func(number int, at place, raw []byte) reading { return d.encode(number, at, i, raw) },
+		func(raw rawRow) reading { return d.encode(raw, i) },
 		func(r reading) error { return d.take(r, &kind, pack, o.Strict) })
 	pack.end()
 	switch {
@@ -148,9 +149,9 @@ func (d *Dataset) read(i int, o Options) error {
 }
 
 // encode finds out what becomes of a row.
-func (d *Dataset) encode(number int, at place, part int, raw []byte) reading {
-	r := reading{number: number, part: part, at: at}
-	if r.row, r.err = parseRow(number, raw); r.err != nil {
+func (d *Dataset) encode(raw rawRow, part int) reading {
+	r := reading{number: raw.number, part: part, at: raw.at}
+	if r.row, r.err = d.reader.parse(raw); r.err != nil {
 		r.row = row{}
 		return r
 	}
@@ -166,7 +167,7 @@ func (d *Dataset) encode(number int, at place, part int, raw []byte) reading {
 	r.err, r.noRoom = err, noRoom
 	for i, s := range samples {
 		e := newEntry(s, part)
-		e.at, e.row, e.sample = at, int32(number), int32(i)
+		e.at, e.row, e.sample = raw.at, int32(raw.number), int32(i)
 		r.entries = append(r.entries, e)
 	}
 	return r
@@ -238,7 +239,7 @@ func (d *Dataset) row(part uint16, number int32, at place) (row, error) {
 	if err != nil {
 		return row{}, fmt.Errorf("reading row %d again: %w", number, err)
 	}
-	r, _ := parseRow(int(number), raw)
+	r, _ := d.reader.parse(rawRow{number: int(number), json: raw})
 	return r, nil
 }
 

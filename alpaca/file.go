@@ -3,11 +3,12 @@ package alpaca
 import (
 	"bufio"
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"strings"
 )
 
 // place says where in its file a row is.
@@ -16,75 +17,195 @@ type place struct {
 	size   int   // in bytes
 }
 
+// rawRow is a row that is still to be parsed.
+type rawRow struct {
+	number int // for people
+	at     place
+	json   []byte
+	err    error // why there is no json
+}
+
 // rowFile is an open file of rows, which need not fit into memory: it is read through once, and then row by row.
 type rowFile interface {
-	// scan calls yield with the number of each row for people, its place and its JSON, in the file's order. It returns the first error, yield's or its own;
-	// raw is valid during the call only.
-	scan(yield func(number int, at place, raw []byte) error) error
-	read(at place) ([]byte, error)
-	length() int64 // of the file, in the unit of a place's offset
+	// scan calls yield with each row in the file's order. It returns the first error, yield's or its own; json is valid during the call only.
+	scan(yield func(rawRow) error) error
+	read(at place) ([]byte, error) // the JSON of a row
+	length() int64                 // of the file, in the unit of a place's offset
+	kind() string                  // what the file was taken for, for people
 	Close() error
 }
 
+const takenFiles = "want JSON, JSON lines, CSV, TSV or Parquet, as it is or packed with gzip or zstd"
+
 // openRows opens a file by what is in it.
-func openRows(path string) (rowFile, error) {
+func openRows(path string, o Options) (rowFile, error) {
+	if err := validateColumns(o.Columns); err != nil {
+		return nil, err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading data: %w", err)
+	}
+	if !info.Mode().IsRegular() && info.Mode()&os.ModeNamedPipe == 0 {
+		return nil, fmt.Errorf("%s is %s; %s", path, modeName(info.Mode()), takenFiles)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading data: %w", err)
 	}
-	info, err := f.Stat()
+	plain, packing, err := unpack(path, f, info.Mode().IsRegular())
 	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("reading data: %w", err)
+		return nil, errors.Join(err, f.Close())
 	}
-	if !info.Mode().IsRegular() {
-		defer f.Close()
-		data, err := io.ReadAll(f) // a pipe can't be read twice
-		if err != nil {
-			return nil, fmt.Errorf("reading data: %w", err)
-		}
-		return rowsIn(path, bytes.NewReader(data), int64(len(data)), noClose{})
-	}
-	rows, err := rowsIn(path, f, info.Size(), f)
-	if err != nil {
+	if plain != f {
 		f.Close()
 	}
-	return rows, err
+	if info, err = plain.Stat(); err != nil {
+		return nil, errors.Join(fmt.Errorf("reading data: %w", err), plain.Close())
+	}
+	rows, err := rowsIn(path, plain, info.Size(), plain, o)
+	if err != nil {
+		return nil, errors.Join(err, plain.Close())
+	}
+	if packing != "" {
+		rows = packedFile{rows, packing}
+	}
+	return rows, nil
 }
+
+// packedFile is read in its unpacked form.
+type packedFile struct {
+	rowFile
+	packing string
+}
+
+func (f packedFile) kind() string { return f.rowFile.kind() + ", " + f.packing }
+
+func modeName(mode os.FileMode) string {
+	switch {
+	case mode.IsDir():
+		return "a directory"
+	case mode&os.ModeDevice != 0:
+		return "a device"
+	case mode&os.ModeSocket != 0:
+		return "a socket"
+	}
+	return "no file"
+}
+
+// sniffed is how much of a file is looked at to find out what it is.
+const sniffed = 64 << 10
+
+var byteOrderMark = []byte("\xef\xbb\xbf")
 
 // rowsIn finds out which kind of file it is.
-func rowsIn(name string, data io.ReaderAt, size int64, closer io.Closer) (rowFile, error) {
-	magic := make([]byte, len(parquetMagic))
-	if n, _ := data.ReadAt(magic, 0); string(magic[:n]) == parquetMagic {
-		return openParquet(name, data, size, closer)
+func rowsIn(name string, data io.ReaderAt, size int64, closer io.Closer, o Options) (rowFile, error) {
+	head := make([]byte, min(size, sniffed))
+	n, err := data.ReadAt(head, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	return &jsonFile{name: name, data: data, size: size, Closer: closer}, nil
+	head = head[:n]
+	if bytes.HasPrefix(head, []byte(parquetMagic)) {
+		return openParquet(name, data, size, closer, o.Columns)
+	}
+	var start int64
+	if bytes.HasPrefix(head, byteOrderMark) {
+		start = int64(len(byteOrderMark))
+		head = head[start:]
+	}
+	t := textFile{name: name, data: data, size: size, start: start, Closer: closer}
+	first, _, err := t.next(start, " \t\r\n\v\f")
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil, fmt.Errorf("%s: the file is empty", name)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", name, err)
+	case tableName(name):
+		return openCSV(t, o.Columns)
+	case first == '{' || first == '[':
+		return openJSON(t)
+	}
+	if table, err := openCSV(t, o.Columns); err == nil && bytes.IndexByte(head, 0) < 0 {
+		return table, nil
+	}
+	if hasRows(head) {
+		return &jsonFile{textFile: t}, nil
+	}
+	return nil, fmt.Errorf("%s: %s; %s", name, unknownContent(head), takenFiles)
 }
 
-func inMemory(name string, data []byte) *jsonFile {
-	return &jsonFile{name: name, data: bytes.NewReader(data), size: int64(len(data)), Closer: noClose{}}
+// tableName tells whether a file is called a table.
+func tableName(name string) bool {
+	name = strings.ToLower(name)
+	if ext := filepath.Ext(name); ext == ".gz" || ext == ".zst" {
+		name = strings.TrimSuffix(name, ext)
+	}
+	ext := filepath.Ext(name)
+	return ext == ".csv" || ext == ".tsv"
 }
 
-// noClose is for files in memory.
-type noClose struct{}
+// hasRows tells whether one of the first lines is that of a JSONL file, though the first is not.
+func hasRows(head []byte) bool {
+	for line := range bytes.Lines(head) {
+		if line = bytes.TrimSpace(line); len(line) > 0 && (line[0] == '{' || line[0] == '[') && checkJSON(line) == nil {
+			return true
+		}
+	}
+	return checkJSON(bytes.TrimSpace(head)) == nil
+}
 
-func (noClose) Close() error { return nil }
+// magics are how files begin that people take for data.
+var magics = []struct{ magic, what string }{
+	{"PK\x03\x04", "a zip archive or a spreadsheet; unpack it, or save it as CSV"},
+	{"%PDF", "a PDF"},
+	{"BZh", "packed with bzip2; unpack it"},
+	{"\xfd7zXZ", "packed with xz; unpack it"},
+	{"7z\xbc\xaf", "packed with 7-Zip; unpack it"},
+	{"ARROW1", "an Arrow file; write it as Parquet"},
+	{"\xff\xff\xff\xff", "an Arrow stream; write it as Parquet"},
+	{"SQLite format 3", "an SQLite database; write its table as CSV"},
+	{"GGUF", "a GGUF model"},
+	{"\xd0\xcf\x11\xe0", "an old Office file; save it as CSV"},
+	{"<!DOCTYPE", "a web page"}, {"<!doctype", "a web page"}, {"<html", "a web page"},
+	{"version https://git-lfs", "a Git LFS pointer; fetch the file with git lfs pull"},
+}
 
-// jsonFile is a JSON array of rows, or JSONL: whatever doesn't open with a bracket is read line by line.
-type jsonFile struct {
-	name string
-	data io.ReaderAt
-	size int64
+// unknownContent says what a file is that holds no rows, as far as its first bytes tell.
+func unknownContent(head []byte) string {
+	for _, m := range magics {
+		if bytes.HasPrefix(head, []byte(m.magic)) {
+			return "is " + m.what
+		}
+	}
+	if bytes.IndexByte(head, 0) >= 0 {
+		return "is no text, or text that is neither UTF-8 nor marked as UTF-16"
+	}
+	line, _, _ := bytes.Cut(bytes.TrimSpace(head), []byte("\n"))
+	const most = 40
+	begin := []rune(string(bytes.TrimSpace(line)))
+	if len(begin) > most {
+		begin = append(begin[:most], '…')
+	}
+	return fmt.Sprintf("begins with %q, which is neither JSON nor the names of a table's columns", string(begin))
+}
+
+// textFile is a file that is read by offsets of bytes.
+type textFile struct {
+	name  string
+	data  io.ReaderAt
+	size  int64
+	start int64 // after the byte order mark
 	io.Closer
 }
 
-func (f *jsonFile) length() int64 { return f.size }
+func (f *textFile) length() int64 { return f.size }
 
-func (f *jsonFile) from(offset int64) io.Reader {
+func (f *textFile) from(offset int64) io.Reader {
 	return io.NewSectionReader(f.data, offset, f.size-offset)
 }
 
-func (f *jsonFile) read(at place) ([]byte, error) {
+func (f *textFile) read(at place) ([]byte, error) {
 	raw := make([]byte, at.size)
 	if _, err := f.data.ReadAt(raw, at.offset); err != nil && !(errors.Is(err, io.EOF) && at.offset+int64(at.size) == f.size) {
 		return nil, fmt.Errorf("%s: %w", f.name, err)
@@ -92,130 +213,22 @@ func (f *jsonFile) read(at place) ([]byte, error) {
 	return raw, nil
 }
 
-var byteOrderMark = []byte("\xef\xbb\xbf")
-
-func (f *jsonFile) scan(yield func(number int, at place, raw []byte) error) error {
-	var start int64
-	if mark, err := f.read(place{0, len(byteOrderMark)}); err == nil && bytes.Equal(mark, byteOrderMark) {
-		start = int64(len(mark))
-	}
-	first, _, err := f.next(start, " \t\r\n\v\f")
-	switch {
-	case errors.Is(err, io.EOF):
-		return fmt.Errorf("%s: the file is empty", f.name)
-	case err != nil:
-		return fmt.Errorf("%s: %w", f.name, err)
-	case first == '[':
-		return f.scanArray(start, yield)
-	}
-	return f.scanLines(start, yield)
-}
-
 // next gives the first byte from offset on that isn't among skip, and its offset.
-func (f *jsonFile) next(offset int64, skip string) (byte, int64, error) {
+func (f *textFile) next(offset int64, skip string) (byte, int64, error) {
 	r := bufio.NewReader(f.from(offset))
 	for ; ; offset++ {
 		b, err := r.ReadByte()
-		if err != nil || bytes.IndexByte([]byte(skip), b) < 0 {
+		if err != nil || strings.IndexByte(skip, b) < 0 {
 			return b, offset, err
 		}
 	}
 }
 
-func (f *jsonFile) scanLines(start int64, yield func(number int, at place, raw []byte) error) error {
-	r := bufio.NewReaderSize(f.from(start), int(min(1<<20, f.size)))
-	first := true
-	for number := 1; ; number++ {
-		line, err := r.ReadBytes('\n')
-		if row := bytes.TrimSpace(line); len(row) > 0 {
-			if first && !json.Valid(row) && f.oneValue(start) {
-				return fmt.Errorf("%s: the file is one JSON value over many lines; want an array of rows, or one row a line", f.name)
-			}
-			first = false
-			if err := yield(number, place{start, len(line)}, row); err != nil {
-				return err
-			}
-		}
-		start += int64(len(line))
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", f.name, err)
-		}
-	}
-}
+// noClose is for files in memory.
+type noClose struct{}
 
-func (f *jsonFile) scanArray(start int64, yield func(number int, at place, raw []byte) error) error {
-	d := json.NewDecoder(f.from(start))
-	if _, err := d.Token(); err != nil {
-		return f.malformed(start, err)
-	}
-	var raw json.RawMessage
-	for number := 1; d.More(); number++ {
-		from := start + d.InputOffset()
-		if err := d.Decode(&raw); err != nil {
-			return f.malformed(from, err)
-		}
-		if err := yield(number, place{start + d.InputOffset() - int64(len(raw)), len(raw)}, raw); err != nil {
-			return err
-		}
-	}
-	if _, err := d.Token(); err != nil {
-		return f.malformed(start+d.InputOffset(), err)
-	}
-	switch _, at, err := f.next(start+d.InputOffset(), " \t\r\n"); {
-	case err == nil:
-		return f.malformed(at, errors.New("text after its end"))
-	case !errors.Is(err, io.EOF):
-		return fmt.Errorf("%s: %w", f.name, err)
-	}
-	return nil
-}
+func (noClose) Close() error { return nil }
 
-// malformed says on which line an array is broken whose rows before an offset are sound.
-func (f *jsonFile) malformed(offset int64, err error) error {
-	var syntax *json.SyntaxError
-	switch {
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		offset, err = f.size, errors.New("unexpected end of the file")
-	case errors.As(err, &syntax): // its offset leaves out what stands between the rows
-		if _, at, e := f.next(offset, " \t\r\n,"); e == nil {
-			offset = at
-			if errors.As(json.NewDecoder(f.from(at)).Decode(new(json.RawMessage)), &syntax) {
-				offset += syntax.Offset
-			}
-		}
-	}
-	line := 1
-	r := bufio.NewReader(io.LimitReader(f.from(0), offset))
-	for {
-		_, e := r.ReadSlice('\n')
-		if e == nil {
-			line++
-		} else if !errors.Is(e, bufio.ErrBufferFull) {
-			break
-		}
-	}
-	return fmt.Errorf("%s: malformed JSON array near line %d: %w", f.name, line, err)
-}
-
-// oneValue tells whether the file from start on is a single JSON value.
-func (f *jsonFile) oneValue(start int64) bool {
-	d, depth := json.NewDecoder(f.from(start)), 0
-	for values := 0; ; {
-		token, err := d.Token()
-		if err != nil {
-			return errors.Is(err, io.EOF) && values == 1 && depth == 0
-		}
-		switch token {
-		case json.Delim('{'), json.Delim('['):
-			depth++
-		case json.Delim('}'), json.Delim(']'):
-			depth--
-		}
-		if depth == 0 {
-			values++
-		}
-	}
+func inMemory(name string, data []byte, o Options) (rowFile, error) {
+	return rowsIn(name, bytes.NewReader(data), int64(len(data)), noClose{}, o)
 }

@@ -17,11 +17,14 @@ func TestPlaces(t *testing.T) {
 		a + "\n\r\n  " + b + "\n" + c, "\ufeff" + a + "\n" + b + "\r\n" + c + "\n",
 		"[" + a + "," + b + "," + c + "]", "\ufeff\n [\n" + a + "\n,\t" + b + " ,\n\n" + c + " ]\n\n",
 	} {
-		f := inMemory("f", []byte(data))
+		f, err := inMemory("f", []byte(data), Default())
+		if err != nil {
+			t.Fatal(err)
+		}
 		var rows, again []string
-		err := f.scan(func(_ int, at place, raw []byte) error {
-			rows = append(rows, string(raw))
-			back, err := f.read(at)
+		err = f.scan(func(raw rawRow) error {
+			rows = append(rows, string(raw.json))
+			back, err := f.read(raw.at)
 			again = append(again, strings.TrimSpace(string(back)))
 			return err
 		})

@@ -2,12 +2,9 @@ package alpaca
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"slices"
-	"strings"
 	"sync"
 
 	"github.com/parquet-go/parquet-go"
@@ -16,24 +13,18 @@ import (
 // parquetMagic begins and ends every Parquet file.
 const parquetMagic = "PAR1"
 
-// rowColumns are all columns that a row of one of the forms can have; no others are read.
-var rowColumns = []string{
-	"messages", "instruction", "input", "output", "prompt", "completion",
-	"question", "choices", "answer", "answerKey", "ctx", "endings", "label",
-}
-
 // parquetFile gives each row as the JSON object that it would be in a JSON file.
 type parquetFile struct {
 	name   string
 	file   *parquet.File
-	schema *parquet.Schema // the columns of rowColumns alone
+	schema *parquet.Schema // the columns that rows are read from, alone
 	io.Closer
 
 	mu   sync.Mutex
 	rows *parquet.GenericReader[any] // for read
 }
 
-func openParquet(name string, data io.ReaderAt, size int64, closer io.Closer) (_ *parquetFile, err error) {
+func openParquet(name string, data io.ReaderAt, size int64, closer io.Closer, mapped map[string]string) (_ *parquetFile, err error) {
 	f := &parquetFile{name: name, Closer: closer}
 	defer f.guard(&err)
 	if err := checkFooter(data, size); err != nil {
@@ -42,15 +33,16 @@ func openParquet(name string, data io.ReaderAt, size int64, closer io.Closer) (_
 	if f.file, err = parquet.OpenFile(data, size, parquet.SkipBloomFilters(true)); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	columns, all := parquet.Group{}, []string{}
+	columns, all, usable := parquet.Group{}, []string{}, false
 	for _, field := range f.file.Schema().Fields() {
 		all = append(all, field.Name())
-		if slices.Contains(rowColumns, field.Name()) {
+		if knownColumn(field.Name(), rowNames, mapped) {
 			columns[field.Name()] = field
 		}
+		usable = usable || knownColumn(field.Name(), formNames, mapped)
 	}
-	if len(columns) == 0 {
-		return nil, fmt.Errorf("%s: has no column instruction, messages, prompt or choices; its columns are %s", name, strings.Join(all, ", "))
+	if !usable {
+		return nil, noColumn(name, all)
 	}
 	f.schema = parquet.NewSchema(f.file.Schema().Name(), columns)
 	f.rows = f.reader()
@@ -71,6 +63,8 @@ func checkFooter(data io.ReaderAt, size int64) error {
 
 func (f *parquetFile) length() int64 { return f.file.NumRows() }
 
+func (f *parquetFile) kind() string { return "Parquet" }
+
 func (f *parquetFile) reader() *parquet.GenericReader[any] {
 	return parquet.NewGenericReader[any](f.file, f.schema)
 }
@@ -82,18 +76,16 @@ func (f *parquetFile) guard(err *error) {
 	}
 }
 
-func (f *parquetFile) scan(yield func(number int, at place, raw []byte) error) error {
+func (f *parquetFile) scan(yield func(rawRow) error) error {
 	r := f.reader()
 	defer r.Close()
 	rows := make([]any, 64)
 	for done := 0; ; {
 		n, end := f.readRows(r, rows)
-		for _, row := range rows[:n] {
-			raw, err := rowJSON(row)
-			if err != nil {
-				return fmt.Errorf("%s: row %d: %w", f.name, done+1, err)
-			}
-			if err := yield(done+1, place{offset: int64(done)}, raw); err != nil {
+		for _, columns := range rows[:n] {
+			row := rawRow{number: done + 1, at: place{offset: int64(done)}}
+			row.json, row.err = f.rowJSON(columns)
+			if err := yield(row); err != nil {
 				return err
 			}
 			done++
@@ -126,23 +118,5 @@ func (f *parquetFile) read(at place) (raw []byte, err error) {
 	if n, err := f.rows.Read(rows); n < 1 {
 		return nil, fmt.Errorf("%s: %w", f.name, errors.Join(err, io.ErrUnexpectedEOF))
 	}
-	return rowJSON(rows[0])
-}
-
-// prompts are the columns whose answers a row should have.
-var prompts = map[string]string{"output": "instruction", "completion": "prompt"}
-
-// rowJSON leaves columns out that are null in a row, as those of other forms are in a file of several; a null answer to a prompt is one, and empty.
-func rowJSON(row any) ([]byte, error) {
-	columns, ok := row.(map[string]any)
-	if !ok {
-		return nil, fmt.Errorf("is a %T, want columns", row)
-	}
-	object := map[string]any{}
-	for name, value := range columns {
-		if value != nil || columns[prompts[name]] != nil {
-			object[name] = value
-		}
-	}
-	return json.Marshal(object)
+	return f.rowJSON(rows[0])
 }

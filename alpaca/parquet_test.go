@@ -2,11 +2,14 @@ package alpaca
 
 import (
 	"bytes"
+	"math"
 	"os"
 	"runtime"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/parquet-go/parquet-go"
 )
 
 // forms.parquet was written by pyarrow 26 (Table.from_pylist, write_table): six rows of all forms in columns of their own, null where another form has them,
@@ -14,18 +17,18 @@ import (
 const formsFile = "testdata/forms.parquet"
 
 func TestParquet(t *testing.T) {
-	f, err := openRows(formsFile)
+	f, err := openRows(formsFile, Default())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
 	var good []row
 	var bad []string
-	err = f.scan(func(number int, at place, raw []byte) error {
-		if again, err := f.read(at); err != nil || !bytes.Equal(again, raw) {
-			t.Errorf("row %d is %s, and again %s, %v", number, raw, again, err)
+	err = f.scan(func(raw rawRow) error {
+		if again, err := f.read(raw.at); err != nil || !bytes.Equal(again, raw.json) {
+			t.Errorf("row %d is %s, and again %s, %v", raw.number, raw.json, again, err)
 		}
-		r, err := parseRow(number, raw)
+		r, err := newRowReader(Default()).parse(raw)
 		if err != nil {
 			bad = append(bad, err.Error())
 		} else {
@@ -53,8 +56,90 @@ func TestParquet(t *testing.T) {
 	}
 }
 
+// parquetOf writes rows as a Parquet file.
+func parquetOf[T any](t *testing.T, rows ...T) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := parquet.NewGenericWriter[T](&b)
+	if _, err := w.Write(rows); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func TestParquetColumns(t *testing.T) {
+	type turn struct {
+		Value  string   `parquet:"value"`
+		From   string   `parquet:"from"`
+		Weight *float64 `parquet:"weight,optional"`
+	}
+	type function struct {
+		Name      string            `parquet:"name"`
+		Arguments map[string]string `parquet:"arguments"`
+	}
+	type call struct {
+		Type     string   `parquet:"type"`
+		Function function `parquet:"function"`
+	}
+	type message struct {
+		Role    string  `parquet:"role"`
+		Content *string `parquet:"content,optional"`
+		Calls   []call  `parquet:"tool_calls,list"`
+	}
+	type bytesColumn struct {
+		Text   []byte  `parquet:"text"`
+		Answer float64 `parquet:"answer"`
+	}
+	type german struct {
+		Frage, Antwort string
+		Tools          string `parquet:"system"`
+	}
+	weight := 0.5
+	hi := "Hi"
+	for name, c := range map[string]struct {
+		data    []byte
+		columns map[string]string
+		want    string
+	}{
+		"a list of structs": {parquetOf(t, struct {
+			Turns []turn `parquet:"conversations,list"`
+		}{[]turn{{"Hi", "human", nil}, {"Ho", "gpt", &weight}}}), nil, gpt + ` | user: Hi | assistant: Ho {"content":"Ho","role":"assistant","weight":0.5}`},
+		"a repeated struct": {parquetOf(t, struct {
+			Turns []turn `parquet:"conversation"`
+		}{[]turn{{"Hi", "human", nil}, {"Ho", "gpt", nil}}}), nil, gpt + hiHo},
+		"tool calls": {parquetOf(t, struct {
+			Messages []message `parquet:"messages,list"`
+			Tools    string    `parquet:"tools"`
+		}{[]message{{"user", &hi, nil}, {"assistant", nil, []call{{"function", function{"weather", map[string]string{"b": "1", "a": "2"}}}}}}, weather}), nil,
+			`conversation, conversation | tools=` + weather + ` | user: Hi {"role":"user","content":"Hi","tool_calls":[]} | assistant:  {"role":"assistant","content":null,"tool_calls":[{"type":"function","function":{"name":"weather","arguments":{"a":"2","b":"1"}}}]}`},
+		"columns": {parquetOf(t, german{"a", "b", ""}), map[string]string{"instruction": "Frage", "output": "Antwort"}, "instruction, instruction | instruction=a | output=b"},
+		"bytes":   {parquetOf(t, bytesColumn{[]byte("a"), math.NaN()}), nil, "text, text | text=a"},
+		"texts": {parquetOf(t, struct {
+			Question string   `parquet:"question"`
+			Choices  []string `parquet:"choices,list"`
+			Answer   int64    `parquet:"answer"`
+		}{"Sky?", []string{"green", "blue"}, 1}), nil, `multiple-choice question, question | instruction=Sky? | ["green" "blue"] 1`},
+	} {
+		o := Default()
+		o.Columns = c.columns
+		f, err := inMemory("f", c.data, o)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if got := rowsWritten(t, f, o); len(got) != 1 || got[0] != "1 "+c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+	want := "f: has the columns Frage, Antwort, system; want messages,"
+	if _, err := inMemory("f", parquetOf(t, german{}), Default()); err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("%v, want %s", err, want)
+	}
+}
+
 func loadParquet(data []byte) error {
-	f, err := rowsIn("f", bytes.NewReader(data), int64(len(data)), noClose{})
+	f, err := rowsIn("f", bytes.NewReader(data), int64(len(data)), noClose{}, Default())
 	if err != nil {
 		return err
 	}

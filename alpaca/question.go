@@ -73,53 +73,63 @@ func (u *uniform) check(r row) error {
 	return fmt.Errorf("of rows %d and %d, one is a multiple-choice question and the other is not; keep them in files of their own", u.first.number, r.number)
 }
 
-// parseQuestion reads a row as Hugging Face exports MMLU (question, choices, answer), ARC (question, choices of text and label, answerKey) or HellaSwag
+// question reads a row as Hugging Face exports MMLU (question, choices, answer), ARC (question, choices of text and label, answerKey) or HellaSwag
 // (ctx, endings, label).
-func parseQuestion(o object) (question string, choices []string, answer int, err error) {
+func (p rowReader) question(r *row, o fields) (err error) {
+	r.form = "multiple-choice question"
 	ask, list, key := "question", "choices", "answer"
-	if _, ok := o["endings"]; ok {
+	if o.has("endings") {
 		ask, list, key = "ctx", "endings", "label"
-	} else if _, ok := o["answerKey"]; ok {
+	} else if o.has("answerKey") && !o.mapped.has(key) {
 		key = "answerKey"
 	}
-	if question, err = o.text(ask); err != nil {
-		return
+	if r.instruction, err = o.text(ask); err != nil {
+		return err
 	}
-	raw, labels := o[list], []string(nil)
-	if kind(raw) == "an object" {
-		if raw, labels, err = parseLabelled(list, raw); err != nil {
-			return
+	raw, labels := o.find(list), []string(nil)
+	if raw == nil {
+		return fmt.Errorf("%s is missing", list)
+	}
+	if kind(raw) == "a string" {
+		if raw, err = unpacked(list, raw); err != nil {
+			return err
 		}
 	}
-	if choices, err = parseTexts(list, raw); err != nil {
-		return
+	if raw == nil {
+		return fmt.Errorf("%s is empty", list)
+	}
+	if kind(raw) == "an object" {
+		if raw, labels, err = parseLabelled(list, raw); err != nil {
+			return err
+		}
+	}
+	choices, err := parseTexts(list, raw)
+	if err != nil {
+		return err
 	}
 	if len(choices) < 2 {
-		return "", nil, 0, fmt.Errorf("%s has %d entries, want at least 2", list, len(choices))
+		return fmt.Errorf("%s has %d entries, want at least 2", list, len(choices))
 	}
 	if labels != nil && len(labels) != len(choices) {
-		return "", nil, 0, fmt.Errorf("%s has %d texts and %d labels", list, len(choices), len(labels))
+		return fmt.Errorf("%s has %d texts and %d labels", list, len(choices), len(labels))
 	}
 	for i, choice := range choices {
 		if j := slices.Index(choices[:i], choice); j >= 0 {
-			return "", nil, 0, fmt.Errorf("entries %d and %d of %s are the same", j+1, i+1, list)
+			return fmt.Errorf("entries %d and %d of %s are the same", j+1, i+1, list)
 		}
 	}
-	answer, err = o.answer(key, len(choices), labels)
-	return
+	r.choices = choices
+	r.answer, err = o.answer(key, len(choices), labels)
+	return err
 }
 
 // parseLabelled takes choices and their labels apart.
 func parseLabelled(list string, raw json.RawMessage) (texts json.RawMessage, labels []string, err error) {
-	o, err := parseObject(raw)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", list, err)
-	}
-	texts, ok := o["text"]
-	if !ok {
+	o := members(raw)
+	if texts = o.find("text"); texts == nil {
 		return nil, nil, fmt.Errorf("%s has no text", list)
 	}
-	if raw, ok = o["label"]; !ok {
+	if raw = o.find("label"); raw == nil {
 		return nil, nil, fmt.Errorf("%s has no label", list)
 	}
 	labels, err = parseTexts(list+"' labels", raw)
@@ -131,12 +141,8 @@ func parseTexts(name string, raw json.RawMessage) ([]string, error) {
 	if kind(raw) != "an array" {
 		return nil, fmt.Errorf("%s is %s, want an array", name, kind(raw))
 	}
-	var elements []json.RawMessage
-	if err := json.Unmarshal(raw, &elements); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
 	texts := []string{}
-	for i, element := range elements {
+	for i, element := range elements(raw) {
 		place := fmt.Sprintf("entry %d of %s", i+1, name)
 		s, err := text(place, element)
 		if err != nil {
@@ -152,8 +158,8 @@ func parseTexts(name string, raw json.RawMessage) ([]string, error) {
 
 // answer reads which of n choices is right: one of their labels or, where they have none, an index from 0 or a letter from A.
 func (o object) answer(key string, n int, labels []string) (int, error) {
-	raw, ok := o[key]
-	if !ok {
+	raw := o.find(key)
+	if raw == nil {
 		return 0, fmt.Errorf("%s is missing", key)
 	}
 	var word string

@@ -34,9 +34,9 @@ func TestBadQuestions(t *testing.T) {
 	for raw, reason := range map[string]string{
 		`{"choices": ["a", "b"], "answer": 0}`:                                                             "question is missing",
 		`{"question": " ", "choices": ["a", "b"], "answer": 0}`:                                            "question is empty",
-		`{"question": "q", "answer": 0}`:                                                                   "has no instruction, messages, prompt or choices",
+		`{"question": "q", "answer": 0}`:                                                                   "answer is a number, want a string",
 		`{"question": "q", "choices": "a", "answer": 0}`:                                                   "choices is a string, want an array",
-		`{"question": "q", "choices": null, "answer": 0}`:                                                  "choices is null, want an array",
+		`{"question": "q", "choices": null, "answer": 0}`:                                                  "answer is a number, want a string",
 		`{"question": "q", "choices": [], "answer": 0}`:                                                    "choices has 0 entries, want at least 2",
 		`{"question": "q", "choices": ["a"], "answer": 0}`:                                                 "choices has 1 entries, want at least 2",
 		`{"question": "q", "choices": ["a", 2], "answer": 0}`:                                              "entry 2 of choices is a number, want a string",

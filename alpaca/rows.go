@@ -5,14 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
-	"unicode/utf8"
 )
 
 // BadRow says why a row can't be trained on. It is an error in strict mode and a count otherwise.
 type BadRow struct {
 	File   string
-	Row    int // from 1; in a JSONL file it is the number of the line
+	Row    int // from 1; in JSONL and CSV files it is the number of the line
 	Reason string
 }
 
@@ -22,6 +22,7 @@ func (b BadRow) Error() string { return fmt.Sprintf("%s: row %d: %s", b.File, b.
 // with choices.
 type row struct {
 	number                     int
+	form                       string // what the row was taken for, for people
 	messages                   []Message
 	tools, documents           json.RawMessage // for the chat template of messages; nil where there are none
 	instruction, input, output string          // input is "" where the row has none
@@ -31,180 +32,246 @@ type row struct {
 	answer                     int // index of the right choice
 }
 
-// object is a JSON object whose values are still to be read.
-type object map[string]json.RawMessage
-
-func parseObject(raw []byte) (object, error) {
-	if !utf8.Valid(raw) {
-		return nil, errors.New("is not valid UTF-8")
-	}
-	var o object
-	if err := json.Unmarshal(raw, &o); err != nil {
-		if json.Valid(raw) {
-			return nil, fmt.Errorf("is %s, want an object", kind(raw))
-		}
-		return nil, fmt.Errorf("malformed JSON: %w", err)
-	}
-	if o == nil {
-		return nil, errors.New("is null, want an object")
-	}
-	return o, nil
-}
-
-func parseRow(number int, raw []byte) (row, error) {
-	r := row{number: number}
-	o, err := parseObject(raw)
-	if err != nil {
-		return r, err
-	}
-	has := func(name string) bool { _, ok := o[name]; return ok }
-	switch {
-	case has("messages"):
-		r.messages, err = parseMessages(o["messages"])
-	case has("instruction"):
-		r.instruction, r.input, r.output, err = parseInstruction(o)
-	case has("prompt"), has("completion"):
-		if r.prompt, err = o.text("prompt"); err == nil {
-			r.completion, err = o.response("completion")
-		}
-	case has("choices"), has("endings"):
-		r.instruction, r.choices, r.answer, err = parseQuestion(o)
-	default:
-		err = errors.New("has no instruction, messages, prompt or choices")
-	}
-	return r, err
-}
-
-func parseInstruction(o object) (instruction, input, output string, err error) {
-	if instruction, err = o.text("instruction"); err != nil {
-		return
-	}
-	if raw, ok := o["input"]; ok {
-		if input, err = text("input", raw); err != nil {
-			return
-		}
-		if marker := strings.TrimSpace(input); marker == "" || strings.EqualFold(marker, "<noinput>") {
-			input = ""
-		}
-	}
-	output, err = o.response("output")
-	return
-}
-
 // emptyAnswer is the reason of rows with nothing to learn.
 type emptyAnswer struct{ error }
 
-// response returns a field that is there to be learned.
-func (o object) response(name string) (string, error) {
-	s, blank, err := o.maybeBlank(name)
-	if blank {
-		err = emptyAnswer{fmt.Errorf("%s is empty", name)}
-	}
-	return s, err
+// rowReader parses rows.
+type rowReader struct {
+	columns map[string]string // Options.Columns
+	chosen  bool              // Options.Chosen
 }
 
-// parseMessages reads a conversation: an optional system message, then user and assistant messages that begin with the
-// user's and end with the assistant's. A blank system message is left out.
-func parseMessages(raw json.RawMessage) ([]Message, error) {
-	if kind(raw) != "an array" {
-		return nil, fmt.Errorf("messages is %s, want an array", kind(raw))
+func newRowReader(o Options) rowReader { return rowReader{o.Columns, o.Chosen} }
+
+func (p rowReader) parse(raw rawRow) (row, error) {
+	r := row{number: raw.number}
+	if raw.err != nil {
+		return r, raw.err
 	}
-	var elements []json.RawMessage
-	if err := json.Unmarshal(raw, &elements); err != nil {
-		return nil, fmt.Errorf("messages: %w", err)
+	if err := checkJSON(raw.json); err != nil {
+		return r, err
 	}
-	var messages []Message
-	for i, element := range elements {
-		m, err := parseMessage(element)
+	switch kind(raw.json) {
+	case "an array":
+		r.form = "conversation"
+		messages, err := p.turns("", elements(raw.json), true)
 		if err != nil {
-			return nil, fmt.Errorf("message %d: %w", i+1, err)
+			return r, err
 		}
-		blank := strings.TrimSpace(m.Content) == ""
+		return r, p.converse(&r, fields{}, messages)
+	case "an object":
+		all, mapped := members(raw.json).rename(p.columns, rowColumnNames...)
+		return r, p.object(&r, fields{all, mapped})
+	}
+	return r, fmt.Errorf("is %s, want an object", kind(raw.json))
+}
+
+// object finds out which form a row has. What the columns have named decides before all else, and nulls, which tables have for the other rows' forms, last.
+func (p rowReader) object(r *row, o fields) error {
+	values := o.keep(func(f Field) bool { return !isNull(f.Value) })
+	for _, part := range []object{o.mapped, values, o.object} {
 		switch {
-		case m.Role == System && i > 0:
-			return nil, fmt.Errorf("message %d: a system message must come first", i+1)
-		case m.Role == System && blank:
-			continue
-		case blank && m.Role == Assistant:
-			return nil, emptyAnswer{fmt.Errorf("message %d: content of the assistant is empty", i+1)}
-		case blank:
-			return nil, fmt.Errorf("message %d: content of the %s is empty", i+1, m.Role)
-		case m.Role == Assistant && (len(messages) == 0 || messages[0].Role == System && len(messages) == 1):
-			return nil, fmt.Errorf("message %d: the assistant speaks before the user", i+1)
+		case part.hasAnswer("chosen"):
+			return p.pair(r, o)
+		case slices.ContainsFunc(listNames, part.hasList):
+			return p.conversation(r, o)
+		case (part.has("choices") || part.has("endings")) && !part.has("instruction") && !part.has("prompt"):
+			return p.question(r, o)
+		case slices.ContainsFunc(askNames, part.has):
+			return p.instruct(r, o)
+		case part.has("prompt"), part.has("completion"):
+			return p.prompted(r, o)
+		case part.has("text"):
+			r.form = "text"
+			var err error
+			r.text, err = o.response("text")
+			return err
 		}
-		messages = append(messages, m)
 	}
-	if len(messages) == 0 {
-		return nil, errors.New("messages is empty")
+	if i := slices.IndexFunc(listNames, o.has); i >= 0 {
+		return fmt.Errorf("%s is %s, want an array", listNames[i], kind(o.find(listNames[i])))
 	}
-	if messages[len(messages)-1].Role != Assistant {
-		return nil, errors.New("the last message is not the assistant's")
+	if slices.ContainsFunc(roleNames, o.has) && slices.ContainsFunc(contentNames, o.has) {
+		return errors.New("is one turn of a conversation; want all its turns in one row, as a list or under messages")
+	}
+	return errors.New(o.keys() + "; " + wanted)
+}
+
+// hasAnswer tells whether a key has a text or messages, and no mark such as true.
+func (o object) hasAnswer(name string) bool {
+	raw := o.find(name)
+	return raw != nil && slices.Contains([]string{"a string", "an array", "an object"}, kind(raw))
+}
+
+// hasList tells whether a key has a list, perhaps in a string.
+func (o object) hasList(name string) bool {
+	raw := o.find(name)
+	return raw != nil && (kind(raw) == "an array" || kind(raw) == "a string" && strings.HasPrefix(strings.TrimSpace(unquote(bytes.TrimSpace(raw))), "["))
+}
+
+// keys says for people which keys there are.
+func (o object) keys() string {
+	const most = 12
+	var names []string
+	for i, f := range o {
+		if i == most {
+			names = append(names, fmt.Sprintf("%d more", len(o)-most))
+			break
+		}
+		names = append(names, fmt.Sprintf("%q", f.Name))
+	}
+	if names == nil {
+		return "has no keys"
+	}
+	return "has the keys " + strings.Join(names, ", ")
+}
+
+// instruct reads an instruction, or a question, with its answer.
+func (p rowReader) instruct(r *row, o fields) error {
+	ask, err := o.one(askNames...)
+	if err != nil {
+		return err
+	}
+	if prompt := o.find("prompt"); !o.mapped.has(ask) && prompt != nil && holdsText(prompt) && !bytes.Equal(prompt, o.find(ask)) && !(ask == "instruction" && o.has("output")) {
+		return bothThere(ask, "prompt", ask)
+	}
+	outputs := outputNames
+	r.form = "instruction"
+	if ask != "instruction" {
+		outputs, r.form = replyNames, "question with answer"
+	}
+	in, err := o.one(inputNames...)
+	if err != nil {
+		return err
+	}
+	out, err := o.one(outputs...)
+	if err != nil {
+		return err
+	}
+	if r.instruction, err = o.text(ask); err != nil {
+		return err
+	}
+	if raw := o.find(in); raw != nil {
+		if r.input, err = text(in, raw); err != nil {
+			return err
+		}
+		if marker := strings.TrimSpace(r.input); marker == "" || strings.EqualFold(marker, "<noinput>") {
+			r.input = ""
+		}
+	}
+	if r.output, err = o.response(out); err != nil {
+		return err
+	}
+	before, err := o.before()
+	if err != nil || before == nil {
+		return err
+	}
+	messages := append(before, Message{Role: User, Content: question(r.instruction, r.input)}, Message{Role: Assistant, Content: r.output})
+	r.instruction, r.input, r.output = "", "", ""
+	return p.converse(r, o, messages)
+}
+
+// before are the turns before an instruction, without the system message. They are nil where the row is no conversation.
+func (o fields) before() ([]Message, error) {
+	messages, err := o.history()
+	if err != nil || messages != nil {
+		return messages, err
+	}
+	system, err := o.system()
+	if system != "" || o.hasList("tools") {
+		messages = []Message{}
+	}
+	return messages, err
+}
+
+// history reads pairs of a question and its answer.
+func (o fields) history() (messages []Message, err error) {
+	raw := o.find("history")
+	if raw == nil {
+		return nil, nil
+	}
+	pairs, err := list("history", raw)
+	if err != nil {
+		return nil, err
+	}
+	for i, pair := range pairs {
+		place := fmt.Sprintf("pair %d of history", i+1)
+		if kind(pair) != "an array" {
+			return nil, fmt.Errorf("%s is %s, want a list of a question and its answer", place, kind(pair))
+		}
+		texts, err := parseTexts(place, pair)
+		if err != nil {
+			return nil, err
+		}
+		if len(texts) != 2 {
+			return nil, fmt.Errorf("%s has %d texts, want a question and its answer", place, len(texts))
+		}
+		messages = append(messages, Message{Role: User, Content: texts[0]}, Message{Role: Assistant, Content: texts[1]})
 	}
 	return messages, nil
 }
 
-func parseMessage(raw json.RawMessage) (m Message, err error) {
-	o, err := parseObject(raw)
-	if err != nil {
-		return m, err
+func (o fields) system() (string, error) {
+	name, err := o.one(systemNames...)
+	if err != nil || !o.has(name) {
+		return "", err
 	}
-	if m.Role, err = o.text("role"); err != nil {
-		return m, err
-	}
-	if m.Role != System && m.Role != User && m.Role != Assistant {
-		return m, fmt.Errorf("role %q, want %s, %s or %s", m.Role, System, User, Assistant)
-	}
-	content, ok := o["content"]
-	if !ok {
-		return m, errors.New("content is missing")
-	}
-	m.Content, err = text("content", content)
-	return m, err
-}
-
-// text returns a field that must be there and hold more than white space.
-func (o object) text(name string) (string, error) {
-	s, blank, err := o.maybeBlank(name)
-	if blank {
-		err = fmt.Errorf("%s is empty", name)
+	s, err := text(name, o.find(name))
+	if strings.TrimSpace(s) == "" {
+		s = ""
 	}
 	return s, err
 }
 
-func (o object) maybeBlank(name string) (s string, blank bool, err error) {
-	raw, ok := o[name]
-	if !ok {
-		return "", false, fmt.Errorf("%s is missing", name)
+// prompted reads a prompt with its completion: two texts, which are taken verbatim, or lists of messages.
+func (p rowReader) prompted(r *row, o fields) error {
+	answer, err := o.one(answerNames...)
+	if err != nil {
+		return err
 	}
-	s, err = text(name, raw)
-	return s, err == nil && strings.TrimSpace(s) == "", err
+	r.form = "prompt with completion"
+	system, err := o.system()
+	if err != nil {
+		return err
+	}
+	isList := func(name string) bool { return o.has(name) && kind(o.find(name)) == "an array" }
+	if system == "" && !o.hasList("tools") && !isList("prompt") && !isList(answer) {
+		if r.prompt, err = o.text("prompt"); err == nil {
+			r.completion, err = o.response(answer)
+		}
+		return err
+	}
+	asked, err := p.side(o, "prompt", User)
+	if err != nil {
+		return err
+	}
+	answered, err := p.side(o, answer, Assistant)
+	if err != nil {
+		return err
+	}
+	return p.converse(r, o, joinSides(asked, answered))
 }
 
-// text reads a string, or null as the empty one. A NUL would cut the text short in a C tokenizer.
-func text(name string, raw json.RawMessage) (string, error) {
-	var s string
-	if err := json.Unmarshal(raw, &s); err != nil {
-		return "", fmt.Errorf("%s is %s, want a string", name, kind(raw))
+// side reads the messages of a prompt or completion; a text is one message.
+func (p rowReader) side(o fields, name, role string) ([]Message, error) {
+	raw := o.find(name)
+	if raw != nil && kind(raw) == "an array" {
+		return p.turns(name, elements(raw), false)
 	}
-	if strings.ContainsRune(s, 0) {
-		return "", fmt.Errorf("%s holds a NUL character", name)
+	if role == Assistant {
+		content, err := o.response(name)
+		return []Message{{Role: role, Content: content}}, err
 	}
-	return s, nil
+	content, err := o.text(name)
+	return []Message{{Role: role, Content: content}}, err
 }
 
-// kind names the type of a valid JSON value, which its first byte tells.
-func kind(raw []byte) string {
-	switch c := bytes.TrimSpace(raw)[0]; c {
-	case '{':
-		return "an object"
-	case '[':
-		return "an array"
-	case '"':
-		return "a string"
-	case 't', 'f':
-		return "a boolean"
-	case 'n':
-		return "null"
+// joinSides puts an answer's messages behind the question's, unless they are the whole conversation already.
+func joinSides(asked, answered []Message) []Message {
+	for _, m := range answered {
+		if m.Role == User {
+			return answered
+		}
 	}
-	return "a number"
+	return append(asked, answered...)
 }

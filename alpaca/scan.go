@@ -11,39 +11,34 @@ import (
 const rowsAtOnce = 256
 
 // eachRow goes through a file once: work is done for its rows on all processors, and take gets what comes of it in the order of the file, until it fails.
-func eachRow[T any](f rowFile, name string, progress func(file string, part float64), work func(number int, at place, raw []byte) T, take func(T) error) error {
-	type job struct {
-		number int
-		at     place
-		raw    []byte
-		done   T
-	}
-	var jobs []job
+func eachRow[T any](f rowFile, name string, progress func(file string, part float64), work func(rawRow) T, take func(T) error) error {
+	var rows []rawRow
+	var done [rowsAtOnce]T
 	finish := func() error {
 		var g errgroup.Group
 		g.SetLimit(runtime.GOMAXPROCS(0))
-		for i := range jobs {
+		for i, raw := range rows {
 			g.Go(func() error {
-				j := &jobs[i]
-				j.done = work(j.number, j.at, j.raw)
+				done[i] = work(raw)
 				return nil
 			})
 		}
 		g.Wait()
-		for _, j := range jobs {
-			if err := take(j.done); err != nil {
+		for i := range rows {
+			if err := take(done[i]); err != nil {
 				return err
 			}
 		}
-		if n := len(jobs); n > 0 && progress != nil {
-			progress(name, float64(jobs[n-1].at.offset)/float64(f.length()))
+		if n := len(rows); n > 0 && progress != nil {
+			progress(name, float64(rows[n-1].at.offset)/float64(f.length()))
 		}
-		jobs = jobs[:0]
+		rows = rows[:0]
 		return nil
 	}
-	err := f.scan(func(number int, at place, raw []byte) error {
-		jobs = append(jobs, job{number: number, at: at, raw: bytes.Clone(raw)})
-		if len(jobs) < rowsAtOnce {
+	err := f.scan(func(raw rawRow) error {
+		raw.json = bytes.Clone(raw.json)
+		rows = append(rows, raw)
+		if len(rows) < rowsAtOnce {
 			return nil
 		}
 		return finish()
