@@ -25,7 +25,7 @@ type turn struct {
 // some take the thinking out of them, gives one for each of the assistant's messages, rendered as the runtime will.
 func (e *Encoder) chatSequences(c conversation) ([]*sequence, error) {
 	template := e.templateFor(c)
-	whole, err := template.render(c, false)
+	c, whole, err := template.renderFilled(c, false)
 	if err != nil {
 		return nil, err
 	}
@@ -227,7 +227,7 @@ func (e *Encoder) chatSequence(r rendered, speeches []speech) (*sequence, error)
 
 // chatPrompt is what the runtime sends for the assistant's next message.
 func (e *Encoder) chatPrompt(c conversation) ([]int32, error) {
-	r, err := e.templateFor(c).render(c, true)
+	_, r, err := e.templateFor(c).renderFilled(c, true)
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -117,6 +118,30 @@ func (t *chatTemplate) render(c conversation, addAssistant bool) (rendered, erro
 		text = next
 	}
 	return t.marks(text, m), nil
+}
+
+// renderFilled is render. A template that fails gets empty contents in place of null, as llama.cpp's server gives them; the conversation that was rendered is
+// returned, too.
+func (t *chatTemplate) renderFilled(c conversation, addAssistant bool) (conversation, rendered, error) {
+	r, err := t.render(c, addAssistant)
+	if err == nil {
+		return c, r, nil
+	}
+	filled := c
+	filled.messages = slices.Clone(c.messages)
+	for i := range filled.messages {
+		m := &filled.messages[i]
+		m.Fields = slices.Clone(m.Fields)
+		for j, f := range m.Fields {
+			if f.Name == "content" && isNull(f.Value) {
+				m.Fields[j].Value = json.RawMessage(`""`)
+			}
+		}
+	}
+	if r, again := t.render(filled, addAssistant); again == nil {
+		return filled, r, nil
+	}
+	return c, r, err
 }
 
 // Marks stand in a rendered text around what a template calls generation.

@@ -1,9 +1,11 @@
 package alpaca
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"path/filepath"
 	"slices"
@@ -32,6 +34,7 @@ type part struct {
 	Part
 	rowFile
 	texts []textRow
+	forms map[string]int // rows that are used, by what they were taken for
 }
 
 // textRow says where a row of text is. Such rows are laid end to end and cut into samples.
@@ -203,7 +206,24 @@ func (d *Dataset) take(r reading, kind *uniform, pack *packer, strict bool) erro
 		d.entries = append(d.entries, r.entries...)
 	}
 	d.rows++
+	forms := &d.parts[r.part].forms
+	if *forms == nil {
+		*forms = map[string]int{}
+	}
+	(*forms)[r.row.form]++
 	return nil
+}
+
+// Taken says what each file was taken for: "a.jsonl.zst: JSON lines, zstd; 12 of ShareGPT conversation".
+func (d *Dataset) Taken() (list []string) {
+	for _, p := range d.parts {
+		var forms []string
+		for _, form := range slices.SortedFunc(maps.Keys(p.forms), func(a, b string) int { return cmp.Or(p.forms[b]-p.forms[a], strings.Compare(a, b)) }) {
+			forms = append(forms, fmt.Sprintf("%s (%d)", form, p.forms[form]))
+		}
+		list = append(list, fmt.Sprintf("%s: %s; %s", p.Path, p.kind(), strings.Join(forms, ", ")))
+	}
+	return list
 }
 
 // Len is the number of samples.

@@ -115,6 +115,8 @@ func dataFlags(o *alpaca.Options) []cli.Flag {
 func sampleFlags(o *alpaca.Options) []cli.Flag {
 	return append(formFlags(&o.Form),
 		&cli.StringFlag{Name: "train-on", Usage: "what is learnt of a row: assistant (all that the assistant says), last (what it says last), all (the prompts, too)", Value: o.TrainOn, Destination: &o.TrainOn},
+		&cli.GenericFlag{Name: "columns", Usage: "the file's `NAMES` of what a row holds, by veratune's: instruction=question,output=answer; also messages, role, content, prompt, completion, text, system, tools, chosen", Value: &columns{&o.Columns}},
+		&cli.BoolFlag{Name: "chosen", Usage: "of preference pairs, train on the chosen answer; they are refused otherwise", Destination: &o.Chosen},
 		&cli.IntFlag{Name: "max-length", Usage: "longest sample in tokens; longer ones are cut", Value: o.MaxLength, Destination: &o.MaxLength},
 	)
 }
@@ -278,6 +280,9 @@ func (s *session) load(files dataFiles, o alpaca.Options, report io.Writer) (*al
 	}
 	s.rows = append(s.rows, d)
 	fmt.Fprintln(report, s.describe(d.Form, asked))
+	for _, taken := range d.Taken() {
+		fmt.Fprintln(report, taken)
+	}
 	const shown = 5
 	for i, bad := range d.Bad {
 		if i == shown {

@@ -60,6 +60,25 @@ func (v *variables) Set(word string) error {
 
 func (v *variables) String() string { return strings.Join(v.words, " ") }
 
+// columns is the flag of the names of a row's fields.
+type columns struct{ names *map[string]string }
+
+func (c *columns) Set(text string) (err error) {
+	*c.names, err = alpaca.ParseColumns(text)
+	return err
+}
+
+func (c *columns) String() string {
+	if c.names == nil {
+		return ""
+	}
+	var words []string
+	for _, name := range slices.Sorted(maps.Keys(*c.names)) {
+		words = append(words, name+"="+(*c.names)[name])
+	}
+	return strings.Join(words, ",")
+}
+
 // form is the one asked for; auto is that of the adapter's training where it is known.
 func (s *session) form(asked alpaca.Form) (alpaca.Form, error) {
 	if s.adapter == nil || asked.Template != alpaca.Auto || s.adapter.Facts[factTemplate] == "" {
