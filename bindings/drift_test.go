@@ -27,7 +27,7 @@ func TestHeaderDrift(t *testing.T) {
 		"a field less":             {"    bool          use_mlock;\n", ""},
 		"a field of a batch":       {"    int8_t *   logits;", "    int8_t logits;"},
 		"a context's field less":   {"    float        defrag_thold;\n", ""},
-		"two fields exchanged":     {"    const char * role;\n    const char * content;", "    const char * content;\n    const char * role;"},
+		"two fields exchanged":     {"    int32_t *  pos;\n    int32_t *  n_seq_id;", "    int32_t *  n_seq_id;\n    int32_t *  pos;"},
 		"a constant":               {"VT_MAX_SRC       = 10", "VT_MAX_SRC = 11"},
 		"a callback's type":        {"(*vt_log_callback)(unsigned level,", "(*vt_log_callback)(const char * level,"},
 		"an argument's constness":  {"llama_tokenize(const struct llama_vocab * vocab", "llama_tokenize(struct llama_vocab * vocab"},

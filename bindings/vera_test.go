@@ -361,15 +361,14 @@ func (p product) want(t testing.TB, data map[string]numbers) []float64 {
 		}
 		return one
 	}
-	row := func(width int) func(i int) int { return func(i int) int { return i / width } }
 	column := func(width int) func(i int) int { return func(i int) int { return i % width } }
 	k, m, n, r := p.k, p.m, p.n, p.r
 	var y []float64
 	switch p.op {
 	case "linear":
-		y = dots(round(get("x"), one), round(get("w"), times("in", column(k))), k)
+		y = dots(round(get("x"), times("in", column(k))), round(get("w"), one), k)
 	case "linear back":
-		y = dots(round(get("g"), one), turned(round(get("w"), times("in", row(k))), k), m)
+		y = dots(round(get("g"), times("in", column(m))), turned(round(get("w"), one), k), m)
 	case "weight gradient":
 		y = dots(turned(round(get("g"), one), m), turned(round(get("x"), one), k), n)
 	case "merge":

@@ -42,6 +42,9 @@ type script struct {
 	typed, transcript strings.Builder
 }
 
+// own is the form of models with a chat template.
+const own = "the model's own chat template"
+
 // line adds a line, and what is to be printed for it.
 func (x *script) line(typed, printed string) {
 	x.typed.WriteString(typed + "\n")
@@ -81,15 +84,15 @@ func (x *script) wear(path, template string) {
 	attached(x.t, x.s.Model, path)
 }
 
-// play runs the chat as a process of its own, with the script piped in.
-func (x *script) play(args ...string) {
+// play runs the chat as a process of its own, with the script piped in. It says in which form it begins.
+func (x *script) play(begun string, args ...string) {
 	x.t.Helper()
 	cmd, output := process(append([]string{"chat", "--threads", "1", "--max-tokens", fmt.Sprint(x.maxTokens)}, args...)...)
 	cmd.Stdin = strings.NewReader(x.typed.String())
 	if err := cmd.Run(); err != nil {
 		x.t.Errorf("%v: %s", err, output)
 	}
-	if got, want := output.String(), x.transcript.String(); got != want {
+	if got, want := output.String(), "template: "+begun+"\n"+x.transcript.String(); got != want {
 		x.t.Errorf("transcript\n%s\nwant\n%s", got, want)
 	}
 }
@@ -140,14 +143,14 @@ func TestChat(t *testing.T) {
 	x.line("/help", chatHelp())
 	x.line("/exit", "")
 	x.line("not read any more", "")
-	x.play("--model", path)
+	x.play(own, "--model", path)
 
 	// Begun with the adapter and a system message, and ended by the end of the input within a message.
 	x = &script{t: t, s: s, maxTokens: 6, messages: []alpaca.Message{{Role: alpaca.System, Content: "Speak."}}}
 	x.wear(adapter, alpaca.Alpaca)
 	x.say("add 5", "add 5")
 	x.say("add\\\n6\\", "add\n6")
-	x.play("--model", path, "--adapter", adapter, "--system", "Speak.")
+	x.play("Stanford Alpaca's prompts, as the adapter was trained", "--model", path, "--adapter", adapter, "--system", "Speak.")
 }
 
 // TestChatRoom forgets the oldest turns when the context is full, but not for a message that is too long for it.
@@ -165,7 +168,7 @@ func TestChatRoom(t *testing.T) {
 	fmt.Fprintf(&x.transcript, "(the conversation has become too long for the context of %d tokens: its oldest turn is forgotten)\n", room)
 	x.messages = append([]alpaca.Message{system}, x.messages[3:]...)
 	x.say("add 3", "add 3")
-	x.play("--model", path, "--system", "S", "--context", fmt.Sprint(room))
+	x.play(own, "--model", path, "--system", "S", "--context", fmt.Sprint(room))
 }
 
 // endless gives a chat whose answers do not end by themselves.

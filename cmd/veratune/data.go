@@ -24,7 +24,7 @@ type dataCheck struct {
 }
 
 func dataCommand() *cli.Command {
-	return &cli.Command{Name: "data", Usage: "look after instruction data", Subcommands: []*cli.Command{dataCheckCommand()}}
+	return &cli.Command{Name: "data", Usage: "look after instruction data", Subcommands: []*cli.Command{dataCheckCommand(), dataShowCommand(), dataConvertCommand()}}
 }
 
 func dataCheckCommand() *cli.Command {
@@ -41,9 +41,6 @@ func dataCheckCommand() *cli.Command {
 			files := c.Args().Slice()
 			if len(files) == 0 {
 				return usageError{errors.New("data check takes one file of rows or more")}
-			}
-			if i := slices.IndexFunc(files, func(word string) bool { return strings.HasPrefix(word, "-") }); i >= 0 {
-				return usageError{fmt.Errorf("%s: options come before the files", files[i])}
 			}
 			if err := validate(d.validate(), d.data.Validate()); err != nil {
 				return err

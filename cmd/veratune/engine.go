@@ -111,12 +111,18 @@ func dataFlags(o *alpaca.Options) []cli.Flag {
 	)
 }
 
-// sampleFlags are the flags of how a row becomes a sample.
-func sampleFlags(o *alpaca.Options) []cli.Flag {
-	return append(formFlags(&o.Form),
-		&cli.StringFlag{Name: "train-on", Usage: "what is learnt of a row: assistant (all that the assistant says), last (what it says last), all (the prompts, too)", Value: o.TrainOn, Destination: &o.TrainOn},
+// rowFlags are the flags of how a row is read.
+func rowFlags(o *alpaca.Options) []cli.Flag {
+	return []cli.Flag{
 		&cli.GenericFlag{Name: "columns", Usage: "the file's `NAMES` of what a row holds, by veratune's: instruction=question,output=answer; also messages, role, content, prompt, completion, text, system, tools, chosen", Value: &columns{&o.Columns}},
 		&cli.BoolFlag{Name: "chosen", Usage: "of preference pairs, train on the chosen answer; they are refused otherwise", Destination: &o.Chosen},
+	}
+}
+
+// sampleFlags are the flags of how a row becomes a sample.
+func sampleFlags(o *alpaca.Options) []cli.Flag {
+	return append(append(formFlags(&o.Form), rowFlags(o)...),
+		&cli.StringFlag{Name: "train-on", Usage: "what is learnt of a row: assistant (all that the assistant says), last (what it says last), all (the prompts, too)", Value: o.TrainOn, Destination: &o.TrainOn},
 		&cli.IntFlag{Name: "max-length", Usage: "longest sample in tokens; longer ones are cut", Value: o.MaxLength, Destination: &o.MaxLength},
 	)
 }
@@ -283,14 +289,19 @@ func (s *session) load(files dataFiles, o alpaca.Options, report io.Writer) (*al
 	for _, taken := range d.Taken() {
 		fmt.Fprintln(report, taken)
 	}
-	const shown = 5
-	for i, bad := range d.Bad {
-		if i == shown {
-			fmt.Fprintf(report, "… and %d more bad rows\n", len(d.Bad)-shown)
-			break
-		}
-		fmt.Fprintf(report, "left out: %v\n", bad)
-	}
+	reportBad(report, d.Bad)
 	fmt.Fprintf(report, "%s: %v\n", d.Name, d.Counts())
 	return d, nil
+}
+
+// reportBad names the first rows that are left out.
+func reportBad(report io.Writer, bad []alpaca.BadRow) {
+	const shown = 5
+	for i, row := range bad {
+		if i == shown {
+			fmt.Fprintf(report, "… and %d more bad rows\n", len(bad)-shown)
+			break
+		}
+		fmt.Fprintln(report, "left out: "+terminal.Text(row.Error()))
+	}
 }

@@ -38,7 +38,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		app.CommandNotFound(nil, args[1])
 		return exitUsage
 	}
-	err := app.RunContext(ctx, args)
+	err := app.RunContext(ctx, optionsFirst(app, args))
 	if err == nil {
 		return 0
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -85,6 +86,9 @@ func (r *mtbenchRun) run(c *cli.Context) error {
 		if err := r.load(s, &list[i]); err != nil {
 			return err
 		}
+	}
+	if _, err := s.encoder(r.form, io.Discard); err != nil {
+		return err
 	}
 	folder, err := mtbench.Create(r.out, questions)
 	if err != nil {

@@ -45,3 +45,16 @@ func TestPlainLines(t *testing.T) {
 		}
 	}
 }
+
+func TestText(t *testing.T) {
+	for given, want := range map[string]string{
+		"plain\ttext, naïve 日本\n":      "plain\ttext, naïve 日本\n",
+		"\x1b]0;title\a":               `\x1b]0;title\x07`,
+		"a\rb\u009bc\u202ed\x00":       `a\x0db\x9bc\u202ed\x00`,
+		"broken \xff, replaced \ufffd": `broken \xff, replaced ` + "\ufffd",
+	} {
+		if got := Text(given); got != want {
+			t.Errorf("%q becomes %q, want %q", given, got, want)
+		}
+	}
+}
