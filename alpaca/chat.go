@@ -107,22 +107,37 @@ func (e *Encoder) chatTurn(template *chatTemplate, c conversation, i int) (t tur
 		content = strings.TrimSpace(content)
 	}
 	if !strings.HasPrefix(t.text, t.prompt) {
-		// The prompt goes on in another way than the message is rendered, as with an empty thought. What the runtime sends stands, and the message follows.
-		start = commonPrefix(t.text, t.prompt)
-		if at := strings.LastIndex(t.text, content); at >= 0 && content != "" {
-			start = min(start, at)
-		}
 		known, err := template.render(before, false)
 		if err != nil {
 			return t, err
 		}
-		if start < commonPrefix(known.text, t.prompt) {
-			return t, fmt.Errorf("%s: it renders the assistant's message %d unlike the prompt for it, from %q on, where the prompt has %q", template.name, i+1,
-				excerpt(t.text[start:]), excerpt(t.prompt[start:]))
+		if start = t.resume(known.text, content); start < 0 {
+			n := commonPrefix(t.text, t.prompt)
+			return t, fmt.Errorf("%s: it renders the assistant's message %d unlike the prompt for it: %q where the prompt has %q", template.name, i+1, excerpt(t.text[n:]), excerpt(t.prompt[n:]))
 		}
 	}
 	t.speech = e.speech(t.rendered, start, content)
 	return t, nil
+}
+
+// resume finds where the assistant's message goes on from the prompt although the text isn't the prompt's, or -1. known is the conversation before it without
+// the beginning of an answer.
+func (t turn) resume(known, content string) int {
+	// Earlier turns may be rewritten as the message comes: it stands behind the last beginning of an answer.
+	if opening, ok := strings.CutPrefix(t.prompt, known); ok && opening != "" {
+		if at := strings.LastIndex(t.text, opening); at >= 0 && strings.Contains(t.text[at+len(opening):], content) {
+			return at + len(opening)
+		}
+	}
+	// The prompt may begin the answer in another way than the message does, as with an empty thought. Then what the runtime sends stands, and the message follows.
+	start := commonPrefix(t.text, t.prompt)
+	if at := strings.LastIndex(t.text, content); at >= 0 && content != "" {
+		start = min(start, at)
+	}
+	if start < commonPrefix(known, t.prompt) {
+		return -1
+	}
+	return start
 }
 
 func commonPrefix(a, b string) int {
@@ -141,22 +156,22 @@ func excerpt(s string) string {
 	return s
 }
 
-// speech finds out where the assistant's message ends that begins at start: with the first token there that ends generation.
+// speech finds out where the assistant's message ends that begins at start: with the first token there that ends generation, else with the rendered text, and EOS
+// behind it.
 func (e *Encoder) speech(r rendered, start int, content string) speech {
-	s := speech{span: span{start, start}}
-	if at := strings.LastIndex(r.text[start:], content); at >= 0 && content != "" {
+	s := speech{span: span{start, start + len(strings.TrimRightFunc(r.text[start:], isSpace))}}
+	s.content = s.end
+	if at := strings.LastIndex(r.text[start:], content); at >= 0 && content != "" { // else the template writes it in a form of its own
 		s.content = start + at + len(content)
-	} else { // the template writes it in a form of its own
-		s.content = start + len(strings.TrimRightFunc(r.text[start:], isSpace))
+		s.end = max(s.end, s.content)
 	}
 	for _, m := range e.controls.find(r.text, r.plain) {
 		if m.start >= start && e.tok.IsEOG(e.controls.list[m.control].token) {
 			s.end, s.closed = m.end, true
 			s.content = min(max(s.content, start), m.start)
-			return s
+			break
 		}
 	}
-	s.end = s.content
 	return s
 }
 
@@ -216,10 +231,12 @@ func (e *Encoder) chatSequence(r rendered, speeches []speech) (*sequence, error)
 				return nil, err
 			}
 		}
+		s.added = false
 		s.label(first+shift, min(last+shift+1, len(s.tokens)))
 		s.prompt, s.answer = first+shift, min(answer+shift+1, len(s.tokens))
 		if !said.closed {
-			s.end(s.answer, e.tok.EOS())
+			s.added = true
+			s.end(min(last+shift+1, len(s.tokens)), e.tok.EOS())
 		}
 	}
 	return s, nil

@@ -12,6 +12,7 @@ type Sample struct {
 	Tokens, Targets []int32
 	Row             int  // number of the row in its file, from 1
 	Truncated       bool // whether MaxLength cut labels off
+	added           bool // the last target is an end token that the template does not write
 }
 
 func (s Sample) labelled() (n int) {
@@ -27,6 +28,7 @@ func (s Sample) labelled() (n int) {
 type sequence struct {
 	tokens, targets []int32
 	prompt, answer  int
+	added           bool // the end that is learnt last is not in the text
 }
 
 func (s *sequence) context(tokens []int32) {
@@ -116,7 +118,7 @@ func (s *sequence) sample(row, maxLength int) (Sample, error) {
 	if len(s.tokens) == 0 {
 		return Sample{}, errNoRoom{first + 1, maxLength}
 	}
-	return Sample{Tokens: slices.Clip(s.tokens), Targets: slices.Clip(s.targets), Row: row, Truncated: truncated}, nil
+	return Sample{Tokens: slices.Clip(s.tokens), Targets: slices.Clip(s.targets), Row: row, Truncated: truncated, added: s.added && !truncated}, nil
 }
 
 // sequences renders a row that is no raw text.

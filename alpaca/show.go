@@ -160,7 +160,7 @@ func (e *Encoder) shown(s Sample) (ShownSample, error) {
 		v.Tokens, v.Learnt = append(v.Tokens, token), append(v.Learnt, learnt)
 	}
 	last := s.Targets[len(s.Targets)-1]
-	add(last, true, false)
+	add(last, true, s.added)
 	v.Tokens, v.Learnt = append(v.Tokens, last), append(v.Learnt, true)
 	return v, err
 }
