@@ -25,7 +25,7 @@ type turn struct {
 // some take the thinking out of them, gives one for each of the assistant's messages, rendered as the runtime will.
 func (e *Encoder) chatSequences(c conversation) ([]*sequence, error) {
 	template := e.templateFor(c)
-	c, whole, err := template.renderFilled(c, false)
+	c, whole, err := template.renderRow(c, false)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +111,11 @@ func (e *Encoder) chatTurn(template *chatTemplate, c conversation, i int) (t tur
 		if err != nil {
 			return t, err
 		}
-		if start = t.resume(known.text, content); start < 0 {
+		header, err := template.header(c)
+		if err != nil {
+			return t, err
+		}
+		if start = t.resume(known.text, content, header); start < 0 {
 			n := commonPrefix(t.text, t.prompt)
 			return t, fmt.Errorf("%s: it renders the assistant's message %d unlike the prompt for it: %q where the prompt has %q", template.name, i+1, excerpt(t.text[n:]), excerpt(t.prompt[n:]))
 		}
@@ -122,18 +126,15 @@ func (e *Encoder) chatTurn(template *chatTemplate, c conversation, i int) (t tur
 
 // resume finds where the assistant's message goes on from the prompt although the text isn't the prompt's, or -1. known is the conversation before it without
 // the beginning of an answer.
-func (t turn) resume(known, content string) int {
+func (t turn) resume(known, content, header string) int {
 	// Earlier turns may be rewritten as the message comes: it stands behind the last beginning of an answer.
-	if opening, ok := strings.CutPrefix(t.prompt, known); ok && opening != "" {
+	if opening, ok := strings.CutPrefix(t.prompt, known); ok && opening != "" && strings.Count(t.text, opening) == strings.Count(t.prompt, opening) {
 		if at := strings.LastIndex(t.text, opening); at >= 0 && strings.Contains(t.text[at+len(opening):], content) {
 			return at + len(opening)
 		}
 	}
 	// The prompt may begin the answer in another way than the message does, as with an empty thought. Then what the runtime sends stands, and the message follows.
-	start := commonPrefix(t.text, t.prompt)
-	if at := strings.LastIndex(t.text, content); at >= 0 && content != "" {
-		start = min(start, at)
-	}
+	start := min(commonPrefix(t.text, t.prompt), commonPrefix(t.text, header))
 	if start < commonPrefix(known, t.prompt) {
 		return -1
 	}
@@ -161,7 +162,11 @@ func excerpt(s string) string {
 func (e *Encoder) speech(r rendered, start int, content string) speech {
 	s := speech{span: span{start, start + len(strings.TrimRightFunc(r.text[start:], isSpace))}}
 	s.content = s.end
-	if at := strings.LastIndex(r.text[start:], content); at >= 0 && content != "" { // else the template writes it in a form of its own
+	at := strings.LastIndex(r.text[start:], content)
+	if strings.HasPrefix(r.text[start:], content) {
+		at = 0
+	}
+	if at >= 0 && content != "" { // else the template writes it in a form of its own
 		s.content = start + at + len(content)
 		s.end = max(s.end, s.content)
 	}
@@ -244,7 +249,7 @@ func (e *Encoder) chatSequence(r rendered, speeches []speech) (*sequence, error)
 
 // chatPrompt is what the runtime sends for the assistant's next message.
 func (e *Encoder) chatPrompt(c conversation) ([]int32, error) {
-	_, r, err := e.templateFor(c).renderFilled(c, true)
+	_, r, err := e.templateFor(c).renderRow(c, true)
 	if err != nil {
 		return nil, err
 	}

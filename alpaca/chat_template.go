@@ -120,28 +120,43 @@ func (t *chatTemplate) render(c conversation, addAssistant bool) (rendered, erro
 	return t.marks(text, m), nil
 }
 
-// renderFilled is render. A template that fails gets empty contents in place of null, as llama.cpp's server gives them; the conversation that was rendered is
-// returned, too.
-func (t *chatTemplate) renderFilled(c conversation, addAssistant bool) (conversation, rendered, error) {
+// renderRow is render for messages as they come in rows: like transformers' apply_chat_template, it leaves out what is null. A template that fails over a message
+// without content gets an empty one, as llama.cpp's server gives it. The conversation that was rendered is returned, too.
+func (t *chatTemplate) renderRow(c conversation, addAssistant bool) (conversation, rendered, error) {
+	c.messages = slices.Clone(c.messages)
+	for i := range c.messages {
+		c.messages[i].Fields = object(c.messages[i].Fields).keep(func(f Field) bool { return !isNull(f.Value) })
+	}
 	r, err := t.render(c, addAssistant)
 	if err == nil {
 		return c, r, nil
 	}
 	filled := c
 	filled.messages = slices.Clone(c.messages)
-	for i := range filled.messages {
-		m := &filled.messages[i]
-		m.Fields = slices.Clone(m.Fields)
-		for j, f := range m.Fields {
-			if f.Name == "content" && isNull(f.Value) {
-				m.Fields[j].Value = json.RawMessage(`""`)
-			}
+	for i, m := range filled.messages {
+		if m.Fields != nil && !object(m.Fields).has("content") {
+			filled.messages[i].Fields = append(slices.Clip(m.Fields), Field{"content", quote("")})
 		}
 	}
 	if r, again := t.render(filled, addAssistant); again == nil {
 		return filled, r, nil
 	}
 	return c, r, err
+}
+
+// header is the text before the content of a conversation's last message.
+func (t *chatTemplate) header(c conversation) (string, error) {
+	const unseen = "\U0010fff0"
+	c.messages = slices.Clone(c.messages)
+	last := &c.messages[len(c.messages)-1]
+	last.Content = unseen
+	if last.Fields != nil {
+		fields := object(last.Fields).keep(func(f Field) bool { return f.Name != "content" })
+		last.Fields = append(fields, Field{"content", quote(unseen)})
+	}
+	r, err := t.render(c, false)
+	before, _, _ := strings.Cut(r.text, unseen)
+	return before, err
 }
 
 // Marks stand in a rendered text around what a template calls generation.
@@ -194,7 +209,7 @@ func (m Message) jinja(mask *mask) (jinja.Value, error) {
 		object.Set("role", jinja.NewString(m.Role))
 		object.Set("content", jinja.NewString(hide(m.Content)))
 	}
-	for _, f := range m.Fields {
+	for _, f := range withReasoning(m.Fields) {
 		value, err := jinjaValue(f.Value, hide)
 		if err != nil {
 			return v, fmt.Errorf("%s: %w", f.Name, err)
@@ -202,6 +217,25 @@ func (m Message) jinja(mask *mask) (jinja.Value, error) {
 		object.Set(f.Name, value)
 	}
 	return v, nil
+}
+
+// withReasoning gives what the assistant thought all the names that templates know it by, as transformers does.
+func withReasoning(fields []Field) []Field {
+	o := object(fields)
+	for _, name := range []string{"reasoning_content", "thinking", "reasoning"} {
+		thought := o.find(name)
+		if thought == nil || isNull(thought) {
+			continue
+		}
+		if !o.has("thinking") {
+			o = append(object{{"thinking", thought}}, o...)
+		}
+		if !o.has("reasoning_content") {
+			o = append(slices.Clip(o), Field{"reasoning_content", thought})
+		}
+		return o
+	}
+	return fields
 }
 
 // marks takes the marks out of a text and what was disguised back into it, and says where they were.

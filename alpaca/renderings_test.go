@@ -23,17 +23,22 @@ type rendering struct {
 	Error    string            `json:"error"`
 }
 
-// templateFolders are those of VERATUNE_TEMPLATES, each with templates (*.jinja) and what they render (renderings.jsonl).
+// templateFolders are those that VERATUNE_TEMPLATES lists, each with templates (*.jinja) and what they render (renderings.jsonl), as tools/render_templates.py
+// writes it; else that of the shared folder.
 func templateFolders(t *testing.T) []string {
 	t.Helper()
-	list := os.Getenv("VERATUNE_TEMPLATES")
-	if list == "" {
-		list = filepath.Join("..", "..", "shared", "refs", "templates")
-		if _, err := os.Stat(list); err != nil {
-			t.Skip("no reference renderings; set VERATUNE_TEMPLATES to folders that have them")
-		}
+	if list := os.Getenv("VERATUNE_TEMPLATES"); list != "" {
+		return filepath.SplitList(list)
 	}
-	return filepath.SplitList(list)
+	shared := os.Getenv("VERATUNE_SHARED")
+	if shared == "" {
+		shared = filepath.Join("..", "..", "shared")
+	}
+	folder := filepath.Join(shared, "refs", "templates")
+	if _, err := os.Stat(folder); err != nil {
+		t.Skip("no reference renderings; set VERATUNE_TEMPLATES to folders that have them")
+	}
+	return []string{folder}
 }
 
 // readRenderings returns the lines of a folder.

@@ -5,7 +5,8 @@
 
 For each template (*.jinja) of the folders, a copy of the model is written whose metadata hold it. On the conversations of the folder's renderings.jsonl that the
 template renders, the ids of the prompt and of the training sample, and the mask where the template has {% generation %}, are compared with
-apply_chat_template(tokenize=True); the prompt also with what /apply-template answers, tokenized by /tokenize.
+apply_chat_template(tokenize=True); the prompt also with what /apply-template answers, tokenized by /tokenize: with the variables that llama.cpp sets by itself, so that
+templates write thoughts and keep them.
 """
 import argparse
 import collections
@@ -38,13 +39,16 @@ def conversations(folder, template):
             yield r["case"], row
 
 
-def shown(args, model, rows):
+def shown(args, model, rows, *options):
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl", encoding="utf-8") as f:
         f.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         f.flush()
-        out = subprocess.run([args.veratune, "data", "show", f.name, "--model", model, "--template", "chat", "--json", "--rows", str(len(rows)), "--max-length", "1000000"],
+        out = subprocess.run([args.veratune, "data", "show", f.name, "--model", model, "--template", "chat", "--json", "--rows", str(len(rows)), "--max-length", "1000000", *options],
                              check=True, capture_output=True, text=True).stdout
     return [json.loads(line) for line in out.splitlines()]
+
+
+OF_LLAMA = [word for option in ("enable_thinking=true", "preserve_thinking=true", "clear_thinking=false", "truncate_history_thinking=false") for word in ("--template-option", option)]
 
 
 class Server:
@@ -155,7 +159,7 @@ def main():
                     counts["templates that llama.cpp does not take"] += 1
                     print(f"{path.name}: {e}")
                     continue
-                for (case, row), ours in zip(cases, all_ours):
+                for (case, row), ours in zip(cases, shown(args, str(copy), rows, *OF_LLAMA)):
                     try:
                         prompt = server.prompt(row["messages"][:-1], row.get("tools"))
                     except OSError as e:

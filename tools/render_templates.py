@@ -31,6 +31,7 @@ def conversations():
     yield "turns", [hi, yo, {"role": "user", "content": "And?"}, {"role": "assistant", "content": "Fine, thanks. "}], None, (False,)
     yield "think", [{"role": "user", "content": "2+2?"}, think, {"role": "user", "content": "3+3?"}, think], None, (False,)
     yield "reasoning", [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4", "reasoning_content": "add"}, hi], None, (False, True)
+    yield "thinking", [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4", "thinking": "add"}], None, (False,)
     yield "unicode", [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "naïve 日本語 😀 {{ x }} {% y %}"}, {"role": "assistant", "content": " ok "}], None, (False,)
     yield "tools", [asked, call(None), answer, {"role": "assistant", "content": "12 degrees."}], TOOLS, (False,)
     yield "tools, text", [asked, call(""), answer, {"role": "assistant", "content": "12 degrees."}, hi], TOOLS, (False, True)
