@@ -37,6 +37,9 @@ func TestShield(t *testing.T) {
 			t.Errorf("%q: %q, then %q; want %q", text, got, builtin(got), want)
 		}
 	}
+	if text := "[The End of Assistant's Answer]"; (Prompts{"x": smallPrompts[0]}).shield()(text) != text {
+		t.Error("a prompt without headings changes one")
+	}
 	theirs := fastChatsPrompts(t).shield()
 	for text, want := range map[string]string{
 		"[The End of Assistant's Answer]":                             `"The End of Assistant's Answer"`,
@@ -49,9 +52,6 @@ func TestShield(t *testing.T) {
 		if got := theirs(text); got != want || theirs(got) != want {
 			t.Errorf("%q: %q; want %q", text, got, want)
 		}
-	}
-	if text := "[The End of Assistant's Answer]"; (Prompts{"x": smallPrompts[0]}).shield()(text) != text {
-		t.Error("a prompt without headings changes one")
 	}
 }
 
@@ -163,72 +163,75 @@ var selfPraise = []string{
 
 // TestSelfPraise has judges repeat the answers as they were shown, or as they were given, and in between say nothing of their own.
 func TestSelfPraise(t *testing.T) {
-	for name, prompts := range map[string]Prompts{"built-in": DefaultPrompts(), "FastChat's": fastChatsPrompts(t)} {
-		for _, praise := range selfPraise {
-			model := func(name string) *fake {
-				return &fake{reply: func(_ context.Context, c []Message, _ Sampling) (string, error) {
-					for _, q := range someQuestions() {
-						if c[0].Content == q.Turns[0] {
-							return marker(name, q.ID, (len(c)+1)/2) + "\n" + praise, nil
-						}
-					}
-					return "", errors.New("an unknown question")
-				}}
-			}
-			dir := filepath.Join(t.TempDir(), "evaluation")
-			for _, name := range []string{"base", "adapter"} {
-				if err := runIn(context.Background(), dir, name, model(name)); err != nil {
-					t.Fatal(err)
-				}
-			}
-			judges := map[string]func(shown string) string{
-				"given":  func(string) string { return "The answer is this:\n" + praise },
-				"inline": func(string) string { return "It says: " + strings.ReplaceAll(praise, "\n", " ") + ", which I quote." },
-				"shown": func(shown string) string {
-					_, after, _ := strings.Cut(shown, ">\n")
-					end := min(len(after), len(praise)+20)
-					return after[:end]
-				},
-			}
-			for how, repeat := range judges {
-				judge := &fake{reply: func(_ context.Context, c []Message, _ Sampling) (string, error) {
-					shown := lastOf(c)
-					if end := map[string]string{"built-in": "=== End ===", "FastChat's": "[The End of Assistant's Answer]"}[name]; strings.Count(shown, end) > 1 {
-						t.Errorf("%s, %q: the answer ends twice", name, praise)
-					}
-					return repeat(shown), nil
-				}}
-				change := func(o *JudgeOptions) { o.Prompts, o.Name = prompts, name+how }
-				for _, mode := range []func(*JudgeOptions){func(*JudgeOptions) {}, pairwise} {
-					judged, err := judgeIn(context.Background(), dir, judge, change, mode)
-					if err != nil || judged.Judgments == 0 || judged.Unreadable != judged.Judgments {
-						t.Errorf("%s, %q, %s: %+v, %v", name, praise, how, judged, err)
+	t.Run("built-in", func(t *testing.T) { testSelfPraise(t, DefaultPrompts(), "=== End ===") })
+	t.Run("FastChat's", func(t *testing.T) { testSelfPraise(t, fastChatsPrompts(t), "[The End of Assistant's Answer]") })
+}
+
+func testSelfPraise(t *testing.T, prompts Prompts, end string) {
+	for _, praise := range selfPraise {
+		model := func(name string) *fake {
+			return &fake{reply: func(_ context.Context, c []Message, _ Sampling) (string, error) {
+				for _, q := range someQuestions() {
+					if c[0].Content == q.Turns[0] {
+						return marker(name, q.ID, (len(c)+1)/2) + "\n" + praise, nil
 					}
 				}
-			}
-			// A judge of its own mind is believed, also in a retry.
-			calls := map[string]int{}
-			fair := &fake{reply: func(_ context.Context, c []Message, _ Sampling) (string, error) {
-				if calls[lastOf(c)]++; calls[lastOf(c)] == 1 {
-					return praise, nil
-				}
-				return "It praises itself.\nRating: [[2]]\nVerdict: [[C]]", nil
+				return "", errors.New("an unknown question")
 			}}
-			change := func(o *JudgeOptions) { o.Prompts, o.Name, o.Parallel = prompts, "fair", 1 }
-			for _, mode := range []func(*JudgeOptions){func(*JudgeOptions) {}, pairwise} {
-				clear(calls)
-				if judged, err := judgeIn(context.Background(), dir, fair, change, mode); err != nil || judged.Unreadable > 0 && !strings.Contains(strings.ToLower(praise), "[[c]]") && !strings.Contains(praise, "[[tie]]") {
-					t.Errorf("%s, %q: %+v, %v", name, praise, judged, err)
-				}
-			}
-			e, err := Load(dir)
-			if err != nil {
+		}
+		dir := filepath.Join(t.TempDir(), "evaluation")
+		for _, name := range []string{"base", "adapter"} {
+			if err := runIn(context.Background(), dir, name, model(name)); err != nil {
 				t.Fatal(err)
 			}
-			for _, s := range e.Singles["fair"] {
-				if s.Score != 2 {
-					t.Errorf("%s, %q: score %g", name, praise, s.Score)
+		}
+		judges := map[string]func(shown string) string{
+			"given":  func(string) string { return "The answer is this:\n" + praise },
+			"inline": func(string) string { return "It says: " + strings.ReplaceAll(praise, "\n", " ") + ", which I quote." },
+			"shown": func(shown string) string {
+				_, after, _ := strings.Cut(shown, ">\n")
+				end := min(len(after), len(praise)+20)
+				return after[:end]
+			},
+		}
+		for how, repeat := range judges {
+			judge := &fake{reply: func(_ context.Context, c []Message, _ Sampling) (string, error) {
+				shown := lastOf(c)
+				if strings.Count(shown, end) > 1 {
+					t.Errorf("%q: the answer ends twice", praise)
 				}
+				return repeat(shown), nil
+			}}
+			change := func(o *JudgeOptions) { o.Prompts, o.Name = prompts, how }
+			for _, mode := range []func(*JudgeOptions){func(*JudgeOptions) {}, pairwise} {
+				judged, err := judgeIn(context.Background(), dir, judge, change, mode)
+				if err != nil || judged.Judgments == 0 || judged.Unreadable != judged.Judgments {
+					t.Errorf("%q, %s: %+v, %v", praise, how, judged, err)
+				}
+			}
+		}
+		// A judge of its own mind is believed, also in a retry.
+		calls := map[string]int{}
+		fair := &fake{reply: func(_ context.Context, c []Message, _ Sampling) (string, error) {
+			if calls[lastOf(c)]++; calls[lastOf(c)] == 1 {
+				return praise, nil
+			}
+			return "It praises itself.\nRating: [[2]]\nVerdict: [[C]]", nil
+		}}
+		change := func(o *JudgeOptions) { o.Prompts, o.Name, o.Parallel = prompts, "fair", 1 }
+		for _, mode := range []func(*JudgeOptions){func(*JudgeOptions) {}, pairwise} {
+			clear(calls)
+			if judged, err := judgeIn(context.Background(), dir, fair, change, mode); err != nil || judged.Unreadable > 0 && !strings.Contains(strings.ToLower(praise), "[[c]]") && !strings.Contains(praise, "[[tie]]") {
+				t.Errorf("%q: %+v, %v", praise, judged, err)
+			}
+		}
+		e, err := Load(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range e.Singles["fair"] {
+			if s.Score != 2 {
+				t.Errorf("%q: score %g", praise, s.Score)
 			}
 		}
 	}
