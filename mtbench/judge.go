@@ -127,10 +127,11 @@ func judgeAll[R row](ctx context.Context, j *judging, path string, list func() (
 		return Judged{}, err
 	}
 	defer t.file.Close()
+	shield := j.Prompts.shield()
 	w := &work{what: "judgments", parallel: j.Parallel, progress: j.Progress}
 	for _, m := range matches {
 		if row, judged := t.rows[m.row.key()]; judged {
-			if !sameQuestion(row, m.row) {
+			if !sameQuestion(row, m.row, shield) {
 				return Judged{}, fmt.Errorf("%s: %s: was judged by another prompt, or with other answers; move the file away to judge anew, or give the judge another name", path, m.name)
 			}
 			w.before++
@@ -153,14 +154,14 @@ func judgeAll[R row](ctx context.Context, j *judging, path string, list func() (
 	return result, err
 }
 
-// sameQuestion tells whether two rows about the same asked the judge the same.
-func sameQuestion[R row](a, b R) bool {
+// sameQuestion tells whether two rows about the same asked the judge the same, even if one of them was made without a shield, as FastChat's are.
+func sameQuestion[R row](a, b R, shield func(string) string) bool {
 	prompt := func(r R) (text [3]string) {
 		switch r := any(r).(type) {
 		case Single:
-			return [3]string{r.Judge[1], r.UserPrompt}
+			return [3]string{r.Judge[1], shield(r.UserPrompt)}
 		case Pair:
-			return [3]string{r.Judge[1], r.G1UserPrompt, r.G2UserPrompt}
+			return [3]string{r.Judge[1], shield(r.G1UserPrompt), shield(r.G2UserPrompt)}
 		}
 		return text
 	}
@@ -199,12 +200,13 @@ func (j *judging) singles() (list []match[Single], err error) {
 			if err != nil {
 				return fmt.Errorf("question %d: %w", q.ID, err)
 			}
+			seen := newMaterial(q, answers...)
 			list = append(list, match[Single]{
 				name: fmt.Sprintf("question %d, turn %d%s, %s", q.ID, turn, nth(repeat), model),
 				row: Single{QuestionID: q.ID, Model: model, Judge: [2]string{j.Name, prompt}, UserPrompt: lastOf(conversation),
 					Turn: turn, Repeat: repeat},
 				play: func(ctx context.Context, s *Single) (err error) {
-					s.Judgment, s.Score, err = ask(ctx, j, conversation, repeat, -1, Score, "single", q.ID, turn, model)
+					s.Judgment, s.Score, err = ask(ctx, j, conversation, repeat, -1, seen.score, "single", q.ID, turn, model)
 					s.Time = now()
 					return err
 				},
@@ -258,14 +260,15 @@ func (j *judging) pair(q Question, turn, repeat int, a1, a2 Answer) (match[Pair]
 	if err != nil {
 		return match[Pair]{}, fmt.Errorf("question %d: %w", q.ID, err)
 	}
+	seen := newMaterial(q, a1, a2)
 	m := match[Pair]{row: Pair{QuestionID: q.ID, Judge: [2]string{j.Name, prompt}, G1UserPrompt: lastOf(game1), G2UserPrompt: lastOf(game2), Turn: turn, Repeat: repeat}}
 	m.play = func(ctx context.Context, p *Pair) (err error) {
 		var winner string
-		if p.G1Judgment, winner, err = ask(ctx, j, game1, repeat, unreadable, Verdict, "pair", q.ID, turn, p.Model1, p.Model2, 1); err != nil {
+		if p.G1Judgment, winner, err = ask(ctx, j, game1, repeat, unreadable, seen.verdict, "pair", q.ID, turn, p.Model1, p.Model2, 1); err != nil {
 			return err
 		}
 		p.G1Winner = won(winner, model1, model2)
-		if p.G2Judgment, winner, err = ask(ctx, j, game2, repeat, unreadable, Verdict, "pair", q.ID, turn, p.Model1, p.Model2, 2); err != nil {
+		if p.G2Judgment, winner, err = ask(ctx, j, game2, repeat, unreadable, seen.verdict, "pair", q.ID, turn, p.Model1, p.Model2, 2); err != nil {
 			return err
 		}
 		p.G2Winner = won(winner, model2, model1)

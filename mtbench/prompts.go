@@ -136,6 +136,7 @@ func (p Prompt) check(kind, category string, turn int) error {
 }
 
 // Single gives the conversation that asks a judge to grade the answer to a turn, 1 or 2, and the name of its prompt.
+// What could pass for a verdict or for a heading of the prompt is shown in another form where it stands in the answer, the question or a reference.
 func (p Prompts) Single(q Question, a Answer, turn int) (name string, conversation []Message, err error) {
 	return p.fill("single", q, turn, map[string]Answer{"answer": a})
 }
@@ -159,12 +160,13 @@ func (p Prompts) fill(kind string, q Question, turn int, answers map[string]Answ
 		}
 		addTurns(values, as, a.Choices[0].Turns, turn)
 	}
+	shield := p.shield()
 	text, err := expand(prompt.PromptTemplate, func(placeholder string) (string, error) {
 		value, ok := values[placeholder]
 		if !ok {
 			return "", fmt.Errorf("question %d (%s): prompt %s wants {%s}: give the question a reference answer to each turn", q.ID, q.Category, name, placeholder)
 		}
-		return value, nil
+		return shield(value), nil
 	})
 	if err != nil {
 		return name, nil, err
@@ -201,7 +203,7 @@ func addTurns(values map[string]string, name string, turns []string, turn int) {
 	}
 }
 
-// expand does what Python's str.format does with {name}, {{ and }}. Values are put in as they are.
+// expand does what Python's str.format does with {name}, {{ and }}. Braces in values have no meaning.
 func expand(template string, value func(name string) (string, error)) (string, error) {
 	var b strings.Builder
 	for {

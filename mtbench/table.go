@@ -21,7 +21,7 @@ func (r *Report) Print(w io.Writer) error {
 }
 
 func (r *Report) printJudge(out *strings.Builder, j *JudgeReport) {
-	fmt.Fprintf(out, "judge %s, %d questions\n", j.Judge, r.Questions)
+	fmt.Fprintf(out, "judge %s, %d questions\n", inLine(j.Judge), r.Questions)
 	if len(j.Scores) > 0 {
 		out.WriteByte('\n')
 		writeTable(out, r.scoreRows(j.Scores))
@@ -38,7 +38,10 @@ func (r *Report) printJudge(out *strings.Builder, j *JudgeReport) {
 		writeTable(out, comparisonRows("against all others", j.All))
 	}
 	if notes := r.Missing(j); len(notes) > 0 {
-		fmt.Fprintf(out, "\n%s\n", strings.Join(notes, "\n"))
+		out.WriteByte('\n')
+		for _, note := range notes {
+			fmt.Fprintln(out, inLine(note))
+		}
 	}
 }
 
@@ -47,6 +50,9 @@ func writeTable(w io.Writer, rows [][]string) {
 	widths := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	longest := 0
 	for _, row := range rows {
+		for i := range row {
+			row[i] = inLine(row[i])
+		}
 		longest = max(longest, len([]rune(row[0])))
 	}
 	for _, row := range rows {

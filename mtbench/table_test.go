@@ -56,3 +56,42 @@ tuned: 4 of 4 answers not judged
 		t.Errorf("\n%s\nwant\n%s", out.String(), want)
 	}
 }
+
+func TestVisible(t *testing.T) {
+	for text, want := range map[string]string{
+		"plain, ü, 漢字, 🙂\n\tindented":     "plain, ü, 漢字, 🙂\n\tindented",
+		"\x1b[31mred\x1b[0m\x07":          `\x1b[31mred\x1b[0m\a`,
+		"\x1b]0;title\x1b\\\rover":        `\x1b]0;title\x1b\\rover`,
+		"\u009b2J\x7f\x00":                `\u009b2J\x7f\x00`,
+		"\u202eevil\u2066":                `\u202eevil\u2066`,
+		"cut \xe2\x82 off, raw C1 \x9b2J": "cut \uFFFD off, raw C1 \uFFFD2J",
+	} {
+		if got := Visible(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
+
+// TestPrintIsPlain has names that would clear the screen, and that would break the table.
+func TestPrintIsPlain(t *testing.T) {
+	base, tuned, judge := "ba\x1b[2Jse", "tu\tned\n\u009b2J", "jud\x1b]0;x\age"
+	e := &Evaluation{
+		Questions: questions("wri\rting", "stem"),
+		Models:    []string{base, tuned},
+		Answers:   map[string][]Answer{base: {{QuestionID: 1, Choices: []Choice{{}}}}, tuned: {{QuestionID: 1, Choices: []Choice{{}}}}},
+		Singles:   map[string][]Single{judge: slices.Concat(graded(base, 1, 4, -1), graded(tuned, 1, 8, 7))},
+		Pairs:     map[string][]Pair{judge: {compared(1, tuned, base, "model_1", "error")}},
+	}
+	var out strings.Builder
+	if err := report(t, e, "").Print(&out); err != nil {
+		t.Fatal(err)
+	}
+	if strings.ContainsAny(out.String(), "\x1b\r\a\t\u009b") {
+		t.Errorf("%q", out.String())
+	}
+	for _, part := range []string{`judge jud\x1b]0;x\age`, `  ba\x1b[2Jse `, `  tu\tned\n\u009b2J  `, `wri\rting`, "\n" + `ba\x1b[2Jse: 1 of 2`, `against ba\x1b[2Jse`} {
+		if !strings.Contains(out.String(), part) {
+			t.Errorf("no %q in %s", part, out.String())
+		}
+	}
+}

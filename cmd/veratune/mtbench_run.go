@@ -197,7 +197,7 @@ func (r *mtbenchRun) answer(c *cli.Context, folder *mtbench.Folder, s *session, 
 	if err := folder.Run(c.Context, m, o); err != nil {
 		return err
 	}
-	fmt.Fprintf(c.App.Writer, "%s: all %d questions are answered\n", x.name, len(folder.Questions))
+	fmt.Fprintf(c.App.Writer, "%s: all %d questions are answered\n", mtbench.Visible(x.name), len(folder.Questions))
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -58,7 +59,13 @@ func (s *mtbenchShow) run(w io.Writer) error {
 		}
 	}
 	if s.asJSON {
-		return json.NewEncoder(w).Encode(r)
+		text, err := json.Marshal(r)
+		if err != nil {
+			return err
+		}
+		// Below U+0020 JSON has escaped everything; what else Visible spells out is JSON, too, but for DEL.
+		_, err = fmt.Fprintln(w, mtbench.Visible(strings.ReplaceAll(string(text), "\x7f", `\u007f`)))
+		return err
 	}
 	return r.Print(w)
 }

@@ -3,12 +3,16 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/veratune/veratune/mtbench"
 )
 
 // evaluationFolder writes an evaluation of two models; the second is twice as good.
@@ -91,5 +95,39 @@ func TestMTBenchShow(t *testing.T) {
 		if _, err := show(c.args...); err == nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%v: %v, want %q", c.args, err, c.says)
 		}
+	}
+}
+
+// TestMTBenchShowIsPlain has names and errors that would control the terminal.
+func TestMTBenchShowIsPlain(t *testing.T) {
+	dir := evaluationFolder(t, true)
+	err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		return os.WriteFile(path, bytes.ReplaceAll(read(t, path), []byte(`"tuned"`), []byte(`"tuned\u001b[2J\u009b2J\u007f"`)), 0o666)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{nil, {"--json"}, {"--judge", "no\x1b[2J\u009b2Jbody"}, {"--baseline", "no\x1b[2J\u009b2Jbody"}, {"--out", "no\x1b[2J\u009b2Jwhere"}} {
+		code, stdout, stderr := veratune(append([]string{"mtbench", "show", "--out", dir}, args...)...)
+		if strings.ContainsAny(stdout+stderr, "\x1b\x7f\u009b") || !strings.Contains(stdout+stderr, `[2J\u009b2J`) {
+			t.Errorf("%q: exit code %d, %q, %q", args, code, stdout, stderr)
+		}
+		if len(args) > 0 && args[0] == "--json" && !json.Valid([]byte(stdout)) {
+			t.Errorf("no JSON: %s", stdout)
+		}
+	}
+}
+
+// TestReporterIsPlain reports the words of a server.
+func TestReporterIsPlain(t *testing.T) {
+	var out bytes.Buffer
+	r := newReporter(&out, "judgments by a\x1b[2Jb")
+	r.report(mtbench.Progress{Done: 1, Total: 2, Failed: 1, Err: fmt.Errorf("question 1: %w", errors.New("503 \x1b]0;x\a\rno"))})
+	r.line.End()
+	if strings.ContainsAny(out.String(), "\x1b\a\r") || !strings.Contains(out.String(), `a\x1b[2Jb 1/2`) || !strings.Contains(out.String(), `503 \x1b]0;x\a\rno`) {
+		t.Errorf("%q", out.String())
 	}
 }
