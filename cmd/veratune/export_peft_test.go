@@ -300,18 +300,25 @@ func TestPEFTLoRAAgrees(t *testing.T) {
 		if testing.Short() {
 			t.Skip("takes a minute or two")
 		}
-		checkLoRAs(t, interpreter, testutil.SmolLM2(t), "0.02")
+		checkLoRAs(t, interpreter, testutil.SmolLM2(t), "0.005")
 	})
 }
 
 func checkLoRAs(t *testing.T, interpreter, path, scale string) {
 	m, dir := exact(t, path), t.TempDir()
-	random := rand.New(rand.NewPCG(4, 4))
-	tokens := make([]int32, 24)
+	// A text: on random tokens PEFT's float32 is off from its own float64 by 3e-3, with no adapter by 2e-3.
+	tokenizer, err := m.Tokenizer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tokenizer.Close()
+	tokens, err := tokenizer.Tokenize("The boat was small, and the trip was long: we took water, bread, a map and a lamp, and hoped for wind.", true, true)
+	if err != nil {
+		t.Fatal(err)
+	}
 	words := make([]string, len(tokens))
-	for i := range tokens {
-		tokens[i] = int32(random.IntN(m.Vocab))
-		words[i] = fmt.Sprint(tokens[i])
+	for i, token := range tokens {
+		words[i] = fmt.Sprint(token)
 	}
 	args := []string{"../../tools/check_peft.py", "--model", path, "--tokens", strings.Join(words, ","), "--scale", scale}
 	for name, options := range peftLoRAs {
