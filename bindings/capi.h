@@ -303,6 +303,7 @@ void                  gguf_set_val_bool(struct gguf_context * ctx, const char * 
 void                  gguf_set_val_str(struct gguf_context * ctx, const char * key, const char * val);
 void                  gguf_set_arr_data(struct gguf_context * ctx, const char * key, unsigned type, const void * data, size_t n);
 void                  gguf_set_arr_str(struct gguf_context * ctx, const char * key, const char ** data, size_t n);
+int64_t               gguf_remove_key(struct gguf_context * ctx, const char * key);
 void                  gguf_set_tensor_type(struct gguf_context * ctx, const char * name, unsigned type);
 void                  gguf_add_tensor(struct gguf_context * ctx, const struct ggml_tensor * tensor);
 size_t                gguf_get_meta_size(const struct gguf_context * ctx);

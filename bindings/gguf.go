@@ -429,6 +429,13 @@ func (w *GGUFWriter) Set(key string, value any) error {
 	return nil
 }
 
+// Unset takes a metadata value away; a key that isn't there is no error.
+func (w *GGUFWriter) Unset(key string) {
+	k := C.CString(key)
+	defer C.free(unsafe.Pointer(k))
+	C.gguf_remove_key(w.c, k)
+}
+
 // hasNUL tells whether a string, or one of several, would be cut on its way through C.
 func hasNUL(value any) bool {
 	switch v := value.(type) {

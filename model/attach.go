@@ -48,9 +48,9 @@ func (m *Model) Attach(a *vera.Adapter) error {
 func (m *Model) detach() {
 	for _, b := range m.blocks {
 		for _, gr := range b.groups {
-			gr.merged, gr.shared, gr.down, gr.gradDown = nil, nil, nil, nil
+			gr.merged, gr.shared, gr.down, gr.sharedDown, gr.gradDown = nil, nil, nil, false, nil
 			for _, l := range gr.layers {
-				l.vectors, l.down, l.grads, l.gradRows = nil, 0, nil, nil
+				l.vectors, l.rank, l.down, l.grads, l.gradRows = nil, 0, 0, nil, nil
 			}
 		}
 	}
@@ -263,25 +263,28 @@ func (p *placing) take(width, columns int64, parts ...[]float32) (x, grad *bindi
 
 // group gives a group and its layers their tensors. A LoRA's A of all layers come first, so that they are one matrix.
 func (p *placing) group(gr adaptedGroup) {
-	in, rank := int64(gr.in), int64(p.a.Rank)
+	in := int64(gr.in)
+	gr.sharedDown = p.pairA != nil || len(gr.layers) == 1
 	switch {
 	case p.a.Method == vera.MethodLoRA:
 		var downs [][]float32
+		ranks := 0
 		for _, l := range gr.layers {
-			downs = append(downs, l.of.Pair.A)
+			downs, ranks = append(downs, l.of.Pair.A), ranks+l.of.Rank()
 		}
-		gr.down, gr.gradDown = p.take(in, rank*int64(len(downs)), downs...)
+		gr.down, gr.gradDown = p.take(in, int64(ranks), downs...)
 	case p.pairA != nil:
-		gr.down = p.c.View(p.pairA, [4]int64{in, rank, 1, 1}, [4]int64{})
+		gr.down = p.c.View(p.pairA, [4]int64{in, int64(p.a.Rank), 1, 1}, [4]int64{})
 	default:
 		gr.down = p.down[gr.group]
 	}
-	first := p.at
-	for i, l := range gr.layers {
+	first, next := p.at, 0
+	for _, l := range gr.layers {
+		l.rank = l.of.Rank()
 		if p.pairA == nil {
-			l.down = i * int(rank)
+			l.down, next = next, next+l.rank
 		}
-		out := int64(l.out)
+		out, rank := int64(l.out), int64(l.rank)
 		v := &bindings.Vectors{A: p.c.View(gr.down, [4]int64{in, rank, 1, 1}, [4]int64{0, int64(l.down)})}
 		switch {
 		case p.a.Method == vera.MethodLoRA:

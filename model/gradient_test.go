@@ -70,6 +70,7 @@ func TestGradientsOfMethods(t *testing.T) {
 	}{
 		{"lora", lora},
 		{"lora of some layers", func(c *vera.Config) { lora(c); c.Targets = []string{"attn_k", "attn_v", "ffn_up"}; c.Layers = []int{1} }},
+		{"lora of ranks", func(c *vera.Config) { lora(c); ranksAndAlphas(c) }},
 		{"lora of one layer", func(c *vera.Config) { lora(c); c.Targets = []string{"attn_q"}; c.Layers = []int{0} }},
 		{"only b", func(c *vera.Config) { c.Only = "b" }},
 		{"only d", func(c *vera.Config) { c.Only = "d" }},
@@ -90,7 +91,7 @@ func TestGradientsOfMethods(t *testing.T) {
 	}
 	m.options.Plan = PlanAuto
 	t.Run("lora with dropout", func(t *testing.T) {
-		adapted(t, m, func(c *vera.Config) { lora(c); c.Dropout = 0.3 })
+		adapted(t, m, func(c *vera.Config) { lora(c); ranksAndAlphas(c); c.Dropout = 0.3 })
 		b := randomBatch(3, m.Vocab, 5, 4)
 		b.targets[4], b.targets[8] = 1, 2
 		checkGradients(t, m, b, 11)
@@ -106,6 +107,13 @@ func TestGradientsOfMethods(t *testing.T) {
 			t.Error("a LoRA takes the merged plan")
 		}
 	})
+}
+
+// ranksAndAlphas gives layers of a LoRA that share their input ranks and scales of their own.
+func ranksAndAlphas(c *vera.Config) {
+	c.RSLoRA = true
+	c.Ranks = map[string]int{"blk.0.attn_q": 2, "blk.0.attn_v": 7, "blk.1.ffn_up": 1, "blk.1.ffn_down": 9}
+	c.Alphas = map[string]float32{"blk.0.attn_k": 3, "blk.1.ffn_up": 5}
 }
 
 func TestGradientsWithDropout(t *testing.T) {

@@ -13,6 +13,7 @@ type linear struct {
 	w       *bindings.Tensor // [in, out]
 
 	vectors  *bindings.Vectors // nil where the layer is not adapted
+	rank     int               // of the layer's part of the adapter
 	down     int               // of the rows of the group's A, the first that is the layer's
 	grads    *bindings.Tensor  // [out + rank]: sums of the gradients of VeRA's b, then d
 	gradRows *bindings.Tensor  // [rank, out]: that of a LoRA's B
@@ -25,7 +26,8 @@ type group struct {
 	in, out      int
 	merged       *bindings.Tensor  // [in, out]: W + ΔW of all layers, where the plan is to merge them
 	shared       *bindings.Vectors // [out, layers] b and [rank, layers] d where all layers see the same rows of B, laid out for products with bytes; else nil
-	down         *bindings.Tensor  // [in, rank · k]: the A that the adapted layers share (k = 1), or those of all of them
+	down         *bindings.Tensor  // [in, rank]: the A that the adapted layers share, or [in, Σ rank] those of all of them
+	sharedDown   bool              // whether they share it
 	gradDown     *bindings.Tensor  // of down's shape: sums of the gradients of a LoRA's A
 }
 
@@ -145,7 +147,6 @@ func (g *graph) linears(x *bindings.Tensor, gr *group, acc *bindings.Tensor, t b
 	if len(gr.layers) > 1 {
 		y = g.NewTensor(t, int64(gr.out), x.Ne(1))
 	}
-	rank := g.rank()
 	if v := gr.shared; v != nil {
 		gr.each(func(l *linear, start int) {
 			g.nodes.Expand(g.product(l.w, x, bindings.Product{Acc: acc, Into: g.columns(y, start, l.out)}, t))
@@ -159,7 +160,7 @@ func (g *graph) linears(x *bindings.Tensor, gr *group, acc *bindings.Tensor, t b
 			y = g.joined(y, g.product(l.w, x, bindings.Product{Acc: acc, Into: part}, t))
 		default:
 			wx := g.product(l.w, x, bindings.Product{Acc: acc}, bindings.F32)
-			y = g.joined(y, g.pairProduct(l.vectors.Rows, g.columns(u, l.down, rank), bindings.Product{In: l.vectors.D, Out: l.vectors.B, Acc: wx, Into: part}, t))
+			y = g.joined(y, g.pairProduct(l.vectors.Rows, g.columns(u, l.down, l.rank), bindings.Product{In: l.vectors.D, Out: l.vectors.B, Acc: wx, Into: part}, t))
 		}
 	})
 	return y, u
@@ -174,15 +175,7 @@ func (g *graph) joined(whole, part *bindings.Tensor) *bindings.Tensor {
 	return whole
 }
 
-// rank is that of the attached adapter.
-func (g *graph) rank() int {
-	if g.m.adapter == nil {
-		return 0
-	}
-	return g.m.adapter.Rank
-}
-
-// down is u = A x [rank · k, rows], of x with the group's dropout.
+// down is u = A x [rank or Σ rank, rows], of x with the group's dropout.
 func (g *graph) down(x *bindings.Tensor, gr *group) *bindings.Tensor {
 	return g.pairProduct(gr.down, g.dropped(x, gr), bindings.Product{}, g.kind)
 }
@@ -250,24 +243,22 @@ func (g *graph) linearsBack(dy, x, u *bindings.Tensor, gr *group, needInput bool
 	return g.LinearBack(gr.down, du, bindings.Product{Acc: dx}, bindings.F32)
 }
 
-// vectorsBack adds the gradients of the layers' b and d, or of a LoRA's B, and gives that of u = A x, [rank · k, rows] as products take it, where it is needed:
+// vectorsBack adds the gradients of the layers' b and d, or of a LoRA's B, and gives that of u = A x, of u's shape as products take it, where it is needed:
 //
 //	∂u = d ⊙ Bᵀ (b ⊙ g)    ∂B = Σ g (d ⊙ u)ᵀ
 func (g *graph) vectorsBack(dy, u *bindings.Tensor, gr *group, needed bool) (du *bindings.Tensor) {
 	if !gr.adapted() {
 		return nil
 	}
-	rank := g.rank()
-	shared := gr.down.Ne(1) == int64(rank)
 	needed = needed || gr.gradDown != nil
-	if needed && !shared {
+	if needed && !gr.sharedDown {
 		du = g.NewTensor(g.kind, gr.down.Ne(1), dy.Ne(1))
 	}
 	gr.each(func(l *linear, start int) {
 		if l.vectors == nil {
 			return
 		}
-		part, own := g.columns(dy, start, l.out), g.columns(u, l.down, rank)
+		part, own := g.columns(dy, start, l.out), g.columns(u, l.down, l.rank)
 		if l.gradRows != nil {
 			g.nodes.Expand(g.AddInplace(l.gradRows, g.Mul(g.WeightGrad(part, own, bindings.F32), l.vectors.D)))
 		} else {
@@ -276,11 +267,11 @@ func (g *graph) vectorsBack(dy, u *bindings.Tensor, gr *group, needed bool) (du 
 		h := bindings.Product{In: l.vectors.B, Out: l.vectors.D}
 		switch {
 		case !needed:
-		case shared:
+		case gr.sharedDown:
 			h.Acc = du
 			du = g.LinearBack(l.vectors.Rows, part, h, bindings.F32)
 		default:
-			h.Into = g.columns(du, l.down, rank)
+			h.Into = g.columns(du, l.down, l.rank)
 			g.nodes.Expand(g.LinearBack(l.vectors.Rows, part, h, g.kind))
 		}
 	})

@@ -320,7 +320,7 @@ func (m *Model) File() *bindings.GGUF { return m.file }
 func (m *Model) Base() vera.Base {
 	b := vera.Base{
 		Architecture: architecture, Name: m.Name, Fingerprint: m.fingerprint,
-		Blocks: m.Blocks, Heads: m.Heads, KVHeads: m.KVHeads, HeadDim: m.HeadDim,
+		Blocks: m.Blocks, Heads: m.Heads, KVHeads: m.KVHeads, HeadDim: m.HeadDim, General: vera.General(m.file),
 	}
 	for _, l := range m.linears() {
 		b.Linears = append(b.Linears, vera.Linear{Block: l.block, Target: l.target, In: l.in, Out: l.out})

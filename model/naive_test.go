@@ -126,7 +126,7 @@ func (n *naive) linear(x []float64, block int, target string, group, token int) 
 		}
 	}
 	downs, rows, b, d := n.numbers(l.Pair.A), n.numbers(l.Pair.B), n.numbers(l.B), n.numbers(l.D)
-	rank := n.adapter.Rank
+	rank := len(l.D)
 	du := make([]float64, rank)
 	for r := range du {
 		for i, v := range x {

@@ -199,16 +199,21 @@ func (m *Model) makeRoom(p pack, keep int) error {
 	return m.tape.reserve(m.betweenBytes(p)+int64(keep)*m.savedBytes(p), int(m.streams())+1+keep*tensors)
 }
 
-// savedBytes is the size of what a block keeps for its backward pass (type acts).
+// savedBytes is the size of what the block with the most adapted layers keeps for its backward pass (type acts).
 func (m *Model) savedBytes(p pack) int64 {
 	wide := int64((m.Heads+2*m.KVHeads)*m.HeadDim + m.Width) // q k v, mid: float32
 	numbers := int64(m.Heads*m.HeadDim + 2*m.Hidden)         // attention's result, gate and up
-	for _, gr := range m.blocks[m.adapter.lowest].groups {
-		if gr.adapted() && gr.merged == nil {
-			numbers += gr.down.Ne(1) // u
+	most := int64(0)
+	for _, b := range m.blocks[m.adapter.lowest:] {
+		u := int64(0)
+		for _, gr := range b.groups {
+			if gr.adapted() && gr.merged == nil {
+				u += gr.down.Ne(1)
+			}
 		}
+		most = max(most, u)
 	}
-	return (bindings.F32.RowBytes(wide) + m.kind().RowBytes(numbers)) * int64(p.rows())
+	return (bindings.F32.RowBytes(wide) + m.kind().RowBytes(numbers+most)) * int64(p.rows())
 }
 
 // budget is the memory for activations: half of what was free when it was first asked for.

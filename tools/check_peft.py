@@ -11,6 +11,8 @@ The test runs this script, with the interpreter that PYTHON names (default .tool
         loss of predicting each token with those in FOLDER.gradients, a folder like FOLDER with a gradient in the place of each number
     tools/check_peft.py --model M.gguf --tokens 3,1,4 --make FOLDER --seed 5 --rank 16 --targets q_proj,v_proj
         makes an adapter with PEFT, saves it without its projections, and leaves PEFT's logits in FOLDER.logits
+    tools/check_peft.py --model M.gguf --tokens 3,1,4 --lora FOLDER '{"r": 8, "target_modules": ["q_proj"], "use_rslora": true}' …
+        does so with a LoRA of these options of LoraConfig, whose A and B are random
 
 A .logits file holds little-endian float32 numbers, the vocabulary's for each token in turn. Prints a JSON line for each folder; exits with 1 where one differs.
 """
@@ -22,7 +24,7 @@ import warnings
 
 import numpy as np
 import torch
-from peft import PeftModel, VeraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, VeraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers.utils import logging
 
@@ -85,12 +87,32 @@ def make(base: torch.nn.Module, args: argparse.Namespace) -> None:
     model.unload()
 
 
+def make_lora(base: torch.nn.Module, folder: str, options: dict, args: argparse.Namespace) -> None:
+    plain = logits(base, args.tokens)
+    model = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", **options))
+    torch.manual_seed(args.seed)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if "lora_" in name:
+                p.copy_(torch.randn_like(p) * (p.shape[1] ** -0.5 if "lora_A" in name else args.scale))
+    model.save_pretrained(folder)
+    adapted = logits(model, args.tokens)
+    adapted.astype("<f4").tofile(folder + ".logits")
+    effect = float(np.abs(adapted - plain).max())
+    print(json.dumps({"made": folder, "effect": effect}))
+    if effect < 50 * TOLERANCE:
+        sys.exit(f"{folder} changes logits by {effect} only: anything would agree")
+    model.unload()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folders", nargs="*", metavar="FOLDER", help="adapters of PEFT to compare")
     parser.add_argument("--model", required=True, metavar="GGUF")
     parser.add_argument("--tokens", required=True, type=lambda text: [int(word) for word in text.split(",")])
     parser.add_argument("--make", metavar="FOLDER", help="make an adapter there")
+    parser.add_argument("--lora", nargs=2, action="append", default=[], metavar=("FOLDER", "JSON"), help="make a LoRA there, with these options of LoraConfig")
+    parser.add_argument("--scale", type=float, default=0.01, help="standard deviation of B in a LoRA that is made")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--targets", default="q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj")
@@ -101,6 +123,8 @@ def main() -> None:
     base = load_model(args.model)
     if args.make:
         make(base, args)
+    for folder, options in args.lora:
+        make_lora(base, folder, json.loads(options), args)
     agree = [check(base, folder, args.tokens) for folder in args.folders]
     if not all(agree):
         sys.exit(f"logits differ by more than {TOLERANCE}, or gradients by more than {GRADIENT_TOLERANCE}")

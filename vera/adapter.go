@@ -18,6 +18,9 @@ type Layer struct {
 	D    []float32 // rank values; alpha/rank in a LoRA
 }
 
+// Rank is the layer's own.
+func (l *Layer) Rank() int { return len(l.D) }
+
 // Adapter is an adapter of one base model.
 type Adapter struct {
 	Config
@@ -73,14 +76,14 @@ func layout(c Config, base Base, room int) (*Adapter, error) {
 		return part
 	}
 	for _, l := range c.selected(base) {
-		layer := Layer{Linear: l}
+		layer, rank := Layer{Linear: l}, c.rank(l)
 		if c.Method == MethodLoRA {
-			layer.Pair = &Pair{Rank: c.Rank, MaxIn: l.In, MaxOut: l.Out, A: values(c.Rank*l.In, true), B: values(l.Out*c.Rank, true), fileOrder: true}
+			layer.Pair = &Pair{Rank: rank, MaxIn: l.In, MaxOut: l.Out, A: values(rank*l.In, true), B: values(l.Out*rank, true), fileOrder: true}
 		}
-		layer.B, layer.D = values(l.Out, a.trains("b")), values(c.Rank, a.trains("d"))
+		layer.B, layer.D = values(l.Out, a.trains("b")), values(rank, a.trains("d"))
 		if c.Method == MethodLoRA {
 			fill(layer.B, 1)
-			fill(layer.D, c.Alpha/float32(c.Rank))
+			fill(layer.D, c.scale(l))
 		}
 		a.Layers = append(a.Layers, layer)
 		a.MaxIn, a.MaxOut = max(a.MaxIn, l.In), max(a.MaxOut, l.Out)
@@ -182,7 +185,7 @@ func (a *Adapter) Layer(block int, target string) *Layer {
 
 // Rows gives the Out rows of B, of rank values each, that a layer sees, in the row order of the GGUF file.
 func (a *Adapter) Rows(l *Layer) []float32 {
-	rows := l.Pair.B[:l.Out*a.Rank]
+	rows := l.Pair.B[:l.Out*l.Rank()]
 	if heads := a.Base.RotaryHeads(l.Target); heads > 0 && !l.Pair.fileOrder {
 		return l.Pair.PermutedB(heads, a.Base.HeadDim)
 	}

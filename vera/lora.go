@@ -6,19 +6,25 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 
 	"github.com/veratune/veratune/bindings"
 )
 
 // LoRAOptions say how an adapter becomes a LoRA.
 type LoRAOptions struct {
-	Rank    int    // of the LoRA: less than the adapter's cuts the smallest singular values of each ΔW off; 0 is the adapter's own, exact
+	Rank    int    // of the LoRA: cuts the smallest singular values of every ΔW off whose rank is larger; 0 is the adapter's own, exact
 	Type    string // of the factors: "f32", "f16" or "q8_0"
 	Threads int    // layers that are computed at the same time, each in memory of its own
 }
 
 // DefaultLoRA is exact, in f16: half the bytes of f32, for an error that is small beside that of any 4-bit weight.
 func DefaultLoRA() LoRAOptions { return LoRAOptions{Type: "f16", Threads: 1} }
+
+// What llama.cpp's converter calls the types, and the version of ggml's formats that it notes.
+var fileTypes = map[string]uint32{"f32": 0, "f16": 1, "q8_0": 7}
+
+const quantizationVersion = 2
 
 var loraTypes = map[string]bindings.Type{"f32": bindings.F32, "f16": bindings.F16, "q8_0": bindings.Q8_0}
 
@@ -46,13 +52,15 @@ type LoRA struct {
 // LoRALayer is a layer of a LoRA file.
 type LoRALayer struct {
 	Name     string  `json:"name"`     // "blk.0.attn_q"
+	Rank     int     `json:"rank"`     // its own, where those of the adapter differ
 	Retained float64 `json:"retained"` // Σ_{i≤k} σ² / Σ σ² of the singular values of ΔW: 1 is all
 	TypeA    string  `json:"type_a"`   // of lora_a
 	TypeB    string  `json:"type_b"`
 }
 
-// SaveLoRA writes the adapter as a LoRA of llama.cpp: for each adapted layer lora_a, ne [In, rank], and lora_b, ne [rank, Out], with ΔW = lora_b · lora_a in
-// the row order of the GGUF file, and an alpha equal to the rank, so that llama.cpp scales them by 1. A row whose length is no multiple of q8_0's block is
+// SaveLoRA writes the adapter as a LoRA of llama.cpp: for each adapted layer lora_a, ne [In, rank], and lora_b, ne [rank, Out], in the row order of the GGUF
+// file. llama.cpp scales their product by alpha/rank, with one alpha for the file and the rank of the tensor; where that is not the layer's scale, lora_b holds the
+// rest. The alpha of VeRA, and of what is cut, is the rank; a LoRA keeps its own, and its matrices where no scale is left over. A row whose length is no multiple of q8_0's block is
 // written in f16. Tensors are made while the file is written, so that memory holds no more than a few layers. It fails, and leaves what was at path, where
 // the file cannot be written, a value is NaN or beyond the type, or ctx is cancelled.
 func (a *Adapter) SaveLoRA(ctx context.Context, path string, o LoRAOptions) (LoRA, error) {
@@ -78,10 +86,12 @@ func (a *Adapter) saveLoRA(ctx context.Context, path string, o LoRAOptions) (LoR
 	}
 	w := bindings.NewGGUFWriter()
 	defer w.Close()
-	if err := setAll(w, a.loraHeader(float32(o.Rank))); err != nil {
+	f := newFactory(ctx, a, o)
+	entries := append(a.loraHeader("lora", f.alpha), a.made()...)
+	entries = append(entries, entry{"general.file_type", fileTypes[o.Type]}, entry{"general.quantization_version", uint32(quantizationVersion)})
+	if err := setAll(w, append(entries, a.origins(keyChatTemplate)...)); err != nil {
 		return LoRA{}, err
 	}
-	f := newFactory(ctx, a, o)
 	lora := LoRA{Rank: o.Rank, Layers: make([]LoRALayer, len(a.Layers))}
 	for i := range a.Layers {
 		if err := f.add(w, i, &lora.Layers[i]); err != nil {
@@ -105,14 +115,17 @@ type factory struct {
 	a       *Adapter
 	o       LoRAOptions
 	kind    bindings.Type
-	cut     func(l *Layer) (product, error)
-	begun   int // layers
+	alpha   float32     // of the file
+	cut     *truncation // nil where all is exact
+	begun   int         // layers
 	results []chan madeLayer
 }
 
-// product is ΔW = up · down of a layer in float32, row-major: up Out × rank, down rank × In; and the part of ΔW's energy that is in it.
+// product is ΔW = alpha/rank · up · down of a layer in float32, row-major: up Out × rank, down rank × In; and the part of ΔW's energy that is in it.
 type product struct {
 	up, down []float32
+	rank     int
+	alpha    float32
 	retained float64
 }
 
@@ -124,9 +137,12 @@ type madeLayer struct {
 }
 
 func newFactory(ctx context.Context, a *Adapter, o LoRAOptions) *factory {
-	f := &factory{ctx: ctx, a: a, o: o, kind: loraTypes[o.Type], cut: a.exactFactors, results: make([]chan madeLayer, len(a.Layers))}
-	if o.Rank < a.Rank {
-		f.cut = newTruncation(a, o.Rank).factors
+	f := &factory{ctx: ctx, a: a, o: o, kind: loraTypes[o.Type], alpha: float32(o.Rank), results: make([]chan madeLayer, len(a.Layers))}
+	switch {
+	case o.Rank < a.Rank:
+		f.cut = newTruncation(a, o.Rank)
+	case a.Method == MethodLoRA:
+		f.alpha = a.plainAlpha(a.Layers[0].Linear)
 	}
 	for i := range f.results {
 		f.results[i] = make(chan madeLayer, 1)
@@ -134,17 +150,37 @@ func newFactory(ctx context.Context, a *Adapter, o LoRAOptions) *factory {
 	return f
 }
 
-// exactFactors are the adapter's own.
-func (a *Adapter) exactFactors(l *Layer) (product, error) {
+// exactFactors are the adapter's own: a LoRA's matrices as they are trained.
+func (a *Adapter) exactFactors(l *Layer) product {
+	if a.Method == MethodLoRA {
+		return product{slices.Clone(l.Pair.B), slices.Clone(l.Pair.A), l.Rank(), a.plainAlpha(l.Linear), 1}
+	}
 	up, down := a.Factors(l)
-	return product{up, down, 1}, nil
+	return product{up, down, l.Rank(), float32(l.Rank()), 1}
+}
+
+// rank is that of a layer in the file.
+func (f *factory) rank(l *Layer) int { return min(l.Rank(), f.o.Rank) }
+
+// factors cuts a layer where its rank is more than the file's, and gives lora_b what the file's alpha lacks.
+func (f *factory) factors(l *Layer) (p product, err error) {
+	if l.Rank() <= f.o.Rank {
+		p = f.a.exactFactors(l)
+	} else if p, err = f.cut.factors(l); err != nil {
+		return p, err
+	}
+	if p.alpha != f.alpha {
+		scale(p.up, float32(float64(p.alpha)/float64(f.alpha)))
+	}
+	return p, nil
 }
 
 // add adds both tensors of a layer. When the file comes to the first, layers up to Threads ahead are begun, and it waits for its own; the second frees it.
 func (f *factory) add(w *bindings.GGUFWriter, i int, said *LoRALayer) error {
 	l := &f.a.Layers[i]
-	typeA, typeB := f.rowType(l.In), f.rowType(f.o.Rank)
-	*said = LoRALayer{Name: l.Name(), TypeA: typeA.String(), TypeB: typeB.String()}
+	rank := f.rank(l)
+	typeA, typeB := f.rowType(l.In), f.rowType(rank)
+	*said = LoRALayer{Name: l.Name(), Rank: rank, TypeA: typeA.String(), TypeB: typeB.String()}
 	var made madeLayer
 	down := func(out io.Writer) error {
 		if err := f.ctx.Err(); err != nil {
@@ -164,10 +200,10 @@ func (f *factory) add(w *bindings.GGUFWriter, i int, said *LoRALayer) error {
 		made = madeLayer{}
 		return err
 	}
-	if err := w.AddTensorFunc(l.Name()+endLoRAA, typeA, []int64{int64(l.In), int64(f.o.Rank)}, down); err != nil {
+	if err := w.AddTensorFunc(l.Name()+endLoRAA, typeA, []int64{int64(l.In), int64(rank)}, down); err != nil {
 		return err
 	}
-	return w.AddTensorFunc(l.Name()+endLoRAB, typeB, []int64{int64(f.o.Rank), int64(l.Out)}, up)
+	return w.AddTensorFunc(l.Name()+endLoRAB, typeB, []int64{int64(rank), int64(l.Out)}, up)
 }
 
 // rowType is the type of rows of that length.
@@ -186,7 +222,7 @@ func (f *factory) begin(end int) {
 }
 
 func (f *factory) compute(l *Layer) madeLayer {
-	p, err := f.cut(l)
+	p, err := f.factors(l)
 	if err != nil {
 		return madeLayer{err: err}
 	}
@@ -197,7 +233,7 @@ func (f *factory) compute(l *Layer) madeLayer {
 	if err != nil {
 		return madeLayer{err: err}
 	}
-	up, err := encode(l.Name()+endLoRAB, f.rowType(f.o.Rank), p.up, f.o.Rank)
+	up, err := encode(l.Name()+endLoRAB, f.rowType(p.rank), p.up, p.rank)
 	return madeLayer{up, down, p.retained, err}
 }
 

@@ -74,7 +74,7 @@ const (
 )
 
 // SaveMerged writes the base model with W + ΔW, summed in float32, in place of the weight W of every adapted layer, requantised by ggml. All else is copied: the
-// order, the other tensors and the metadata, to which a few texts under "veratune." are added. Rows whose b is 0, and layers whose d is 0, keep their bytes
+// order, the other tensors and the metadata, but for what says that this is a finetune of the base, with which data, and what is under "veratune.". Rows whose b is 0, and layers whose d is 0, keep their bytes
 // where their type is kept. One tensor is worked on at a time, some rows of it at once.
 //
 // It fails where a tensor does not suit the adapter or cannot be requantised, or ctx ends; then path is as it was and nothing is left beside it.
@@ -115,7 +115,7 @@ func (a *Adapter) saveMerged(ctx context.Context, path string, base *bindings.GG
 		return merged, err
 	}
 	defer w.Close()
-	if err := a.describe(w); err != nil {
+	if err := a.describe(w, base); err != nil {
 		return merged, err
 	}
 	for _, x := range weights {
@@ -195,8 +195,12 @@ func (a *Adapter) weights(base *bindings.GGUF, o MergeOptions) ([]*weight, error
 }
 
 // describe says in the metadata what was merged.
-func (a *Adapter) describe(w *bindings.GGUFWriter) error {
-	return setAll(w, append(a.facts(),
+func (a *Adapter) describe(w *bindings.GGUFWriter, base *bindings.GGUF) error {
+	if err := a.relabel(w, base); err != nil {
+		return err
+	}
+	entries := append(a.made(), a.facts(keyChatTemplate)...)
+	return setAll(w, append(entries,
 		entry{keyMergedAdapter, fmt.Sprintf("%s of rank %d, %s", a.Method, a.Rank, a.Digest())},
 		entry{keyMergedBase, a.Base.Fingerprint}))
 }

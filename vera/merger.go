@@ -104,7 +104,7 @@ func (m *merger) chunks(x *weight, visit func(start int, merged []float32) error
 func (m *merger) merge(x *weight, start int, merged []float32) error {
 	c := m.backend.NewContext(16, graphSize)
 	defer c.Close()
-	in, n, out, rank := int64(x.In), int64(len(merged)/x.In), int64(x.Out), int64(m.Rank)
+	in, n, out, rank := int64(x.In), int64(len(merged)/x.In), int64(x.Out), int64(x.Rank())
 	dst, b, d := c.NewTensor(bindings.F32, in, n), c.NewTensor(bindings.F32, out), c.NewTensor(bindings.F32, rank)
 	m.scratch.Reset()
 	parts := []*bindings.Tensor{dst, b, d}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/veratune/veratune/bindings"
@@ -21,6 +22,19 @@ var methods = map[string]func(*Config){
 	"lora of some layers": func(c *Config) {
 		*c = LoRADefault()
 		c.Rank, c.Targets, c.Layers, c.Dropout = 3, []string{"attn_q", "attn_k", "ffn_up"}, []int{0, 2}, 0.125
+	},
+	"lora of ranks": func(c *Config) {
+		*c = LoRADefault()
+		c.Rank, c.Ranks = 5, map[string]int{"blk.0.attn_q": 2, "blk.0.attn_v": 1, "blk.1.attn_k": 4, "blk.1.ffn_down": 3}
+	},
+	"lora of alphas": func(c *Config) {
+		*c = LoRADefault()
+		c.Rank, c.Alphas = 3, map[string]float32{"blk.1.attn_q": 7, "blk.1.ffn_up": 0.3}
+	},
+	"rslora of ranks and alphas": func(c *Config) {
+		*c = LoRADefault()
+		c.Rank, c.RSLoRA = 3, true
+		c.Ranks, c.Alphas = map[string]int{"blk.0.attn_output": 2, "blk.1.attn_q": 1}, map[string]float32{"blk.1.attn_q": 7}
 	},
 	"lora of rank 1": func(c *Config) { *c = LoRADefault(); c.Rank = 1 },
 	"only b":         func(c *Config) { c.Only = "b" },
@@ -138,6 +152,10 @@ func TestMethodsRefuse(t *testing.T) {
 		{func(c *Config) { c.Method = "qlora" }, []string{"qlora", "vera, lora"}},
 		{func(c *Config) { *c = LoRADefault(); c.Alpha = 0 }, []string{"alpha 0"}},
 		{func(c *Config) { *c = LoRADefault(); c.Only = "b" }, []string{"only", "VeRA"}},
+		{func(c *Config) { c.RSLoRA = true }, []string{"rslora", "VeRA"}},
+		{func(c *Config) { *c = LoRADefault(); c.Ranks = map[string]int{"blk.0.attn_q": 0} }, []string{"rank 0", "blk.0.attn_q"}},
+		{func(c *Config) { *c = LoRADefault(); c.Ranks = map[string]int{"blk.9.attn_q": 2} }, []string{"blk.9.attn_q", "adapted layer"}},
+		{func(c *Config) { *c = LoRADefault(); c.Alphas = map[string]float32{"blk.1.ffn_up": -1} }, []string{"alpha -1", "blk.1.ffn_up"}},
 		{func(c *Config) { c.Only = "A" }, []string{`only "A"`, "b or d"}},
 	} {
 		config := toyConfig()
@@ -158,6 +176,16 @@ func TestMethodsRefuse(t *testing.T) {
 	})
 	_, err := Load(path, toy())
 	wantError(t, err, "token_embd.weight.lora_a", "no linear layer")
+	path = changed(t, path, func(f *content) {
+		for i := range 5 {
+			f.data["blk."+strconv.Itoa(i)+".attn_norm.weight"] = f.data["token_embd.weight.lora_a"]
+			extra := f.tensors[0]
+			extra.Name = "blk." + strconv.Itoa(i) + ".attn_norm.weight"
+			f.tensors = append(f.tensors, extra)
+		}
+	})
+	_, err = Load(path, toy())
+	wantError(t, err, "tensors blk.0.attn_norm.weight, blk.1.attn_norm.weight", "and 2 more")
 	a.Layers[2].Pair.B[3] = float32(math.NaN())
 	wantError(t, a.Save(filepath.Join(t.TempDir(), "a.gguf")), "blk.0.attn_v.weight.lora_b", "NaN")
 }

@@ -82,7 +82,7 @@ func (a *Adapter) write(w *bindings.GGUFWriter) error {
 	if a.UniquePairs {
 		entries = append(entries, entry{keyUnique, true})
 	}
-	if err := setAll(w, append(entries, a.origins()...)); err != nil {
+	if err := setAll(w, append(entries, a.origins(factPrefix+factChatTemplate)...)); err != nil {
 		return err
 	}
 	for name, values := range a.tensors {
@@ -113,15 +113,22 @@ func setAll(w *bindings.GGUFWriter, entries []entry) error {
 	return nil
 }
 
-// origins say what model the adapter belongs to and what is known of its training.
-func (a *Adapter) origins() []entry {
-	return append([]entry{{keyBaseName, a.Base.Name}, {keyFingerprint, a.Base.Fingerprint}}, a.facts()...)
+// origins say what model the adapter belongs to and what is known of its training; template is the key of the chat template.
+func (a *Adapter) origins(template string) []entry {
+	return append([]entry{{keyBaseName, a.Base.Name}, {keyFingerprint, a.Base.Fingerprint}}, a.facts(template)...)
 }
 
-// facts are what is known of the training, in the order of their keys.
-func (a *Adapter) facts() (entries []entry) {
+// facts are what is known of the training, in the order of their keys; the chat template has a key of its own.
+func (a *Adapter) facts(template string) (entries []entry) {
 	for _, key := range slices.Sorted(maps.Keys(a.Facts)) {
-		entries = append(entries, entry{factPrefix + key, a.Facts[key]})
+		switch key {
+		case factChatTemplate:
+			entries = append(entries, entry{template, a.Facts[key]})
+		case factData:
+			entries = append(entries, entry{factPrefix + key, strings.Join(a.data(), ", ")})
+		default:
+			entries = append(entries, entry{factPrefix + key, a.Facts[key]})
+		}
 	}
 	return entries
 }
@@ -170,7 +177,7 @@ func readGGUF(g *bindings.GGUF, base Base, anyBase bool) (*Adapter, error) {
 	switch kind := m.optional("adapter.type"); kind {
 	case "vera":
 		return readNative(g, base, anyBase)
-	case "lora":
+	case "lora", typeScaledLoRA:
 		return readLoRA(g, base, anyBase)
 	default:
 		return nil, fmt.Errorf("adapter.type is %q; only \"vera\" and \"lora\" can be read", kind)
@@ -312,6 +319,9 @@ func (m *metadata) facts() map[string]string {
 		if fact, ok := strings.CutPrefix(key, factPrefix); ok {
 			facts[fact] = m.text(key)
 		}
+	}
+	if template := m.optional(keyChatTemplate); template != "" {
+		facts[factChatTemplate] = template
 	}
 	return facts
 }

@@ -4,14 +4,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
-	"github.com/dlclark/regexp2"
+	"golang.org/x/sys/unix"
 )
 
 // hfModules are the paths of the Targets within a block of Hugging Face's Llama.
@@ -30,13 +30,20 @@ func (l Linear) hfName() string {
 	return fmt.Sprintf("model.layers.%d.%s", l.Block, hfModules[l.Target])
 }
 
-// peftConfig is what PEFT's adapter_config.json says of a VeRA adapter.
+// peftModule is the last part of the module's path: "q_proj".
+func (l Linear) peftModule() string {
+	module := hfModules[l.Target]
+	return module[strings.LastIndexByte(module, '.')+1:]
+}
+
+// peftConfig is what PEFT's adapter_config.json says of an adapter.
 type peftConfig struct {
 	Type           string            `json:"peft_type"`
 	Version        string            `json:"peft_version"`
 	BaseModel      string            `json:"base_model_name_or_path"`
 	Rank           int               `json:"r"`
 	Targets        targetModules     `json:"target_modules"`
+	Exclude        targetModules     `json:"exclude_modules"`
 	Layers         oneOrMany[int]    `json:"layers_to_transform"`
 	LayersPattern  oneOrMany[string] `json:"layers_pattern"`
 	Key            json.Number       `json:"projection_prng_key"`
@@ -45,6 +52,15 @@ type peftConfig struct {
 	SaveProjection bool              `json:"save_projection"`
 	Bias           string            `json:"bias"`
 	ModulesToSave  []string          `json:"modules_to_save"`
+
+	// LoRA only.
+	Alpha       float32          `json:"lora_alpha"`
+	LoRADropout float32          `json:"lora_dropout"`
+	RSLoRA      bool             `json:"use_rslora"`
+	Ranks       pattern[int]     `json:"rank_pattern"`
+	Alphas      pattern[float32] `json:"alpha_pattern"`
+
+	all map[string]json.RawMessage // everything in the file
 	// fan_in_fan_out is not read: PEFT itself takes it as false for every linear layer of a Llama.
 }
 
@@ -86,7 +102,7 @@ const (
 	factPEFTVersion = "peft_version"
 )
 
-// loadPEFT reads the folder of a VeRA adapter that PEFT or SavePEFT saved.
+// loadPEFT reads the folder of a VeRA or LoRA adapter that PEFT or SavePEFT saved.
 func loadPEFT(dir string, base Base, anyBase bool) (*Adapter, error) {
 	if base.Architecture != "llama" {
 		return nil, fmt.Errorf("adapter %s: PEFT's adapters can be read for models of architecture llama, and this one is %q", dir, base.Architecture)
@@ -96,7 +112,7 @@ func loadPEFT(dir string, base Base, anyBase bool) (*Adapter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("adapter: %w", err)
 	}
-	weights, err := os.ReadFile(weightsPath)
+	weights, err := readPEFTFile(dir)
 	if err != nil {
 		return nil, fmt.Errorf("adapter: %w", err)
 	}
@@ -108,7 +124,12 @@ func loadPEFT(dir string, base Base, anyBase bool) (*Adapter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("adapter %s: %w", configPath, err)
 	}
-	if err := a.readPEFTWeights(weights, p.SaveProjection); err != nil {
+	if a.Method == MethodLoRA {
+		err = a.readPEFTLoRA(weights)
+	} else {
+		err = a.readPEFTWeights(weights, p.SaveProjection)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("adapter %s: %w", weightsPath, err)
 	}
 	return a, nil
@@ -140,7 +161,7 @@ func (p *peftConfig) adapter(own *native, base Base, anyBase bool, room int) (*A
 		return nil, err
 	}
 	// The configuration may have been changed by hand; then it decides. A pair that is not PEFT's own is in the file.
-	if sameMeaning(c, own.Config, base) && (own.Config.Init == KaimingUniform || p.SaveProjection) {
+	if sameMeaning(c, own.Config, base) && (c.Method == MethodLoRA || own.Config.Init == KaimingUniform || p.SaveProjection) {
 		c = own.Config
 	}
 	a, err := layout(c, base, room)
@@ -153,28 +174,88 @@ func (p *peftConfig) adapter(own *native, base Base, anyBase bool, room int) (*A
 
 // sameMeaning tells whether two configurations give the same adapter, apart from the distribution of its pair.
 func sameMeaning(x, y Config, base Base) bool {
-	return x.Rank == y.Rank && x.Seed == y.Seed && x.DInitial == y.DInitial && x.Dropout == y.Dropout && slices.Equal(x.selected(base), y.selected(base))
+	layers := x.selected(base)
+	if x.Method != y.Method || x.Dropout != y.Dropout || !slices.Equal(layers, y.selected(base)) {
+		return false
+	}
+	if x.Method == MethodLoRA {
+		differ := func(l Linear) bool { return x.rank(l) != y.rank(l) || x.alpha(l) != y.alpha(l) }
+		return x.RSLoRA == y.RSLoRA && !slices.ContainsFunc(layers, differ)
+	}
+	return x.Rank == y.Rank && x.Seed == y.Seed && x.DInitial == y.DInitial
 }
 
 func readPEFTConfig(path string) (*peftConfig, error) {
-	data, err := os.ReadFile(path)
+	data, err := readRegular(path, maxPEFTConfig)
 	if err != nil {
 		return nil, err
 	}
 	// PEFT's own defaults hold for what a file leaves out.
-	p := &peftConfig{Rank: 256, Key: "0", DInitial: 0.1, SaveProjection: true, Bias: "none"}
-	if err := json.Unmarshal(data, p); err != nil {
+	p := &peftConfig{Key: "0", DInitial: 0.1, SaveProjection: true, Bias: "none", Alpha: 8}
+	err = json.Unmarshal(data, &p.all)
+	if err == nil {
+		_ = json.Unmarshal(p.all["peft_type"], &p.Type)
+		p.Rank = map[string]int{peftVeRA: 256, peftLoRA: 8}[p.Type]
+		err = json.Unmarshal(data, p)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return p, nil
 }
 
+// What PEFT calls the methods.
+const (
+	peftVeRA = "VERA"
+	peftLoRA = "LORA"
+)
+
+// Sizes beyond which a file is not read. A configuration that names every layer of a large model has some hundred kilobytes; the LoRA of rank 256 of a model of 70
+// billion parameters has 7 GB.
+const (
+	maxPEFTConfig  = 4 << 20
+	maxPEFTWeights = 32 << 30
+)
+
+// readPEFTFile reads a folder's tensors.
+func readPEFTFile(dir string) ([]byte, error) {
+	data, err := readRegular(filepath.Join(dir, peftWeightsFile), maxPEFTWeights)
+	if errors.Is(err, os.ErrNotExist) {
+		if _, pickled := os.Stat(filepath.Join(dir, peftPickleFile)); pickled == nil {
+			return nil, fmt.Errorf("%s holds %s, a program of Python's rather than data; load it with PEFT and save it again, which writes %s", dir, peftPickleFile, peftWeightsFile)
+		}
+	}
+	return data, err
+}
+
+// readRegular reads a file, and neither waits for a pipe nor drains a device.
+func readRegular(path string, most int64) ([]byte, error) {
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s: not a regular file", path)
+	case info.Size() > most:
+		return nil, fmt.Errorf("%s: %d bytes, more than the %d that such a file can have", path, info.Size(), most)
+	}
+	return io.ReadAll(io.LimitReader(file, most))
+}
+
 // config turns PEFT's configuration into ours. It fails for what cannot be kept: other kinds of adapters and trained modules besides.
 func (p *peftConfig) config(base Base) (Config, error) {
+	if p.Type == peftLoRA {
+		return p.loraConfig(base)
+	}
 	c := Config{Method: MethodVeRA, Rank: p.Rank, DInitial: p.DInitial, Dropout: p.Dropout, Init: KaimingUniform}
 	switch {
-	case p.Type != "VERA":
-		return c, fmt.Errorf("peft_type is %q; only \"VERA\" can be read", p.Type)
+	case p.Type != peftVeRA:
+		return c, fmt.Errorf("peft_type is %q; only %q and %q can be read", p.Type, peftVeRA, peftLoRA)
 	case p.Bias != "none":
 		return c, fmt.Errorf("bias is %q; only \"none\" can be read, since trained biases have no place in an adapter of this kind", p.Bias)
 	case len(p.ModulesToSave) > 0:
@@ -184,30 +265,40 @@ func (p *peftConfig) config(base Base) (Config, error) {
 	if c.Seed, err = seedOfKey(p.Key.String()); err != nil {
 		return c, err
 	}
-	match, err := p.matcher()
+	adapted, err := p.adapted(base)
 	if err != nil {
 		return c, err
 	}
-	if head, err := match("lm_head"); err != nil {
-		return c, err
-	} else if head {
-		return c, errors.New("target_modules select lm_head; the output head cannot be adapted here")
+	c.Targets, c.Layers = selection(adapted, base)
+	return c, nil
+}
+
+// adapted lists the layers that the configuration selects. It fails where it selects the head or the embedding.
+func (p *peftConfig) adapted(base Base) (adapted []Linear, err error) {
+	match, err := p.matcher()
+	if err != nil {
+		return nil, err
 	}
-	var adapted []Linear
+	for path, what := range map[string]string{"lm_head": "the output head", "model.embed_tokens": "the embedding"} {
+		if selected, err := match(path); err != nil {
+			return nil, err
+		} else if selected {
+			return nil, fmt.Errorf("target_modules select %s; %s cannot be adapted here", path, what)
+		}
+	}
 	for _, l := range ordered(base.Linears) {
 		selected, err := match(l.hfName())
 		if err != nil {
-			return c, err
+			return nil, err
 		}
 		if selected {
 			adapted = append(adapted, l)
 		}
 	}
 	if len(adapted) == 0 {
-		return c, fmt.Errorf("target_modules, layers_to_transform and layers_pattern together select no linear layer of %q", base.Name)
+		return nil, fmt.Errorf("target_modules, exclude_modules, layers_to_transform and layers_pattern together select no linear layer of %q", base.Name)
 	}
-	c.Targets, c.Layers = selection(adapted, base)
-	return c, nil
+	return adapted, nil
 }
 
 // seedOfKey is the seed that PyTorch's generator takes from an integer: the low 32 bits of a value of 64.
@@ -244,84 +335,4 @@ func selection(adapted []Linear, base Base) (targets []string, layers []int) {
 		c.Layers = nil
 	}
 	return c.Targets, c.Layers
-}
-
-// matcher tells which module paths PEFT adapts. A pattern must match a whole path; a name must be the path or its end after a dot. The layer
-// options hold only for names that are not a whole path.
-func (p *peftConfig) matcher() (func(path string) (bool, error), error) {
-	if strings.EqualFold(p.Targets.pattern, "all-linear") {
-		return func(path string) (bool, error) { return path != "lm_head", nil }, nil
-	}
-	if p.Targets.pattern != "" {
-		pattern, err := compile("target_modules", `\A(?:`+p.Targets.pattern+`)\z`)
-		if err != nil {
-			return nil, err
-		}
-		return func(path string) (bool, error) {
-			selected, err := pattern.MatchString(path)
-			if err != nil {
-				return false, fmt.Errorf("target_modules: %w", err)
-			}
-			return selected, nil
-		}, nil
-	}
-	if len(p.Targets.names) == 0 {
-		return nil, errors.New("target_modules is empty; must be a list of module names, a regular expression, or \"all-linear\"")
-	}
-	block, err := p.blockPatterns()
-	if err != nil {
-		return nil, err
-	}
-	return func(path string) (bool, error) {
-		if slices.Contains(p.Targets.names, path) {
-			return true, nil
-		}
-		if !slices.ContainsFunc(p.Targets.names, func(name string) bool { return strings.HasSuffix(path, "."+name) }) {
-			return false, nil
-		}
-		if len(p.Layers) == 0 {
-			return true, nil
-		}
-		for _, pattern := range block {
-			m, err := pattern.FindStringMatch(path)
-			if err != nil {
-				return false, fmt.Errorf("layers_pattern: %w", err)
-			}
-			if m != nil {
-				n, err := strconv.Atoi(m.GroupByNumber(1).String())
-				if err != nil {
-					return false, fmt.Errorf("layers_pattern: the first group of %s must be the block's number, and is not in %s", pattern, path)
-				}
-				return slices.Contains(p.Layers, n), nil
-			}
-		}
-		return false, nil
-	}, nil
-}
-
-// blockPatterns find the number of the block in a module's path; the first that matches decides.
-func (p *peftConfig) blockPatterns() ([]*regexp2.Regexp, error) {
-	names := []string(p.LayersPattern)
-	if len(names) == 0 || len(names) == 1 && names[0] == "" {
-		names = []string{"[^.]*"}
-	}
-	var patterns []*regexp2.Regexp
-	for _, name := range names {
-		pattern, err := compile("layers_pattern", `\A.*\.`+name+`\.(\d+)\.`)
-		if err != nil {
-			return nil, err
-		}
-		patterns = append(patterns, pattern)
-	}
-	return patterns, nil
-}
-
-// compile makes a backtracking matcher, for patterns in Python's syntax with look-around, that gives up on a pattern that would never end.
-func compile(option, pattern string) (*regexp2.Regexp, error) {
-	re, err := regexp2.Compile(pattern, regexp2.RE2)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", option, err)
-	}
-	re.MatchTimeout = time.Second
-	return re, nil
 }

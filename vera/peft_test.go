@@ -203,6 +203,10 @@ func TestPEFTSelection(t *testing.T) {
 		"all layers":           {`"target_modules": ["q_proj"], "layers_to_transform": [0, 1, 2]`, []string{"attn_q"}, nil},
 		"layers of a model":    {`"target_modules": ["q_proj"], "layers_to_transform": [1, 7]`, []string{"attn_q"}, []int{1}},
 		"layers_pattern":       {`"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": "layers"`, []string{"attn_q"}, []int{1}},
+		"group in a pattern":   {`"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": "(layers)"`, []string{"attn_q"}, []int{1}},
+		"pattern at the front": {`"target_modules": ["q_proj"], "layers_to_transform": 0, "layers_pattern": "model.layers"`, []string{"attn_q"}, []int{0}},
+		"names left out":       {`"target_modules": ["q_proj", "up_proj"], "exclude_modules": ["1.self_attn.q_proj", "mlp.up_proj"]`, []string{"attn_q"}, []int{0, 2}},
+		"paths left out":       {`"target_modules": "all-linear", "exclude_modules": ".*(mlp|[kvo]_proj).*"`, []string{"attn_q"}, nil},
 		"layers_pattern list":  {`"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": ["h", "lay.*"]`, []string{"attn_q"}, []int{1}},
 		"empty layers_pattern": {`"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": ""`, []string{"attn_q"}, []int{1}},
 		"unknown beside known": {`"target_modules": ["q_proj", "c_attn"]`, []string{"attn_q"}, nil},
@@ -245,7 +249,7 @@ func TestPEFTRefuses(t *testing.T) {
 		change func(peft)
 		words  []string
 	}{
-		"LoRA":             {set("peft_type", "LORA"), []string{"LORA", "VERA"}},
+		"another kind":     {set("peft_type", "IA3"), []string{"IA3", "VERA", "LORA"}},
 		"bias":             {set("bias", "vera_only"), []string{"vera_only", "none"}},
 		"modules to save":  {set("modules_to_save", []string{"lm_head"}), []string{"modules_to_save", "lm_head"}},
 		"head":             {set("target_modules", []string{"q_proj", "lm_head"}), []string{"lm_head", "head"}},
@@ -255,7 +259,6 @@ func TestPEFTRefuses(t *testing.T) {
 		"endless pattern":  {set("target_modules", "([a-z0-9_.]+)+[A-Z]"), []string{"target_modules", "timeout"}},
 		"number of a list": {set("target_modules", 3), []string{"target_modules"}},
 		"broken layers":    {func(p peft) { p.config["layers_to_transform"], p.config["layers_pattern"] = 1, "[" }, []string{"layers_pattern"}},
-		"group in pattern": {func(p peft) { p.config["layers_to_transform"], p.config["layers_pattern"] = 1, "(layers)" }, []string{"layers_pattern", "first group"}},
 		"rank 0":           {set("r", 0), []string{"rank 0"}},
 		"changed rank":     {set("r", 5), []string{"vera_lambda_d", "[4]", "[5]"}},
 		"rank as text":     {set("r", "4"), []string{"adapter_config.json", "r"}},

@@ -20,6 +20,7 @@ import (
 const (
 	peftConfigFile  = "adapter_config.json"
 	peftWeightsFile = "adapter_model.safetensors"
+	peftPickleFile  = "adapter_model.bin" // of older releases; never read
 )
 
 // peftVersion is the release of PEFT whose format SavePEFT writes.
@@ -101,7 +102,7 @@ func (a *Adapter) peftConfig(projection bool) map[string]any {
 		"task_type":               "CAUSAL_LM",
 	}
 	of := map[string]any{
-		"peft_type":           "VERA",
+		"peft_type":           peftVeRA,
 		"d_initial":           a.DInitial,
 		"init_weights":        true,
 		"projection_prng_key": a.Seed,
@@ -109,7 +110,10 @@ func (a *Adapter) peftConfig(projection bool) map[string]any {
 		"vera_dropout":        a.Dropout,
 	}
 	if a.Method == MethodLoRA {
-		of = map[string]any{"peft_type": "LORA", "init_lora_weights": true, "lora_alpha": a.Alpha, "lora_dropout": a.Dropout}
+		of = map[string]any{
+			"peft_type": peftLoRA, "init_lora_weights": true, "lora_alpha": a.Alpha, "lora_dropout": a.Dropout, "use_rslora": a.RSLoRA,
+			"rank_pattern": peftPattern(a, a.Ranks), "alpha_pattern": peftPattern(a, a.Alphas),
+		}
 	}
 	maps.Copy(config, of)
 	return config
@@ -120,8 +124,8 @@ func (a *Adapter) peftConfig(projection bool) map[string]any {
 func (a *Adapter) peftTargets() []string {
 	var names []string
 	for _, target := range a.Targets {
-		if module, ok := hfModules[target]; ok {
-			names = append(names, module[strings.LastIndexByte(module, '.')+1:])
+		if _, ok := hfModules[target]; ok {
+			names = append(names, Linear{Target: target}.peftModule())
 		}
 	}
 	for _, l := range a.Layers {
@@ -130,6 +134,27 @@ func (a *Adapter) peftTargets() []string {
 		}
 	}
 	return names
+}
+
+// peftPattern gives what is said of single layers by the ends of their modules' paths, and by the module alone where all adapted layers of a kind agree.
+func peftPattern[T comparable](a *Adapter, of map[string]T) map[string]T {
+	values := map[string]T{}
+	for _, target := range Targets {
+		layers := slices.DeleteFunc(slices.Clone(a.Layers), func(l Layer) bool { return l.Target != target })
+		agree := len(layers) > 0
+		for _, l := range layers {
+			value, own := of[l.Name()]
+			agree = agree && own && value == of[layers[0].Name()]
+		}
+		for _, l := range layers {
+			if value, own := of[l.Name()]; agree {
+				values[l.peftModule()] = value
+			} else if own {
+				values[strings.TrimPrefix(l.hfName(), "model.")] = value
+			}
+		}
+	}
+	return values
 }
 
 // peftWeights gives the content of the safetensors file.
@@ -155,8 +180,8 @@ func (a *Adapter) peftWeights(projection bool) ([]byte, error) {
 		}
 		name := peftPrefix + l.hfName()
 		if a.Method == MethodLoRA {
-			add(name+peftLoRAA, l.Pair.A, a.Rank, l.In)
-			add(name+peftLoRAB, rows, l.Out, a.Rank)
+			add(name+peftLoRAA, l.Pair.A, l.Rank(), l.In)
+			add(name+peftLoRAB, rows, l.Out, l.Rank())
 			continue
 		}
 		add(name+peftB, rows, l.Out)

@@ -40,7 +40,10 @@ type Summary struct {
 	only string // the vector that alone was trained, "" for all
 
 	// LoRA only: ΔW = alpha/rank · lora_b · lora_a.
-	Alpha float32 `json:"alpha,omitempty"`
+	Alpha  float32   `json:"alpha,omitempty"`
+	Ranks  []int     `json:"ranks,omitempty"`  // all that layers have, where they differ
+	Alphas []float32 `json:"alphas,omitempty"` // other alphas that layers have
+	RSLoRA bool      `json:"rslora,omitempty"` // alpha/√rank
 }
 
 // LayerNorms are the L2 norms of what was trained of a layer: "b" and "d", or "lora_a" and "lora_b" (Frobenius).
@@ -51,7 +54,7 @@ type LayerNorms struct {
 	Norms  map[string]float64 `json:"norms"`
 }
 
-// Summarize reads an adapter, whatever model it belongs to: a native file, a folder of PEFT's VeRA, or a LoRA of llama.cpp.
+// Summarize reads an adapter, whatever model it belongs to: a native file, a folder of PEFT's VeRA or LoRA, or a LoRA of llama.cpp.
 func Summarize(path string) (Summary, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -100,7 +103,7 @@ func (s *Summary) readGGUF(path string) error {
 	switch s.Method = m.optional("adapter.type"); s.Method {
 	case "vera":
 		return s.readNative(g, &m)
-	case "lora":
+	case "lora", typeScaledLoRA:
 		return s.readLoRA(g, &m)
 	}
 	return fmt.Errorf("adapter.type is %q; only \"vera\" and \"lora\" can be read", s.Method)
@@ -131,10 +134,16 @@ func (s *Summary) readNative(g *bindings.GGUF, m *metadata) error {
 // readLoRA reads llama.cpp's format: lora_a is [in, rank] and lora_b [rank, out], in ggml's order.
 func (s *Summary) readLoRA(g *bindings.GGUF, m *metadata) error {
 	s.Format = "llama.cpp"
+	if s.Method == typeScaledLoRA {
+		s.Method, s.Format = "lora", "native"
+	}
 	s.Alpha = get[float32](m, keyAlpha, "a float32")
+	s.RSLoRA, _ = g.Value(keyLoRARS).(bool)
 	if m.err != nil {
 		return m.err
 	}
+	alphas, _ := g.Value(keyLoRAAlphas).([]float32)
+	s.otherAlphas(alphas)
 	for _, t := range g.Tensors() {
 		n := int64(1)
 		for _, size := range t.Shape {
@@ -149,7 +158,7 @@ func (s *Summary) readLoRA(g *bindings.GGUF, m *metadata) error {
 		}
 		s.add(t.Name, map[string]string{endLoRAA: "lora_a", endLoRAB: "lora_b"}, t.Type, values)
 		if strings.HasSuffix(t.Name, ".lora_b") {
-			s.Rank = max(s.Rank, int(t.Shape[0]))
+			s.Ranks = append(s.Ranks, int(t.Shape[0]))
 		}
 	}
 	for _, l := range s.Layers {
@@ -160,15 +169,21 @@ func (s *Summary) readLoRA(g *bindings.GGUF, m *metadata) error {
 	return nil
 }
 
+// otherAlphas keeps those that are not Alpha.
+func (s *Summary) otherAlphas(alphas []float32) {
+	slices.Sort(alphas)
+	s.Alphas = slices.DeleteFunc(slices.Compact(alphas), func(alpha float32) bool { return alpha == s.Alpha })
+}
+
 func (s *Summary) readPEFT(dir string) error {
 	p, err := readPEFTConfig(filepath.Join(dir, peftConfigFile))
 	if err != nil {
 		return err
 	}
-	if p.Type != "VERA" {
-		return fmt.Errorf("peft_type is %q; only \"VERA\" can be read", p.Type)
+	if p.Type != peftVeRA && p.Type != peftLoRA {
+		return fmt.Errorf("peft_type is %q; only %q and %q can be read", p.Type, peftVeRA, peftLoRA)
 	}
-	file, err := os.ReadFile(filepath.Join(dir, peftWeightsFile))
+	file, err := readPEFTFile(dir)
 	if err != nil {
 		return err
 	}
@@ -180,14 +195,20 @@ func (s *Summary) readPEFT(dir string) error {
 	if err != nil {
 		return fmt.Errorf("not a whole safetensors file: %w", err)
 	}
-	s.Method, s.Format, s.Rank, s.Targets, s.Seed, s.Init = "vera", "PEFT", p.Rank, p.Targets.names, p.Key.String(), KaimingUniform
-	s.DInitial, s.Dropout, s.Base, s.Bytes = p.DInitial, p.Dropout, p.BaseModel, int64(len(file))
+	s.Format, s.Targets, s.Base, s.Bytes = "PEFT", p.Targets.names, p.BaseModel, int64(len(file))
 	if p.Targets.pattern != "" {
 		s.Targets = []string{p.Targets.pattern}
 	}
 	if own != nil {
-		s.Base, s.Init, s.only = own.BaseName, own.Config.Init, own.Config.Only
+		s.Base = own.BaseName
 		maps.Copy(s.Facts, own.Facts)
+	}
+	if p.Type == peftLoRA {
+		return s.readPEFTLoRA(p, tensors)
+	}
+	s.Method, s.Rank, s.Seed, s.Init, s.DInitial, s.Dropout = "vera", p.Rank, p.Key.String(), KaimingUniform, p.DInitial, p.Dropout
+	if own != nil {
+		s.Init, s.only = own.Config.Init, own.Config.Only
 	}
 	for _, name := range tensors.Names() {
 		t, _ := tensors.Tensor(name)
@@ -204,6 +225,36 @@ func (s *Summary) readPEFT(dir string) error {
 			return err
 		}
 		s.add(strings.TrimPrefix(name, peftPrefix), map[string]string{peftB: "b", peftD: "d"}, safetensorTypes[t.DType()], values)
+	}
+	return nil
+}
+
+// readPEFTLoRA reads PEFT's form: lora_A is rank × in and lora_B out × rank.
+func (s *Summary) readPEFTLoRA(p *peftConfig, tensors safetensors.SafeTensors) error {
+	if err := p.checkLoRA(); err != nil {
+		return err
+	}
+	s.Method, s.Alpha, s.RSLoRA, s.Dropout = "lora", p.Alpha, p.RSLoRA, p.LoRADropout
+	var alphas []float32
+	for _, entry := range p.Alphas {
+		alphas = append(alphas, entry.value)
+	}
+	s.otherAlphas(alphas)
+	for _, name := range tensors.Names() {
+		t, _ := tensors.Tensor(name)
+		m := loraTensor.FindStringSubmatch(name)
+		if m == nil || len(t.Shape()) != 2 {
+			return fmt.Errorf("tensor %s of shape %v: neither lora_A nor lora_B of a linear layer", name, t.Shape())
+		}
+		rows, width := int(t.Shape()[0]), int(t.Shape()[1])
+		values := make([]float32, t.DataLen()/leastBytes)[:rows*width]
+		if err := readSafetensor(tensors, name, values, rows, width); err != nil {
+			return err
+		}
+		if m[2] == "A" {
+			s.Ranks = append(s.Ranks, rows)
+		}
+		s.add(m[1]+".lora_"+m[2], map[string]string{".lora_A": "lora_a", ".lora_B": "lora_b"}, safetensorTypes[t.DType()], values)
 	}
 	return nil
 }
@@ -261,6 +312,13 @@ func (s *Summary) finish() error {
 				return fmt.Errorf("layer %s: its tensors are not a %s and a %s", l.Name, parts[0], parts[1])
 			}
 		}
+	}
+	if len(s.Ranks) > 0 {
+		s.Rank = slices.Max(s.Ranks)
+		slices.Sort(s.Ranks)
+	}
+	if s.Ranks = slices.Compact(s.Ranks); len(s.Ranks) == 1 {
+		s.Ranks = nil
 	}
 	order := append(slices.Clone(Targets), "")
 	rank := func(target string) int {

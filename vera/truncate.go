@@ -62,8 +62,8 @@ func (t *truncation) factors(l *Layer) (product, error) {
 		return product{}, err
 	}
 	var scaled, core, left, down mat.Dense
-	scaled.Mul(mat.NewDiagDense(t.a.Rank, widened(l.D)), base.coordinates)
-	core.Mul(mat.NewDense(l.Out, t.a.Rank, widened(up)), &scaled)
+	scaled.Mul(mat.NewDiagDense(l.Rank(), widened(l.D)), base.coordinates)
+	core.Mul(mat.NewDense(l.Out, l.Rank(), widened(up)), &scaled)
 	sigma, right := rightSingular(&core, t.rank)
 	roots, inverses := make([]float64, len(sigma)), make([]float64, len(sigma))
 	for i := range min(t.rank, len(sigma)) {
@@ -79,7 +79,8 @@ func (t *truncation) factors(l *Layer) (product, error) {
 	scaleColumns(&left, inverses)
 	scaleColumns(right, roots)
 	down.Mul(right.T(), base.rows.T())
-	return product{narrowed(&left, l.Out, t.rank), narrowed(&down, t.rank, l.In), energy(sigma[:min(t.rank, len(sigma))], sigma)}, nil
+	retained := energy(sigma[:min(t.rank, len(sigma))], sigma)
+	return product{narrowed(&left, l.Out, t.rank), narrowed(&down, t.rank, l.In), t.rank, float32(t.rank), retained}, nil
 }
 
 // rightSingular gives all singular values of x in descending order, and the right singular vectors of the largest of them, at most most, as columns.

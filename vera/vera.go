@@ -8,7 +8,7 @@
 // with A (rank × in) and B (out × rank) random, never trained and shared by all layers, and b (out) and d (rank) trained for each layer.
 //
 // LoRA (Hu et al., arXiv 2106.09685), the paper's comparison, is held in the same form: each layer has an A and a B of its own, which are trained, b is 1 and d
-// is alpha/rank.
+// is alpha/rank. Rank and alpha may differ from layer to layer.
 //
 // It must know nothing of graphs, data or training, and must not open a base model: a Base says all that it needs of one.
 package vera
@@ -45,6 +45,8 @@ type Base struct {
 	HeadDim      int
 	Name         string // for people, in messages
 	Fingerprint  string // the same for the same weights only; empty where it isn't known
+	// General is what the file says of itself under "general.": strings and lists of strings, keyed without that. Exports say with it what they were made from.
+	General map[string]any
 }
 
 // RotaryHeads is the number of heads whose rows GGUFRows reorders in a layer of that kind: 0 where the file keeps Hugging Face's order.
@@ -73,7 +75,7 @@ var Methods = []Method{MethodVeRA, MethodLoRA}
 // Config says what an adapter is before training; the JSON keys are the words of the command line.
 type Config struct {
 	Method Method `json:"method"`
-	Rank   int    `json:"rank"`
+	Rank   int    `json:"rank"` // the largest, where those of a LoRA differ
 	// Targets are entries of the package's Targets, or names of single layers as Linear.Name gives them.
 	Targets []string `json:"targets"`
 	// Layers are the blocks that are adapted, counted from 0; none means all.
@@ -88,7 +90,10 @@ type Config struct {
 	UniquePairs bool    `json:"unique_pairs,omitempty"` // each layer has a pair of its own
 
 	// LoRA only.
-	Alpha float32 `json:"alpha,omitempty"` // ΔW = alpha/rank · B A
+	Alpha  float32            `json:"alpha,omitempty"`  // ΔW = alpha/rank · B A
+	RSLoRA bool               `json:"rslora,omitempty"` // alpha/√rank instead (Kalajdzievski, arXiv 2312.03732)
+	Ranks  map[string]int     `json:"ranks,omitempty"`  // of layers, by Linear.Name, whose rank is not Rank
+	Alphas map[string]float32 `json:"alphas,omitempty"` // of layers whose alpha is not Alpha
 }
 
 // Default is the recipe of the paper's Table 9: rank 1024 on all linear layers but the output head.
@@ -113,6 +118,8 @@ func (c Config) Validate(b Base) error {
 		return fmt.Errorf("method %q: must be one of %s", c.Method, join(Methods))
 	case c.Method == MethodLoRA && !(c.Alpha > 0 && finite(c.Alpha)):
 		return fmt.Errorf("alpha %v: must be a number above 0", c.Alpha)
+	case c.Method != MethodLoRA && (c.RSLoRA || len(c.Ranks)+len(c.Alphas) > 0):
+		return errors.New("rslora, ranks and alphas: are for a LoRA; VeRA has one rank and no alpha")
 	case c.Method == MethodLoRA && (c.Only != "" || c.UniquePairs):
 		return errors.New("only and unique-pairs: are for VeRA; every layer of a LoRA has matrices of its own, which are trained")
 	case c.Only != "" && c.Only != "b" && c.Only != "d":
@@ -145,7 +152,7 @@ func (c Config) Validate(b Base) error {
 	if len(c.selected(b)) == 0 {
 		return errors.New("targets and layers together select no layer of the model")
 	}
-	return nil
+	return c.validateLayers(b)
 }
 
 // selected gives the adapted layers in order: by block, then as in Targets.
@@ -160,7 +167,7 @@ func (c Config) selected(b Base) []Linear {
 	return list
 }
 
-// canonical puts targets and layers in order, so that adapters of equal meaning become equal files.
+// canonical puts targets and layers in order, and ranks and alphas into their shortest form, so that adapters of equal meaning become equal files.
 func (c Config) canonical(b Base) Config {
 	names := slices.Clone(Targets)
 	for _, l := range ordered(b.Linears) {
@@ -168,7 +175,7 @@ func (c Config) canonical(b Base) Config {
 	}
 	c.Targets = slices.DeleteFunc(names, func(name string) bool { return !slices.Contains(c.Targets, name) })
 	c.Layers = slices.Sorted(slices.Values(c.Layers))
-	return c
+	return c.shortened(b)
 }
 
 // TrainableCount is the number of trained values: out + rank for every adapted layer of VeRA, rank · (in + out) of a LoRA.
@@ -177,7 +184,7 @@ func TrainableCount(c Config, base Base) int {
 	for _, l := range c.selected(base) {
 		switch {
 		case c.Method == MethodLoRA:
-			n += c.Rank * (l.In + l.Out)
+			n += c.rank(l) * (l.In + l.Out)
 		case c.Only == "b":
 			n += l.Out
 		case c.Only == "d":

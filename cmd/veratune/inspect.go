@@ -84,7 +84,11 @@ func (t table) row(name, format string, args ...any) {
 
 func (t table) facts(facts map[string]string) {
 	for _, key := range slices.Sorted(maps.Keys(facts)) {
-		t.row(strings.ReplaceAll(key, "_", " "), "%s", facts[key])
+		value := facts[key]
+		if first, more, long := strings.Cut(value, "\n"); long {
+			value = fmt.Sprintf("%s … and %d bytes more", first, len(more))
+		}
+		t.row(strings.ReplaceAll(key, "_", " "), "%s", value)
 	}
 }
 
@@ -108,13 +112,26 @@ func printModel(w io.Writer, d modelSummary) error {
 	return t.Flush()
 }
 
+// listed gives values with commas between them.
+func listed[T any](values []T) string {
+	words := make([]string, len(values))
+	for i, v := range values {
+		words[i] = fmt.Sprint(v)
+	}
+	return strings.Join(words, ", ")
+}
+
 func printAdapter(w io.Writer, s vera.Summary) error {
 	t := newTable(w)
 	t.row("adapter", "%s, %s format", map[string]string{"vera": "VeRA", "lora": "LoRA"}[s.Method], s.Format)
 	if s.Base != "" {
 		t.row("base model", "%s", s.Base)
 	}
-	t.row("rank", "%d", s.Rank)
+	if len(s.Ranks) > 0 {
+		t.row("ranks", "%s", listed(s.Ranks))
+	} else {
+		t.row("rank", "%d", s.Rank)
+	}
 	t.row("targets", "%s", strings.Join(s.Targets, " "))
 	t.row("trained", "%d numbers on %d layers", s.Trained, len(s.Layers))
 	t.row("file", "%.2f MB", float64(s.Bytes)/1e6)
@@ -122,7 +139,11 @@ func printAdapter(w io.Writer, s vera.Summary) error {
 		t.row("", "%s: %.2f MB", kind, float64(s.Types[kind])/1e6)
 	}
 	if s.Method == "lora" {
-		t.row("alpha", "%g", s.Alpha)
+		over := "rank"
+		if s.RSLoRA {
+			over = "√rank"
+		}
+		t.row("alpha", "%s; the change is alpha/%s · B A", listed(append([]float32{s.Alpha}, s.Alphas...)), over)
 	} else {
 		pair := "drawn from the seed"
 		if s.Pair {
