@@ -31,6 +31,7 @@ type Encoder struct {
 	controls *controls
 	chat     *chatTemplate // nil in the alpaca template
 	toolChat *chatTemplate // the model's own for conversations with tools, where it has one
+	now      time.Time     // that templates write
 	newline  []int32       // what the vocabulary makes of "\n" where it puts a space before every text; nil where it doesn't
 }
 
@@ -49,7 +50,7 @@ func NewEncoder(form Form, tok Tokenizer) (*Encoder, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Encoder{tok: tok, form: form, trainOn: TrainAssistant, controls: c}
+	e := &Encoder{tok: tok, form: form, trainOn: TrainAssistant, controls: c, now: time.Now()}
 	source, err := e.form.resolve(tok)
 	if err != nil {
 		return nil, err
@@ -74,14 +75,13 @@ func NewEncoder(form Form, tok Tokenizer) (*Encoder, error) {
 
 // compile compiles the chat templates and fixes their day.
 func (e *Encoder) compile(source string) (err error) {
-	now := time.Now()
 	if e.form.Date != "" {
-		if now, err = time.ParseInLocation(time.DateOnly, e.form.Date, time.Local); err != nil {
+		if e.now, err = time.ParseInLocation(time.DateOnly, e.form.Date, time.Local); err != nil {
 			return err
 		}
 	}
 	build := func(name, source string) (*chatTemplate, error) {
-		return newChatTemplate(name, source, e.tok, e.controls, e.form.Variables, now)
+		return newChatTemplate(name, source, e.tok, e.controls, e.form.Variables, e.now)
 	}
 	if e.chat, err = build(e.form.Describe(), source); err != nil {
 		return err
@@ -90,7 +90,7 @@ func (e *Encoder) compile(source string) (err error) {
 		e.toolChat, err = build("the model's chat template "+toolTemplate, tools)
 	}
 	if e.form.Date == "" && (e.chat.dated || e.toolChat != nil && e.toolChat.dated) {
-		e.form.Date = now.Format(time.DateOnly)
+		e.form.Date = e.now.Format(time.DateOnly)
 	}
 	return err
 }

@@ -57,21 +57,6 @@ tuned: 4 of 4 answers not judged
 	}
 }
 
-func TestVisible(t *testing.T) {
-	for text, want := range map[string]string{
-		"plain, ü, 漢字, 🙂\n\tindented":     "plain, ü, 漢字, 🙂\n\tindented",
-		"\x1b[31mred\x1b[0m\x07":          `\x1b[31mred\x1b[0m\a`,
-		"\x1b]0;title\x1b\\\rover":        `\x1b]0;title\x1b\\rover`,
-		"\u009b2J\x7f\x00":                `\u009b2J\x7f\x00`,
-		"\u202eevil\u2066":                `\u202eevil\u2066`,
-		"cut \xe2\x82 off, raw C1 \x9b2J": "cut \uFFFD off, raw C1 \uFFFD2J",
-	} {
-		if got := Visible(text); got != want {
-			t.Errorf("%q: %q, want %q", text, got, want)
-		}
-	}
-}
-
 // TestPrintIsPlain has names that would clear the screen, and that would break the table.
 func TestPrintIsPlain(t *testing.T) {
 	base, tuned, judge := "ba\x1b[2Jse", "tu\tned\n\u009b2J", "jud\x1b]0;x\age"

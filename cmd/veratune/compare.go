@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"time"
 
@@ -29,9 +28,6 @@ func compareCommand() *cli.Command {
 			folders := c.Args().Slice()
 			if len(folders) < 2 {
 				return usageError{errors.New("compare takes two run folders or more")}
-			}
-			if i := slices.IndexFunc(folders, func(word string) bool { return strings.HasPrefix(word, "-") }); i >= 0 {
-				return usageError{fmt.Errorf("%s: options come before the run folders", folders[i])}
 			}
 			if plot != "" {
 				if _, err := train.PlotFormat(plot); err != nil {

@@ -50,7 +50,7 @@ func TestCompare(t *testing.T) {
 		says string
 	}{
 		{[]string{small}, exitUsage, "two run folders"},
-		{[]string{small, large, "--json"}, exitUsage, "before the run folders"},
+		{[]string{small, large, "--plot"}, exitUsage, "--plot: needs a value"},
 		{[]string{"--plot", "x.gif", small, large}, exitUsage, ".svg or .png"},
 		{[]string{small, parent}, exitFailed, "is no run"},
 		{[]string{"--plot", filepath.Join(parent, "none", "x.svg"), small, large}, exitFailed, "none"},

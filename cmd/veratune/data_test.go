@@ -35,7 +35,7 @@ func TestDataCheck(t *testing.T) {
 	if code != exitFailed || !strings.Contains(out, data+": row 4: output is empty") || !strings.Contains(out, data+": row 2: as "+data+": row 1") || !strings.Contains(errs, "strict") {
 		t.Errorf("code %d: %s%s", code, out, errs)
 	}
-	for _, args := range [][]string{{}, {"x", "--json"}} {
+	for _, args := range [][]string{{}, {"x", "--no-such-option"}} {
 		if code, _, errs := veratune(append([]string{"data", "check", "--model", model}, args...)...); code != exitUsage {
 			t.Errorf("%q: code %d, %s", args, code, errs)
 		}

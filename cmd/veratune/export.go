@@ -21,6 +21,8 @@ type export struct {
 	path string // of rows to measure losses on, "" for none
 	kind string // of the tensors written, "" for the form's own default
 
+	wantsModelfile bool
+
 	loraForm
 	mergedForm
 }
@@ -54,7 +56,7 @@ func exportCommand() *cli.Command {
 		&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "`FILE` or folder to write", Required: true, Destination: &x.out},
 		&cli.StringFlag{Name: "type", Usage: "`TYPE` of the tensors that are written. lora: f32, f16 (the default) or q8_0. merged: keep (that of the base model, the default), auto (finer ones where they gain most, within --budget), or one for all adapted tensors, such as q8_0", Destination: &x.kind},
 		&cli.StringFlag{Name: "data", Usage: "JSON, JSONL or Parquet `FILE` of rows to measure the loss on, before and after", Destination: &x.path},
-	}, dataFlags(&x.data))
+	}, dataFlags(&x.data), []cli.Flag{x.modelfileFlag()})
 	for _, form := range exports {
 		if form.flags != nil {
 			flags = append(flags, form.flags(x)...)
@@ -65,7 +67,7 @@ func exportCommand() *cli.Command {
 		Usage: "write an adapter in a form that other programs read",
 		Flags: flags,
 		Action: func(c *cli.Context) error {
-			if err := errors.Join(noArguments(c), validate(x.validate(), x.data.Validate())); err != nil {
+			if err := errors.Join(noArguments(c), validate(x.validate(), x.data.Validate(), x.checkModelfile())); err != nil {
 				return err
 			}
 			return x.run(c)
@@ -92,7 +94,11 @@ func (x *export) run(c *cli.Context) error {
 			return err
 		}
 		defer s.Close()
-		return form.write(x, c, s)
+		x.tellTemplate(s)
+		if err := form.write(x, c, s); err != nil || !x.wantsModelfile {
+			return err
+		}
+		return x.modelfile(c, s)
 	}
 	return usageError{fmt.Errorf("to %q: one of %s", x.to, exportNames())}
 }

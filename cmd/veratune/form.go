@@ -85,7 +85,10 @@ func (s *session) form(asked alpaca.Form) (alpaca.Form, error) {
 		return asked, nil
 	}
 	facts := s.adapter.Facts
-	asked.Template, asked.Source = facts[factTemplate], facts[factSource]
+	asked.Template = facts[factTemplate]
+	if asked.Template != alpaca.Alpaca { // whose source is for other programs
+		asked.Source = facts[factSource]
+	}
 	if facts[factVariables] == "" {
 		return asked, nil
 	}

@@ -38,7 +38,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 		app.CommandNotFound(nil, args[1])
 		return exitUsage
 	}
-	err := app.RunContext(ctx, optionsFirst(app, args))
+	args, err := optionsFirst(app, args)
+	if err == nil {
+		err = app.RunContext(ctx, args)
+	}
 	if err == nil {
 		return 0
 	}

@@ -36,7 +36,7 @@ func mtbenchCommand() *cli.Command {
 // visibleError is an error in which names and a server's words cannot control the terminal.
 type visibleError struct{ error }
 
-func (e visibleError) Error() string { return mtbench.Visible(e.error.Error()) }
+func (e visibleError) Error() string { return terminal.Text(e.error.Error()) }
 
 func (e visibleError) Unwrap() error { return e.error }
 
@@ -60,7 +60,7 @@ type reporter struct {
 }
 
 func newReporter(out io.Writer, what string) *reporter {
-	return &reporter{line: terminal.NewLine(out), what: mtbench.Visible(what), began: time.Now(), told: map[string]bool{}}
+	return &reporter{line: terminal.NewLine(out), what: terminal.Text(what), began: time.Now(), told: map[string]bool{}}
 }
 
 // report tells the first failure of each kind when it happens; all of them are listed at the end.

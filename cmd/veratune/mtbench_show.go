@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/internal/durable"
+	"github.com/veratune/veratune/internal/terminal"
 	"github.com/veratune/veratune/mtbench"
 )
 
@@ -64,7 +65,7 @@ func (s *mtbenchShow) run(w io.Writer) error {
 			return err
 		}
 		// Below U+0020 JSON has escaped everything; what else Visible spells out is JSON, too, but for DEL.
-		_, err = fmt.Fprintln(w, mtbench.Visible(strings.ReplaceAll(string(text), "\x7f", `\u007f`)))
+		_, err = fmt.Fprintln(w, terminal.Text(strings.ReplaceAll(string(text), "\x7f", `\u007f`)))
 		return err
 	}
 	return r.Print(w)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -8,8 +9,8 @@ import (
 )
 
 // optionsFirst puts a command's options before its arguments, wherever they were written: the library takes everything behind the first argument for arguments.
-// What comes behind "--" stays there.
-func optionsFirst(app *cli.App, args []string) []string {
+// What comes behind "--" stays there. An option whose value is missing is an error, since the library would take an argument for it.
+func optionsFirst(app *cli.App, args []string) ([]string, error) {
 	at, commands := 1, app.Commands
 	var command *cli.Command
 	for at < len(args) {
@@ -21,7 +22,7 @@ func optionsFirst(app *cli.App, args []string) []string {
 		at++
 	}
 	if command == nil || len(commands) > 0 {
-		return args
+		return args, nil
 	}
 	var options, words []string
 	for rest := args[at:]; len(rest) > 0; {
@@ -34,13 +35,16 @@ func optionsFirst(app *cli.App, args []string) []string {
 			words = append(words, rest[0])
 		} else {
 			if takesWord(command, name, rest[0]) {
-				n = min(2, len(rest))
+				n = 2
+			}
+			if n > len(rest) {
+				return nil, usageError{fmt.Errorf("%s: needs a value behind it", rest[0])}
 			}
 			options = append(options, rest[:n]...)
 		}
 		rest = rest[n:]
 	}
-	return slices.Concat(args[:at], options, words)
+	return slices.Concat(args[:at], options, words), nil
 }
 
 func find(commands []*cli.Command, name string) *cli.Command {

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -31,9 +29,6 @@ func watchCommand() *cli.Command {
 			folders := c.Args().Slice()
 			if len(folders) == 0 {
 				return usageError{errors.New("watch takes one run folder or more")}
-			}
-			if i := slices.IndexFunc(folders, func(word string) bool { return strings.HasPrefix(word, "-") }); i >= 0 {
-				return usageError{fmt.Errorf("%s: options come before the run folders", folders[i])}
 			}
 			if html != "" {
 				return writeRuns(html, folders)

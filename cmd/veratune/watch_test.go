@@ -75,7 +75,7 @@ func TestWatchUsage(t *testing.T) {
 		want string
 	}{
 		{nil, exitUsage, "one run folder or more"},
-		{[]string{"run", "--html"}, exitUsage, "options come before"},
+		{[]string{"run", "--html"}, exitUsage, "--html: needs a value"},
 		{[]string{t.TempDir()}, exitFailed, "is no run"},
 		{[]string{"--html", "x.html", t.TempDir()}, exitFailed, "is no run"},
 	} {

@@ -47,14 +47,16 @@ func TestPlainLines(t *testing.T) {
 }
 
 func TestText(t *testing.T) {
-	for given, want := range map[string]string{
-		"plain\ttext, naïve 日本\n":      "plain\ttext, naïve 日本\n",
-		"\x1b]0;title\a":               `\x1b]0;title\x07`,
-		"a\rb\u009bc\u202ed\x00":       `a\x0db\x9bc\u202ed\x00`,
-		"broken \xff, replaced \ufffd": `broken \xff, replaced ` + "\ufffd",
+	for text, want := range map[string]string{
+		"plain, ü, 漢字, 🙂\n\tindented":     "plain, ü, 漢字, 🙂\n\tindented",
+		"\x1b[31mred\x1b[0m\x07":          `\x1b[31mred\x1b[0m\a`,
+		"\x1b]0;title\x1b\\\rover":        `\x1b]0;title\x1b\\rover`,
+		"\u009b2J\x7f\x00":                `\u009b2J\x7f\x00`,
+		"\u202eevil\u2066":                `\u202eevil\u2066`,
+		"cut \xe2\x82 off, raw C1 \x9b2J": "cut \uFFFD off, raw C1 \uFFFD2J",
 	} {
-		if got := Text(given); got != want {
-			t.Errorf("%q becomes %q, want %q", given, got, want)
+		if got := Text(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
 		}
 	}
 }

@@ -25,7 +25,7 @@ var allowed = map[string][]string{
 	"bindings":          {"ggml/...", "internal/durable"},
 	"ggml/...":          {"ggml/..."},
 	"alpaca":            {},
-	"mtbench":           {"internal/durable"},
+	"mtbench":           {"internal/durable", "internal/terminal"},
 	"internal/durable":  {},
 	"internal/terminal": {},
 	"internal/hub":      {"internal/terminal", "internal/durable"},

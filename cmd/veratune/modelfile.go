@@ -1,0 +1,100 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/internal/durable"
+	"github.com/veratune/veratune/internal/terminal"
+)
+
+// modelfileFlag is for the forms that Ollama reads.
+func (x *export) modelfileFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "modelfile", Usage: "lora and merged: also write a Modelfile for Ollama beside the output, with the model, the adapter, the template and the ends of answers", Destination: &x.wantsModelfile}
+}
+
+// modelfilePath is beside the output.
+func (x *export) modelfilePath() string { return strings.TrimSuffix(x.out, ".gguf") + ".Modelfile" }
+
+// checkModelfile fails where there is no place for it.
+func (x *export) checkModelfile() error {
+	switch {
+	case !x.wantsModelfile:
+		return nil
+	case x.to != "lora" && x.to != "merged":
+		return fmt.Errorf("modelfile: is for --to lora and --to merged, which Ollama reads")
+	}
+	if err := free(x.modelfilePath()); err != nil {
+		return fmt.Errorf("modelfile: %w", err)
+	}
+	return nil
+}
+
+// tellTemplate has the files that other programs read say which template the adapter was trained in, where it isn't the model's own.
+func (x *export) tellTemplate(s *session) {
+	if facts := s.adapter.Facts; facts[factTemplate] == alpaca.Alpaca && (x.to == "lora" || x.to == "merged") {
+		facts[factSource] = alpaca.AlpacaJinja
+	}
+}
+
+// modelfile writes what `ollama create NAME -f FILE` takes.
+func (x *export) modelfile(c *cli.Context, s *session) error {
+	e, err := s.encoder(x.data.Form, c.App.ErrWriter)
+	if err != nil {
+		return err
+	}
+	var b strings.Builder
+	path := x.modelfilePath()
+	model, adapter := x.out, ""
+	if x.to == "lora" {
+		model, adapter = x.engine.path, x.out
+	}
+	for _, line := range [][2]string{{"FROM", model}, {"ADAPTER", adapter}} {
+		if line[1] == "" {
+			continue
+		}
+		from, err := relative(filepath.Dir(path), line[1])
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&b, "%s %s\n", line[0], from)
+	}
+	if source, err := e.Ollama(); err != nil {
+		fmt.Fprintln(c.App.ErrWriter, terminal.Text(fmt.Sprintf("%s has no TEMPLATE, so that Ollama takes its own: %v", path, err)))
+	} else {
+		fmt.Fprintf(&b, "TEMPLATE \"\"\"%s\"\"\"\n", source)
+	}
+	for _, end := range e.Ends() {
+		fmt.Fprintf(&b, "PARAMETER stop %s\n", strconv.Quote(end))
+	}
+	if err := durable.WriteFile(path, []byte(b.String()), 0o644); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(c.App.ErrWriter, "for Ollama: ollama create NAME -f %s\n", path)
+	return err
+}
+
+// relative is a path as a Modelfile in a folder names it.
+func relative(folder, path string) (string, error) {
+	whole, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	from, err := filepath.Abs(folder)
+	if err != nil {
+		return "", err
+	}
+	near, err := filepath.Rel(from, whole)
+	switch {
+	case err != nil || strings.HasPrefix(near, "../../"):
+		return whole, nil
+	case strings.HasPrefix(near, ".."):
+		return near, nil
+	}
+	return "./" + near, nil
+}
