@@ -34,9 +34,13 @@ func (e *Encoder) chatSequences(c conversation) ([]*sequence, error) {
 		return []*sequence{s}, err
 	}
 	var turns []turn
-	grows := true
+	grows, asked := true, false
 	for i, m := range c.messages {
 		if m.Role != Assistant {
+			asked = asked || m.Role != System
+			continue
+		}
+		if !asked { // a greeting, which no prompt asks for
 			continue
 		}
 		t, err := e.chatTurn(template, c, i)
@@ -48,7 +52,7 @@ func (e *Encoder) chatSequences(c conversation) ([]*sequence, error) {
 		grows = grows && strings.HasPrefix(t.text, t.prompt) && end <= len(whole.text) && whole.text[:end] == t.text[:end]
 	}
 	if len(turns) == 0 {
-		return nil, errors.New("the assistant says nothing in it")
+		return nil, errors.New("the assistant answers nothing in it")
 	}
 	if grows {
 		last := turns[len(turns)-1].speech
@@ -115,7 +119,7 @@ func (e *Encoder) chatTurn(template *chatTemplate, c conversation, i int) (t tur
 		if err != nil {
 			return t, err
 		}
-		if start = t.resume(known.text, content, header); start < 0 {
+		if start = t.resume(known.text, content, header, c.messages[i-1].Content); start < 0 {
 			n := commonPrefix(t.text, t.prompt)
 			return t, fmt.Errorf("%s: it renders the assistant's message %d unlike the prompt for it: %q where the prompt has %q", template.name, i+1, excerpt(t.text[n:]), excerpt(t.prompt[n:]))
 		}
@@ -125,8 +129,8 @@ func (e *Encoder) chatTurn(template *chatTemplate, c conversation, i int) (t tur
 }
 
 // resume finds where the assistant's message goes on from the prompt although the text isn't the prompt's, or -1. known is the conversation before it without
-// the beginning of an answer.
-func (t turn) resume(known, content, header string) int {
+// the beginning of an answer, header the text before the message, and before the message before it.
+func (t turn) resume(known, content, header, before string) int {
 	// Earlier turns may be rewritten as the message comes: it stands behind the last beginning of an answer.
 	if opening, ok := strings.CutPrefix(t.prompt, known); ok && opening != "" && strings.Count(t.text, opening) == strings.Count(t.prompt, opening) {
 		if at := strings.LastIndex(t.text, opening); at >= 0 && strings.Contains(t.text[at+len(opening):], content) {
@@ -135,8 +139,16 @@ func (t turn) resume(known, content, header string) int {
 	}
 	// The prompt may begin the answer in another way than the message does, as with an empty thought. Then what the runtime sends stands, and the message follows.
 	start := min(commonPrefix(t.text, t.prompt), commonPrefix(t.text, header))
-	if start < commonPrefix(known, t.prompt) {
+	known = known[:commonPrefix(known, t.prompt)]
+	if at := strings.LastIndex(t.prompt, strings.TrimSpace(before)); at >= 0 && strings.TrimSpace(before) != "" {
+		known = t.prompt[:at+len(strings.TrimSpace(before))]
+	}
+	if start < len(known) {
 		return -1
+	}
+	// Tags such as <|START_RESPONSE|> and <|START_THINKING|> have no beginning in common.
+	if at := strings.LastIndexAny(t.text[len(known):start], "<>[]"); at >= 0 && strings.IndexByte("<[", t.text[len(known)+at]) >= 0 {
+		start = len(known) + at
 	}
 	return start
 }

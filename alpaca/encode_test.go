@@ -216,6 +216,42 @@ func TestTemplateThatForgets(t *testing.T) {
 	}
 }
 
+// A prompt that begins the answer in another way than the template renders the message stands as the runtime sends it, and the message follows.
+func TestPromptBeginsOtherwise(t *testing.T) {
+	const begin = "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}"
+	const end = "{{ m.content }}<|im_end|>\n{% endfor %}"
+	r := row{messages: []Message{{Role: User, Content: "a"}, {Role: Assistant, Content: "<b"}, {Role: User, Content: "c"}, {Role: Assistant, Content: "d"}}}
+	for chat, want := range map[string][2]string{
+		begin + "{% endif %}" + end + "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n</think>\n{% endif %}": {"<think>\n</think>\n<b", "<think>\n</think>\nd"},
+		begin + "<RESPONSE>{% endif %}" + end + "<|im_start|>assistant\n<REASON></REASON>":                                {"<REASON></REASON><RESPONSE><b", "<REASON></REASON><RESPONSE>d"},
+	} {
+		list, _, err := encoder(t, Chat, fakeTokenizer{chat: chat}).encode(r, 1<<10)
+		if err != nil || len(list) != 2 {
+			t.Errorf("%s: %d samples, %v", chat, len(list), err)
+			continue
+		}
+		for i, s := range list {
+			prompt := "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n"
+			if got := detokenize(s.Tokens); !strings.HasSuffix(got, want[i]) || i == 0 && got != prompt+want[0] {
+				t.Errorf("%s: sample %q, want the end %q", chat, got, want[i])
+			}
+		}
+	}
+}
+
+// What the assistant says before anybody has asked is context.
+func TestGreeting(t *testing.T) {
+	e := encoder(t, Chat, fakeTokenizer{chat: chatML})
+	greeting := []Message{{Role: System, Content: "s"}, {Role: Assistant, Content: "Hello!"}}
+	s := encode(t, e, row{messages: append(greeting, Message{Role: User, Content: "a"}, Message{Role: Assistant, Content: "b"})})
+	if got := labelled(s); got != "b<|im_end|>" {
+		t.Errorf("labels %q", got)
+	}
+	if _, _, err := e.encode(row{messages: greeting}, 512); err == nil || !strings.Contains(err.Error(), "answers nothing") {
+		t.Errorf("a greeting alone: %v", err)
+	}
+}
+
 func TestTruncation(t *testing.T) {
 	e := encoder(t, Alpaca, fakeTokenizer{})
 	r := row{prompt: "12345", completion: "abc"} // 9 tokens with EOS
