@@ -12,6 +12,7 @@ import (
 // Options.MaxLength does; a multiple-choice question counts with its longest choice.
 type Check struct {
 	Template string         `json:"template"`
+	Form     Form           `json:"-"` // NewEncoder's
 	Rows     int            `json:"rows"`
 	Kinds    map[string]int `json:"kinds"` // usable rows
 
@@ -98,7 +99,7 @@ func NewCheck(paths []string, vocab Tokenizer, o Options) (*Check, error) {
 	e.trainOn = o.TrainOn
 	c := &checker{
 		Check: &Check{
-			Template: e.Form().Template, Kinds: map[string]int{}, MaxLength: o.MaxLength,
+			Template: e.Form().Template, Form: e.Form(), Kinds: map[string]int{}, MaxLength: o.MaxLength,
 			Unusable: []Finding{}, Cut: []Finding{}, Duplicates: []Finding{}, Conflicts: []Finding{}, Controls: []ControlText{}, Histogram: []Bin{},
 		},
 		reader: newRowReader(o), encoder: e, rows: map[digest]Place{}, prompts: map[digest]Place{}, controls: map[string]int{},

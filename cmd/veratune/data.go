@@ -61,8 +61,9 @@ func (d *dataCheck) run(c *cli.Context, files []string) error {
 	check, err := alpaca.NewCheck(files, s.tokenizer, d.data)
 	line.End()
 	if err != nil {
-		return err
+		return badForm(err)
 	}
+	fmt.Fprintln(c.App.ErrWriter, s.describe(check.Form, d.data.Form))
 	if d.asJSON {
 		err = json.NewEncoder(c.App.Writer).Encode(check)
 	} else {
@@ -81,7 +82,7 @@ func printCheck(w io.Writer, c *alpaca.Check) error {
 		kinds = append(kinds, fmt.Sprintf("%d of kind %s", c.Kinds[kind], kind))
 	}
 	t.row("rows", "%d: %s", c.Rows, strings.Join(append(kinds, fmt.Sprintf("%d unusable", len(c.Unusable))), ", "))
-	t.row("template", "%s", c.Template)
+	t.row("template", "%s", c.Form.Describe())
 	q := c.Quantiles
 	t.row("tokens", "%d in all, %.1f a row, %.1f%% of them of responses", c.Tokens, q.Mean, 100*float64(c.Labelled)/float64(max(1, c.Tokens)))
 	t.row("of a row", "least %d, 5%% %d, 25%% %d, median %d, 75%% %d, 95%% %d, 99%% %d, most %d", q.Min, q.P5, q.P25, q.Median, q.P75, q.P95, q.P99, q.Max)
