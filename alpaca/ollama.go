@@ -128,7 +128,7 @@ func (p turnPieces) source() string {
 func (e *Encoder) checkOllama(chat *chatTemplate, source string) error {
 	t, err := template.New("").Parse(source)
 	if err != nil {
-		return fmt.Errorf("Ollama's template: %w", err)
+		return fmt.Errorf("template for Ollama: %w", err)
 	}
 	turns := []Message{{Role: User, Content: "One?"}, {Role: Assistant, Content: "Yes."}, {Role: User, Content: "Two?"}, {Role: Assistant, Content: "No."}, {Role: User, Content: "Three?"}}
 	for n := 1; n <= len(turns); n += 2 {
@@ -150,10 +150,10 @@ func (e *Encoder) checkOllama(chat *chatTemplate, source string) error {
 			}
 			var got strings.Builder
 			if err := t.Execute(&got, struct{ Messages []Message }{messages}); err != nil {
-				return fmt.Errorf("Ollama's template: %w", err)
+				return fmt.Errorf("template for Ollama: %w", err)
 			}
 			if got.String() != want {
-				return fmt.Errorf("Ollama's template language can't say what the chat template does with %d messages: %q instead of %q", len(messages), excerpt(got.String()[commonPrefix(got.String(), want):]), excerpt(want[commonPrefix(got.String(), want):]))
+				return fmt.Errorf("the template language of Ollama can't say what the chat template does with %d messages: %q instead of %q", len(messages), excerpt(got.String()[commonPrefix(got.String(), want):]), excerpt(want[commonPrefix(got.String(), want):]))
 			}
 		}
 	}
