@@ -150,6 +150,9 @@ func (t turn) resume(known, content, header, before string) int {
 	if at := strings.LastIndexAny(t.text[len(known):start], "<>[]"); at >= 0 && strings.IndexByte("<[", t.text[len(known)+at]) >= 0 {
 		start = len(known) + at
 	}
+	if rest := header[min(start, len(header)):]; strings.HasPrefix(t.text, header) && strings.HasSuffix(t.prompt, rest) {
+		start = max(start, len(header)) // the prompt has it already
+	}
 	return start
 }
 

@@ -222,8 +222,9 @@ func TestPromptBeginsOtherwise(t *testing.T) {
 	const end = "{{ m.content }}<|im_end|>\n{% endfor %}"
 	r := row{messages: []Message{{Role: User, Content: "a"}, {Role: Assistant, Content: "<b"}, {Role: User, Content: "c"}, {Role: Assistant, Content: "d"}}}
 	for chat, want := range map[string][2]string{
-		begin + "{% endif %}" + end + "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n</think>\n{% endif %}": {"<think>\n</think>\n<b", "<think>\n</think>\nd"},
-		begin + "<RESPONSE>{% endif %}" + end + "<|im_start|>assistant\n<REASON></REASON>":                                  {"<REASON></REASON><RESPONSE><b", "<REASON></REASON><RESPONSE>d"},
+		begin + "{% endif %}" + end + "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n</think>\n{% endif %}":     {"<think>\n</think>\n<b", "<think>\n</think>\nd"},
+		begin + "</think>{% endif %}" + end + "{% if add_generation_prompt %}<|im_start|>assistant\n<think></think>{% endif %}": {"<think></think><b", "<think></think>d"},
+		begin + "<RESPONSE>{% endif %}" + end + "<|im_start|>assistant\n<REASON></REASON>":                                      {"<REASON></REASON><RESPONSE><b", "<REASON></REASON><RESPONSE>d"},
 	} {
 		list, _, err := encoder(t, Chat, fakeTokenizer{chat: chat}).encode(r, 1<<10)
 		if err != nil || len(list) != 2 {
