@@ -52,7 +52,7 @@ demo: build model ## train an adapter on the starter set and show an answer befo
 	@printf '\nBefore, to "%s":\n\n' "$(DEMO_QUESTION)"
 	@bin/veratune generate --model $(MODEL) --template alpaca --max-tokens 120 --prompt "$(DEMO_QUESTION)"
 	@printf '\nTraining:\n\n'
-	bin/veratune alpaca --model $(MODEL) --template alpaca --rank 256 --epochs 5 --lr 2e-2 --out runs/demo --force
+	bin/veratune alpaca --model $(MODEL) --template alpaca --rank 256 --epochs 3 --lr 2e-2 --out runs/demo --force
 	@printf '\nAfter:\n\n'
 	@bin/veratune generate --model $(MODEL) --adapter runs/demo/adapter.gguf --max-tokens 120 --prompt "$(DEMO_QUESTION)"
 
