@@ -144,7 +144,7 @@ func (t turn) resume(known, content, header, before string) int {
 		known = t.prompt[:at+len(strings.TrimSpace(before))]
 	}
 	if start < len(known) {
-		return -1
+		return t.behind(header)
 	}
 	// Tags such as <|START_RESPONSE|> and <|START_THINKING|> have no beginning in common.
 	if at := strings.LastIndexAny(t.text[len(known):start], "<>[]"); at >= 0 && strings.IndexByte("<[", t.text[len(known)+at]) >= 0 {
@@ -154,6 +154,17 @@ func (t turn) resume(known, content, header, before string) int {
 		start = max(start, len(header)) // the prompt has it already
 	}
 	return start
+}
+
+// behind is where the message begins, the blanks before it with it where the prompt doesn't end in any, or -1 where the template rewrites it.
+func (t turn) behind(header string) int {
+	if header == "" || len(header) == len(t.text) || !strings.HasPrefix(t.text, header) {
+		return -1
+	}
+	if blanks := len(header) - len(strings.TrimRight(header, " ")); !strings.HasSuffix(t.prompt, " ") {
+		return len(header) - blanks
+	}
+	return len(header)
 }
 
 func commonPrefix(a, b string) int {

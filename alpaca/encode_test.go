@@ -240,6 +240,23 @@ func TestPromptBeginsOtherwise(t *testing.T) {
 	}
 }
 
+// A template may write the system message with the last message of the user only: the runtime does, and so does each sample.
+func TestSystemMessageMoves(t *testing.T) {
+	const chat = "{% if messages[0].role == 'system' %}{% set system = messages[0].content %}{% set messages = messages[1:] %}{% endif %}" +
+		"{% for m in messages %}{% if m.role == 'user' %}[INST]{% if loop.last and system is defined %}{{ system }}: {% endif %}{{ m.content }}[/INST]{% else %} {{ m.content }}</s>{% endif %}{% endfor %}"
+	list, _, err := encoder(t, Chat, fakeTokenizer{chat: chat}).encode(row{messages: []Message{
+		{Role: System, Content: "s"}, {Role: User, Content: "a"}, {Role: Assistant, Content: "b"}, {Role: User, Content: "c"}, {Role: Assistant, Content: "d"}}}, 1<<10)
+	want := []string{"[INST]s: a[/INST] b", "[INST]a[/INST] b</s>[INST]s: c[/INST] d"}
+	if err != nil || len(list) != 2 {
+		t.Fatalf("%d samples, %v", len(list), err)
+	}
+	for i, s := range list {
+		if got := detokenize(s.Tokens); got != want[i] || labelled(s) != []string{" b</s>", " d</s>"}[i] {
+			t.Errorf("sample %q, labels %q, want %q", got, labelled(s), want[i])
+		}
+	}
+}
+
 // What the assistant says before anybody has asked is context.
 func TestGreeting(t *testing.T) {
 	e := encoder(t, Chat, fakeTokenizer{chat: chatML})
