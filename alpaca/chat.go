@@ -124,9 +124,15 @@ func (e *Encoder) chatTurn(template *chatTemplate, c conversation, i int) (t tur
 			return t, fmt.Errorf("%s: it renders the assistant's message %d unlike the prompt for it: %q where the prompt has %q", template.name, i+1, excerpt(t.text[n:]), excerpt(t.prompt[n:]))
 		}
 	}
+	if !strings.HasPrefix(t.text, t.prompt) && (!strings.Contains(t.text, content) || c.messages[i].thinks()) {
+		t.prompt = t.text[:start] // which says that nothing is thought, and the message thinks
+	}
 	t.speech = e.speech(t.rendered, start, content)
 	return t, nil
 }
+
+// thinks tells whether a message has what the assistant thought beside what it says.
+func (m Message) thinks() bool { return object(withReasoning(m.Fields)).has("thinking") }
 
 // resume finds where the assistant's message goes on from the prompt although the text isn't the prompt's, or -1. known is the conversation before it without
 // the beginning of an answer, header the text before the message, and before the message before it.

@@ -240,6 +240,17 @@ func TestPromptBeginsOtherwise(t *testing.T) {
 	}
 }
 
+// A message that thinks stands as the template renders it, where the prompt would say that nothing is thought.
+func TestThoughts(t *testing.T) {
+	const chat = "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}" +
+		"{% if add_generation_prompt %}<|im_start|>assistant\n<think></think>{% endif %}"
+	thought := Message{Role: Assistant, Content: "b", Fields: []Field{{"role", quote(Assistant)}, {"content", quote("b")}, {"reasoning", quote("hm")}}}
+	s := encode(t, encoder(t, Chat, fakeTokenizer{chat: chat}), row{messages: []Message{{Role: User, Content: "a"}, thought}})
+	if got, want := detokenize(s.Tokens)+labelled(s), "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n<think>hm</think>b"+"hm</think>b<|im_end|>"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 // A template may write the system message with the last message of the user only: the runtime does, and so does each sample.
 func TestSystemMessageMoves(t *testing.T) {
 	const chat = "{% if messages[0].role == 'system' %}{% set system = messages[0].content %}{% set messages = messages[1:] %}{% endif %}" +
