@@ -124,8 +124,8 @@ func (e *Encoder) chatTurn(template *chatTemplate, c conversation, i int) (t tur
 			return t, fmt.Errorf("%s: it renders the assistant's message %d unlike the prompt for it: %q where the prompt has %q", template.name, i+1, excerpt(t.text[n:]), excerpt(t.prompt[n:]))
 		}
 	}
-	if !strings.HasPrefix(t.text, t.prompt) && (!strings.Contains(t.text, content) || c.messages[i].thinks()) {
-		t.prompt = t.text[:start] // which says that nothing is thought, and the message thinks
+	if thinks := !strings.Contains(t.text, content) || c.messages[i].thinks(); thinks && strings.HasPrefix(t.prompt, t.text[:start]) {
+		t.prompt = t.text[:start] // without saying that nothing is thought
 	}
 	t.speech = e.speech(t.rendered, start, content)
 	return t, nil

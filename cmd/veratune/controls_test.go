@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -110,4 +111,18 @@ func shownText(s alpaca.Shown) (text string, controls int) {
 		}
 	}
 	return text, controls
+}
+
+// TestPromptsAreTokenizedWhole has the tokens of a prompt be those that llama.cpp makes of its whole text, also where texts get a space before them.
+func TestPromptsAreTokenizedWhole(t *testing.T) {
+	for _, o := range []testutil.TinyOptions{{}, {AddBOS: true}, {SentencePiece: true}, {SentencePiece: true, AddBOS: true}} {
+		s := opened(t, testutil.TinyLlama(t, o))
+		for _, content := range []string{"Hi", " two  words\n", "", "naïve 日本語 😀", "a\n\nb "} {
+			got := conversation(t, s, alpaca.Chat, alpaca.Message{Role: alpaca.System, Content: content}, alpaca.Message{Role: alpaca.User, Content: content})
+			want, err := s.tokenizer.Tokenize("<|im_start|>system\n"+content+"<|im_end|>\n<|im_start|>user\n"+content+"<|im_end|>\n<|im_start|>assistant\n", false, true)
+			if err != nil || !slices.Equal(got, want) {
+				t.Errorf("%+v, %q: %d, %v, want %d", o, content, got, err, want)
+			}
+		}
+	}
 }
