@@ -10,8 +10,9 @@ import (
 	"github.com/ardanlabs/jinja"
 )
 
-// pythonFilters do what the library does otherwise than Python.
+// pythonFilters, and range, do what the library does otherwise than Python.
 var pythonFilters = map[string]jinja.Value{
+	"range":         jinja.NewCallable("range", pythonRange),
 	jsonFilter:      jinja.NewCallable("tojson", toJSON),
 	printFilter:     valueFilter("print", pythonPrint),
 	operandFilter:   valueFilter("+", pythonOperand),
@@ -170,6 +171,38 @@ func pythonDefined(args []jinja.Value, _ map[string]jinja.Value) (jinja.Value, e
 		return args[0], fmt.Errorf("%s is not there", args[1].AsString())
 	}
 	return args[0], nil
+}
+
+// longestRange is that of Jinja's sandbox (MAX_RANGE).
+const longestRange = 100000
+
+// pythonRange takes end, or start, end and perhaps a step.
+func pythonRange(args []jinja.Value, _ map[string]jinja.Value) (jinja.Value, error) {
+	bounds := []int64{0, 0, 1}
+	if len(args) < 1 || len(args) > 3 {
+		return jinja.Undefined(), errors.New("range: takes one to three whole numbers")
+	}
+	for i, v := range args {
+		if !v.IsInt() {
+			return jinja.Undefined(), fmt.Errorf("range: %s is no whole number", noValue(v))
+		}
+		bounds[i] = v.AsInt()
+	}
+	if len(args) == 1 {
+		bounds[0], bounds[1] = 0, bounds[0]
+	}
+	start, end, step := bounds[0], bounds[1], bounds[2]
+	if step == 0 {
+		return jinja.Undefined(), errors.New("range: a step of 0 comes to no end")
+	}
+	items := []jinja.Value{}
+	for i := start; step > 0 && i < end || step < 0 && i > end; i += step {
+		if len(items) == longestRange {
+			return jinja.Undefined(), fmt.Errorf("range: has more than %d numbers", longestRange)
+		}
+		items = append(items, jinja.NewInt(i))
+	}
+	return jinja.NewList(items), nil
 }
 
 func noValue(v jinja.Value) string {
