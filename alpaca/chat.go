@@ -34,7 +34,7 @@ func (e *Encoder) chatSequences(c conversation) ([]*sequence, error) {
 		return []*sequence{s}, err
 	}
 	var turns []turn
-	grows, asked := true, false
+	grows, asked, silent := true, false, 0
 	for i, m := range c.messages {
 		if m.Role != Assistant {
 			asked = asked || m.Role != System
@@ -47,9 +47,19 @@ func (e *Encoder) chatSequences(c conversation) ([]*sequence, error) {
 		if err != nil {
 			return nil, err
 		}
+		if m.weightless() {
+			continue
+		}
+		if strings.TrimSpace(t.text[min(t.speech.start, t.speech.content):t.speech.content]) == "" {
+			silent = i + 1 // of tool calls that the template doesn't write, an end alone would be learnt
+			continue
+		}
 		turns = append(turns, t)
 		end := t.speech.end
 		grows = grows && strings.HasPrefix(t.text, t.prompt) && end <= len(whole.text) && whole.text[:end] == t.text[:end]
+	}
+	if len(turns) == 0 && silent > 0 {
+		return nil, fmt.Errorf("%s: it writes nothing of the assistant's message %d; it has no place for tool calls, perhaps", template.name, silent)
 	}
 	if len(turns) == 0 {
 		return nil, errors.New("the assistant answers nothing in it")
@@ -129,6 +139,12 @@ func (e *Encoder) chatTurn(template *chatTemplate, c conversation, i int) (t tur
 	}
 	t.speech = e.speech(t.rendered, start, content)
 	return t, nil
+}
+
+// weightless tells whether a message isn't to be learnt, as OpenAI's format says it.
+func (m Message) weightless() bool {
+	weight := object(m.Fields).find("weight")
+	return weight != nil && (string(weight) == "0" || string(weight) == "0.0" || string(weight) == "false")
 }
 
 // thinks tells whether a message has what the assistant thought beside what it says.

@@ -54,7 +54,6 @@ func newChatTemplate(name, source string, tok Tokenizer, c *controls, variables 
 		"bos_token": jinja.NewString(c.text(tok.BOS())),
 		"eos_token": jinja.NewString(c.text(tok.EOS())),
 	}}
-	maps.Copy(t.variables, pythonFilters)
 	for name, raw := range variables {
 		v, err := jinjaValue(raw, func(s string) string { return s })
 		if err != nil {
@@ -168,6 +167,7 @@ const (
 // run renders, with the texts of control tokens disguised.
 func (t *chatTemplate) run(c conversation, addAssistant bool, m *mask) (text string, err error) {
 	values := maps.Clone(t.variables)
+	maps.Copy(values, new(budget).functions())
 	values["add_generation_prompt"] = jinja.NewBool(addAssistant)
 	values[generationOpen], values[generationEnd] = jinja.NewString(string(spokenStart)), jinja.NewString(string(spokenEnd))
 	messages := make([]jinja.Value, len(c.messages))
@@ -192,7 +192,7 @@ func (t *chatTemplate) run(c conversation, addAssistant bool, m *mask) (text str
 	}()
 	text, err = t.compiled.RenderValues(values)
 	if err != nil {
-		return "", fmt.Errorf("%s: %s", t.name, strings.ReplaceAll(err.Error(), unsafePrefix, ""))
+		return "", fmt.Errorf("%s: %s", t.name, m.restore(strings.ReplaceAll(err.Error(), unsafePrefix, "")))
 	}
 	return text, nil
 }

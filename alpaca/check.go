@@ -115,6 +115,9 @@ func NewCheck(paths []string, vocab Tokenizer, o Options) (*Check, error) {
 			return nil, err
 		}
 	}
+	if c.Rows == 0 {
+		return nil, fmt.Errorf("%s: no row is in it", strings.Join(paths, ", "))
+	}
 	c.summarize()
 	slices.SortStableFunc(c.Controls, func(a, b ControlText) int { return b.Rows - a.Rows })
 	return c.Check, nil

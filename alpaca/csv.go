@@ -90,6 +90,7 @@ func noColumn(name string, columns []string) error {
 func tableReader(r io.Reader, comma rune) *csv.Reader {
 	c := csv.NewReader(r)
 	c.Comma, c.FieldsPerRecord, c.ReuseRecord = comma, -1, true
+	c.LazyQuotes = comma == '\t' // what writes them puts few fields in quotes, and quotes into fields
 	return c
 }
 

@@ -95,7 +95,7 @@ func TestNoTables(t *testing.T) {
 		{"f.csv", "Frage,Antwort\na,b", "f.csv: has the columns Frage, Antwort; want messages,"},
 		{"f.TSV.gz", "Frage\tAntwort\na\tb", "f.TSV.gz: has the columns Frage, Antwort; want messages,"},
 		{"f.csv", "text,text\na,b", `f.csv: two columns are named "text"`},
-		{"f.csv", "te\"xt\na", "f.csv: the names of its columns can't be read: a quote stands in a field"},
+		{"f.csv", "te\"xt\na", "f.csv: has the columns te\"xt; want"},
 		{"f", "Frage,Antwort\na,b", `f: begins with "Frage,Antwort", which is neither JSON nor the names of a table's columns; want JSON, JSON lines, CSV,`},
 		{"f", "Once upon a time, there was a king who had no data at all.\n", `f: begins with "Once upon a time, there was a king who h…", which`},
 		{"f", "%PDF-1.7", "f: is a PDF; want JSON,"},

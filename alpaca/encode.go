@@ -208,8 +208,14 @@ func (e *Encoder) alpacaTurns(messages []Message) (*sequence, error) {
 			if err != nil {
 				return nil, err
 			}
+			from := len(s.tokens)
 			s.response(response)
 			s.close([]int32{e.tok.EOS()})
+			if m.weightless() {
+				for i := max(from, 1); i < len(s.tokens); i++ {
+					s.targets[i-1] = -1
+				}
+			}
 			pending = ""
 		default:
 			return nil, fmt.Errorf("message %d: the alpaca template has no place for the role %s", i+1, m.Role)

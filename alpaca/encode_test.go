@@ -240,6 +240,28 @@ func TestPromptBeginsOtherwise(t *testing.T) {
 	}
 }
 
+// Messages of weight 0 are not learnt, and neither is an end behind tool calls that the template doesn't write.
+func TestNotLearnt(t *testing.T) {
+	assistant := func(content, name, value string) Message {
+		return Message{Role: Assistant, Content: content, Fields: []Field{{"role", quote(Assistant)}, {"content", quote(content)}, {name, []byte(value)}}}
+	}
+	talk := []Message{{Role: User, Content: "a"}, assistant("b", "weight", "0"), {Role: User, Content: "c"}, assistant("d", "weight", "1")}
+	for _, tok := range []fakeTokenizer{{}, {chat: chatML}} {
+		e := encoder(t, Auto, tok)
+		if got := labelled(encode(t, e, row{messages: talk})); got != "d</s>" && got != "d<|im_end|>" {
+			t.Errorf("labels %q", got)
+		}
+	}
+	e := encoder(t, Chat, fakeTokenizer{chat: chatML})
+	call := assistant("", "tool_calls", `[{"function": {"name": "f", "arguments": {}}}]`)
+	if got := labelled(encode(t, e, row{messages: []Message{talk[0], call, {Role: Tool, Content: "1"}, {Role: Assistant, Content: "d"}}})); got != "d<|im_end|>" {
+		t.Errorf("labels %q", got)
+	}
+	if _, _, err := e.encode(row{messages: []Message{talk[0], call}}, 512); err == nil || !strings.Contains(err.Error(), "writes nothing of the assistant's message 2") {
+		t.Errorf("tool calls alone: %v", err)
+	}
+}
+
 // A message that thinks stands as the template renders it, where the prompt would say that nothing is thought.
 func TestThoughts(t *testing.T) {
 	const chat = "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}" +

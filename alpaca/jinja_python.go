@@ -10,31 +10,78 @@ import (
 	"github.com/ardanlabs/jinja"
 )
 
-// pythonFilters, and range, do what the library does otherwise than Python.
-var pythonFilters = map[string]jinja.Value{
-	"range":         jinja.NewCallable("range", pythonRange),
-	jsonFilter:      jinja.NewCallable("tojson", toJSON),
-	printFilter:     valueFilter("print", pythonPrint),
-	operandFilter:   valueFilter("+", pythonOperand),
-	textFilter:      valueFilter("+", pythonText),
-	escapeFilter:    valueFilter("+", pythonEscape),
-	containerFilter: valueFilter("in", pythonContainer),
-	lengthFilter:    valueFilter("length", pythonLength),
-	textsFilter:     valueFilter("join", pythonTexts),
-	definedFilter:   jinja.NewCallable("defined", pythonDefined),
-	generatorFilter: valueFilter("tojson", func(v jinja.Value) (jinja.Value, error) {
-		return v, errors.New("tojson: takes a list, and not what map or select gives")
-	}),
+// What a rendering may take. Real templates take a hundredth of it; those that don't end, or grow without end, come with files that anybody made.
+const (
+	mostSteps    = 5e6 // values, members of lists that are gone through, and 16 bytes of text that are written or added
+	mostMacros   = 200 // that call each other
+	largestTimes = 1e6 // number that anything is multiplied with
+)
+
+// budget counts what a rendering takes.
+type budget struct{ steps, macros int }
+
+func (b *budget) spend(v jinja.Value) error {
+	b.steps++
+	switch {
+	case v.IsList():
+		b.steps += v.AsList().Len()
+	case v.IsString():
+		b.steps += len(v.AsString()) / 16
+	}
+	if b.steps > mostSteps {
+		return errors.New("the template comes to no end, or writes a text without end")
+	}
+	return nil
 }
 
-// valueFilter is a filter without arguments.
-func valueFilter(name string, f func(jinja.Value) (jinja.Value, error)) jinja.Value {
+// functions are what rewritten templates call: they do what the library does otherwise than Python, within the budget.
+func (b *budget) functions() map[string]jinja.Value {
+	return map[string]jinja.Value{
+		"range":         jinja.NewCallable("range", pythonRange),
+		jsonFilter:      jinja.NewCallable("tojson", toJSON),
+		printFilter:     b.filter("print", pythonPrint),
+		operandFilter:   b.filter("+", pythonOperand),
+		textFilter:      b.filter("+", pythonText),
+		escapeFilter:    b.filter("+", pythonEscape),
+		timesFilter:     b.filter("*", pythonTimes),
+		containerFilter: b.filter("in", pythonContainer),
+		lengthFilter:    b.filter("length", pythonLength),
+		textsFilter:     b.filter("join", pythonTexts),
+		definedFilter:   jinja.NewCallable("defined", pythonDefined),
+		generatorFilter: b.filter("tojson", func(v jinja.Value) (jinja.Value, error) {
+			return v, errors.New("tojson: takes a list, and not what map or select gives")
+		}),
+		macroStart: jinja.NewCallable("macro", func([]jinja.Value, map[string]jinja.Value) (jinja.Value, error) {
+			if b.macros++; b.macros > mostMacros {
+				return jinja.Undefined(), errors.New("the template's macros call each other without end")
+			}
+			return jinja.NewString(""), nil
+		}),
+		macroEnd: jinja.NewCallable("endmacro", func([]jinja.Value, map[string]jinja.Value) (jinja.Value, error) {
+			b.macros--
+			return jinja.NewString(""), nil
+		}),
+	}
+}
+
+// filter is a filter without arguments.
+func (b *budget) filter(name string, f func(jinja.Value) (jinja.Value, error)) jinja.Value {
 	return jinja.NewCallable(name, func(args []jinja.Value, _ map[string]jinja.Value) (jinja.Value, error) {
 		if len(args) == 0 {
 			return jinja.Undefined(), errors.New(name + ": needs a value")
 		}
+		if err := b.spend(args[0]); err != nil {
+			return args[0], err
+		}
 		return f(args[0])
 	})
+}
+
+func pythonTimes(v jinja.Value) (jinja.Value, error) {
+	if v.IsInt() && (v.AsInt() > largestTimes || v.AsInt() < -largestTimes) {
+		return v, fmt.Errorf("*: %s is more than a template multiplies with", v)
+	}
+	return v, nil
 }
 
 // pythonPrint is str, for those values that the library writes otherwise.

@@ -12,6 +12,9 @@ const (
 	operandFilter   = "veratune_operand"
 	textFilter      = "veratune_text"
 	escapeFilter    = "veratune_escape"
+	timesFilter     = "veratune_times"
+	macroStart      = "veratune_macro"
+	macroEnd        = "veratune_endmacro"
 	containerFilter = "veratune_container"
 	lengthFilter    = "veratune_length"
 	textsFilter     = "veratune_texts"
@@ -30,6 +33,7 @@ const (
 //   - What Python refuses to add, to look into or to count, such as None, is refused, as are members of what is undefined and changes of lists; what it prints
 //     is printed so; tojson writes as json.dumps.
 //   - {% generation %} becomes the output of a mark.
+//   - What is added, multiplied, gone through and called counts against a budget.
 //
 // Lines keep their numbers.
 func rewriteJinja(source string) (string, error) {
@@ -164,8 +168,8 @@ func (r *jinjaRewriter) tag(kind byte) error {
 	tokens := string(inside.out)
 	r.at = inside.at
 	r.after(sign, kind == '%')
-	words := strings.Fields(tokens)
-	if kind == '%' && len(words) == 1 {
+	words := append(strings.Fields(tokens), "")
+	if kind == '%' && len(words) == 2 {
 		switch words[0] {
 		case "generation":
 			r.out.WriteString("{{ " + generationOpen + " }}")
@@ -177,10 +181,16 @@ func (r *jinjaRewriter) tag(kind byte) error {
 			return r.raw(begun)
 		}
 	}
+	if kind == '%' && words[0] == "endmacro" {
+		r.out.WriteString("{{ " + macroEnd + "() }}")
+	}
 	if kind == '{' {
 		r.out.WriteString("{{ (" + tokens + ")|" + printFilter + " }}")
 	} else {
 		r.out.WriteString("{% " + tokens + " %}")
+	}
+	if kind == '%' && words[0] == "macro" {
+		r.out.WriteString("{{ " + macroStart + "() }}")
 	}
 	return nil
 }

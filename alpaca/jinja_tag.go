@@ -140,6 +140,9 @@ func (t *jinjaTag) operator(c byte) {
 	case c == '~' && t.ended:
 		t.write("|" + printFilter)
 		l.await = printFilter
+	case c == '*' && t.ended && !strings.HasPrefix(t.source[t.at:], "**"):
+		t.write("|" + timesFilter)
+		l.await = timesFilter
 	case c == '=':
 		t.target = t.target && len(t.levels) > 1
 	}

@@ -36,8 +36,15 @@ func TestJinja(t *testing.T) {
 		"a\n{{ 'x }}":             "!line 2: a string has no end",
 		"{% for m in messages %}": "!",
 		"{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}": "2",
-		"{{ '<' | safe + '<b>' }}": "<&lt;b&gt;",
-		"{{ mood or 'none' }}":     "calm",
+		"{{ '<' | safe + '<b>' }}":                                                               "<&lt;b&gt;",
+		"{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}":                                        "!call each other without end",
+		"{% macro f(n) %}{{ n }}{% if n > 0 %}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(3) }}": "3210",
+		"{{ 'a' * 100000000000 }}":                                                               "!multiplies with",
+		"{{ 'a' * 3 }}":                                                                          "aaa",
+		"{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}":       "!comes to no end",
+		"{% set ns = namespace(s='ab') %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}": "!comes to no end",
+		"{% set ns = namespace(s='ab') %}{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}": "!comes to no end",
+		"{{ mood or 'none' }}": "calm",
 	} {
 		tok := specialTokens{bos: "<s>", eos: "</s>"}
 		controls, err := newControls(tok)
