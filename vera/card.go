@@ -36,7 +36,7 @@ func (a *Adapter) card() []entry {
 	}
 	entries = append(entries, entry{"general.tags", tags})
 	entries = append(entries, a.lineage()...)
-	return append(entries, datasets(a.data())...)
+	return append(entries, datasets(dataNames(a.Facts))...)
 }
 
 // names are those of the base model, with the method added.
@@ -99,9 +99,17 @@ func datasets(names []string) (entries []entry) {
 	return entries
 }
 
-// data names the files that the adapter was trained on, without their folders, which are nobody else's business.
-func (a *Adapter) data() (names []string) {
-	for _, name := range strings.Split(a.Facts[factData], ", ") {
+// withoutFolders leaves only the names of the data.
+func withoutFolders(facts map[string]string) map[string]string {
+	if _, known := facts[factData]; known {
+		facts[factData] = strings.Join(dataNames(facts), ", ")
+	}
+	return facts
+}
+
+// dataNames names the files that an adapter was trained on, without their folders, which are nobody else's business.
+func dataNames(facts map[string]string) (names []string) {
+	for _, name := range strings.Split(facts[factData], ", ") {
 		if name = name[strings.LastIndexAny(name, `/\`)+1:]; name != "" {
 			names = append(names, name)
 		}
@@ -133,7 +141,7 @@ func (a *Adapter) relabel(w *bindings.GGUFWriter, base *bindings.GGUF) error {
 		data = append(data, name)
 	}
 	entries := append(a.names(), a.lineage()...)
-	for _, name := range a.data() {
+	for _, name := range dataNames(a.Facts) {
 		if !slices.Contains(data, name) {
 			entries = append(entries, entry{"general.dataset." + strconv.Itoa(len(data)) + ".name", name})
 			data = append(data, name)

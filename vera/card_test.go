@@ -75,6 +75,22 @@ func TestCardOfLoRA(t *testing.T) {
 	}
 }
 
+// No form tells where the data lay, and all come back alike.
+func TestDataWithoutFolders(t *testing.T) {
+	_, base := described(t)
+	a := trained(t, toyConfig(), base)
+	a.Facts = facts()
+	for form, path := range map[string]string{"native": save(t, a), "PEFT": savePEFT(t, a, false)} {
+		b, err := Load(path, base)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b.Facts["data"] != "rows.json, more.json" || b.Facts["chat_template"] != "{{ messages }}" {
+			t.Errorf("%s: facts %v", form, b.Facts)
+		}
+	}
+}
+
 func TestCardOfMerged(t *testing.T) {
 	base, of := described(t)
 	a := trained(t, toyConfig(), of)

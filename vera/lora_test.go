@@ -233,6 +233,9 @@ func FuzzLoadLoRA(f *testing.F) {
 	c := LoRADefault()
 	c.Rank, c.Targets, c.Layers = 2, []string{"attn_k"}, []int{1}
 	f.Add(read(f, save(f, trained(f, c, toy()))))
+	scaled := c
+	scaled.Targets, scaled.Layers, scaled.RSLoRA, scaled.Ranks, scaled.Alphas = []string{"attn_k", "ffn_up"}, []int{1}, true, map[string]int{"blk.1.attn_k": 1}, map[string]float32{"blk.1.ffn_up": 3}
+	f.Add(read(f, save(f, trained(f, scaled, toy()))))
 	vera := trained(f, Config{Method: MethodVeRA, Rank: 2, Targets: c.Targets, Layers: c.Layers, DInitial: 0.1, Init: Uniform}, toy())
 	exported := filepath.Join(f.TempDir(), "exported.gguf")
 	if _, err := vera.SaveLoRA(f.Context(), exported, DefaultLoRA()); err != nil {

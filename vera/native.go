@@ -125,7 +125,7 @@ func (a *Adapter) facts(template string) (entries []entry) {
 		case factChatTemplate:
 			entries = append(entries, entry{template, a.Facts[key]})
 		case factData:
-			entries = append(entries, entry{factPrefix + key, strings.Join(a.data(), ", ")})
+			entries = append(entries, entry{factPrefix + key, strings.Join(dataNames(a.Facts), ", ")})
 		default:
 			entries = append(entries, entry{factPrefix + key, a.Facts[key]})
 		}
@@ -320,10 +320,10 @@ func (m *metadata) facts() map[string]string {
 			facts[fact] = m.text(key)
 		}
 	}
-	if template := m.optional(keyChatTemplate); template != "" {
+	if template, ok := m.g.String(keyChatTemplate); ok {
 		facts[factChatTemplate] = template
 	}
-	return facts
+	return withoutFolders(facts)
 }
 
 func (m *metadata) uint32(key string) uint32 { return get[uint32](m, key, "a uint32") }

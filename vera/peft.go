@@ -153,7 +153,7 @@ func (p *peftConfig) adapter(own *native, base Base, anyBase bool, room int) (*A
 		}
 		return a, nil
 	}
-	facts := own.Facts
+	facts := withoutFolders(own.Facts)
 	if facts == nil {
 		facts = map[string]string{}
 	}

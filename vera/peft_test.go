@@ -336,6 +336,9 @@ func FuzzLoadPEFT(f *testing.F) {
 	f.Add(read(f, filepath.Join(written, peftConfigFile)), read(f, filepath.Join(written, peftWeightsFile)))
 	p.config["target_modules"] = `.*\.1\.(self_attn\.k|mlp\.down)_proj`
 	add()
+	lora := foreignLoRA(f, toy(), some(2, []int{0, 1}, "attn_q", "ffn_up"), `"target_modules": ["q_proj", "up_proj"], "r": 3, "layers_to_transform": [0, 1], "rank_pattern": {"q_proj": 2, "layers.[01].mlp.up_proj": 2}, "alpha_pattern": {"up_proj": 3}`)
+	config, weights := lora.bytes(f)
+	f.Add(config, weights)
 	for _, config := range []string{``, `{`, `null`, `{"target_modules": [], "r": null}`, `{"peft_type": "VERA", "target_modules": "(?=", "layers_to_transform": {}}`} {
 		f.Add([]byte(config), []byte("\x02\x00\x00\x00\x00\x00\x00\x00{}"))
 	}

@@ -191,7 +191,7 @@ func (a *Adapter) peftWeights(projection bool) ([]byte, error) {
 		add(peftPairA, a.Pair.A, a.Rank, a.MaxIn)
 		add(peftPairB, a.Pair.B, a.MaxOut, a.Rank)
 	}
-	own, err := json.Marshal(native{a.Config, a.Base.Name, a.Base.Fingerprint, a.Facts})
+	own, err := json.Marshal(native{a.Config, a.Base.Name, a.Base.Fingerprint, withoutFolders(maps.Clone(a.Facts))})
 	if failed = errors.Join(failed, err); failed != nil {
 		return nil, failed
 	}
