@@ -194,7 +194,11 @@ func endless(t *testing.T) (cmd *exec.Cmd, in io.Writer, out *bufio.Reader) {
 	}
 	t.Cleanup(func() { cmd.Process.Kill() })
 	w.Close()
-	return cmd, in, bufio.NewReader(r)
+	out = bufio.NewReader(r)
+	if line, err := out.ReadString('\n'); line != "template: "+own+"\n" { // from there on it waits for messages, and for signals
+		t.Fatalf("the chat begins with %q, %v", line, err)
+	}
+	return cmd, in, out
 }
 
 // TestChatInterrupted stops an answer by SIGINT, talks on, and ends the chat by SIGINT where it waits for a message.
