@@ -44,11 +44,8 @@ func Convert(paths []string, out io.Writer, o Options) (rows int, bad []BadRow, 
 
 // write writes a row as a line.
 func (r row) write(w *bufio.Writer) error {
-	var line object
-	switch {
-	case r.text != "":
-		line = object{{"text", quote(r.text)}}
-	default:
+	line := object{{"text", quote(r.text)}}
+	if r.text == "" {
 		var messages []json.RawMessage
 		for _, m := range r.asMessages() {
 			fields := object(m.Fields)

@@ -59,6 +59,13 @@ func (s *sequence) label(from, to int) {
 	}
 }
 
+// unlabel has no token of a range be predicted.
+func (s *sequence) unlabel(from, to int) {
+	for i := max(from, 1); i < to; i++ {
+		s.targets[i-1] = -1
+	}
+}
+
 // end has a token be predicted behind n tokens that need not follow them in the text.
 func (s *sequence) end(n int, token int32) {
 	s.targets[n-1] = token
@@ -137,9 +144,7 @@ func (e *Encoder) sequences(r row) ([]*sequence, error) {
 	case TrainAll:
 		s.label(0, len(s.tokens))
 	case TrainLast:
-		for i := range s.prompt - 1 {
-			s.targets[i] = -1
-		}
+		s.unlabel(0, s.prompt)
 	}
 	return []*sequence{s}, nil
 }
@@ -212,9 +217,7 @@ func (e *Encoder) alpacaTurns(messages []Message) (*sequence, error) {
 			s.response(response)
 			s.close([]int32{e.tok.EOS()})
 			if m.weightless() {
-				for i := max(from, 1); i < len(s.tokens); i++ {
-					s.targets[i-1] = -1
-				}
+				s.unlabel(from, len(s.tokens))
 			}
 			pending = ""
 		default:

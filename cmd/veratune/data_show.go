@@ -9,7 +9,6 @@ import (
 	"html/template"
 	"io"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -201,6 +200,6 @@ func rowsPage(rows []alpaca.Shown, form alpaca.Form, ids bool) ([]byte, error) {
 		Form string
 		Rows []alpaca.Shown
 		IDs  bool
-	}{form.Describe(), slices.Clone(rows), ids})
+	}{form.Describe(), rows, ids})
 	return page.Bytes(), err
 }
