@@ -535,6 +535,16 @@ func (e *exactly) Write(p []byte) (int, error) {
 // WriteFile writes the file beside path, syncs it, and renames it to path. Where it fails, path is as it was and nothing is left beside it.
 func (w *GGUFWriter) WriteFile(path string) error {
 	f, err := durable.Create(path, 0o644)
+	return w.write(f, err)
+}
+
+// WriteNewFile is WriteFile, but fails where something stands at path.
+func (w *GGUFWriter) WriteNewFile(path string) error {
+	f, err := durable.CreateNew(path, 0o644)
+	return w.write(f, err)
+}
+
+func (w *GGUFWriter) write(f *durable.File, err error) error {
 	if err != nil {
 		return err
 	}
@@ -553,5 +563,5 @@ func (w *GGUFWriter) WriteFile(path string) error {
 	if err := out.Flush(); err != nil {
 		return err
 	}
-	return f.CloseAtomicallyReplace()
+	return f.Commit()
 }

@@ -15,7 +15,6 @@ import (
 	"gonum.org/v1/plot/plotutil"
 	"gonum.org/v1/plot/vg"
 
-	"github.com/veratune/veratune/internal/durable"
 	"github.com/veratune/veratune/vera"
 )
 
@@ -193,11 +192,11 @@ func PlotFormat(path string) (string, error) {
 	return "", fmt.Errorf("plot %s: want a name that ends in .svg or .png", path)
 }
 
-// Plot draws the losses of the runs together: each run's smoothed training loss, thin, and its held-out loss, dotted, in one colour.
-func Plot(path string, runs []*Report) error {
+// Plot draws the losses of the runs together, in the form that the path's end names: each run's smoothed training loss, thin, and its held-out loss, dotted, in one colour.
+func Plot(path string, runs []*Report) ([]byte, error) {
 	format, err := PlotFormat(path)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	picture := newChart()
 	for i, r := range runs {
@@ -209,14 +208,7 @@ func Plot(path string, runs []*Report) error {
 		err = errors.Join(err, draw(picture, r.Folder+", training", losses.Smoothed, c, vg.Points(0.7), false), draw(picture, r.Folder+", held out", losses.HeldOut, c, vg.Points(1.6), true))
 	}
 	if err != nil {
-		return fmt.Errorf("plot: %w", err)
+		return nil, err
 	}
-	data, err := encode(picture, format)
-	if err != nil {
-		return fmt.Errorf("plot: %w", err)
-	}
-	if err := durable.WriteFile(path, data, 0o666); err != nil {
-		return fmt.Errorf("plot: %w", err)
-	}
-	return nil
+	return encode(picture, format)
 }

@@ -20,6 +20,7 @@ import (
 const (
 	SweepFile = "sweep.json" // a Sweeping
 	SweepPlot = "sweep.svg"  // the losses of all runs
+	SweepBest = "best.yaml"  // the options of the best run
 	sweepRuns = "runs"
 )
 

@@ -16,6 +16,8 @@ type LoRAOptions struct {
 	Rank    int    // of the LoRA: cuts the smallest singular values of every ΔW off whose rank is larger; 0 is the adapter's own, exact
 	Type    string // of the factors: "f32", "f16" or "q8_0"
 	Threads int    // layers that are computed at the same time, each in memory of its own
+
+	Overwrite bool // replace a file that stands at the path
 }
 
 // DefaultLoRA is exact, in f16: half the bytes of f32, for an error that is small beside that of any 4-bit weight.
@@ -98,7 +100,11 @@ func (a *Adapter) saveLoRA(ctx context.Context, path string, o LoRAOptions) (LoR
 			return LoRA{}, err
 		}
 	}
-	if err := w.WriteFile(path); err != nil {
+	write := w.WriteNewFile
+	if o.Overwrite {
+		write = w.WriteFile
+	}
+	if err := write(path); err != nil {
 		return LoRA{}, err
 	}
 	info, err := os.Stat(path)

@@ -90,10 +90,15 @@ func TestSaveLoRA(t *testing.T) {
 		c := toyConfig()
 		c.Rank = rank
 		a := randomAdapter(t, c, cutBase())
-		for _, o := range []LoRAOptions{
+		for _, test := range []struct {
+			rank    int
+			kind    string
+			threads int
+		}{
 			{0, "f32", 1}, {rank, "f32", 2}, {rank - 1, "f32", 2}, {rank / 2, "f32", 3}, {3, "f32", 1}, {1, "f32", 1},
 			{0, "f16", 2}, {0, "q8_0", 2}, {rank / 2, "q8_0", 2},
 		} {
+			o := LoRAOptions{Rank: test.rank, Type: test.kind, Threads: test.threads}
 			lora, g := saveLoRA(t, a, o)
 			k := o.Rank
 			if k == 0 {
@@ -167,7 +172,7 @@ func TestSmallVectorsInF16(t *testing.T) {
 	for _, l := range a.Layers {
 		scale(l.B, 1e-5)
 	}
-	_, g := saveLoRA(t, a, LoRAOptions{0, "f16", 1})
+	_, g := saveLoRA(t, a, DefaultLoRA())
 	for i := range a.Layers {
 		l := &a.Layers[i]
 		var got mat.Dense
@@ -190,7 +195,7 @@ func TestLoRAFile(t *testing.T) {
 	}()
 	sizes := map[string]int64{}
 	for _, kind := range []string{"f32", "f16", "q8_0"} {
-		lora, g := saveLoRA(t, a, LoRAOptions{0, kind, 2})
+		lora, g := saveLoRA(t, a, LoRAOptions{Rank: 0, Type: kind, Threads: 2})
 		for _, info := range g.Tensors() {
 			sizes[kind] += info.Size
 		}
@@ -210,7 +215,7 @@ func TestLoRAFile(t *testing.T) {
 		t.Errorf("sizes %v for %d numbers", sizes, numbers)
 	}
 	// Rows of 8 are no whole block.
-	lora, g := saveLoRA(t, a, LoRAOptions{8, "q8_0", 2})
+	lora, g := saveLoRA(t, a, LoRAOptions{Rank: 8, Type: "q8_0", Threads: 2})
 	for _, l := range lora.Layers {
 		x, _ := g.Tensor(l.Name + ".weight.lora_a")
 		y, _ := g.Tensor(l.Name + ".weight.lora_b")
@@ -221,7 +226,7 @@ func TestLoRAFile(t *testing.T) {
 	// The same bytes whatever the number of threads.
 	var files [2][]byte
 	for i, threads := range []int{1, 5} {
-		_, g := saveLoRA(t, a, LoRAOptions{5, "f16", threads})
+		_, g := saveLoRA(t, a, LoRAOptions{Rank: 5, Type: "f16", Threads: threads})
 		files[i] = read(t, g.Path())
 	}
 	if !slices.Equal(files[0], files[1]) {
@@ -253,19 +258,19 @@ func FuzzLoadLoRA(f *testing.F) {
 
 func TestLoRAErrors(t *testing.T) {
 	a := randomAdapter(t, toyConfig(), cutBase())
-	good := LoRAOptions{2, "f16", 1}
+	good := LoRAOptions{Rank: 2, Type: "f16", Threads: 1}
 	for name, test := range map[string]struct {
 		o      LoRAOptions
 		change func(l *Layer)
 		words  []string
 	}{
-		"rank":          {LoRAOptions{5, "f16", 1}, nil, []string{"rank 5", "rank 4"}},
-		"negative rank": {LoRAOptions{-1, "f16", 1}, nil, []string{"rank -1"}},
-		"type":          {LoRAOptions{2, "q4_0", 1}, nil, []string{"q4_0", "f32, f16 or q8_0"}},
-		"threads":       {LoRAOptions{2, "f16", 0}, nil, []string{"threads 0"}},
+		"rank":          {LoRAOptions{Rank: 5, Type: "f16", Threads: 1}, nil, []string{"rank 5", "rank 4"}},
+		"negative rank": {LoRAOptions{Rank: -1, Type: "f16", Threads: 1}, nil, []string{"rank -1"}},
+		"type":          {LoRAOptions{Rank: 2, Type: "q4_0", Threads: 1}, nil, []string{"q4_0", "f32, f16 or q8_0"}},
+		"threads":       {LoRAOptions{Rank: 2, Type: "f16", Threads: 0}, nil, []string{"threads 0"}},
 		"NaN":           {good, func(l *Layer) { l.B[3] = float32(math.NaN()) }, []string{"blk.1.ffn_down", "value 3", "NaN"}},
 		"infinite":      {good, func(l *Layer) { l.B[3] = math.MaxFloat32; l.D[0] = math.MaxFloat32 }, []string{"blk.1.ffn_down", "f16", "f32"}},
-		"too large":     {LoRAOptions{0, "f16", 1}, func(l *Layer) { l.B[3] = 1e30 }, []string{"blk.1.ffn_down", "f16", "f32"}},
+		"too large":     {DefaultLoRA(), func(l *Layer) { l.B[3] = 1e30 }, []string{"blk.1.ffn_down", "f16", "f32"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -277,6 +282,7 @@ func TestLoRAErrors(t *testing.T) {
 			if test.change != nil {
 				test.change(&a.Layers[len(a.Layers)-1]) // the last, after the others were written
 			}
+			test.o.Overwrite = true
 			_, err := a.SaveLoRA(t.Context(), path, test.o)
 			wantError(t, err, append(test.words, "save LoRA")...)
 			if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 || string(read(t, path)) != "what was there" {
@@ -298,7 +304,7 @@ func TestLoRAUnwritable(t *testing.T) {
 		paths = append(paths, filepath.Join(dir, "lora.gguf"))
 	}
 	for _, path := range paths {
-		if _, err := a.SaveLoRA(t.Context(), path, LoRAOptions{0, "f16", 1}); err == nil || !strings.Contains(err.Error(), "save LoRA") {
+		if _, err := a.SaveLoRA(t.Context(), path, DefaultLoRA()); err == nil || !strings.Contains(err.Error(), "save LoRA") {
 			t.Errorf("%s: error %v", path, err)
 		}
 		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
@@ -318,7 +324,7 @@ func TestLoRAUnfinished(t *testing.T) {
 	if err := os.WriteFile(path, []byte("older"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, o := range []LoRAOptions{{0, "f32", 2}, {2, "f16", 1}} {
+	for _, o := range []LoRAOptions{{Type: "f32", Threads: 2, Overwrite: true}, {Rank: 2, Type: "f16", Threads: 1, Overwrite: true}} {
 		for left := range len(a.Layers) {
 			if _, err := a.SaveLoRA(&endsLater{t.Context(), left}, path, o); !errors.Is(err, context.Canceled) {
 				t.Errorf("after %d layers: %v", left, err)

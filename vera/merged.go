@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/veratune/veratune/bindings"
+	"github.com/veratune/veratune/internal/durable"
 )
 
 // Types of the adapted tensors of a merged file, besides ggml's names of types.
@@ -21,6 +22,8 @@ type MergeOptions struct {
 	Type    string // TypeKeep, TypeAuto, or ggml's name of the type that every adapted tensor gets: "q8_0"
 	Budget  int64  // bytes that TypeAuto may add to the adapted tensors
 	Threads int    // 1 to 512
+
+	Overwrite bool // replace a file that stands at the path
 }
 
 // Validate says what is allowed where an option is not.
@@ -90,7 +93,7 @@ func (a *Adapter) saveMerged(ctx context.Context, path string, base *bindings.GG
 	if err := o.Validate(); err != nil {
 		return merged, err
 	}
-	if err := NotOver("base model", base.Path(), path); err != nil {
+	if err := durable.CheckOutput(path, o.Overwrite, base.Path()); err != nil {
 		return merged, err
 	}
 	if err := a.checkFinite(); err != nil {
@@ -123,7 +126,11 @@ func (a *Adapter) saveMerged(ctx context.Context, path string, base *bindings.GG
 			return merged, err
 		}
 	}
-	if err := w.WriteFile(path); err != nil {
+	write := w.WriteNewFile
+	if o.Overwrite {
+		write = w.WriteFile
+	}
+	if err := write(path); err != nil {
 		return merged, err
 	}
 	for _, x := range weights {
@@ -135,18 +142,6 @@ func (a *Adapter) saveMerged(ctx context.Context, path string, base *bindings.GG
 	}
 	merged.Bytes = written.Size()
 	return merged, nil
-}
-
-// NotOver fails where a file that is to be written is one of the inputs: what says which.
-func NotOver(what, input, path string) error {
-	from, err := os.Stat(input)
-	if err != nil {
-		return err
-	}
-	if to, err := os.Stat(path); err == nil && os.SameFile(from, to) {
-		return fmt.Errorf("%s is the %s itself; write to another file", path, what)
-	}
-	return nil
 }
 
 // weight is the weight of an adapted layer in the base file, and what becomes of it.

@@ -48,8 +48,13 @@ func (a *Adapter) SavePEFT(dir string, projection bool) error {
 	return nil
 }
 
+// PEFTFiles names the files of an adapter in PEFT's folder dir.
+func PEFTFiles(dir string) []string {
+	return []string{filepath.Join(dir, peftConfigFile), filepath.Join(dir, peftWeightsFile)}
+}
+
 func (a *Adapter) savePEFT(dir string, projection bool) error {
-	if err := errors.Join(a.checkPEFT(projection), checkVacant(dir)); err != nil {
+	if err := errors.Join(a.checkPEFT(projection), durable.CheckNewFolder(dir)); err != nil {
 		return err
 	}
 	config, err := json.MarshalIndent(a.peftConfig(projection), "", "  ")
@@ -196,20 +201,6 @@ func (a *Adapter) peftWeights(projection bool) ([]byte, error) {
 		return nil, failed
 	}
 	return safetensors.Serialize(tensors, map[string]string{"format": "pt", nativeKey: string(own)})
-}
-
-// checkVacant fails where something is at path, other than an empty folder.
-func checkVacant(path string) error {
-	entries, err := os.ReadDir(path)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return nil
-	case err != nil:
-		return err
-	case len(entries) > 0:
-		return fmt.Errorf("%s is not empty; give a new folder", path)
-	}
-	return nil
 }
 
 // writeNewFolder writes files into a new folder, all or none: they are written and synced in a folder beside it, which is renamed at the end.

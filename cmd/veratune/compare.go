@@ -15,13 +15,14 @@ import (
 
 func compareCommand() *cli.Command {
 	var asJSON bool
-	var plot string
+	var plot output
 	return &cli.Command{
 		Name:      "compare",
 		Usage:     "set runs side by side: how they differ, what came out, and what it took",
 		ArgsUsage: "RUN RUN …",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "plot", Usage: "draw the losses of all runs into `FILE`, which ends in .svg or .png", Destination: &plot},
+			&cli.StringFlag{Name: "plot", Usage: "draw the losses of all runs into `FILE`, which ends in .svg or .png", Destination: &plot.path},
+			plot.overwriteFlag(),
 			&cli.BoolFlag{Name: "json", Usage: "print a JSON array of all that is known of each run", Destination: &asJSON},
 		},
 		Action: func(c *cli.Context) error {
@@ -29,17 +30,20 @@ func compareCommand() *cli.Command {
 			if len(folders) < 2 {
 				return usageError{errors.New("compare takes two run folders or more")}
 			}
-			if plot != "" {
-				if _, err := train.PlotFormat(plot); err != nil {
+			if plot.path != "" {
+				if _, err := train.PlotFormat(plot.path); err != nil {
 					return usageError{err}
 				}
+			}
+			if err := plot.check(c); err != nil {
+				return err
 			}
 			return compare(c.App.Writer, folders, plot, asJSON)
 		},
 	}
 }
 
-func compare(w io.Writer, folders []string, plot string, asJSON bool) error {
+func compare(w io.Writer, folders []string, plot output, asJSON bool) error {
 	runs := make([]*train.Report, len(folders))
 	for i, path := range folders {
 		var err error
@@ -47,9 +51,13 @@ func compare(w io.Writer, folders []string, plot string, asJSON bool) error {
 			return err
 		}
 	}
-	if plot != "" {
-		if err := train.Plot(plot, runs); err != nil {
-			return err
+	if plot.path != "" {
+		picture, err := train.Plot(plot.path, runs)
+		if err == nil {
+			err = plot.write(picture)
+		}
+		if err != nil {
+			return fmt.Errorf("plot: %w", err)
 		}
 	}
 	if asJSON {

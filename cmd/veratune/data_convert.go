@@ -8,13 +8,12 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
-	"github.com/veratune/veratune/internal/durable"
 )
 
 // dataConvert holds the options of the data convert command.
 type dataConvert struct {
 	data alpaca.Options
-	out  string
+	out  output
 }
 
 func dataConvertCommand() *cli.Command {
@@ -26,16 +25,15 @@ func dataConvertCommand() *cli.Command {
 		ArgsUsage:   "FILE…",
 		Flags: append(rowFlags(&d.data),
 			&cli.BoolFlag{Name: "strict", Usage: "stop at the first bad row instead of leaving it out", Destination: &d.data.Strict},
-			&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "`FILE` to write; left out, the output", Destination: &d.out},
+			&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "`FILE` to write; left out, the output", Destination: &d.out.path},
+			d.out.overwriteFlag(),
 		),
 		Action: func(c *cli.Context) error {
 			if c.NArg() == 0 {
 				return usageError{errors.New("data convert takes one file of rows or more")}
 			}
-			if d.out != "" {
-				if err := free(d.out); err != nil {
-					return usageError{fmt.Errorf("out: %w", err)}
-				}
+			if err := d.out.check(c); err != nil {
+				return err
 			}
 			return d.run(c)
 		},
@@ -43,10 +41,10 @@ func dataConvertCommand() *cli.Command {
 }
 
 func (d *dataConvert) run(c *cli.Context) error {
-	if d.out == "" {
+	if d.out.path == "" {
 		return d.convert(c, c.App.Writer)
 	}
-	f, err := durable.Create(d.out, 0o644)
+	f, err := d.out.create()
 	if err != nil {
 		return err
 	}
@@ -54,7 +52,7 @@ func (d *dataConvert) run(c *cli.Context) error {
 	if err := d.convert(c, f); err != nil {
 		return err
 	}
-	return f.CloseAtomicallyReplace()
+	return f.Commit()
 }
 
 func (d *dataConvert) convert(c *cli.Context, out io.Writer) error {

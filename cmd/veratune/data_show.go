@@ -14,7 +14,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
-	"github.com/veratune/veratune/internal/durable"
 	"github.com/veratune/veratune/internal/terminal"
 )
 
@@ -24,7 +23,7 @@ type dataShow struct {
 	data       alpaca.Options
 	from, rows int
 	ids        bool
-	html       string
+	html       output
 	asJSON     bool
 }
 
@@ -40,12 +39,16 @@ func dataShowCommand() *cli.Command {
 			&cli.IntFlag{Name: "from", Usage: "number of the first row; in JSON lines and CSV, that of its line", Value: d.from, Destination: &d.from},
 			&cli.IntFlag{Name: "rows", Usage: "rows to show", Value: d.rows, Destination: &d.rows},
 			&cli.BoolFlag{Name: "ids", Usage: "print the numbers of the tokens, too", Destination: &d.ids},
-			&cli.StringFlag{Name: "html", Usage: "write a page to `FILE` instead", Destination: &d.html},
+			&cli.StringFlag{Name: "html", Usage: "write a page to `FILE` instead", Destination: &d.html.path},
+			d.html.overwriteFlag(),
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object a row, with tokens and what is learnt, and the prompt that the runtime sends for the row's last answer", Destination: &d.asJSON},
 		),
 		Action: func(c *cli.Context) error {
 			if err := d.check(c); err != nil {
 				return usageError{err}
+			}
+			if err := d.html.check(c); err != nil {
+				return err
 			}
 			return d.run(c, c.Args().Slice())
 		},
@@ -58,22 +61,10 @@ func (d *dataShow) check(c *cli.Context) error {
 		return errors.New("data show takes one file of rows or more")
 	case d.rows < 1 || d.from < 1:
 		return fmt.Errorf("from %d, rows %d: both are at least 1", d.from, d.rows)
-	case d.asJSON && d.html != "":
+	case d.asJSON && d.html.path != "":
 		return errors.New("json and html: give one of them")
-	case d.html != "":
-		if err := free(d.html); err != nil {
-			return fmt.Errorf("html: %w", err)
-		}
 	}
 	return errors.Join(d.validate(), d.data.Validate())
-}
-
-// free fails where there is a file already.
-func free(path string) error {
-	if _, err := os.Lstat(path); err == nil {
-		return fmt.Errorf("%s is there already; choose another name", path)
-	}
-	return nil
 }
 
 func (d *dataShow) run(c *cli.Context, files []string) error {
@@ -93,15 +84,15 @@ func (d *dataShow) run(c *cli.Context, files []string) error {
 	switch {
 	case d.asJSON:
 		return encodeLines(c.App.Writer, rows)
-	case d.html != "":
+	case d.html.path != "":
 		page, err := rowsPage(rows, form, d.ids)
 		if err != nil {
 			return err
 		}
-		if err := durable.WriteFile(d.html, page, 0o644); err != nil {
+		if err := d.html.write(page); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintln(c.App.Writer, d.html)
+		_, err = fmt.Fprintln(c.App.Writer, d.html.path)
 		return err
 	}
 	return printRows(c.App.Writer, rows, d.ids, isTerminal(c.App.Writer) && os.Getenv("NO_COLOR") == "")

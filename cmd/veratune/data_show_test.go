@@ -54,7 +54,7 @@ func TestDataShow(t *testing.T) {
 	if text, err := os.ReadFile(page); err != nil || !strings.Contains(string(text), `<span class="learnt control">&lt;|im_end|&gt;</span>`) {
 		t.Errorf("%v: %s", err, text)
 	}
-	if code, _, errs := veratune("data", "show", rows, "--html", page, "--model", model); code != exitUsage || !strings.Contains(errs, "is there already") {
+	if code, _, errs := veratune("data", "show", rows, "--html", page, "--model", model); code != exitFailed || !strings.Contains(errs, "is there already") {
 		t.Errorf("over a file: code %d, %s", code, errs)
 	}
 }
@@ -74,7 +74,7 @@ func TestDataConvert(t *testing.T) {
 	if got, err := os.ReadFile(out); err != nil || string(got) != want {
 		t.Errorf("%v\n%s\nwant\n%s", err, got, want)
 	}
-	if code, _, errs := veratune("data", "convert", rows, "-o", out); code != exitUsage || !strings.Contains(errs, "is there already") {
+	if code, _, errs := veratune("data", "convert", rows, "-o", out); code != exitFailed || !strings.Contains(errs, "is there already") {
 		t.Errorf("over a file: code %d, %s", code, errs)
 	}
 }

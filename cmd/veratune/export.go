@@ -9,14 +9,14 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
-	"github.com/veratune/veratune/vera"
+	"github.com/veratune/veratune/internal/durable"
 )
 
 // export holds the options of the export command.
 type export struct {
 	*engine
 	to   string
-	out  string
+	out  output
 	data alpaca.Options
 	path string // of rows to measure losses on, "" for none
 	kind string // of the tensors written, "" for the form's own default
@@ -31,12 +31,13 @@ type export struct {
 var exports = []struct {
 	name  string
 	flags func(*export) []cli.Flag // that this form alone has
+	check func(*export) error      // of their values
 	write func(*export, *cli.Context, *session) error
 }{
-	{"vera", nil, (*export).native},
-	{"lora", (*export).loraFlags, (*export).lora},
-	{"merged", (*export).mergedFlags, (*export).merged},
-	{"peft", (*export).peftFlags, (*export).peft},
+	{"vera", nil, nil, (*export).native},
+	{"lora", (*export).loraFlags, (*export).checkLoRA, (*export).lora},
+	{"merged", (*export).mergedFlags, (*export).checkMerged, (*export).merged},
+	{"peft", (*export).peftFlags, nil, (*export).peft},
 }
 
 func exportNames() string {
@@ -53,10 +54,10 @@ func exportCommand() *cli.Command {
 		x.adapterFlag(),
 		x.forceFlag(),
 		&cli.StringFlag{Name: "to", Usage: "form to write: " + exportNames(), Required: true, Destination: &x.to},
-		&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "`FILE` or folder to write", Required: true, Destination: &x.out},
+		&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "`FILE` or folder to write", Required: true, Destination: &x.out.path},
 		&cli.StringFlag{Name: "type", Usage: "`TYPE` of the tensors that are written. lora: f32, f16 (the default) or q8_0. merged: keep (that of the base model, the default), auto (finer ones where they gain most, within --budget), or one for all adapted tensors, such as q8_0", Destination: &x.kind},
 		&cli.StringFlag{Name: "data", Usage: "JSON, JSONL or Parquet `FILE` of rows to measure the loss on, before and after", Destination: &x.path},
-	}, dataFlags(&x.data), []cli.Flag{x.modelfileFlag()})
+	}, dataFlags(&x.data), []cli.Flag{x.modelfileFlag(), x.out.overwriteFlag()})
 	for _, form := range exports {
 		if form.flags != nil {
 			flags = append(flags, form.flags(x)...)
@@ -83,10 +84,12 @@ func (x *export) run(c *cli.Context) error {
 		if form.name != x.to {
 			continue
 		}
-		if err := vera.NotOver("base model", x.engine.path, x.out); err != nil {
-			return err
+		if form.check != nil {
+			if err := form.check(x); err != nil {
+				return usageError{err}
+			}
 		}
-		if err := vera.NotOver("adapter", x.adapter, x.out); err != nil {
+		if err := x.checkOutput(c); err != nil {
 			return err
 		}
 		s, err := x.open()
@@ -103,7 +106,18 @@ func (x *export) run(c *cli.Context) error {
 	return usageError{fmt.Errorf("to %q: one of %s", x.to, exportNames())}
 }
 
-func (x *export) native(_ *cli.Context, s *session) error { return s.adapter.Save(x.out) }
+// checkOutput says before the work what can't be written.
+func (x *export) checkOutput(c *cli.Context) error {
+	if x.to == "peft" {
+		return durable.CheckNewFolder(x.out.path)
+	}
+	if err := x.out.check(c, x.engine.path); err != nil || !x.wantsModelfile {
+		return err
+	}
+	return x.modelfileOutput().check(c)
+}
+
+func (x *export) native(_ *cli.Context, s *session) error { return s.adapter.Save(x.out.path) }
 
 // exportLoss is the mean response loss of a model, perhaps with an adapter, on the rows of --data.
 type exportLoss struct {

@@ -33,27 +33,29 @@ func (x *export) loraFlags() []cli.Flag {
 	}
 }
 
+func (x *export) loraOptions() vera.LoRAOptions {
+	return vera.LoRAOptions{Rank: x.loraForm.rank, Type: cmp.Or(x.kind, vera.DefaultLoRA().Type), Threads: x.options.Threads, Overwrite: x.out.overwrite}
+}
+
+func (x *export) checkLoRA() error { return x.loraOptions().Validate() }
+
 // lora writes the file that llama.cpp loads beside the base model.
 func (x *export) lora(c *cli.Context, s *session) error {
-	o := vera.LoRAOptions{Rank: x.loraForm.rank, Type: cmp.Or(x.kind, vera.DefaultLoRA().Type), Threads: x.options.Threads}
-	if err := validate(o.Validate()); err != nil {
-		return err
-	}
 	d, err := x.rows(c, s)
 	if err != nil {
 		return err
 	}
 	r := loraResult{}
-	if r.LoRA, err = s.adapter.SaveLoRA(c.Context, x.out, o); err != nil {
+	if r.LoRA, err = s.adapter.SaveLoRA(c.Context, x.out.path, x.loraOptions()); err != nil {
 		return err
 	}
-	if r.Losses, err = x.losses(c, d, exportLoss{Of: "LoRA", model: x.engine.path, adapter: x.out}); err != nil {
+	if r.Losses, err = x.losses(c, d, exportLoss{Of: "LoRA", model: x.engine.path, adapter: x.out.path}); err != nil {
 		return err
 	}
 	if x.loraForm.asJSON {
 		return json.NewEncoder(c.App.Writer).Encode(r)
 	}
-	return r.print(c.App.Writer, x.out)
+	return r.print(c.App.Writer, x.out.path)
 }
 
 // print sums up: of the layers only those that lost most are named.

@@ -19,7 +19,7 @@ func TestExportLoRA(t *testing.T) {
 		t.Fatalf("exit code %d, %q", code, stderr)
 	}
 	adapter, out := filepath.Join(run, train.AdapterFile), filepath.Join(t.TempDir(), "lora.gguf")
-	args := []string{"export", "--model", model, "--adapter", adapter, "--to", "lora", "--out", out, "--threads", "1"}
+	args := []string{"export", "--model", model, "--adapter", adapter, "--to", "lora", "--out", out, "--overwrite", "--threads", "1"}
 
 	l, err := bindings.OpenLlama(model, bindings.LlamaOptions{Context: 32, Batch: 32, Threads: 1})
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 // mergedForm holds the options of the merged form alone.
 type mergedForm struct {
 	budget string // that --type auto may add
+	merge  vera.MergeOptions
 }
 
 func (x *export) mergedFlags() []cli.Flag {
@@ -25,17 +26,17 @@ func (x *export) mergedFlags() []cli.Flag {
 	}
 }
 
-// mergeOptions reads the form's flags.
-func (x *export) mergeOptions() (vera.MergeOptions, error) {
-	o := vera.MergeOptions{Type: cmp.Or(x.kind, vera.TypeKeep), Threads: x.options.Threads}
+// checkMerged reads the form's flags.
+func (x *export) checkMerged() error {
+	x.merge = vera.MergeOptions{Type: cmp.Or(x.kind, vera.TypeKeep), Threads: x.options.Threads, Overwrite: x.out.overwrite}
 	if x.budget != "" {
 		n, err := humanize.ParseBytes(x.budget)
 		if err != nil || n == 0 || n > math.MaxInt64 {
-			return o, fmt.Errorf("budget %q: a size such as 20MB or 8MiB", x.budget)
+			return fmt.Errorf("budget %q: a size such as 20MB or 8MiB", x.budget)
 		}
-		o.Budget = int64(n)
+		x.merge.Budget = int64(n)
 	}
-	return o, o.Validate()
+	return x.merge.Validate()
 }
 
 // mergedResult is what `veratune export --to merged --json` prints.
@@ -46,25 +47,21 @@ type mergedResult struct {
 
 // merged writes the base model with W + ΔW in place of W.
 func (x *export) merged(c *cli.Context, s *session) error {
-	o, err := x.mergeOptions()
-	if err != nil {
-		return usageError{err}
-	}
 	d, err := x.rows(c, s)
 	if err != nil {
 		return err
 	}
 	r := mergedResult{}
-	if r.Merged, err = s.adapter.SaveMerged(c.Context, x.out, s.File(), o); err != nil {
+	if r.Merged, err = s.adapter.SaveMerged(c.Context, x.out.path, s.File(), x.merge); err != nil {
 		return err
 	}
-	if r.Losses, err = x.losses(c, d, exportLoss{Of: "merged", model: x.out}); err != nil {
+	if r.Losses, err = x.losses(c, d, exportLoss{Of: "merged", model: x.out.path}); err != nil {
 		return err
 	}
 	if x.asJSON {
 		return json.NewEncoder(c.App.Writer).Encode(r)
 	}
-	return r.print(c.App.Writer, x.out)
+	return r.print(c.App.Writer, x.out.path)
 }
 
 // print sums up, and lists the tensors that got another type.

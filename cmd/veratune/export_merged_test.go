@@ -27,7 +27,7 @@ func TestExportMerged(t *testing.T) {
 		return veratune(append([]string{"export", "--to", "merged", "--threads", "1", "--model", model, "--adapter", filepath.Join(run, train.AdapterFile)}, more...)...)
 	}
 	for _, more := range [][]string{{}, {"--type", "q8_0"}, {"--type", "f32"}, {"--type", "auto", "--budget", "20kB"}} {
-		code, stdout, stderr := export(append(more, "-o", out, "--data", data)...)
+		code, stdout, stderr := export(append(more, "-o", out, "--overwrite", "--data", data)...)
 		if code != 0 {
 			t.Fatalf("%v: exit code %d, %q", more, code, stderr)
 		}
@@ -51,7 +51,7 @@ func TestExportMerged(t *testing.T) {
 			}
 		}
 	}
-	code, stdout, stderr := export("-o", out, "--json")
+	code, stdout, stderr := export("-o", out, "--overwrite", "--json")
 	var printed mergedResult
 	if err := json.Unmarshal([]byte(stdout), &printed); code != 0 || err != nil || len(printed.Tensors) != 14 || printed.Tensors[0].Type != "q4_0" {
 		t.Errorf("exit code %d, %v: %q, %q", code, err, stdout, stderr)
@@ -60,13 +60,13 @@ func TestExportMerged(t *testing.T) {
 		args []string
 		code int
 	}{
-		"base model itself":  {[]string{"-o", model}, exitFailed},
-		"q4_9":               {[]string{"-o", out, "--type", "q4_9"}, exitUsage},
-		"needs a budget":     {[]string{"-o", out, "--type", "auto"}, exitUsage},
-		`"lots"`:             {[]string{"-o", out, "--type", "auto", "--budget", "lots"}, exitUsage},
-		"only for the type":  {[]string{"-o", out, "--budget", "1MB"}, exitUsage},
-		"importance matrix":  {[]string{"-o", out, "--type", "iq1_s"}, exitFailed},
-		"multiple of its bl": {[]string{"-o", out, "--type", "q4_K"}, exitFailed},
+		"read by this command": {[]string{"-o", model}, exitFailed},
+		"q4_9":                 {[]string{"-o", out, "--type", "q4_9"}, exitUsage},
+		"needs a budget":       {[]string{"-o", out, "--type", "auto"}, exitUsage},
+		`"lots"`:               {[]string{"-o", out, "--type", "auto", "--budget", "lots"}, exitUsage},
+		"only for the type":    {[]string{"-o", out, "--budget", "1MB"}, exitUsage},
+		"importance matrix":    {[]string{"-o", out, "--overwrite", "--type", "iq1_s"}, exitFailed},
+		"multiple of its bl":   {[]string{"-o", out, "--overwrite", "--type", "q4_K"}, exitFailed},
 	} {
 		if code, _, stderr := export(try.args...); code != try.code || !strings.Contains(stderr, word) {
 			t.Errorf("%v: exit code %d, %q does not say %q", try.args, code, stderr, word)

@@ -16,9 +16,9 @@ func (x *export) peftFlags() []cli.Flag {
 
 // peft writes the folder that PEFT loads.
 func (x *export) peft(c *cli.Context, s *session) error {
-	if err := s.adapter.SavePEFT(x.out, c.Bool("projection")); err != nil {
+	if err := s.adapter.SavePEFT(x.out.path, c.Bool("projection")); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(c.App.Writer, "PEFT: %s; load it with PeftModel.from_pretrained(model, %q)\n", x.out, x.out)
+	_, err := fmt.Fprintf(c.App.Writer, "PEFT: %s; load it with PeftModel.from_pretrained(model, %q)\n", x.out.path, x.out.path)
 	return err
 }

@@ -9,7 +9,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
-	"github.com/veratune/veratune/internal/durable"
 	"github.com/veratune/veratune/internal/terminal"
 )
 
@@ -18,19 +17,17 @@ func (x *export) modelfileFlag() cli.Flag {
 	return &cli.BoolFlag{Name: "modelfile", Usage: "lora and merged: also write a Modelfile for Ollama beside the output, with the model, the adapter, the template and the ends of answers", Destination: &x.wantsModelfile}
 }
 
-// modelfilePath is beside the output.
-func (x *export) modelfilePath() string { return strings.TrimSuffix(x.out, ".gguf") + ".Modelfile" }
+// modelfileOutput is beside the output.
+func (x *export) modelfileOutput() *output {
+	return &output{strings.TrimSuffix(x.out.path, ".gguf") + ".Modelfile", x.out.overwrite}
+}
 
-// checkModelfile fails where there is no place for it.
 func (x *export) checkModelfile() error {
 	switch {
 	case !x.wantsModelfile:
 		return nil
 	case x.to != "lora" && x.to != "merged":
 		return fmt.Errorf("modelfile: is for --to lora and --to merged, which Ollama reads")
-	}
-	if err := free(x.modelfilePath()); err != nil {
-		return fmt.Errorf("modelfile: %w", err)
 	}
 	return nil
 }
@@ -49,10 +46,10 @@ func (x *export) modelfile(c *cli.Context, s *session) error {
 		return err
 	}
 	var b strings.Builder
-	path := x.modelfilePath()
-	model, adapter := x.out, ""
+	file := x.modelfileOutput()
+	path, model, adapter := file.path, x.out.path, ""
 	if x.to == "lora" {
-		model, adapter = x.engine.path, x.out
+		model, adapter = x.engine.path, x.out.path
 	}
 	for _, line := range [][2]string{{"FROM", model}, {"ADAPTER", adapter}} {
 		if line[1] == "" {
@@ -72,7 +69,7 @@ func (x *export) modelfile(c *cli.Context, s *session) error {
 	for _, end := range e.Ends() {
 		fmt.Fprintf(&b, "PARAMETER stop %s\n", strconv.Quote(end))
 	}
-	if err := durable.WriteFile(path, []byte(b.String()), 0o644); err != nil {
+	if err := file.write([]byte(b.String())); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(c.App.ErrWriter, "for Ollama: ollama create NAME -f %s\n", path)

@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/internal/durable"
 	"github.com/veratune/veratune/internal/terminal"
 	"github.com/veratune/veratune/mtbench"
 	"github.com/veratune/veratune/train"
@@ -73,6 +74,9 @@ func (r *mtbenchRun) run(c *cli.Context) error {
 	list, err := r.contestants()
 	if err != nil {
 		return usageError{err}
+	}
+	if err := durable.CheckFolder(r.out); err != nil {
+		return fmt.Errorf("evaluation folder %w", err)
 	}
 	questions, err := r.readQuestions()
 	if err != nil {

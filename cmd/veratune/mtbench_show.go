@@ -10,15 +10,15 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/veratune/veratune/internal/durable"
 	"github.com/veratune/veratune/internal/terminal"
 	"github.com/veratune/veratune/mtbench"
 )
 
 // mtbenchShow holds the options of `veratune mtbench show`.
 type mtbenchShow struct {
-	out, judge, baseline, html string
-	asJSON                     bool
+	out, judge, baseline string
+	html                 output
+	asJSON               bool
 }
 
 func mtbenchShowCommand() *cli.Command {
@@ -30,11 +30,15 @@ func mtbenchShowCommand() *cli.Command {
 			&cli.StringFlag{Name: "out", Usage: "`FOLDER` of the evaluation", Value: "mtbench", Destination: &s.out},
 			&cli.StringFlag{Name: "judge", Usage: "show the judgments of `NAME` only", Destination: &s.judge},
 			&cli.StringFlag{Name: "baseline", Usage: "compare with the model `NAME`", DefaultText: "the base model", Destination: &s.baseline},
-			&cli.StringFlag{Name: "html", Usage: "write scores, answers and judgments as a page into `FILE`", Destination: &s.html},
+			&cli.StringFlag{Name: "html", Usage: "write scores, answers and judgments as a page into `FILE`", Destination: &s.html.path},
+			s.html.overwriteFlag(),
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object of all scores", Destination: &s.asJSON},
 		},
 		Action: func(c *cli.Context) error {
 			if err := noArguments(c); err != nil {
+				return err
+			}
+			if err := s.html.check(c); err != nil {
 				return err
 			}
 			return s.run(c.App.Writer)
@@ -54,7 +58,7 @@ func (s *mtbenchShow) run(w io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.out, err)
 	}
-	if s.html != "" {
+	if s.html.path != "" {
 		if err := writePage(s.html, r); err != nil {
 			return err
 		}
@@ -71,13 +75,13 @@ func (s *mtbenchShow) run(w io.Writer) error {
 	return r.Print(w)
 }
 
-// writePage writes the report beside its place and renames it.
-func writePage(path string, r *mtbench.Report) error {
+// writePage writes the report.
+func writePage(html output, r *mtbench.Report) error {
 	var page bytes.Buffer
 	if err := r.WriteHTML(&page); err != nil {
 		return err
 	}
-	if err := durable.WriteFile(path, page.Bytes(), 0o666); err != nil {
+	if err := html.write(page.Bytes()); err != nil {
 		return fmt.Errorf("write the page: %w", err)
 	}
 	return nil

@@ -58,7 +58,7 @@ func TestMTBenchShow(t *testing.T) {
 	if err := os.WriteFile(page, []byte("older"), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	out, err = show("--out", dir, "--baseline", "tuned", "--html", page, "--json")
+	out, err = show("--out", dir, "--baseline", "tuned", "--html", page, "--overwrite", "--json")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func TestMTBenchShow(t *testing.T) {
 		{[]string{"--out", evaluationFolder(t, false)}, "`veratune mtbench judge`"},
 		{[]string{"--out", dir, "--judge", "nobody"}, "gpt-4"},
 		{[]string{"--out", dir, "--baseline", "nothing"}, "base, tuned"},
-		{[]string{"--out", dir, "--html", filepath.Join(dir, "no", "page.html")}, "write the page"},
+		{[]string{"--out", dir, "--html", filepath.Join(dir, "no", "page.html")}, "there is no folder"},
 		{[]string{"--out", dir, "more"}, "unexpected argument"},
 	} {
 		if _, err := show(c.args...); err == nil || !strings.Contains(err.Error(), c.says) {

@@ -30,8 +30,6 @@ type sweep struct {
 	told     bool // what model and data there are
 }
 
-const bestFile = "best.yaml"
-
 // ownOptions of a sweep stand in for those of its trainings.
 var ownOptions = []string{"max-time", "out", "resume", "force"}
 
@@ -136,7 +134,7 @@ func (s *sweep) run(c *cli.Context) error {
 		if err != nil {
 			return err
 		}
-		best := filepath.Join(s.out, bestFile)
+		best := filepath.Join(s.out, train.SweepBest)
 		if err := durable.WriteFile(best, config, 0o666); err != nil {
 			return fmt.Errorf("sweep: %w", err)
 		}

@@ -53,7 +53,7 @@ func TestSweep(t *testing.T) {
 			t.Errorf("%s: trained to the end of %d parts, want %d", trial.Name(), len(trial.Rungs), reached)
 		}
 	}
-	for _, want := range []string{"rank  lr    before  50%", s.Best.Run, "–", "best: " + s.Best.Name(), bestFile} {
+	for _, want := range []string{"rank  lr    before  50%", s.Best.Run, "–", "best: " + s.Best.Name(), train.SweepBest} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("the table does not say %q:\n%s", want, stdout)
 		}
@@ -64,7 +64,7 @@ func TestSweep(t *testing.T) {
 
 	// The best setting trains on all rows.
 	full := filepath.Join(parent, "full")
-	if code, _, stderr := veratune("alpaca", "--config", filepath.Join(whole, bestFile), "--out", full); code != 0 {
+	if code, _, stderr := veratune("alpaca", "--config", filepath.Join(whole, train.SweepBest), "--out", full); code != 0 {
 		t.Fatalf("best.yaml: exit code %d, %q", code, stderr)
 	}
 	best, err := train.ReadRun(full)
@@ -99,7 +99,7 @@ func TestSweep(t *testing.T) {
 	if code, _, stderr := veratune(sweepArgs(model, data, out, "--resume")...); code != 0 {
 		t.Fatalf("resume: exit code %d, %q", code, stderr)
 	}
-	for _, name := range []string{train.SweepFile, bestFile} {
+	for _, name := range []string{train.SweepFile, train.SweepBest} {
 		if got := bytes.ReplaceAll(read(t, filepath.Join(out, name)), []byte(out), []byte(whole)); !bytes.Equal(got, read(t, filepath.Join(whole, name))) {
 			t.Errorf("%s differs from that of the sweep that was left alone: %s", name, got)
 		}
@@ -125,7 +125,7 @@ func TestSweepByFile(t *testing.T) {
 	if len(s.Trials) != 2 || s.Trials[0].Options["dropout"] == s.Trials[1].Options["dropout"] || len(s.Trials[0].Options) != 1 || s.Best.Rungs[0].Step != 2 {
 		t.Errorf("%+v", s)
 	}
-	if best := string(read(t, filepath.Join(out, bestFile))); !strings.Contains(best, "targets: [attn_q, attn_v]") || !strings.Contains(best, "dropout: "+s.Best.Options["dropout"]+"\n") || strings.Contains(best, "steps") {
+	if best := string(read(t, filepath.Join(out, train.SweepBest))); !strings.Contains(best, "targets: [attn_q, attn_v]") || !strings.Contains(best, "dropout: "+s.Best.Options["dropout"]+"\n") || strings.Contains(best, "steps") {
 		t.Errorf("best.yaml: %s", best)
 	}
 }

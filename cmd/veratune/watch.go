@@ -8,13 +8,13 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/veratune/veratune/internal/durable"
 	"github.com/veratune/veratune/train"
 	"github.com/veratune/veratune/watch"
 )
 
 func watchCommand() *cli.Command {
-	var listen, html string
+	var listen string
+	var html output
 	return &cli.Command{
 		Name:      "watch",
 		Usage:     "show runs in the browser while they train, or as one HTML file",
@@ -23,14 +23,18 @@ func watchCommand() *cli.Command {
 			"(alpaca --sample) at the evaluations. It follows runs that go on, are resumed or are started anew, until Ctrl-C. Whoever reaches the address sees the page.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "listen", Usage: "`ADDRESS` to serve the page at, which only this machine reaches by default; port 0 takes a free one", Value: "127.0.0.1:8372", Destination: &listen},
-			&cli.StringFlag{Name: "html", Usage: "write the page as it is now into `FILE`, which holds all it needs, and serve nothing", Destination: &html},
+			&cli.StringFlag{Name: "html", Usage: "write the page as it is now into `FILE`, which holds all it needs, and serve nothing", Destination: &html.path},
+			html.overwriteFlag(),
 		},
 		Action: func(c *cli.Context) error {
 			folders := c.Args().Slice()
 			if len(folders) == 0 {
 				return usageError{errors.New("watch takes one run folder or more")}
 			}
-			if html != "" {
+			if err := html.check(c); err != nil {
+				return err
+			}
+			if html.path != "" {
 				return writeRuns(html, folders)
 			}
 			return serveRuns(c, listen, folders)
@@ -38,13 +42,13 @@ func watchCommand() *cli.Command {
 	}
 }
 
-// writeRuns writes the page beside its place and renames it.
-func writeRuns(path string, folders []string) error {
+// writeRuns writes the page.
+func writeRuns(html output, folders []string) error {
 	var page bytes.Buffer
 	if err := watch.Write(&page, folders); err != nil {
 		return err
 	}
-	if err := durable.WriteFile(path, page.Bytes(), 0o666); err != nil {
+	if err := html.write(page.Bytes()); err != nil {
 		return fmt.Errorf("write the page: %w", err)
 	}
 	return nil

@@ -104,7 +104,7 @@ func TestFailedWriteLeavesTheOldFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.WriteString("half of the n")
+	f.Write([]byte("half of the n"))
 	if err := f.Cleanup(); err != nil {
 		t.Fatal(err)
 	}
@@ -112,6 +112,43 @@ func TestFailedWriteLeavesTheOldFile(t *testing.T) {
 		t.Errorf("%q, %v", data, names(t, dir))
 	}
 	if err := CheckWritable(filepath.Join(dir, "absent")); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
+// What appears while a new file is written stays, and nothing is left of the other.
+func TestNewFileIsLate(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "file")
+	f, err := CreateNew(path, 0o666)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Cleanup()
+	if err := os.WriteFile(path, []byte("theirs"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Commit(); err == nil || err.Error() != path+": is there already; choose another name, or have it replaced with --overwrite" {
+		t.Error(err)
+	}
+	if err := f.Cleanup(); err != nil {
+		t.Error(err)
+	}
+	if data, _ := os.ReadFile(path); string(data) != "theirs" || len(names(t, dir)) != 1 {
+		t.Errorf("%q, %v", data, names(t, dir))
+	}
+}
+
+// No message names the file beside the path.
+func TestFullDevice(t *testing.T) {
+	const full = "/dev/full"
+	if _, err := os.Stat(full); err != nil {
+		t.Skip(err)
+	}
+	if err := WriteOutput(full, []byte("text"), false); err == nil || err.Error() != "/dev/full: cannot be written: no space left on device" {
+		t.Error(err)
+	}
+	if _, err := os.Stat(full); err != nil {
 		t.Error(err)
 	}
 }

@@ -1,6 +1,7 @@
 package durable
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -10,22 +11,112 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Create opens a file beside path that takes its place with CloseAtomicallyReplace, when it is on the disk; Cleanup, before that, leaves path as it was. What
+// File is a file that takes its place when it is whole and on the disk. A device or FIFO is written as it goes.
+type File struct {
+	file    *os.File
+	path    string // as the caller named it
+	place   string // where it will stand
+	onlyNew bool
+	pending *renameio.PendingFile // nil for what is written as it goes
+}
+
+// Create opens a file beside path, or beside what a link there points to, that takes its place with Commit; Cleanup, before that, leaves path as it was. What
 // killed processes have left of earlier files for path is removed.
-func Create(path string, mode fs.FileMode) (*renameio.PendingFile, error) {
-	dir := filepath.Dir(path)
-	sweep(dir, "."+filepath.Base(path), 12) // of 19
-	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(dir), renameio.WithPermissions(mode))
-	if err != nil {
+func Create(path string, mode fs.FileMode) (*File, error) { return create(path, mode, false) }
+
+// CreateNew is Create, but Commit fails where something stands at path by then.
+func CreateNew(path string, mode fs.FileMode) (*File, error) { return create(path, mode, true) }
+
+func create(path string, mode fs.FileMode, onlyNew bool) (*File, error) {
+	place, info, err := destination(path)
+	switch {
+	case err != nil:
 		return nil, err
+	case info != nil && throughput(info):
+		f, err := os.OpenFile(place, os.O_WRONLY, 0)
+		if err != nil {
+			return nil, refused(path, err)
+		}
+		return &File{file: f, path: path}, nil
+	case info != nil && onlyNew:
+		return nil, taken(path)
 	}
-	hold(f.File)
-	return f, nil
+	dir := filepath.Dir(place)
+	sweep(dir, "."+filepath.Base(place), 12) // of 19
+	pending, err := renameio.NewPendingFile(place, renameio.WithTempDir(dir), renameio.WithPermissions(mode), renameio.WithExistingPermissions())
+	if err != nil {
+		return nil, inFolder(path, dir, err)
+	}
+	hold(pending.File)
+	return &File{file: pending.File, path: path, place: place, onlyNew: onlyNew, pending: pending}, nil
+}
+
+// Commit puts the file on the disk and in its place.
+func (f *File) Commit() error {
+	var err error
+	switch {
+	case f.pending == nil:
+		err = f.file.Close()
+	case f.onlyNew:
+		err = f.commitNew()
+	default:
+		err = f.pending.CloseAtomicallyReplace()
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return taken(f.path)
+	}
+	if err != nil {
+		return refused(f.path, err)
+	}
+	return nil
+}
+
+// commitNew gives the file its name, which fails where that is taken.
+func (f *File) commitNew() error {
+	if err := f.file.Sync(); err != nil {
+		return err
+	}
+	err := os.Link(f.file.Name(), f.place)
+	if err == nil {
+		return f.pending.Cleanup()
+	}
+	if _, standing := os.Lstat(f.place); !errors.Is(standing, fs.ErrNotExist) {
+		return err
+	}
+	return f.pending.CloseAtomicallyReplace() // a file system without hard links
+}
+
+// Cleanup gives the file up, unless it has taken its place.
+func (f *File) Cleanup() error {
+	if f.pending == nil {
+		_ = f.file.Close() // for the second time, after Commit
+		return nil
+	}
+	return f.pending.Cleanup()
+}
+
+// Write writes to the file; its errors name the path that the file will have.
+func (f *File) Write(data []byte) (int, error) {
+	n, err := f.file.Write(data)
+	if err != nil {
+		err = refused(f.path, err)
+	}
+	return n, err
 }
 
 // WriteFile writes a file beside path, syncs it and renames it to path, all or nothing.
 func WriteFile(path string, data []byte, mode fs.FileMode) error {
 	f, err := Create(path, mode)
+	return write(f, err, data)
+}
+
+// WriteOutput writes a file that a person asked for, as WriteFile does; what stands there is replaced if overwrite is set. CheckOutput says before what will fail.
+func WriteOutput(path string, data []byte, overwrite bool) error {
+	f, err := create(path, 0o666, !overwrite)
+	return write(f, err, data)
+}
+
+func write(f *File, err error, data []byte) error {
 	if err != nil {
 		return err
 	}
@@ -33,7 +124,7 @@ func WriteFile(path string, data []byte, mode fs.FileMode) error {
 	if _, err := f.Write(data); err != nil {
 		return err
 	}
-	return f.CloseAtomicallyReplace()
+	return f.Commit()
 }
 
 // Draft makes a folder beside path to be renamed to it. Close the folder that is returned, open, when that is done. Drafts that killed processes have left are removed.
