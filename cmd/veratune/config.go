@@ -32,7 +32,7 @@ func configurable(c *cli.Command) {
 		}
 		for _, name := range required {
 			if !ctx.IsSet(name) {
-				return usageError{fmt.Errorf("%s: is missing; give --%s, or name it in a --config file", name, name)}
+				return usageError{fmt.Errorf("%s: is missing; give it here, or in a --config file", name)}
 			}
 		}
 		if check == nil {
@@ -72,7 +72,7 @@ type configEntry struct {
 func parseConfig(data []byte) ([]configEntry, error) {
 	var documents []yaml.Node
 	if err := yaml.Load(data, &documents, yaml.WithAllDocuments()); err != nil {
-		return nil, err
+		return nil, plainYAML(err)
 	}
 	if len(documents) == 0 {
 		return nil, nil
@@ -115,10 +115,7 @@ func parseConfig(data []byte) ([]configEntry, error) {
 func (e configEntry) apply(c *cli.Context) error {
 	i := slices.IndexFunc(c.Command.Flags, func(f cli.Flag) bool { return f.Names()[0] == e.name })
 	if i < 0 || slices.Contains([]string{"help", "config", "print-config"}, e.name) {
-		if near := cli.SuggestFlag(c.Command.Flags, e.name, true); near != "" {
-			return fmt.Errorf("no such option of %s; is %s meant?", c.Command.Name, near)
-		}
-		return fmt.Errorf("no such option of %s", c.Command.Name)
+		return fmt.Errorf("no such option of %s%s", c.Command.Name, isMeant(e.name, "", optionNames(c.Command)))
 	}
 	if c.IsSet(e.name) {
 		return nil
@@ -139,7 +136,7 @@ func (e configEntry) apply(c *cli.Context) error {
 	}
 	for _, v := range e.values {
 		if err := c.Set(e.name, v); err != nil {
-			return fmt.Errorf("%q: %w", v, err)
+			return plainValue(flag, v, err)
 		}
 	}
 	return nil

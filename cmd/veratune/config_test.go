@@ -81,7 +81,7 @@ func TestPrintConfig(t *testing.T) {
 
 func TestBadConfig(t *testing.T) {
 	for content, says := range map[string]string{
-		"rnk: 3":              "line 1: rnk: no such option of alpaca; is --rank meant?",
+		"rnk: 3":              "line 1: rnk: no such option of alpaca; is rank meant?",
 		"# x\n\nconfig: a":    "line 3: config: no such option",
 		"m: a":                "line 1: m: no such option",
 		"rank: [3, 4]":        "takes one value",

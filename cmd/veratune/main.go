@@ -34,18 +34,14 @@ func run(args []string, stdout, stderr io.Writer) int {
 	context.AfterFunc(ctx, stop)
 
 	app := newApp(stdout, stderr)
-	if len(args) > 1 && app.Command(args[1]) == nil && args[1][0] != '-' && args[1] != "help" {
-		app.CommandNotFound(nil, args[1])
-		return exitUsage
-	}
-	args, err := optionsFirst(app, args)
+	args, err := arrange(app, args)
 	if err == nil {
 		err = app.RunContext(ctx, args)
 	}
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintf(stderr, "veratune: %v%s\n", err, remedy(err))
+	fmt.Fprintf(stderr, "veratune: %s%s\n", inWords(err), remedy(err))
 	return exitCode(err)
 }
 
@@ -91,23 +87,24 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			alpacaCommand(), planCommand(), sweepCommand(), lossCommand(), generateCommand(), chatCommand(), mtbenchCommand(), exportCommand(), inspectCommand(), compareCommand(),
 			watchCommand(), devicesCommand(), dataCommand(), benchCommand(), completionCommand(),
 		},
-		CommandNotFound: func(_ *cli.Context, name string) {
-			fmt.Fprintf(stderr, "veratune: no command %q; see veratune --help\n", name)
-		},
 		OnUsageError:         onUsageError,
 		ExitErrHandler:       func(*cli.Context, error) {},
-		Suggest:              true,
 		EnableBashCompletion: true,
 	}
 	for _, c := range app.Commands {
 		if len(c.Subcommands) > 0 {
-			c.Action, c.OnUsageError = noSubcommand, onUsageError
+			c.Action, c.OnUsageError, c.HideHelpCommand = cli.ShowSubcommandHelp, onUsageError, true
 		}
 	}
 	for _, c := range leaves(app.Commands) {
 		c.OnUsageError, c.HideHelpCommand = onUsageError, true
 		if len(c.Flags) > 0 {
 			configurable(c)
+		}
+		before, action := c.Before, c.Action
+		c.Action = func(c *cli.Context) error { return withDashes(c, action(c)) }
+		if before != nil {
+			c.Before = func(c *cli.Context) error { return withDashes(c, before(c)) }
 		}
 	}
 	return app
@@ -130,14 +127,8 @@ type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
-func onUsageError(_ *cli.Context, err error, _ bool) error { return usageError{err} }
-
-// noSubcommand is what a command does that only has others below it.
-func noSubcommand(c *cli.Context) error {
-	if c.NArg() > 0 {
-		return usageError{fmt.Errorf("no command %q; see veratune %s --help", c.Args().First(), c.Command.Name)}
-	}
-	return cli.ShowSubcommandHelp(c)
+func onUsageError(c *cli.Context, err error, _ bool) error {
+	return usageError{plainUsage(c.Command, err)}
 }
 
 // validate turns the first failed check of options into a usage error.

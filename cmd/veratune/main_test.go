@@ -9,7 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -26,13 +28,49 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asVeratune) != "" {
 		main()
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if told := told.unfit(); len(told) > 0 && code == 0 {
+		fmt.Fprintf(os.Stderr, "messages that are not for people:\n%s", strings.Join(told, ""))
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// told holds all that commands have said on standard error in these tests.
+var told messages
+
+type messages struct {
+	mu    sync.Mutex
+	texts []*bytes.Buffer
+}
+
+func (m *messages) keep(text *bytes.Buffer) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.texts = append(m.texts, text)
+}
+
+// unfitting are words of Go, of libraries, and names of files that nobody knows.
+var unfitting = regexp.MustCompile(`strconv|parse error|go-yaml|[^.a-z]yaml: |flag provided|invalid value|json: (cannot un|unsupported|invalid)|Go (struct|value)|goroutine|nil pointer|interface \{|map\[|\[\]u?int|\bEOF\b|context canceled|` +
+	`unmarshal|(stat|lstat|open|mkdir|rename|readlink|read|write) /|\.[^ /]*[0-9]{12,}|\.unfinished|%!|\*?\b(main|train|vera|model|alpaca|mtbench|bindings|durable|errors|fs|os|cli)\.[A-Z]`)
+
+// unfit lists the lines that people can't be told.
+func (m *messages) unfit() (lines []string) {
+	for _, text := range m.texts {
+		for line := range strings.Lines(text.String()) {
+			if unfitting.MatchString(line) {
+				lines = append(lines, line)
+			}
+		}
+	}
+	return lines
 }
 
 // veratune runs the program in this process.
 func veratune(args ...string) (code int, stdout, stderr string) {
 	var out, errs bytes.Buffer
 	code = run(append([]string{"veratune"}, args...), &out, &errs)
+	told.keep(&errs)
 	return code, out.String(), errs.String()
 }
 
@@ -42,6 +80,7 @@ func process(args ...string) (*exec.Cmd, *bytes.Buffer) {
 	cmd.Env = append(os.Environ(), asVeratune+"=1")
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
+	told.keep(&output)
 	return cmd, &output
 }
 

@@ -8,51 +8,58 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// optionsFirst puts a command's options before its arguments, wherever they were written: the library takes everything behind the first argument for arguments.
-// What comes behind "--" stays there. An option whose value is missing is an error, since the library would take an argument for it.
-func optionsFirst(app *cli.App, args []string) ([]string, error) {
-	at, commands := 1, app.Commands
-	var command *cli.Command
-	for at < len(args) {
-		next := find(commands, args[at])
-		if next == nil {
-			break
-		}
-		command, commands = next, next.Subcommands
-		at++
-	}
-	if command == nil || len(commands) > 0 {
+// arrange brings the words of a command line into the library's order: a command's options, by their first names, before its arguments, wherever they were
+// written. What comes behind "--" stays there. It fails where a command or an option isn't known, or an option's value is missing.
+func arrange(app *cli.App, args []string) ([]string, error) {
+	if slices.Contains(args, "--generate-bash-completion") {
 		return args, nil
 	}
-	var options, words []string
-	for rest := args[at:]; len(rest) > 0; {
-		if rest[0] == "--" {
-			words = append(words, rest...)
+	words := args[1:]
+	if len(words) > 0 && (words[0] == "help" || words[0] == "h") {
+		words = append(words[1:], "--help")
+	}
+	command := &cli.Command{Name: app.Name, Subcommands: app.Commands, Flags: app.Flags}
+	path := []string{app.Name}
+	for len(words) > 0 && len(command.Subcommands) > 0 && !strings.HasPrefix(words[0], "-") {
+		next := slices.IndexFunc(command.Subcommands, func(c *cli.Command) bool { return c.HasName(words[0]) })
+		if next < 0 {
+			return nil, usageError{fmt.Errorf("no command %q%s; %s --help lists them", words[0], isMeant(words[0], "", commandNames(command)), strings.Join(path, " "))}
+		}
+		command, words = command.Subcommands[next], words[1:]
+		path = append(path, command.Name)
+	}
+	var options, arguments []string
+	for len(words) > 0 {
+		name, isOption := optionName(words[0])
+		if words[0] == "--" {
+			arguments = append(arguments, words...)
 			break
 		}
-		n := 1
-		if name, isOption := optionName(rest[0]); !isOption {
-			words = append(words, rest[0])
-		} else {
-			if takesWord(command, name, rest[0]) {
-				n = 2
-			}
-			if n > len(rest) {
-				return nil, usageError{fmt.Errorf("%s: needs a value behind it", rest[0])}
-			}
-			options = append(options, rest[:n]...)
+		if !isOption {
+			arguments, words = append(arguments, words[0]), words[1:]
+			continue
 		}
-		rest = rest[n:]
+		flag := flagOf(command, name)
+		if flag == nil && !slices.Contains([]string{"help", "h"}, name) && (command.Name != app.Name || !slices.Contains([]string{"version", "v"}, name)) {
+			return nil, usageError{fmt.Errorf("no option %s%s; %s --help lists them", strings.SplitN(words[0], "=", 2)[0], isMeant(name, "--", optionNames(command)), strings.Join(path, " "))}
+		}
+		_, value, together := strings.Cut(words[0], "=")
+		if flag != nil {
+			name = flag.Names()[0]
+		}
+		option, used := "--"+name, 1
+		switch _, isBool := flag.(*cli.BoolFlag); {
+		case together:
+			option += "=" + value
+		case flag == nil || isBool:
+		case len(words) == 1:
+			return nil, usageError{fmt.Errorf("%s: needs a value behind it", words[0])}
+		default:
+			option, used = option+"="+words[1], 2
+		}
+		options, words = append(options, option), words[used:]
 	}
-	return slices.Concat(args[:at], options, words), nil
-}
-
-func find(commands []*cli.Command, name string) *cli.Command {
-	i := slices.IndexFunc(commands, func(c *cli.Command) bool { return c.HasName(name) })
-	if i < 0 {
-		return nil
-	}
-	return commands[i]
+	return slices.Concat(args[:1], path[1:], options, arguments), nil
 }
 
 // optionName is the name in "-name", "--name" or "--name=value". A "-" alone is an argument, the standard input.
@@ -65,17 +72,26 @@ func optionName(word string) (name string, isOption bool) {
 	return name, true
 }
 
-// takesWord tells whether an option's value is the next word.
-func takesWord(c *cli.Command, name, word string) bool {
-	if strings.Contains(word, "=") {
-		return false
-	}
+// flagOf is the option of that name, nil where there is none.
+func flagOf(c *cli.Command, name string) cli.Flag {
 	for _, f := range c.Flags {
-		if !slices.Contains(f.Names(), name) {
-			continue
+		if slices.Contains(f.Names(), name) {
+			return f
 		}
-		_, isBool := f.(*cli.BoolFlag)
-		return !isBool
 	}
-	return false
+	return nil
+}
+
+func commandNames(c *cli.Command) (names []string) {
+	for _, sub := range c.Subcommands {
+		names = append(names, sub.Name)
+	}
+	return names
+}
+
+func optionNames(c *cli.Command) (names []string) {
+	for _, f := range c.Flags {
+		names = append(names, f.Names()[0])
+	}
+	return names
 }
