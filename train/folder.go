@@ -41,7 +41,7 @@ func CheckFolder(path string, resume, force bool) error {
 	info, err := os.Stat(whole)
 	switch {
 	case resume && force:
-		return errors.New("resume and force exclude each other: resume goes on with a run, force starts anew")
+		return errors.New("--resume and --force: give one of them")
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("run folder: %w", err)
 	case err == nil && !info.IsDir():
@@ -49,7 +49,7 @@ func CheckFolder(path string, resume, force bool) error {
 	case resume && !Begun(path):
 		return fmt.Errorf("run folder %s: holds no run to resume", path)
 	case !resume && !force && holdsRun(path):
-		return fmt.Errorf("run folder %s: already holds a run; resume goes on with it, force starts anew and keeps it as %s.old-1", path, filepath.Base(whole))
+		return fmt.Errorf("run folder %s: already holds a run; --resume goes on with it, --force starts anew and keeps it as %s.old-1", path, filepath.Base(whole))
 	}
 	if force && holdsRun(path) {
 		if err := checkWritable(filepath.Dir(whole)); err != nil {

@@ -133,5 +133,5 @@ func (l *loop) saveAtOnce() {
 			return
 		}
 	}
-	l.progress.Note("asked to stop: resume would go on from %s; the step that is being computed is finished if there is time", l.folder.checkpoint(l.at.Step))
+	l.progress.Note("asked to stop: --resume would go on from %s; the step that is being computed is finished if there is time", l.folder.checkpoint(l.at.Step))
 }

@@ -130,7 +130,7 @@ func (l *loop) end(limit func() string) (by string, done bool) {
 }
 
 func (l *loop) interrupted() error {
-	return fmt.Errorf("%w after step %d of %d; resume goes on from %s", ErrInterrupted, l.at.Step, l.plan.total, l.folder.checkpoint(l.at.Step))
+	return fmt.Errorf("%w after step %d of %d; --resume goes on from %s", ErrInterrupted, l.at.Step, l.plan.total, l.folder.checkpoint(l.at.Step))
 }
 
 // advance moves to the next step.

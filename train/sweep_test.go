@@ -207,13 +207,13 @@ func TestSweepIsResumedOnlyAsItWas(t *testing.T) {
 		"there is nothing to try":  newSweep(t.TempDir(), nil),
 		"it tried other options":   newSweep(folder, nil, "0.1", "0.4"),
 		"after the parts [1]":      newSweep(folder, nil, "0.1", "0.3", "0.4"),
-		"exclude each other":       newSweep(folder, nil, "0.1", "0.3"),
+		"give one of them":       newSweep(folder, nil, "0.1", "0.3"),
 	} {
 		s.Resume = want != "already holds a run"
 		if strings.HasPrefix(want, "rank") {
 			s.Setup = map[string][]string{"rank": {"8"}}
 		}
-		s.Force = want == "exclude each other"
+		s.Force = want == "give one of them"
 		if _, err := s.Run(context.Background()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)
 		}

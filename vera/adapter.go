@@ -57,7 +57,7 @@ func New(c Config, base Base) (*Adapter, error) {
 // layout makes an adapter whose trained values are all 0, with no pair of VeRA yet. It fails where a file of room values is by far too small for the
 // vectors or matrices; what is missing of those that nearly fit is named when they are read.
 func layout(c Config, base Base, room int) (*Adapter, error) {
-	if err := c.Validate(base); err != nil {
+	if err := c.fits(base); err != nil {
 		return nil, err
 	}
 	held := c

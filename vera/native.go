@@ -221,7 +221,7 @@ func checkBase(architecture, name, fingerprint string, base Base, anyBase bool, 
 	switch {
 	case architecture == base.Architecture && fingerprint == base.Fingerprint:
 	case !anyBase:
-		return fmt.Errorf("the adapter was trained on %q (%s, fingerprint %s), the model here is %q (%s, fingerprint %s); use it with the GGUF file it was trained on, or force it onto this one",
+		return fmt.Errorf("the adapter was trained on %q (%s, fingerprint %s), the model here is %q (%s, fingerprint %s); use it with the GGUF file it was trained on, or take it all the same with --force",
 			name, architecture, short(fingerprint), base.Name, base.Architecture, short(base.Fingerprint))
 	case facts[factTrainedOn] == "":
 		facts[factTrainedOn] = fmt.Sprintf("%s (%s, fingerprint %s)", name, architecture, short(fingerprint))

@@ -109,8 +109,8 @@ func LoRADefault() Config {
 // maxRank keeps a broken file from asking for more memory than any machine has; the paper's largest rank is 1024.
 const maxRank = 1 << 16
 
-// Validate returns an error that says what is allowed for the first wrong value, or where nothing of the base model is selected.
-func (c Config) Validate(b Base) error {
+// Validate returns an error that says what is allowed for the first wrong value, as far as that can be told without the base model.
+func (c Config) Validate() error {
 	switch {
 	case c.Rank < 1 || c.Rank > maxRank:
 		return fmt.Errorf("rank %d: must be from 1 to %d", c.Rank, maxRank)
@@ -125,7 +125,7 @@ func (c Config) Validate(b Base) error {
 	case c.Only != "" && c.Only != "b" && c.Only != "d":
 		return fmt.Errorf("only %q: must be b or d", c.Only)
 	case c.Method == MethodVeRA && (!finite(c.DInitial) || c.DInitial == 0):
-		return fmt.Errorf("d_initial %v: must be a finite number other than 0; with b = 0 and d = 0 no gradient would ever flow", c.DInitial)
+		return fmt.Errorf("d-initial %v: must be a finite number other than 0; with b = 0 and d = 0 no gradient would ever flow", c.DInitial)
 	case !(c.Dropout >= 0 && c.Dropout < 1):
 		return fmt.Errorf("dropout %v: must be at least 0 and less than 1", c.Dropout)
 	case c.Method == MethodVeRA && !slices.Contains(inits, c.Init):
@@ -134,19 +134,38 @@ func (c Config) Validate(b Base) error {
 		return fmt.Errorf("targets: none given; allowed are %s", join(Targets))
 	}
 	for i, target := range c.Targets {
-		if !slices.Contains(Targets, target) && !slices.ContainsFunc(b.Linears, func(l Linear) bool { return l.Name() == target }) {
-			return fmt.Errorf("target %q: must be one of %s, or one layer of the model such as blk.0.attn_q", target, join(Targets))
+		if !slices.Contains(Targets, target) && !strings.HasPrefix(target, "blk.") {
+			return noTarget(target)
 		}
 		if slices.Contains(c.Targets[:i], target) {
-			return fmt.Errorf("target %q: must be given once", target)
+			return fmt.Errorf("targets: %q must be given once", target)
 		}
 	}
 	for i, layer := range c.Layers {
-		if layer < 0 || layer >= b.Blocks {
-			return fmt.Errorf("layer %d: must be from 0 to %d for a model of %d blocks", layer, b.Blocks-1, b.Blocks)
+		if layer < 0 || slices.Contains(c.Layers[:i], layer) {
+			return fmt.Errorf("layer %d: must be from 0 on, and be given once", layer)
 		}
-		if slices.Contains(c.Layers[:i], layer) {
-			return fmt.Errorf("layer %d: must be given once", layer)
+	}
+	return nil
+}
+
+func noTarget(target string) error {
+	return fmt.Errorf("targets: %q must be one of %s, or one layer of the model such as blk.0.attn_q", target, join(Targets))
+}
+
+// fits returns an error where the config is not valid, or not for the base model.
+func (c Config) fits(b Base) error {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	for _, target := range c.Targets {
+		if !slices.Contains(Targets, target) && !slices.ContainsFunc(b.Linears, func(l Linear) bool { return l.Name() == target }) {
+			return noTarget(target)
+		}
+	}
+	for _, layer := range c.Layers {
+		if layer >= b.Blocks {
+			return fmt.Errorf("layer %d: must be from 0 to %d for a model of %d blocks", layer, b.Blocks-1, b.Blocks)
 		}
 	}
 	if len(c.selected(b)) == 0 {

@@ -84,7 +84,7 @@ func TestTrainableCount(t *testing.T) {
 }
 
 func TestValidate(t *testing.T) {
-	if err := Default().Validate(toy()); err != nil {
+	if err := Default().fits(toy()); err != nil {
 		t.Fatalf("the default: %v", err)
 	}
 	nan := float32(math.NaN())
@@ -99,11 +99,11 @@ func TestValidate(t *testing.T) {
 		{func(c *Config) { c.Targets = []string{"blk.3.attn_q"} }, []string{`"blk.3.attn_q"`, "blk.0.attn_q"}},
 		{func(c *Config) { c.Targets = []string{"attn_q", "attn_q"} }, []string{`"attn_q"`, "once"}},
 		{func(c *Config) { c.Layers = []int{3} }, []string{"layer 3", "from 0 to 2"}},
-		{func(c *Config) { c.Layers = []int{-1} }, []string{"layer -1", "from 0 to 2"}},
+		{func(c *Config) { c.Layers = []int{-1} }, []string{"layer -1", "from 0"}},
 		{func(c *Config) { c.Layers = []int{1, 1} }, []string{"layer 1", "once"}},
 		{func(c *Config) { c.Targets, c.Layers = []string{"blk.0.attn_q"}, []int{1} }, []string{"select no layer"}},
-		{func(c *Config) { c.DInitial = 0 }, []string{"d_initial 0", "other than 0"}},
-		{func(c *Config) { c.DInitial = nan }, []string{"d_initial NaN", "finite"}},
+		{func(c *Config) { c.DInitial = 0 }, []string{"d-initial 0", "other than 0"}},
+		{func(c *Config) { c.DInitial = nan }, []string{"d-initial NaN", "finite"}},
 		{func(c *Config) { c.Dropout = 1 }, []string{"dropout 1", "less than 1"}},
 		{func(c *Config) { c.Dropout = -0.5 }, []string{"dropout -0.5", "at least 0"}},
 		{func(c *Config) { c.Dropout = nan }, []string{"dropout NaN"}},
@@ -111,7 +111,7 @@ func TestValidate(t *testing.T) {
 	} {
 		c := Default()
 		test.change(&c)
-		wantError(t, c.Validate(toy()), test.words...)
+		wantError(t, c.fits(toy()), test.words...)
 		if _, err := New(c, toy()); err == nil {
 			t.Errorf("New accepts %+v", c)
 		}

@@ -218,6 +218,11 @@ func (f *finetune) options(c *cli.Context) error {
 	if f.resume && f.force {
 		return usageError{errors.New("resume and force: give one of them")}
 	}
+	if f.from == "" {
+		if err := validate(f.vera.Validate()); err != nil {
+			return err
+		}
+	}
 	return validate(f.engine.validate(), f.data.Validate(), f.train.Validate())
 }
 

@@ -55,15 +55,19 @@ func benchTrainCommand() *cli.Command {
 			if b.rows < 0 {
 				return usageError{fmt.Errorf("rows %d: 0 or more", b.rows)}
 			}
-			if err := validate(b.validate(), b.data.Validate(), b.train.Validate()); err != nil {
+			config := recipe(b.method)
+			if c.IsSet("rank") {
+				config.Rank = b.rank
+			}
+			if err := validate(config.Validate(), b.validate(), b.data.Validate(), b.train.Validate()); err != nil {
 				return err
 			}
-			return b.run(c)
+			return b.run(c, config)
 		},
 	}
 }
 
-func (b *benchTrain) run(c *cli.Context) error {
+func (b *benchTrain) run(c *cli.Context, config vera.Config) error {
 	s, err := b.open()
 	if err != nil {
 		return err
@@ -75,10 +79,6 @@ func (b *benchTrain) run(c *cli.Context) error {
 	}
 	if b.rows > 0 {
 		d.Cut(b.rows)
-	}
-	config := recipe(b.method)
-	if c.IsSet("rank") {
-		config.Rank = b.rank
 	}
 	adapter, err := vera.New(config, s.Base())
 	if err != nil {

@@ -23,7 +23,7 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 	for len(words) > 0 && len(command.Subcommands) > 0 && !strings.HasPrefix(words[0], "-") {
 		next := slices.IndexFunc(command.Subcommands, func(c *cli.Command) bool { return c.HasName(words[0]) })
 		if next < 0 {
-			return nil, usageError{fmt.Errorf("no command %q%s; %s --help lists them", words[0], isMeant(words[0], "", commandNames(command)), strings.Join(path, " "))}
+			return nil, usageError{fmt.Errorf("no command %q%s (%s --help lists them)", words[0], isMeant(words[0], "", commandNames(command)), strings.Join(path, " "))}
 		}
 		command, words = command.Subcommands[next], words[1:]
 		path = append(path, command.Name)
@@ -41,7 +41,7 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 		}
 		flag := flagOf(command, name)
 		if flag == nil && !slices.Contains([]string{"help", "h"}, name) && (command.Name != app.Name || !slices.Contains([]string{"version", "v"}, name)) {
-			return nil, usageError{fmt.Errorf("no option %s%s; %s --help lists them", strings.SplitN(words[0], "=", 2)[0], isMeant(name, "--", optionNames(command)), strings.Join(path, " "))}
+			return nil, usageError{fmt.Errorf("no option %s%s (%s --help lists them)", strings.SplitN(words[0], "=", 2)[0], isMeant(name, "--", optionNames(command)), strings.Join(path, " "))}
 		}
 		_, value, together := strings.Cut(words[0], "=")
 		if flag != nil {

@@ -31,6 +31,9 @@ func watchCommand() *cli.Command {
 			if len(folders) == 0 {
 				return usageError{errors.New("watch takes one run folder or more")}
 			}
+			if _, port, err := net.SplitHostPort(listen); err != nil || port == "" {
+				return usageError{fmt.Errorf("listen %s: want an address and a port, such as 127.0.0.1:8372", listen)}
+			}
 			if err := html.check(c); err != nil {
 				return err
 			}
@@ -62,7 +65,7 @@ func serveRuns(c *cli.Context, address string, folders []string) error {
 	}
 	l, err := net.Listen("tcp", address)
 	if err != nil {
-		return fmt.Errorf("watch: %w; another address can be given with --listen", err)
+		return fmt.Errorf("the page can't be served: %w; another address can be given with --listen", err)
 	}
 	fmt.Fprintf(c.App.Writer, "http://%s/ (Ctrl-C ends it)\n", l.Addr())
 	return watch.Serve(c.Context, l, folders)
