@@ -2,6 +2,7 @@ package alpaca
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -34,6 +35,8 @@ type Form struct {
 // NoTemplate is the error of a template that there is not.
 type NoTemplate struct{ error }
 
+func (e NoTemplate) Unwrap() error { return e.error }
+
 // Validate returns an error that names the first field that is wrong and what is allowed.
 func (f Form) Validate() error {
 	if f.Template == "" {
@@ -59,7 +62,7 @@ func (f Form) Validate() error {
 func ParseVariable(s string) (name string, value json.RawMessage, err error) {
 	name, text, ok := strings.Cut(s, "=")
 	if !ok || name == "" {
-		return "", nil, fmt.Errorf("template option %q: want NAME=VALUE, such as enable_thinking=false", s)
+		return "", nil, errors.New("want NAME=VALUE, such as enable_thinking=false")
 	}
 	switch text { // as people write them
 	case "True":

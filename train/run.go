@@ -7,6 +7,8 @@ import (
 	"maps"
 	"strconv"
 	"time"
+
+	"github.com/veratune/veratune/internal/terminal"
 )
 
 // loop is a run that is under way.
@@ -301,7 +303,7 @@ func (l *loop) state() (*state, error) {
 // draw brings the chart up to date. A training is worth more than its picture, so that a failure is told and no more.
 func (l *loop) draw() {
 	if err := drawChart(l.folder.join(MetricsFile), l.folder.join(ChartFile)); err != nil {
-		l.progress.Note("warning: %v", err)
+		l.progress.Note("warning: %s", terminal.Words(err))
 	}
 }
 

@@ -207,7 +207,7 @@ func TestSweepIsResumedOnlyAsItWas(t *testing.T) {
 		"there is nothing to try":  newSweep(t.TempDir(), nil),
 		"it tried other options":   newSweep(folder, nil, "0.1", "0.4"),
 		"after the parts [1]":      newSweep(folder, nil, "0.1", "0.3", "0.4"),
-		"give one of them":       newSweep(folder, nil, "0.1", "0.3"),
+		"give one of them":         newSweep(folder, nil, "0.1", "0.3"),
 	} {
 		s.Resume = want != "already holds a run"
 		if strings.HasPrefix(want, "rank") {

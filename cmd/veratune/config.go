@@ -31,7 +31,7 @@ func configurable(c *cli.Command) {
 			}
 		}
 		for _, name := range required {
-			if !ctx.IsSet(name) {
+			if ctx.String(name) == "" {
 				return usageError{fmt.Errorf("%s: is missing; give it here, or in a --config file", name)}
 			}
 		}

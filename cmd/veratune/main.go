@@ -12,6 +12,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/veratune/veratune/internal/terminal"
 	"github.com/veratune/veratune/train"
 )
 
@@ -41,7 +42,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintf(stderr, "veratune: %s%s\n", inWords(err), remedy(err))
+	fmt.Fprintf(stderr, "veratune: %s%s\n", terminal.Words(err), remedy(err))
 	return exitCode(err)
 }
 

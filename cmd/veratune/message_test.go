@@ -1,13 +1,8 @@
 package main
 
 import (
-	"context"
-	"fmt"
-	"io/fs"
 	"net"
-	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -109,22 +104,6 @@ func TestMessages(t *testing.T) {
 		code, _, stderr := veratune(args...)
 		if code != c.code || !strings.Contains(stderr, c.says) || code != 0 && strings.Count(stderr, "\n") != 1 {
 			t.Errorf("%s: exit code %d, %q, want %d, %q", c.args, code, stderr, c.code, c.says)
-		}
-	}
-}
-
-// TestInWords puts the errors of libraries and the system in words.
-func TestInWords(t *testing.T) {
-	_, notANumber := strconv.Atoi("a")
-	for want, err := range map[string]error{
-		"model: x.gguf: no such file or folder":             fmt.Errorf("model: %w", &fs.PathError{Op: "open", Path: "x.gguf", Err: fs.ErrNotExist}),
-		"b: permission denied":                              &os.LinkError{Op: "rename", Old: ".b1234567890123", New: "b", Err: fs.ErrPermission},
-		"run: x/step-3/state: no space":                     fmt.Errorf("run: %w", &fs.PathError{Op: "write", Path: "x/.unfinished-step-3/state", Err: fmt.Errorf("no space")}),
-		"peft/adapter_config.json: no space":                &fs.PathError{Op: "write", Path: ".unfinished-peft-1352223143/adapter_config.json", Err: fmt.Errorf("no space")},
-		`first: "a" is no number` + "; second: interrupted": fmt.Errorf("first: %w; second: %w", notANumber, context.Canceled),
-	} {
-		if got := inWords(err); got != want {
-			t.Errorf("%q, want %q", got, want)
 		}
 	}
 }

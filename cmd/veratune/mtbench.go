@@ -69,7 +69,7 @@ func (r *reporter) report(p mtbench.Progress) {
 	if p.Err != nil {
 		if reason := errors.Unwrap(p.Err).Error(); !r.told[reason] {
 			r.told[reason] = true
-			r.line.Note("%v", visibleError{p.Err})
+			r.line.Note("%s", terminal.Words(p.Err))
 		}
 	}
 	line := fmt.Sprintf("%s %d/%d", r.what, p.Done, p.Total)

@@ -133,18 +133,18 @@ func TestSweepByFile(t *testing.T) {
 func TestSweepBadInput(t *testing.T) {
 	model, data := testutil.TinyLlama(t, testutil.TinyOptions{}), rows(t, 20)
 	for says, args := range map[string][]string{
-		"nothing to compare":          {"--lr", "1e-3"},
-		"LOW..HIGH":                   {"--lr", "1e-2..1e-3"},
-		"values or a range":           {"--lr", "1e-4..1e-3,1e-2"},
-		"lr -1":                       {"--lr", "1e-3,-1"},
-		`--rank "fast": want a whole number`:        {"--rank", "4,fast"},
-		"fraction 2":                  {"--lr", "1e-3,1e-2", "--fraction", "2"},
-		"draws 0":                     {"--lr", "1e-3..1e-2", "--draws", "0"},
-		"needs held-out":              {"--lr", "1e-3,1e-2", "--held-out", "0"},
-		"alpha: is not for method":    {"--method", "vera,lora", "--alpha", "8"},
-		"--resume and --force":            {"--lr", "1e-3,1e-2", "--resume", "--force"},
-		`unexpected argument "1e-2"`:  {"--lr", "1e-3", "1e-2"},
-		"no option --print-config": {"--print-config"},
+		"nothing to compare":                 {"--lr", "1e-3"},
+		"LOW..HIGH":                          {"--lr", "1e-2..1e-3"},
+		"values or a range":                  {"--lr", "1e-4..1e-3,1e-2"},
+		"lr -1":                              {"--lr", "1e-3,-1"},
+		`--rank "fast": want a whole number`: {"--rank", "4,fast"},
+		"fraction 2":                         {"--lr", "1e-3,1e-2", "--fraction", "2"},
+		"draws 0":                            {"--lr", "1e-3..1e-2", "--draws", "0"},
+		"needs held-out":                     {"--lr", "1e-3,1e-2", "--held-out", "0"},
+		"alpha: is not for method":           {"--method", "vera,lora", "--alpha", "8"},
+		"--resume and --force":               {"--lr", "1e-3,1e-2", "--resume", "--force"},
+		`unexpected argument "1e-2"`:         {"--lr", "1e-3", "1e-2"},
+		"no option --print-config":           {"--print-config"},
 	} {
 		out := filepath.Join(t.TempDir(), "sweep")
 		code, _, stderr := veratune(append([]string{"sweep", "--model", model, "--data", data, "--out", out}, args...)...)
