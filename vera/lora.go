@@ -18,6 +18,8 @@ type LoRAOptions struct {
 	Threads int    // layers that are computed at the same time, each in memory of its own
 
 	Overwrite bool // replace a file that stands at the path
+
+	Progress func(done, total int) // called after each layer; nil for no reports
 }
 
 // DefaultLoRA is exact, in f16: half the bytes of f32, for an error that is small beside that of any 4-bit weight.
@@ -172,7 +174,7 @@ func (f *factory) rank(l *Layer) int { return min(l.Rank(), f.o.Rank) }
 func (f *factory) factors(l *Layer) (p product, err error) {
 	if l.Rank() <= f.o.Rank {
 		p = f.a.exactFactors(l)
-	} else if p, err = f.cut.factors(l); err != nil {
+	} else if p, err = f.cut.factors(f.ctx, l); err != nil {
 		return p, err
 	}
 	if p.alpha != f.alpha {
@@ -193,7 +195,11 @@ func (f *factory) add(w *bindings.GGUFWriter, i int, said *LoRALayer) error {
 			return err
 		}
 		f.begin(i + f.o.Threads)
-		made = <-f.results[i]
+		select {
+		case made = <-f.results[i]:
+		case <-f.ctx.Done():
+			return f.ctx.Err()
+		}
 		if made.err != nil {
 			return made.err
 		}
@@ -204,6 +210,9 @@ func (f *factory) add(w *bindings.GGUFWriter, i int, said *LoRALayer) error {
 	up := func(out io.Writer) error {
 		_, err := out.Write(made.up)
 		made = madeLayer{}
+		if err == nil && f.o.Progress != nil {
+			f.o.Progress(i+1, len(f.results))
+		}
 		return err
 	}
 	if err := w.AddTensorFunc(l.Name()+endLoRAA, typeA, []int64{int64(l.In), int64(rank)}, down); err != nil {

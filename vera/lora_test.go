@@ -132,7 +132,7 @@ func cut(x *mat.Dense, k int) (*mat.Dense, float64) {
 	scaleColumns(u, kept)
 	var out mat.Dense
 	out.Mul(u, v.T())
-	return &out, energy(kept, s)
+	return &out, squares(kept) / squares(s)
 }
 
 // At the adapter's own rank nothing is cut, and the decomposition must give the product back.
@@ -145,7 +145,7 @@ func TestTruncationAtFullRank(t *testing.T) {
 		tr := newTruncation(a, rank)
 		for i := range a.Layers {
 			l := &a.Layers[i]
-			p, err := tr.factors(l)
+			p, err := tr.factors(t.Context(), l)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -339,4 +339,16 @@ func TestLoRAUnfinished(t *testing.T) {
 	if string(read(t, path)) != "older" {
 		t.Error("the older file is gone")
 	}
+}
+
+// thinSVD gives x = U diag(s) Vᵀ with orthonormal columns in U and V, s in descending order.
+func thinSVD(x mat.Matrix) (u *mat.Dense, s []float64, v *mat.Dense) {
+	var d mat.SVD
+	if !d.Factorize(x, mat.SVDThin) {
+		panic("no singular value decomposition")
+	}
+	u, v = new(mat.Dense), new(mat.Dense)
+	d.UTo(u)
+	d.VTo(v)
+	return u, d.Values(nil), v
 }

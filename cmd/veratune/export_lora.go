@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/veratune/veratune/mtbench"
 	"github.com/veratune/veratune/vera"
 )
 
@@ -46,7 +47,7 @@ func (x *export) lora(c *cli.Context, s *session) error {
 		return err
 	}
 	r := loraResult{}
-	if r.LoRA, err = s.adapter.SaveLoRA(c.Context, x.out.path, x.loraOptions()); err != nil {
+	if r.LoRA, err = x.saveLoRA(c, s.adapter); err != nil {
 		return err
 	}
 	if r.Losses, err = x.losses(c, d, exportLoss{Of: "LoRA", model: x.engine.path, adapter: x.out.path}); err != nil {
@@ -56,6 +57,17 @@ func (x *export) lora(c *cli.Context, s *session) error {
 		return json.NewEncoder(c.App.Writer).Encode(r)
 	}
 	return r.print(c.App.Writer, x.out.path)
+}
+
+// saveLoRA shows how a decomposition of the layers gets on; that they are copied takes a moment.
+func (x *export) saveLoRA(c *cli.Context, a *vera.Adapter) (vera.LoRA, error) {
+	o := x.loraOptions()
+	if o.Rank > 0 {
+		progress := newReporter(c.App.ErrWriter, "layers of the LoRA")
+		defer progress.line.End()
+		o.Progress = func(done, total int) { progress.report(mtbench.Progress{Done: done, Total: total}) }
+	}
+	return a.SaveLoRA(c.Context, x.out.path, o)
 }
 
 // print sums up: of the layers only those that lost most are named.
