@@ -52,7 +52,11 @@ func TestAlike(t *testing.T) {
 				if e := offBy(all, want); !(e <= 2e-6) {
 					t.Errorf("%v: off by %.1e from the plain product in way %d", kind, e, way)
 				}
-				for _, part := range [][2]int{{0, 1}, {7, 1}, {18, 1}, {3, 2}, {1, 5}, {0, 18}} {
+				parts := [][2]int{{7, 1}, {1, 5}, {0, 1}, {18, 1}, {3, 2}, {0, 18}}
+				if testing.Short() {
+					parts = parts[:2]
+				}
+				for _, part := range parts {
 					got := product(way, in, x, part[0], part[1])
 					if !slices.Equal(got, all[part[0]*m:(part[0]+part[1])*m]) {
 						t.Errorf("%v: tokens %v have other bits alone than among all in way %d", kind, part, way)

@@ -142,6 +142,9 @@ func open(t *testing.T, path string, o Options) *Model {
 func TestPEFTReference(t *testing.T) {
 	dirs := testutil.Folders(t, "VERATUNE_REFS", "refs/peft-vera-*")
 	for _, compute := range []Compute{ComputeF32, ComputeBF16} {
+		if compute == ComputeBF16 && testing.Short() {
+			continue
+		}
 		o := Default()
 		o.Compute = compute
 		m := open(t, testutil.SmolLM2(t), o)

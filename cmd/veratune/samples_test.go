@@ -20,6 +20,9 @@ func TestSamples(t *testing.T) {
 		"factored":    {"--compute", "f32", "--plan", "factored"},
 		"on a device": {"--device", bindings.Composed},
 	} {
+		if testing.Short() && name != "merged" {
+			continue
+		}
 		with, without := filepath.Join(t.TempDir(), "with"), filepath.Join(t.TempDir(), "without")
 		args := func(out string, more ...string) []string {
 			return append(alpacaArgs(model, data, out, "--eval-every", "3"), slices.Concat(trained, more)...)
