@@ -230,3 +230,29 @@ func TestSweepOfDivergence(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// Equal losses have no best; one that is the lowest alone has no ties.
+func TestSweepTies(t *testing.T) {
+	for want, rates := range map[string][]string{
+		"lr 0.3":             {"0.001", "0.3"},
+		"lr 0.1 and lr 1e-1": {"0.1", "0.001", "1e-1"},
+	} {
+		folder := filepath.Join(t.TempDir(), "sweep")
+		newSweep := func() *Sweep { return newSweep(folder, nil, rates...) }
+		for _, resumed := range []bool{false, true} {
+			s := newSweep()
+			s.Resume = resumed
+			now := sweep(t, s)
+			var names []string
+			for _, t := range now.Tied {
+				names = append(names, t.Name())
+			}
+			if now.Best != nil {
+				names = append(names, now.Best.Name())
+			}
+			if got := strings.Join(names, " and "); got != want {
+				t.Errorf("%v, resumed %v: %s, want %s", rates, resumed, got, want)
+			}
+		}
+	}
+}

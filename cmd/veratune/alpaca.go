@@ -39,8 +39,9 @@ type finetune struct {
 	force    bool
 	ranks    train.Group // that train together, or nil
 
-	// Of a sweep, which are not flags: parts of the rows, and of the steps, that are trained on.
+	// Of a sweep, which are not flags: parts of the rows, and of the steps, that are trained on, and whether it is compared with others.
 	fraction, part float64
+	compared       bool
 }
 
 // recipeFlags are flags whose type on the command line is not that of the option.
@@ -294,13 +295,15 @@ func (f *finetune) learn(c *cli.Context, report io.Writer) (train.Result, error)
 	if p.heldOut != nil {
 		run.HeldOut = p.heldOut.InOrder(f.data.Batch)
 	}
-	if f.part < 1 {
-		most := run.Steps()
-		if f.maxSteps > 0 {
-			most = min(most, f.maxSteps)
-		}
-		run.MaxSteps = int(math.Ceil(f.part * float64(most)))
+	most := run.Steps()
+	if f.maxSteps > 0 {
+		most = min(most, f.maxSteps)
 	}
+	first := int(math.Ceil(f.part * float64(most)))
+	if f.part < 1 {
+		run.MaxSteps = first
+	}
+	f.tellShort(report, first, most)
 	return run.Train(c.Context)
 }
 
