@@ -149,7 +149,7 @@ func (s *sweep) run(c *cli.Context) error {
 		}
 		reached := now.Best.Rungs[len(now.Best.Rungs)-1].Loss
 		if before := now.Best.Before; before != nil && reached >= before.Loss {
-			_, err = fmt.Fprintf(c.App.Writer, "warning: the best is no better than the model was before training: held-out loss %.4f → %.4f; try lower --lr, or more rows with --fraction\n", before.Loss, reached)
+			_, err = fmt.Fprintf(c.App.ErrWriter, "warning: the best is no better than the model was before training: held-out loss %.4f → %.4f; try lower --lr, or more rows with --fraction\n", before.Loss, reached)
 		}
 		return err
 	})
