@@ -52,15 +52,27 @@ func (f *folder) lastBefore(step int) string {
 	return ""
 }
 
-// saveCheckpoint writes the checkpoint of s under another name and renames it when all of it is on the disk, then removes all but the newest keep.
-func (f *folder) saveCheckpoint(s *state, saveAdapter func(path string) error, keep int) error {
+// saveCheckpoint writes the checkpoint of s under another name and renames it when all of it is on the disk, then removes all but the newest keep, and the last
+// good one. Where it fails, nothing of it is left. The lines are those of the metrics so far.
+func (f *folder) saveCheckpoint(s *state, saveAdapter func(path string) error, lines []byte, keep int) error {
 	place := f.checkpoint(s.Step)
-	parent := filepath.Dir(place)
-	draft := filepath.Join(parent, unfinished+filepath.Base(place))
-	if err := errors.Join(os.RemoveAll(draft), os.MkdirAll(draft, 0o777)); err != nil {
-		return err
+	draft := filepath.Join(filepath.Dir(place), unfinished+filepath.Base(place))
+	err := errors.Join(os.RemoveAll(draft), os.MkdirAll(draft, 0o777))
+	if err == nil {
+		err = writeCheckpoint(draft, s, saveAdapter, lines)
 	}
-	adapter := filepath.Join(draft, AdapterFile)
+	if err == nil {
+		err = replace(place, draft)
+	}
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(draft))
+	}
+	return f.prune(keep, s.Good)
+}
+
+// writeCheckpoint writes the files of a checkpoint into a folder.
+func writeCheckpoint(folder string, s *state, saveAdapter func(path string) error, lines []byte) error {
+	adapter := filepath.Join(folder, AdapterFile)
 	if err := saveAdapter(adapter); err != nil {
 		return err
 	}
@@ -72,30 +84,40 @@ func (f *folder) saveCheckpoint(s *state, saveAdapter func(path string) error, k
 	if err != nil {
 		return err
 	}
-	if err := writeSynced(filepath.Join(draft, stateFile), data); err != nil {
+	if err := writeSynced(filepath.Join(folder, stateFile), data); err != nil {
 		return err
 	}
-	if err := syncFolder(draft); err != nil {
+	if err := writeSynced(filepath.Join(folder, MetricsFile), lines); err != nil {
 		return err
 	}
-	// There is one already where the evaluation at this step was interrupted and has been made now.
-	if exists(place) {
-		if err := discard(place); err != nil {
-			return err
-		}
-	}
-	if err := errors.Join(os.Rename(draft, place), syncFolder(parent)); err != nil {
-		return err
-	}
-	return f.prune(keep)
+	return syncFolder(folder)
 }
 
-func (f *folder) prune(keep int) error {
+// replace renames a checkpoint's draft to its place. There is one already where the evaluation at this step was interrupted and has been made now.
+func replace(place, draft string) error {
+	if !exists(place) {
+		return errors.Join(os.Rename(draft, place), syncFolder(filepath.Dir(place)))
+	}
+	gone := goneName(place)
+	if err := errors.Join(os.RemoveAll(gone), os.Rename(place, gone)); err != nil {
+		return err
+	}
+	if err := os.Rename(draft, place); err != nil {
+		return errors.Join(err, os.Rename(gone, place))
+	}
+	return errors.Join(os.RemoveAll(gone), syncFolder(filepath.Dir(place)))
+}
+
+// prune removes all checkpoints but the newest keep and that of the step good.
+func (f *folder) prune(keep, good int) error {
 	steps, err := f.checkpoints()
 	if err != nil {
 		return err
 	}
 	for _, step := range steps[min(keep, len(steps)):] {
+		if step == good {
+			continue
+		}
 		if err := discard(f.checkpoint(step)); err != nil {
 			return err
 		}
@@ -105,8 +127,12 @@ func (f *folder) prune(keep int) error {
 
 // discard renames a checkpoint before it removes it, so that one that is half removed is not taken for one.
 func discard(place string) error {
-	gone := filepath.Join(filepath.Dir(place), unfinished+"old-"+filepath.Base(place))
+	gone := goneName(place)
 	return errors.Join(os.RemoveAll(gone), os.Rename(place, gone), os.RemoveAll(gone))
+}
+
+func goneName(place string) string {
+	return filepath.Join(filepath.Dir(place), unfinished+"old-"+filepath.Base(place))
 }
 
 // restore gives the state of the newest checkpoint that is whole, or nil where there is none. One that is damaged is renamed damaged-step-N, and

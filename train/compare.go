@@ -25,7 +25,7 @@ type Report struct {
 	Settings map[string]any `json:"settings"` // of config.json, nested keys joined by dots
 	Steps    int            `json:"steps"`    // that were made
 	Loss     *float64       `json:"loss"`     // training loss, smoothed as in Result; nil before the first step
-	// Of the held-out data, nil where there is none: before the first step, the newest, and the lowest after the first step.
+	// Of the held-out data, nil where there is none: before the first step, the newest, and the lowest of all.
 	Before *Evaluation `json:"before"`
 	Last   *Evaluation `json:"last"`
 	Best   *Evaluation `json:"best"`
@@ -81,10 +81,10 @@ func (r *Report) measure() {
 		}
 		if p.EvalLoss != nil {
 			r.Last = &Evaluation{Step: p.Step, Loss: *p.EvalLoss}
-			switch {
-			case p.Step == 0:
+			if p.Step == 0 {
 				r.Before = r.Last
-			case r.Best == nil || r.Last.Loss < r.Best.Loss:
+			}
+			if r.Best == nil || r.Last.Loss < r.Best.Loss {
 				r.Best = r.Last
 			}
 		}

@@ -70,7 +70,7 @@ func TestReportIsTheResult(t *testing.T) {
 func TestReportOfAnUnfinishedRun(t *testing.T) {
 	// Broken off after its first checkpoint, at step 3, and before its second evaluation, at step 4.
 	r, _ := reported(t, 4, nil)
-	if r.Finished || r.Steps != 3 || r.Best != nil || r.Before == nil || r.Trained != parameters {
+	if r.Finished || r.Steps != 3 || r.Best != r.Before || r.Before == nil || r.Trained != parameters {
 		t.Errorf("%+v", r)
 	}
 	if r, _ = reported(t, 1, nil); r.Finished || r.Steps != 0 || r.Loss != nil || r.Trained != 0 {

@@ -12,7 +12,7 @@ import (
 type Config struct {
 	LR           float64  `json:"lr"` // highest learning rate, at the end of the warm-up
 	Schedule     Schedule `json:"schedule"`
-	WarmupRatio  float64  `json:"warmup_ratio"` // part of all steps in which the learning rate rises from 0
+	WarmupRatio  float64  `json:"warmup_ratio"` // part of all steps in which the learning rate rises
 	Accumulation int      `json:"accumulation"` // micro-batches in a step
 	Epochs       int      `json:"epochs"`
 	Steps        int      `json:"steps"` // 0 trains for Epochs; otherwise for that many steps, whatever Epochs says

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,9 +13,17 @@ import (
 	"testing"
 )
 
-// Halted after any step and resumed without the limit, a run leaves the same bytes as one that was not; what it left meanwhile is of that step.
+// Halted after any step and resumed without the limit, a run ends in the same weights as one that was not. What was measured at the halt stays in the metrics, and
+// counts for the best adapter.
 func TestHaltAndResume(t *testing.T) {
-	want := uninterrupted(t)
+	whole := wholeRun(t)
+	want := weights(t, whole)
+	measured := map[int]float64{}
+	for _, p := range readPoints(t, whole) {
+		if p.EvalLoss != nil {
+			measured[p.Step] = *p.EvalLoss
+		}
+	}
 	for step := 1; step < steps; step++ {
 		folder := filepath.Join(t.TempDir(), "run")
 		r, _ := newRun(folder)
@@ -30,16 +39,36 @@ func TestHaltAndResume(t *testing.T) {
 		if !strings.Contains(string(adapter), fmt.Sprintf("\nsteps = %d\n", step)) || !strings.Contains(string(adapter), fmt.Sprintf("\neval_loss = %v\n", result.After.Loss)) {
 			t.Errorf("halted after %d: the adapter says %s", step, adapter)
 		}
-		if ended := resume(t, folder); ended.EndedBy != "" {
+		ended := resume(t, folder)
+		if ended.EndedBy != "" {
 			t.Errorf("ended by %s", ended.EndedBy)
 		}
-		checkEqual(t, finished(t, folder), want)
+		checkEqual(t, weights(t, folder), want)
+		lowest, got := *result.Before, maps.Clone(measured)
+		got[step] = result.After.Loss
+		for _, p := range readPoints(t, folder) {
+			if p.EvalLoss == nil {
+				continue
+			}
+			if got[p.Step] != *p.EvalLoss {
+				t.Errorf("halted after %d: the loss %v after step %d, want %v", step, *p.EvalLoss, p.Step, got[p.Step])
+			}
+			if delete(got, p.Step); *p.EvalLoss < lowest.Loss {
+				lowest = Evaluation{p.Step, *p.EvalLoss}
+			}
+		}
+		if len(got) > 0 || *ended.Best != lowest {
+			t.Errorf("halted after %d: not measured again: %v; best %v, want %v", step, got, *ended.Best, lowest)
+		}
+		if best, _ := os.ReadFile(ended.BestAdapter); !strings.Contains(string(best), fmt.Sprintf("\nsteps = %d\n", lowest.Step)) {
+			t.Errorf("halted after %d: best.gguf is %s", step, best)
+		}
 	}
 }
 
 // A time that is over in no time lets each process make one step.
 func TestMaxTime(t *testing.T) {
-	want := uninterrupted(t)
+	want := weights(t, wholeRun(t))
 	folder := filepath.Join(t.TempDir(), "run")
 	for made := 1; made < steps; made++ {
 		r, _ := newRun(folder)
@@ -50,7 +79,31 @@ func TestMaxTime(t *testing.T) {
 		}
 	}
 	resume(t, folder)
-	checkEqual(t, finished(t, folder), want)
+	checkEqual(t, weights(t, folder), want)
+}
+
+// Halts change nothing of when patience ends a run, though they measure in between.
+func TestPatienceOverHalts(t *testing.T) {
+	whole := filepath.Join(t.TempDir(), "whole")
+	r, _ := impatient(whole)
+	want, err := r.Train(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for every := 1; every < 8; every++ {
+		folder := filepath.Join(t.TempDir(), "run")
+		var got Result
+		for most := every; got.EndedBy != "patience"; most += every {
+			r, _ := impatient(folder)
+			r.Resume, r.MaxSteps = most > every, most
+			if got, err = r.Train(context.Background()); err != nil || most > 60 {
+				t.Fatalf("halted every %d steps: %+v, %v", every, got, err)
+			}
+		}
+		if got.Steps != want.Steps || got.Best.Loss > want.Best.Loss {
+			t.Errorf("halted every %d steps: ended after %d, best %v; want %d, %v", every, got.Steps, *got.Best, want.Steps, *want.Best)
+		}
+	}
 }
 
 func TestInterruptedHaltIsHaltedOnResuming(t *testing.T) {

@@ -3,12 +3,8 @@ package train
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-
-	"github.com/veratune/veratune/internal/durable"
 )
 
 // stepLine is the line of metrics.jsonl for a training step.
@@ -61,14 +57,18 @@ type Record struct {
 }
 
 // metrics appends to a file of one JSON object a line.
-type metrics struct{ file *os.File }
+type metrics struct {
+	file  *os.File
+	lines []byte // all that the file holds, of which each checkpoint has a copy
+}
 
-func openMetrics(path string) (*metrics, error) {
+// openMetrics opens a file that holds these lines.
+func openMetrics(path string, lines []byte) (*metrics, error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666)
 	if err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)
 	}
-	return &metrics{file}, nil
+	return &metrics{file, lines}, nil
 }
 
 func (m *metrics) write(line any) error {
@@ -77,11 +77,13 @@ func (m *metrics) write(line any) error {
 	}
 	data, err := json.Marshal(line)
 	if err == nil {
-		_, err = m.file.Write(append(data, '\n'))
+		data = append(data, '\n')
+		_, err = m.file.Write(data)
 	}
 	if err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
+	m.lines = append(m.lines, data...)
 	return nil
 }
 
@@ -101,28 +103,4 @@ func parseRecord(line []byte) (r Record, ok bool) {
 		return Record{}, false
 	}
 	return r, r.Loss != nil || r.EvalLoss != nil || r.Norms != nil
-}
-
-// cutMetrics removes what was written after the position, which the run writes again when it goes on from there.
-func cutMetrics(path string, at position) error {
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("metrics: %w", err)
-	}
-	var kept []byte
-	records, lines := ReadRecords(data)
-	for i, r := range records {
-		// A checkpoint can be older than the evaluation at its step, where that was interrupted.
-		evaluated := at.Last != nil && r.Step <= at.Last.Step
-		if r.EvalLoss == nil && r.Step <= at.Step || r.EvalLoss != nil && evaluated {
-			kept = append(kept, lines[i]...)
-		}
-	}
-	if err := durable.WriteFile(path, kept, 0o666); err != nil {
-		return fmt.Errorf("metrics: %w", err)
-	}
-	return nil
 }

@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
+	"path/filepath"
 
 	"github.com/veratune/veratune/internal/durable"
 )
@@ -102,7 +102,7 @@ func (l *loop) start() (err error) {
 	if err := l.settings.write(l.folder.join(ConfigFile)); err != nil {
 		return err
 	}
-	l.metrics, err = openMetrics(l.folder.join(MetricsFile))
+	l.metrics, err = openMetrics(l.folder.join(MetricsFile), nil)
 	return err
 }
 
@@ -130,19 +130,39 @@ func (l *loop) resume() (err error) {
 		}
 	}
 	l.progress.Note("going on after step %d of %d", l.at.Step, l.plan.total)
+	if err := l.openMetrics(); err != nil {
+		return err
+	}
+	l.recall()
+	return nil
+}
+
+// openMetrics goes on with the metrics of a run that is resumed: those up to where it goes on.
+func (l *loop) openMetrics() error {
 	path := l.folder.join(MetricsFile)
-	if err := cutMetrics(path, l.at); err != nil {
-		return err
+	found, err := readIfThere(path)
+	var kept []byte
+	if err == nil {
+		kept, err = readIfThere(filepath.Join(l.folder.checkpoint(l.at.Step), MetricsFile))
 	}
-	if l.metrics, err = openMetrics(path); err != nil {
-		return err
+	if err != nil {
+		return fmt.Errorf("metrics: %w", err)
 	}
-	return l.recall(path)
+	lines, report := mend(found, kept, l.at)
+	if report != "" {
+		l.progress.Note("%s: %s", path, report)
+	}
+	if err := durable.WriteFile(path, lines, 0o666); err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	l.metrics, err = openMetrics(path, lines)
+	return err
 }
 
 // adopt goes on from a state.
 func (l *loop) adopt(s *state) error {
 	l.at, l.saved, l.unsaved = s.position, s.Step, false
+	l.at.upgrade()
 	return l.optimizer.adopt(s)
 }
 
@@ -158,19 +178,26 @@ func (l *loop) fits(s *state) error {
 	return nil
 }
 
-// recall takes the losses of the steps before into the smoothed loss.
-func (l *loop) recall(path string) error {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return fmt.Errorf("metrics: %w", err)
-	}
-	points, _ := ReadRecords(data)
-	for _, p := range points {
-		if p.Loss != nil {
-			l.progress.loss.add(*p.Loss)
+// recall takes the losses of the steps before into the smoothed loss, and from a run of an older version what its state lacks.
+func (l *loop) recall() {
+	records, _ := ReadRecords(l.metrics.lines)
+	for _, r := range records {
+		if r.Loss == nil {
+			continue
+		}
+		l.progress.loss.add(*r.Loss)
+		if r.Step == 1 {
+			l.at.First = *r.Loss
+			l.tellWarmup(r.LR)
 		}
 	}
-	return nil
+}
+
+// tellWarmup says of a run whose first step had a learning rate of 0, as those of older versions, what becomes of its warm-up.
+func (l *loop) tellWarmup(first float64) {
+	if warmup := l.Config.WarmupSteps(l.plan.total); first == 0 && l.at.Step < warmup {
+		l.progress.Note("the run was begun by an older version, whose warm-up gave its first step a learning rate of 0: the rest of its %d steps of warm-up have (step+1)/%[1]d of --lr, one step ahead of what they would have had", warmup)
+	}
 }
 
 func (l *loop) close() {

@@ -3,6 +3,7 @@ package train
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -251,6 +252,63 @@ func TestResumeWithOtherSettings(t *testing.T) {
 	r.Config.EvalEvery, r.Config.SaveEvery, r.Config.Keep = Interval{Steps: 5}, 2, 3
 	if _, err := r.Train(context.Background()); err != nil {
 		t.Errorf("how often is saved may change: %v", err)
+	}
+}
+
+// A config.json that another program has written again, with the same values, is the same.
+func TestRewrittenSettings(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "run")
+	r, engine := newRun(folder)
+	r.Setup.(map[string]any)["layers"] = []int{0, 10}
+	r.Setup.(map[string]any)["none"] = nil
+	if _, err := r.Train(interruptedIn(2, engine)); !errors.Is(err, ErrInterrupted) {
+		t.Fatal(err)
+	}
+	path := filepath.Join(folder, ConfigFile)
+	config, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ordered map[string]any
+	decoder := json.NewDecoder(bytes.NewReader(config))
+	decoder.UseNumber()
+	if err := decoder.Decode(&ordered); err != nil {
+		t.Fatal(err)
+	}
+	sorted, err := json.Marshal(ordered)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		text string
+		same bool
+	}{
+		"as it was":          {string(config), true},
+		"sorted and packed":  {string(sorted), true},
+		"eps 1e-08":          {strings.Replace(string(config), "1e-8", "1e-08", 1), true},
+		"eps 0.00000001":     {strings.Replace(string(config), "1e-8", "0.00000001", 1), true},
+		"eps 1.0E-8":         {strings.Replace(string(config), "1e-8", "1.0E-8", 1), true},
+		"epochs 2.0":         {strings.Replace(string(config), `"epochs": 2`, `"epochs": 2.0`, 1), true},
+		"lr 3e-1":            {strings.Replace(string(config), `"lr": 0.3`, `"lr": 3e-1`, 1), true},
+		"lr of 17 digits":    {strings.Replace(string(config), `"lr": 0.3`, `"lr": 0.29999999999999999`, 1), true},
+		"layers as floats":   {strings.Replace(string(sorted), `[0,10]`, `[0.0,1e1]`, 1), true},
+		"64 bits":            {strings.Replace(string(config), "18446744073709551615", "18446744073709551615.0", 1), true},
+		"64 bits, another":   {strings.Replace(string(config), "18446744073709551615", "18446744073709551614", 1), false},
+		"eps 1e-9":           {strings.Replace(string(config), "1e-8", "1e-09", 1), false},
+		"eps as text":        {strings.Replace(string(config), "1e-8", `"1e-08"`, 1), false},
+		"layers in disorder": {strings.Replace(string(sorted), `[0,10]`, `[10,0]`, 1), false},
+		"huge":               {strings.Replace(string(config), "1e-8", "1e999999999", 1), false},
+		"null is not absent": {strings.Replace(string(sorted), `,"none":null`, ``, 1), false},
+	} {
+		if err := os.WriteFile(path, []byte(c.text), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if (c.text == string(config)) != (name == "as it was") {
+			t.Fatalf("%s: nothing was replaced", name)
+		}
+		if err := r.settings().checkSame(path); (err == nil) != c.same {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -41,16 +41,19 @@ func (l *loop) run(ctx context.Context) (Result, error) {
 	}
 	for {
 		// Evaluate.
-		if l.evaluationDue() {
+		halted := limit()
+		_, done := l.end(halted)
+		if l.evaluationDue(done) {
 			if err := l.evaluate(); err != nil {
 				return Result{}, l.stopped("evaluation after", err)
 			}
 		}
 
 		// Save. An evaluation that was interrupted is still due and will be made on resuming.
-		endedBy, done := l.end(limit)
-		interrupted := l.requests().stop && (!done || l.evaluationDue())
-		if l.saveDue(done || interrupted) {
+		endedBy, done := l.end(halted)
+		interrupted := l.requests().stop && (!done || l.evaluationDue(done))
+		diverged := !done && !l.NoHalt && l.at.High >= highSteps
+		if l.saveDue(done || interrupted || diverged) {
 			if err := l.save(); err != nil {
 				return Result{}, fmt.Errorf("checkpoint after step %d: %w", l.at.Step, err)
 			}
@@ -62,6 +65,9 @@ func (l *loop) run(ctx context.Context) (Result, error) {
 		}
 		if done {
 			return l.finish(endedBy)
+		}
+		if diverged {
+			return Result{}, l.stopped("halted after", fmt.Errorf("%w: %w", ErrDiverged, errHigh{l.highLoss()}))
 		}
 
 		// Step.
@@ -77,6 +83,7 @@ func (l *loop) run(ctx context.Context) (Result, error) {
 			return Result{}, l.stopped("step after", err)
 		}
 		l.advance()
+		l.judge(o.loss)
 
 		// Log.
 		line := stepLine{
@@ -119,16 +126,15 @@ func (l *loop) limit(ctx context.Context) func() string {
 	}
 }
 
-// end tells whether no further step is to be made, and which option says so before the last.
-func (l *loop) end(limit func() string) (by string, done bool) {
+// end tells whether no further step is to be made, and which option says so before the last; halted is the limit that has been reached.
+func (l *loop) end(halted string) (by string, done bool) {
 	switch {
 	case l.at.Step == l.plan.total:
 		return "", true
 	case l.Config.Patience > 0 && l.at.Waited >= l.Config.Patience:
 		return "patience", true
 	}
-	by = limit()
-	return by, by != ""
+	return halted, halted != ""
 }
 
 func (l *loop) interrupted() error {
@@ -141,7 +147,44 @@ func (l *loop) advance() {
 	l.at.Epoch, l.at.Batch, _ = l.plan.at(l.at.Step)
 }
 
-// stopped says where the training stopped and what is left of it.
+// A loss is high where it is so many times that before training, and a training that has had so many high losses in a row won't come to anything.
+const (
+	highFactor = 3
+	highSteps  = 10
+)
+
+// errHigh is the end of a training whose loss stays above this.
+type errHigh struct{ loss float64 }
+
+func (e errHigh) Error() string {
+	return fmt.Sprintf("the loss has been above %.4f, %d times that before training, for %d steps", e.loss, highFactor, highSteps)
+}
+
+// highLoss is what high losses are above. A single step's loss may be low by chance, so that the held-out data count, too.
+func (l *loop) highLoss() float64 {
+	loss := l.at.First
+	if l.at.Before != nil {
+		loss = max(loss, l.at.Before.Loss)
+	}
+	return highFactor * loss
+}
+
+// judge counts the high losses in a row, the one of the step that was just made included.
+func (l *loop) judge(loss float64) {
+	if l.at.Step == 1 {
+		l.at.First = loss
+	}
+	if high := l.highLoss(); high <= 0 || loss <= high {
+		l.at.High, l.at.Good = 0, 0
+		return
+	}
+	if l.at.High == 0 {
+		l.at.Good = l.saved
+	}
+	l.at.High++
+}
+
+// stopped says where the training stopped, what is left of it, and what to do.
 func (l *loop) stopped(what string, err error) error {
 	err = fmt.Errorf("%s step %d of %d: %w", what, l.at.Step, l.plan.total, err)
 	if !errors.Is(err, ErrDiverged) {
@@ -150,20 +193,43 @@ func (l *loop) stopped(what string, err error) error {
 		}
 		return err
 	}
-	// The checkpoint of this very step, if there is one, holds the parameters that gave the NaN.
-	if good := l.folder.lastBefore(l.at.Step); good != "" {
-		return fmt.Errorf("%w; the last good checkpoint is %s; a lower lr or a clip may help", err, good)
+	left := "there is no earlier checkpoint"
+	if good := l.lastGood(); good != "" {
+		left = "the last good checkpoint is " + good
 	}
-	return fmt.Errorf("%w; there is no earlier checkpoint; a lower lr or a clip may help", err)
+	if exists(l.folder.join(BestFile)) && l.at.Best != nil && l.at.Best.Step > 0 {
+		left += fmt.Sprintf(", the best adapter, of step %d, %s", l.at.Best.Step, l.folder.join(BestFile))
+	}
+	goes := "--resume would come to the same"
+	if errors.As(err, new(errHigh)) {
+		goes = "--resume --no-halt goes on nevertheless"
+	}
+	return fmt.Errorf("%w; %s; begin anew with a lower --lr, or a --clip such as 1; %s", err, left, goes)
 }
 
-func (l *loop) evaluationDue() bool {
+// lastGood names the newest checkpoint from before the losses were high; "" where there is none. The checkpoint of this very step, if there is one, holds the
+// parameters that gave the last of them.
+func (l *loop) lastGood() string {
+	if l.at.High == 0 {
+		return l.folder.lastBefore(l.at.Step)
+	}
+	if good := l.folder.checkpoint(l.at.Good); exists(good) {
+		return good
+	}
+	return ""
+}
+
+// evaluationDue tells whether an evaluation is to be made before anything else; done, whether no step follows.
+func (l *loop) evaluationDue(done bool) bool {
 	step := l.at.Step
 	if l.HeldOut == nil || l.at.Last != nil && l.at.Last.Step == step {
 		return false
 	}
-	return step == 0 || l.endsInterval(step)
+	return done || l.scheduled(step)
 }
+
+// scheduled tells whether there is an evaluation after a step wherever the run is halted.
+func (l *loop) scheduled(step int) bool { return step == 0 || l.endsInterval(step) }
 
 // endsInterval tells whether a step is the last, or one after which is evaluated on the way.
 func (l *loop) endsInterval(step int) bool {
@@ -183,17 +249,23 @@ func (l *loop) evaluate() error {
 		return err
 	}
 	l.at.Last, l.unsaved = e, true
-	mark := ""
-	switch {
-	case e.Step == 0:
+	if e.Step == 0 {
 		l.at.Before = e
-	case l.at.Best == nil || e.Loss < l.at.Best.Loss:
-		l.at.Best, l.at.Waited, mark = e, 0, "  best so far"
-		if err := l.saveAdapter(l.folder.join(BestFile)); err != nil {
-			return err
+	}
+	if l.scheduled(e.Step) {
+		if l.at.Waited++; l.at.Lowest == nil || e.Loss < l.at.Lowest.Loss {
+			l.at.Lowest, l.at.Waited = e, 0
 		}
-	default:
-		l.at.Waited++
+	}
+	mark := ""
+	if l.at.Best == nil || e.Loss < l.at.Best.Loss {
+		l.at.Best = e
+		if e.Step > 0 {
+			mark = "  best so far"
+			if err := l.saveAdapter(l.folder.join(BestFile)); err != nil {
+				return err
+			}
+		}
 	}
 	return l.tell(line, mark)
 }
@@ -284,7 +356,7 @@ func (l *loop) save() error {
 	if err != nil {
 		return err
 	}
-	if err := l.folder.saveCheckpoint(s, l.saveAdapter, l.Config.Keep); err != nil {
+	if err := l.folder.saveCheckpoint(s, l.saveAdapter, l.metrics.lines, l.Config.Keep); err != nil {
 		return err
 	}
 	l.saved, l.unsaved = l.at.Step, false
@@ -307,27 +379,13 @@ func (l *loop) draw() {
 	}
 }
 
-// finish writes the adapter. Where a limit halted the run between two evaluations, it makes one that no checkpoint knows of, so that the run can go on as if it
-// had never been halted.
+// finish writes the adapter.
 func (l *loop) finish(endedBy string) (Result, error) {
-	if l.HeldOut != nil && l.at.Last.Step < l.at.Step {
-		e, line, err := l.measure()
-		switch {
-		case err != nil:
-			return Result{}, l.stopped("evaluation after", err)
-		case e == nil:
-			return Result{}, l.interrupted()
-		}
-		l.at.Last = e
-		if err := l.tell(line, ""); err != nil {
-			return Result{}, err
-		}
-	}
 	r := Result{
-		Steps: l.at.Step, Loss: l.progress.loss.mean(), Before: l.at.Before, After: l.at.Last, Best: l.at.Best, EndedBy: endedBy,
+		Steps: l.at.Step, First: l.at.First, Loss: l.progress.loss.mean(), Before: l.at.Before, After: l.at.Last, Best: l.at.Best, EndedBy: endedBy,
 		Adapter: l.folder.join(AdapterFile), OldRun: l.oldRun,
 	}
-	if l.at.Best != nil {
+	if l.at.Best != nil && l.at.Best.Step > 0 {
 		r.BestAdapter = l.folder.join(BestFile)
 	}
 	if err := l.saveAdapter(r.Adapter); err != nil {

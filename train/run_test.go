@@ -103,6 +103,126 @@ func TestRunWithoutHeldOutData(t *testing.T) {
 	}
 }
 
+// spoiled is a run that a learning rate of 100 leads astray after ten good steps, and its engine.
+func spoiled(folder string, from int) (*Run, *leastSquares) {
+	r, engine := newRun(folder)
+	r.Config.Epochs, r.Config.EvalEvery, r.Config.SaveEvery = 10, Interval{Steps: 25}, 2
+	engine.hook = func(int) error {
+		if steps := len(engine.seeds); engine.seeds[steps-1] == dropoutSeed(r.Config.Seed, from) {
+			for i := range engine.params {
+				engine.params[i] += 1000
+			}
+			return engine.Update()
+		}
+		return nil
+	}
+	return r, engine
+}
+
+// A loss that stays high halts the run. The last good checkpoint and best adapter are kept, resuming says the same at once, and with NoHalt goes on to the end.
+func TestHighLossHalts(t *testing.T) {
+	whole := filepath.Join(t.TempDir(), "whole")
+	r, _ := spoiled(whole, 29)
+	r.NoHalt = true
+	want, err := r.Train(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := filepath.Join(t.TempDir(), "run")
+	r, _ = spoiled(folder, 29) // the loss is high from step 30 on
+	if _, err := r.Train(interruptedInTraining(35, r)); !errors.Is(err, ErrInterrupted) {
+		t.Fatal(err)
+	}
+	for range 2 {
+		r, engine := spoiled(folder, 29)
+		r.Resume = true
+		_, err = r.Train(context.Background())
+		if !errors.Is(err, ErrDiverged) {
+			t.Fatal(err)
+		}
+		for _, says := range []string{"after step 39 of 60", "times that before training, for 10 steps", "the last good checkpoint is " + openedAt(folder).checkpoint(28), "the best adapter, of step 25", "--resume --no-halt", "lower --lr"} {
+			if !strings.Contains(err.Error(), says) {
+				t.Errorf("%q does not say %q", err, says)
+			}
+		}
+		if engine.calls != 0 && engine.calls != 4 {
+			t.Errorf("%d steps computed", engine.calls)
+		}
+		if kept, _ := openedAt(folder).checkpoints(); !slices.Equal(kept, []int{39, 38, 28}) {
+			t.Errorf("checkpoints %v", kept)
+		}
+	}
+	r, _ = spoiled(folder, 29)
+	r.Resume, r.NoHalt = true, true
+	got, err := r.Train(context.Background())
+	if err != nil || *got.After != *want.After || *got.Best != *want.Best || got.First != want.First {
+		t.Errorf("%+v, %v; want %+v", got, err, want)
+	}
+}
+
+// interruptedInTraining is the context of a run whose engine has a hook of its own.
+func interruptedInTraining(step int, r *Run) context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	engine := r.Engine.(*leastSquares)
+	hook := engine.hook
+	engine.hook = func(n int) error {
+		if n == step {
+			cancel()
+		}
+		return hook(n)
+	}
+	return ctx
+}
+
+// A loss that is high for less long, or that the held-out data have before training, halts nothing.
+func TestHighLossesThatPass(t *testing.T) {
+	for name, change := range map[string]func(*Run, *leastSquares){
+		"at the end":   func(r *Run, _ *leastSquares) { r.Config.LR, r.Config.WeightDecay, r.Config.Epochs = 1e3, 0, 1 },
+		"first is low": func(r *Run, e *leastSquares) { r.Config.LR, r.Config.Epochs = 1e-6, 5; e.lowFirst = true },
+	} {
+		r, engine := newRun(filepath.Join(t.TempDir(), "run"))
+		change(r, engine)
+		if _, err := r.Train(context.Background()); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A loss that is higher than before training is never the best, whenever it is measured.
+func TestUntrainedLossCounts(t *testing.T) {
+	for name, limit := range map[string]int{"to the end": 0, "halted": 3} {
+		var out bytes.Buffer
+		folder := filepath.Join(t.TempDir(), "run")
+		r, _ := newRun(folder)
+		r.Config.LR, r.Config.WeightDecay, r.Progress, r.MaxSteps = 1e3, 0, &out, limit
+		r.NoHalt = true
+		result, err := r.Train(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if result.Best != result.Before || result.After.Loss < result.Before.Loss || result.BestAdapter != "" || exists(filepath.Join(folder, BestFile)) || strings.Contains(out.String(), "best so far") {
+			t.Errorf("%s: %+v, best %v, before %v: %s", name, result, result.Best, result.Before, out.String())
+		}
+	}
+}
+
+// A state of an older version, which did not count the untrained loss, is taken as one that did.
+func TestOldStates(t *testing.T) {
+	before, worse, better := &Evaluation{0, 2}, &Evaluation{4, 3}, &Evaluation{8, 1}
+	for _, c := range []struct{ at, want position }{
+		{position{Before: before}, position{Before: before, Best: before}},
+		{position{Before: before, Best: worse}, position{Before: before, Best: before, Lowest: worse}},
+		{position{Before: before, Best: better}, position{Before: before, Best: better, Lowest: better}},
+		{position{Before: before, Best: better, Lowest: worse}, position{Before: before, Best: better, Lowest: worse}},
+		{position{}, position{}},
+	} {
+		got := c.at
+		if got.upgrade(); got != c.want {
+			t.Errorf("%+v becomes %+v, want %+v", c.at, got, c.want)
+		}
+	}
+}
+
 // The best adapter is that of the lowest held-out loss though training goes on and gets worse.
 func TestBestAdapterIsKept(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "run")

@@ -5,7 +5,7 @@ import "math"
 // Schedule is the shape of the learning rate over a training, after the warm-up.
 type Schedule string
 
-// The schedules, as Hugging Face's get_*_schedule_with_warmup define them.
+// The schedules, as Hugging Face's get_*_schedule_with_warmup define them after the warm-up.
 const (
 	Cosine   Schedule = "cosine"   // half a cosine wave, down to 0
 	Linear   Schedule = "linear"   // a straight line, down to 0
@@ -15,11 +15,11 @@ const (
 // Schedules lists the values that Config.Schedule may have.
 var Schedules = []Schedule{Cosine, Linear, Constant}
 
-// Factor is the part of the highest learning rate that step, counted from 0, of total steps uses. In the first warmup steps it is step/warmup, so
-// that the very first step of a training with warm-up moves nothing.
+// Factor is the part of the highest learning rate that step, counted from 0, of total steps uses. In the first warmup steps it is (step+1)/warmup: Hugging Face's
+// step/warmup would leave the first step without effect.
 func (s Schedule) Factor(step, warmup, total int) float64 {
 	if step < warmup {
-		return float64(step) / float64(warmup)
+		return float64(step+1) / float64(warmup)
 	}
 	progress := float64(step-warmup) / float64(max(1, total-warmup))
 	switch s {

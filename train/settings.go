@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/big"
 	"os"
 	"reflect"
 	"slices"
@@ -82,7 +83,7 @@ func differences(before, now []byte) ([]string, error) {
 	maps.Copy(both, is)
 	var list []string
 	for _, key := range slices.Sorted(maps.Keys(both)) {
-		if !free(key) && !reflect.DeepEqual(was[key], is[key]) {
+		if !free(key) && !same(was, is, key) {
 			name := strings.TrimPrefix(strings.TrimPrefix(key, "train."), "setup.")
 			list = append(list, fmt.Sprintf("%s was %s and is %s", name, show(was, key), show(is, key)))
 		}
@@ -121,6 +122,35 @@ func flatten(data []byte) (map[string]any, error) {
 		walk(key, value)
 	}
 	return flat, nil
+}
+
+// same tells whether a setting has the same value in both, however another program has written it.
+func same(was, is map[string]any, key string) bool {
+	before, had := was[key]
+	now, has := is[key]
+	return had == has && reflect.DeepEqual(canonical(before), canonical(now))
+}
+
+// canonical gives a value with its numbers in a form that is the same for the same number: 1e-8 and 0.00000001, 4 and 4.0.
+func canonical(value any) any {
+	switch v := value.(type) {
+	case []any:
+		list := make([]any, len(v))
+		for i := range v {
+			list[i] = canonical(v[i])
+		}
+		return list
+	case json.Number:
+		// A whole number may have 64 bits, more than a float64 holds.
+		if f, _, err := big.ParseFloat(v.String(), 10, 128, big.ToNearestEven); err == nil && f.IsInt() && f.MantExp(nil) <= 64 {
+			n, _ := f.Int(nil)
+			return n.String()
+		}
+		if f, err := v.Float64(); err == nil {
+			return f
+		}
+	}
+	return value
 }
 
 func show(values map[string]any, key string) string {

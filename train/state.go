@@ -23,8 +23,23 @@ type position struct {
 	Seed   uint64      `json:"seed"`  // with step, the whole state of the dropout's generator
 	Before *Evaluation `json:"before,omitempty"`
 	Last   *Evaluation `json:"last,omitempty"`
-	Best   *Evaluation `json:"best,omitempty"`   // among the evaluations after at least one step
-	Waited int         `json:"waited,omitempty"` // evaluations since the best
+	Best   *Evaluation `json:"best,omitempty"`   // of all so far, that before the first step among them
+	Lowest *Evaluation `json:"lowest,omitempty"` // of those that are made wherever the run is halted: what patience goes by
+	Waited int         `json:"waited,omitempty"` // such evaluations since the lowest
+
+	First float64 `json:"first,omitempty"` // training loss of the first step
+	High  int     `json:"high,omitempty"`  // steps up to this one whose loss was high, in a row
+	Good  int     `json:"good,omitempty"`  // step of the newest checkpoint before them; 0 where there is none
+}
+
+// upgrade fills in what states of older versions don't know.
+func (p *position) upgrade() {
+	if p.Lowest == nil {
+		p.Lowest = p.Best
+	}
+	if p.Before != nil && (p.Best == nil || p.Best.Loss >= p.Before.Loss) {
+		p.Best = p.Before
+	}
 }
 
 // state is all that a training goes on from.

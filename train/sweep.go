@@ -40,8 +40,9 @@ type Sweeping struct {
 	Setup  any         `json:"setup"`
 	Rungs  []float64   `json:"rungs"` // parts of the steps after which trials are compared
 	Trials []*Standing `json:"trials"`
-	Best   *Standing   `json:"best"` // nil before the end
-	Halted bool        `json:"-"`    // by MaxTime
+	Best   *Standing   `json:"best"`           // nil before the end, and where there is no single one
+	Tied   []*Standing `json:"tied,omitempty"` // at the end, those of the lowest loss, where several have it
+	Halted bool        `json:"-"`              // by MaxTime
 }
 
 // Standing is how far a trial has come.
@@ -118,7 +119,7 @@ func (s *Sweep) Run(ctx context.Context) (*Sweeping, error) {
 			racing = racing[:min(kept, len(racing))]
 		}
 	}
-	now.Best = racing[0]
+	now.decide(racing, len(now.Rungs)-1)
 	return now, s.save(now, f)
 }
 
@@ -139,6 +140,20 @@ func (s *Sweep) advance(ctx context.Context, t *Standing, part float64, left tim
 	}
 	t.Before, t.Rungs = result.Before, append(t.Rungs, *result.After)
 	return false, nil
+}
+
+// decide names the best of the trials at the end of a rung, which are ranked. Equal losses tell nothing of the order of the options.
+func (now *Sweeping) decide(ranked []*Standing, rung int) {
+	lowest := ranked[0].Rungs[rung].Loss
+	worse := slices.IndexFunc(ranked, func(t *Standing) bool { return t.Rungs[rung].Loss > lowest })
+	if worse < 0 {
+		worse = len(ranked)
+	}
+	if now.Best, now.Tied = ranked[0], ranked[:worse]; len(now.Tied) == 1 {
+		now.Tied = nil
+	} else {
+		now.Best = nil
+	}
 }
 
 // ranked are the trials that reached the end of a rung, the lowest loss there first. What came later does not count, so that a sweep that is resumed decides as before.

@@ -58,10 +58,12 @@ type Run struct {
 	Options []byte // kept as config.yaml: what a person starts the like with; nil writes none
 
 	// Limits of this process, which a resumed run may change; 0 is none. The run is halted after MaxSteps of the training's steps, or after the step in which
-	// MaxTime is over. It then has an adapter and an evaluation of that step, and when it is resumed, it goes on as if it had never been halted: the learning
-	// rate is that of the whole training.
+	// MaxTime is over. It then has an adapter and an evaluation of that step, and when it is resumed, it goes on to the parameters that it would have had without
+	// the halt: the learning rate is that of the whole training.
 	MaxSteps int
 	MaxTime  time.Duration
+
+	NoHalt bool // goes on though the loss stays far above that before training, which else is ErrDiverged
 
 	Folder string // run directory
 	Resume bool   // goes on with the run that the folder holds
@@ -81,20 +83,21 @@ type Evaluation struct {
 // Result says how a finished training went. The evaluations are nil where there was no held-out data.
 type Result struct {
 	Steps       int         `json:"steps"`
+	First       float64     `json:"first"`  // training loss of the first step
 	Loss        float64     `json:"loss"`   // training loss, smoothed as in the progress line
 	Before      *Evaluation `json:"before"` // of the parameters as they were given
 	After       *Evaluation `json:"after"`
-	Best        *Evaluation `json:"best"`
+	Best        *Evaluation `json:"best"`          // the lowest, Before among them
 	EndedBy     string      `json:"ended_by"`      // the option that ended or halted it before the last step: "patience", "max-steps", "max-time"
 	Adapter     string      `json:"adapter"`       // path of the adapter after these steps
-	BestAdapter string      `json:"best_adapter"`  // path of the adapter of the lowest held-out loss, "" where there was no held-out data
+	BestAdapter string      `json:"best_adapter"`  // path of the adapter of Best, "" where there is none or it is Before
 	OldRun      string      `json:"old,omitempty"` // where Force put the run that was there before
 }
 
 // ErrInterrupted is in the error of a run whose context was cancelled; its state is saved and Resume goes on from there.
 var ErrInterrupted = errors.New("interrupted")
 
-// ErrDiverged is in the error of a run that stopped because a loss or a gradient was NaN or infinite.
+// ErrDiverged is in the error of a run that stopped because a loss or a gradient was NaN or infinite, or since the loss stayed far above that before training.
 var ErrDiverged = errors.New("training diverged")
 
 // Steps is the number of steps of the whole training.

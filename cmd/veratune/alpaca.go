@@ -34,13 +34,15 @@ type finetune struct {
 	samples  texts
 	maxSteps int
 	maxTime  time.Duration
+	noHalt   bool
 	out      string
 	resume   bool
 	force    bool
 	ranks    train.Group // that train together, or nil
 
-	// Of a sweep, which are not flags: parts of the rows, and of the steps, that are trained on.
+	// Of a sweep, which are not flags: parts of the rows, and of the steps, that are trained on, and whether it is compared with others.
 	fraction, part float64
+	compared       bool
 }
 
 // recipeFlags are flags whose type on the command line is not that of the option.
@@ -146,6 +148,7 @@ func (f *finetune) trainFlags() []cli.Flag {
 		&cli.Float64Flag{Name: "clip", Usage: "largest norm of a step's gradient; 0 for no limit", Value: t.Clip, Destination: &t.Clip},
 		&cli.IntFlag{Name: "max-steps", Usage: "halt after this step, at the learning rate that it has in the whole training; --resume goes on. 0 for no limit", Destination: &f.maxSteps},
 		&cli.DurationFlag{Name: "max-time", Usage: "halt after the step in which this time is over, such as 7h30m; --resume goes on. 0 for no limit", Destination: &f.maxTime},
+		&cli.BoolFlag{Name: "no-halt", Usage: "go on where the loss has been above three times that before training for ten steps, which else ends the run; one that isn't finite always ends it", Destination: &f.noHalt},
 		&cli.GenericFlag{Name: "eval-every", Usage: "steps between measurements of the held-out loss, or a part of an epoch such as 0.5epoch; 0 measures only before and after", Value: &t.EvalEvery},
 		&cli.GenericFlag{Name: "sample", Usage: "answer this `PROMPT` at each of these measurements, for the run's record and veratune watch; may be given more than once. An answer's memory comes on top of --memory", Value: &f.samples},
 		&cli.IntFlag{Name: "patience", Usage: "end early after so many measurements in a row without a new lowest held-out loss; 0 never does", Value: t.Patience, Destination: &t.Patience},
@@ -245,13 +248,38 @@ func (f *finetune) report(c *cli.Context) error {
 	switch result.EndedBy {
 	case "":
 	case "patience":
+		where := result.BestAdapter
+		if where == "" {
+			where = "the model before training"
+		}
 		fmt.Fprintf(c.App.Writer, "patience: ended after step %d; the lowest held-out loss, %.4f, is that of step %d: %s\n",
-			result.Steps, result.Best.Loss, result.Best.Step, result.BestAdapter)
+			result.Steps, result.Best.Loss, result.Best.Step, where)
 	default:
 		fmt.Fprintf(c.App.Writer, "%s: halted after step %d; --resume goes on\n", result.EndedBy, result.Steps)
 	}
 	fmt.Fprintf(c.App.Writer, "adapter: %s\n", result.Adapter)
+	if worse := f.worse(result); worse != "" {
+		fmt.Fprintln(c.App.ErrWriter, "warning: "+worse)
+	}
 	return nil
+}
+
+// clearlyHigher is how many times the first step's loss a training loss is that chance doesn't explain: steps see different rows.
+const clearlyHigher = 1.5
+
+// worse says that a training made the model worse, and what to try; "" where it did not.
+func (f *finetune) worse(r train.Result) string {
+	try := fmt.Sprintf("try a --lr below %g, a --clip such as 1, or a longer warm-up with --warmup-ratio", f.train.LR)
+	switch {
+	case r.Before != nil && r.After.Loss > r.Before.Loss && r.BestAdapter != "":
+		return fmt.Sprintf("the model is worse than before training: held-out loss %.4f → %.4f; %s has the lowest, %.4f after step %d; %s",
+			r.Before.Loss, r.After.Loss, r.BestAdapter, r.Best.Loss, r.Best.Step, try)
+	case r.Before != nil && r.After.Loss > r.Before.Loss:
+		return fmt.Sprintf("the model is worse than before training: held-out loss %.4f → %.4f; there is no %s, as no measurement was lower; %s", r.Before.Loss, r.After.Loss, train.BestFile, try)
+	case r.Before == nil && r.Loss > clearlyHigher*r.First:
+		return fmt.Sprintf("the model is worse than before training: loss %.4f → %.4f; %s", r.First, r.Loss, try)
+	}
+	return ""
 }
 
 // learn trains. What the model and the data are goes to report.
@@ -285,7 +313,7 @@ func (f *finetune) learn(c *cli.Context, report io.Writer) (train.Result, error)
 		Facts:    formFacts(training),
 		Setup:    f.setup(p.session, training.Form),
 		About:    about{Version: version(), Model: f.path, Data: training.Name, Threads: f.engine.options.Threads, Device: f.engine.options.Device, Ranks: f.size()},
-		MaxSteps: f.maxSteps, MaxTime: f.maxTime,
+		MaxSteps: f.maxSteps, MaxTime: f.maxTime, NoHalt: f.noHalt,
 		Folder: f.out, Resume: f.resume, Force: f.force, Group: f.ranks, Progress: c.App.ErrWriter,
 	}
 	for part := range adapter.Trained {
@@ -299,13 +327,15 @@ func (f *finetune) learn(c *cli.Context, report io.Writer) (train.Result, error)
 	if p.heldOut != nil {
 		run.HeldOut = p.heldOut.InOrder(f.data.Batch)
 	}
-	if f.part < 1 {
-		most := run.Steps()
-		if f.maxSteps > 0 {
-			most = min(most, f.maxSteps)
-		}
-		run.MaxSteps = int(math.Ceil(f.part * float64(most)))
+	most := run.Steps()
+	if f.maxSteps > 0 {
+		most = min(most, f.maxSteps)
 	}
+	first := int(math.Ceil(f.part * float64(most)))
+	if f.part < 1 {
+		run.MaxSteps = first
+	}
+	f.tellShort(report, first, most)
 	return run.Train(c.Context)
 }
 

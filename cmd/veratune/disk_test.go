@@ -50,8 +50,10 @@ func fill(t *testing.T, disk string, leave int) (filler string) {
 func TestFullDisk(t *testing.T) {
 	model, data := testutil.TinyLlama(t, testutil.TinyOptions{}), rows(t, 30)
 	whole := filepath.Join(t.TempDir(), "whole")
-	if code, _, stderr := veratune(alpacaArgs(model, data, whole)...); code != 0 {
-		t.Fatalf("exit code %d, %q", code, stderr)
+	for _, more := range [][]string{{"--max-steps", "5"}, {"--resume"}} {
+		if code, _, stderr := veratune(alpacaArgs(model, data, whole, more...)...); code != 0 {
+			t.Fatalf("exit code %d, %q", code, stderr)
+		}
 	}
 	disk := smallDisk(t, 4<<20)
 	out := filepath.Join(disk, "run")
@@ -66,6 +68,9 @@ func TestFullDisk(t *testing.T) {
 		failed = code != 0
 		if failed && (code != exitFailed || !strings.Contains(stderr, "no space left on device; make room") || !strings.Contains(lastLine(stderr), disk)) {
 			t.Errorf("%d bytes left: exit code %d, %q", leave, code, stderr)
+		}
+		if left, err := filepath.Glob(filepath.Join(checkpoints, ".*")); len(left) > 0 || err != nil {
+			t.Errorf("%d bytes left: %v is left, and keeps the disk full (%v)", leave, left, err)
 		}
 		if strings.Contains(stderr, "damaged") {
 			t.Errorf("%d bytes left: %s", leave, stderr)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -112,7 +113,7 @@ func (s *sweep) run(c *cli.Context) error {
 	}
 	race.Train = func(_ context.Context, i int, folder string, part float64, left time.Duration) (result train.Result, err error) {
 		err = s.training(c, slices.Concat(fixed, trials[i]), func(f *finetune, c *cli.Context) error {
-			f.out, f.resume, f.part, f.maxTime = folder, train.Begun(folder), part, left
+			f.out, f.resume, f.part, f.maxTime, f.compared = folder, train.Begun(folder), part, left, true
 			result, err = f.learn(c, s.reporter(c))
 			return err
 		})
@@ -129,6 +130,9 @@ func (s *sweep) run(c *cli.Context) error {
 		_, err := fmt.Fprintln(c.App.Writer, "max-time: halted; --resume goes on")
 		return err
 	}
+	if len(now.Tied) > 0 {
+		return s.tied(c.App.Writer, now)
+	}
 	return s.training(c, slices.Concat(fixed, trials[now.Best.Trial]), func(f *finetune, trial *cli.Context) error {
 		config, err := f.config(trial, "out", "steps", "max-steps", "max-time")
 		if err != nil {
@@ -138,9 +142,37 @@ func (s *sweep) run(c *cli.Context) error {
 		if err := durable.WriteFile(best, config, 0o666); err != nil {
 			return fmt.Errorf("sweep: %w", err)
 		}
-		_, err = fmt.Fprintf(c.App.Writer, "best: %s; train it in full with veratune alpaca --config %s\n", now.Best.Name(), best)
+		if _, err := fmt.Fprintf(c.App.Writer, "best: %s; train it in full with veratune alpaca --config %s\n", now.Best.Name(), best); err != nil {
+			return err
+		}
+		reached := now.Best.Rungs[len(now.Best.Rungs)-1].Loss
+		if before := now.Best.Before; before != nil && reached >= before.Loss {
+			_, err = fmt.Fprintf(c.App.ErrWriter, "warning: the best is no better than the model was before training: held-out loss %.4f → %.4f; try lower --lr, or more rows with --fraction\n", before.Loss, reached)
+		}
 		return err
 	})
+}
+
+// tied tells of a sweep that has no best.
+func (s *sweep) tied(w io.Writer, now *train.Sweeping) error {
+	var names []string
+	for _, t := range now.Tied {
+		names = append(names, t.Name())
+	}
+	last := now.Tied[0].Rungs[len(now.Tied[0].Rungs)-1]
+	_, err := fmt.Fprintf(w, "no best: %s have the same held-out loss, %.4f after step %d; compare settings that differ more, or train longer, with --fraction or --epochs\n",
+		strings.Join(names, " and "), last.Loss, last.Step)
+	return err
+}
+
+// shortest is the number of steps below which trainings are too short to be told apart.
+const shortest = 5
+
+// tellShort says of the training of a sweep that it will be compared after so few steps that this tells little.
+func (f *finetune) tellShort(report io.Writer, first, total int) {
+	if f.compared && first < shortest {
+		fmt.Fprintf(report, "warning: the trainings are compared after step %d of %d, too early to tell settings apart; more steps come from more rows (--fraction), more --epochs, or a smaller --batch or --accumulation\n", first, total)
+	}
 }
 
 // reporter tells of the model and the data once.

@@ -209,3 +209,29 @@ func TestCombine(t *testing.T) {
 		t.Errorf("%d trials of two ranks", len(few))
 	}
 }
+
+// What a sweep says of trainings that tell little.
+func TestSweepSaysHowMuchItTells(t *testing.T) {
+	model, data := testutil.TinyLlama(t, testutil.TinyOptions{}), rows(t, 40)
+	others := write(t, "others.json", `[{"instruction": "say", "output": "QZQZ#!"}, {"instruction": "say more", "output": "!!##QQZZ"}]`)
+	for name, c := range map[string]struct {
+		args        []string
+		says, never string
+		best        bool
+	}{
+		"one step":      {[]string{"--lr", "1e-3,2e-2", "--steps", "1"}, "after step 1 of 1, too early", "no best", true},
+		"a tie":         {[]string{"--lr", "1e-2,0.01", "--steps", "6"}, "no best: lr 1e-2 and lr 0.01 have the same held-out loss", "too early", false},
+		"all are worse": {[]string{"--lr", "5,20", "--steps", "6", "--eval-data", others}, "no better than the model was before training", "no best:", true},
+		"enough":        {[]string{"--lr", "1e-6,2e-2", "--steps", "8"}, "best: lr 2e-2", "warning", true},
+	} {
+		out := filepath.Join(t.TempDir(), "sweep")
+		args := append([]string{"sweep", "-m", model, "--data", data, "--out", out, "--fraction", "1", "--threads", "1", "--template", "alpaca", "--rank", "4", "--batch", "2", "--accumulation", "2"}, c.args...)
+		code, stdout, stderr := veratune(args...)
+		if code != 0 || !strings.Contains(stdout+stderr, c.says) || strings.Contains(stdout+stderr, c.never) {
+			t.Errorf("%s: exit code %d, %s%s", name, code, stdout, stderr)
+		}
+		if _, err := os.Stat(filepath.Join(out, bestFile)); (err == nil) != c.best {
+			t.Errorf("%s: %s: %v", name, bestFile, err)
+		}
+	}
+}
