@@ -45,6 +45,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return 0
 	}
+	if err.Error() == context.Canceled.Error() {
+		err = train.ErrInterrupted
+	}
 	fmt.Fprintf(stderr, "veratune: %v%s\n", err, remedy(err))
 	return exitCode(err)
 }
