@@ -5,6 +5,7 @@
 package alpaca
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -33,6 +34,9 @@ type Options struct {
 	Columns map[string]string `json:"columns,omitempty"` // the file's names of a row's fields, by the names that this package knows them under
 	Chosen  bool              `json:"chosen,omitempty"`  // take the preferred answer of preference pairs, which are refused otherwise
 
+	// Context, where it isn't nil, ends the reading of files.
+	Context context.Context `json:"-"`
+
 	// Progress, where it isn't nil, is told now and then which part of a file has been read.
 	Progress func(file string, part float64) `json:"-"`
 }
@@ -58,11 +62,18 @@ func (o Options) Validate() error {
 	return validateColumns(o.Columns)
 }
 
+func (o Options) context() context.Context {
+	if o.Context == nil {
+		return context.Background()
+	}
+	return o.Context
+}
+
 // Tokenizer is what alpaca needs of a model's vocabulary. Its methods are called from several goroutines.
 type Tokenizer interface {
 	// Tokenize returns the tokens of text. alpaca never asks for addSpecial: it places BOS and the end tokens itself.
 	// With parseSpecial, the text of a control token becomes that token.
-	Tokenize(text string, addSpecial, parseSpecial bool) ([]int32, error)
+	Tokenize(ctx context.Context, text string, addSpecial, parseSpecial bool) ([]int32, error)
 	BOS() int32                      // -1 where there is none
 	EOS() int32                      // -1 where there is none
 	AddBOS() bool                    // whether the vocabulary wants BOS before every text

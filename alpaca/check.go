@@ -96,6 +96,7 @@ func NewCheck(paths []string, vocab Tokenizer, o Options) (*Check, error) {
 	if err != nil {
 		return nil, err
 	}
+	e = e.Until(o.context())
 	e.trainOn = o.TrainOn
 	c := &checker{
 		Check: &Check{
@@ -110,7 +111,7 @@ func NewCheck(paths []string, vocab Tokenizer, o Options) (*Check, error) {
 			return nil, err
 		}
 		c.kind = uniform{}
-		err = eachRow(f, path, o.Progress, func(raw rawRow) looked { return c.look(Place{path, raw.number}, raw) }, c.take)
+		err = eachRow(f, path, o, func(raw rawRow) looked { return c.look(Place{path, raw.number}, raw) }, c.take)
 		if err := errors.Join(err, f.Close()); err != nil {
 			return nil, err
 		}
@@ -160,7 +161,11 @@ func (c *checker) measure(l *looked) error {
 		l.length, l.labelled = len(tokens), len(tokens)
 		return err
 	}
-	samples, _, err := c.encoder.encode(l.row, math.MaxInt)
+	list, err := c.encoder.sequences(l.row)
+	if err != nil {
+		return err
+	}
+	samples, _, err := cutAll(list, l.row.number, math.MaxInt)
 	if err != nil {
 		return err
 	}
@@ -169,7 +174,7 @@ func (c *checker) measure(l *looked) error {
 		l.cut = l.cut || len(s.Tokens)+1 > c.MaxLength
 	}
 	if l.cut {
-		_, _, err = c.encoder.encode(l.row, c.MaxLength)
+		_, _, err = cutAll(list, l.row.number, c.MaxLength)
 	}
 	return err
 }

@@ -64,14 +64,22 @@ func (c *controls) find(text string, plain []int) []match {
 			all = append(all, m)
 		}
 	})
+	if all == nil {
+		return nil
+	}
 	slices.SortStableFunc(all, func(a, b match) int { return (b.end - b.start) - (a.end - a.start) })
 	var taken []match
+	covered := make([]bool, len(text))
 	for _, m := range all {
-		i, _ := slices.BinarySearchFunc(taken, m, func(a, b match) int { return a.start - b.start })
-		if (i == 0 || taken[i-1].end <= m.start) && (i == len(taken) || m.end <= taken[i].start) {
-			taken = slices.Insert(taken, i, m)
+		if covered[m.start] || covered[m.end-1] { // one within it would be shorter, and come later
+			continue
+		}
+		taken = append(taken, m)
+		for i := m.start; i < m.end; i++ {
+			covered[i] = true
 		}
 	}
+	slices.SortFunc(taken, func(a, b match) int { return a.start - b.start })
 	return taken
 }
 

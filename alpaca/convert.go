@@ -30,7 +30,7 @@ func Convert(paths []string, out io.Writer, o Options) (rows int, bad []BadRow, 
 				return nil
 			}
 			rows++
-			return r.write(w)
+			return errors.Join(r.write(w), o.context().Err())
 		})
 		if err := errors.Join(err, f.Close()); err != nil {
 			return rows, bad, err

@@ -2,6 +2,7 @@ package alpaca
 
 import (
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -89,6 +90,7 @@ func newDataset(name string, parts []part, tok Tokenizer, o Options) (*Dataset, 
 		d.encoder, err = NewEncoder(o.Form, tok)
 	}
 	if err == nil {
+		d.encoder = d.encoder.Until(o.context())
 		d.encoder.trainOn, d.Form = o.TrainOn, d.encoder.Form()
 	}
 	for i := 0; i < len(parts) && err == nil; i++ {
@@ -97,6 +99,7 @@ func newDataset(name string, parts []part, tok Tokenizer, o Options) (*Dataset, 
 	if err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
+	d.encoder = d.encoder.Until(context.Background())
 	return d, nil
 }
 
@@ -138,7 +141,7 @@ func (d *Dataset) read(i int, o Options) error {
 	p := d.parts[i]
 	bad, rows, kind := len(d.Bad), d.rows, uniform{}
 	pack := &packer{d: d, part: i}
-	err := eachRow(p.rowFile, p.Path, o.Progress,
+	err := eachRow(p.rowFile, p.Path, o,
 		func(raw rawRow) reading { return d.encode(raw, i) },
 		func(r reading) error { return d.take(r, &kind, pack, o.Strict) })
 	pack.end()

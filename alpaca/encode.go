@@ -94,8 +94,14 @@ func (e *Encoder) encode(r row, maxLength int) (samples []Sample, noRoom int, er
 	if err != nil {
 		return nil, 0, err
 	}
+	return cutAll(list, r.number, maxLength)
+}
+
+// cutAll cuts the sequences of a row, and leaves them as they are.
+func cutAll(list []*sequence, row, maxLength int) (samples []Sample, noRoom int, err error) {
 	for _, s := range list {
-		sample, wrong := s.sample(r.number, maxLength)
+		s := *s
+		sample, wrong := s.sample(row, maxLength)
 		if wrong == nil {
 			samples = append(samples, sample)
 			continue

@@ -1,6 +1,7 @@
 package alpaca
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"slices"
@@ -25,7 +26,7 @@ const (
 
 var fakeControls = []string{"<|im_start|>", "<|im_end|>", "<s>", "</s>"}
 
-func (f fakeTokenizer) Tokenize(text string, addSpecial, parseSpecial bool) ([]int32, error) {
+func (f fakeTokenizer) Tokenize(_ context.Context, text string, addSpecial, parseSpecial bool) ([]int32, error) {
 	if addSpecial {
 		return nil, errors.New("the package must place special tokens itself")
 	}

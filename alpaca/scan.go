@@ -10,8 +10,8 @@ import (
 // rowsAtOnce is how many rows are worked on side by side.
 const rowsAtOnce = 256
 
-// eachRow goes through a file once: work is done for its rows on all processors, and take gets what comes of it in the order of the file, until it fails.
-func eachRow[T any](f rowFile, name string, progress func(file string, part float64), work func(rawRow) T, take func(T) error) error {
+// eachRow goes through a file once: work is done for its rows on all processors, and take gets what comes of it in the order of the file, until it fails or o.Context ends.
+func eachRow[T any](f rowFile, name string, o Options, work func(rawRow) T, take func(T) error) error {
 	var rows []rawRow
 	var done [rowsAtOnce]T
 	finish := func() error {
@@ -24,13 +24,16 @@ func eachRow[T any](f rowFile, name string, progress func(file string, part floa
 			})
 		}
 		g.Wait()
+		if err := o.context().Err(); err != nil {
+			return err
+		}
 		for i := range rows {
 			if err := take(done[i]); err != nil {
 				return err
 			}
 		}
-		if n := len(rows); n > 0 && progress != nil {
-			progress(name, float64(rows[n-1].at.offset)/float64(f.length()))
+		if n := len(rows); n > 0 && o.Progress != nil {
+			o.Progress(name, float64(rows[n-1].at.offset)/float64(f.length()))
 		}
 		rows = rows[:0]
 		return nil

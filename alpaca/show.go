@@ -43,6 +43,7 @@ func Show(paths []string, tok Tokenizer, o Options, from, rows int) (list []Show
 	if err != nil {
 		return nil, form, err
 	}
+	e = e.Until(o.context())
 	e.trainOn = o.TrainOn
 	reader := newRowReader(o)
 	for _, path := range paths {
@@ -52,7 +53,7 @@ func Show(paths []string, tok Tokenizer, o Options, from, rows int) (list []Show
 		}
 		err = f.scan(func(raw rawRow) error {
 			if raw.number < from {
-				return nil
+				return o.context().Err()
 			}
 			if len(list) == rows {
 				return errEnough
@@ -60,7 +61,7 @@ func Show(paths []string, tok Tokenizer, o Options, from, rows int) (list []Show
 			s, err := e.show(reader, raw, o.MaxLength)
 			s.File = path
 			list = append(list, s)
-			return err
+			return errors.Join(err, o.context().Err())
 		})
 		if closed := f.Close(); err == nil {
 			err = closed

@@ -1,6 +1,7 @@
 package alpaca
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -32,7 +33,8 @@ type Encoder struct {
 	chat     *chatTemplate // nil in the alpaca template
 	toolChat *chatTemplate // the model's own for conversations with tools, where it has one
 	now      time.Time     // that templates write
-	newline  []int32       // what the vocabulary makes of "\n" where it puts a space before every text; nil where it doesn't
+	ctx      context.Context
+	newline  []int32 // what the vocabulary makes of "\n" where it puts a space before every text; nil where it doesn't
 }
 
 // toolTemplate is the name that models give a template for conversations with tools.
@@ -50,7 +52,7 @@ func NewEncoder(form Form, tok Tokenizer) (*Encoder, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Encoder{tok: tok, form: form, trainOn: TrainAssistant, controls: c, now: time.Now()}
+	e := &Encoder{ctx: context.Background(), tok: tok, form: form, trainOn: TrainAssistant, controls: c, now: time.Now()}
 	source, err := e.form.resolve(tok)
 	if err != nil {
 		return nil, err
@@ -93,6 +95,13 @@ func (e *Encoder) compile(source string) (err error) {
 		e.form.Date = e.now.Format(time.DateOnly)
 	}
 	return err
+}
+
+// Until returns an encoder that fails once ctx ends.
+func (e *Encoder) Until(ctx context.Context) *Encoder {
+	until := *e
+	until.ctx = ctx
+	return &until
 }
 
 // Form is the one that the encoder was made with: the template that auto came to, and the day where the template writes it.
@@ -147,11 +156,11 @@ func (e *Encoder) begin(tokens []int32) []int32 {
 
 // tokenize returns the tokens of text that begins a text, or follows a control token.
 func (e *Encoder) tokenize(text string) ([]int32, error) {
-	tokens, err := e.tok.Tokenize(text, false, false)
-	if err != nil {
-		return nil, fmt.Errorf("tokenizing: %w", err)
+	tokens, err := e.tok.Tokenize(e.ctx, text, false, false)
+	if err != nil && e.ctx.Err() == nil {
+		err = fmt.Errorf("tokenizing: %w", err)
 	}
-	return tokens, nil
+	return tokens, err
 }
 
 // proceed returns the tokens of text that goes on from other text. Vocabularies of the SentencePiece kind put a space

@@ -1,6 +1,7 @@
 #include "guard.h"
 
 #include <dlfcn.h>
+#include <pthread.h>
 #ifdef __GLIBC__
 #include <malloc.h>
 #endif
@@ -189,9 +190,33 @@ int32_t vt_decode(struct llama_context * context, int32_t * tokens, int32_t n, i
     });
 }
 
+// Runs f on a thread with a stack of its own size. f must not throw.
+template <typename F> static void on_stack(size_t size, F f) {
+    pthread_attr_t attr;
+    pthread_t      thread;
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, size);
+    int failed = pthread_create(&thread, &attr, [](void * f) -> void * { return (*(F *) f)(), nullptr; }, &f);
+    pthread_attr_destroy(&attr);
+    if (failed) {
+        throw std::runtime_error("no memory for a thread's stack");
+    }
+    pthread_join(thread, nullptr);
+}
+
 int32_t vt_tokenize(const struct llama_vocab * vocab, const char * text, int32_t text_len, int32_t * tokens, int32_t n_max, bool add_special,
                     bool parse_special) {
-    return guarded((int32_t) INT32_MIN, [&] { return llama_tokenize(vocab, text, text_len, tokens, n_max, add_special, parse_special); });
+    int32_t n        = INT32_MIN;
+    auto    tokenize = [&] {
+        n = guarded((int32_t) INT32_MIN, [&] { return llama_tokenize(vocab, text, text_len, tokens, n_max, add_special, parse_special); });
+    };
+    // std::regex, which finds the words for many vocabularies, calls itself for each letter of a word, with some hundred bytes of the stack.
+    const int32_t letters = 2 << 10, bytes_a_letter = 1 << 10;
+    if (text_len <= letters) {
+        tokenize();
+        return n;
+    }
+    return guarded((int32_t) INT32_MIN, [&] { return on_stack((size_t) text_len * bytes_a_letter + (1 << 20), tokenize), n; });
 }
 
 // llama_detokenize would also take spaces out before punctuation for many vocabularies, Llama 3's among them: "ls ." became "ls.".

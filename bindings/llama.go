@@ -48,7 +48,7 @@ func OpenLlama(path string, o LlamaOptions) (*Llama, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	if err := new(Vocab).check(path); err != nil {
+	if _, err := new(Vocab).check(path); err != nil {
 		return nil, err
 	}
 	p := C.CString(path)

@@ -5,13 +5,17 @@ package bindings
 import "C"
 
 import (
-	"errors"
+	"context"
 	"fmt"
 	"maps"
 	"math"
+	"runtime"
 	"slices"
 	"strings"
+	"unicode/utf8"
 	"unsafe"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Vocab is the tokenizer of a GGUF file, llama.cpp's own.
@@ -20,6 +24,7 @@ type Vocab struct {
 	c         *C.struct_llama_vocab
 	templates map[string]string // chat templates by name, "" of the model's first
 	strip     bool              // tokenizing puts a space before a text, which detokenizing takes off
+	cuts      *cuts
 }
 
 // chatTemplateKey is the metadata of the model's chat template; behind a dot, of others that have names.
@@ -28,7 +33,8 @@ const chatTemplateKey = "tokenizer.chat_template"
 // OpenVocab reads the tokenizer of a GGUF file. It fails for other kinds than SentencePiece and byte-level BPE, which Llamas have.
 func OpenVocab(path string) (*Vocab, error) {
 	v := new(Vocab)
-	if err := v.check(path); err != nil {
+	merges, err := v.check(path)
+	if err != nil {
 		return nil, err
 	}
 	p := C.CString(path)
@@ -38,18 +44,19 @@ func OpenVocab(path string) (*Vocab, error) {
 		return nil, fmt.Errorf("%s: no usable tokenizer: %s", path, takeError("llama.cpp does not read it"))
 	}
 	v.c = C.llama_model_get_vocab(v.model)
+	v.cuts = v.newCuts(merges)
 	return v, nil
 }
 
-// check refuses what llama.cpp aborts the process on, or reads beyond the end of, and reads what llama.cpp doesn't tell.
-func (v *Vocab) check(path string) error {
+// check refuses what llama.cpp aborts the process on, or reads beyond the end of, and reads what llama.cpp doesn't tell. It gives the merges of byte-level BPE, else nil.
+func (v *Vocab) check(path string) (merges []string, err error) {
 	g, err := OpenGGUF(path)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer g.Close()
-	fail := func(format string, args ...any) error {
-		return fmt.Errorf("%s: no usable tokenizer: "+format, append([]any{path}, args...)...)
+	fail := func(format string, args ...any) ([]string, error) {
+		return nil, fmt.Errorf("%s: no usable tokenizer: "+format, append([]any{path}, args...)...)
 	}
 	kind, _ := g.String("tokenizer.ggml.model")
 	if kind != "llama" && kind != "gpt2" {
@@ -76,8 +83,10 @@ func (v *Vocab) check(path string) error {
 			return fail("tokenizer.ggml.token_type are not %d int32 numbers", len(tokens))
 		}
 	}
-	if _, ok := g.Value("tokenizer.ggml.merges").([]string); kind == "gpt2" && !ok {
-		return fail("tokenizer.ggml.merges is no list of texts")
+	if kind == "gpt2" {
+		if merges, _ = g.Value("tokenizer.ggml.merges").([]string); merges == nil {
+			return fail("tokenizer.ggml.merges is no list of texts")
+		}
 	}
 	v.strip = kind == "llama"
 	if asked, ok := g.Value("tokenizer.ggml.add_space_prefix").(bool); ok {
@@ -90,7 +99,7 @@ func (v *Vocab) check(path string) error {
 			v.templates[strings.TrimPrefix(name, ".")] = source
 		}
 	}
-	return nil
+	return merges, nil
 }
 
 // Close frees the tokenizer. Closing twice is harmless.
@@ -120,11 +129,67 @@ func (v *Vocab) AddBOS() bool { return bool(C.llama_vocab_get_add_bos(v.c)) }
 func (v *Vocab) IsEOG(token int32) bool { return bool(C.llama_vocab_is_eog(v.c, C.int32_t(token))) }
 
 // Tokenize turns text into tokens. addSpecial adds BOS and EOS where the model asks for them; parseSpecial reads the text of special tokens
-// ("<|im_end|>") as those tokens.
-func (v *Vocab) Tokenize(text string, addSpecial, parseSpecial bool) ([]int32, error) {
-	if len(text) > math.MaxInt32/2 {
-		return nil, errors.New("tokenize: the text is longer than 1 GiB")
+// ("<|im_end|>") as those tokens. It fails when ctx ends, and for texts with a part of more than longestPiece that can't be cut.
+func (v *Vocab) Tokenize(ctx context.Context, text string, addSpecial, parseSpecial bool) ([]int32, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
+	pieces, err := v.cuts.split(text)
+	if err != nil {
+		return nil, err
+	}
+	if len(pieces) == 1 {
+		return v.tokenize(text, addSpecial, parseSpecial)
+	}
+	lists := make([][]int32, len(pieces)+2)
+	if addSpecial {
+		ends, err := v.tokenize("", true, false)
+		if err != nil {
+			return nil, err
+		}
+		if v.AddBOS() {
+			lists[0], ends = ends[:1], ends[1:]
+		}
+		lists[len(pieces)+1] = ends
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i, piece := range pieces {
+		g.Go(func() (err error) {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if i == 0 {
+				lists[1], err = v.tokenize(piece, false, parseSpecial)
+			} else {
+				lists[i+1], err = v.proceed(pieces[i-1], piece, parseSpecial)
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return slices.Concat(lists...), nil
+}
+
+// proceed tokenizes a piece of a text that comes behind another. SentencePiece puts a space before what it is given; it goes with the last character before the piece.
+func (v *Vocab) proceed(before, piece string, parseSpecial bool) ([]int32, error) {
+	if v.cuts.bytes {
+		return v.tokenize(piece, false, parseSpecial)
+	}
+	_, n := utf8.DecodeLastRuneInString(before)
+	last := before[len(before)-n:]
+	skip, err := v.tokenize(last, false, parseSpecial)
+	if err != nil {
+		return nil, err
+	}
+	tokens, err := v.tokenize(last+piece, false, parseSpecial)
+	return tokens[min(len(skip), len(tokens)):], err
+}
+
+// tokenize tokenizes a text at once.
+func (v *Vocab) tokenize(text string, addSpecial, parseSpecial bool) ([]int32, error) {
 	s := C.CString(text)
 	defer C.free(unsafe.Pointer(s))
 	tokens := make([]int32, len(text)+8)

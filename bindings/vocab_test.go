@@ -1,6 +1,7 @@
 package bindings_test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
@@ -40,7 +41,7 @@ func TestTokenizeBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			v := tinyVocab(t, o)
 			for _, text := range append(texts, "ls . ; cd ..", "it 's we 're ' x ' ?") {
-				tokens, err := v.Tokenize(text, false, false)
+				tokens, err := v.Tokenize(t.Context(), text, false, false)
 				if err != nil {
 					t.Fatalf("%.20q: %v", text, err)
 				}
@@ -68,7 +69,7 @@ func TestTokenize(t *testing.T) {
 	v := tinyVocab(t, testutil.TinyOptions{})
 	for _, text := range texts {
 		for _, special := range []bool{false, true} {
-			tokens, err := v.Tokenize(text, false, special)
+			tokens, err := v.Tokenize(t.Context(), text, false, special)
 			if err != nil {
 				t.Errorf("%.20q: %v", text, err)
 				continue
@@ -86,11 +87,11 @@ func TestTokenize(t *testing.T) {
 		{"<|im_end|>", true, []int32{2}},
 		{"a<|im_start|>", true, []int32{3 + 'a', 1}},
 	} {
-		if got, err := v.Tokenize(c.text, false, c.special); err != nil || !slices.Equal(got, c.want) {
+		if got, err := v.Tokenize(t.Context(), c.text, false, c.special); err != nil || !slices.Equal(got, c.want) {
 			t.Errorf("%q: tokens %d, %v, want %d", c.text, got, err, c.want)
 		}
 	}
-	if got, err := v.Tokenize("<|im_end|>", false, false); err != nil || slices.Contains(got, 2) {
+	if got, err := v.Tokenize(t.Context(), "<|im_end|>", false, false); err != nil || slices.Contains(got, 2) {
 		t.Errorf("text becomes the special token unasked: %d, %v", got, err)
 	}
 	if got, err := v.Detokenize([]int32{1, 2}, false); err != nil || got != "" {
@@ -132,7 +133,7 @@ func TestSpecialTokens(t *testing.T) {
 		addSpecial bool
 		want       []int32
 	}{{v, true, []int32{3 + 'a'}}, {with, true, []int32{1, 3 + 'a'}}, {with, false, []int32{3 + 'a'}}} {
-		if got, err := c.v.Tokenize("a", c.addSpecial, false); err != nil || !slices.Equal(got, c.want) {
+		if got, err := c.v.Tokenize(t.Context(), "a", c.addSpecial, false); err != nil || !slices.Equal(got, c.want) {
 			t.Errorf("tokens %d, %v, want %d", got, err, c.want)
 		}
 	}
@@ -165,10 +166,10 @@ func TestControls(t *testing.T) {
 		n := 0
 		err := v.Controls(func(token int32, text string, _, _ bool) {
 			n++
-			if got, err := v.Tokenize(text, false, true); err != nil || !slices.Equal(got, []int32{token}) {
+			if got, err := v.Tokenize(t.Context(), text, false, true); err != nil || !slices.Equal(got, []int32{token}) {
 				t.Errorf("%q is %d, %v, want %d", text, got, err, token)
 			}
-			if got, err := v.Tokenize(text, false, false); err != nil || slices.Contains(got, token) {
+			if got, err := v.Tokenize(t.Context(), text, false, false); err != nil || slices.Contains(got, token) {
 				t.Errorf("%q as text is %d, %v", text, got, err)
 			}
 		})
@@ -261,7 +262,7 @@ func useVocab(v *bindings.Vocab) {
 	v.AddBOS()
 	for _, text := range append(texts, "\xff\xfe broken \xc3") {
 		for _, special := range []bool{false, true} {
-			if tokens, err := v.Tokenize(text, special, special); err == nil {
+			if tokens, err := v.Tokenize(context.Background(), text, special, special); err == nil {
 				v.Detokenize(tokens, special)
 			}
 		}
@@ -301,7 +302,7 @@ func FuzzTokenize(f *testing.F) {
 	}
 	v := tinyVocab(f, testutil.TinyOptions{})
 	f.Fuzz(func(t *testing.T, text string) {
-		tokens, err := v.Tokenize(text, true, true)
+		tokens, err := v.Tokenize(t.Context(), text, true, true)
 		if err != nil {
 			return // llama.cpp refuses what is no Unicode
 		}

@@ -102,7 +102,7 @@ func chats(t *testing.T, path string, questions ...string) (prompts [][]int32) {
 	}
 	defer v.Close()
 	for _, question := range questions {
-		tokens, err := v.Tokenize("<|im_start|>user\n"+question+"<|im_end|>\n<|im_start|>assistant\n", false, true)
+		tokens, err := v.Tokenize(t.Context(), "<|im_start|>user\n"+question+"<|im_end|>\n<|im_start|>assistant\n", false, true)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -260,7 +260,7 @@ func TestServerOnSmolLM2(t *testing.T) {
 	defer v.Close()
 	var list []trial
 	for _, text := range []string{"The capital of France is", "Once upon a time", "1, 2, 3, 4,", "def add(a, b):\n", "The opposite of hot is", "Water boils at", "A", "Dear Sir or Madam,"} {
-		tokens, err := v.Tokenize(text, true, false)
+		tokens, err := v.Tokenize(t.Context(), text, true, false)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -151,15 +151,22 @@ func (e *Endpoint) attempt(request *http.Request, next option.MiddlewareNext) (*
 	return response, nil
 }
 
-// readWhole takes the body of a response into memory, and checks it where it should be a completion.
+// largestAnswer is the size that an answer may have, in bytes; those of judges are a few kilobytes long.
+const largestAnswer = 16 << 20
+
+// readWhole takes the body of a response into memory, and checks it where it should be a completion. Of a refusal, the beginning suffices.
 func (e *Endpoint) readWhole(response *http.Response) error {
-	body, err := io.ReadAll(response.Body)
+	body, err := io.ReadAll(io.LimitReader(response.Body, largestAnswer+1))
 	response.Body.Close()
 	if err != nil {
 		return fmt.Errorf("the answer is cut off: %w", err)
 	}
+	refused := response.StatusCode >= http.StatusMultipleChoices
+	if len(body) > largestAnswer && !refused {
+		return fmt.Errorf("the answer goes on after %d MiB, which is no completion: %s", largestAnswer>>20, e.excerpt(body))
+	}
 	response.Body = io.NopCloser(bytes.NewReader(body))
-	if response.StatusCode >= http.StatusMultipleChoices {
+	if refused {
 		return nil
 	}
 	var completion struct {
@@ -184,6 +191,7 @@ func (e *Endpoint) readWhole(response *http.Response) error {
 // excerpt is the beginning of what a server sent, in one line.
 func (e *Endpoint) excerpt(body []byte) string {
 	const most = 300
+	body = body[:min(len(body), 100*most)]
 	text := strings.Join(strings.Fields(e.conceal(strings.ToValidUTF8(string(body), "?"))), " ")
 	if len(text) > most {
 		text = strings.ToValidUTF8(text[:most], "") + "…"
@@ -213,7 +221,7 @@ func (e *Endpoint) explain(err error, response *http.Response) error {
 func (e *Endpoint) serverMessage(err error, response *http.Response) string {
 	var refusal *openai.Error
 	if errors.As(err, &refusal) && refusal.Message != "" {
-		return refusal.Message
+		return e.excerpt([]byte(refusal.Message))
 	}
 	body, _ := io.ReadAll(response.Body)
 	return e.excerpt(body)

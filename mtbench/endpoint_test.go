@@ -183,6 +183,52 @@ func TestEndpointFaults(t *testing.T) {
 	}
 }
 
+// endless writes to a client for as long as it reads, and says how much that was.
+func endless(w http.ResponseWriter, begin, more string) (sent int) {
+	io.WriteString(w, begin)
+	for block := []byte(strings.Repeat(more, 1<<16/len(more))); ; {
+		n, err := w.Write(block)
+		if sent += n; err != nil {
+			return sent
+		}
+	}
+}
+
+// TestEndpointEndless has servers that never come to an end, by any way an answer is read.
+func TestEndpointEndless(t *testing.T) {
+	for name, c := range map[string]struct {
+		status            int
+		begin, more, says string
+	}{
+		"completion": {200, `{"choices": [{"message": {"content": "`, "and then ", "goes on after 16 MiB"},
+		"stream":     {200, "", "data: {\"choices\": [{\"delta\": {\"content\": \"x\"}}]}\n\n", "goes on after 16 MiB"},
+		"refusal":    {400, `{"error": {"message": "`, "no and ", "400"},
+		"fault":      {503, "", "busy ", "busy"},
+		"redirect":   {302, "", "there ", "302"},
+		"forbidden":  {403, "<html>", "<p>no</p>", "<p>no</p>"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			sent := make(chan int, endpointRetries+1)
+			s := newStub(t, func(w http.ResponseWriter, _ *http.Request, _ int) {
+				w.Header().Set("Content-Type", "application/json")
+				w.WriteHeader(c.status)
+				sent <- endless(w, c.begin, c.more)
+			})
+			e := s.endpoint(t, quick)
+			e.options.Timeout = time.Minute
+			_, err := e.Complete(context.Background(), hello, Sampling{MaxTokens: 10})
+			wantError(t, err, c.says, s.URL)
+			if err != nil && len(err.Error()) > 1000 {
+				t.Errorf("an error of %d bytes", len(err.Error()))
+			}
+			if n := <-sent; n > 2*largestAnswer {
+				t.Errorf("%d bytes were read", n)
+			}
+		})
+	}
+}
+
 // TestEndpointRefusals fail at once with the server's words.
 func TestEndpointRefusals(t *testing.T) {
 	for status, reply := range map[int]func(http.ResponseWriter, *http.Request){

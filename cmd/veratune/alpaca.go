@@ -290,6 +290,7 @@ func (f *finetune) learn(c *cli.Context, report io.Writer) (train.Result, error)
 		}
 	}
 	f.keepDate()
+	f.data.Context = c.Context
 	p, err := f.prepare(report)
 	if err != nil {
 		return train.Result{}, err

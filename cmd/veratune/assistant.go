@@ -50,7 +50,7 @@ func (a *assistant) Complete(ctx context.Context, conversation []mtbench.Message
 	for i, m := range conversation {
 		messages[i] = alpaca.Message{Role: m.Role, Content: m.Content}
 	}
-	prompt, err := a.encoder.Conversation(messages)
+	prompt, err := a.encoder.Until(ctx).Conversation(messages)
 	if err != nil {
 		return "", err
 	}

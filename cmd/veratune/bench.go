@@ -73,6 +73,7 @@ func (b *benchTrain) run(c *cli.Context, config vera.Config) error {
 		return err
 	}
 	defer s.Close()
+	b.data.Context = c.Context
 	d, err := s.data(oneFile(b.path), b.data, c.App.ErrWriter)
 	if err != nil {
 		return err

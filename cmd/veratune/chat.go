@@ -140,7 +140,7 @@ func (c *chat) say(ctx context.Context, message string) error {
 
 // answer answers the last turn, again if it has an answer. Of one that is stopped, what was said is kept.
 func (c *chat) answer(ctx context.Context) error {
-	prompt, dropped, err := c.prompt()
+	prompt, dropped, err := c.prompt(ctx)
 	if err != nil {
 		return err
 	}
@@ -183,10 +183,10 @@ func count(n int, one, several string) string {
 }
 
 // prompt is the conversation in tokens. So many of the oldest turns are dropped that an answer has room.
-func (c *chat) prompt() (prompt []int32, dropped int, err error) {
+func (c *chat) prompt(ctx context.Context) (prompt []int32, dropped int, err error) {
 	answer := min(c.answering.sampling.MaxTokens, c.room/4)
 	for dropped = range c.turns {
-		if prompt, err = c.assistant.encoder.Conversation(c.messages(dropped)); err != nil {
+		if prompt, err = c.assistant.encoder.Until(ctx).Conversation(c.messages(dropped)); err != nil {
 			return nil, 0, err
 		}
 		if len(prompt)+answer <= c.room {

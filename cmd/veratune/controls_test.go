@@ -119,7 +119,7 @@ func TestPromptsAreTokenizedWhole(t *testing.T) {
 		s := opened(t, testutil.TinyLlama(t, o))
 		for _, content := range []string{"Hi", " two  words\n", "", "naïve 日本語 😀", "a\n\nb "} {
 			got := conversation(t, s, alpaca.Chat, alpaca.Message{Role: alpaca.System, Content: content}, alpaca.Message{Role: alpaca.User, Content: content})
-			want, err := s.tokenizer.Tokenize("<|im_start|>system\n"+content+"<|im_end|>\n<|im_start|>user\n"+content+"<|im_end|>\n<|im_start|>assistant\n", false, true)
+			want, err := s.tokenizer.Tokenize(t.Context(), "<|im_start|>system\n"+content+"<|im_end|>\n<|im_start|>user\n"+content+"<|im_end|>\n<|im_start|>assistant\n", false, true)
 			if err != nil || !slices.Equal(got, want) {
 				t.Errorf("%+v, %q: %d, %v, want %d", o, content, got, err, want)
 			}

@@ -57,7 +57,7 @@ func (d *dataCheck) run(c *cli.Context, files []string) error {
 	}
 	defer s.Close()
 	line := terminal.NewLine(c.App.ErrWriter)
-	d.data.Progress = reading(line)
+	d.data.Context, d.data.Progress = c.Context, reading(line)
 	check, err := alpaca.NewCheck(files, s.tokenizer, d.data)
 	line.End()
 	if err != nil {

@@ -56,6 +56,7 @@ func (d *dataConvert) run(c *cli.Context) error {
 }
 
 func (d *dataConvert) convert(c *cli.Context, out io.Writer) error {
+	d.data.Context = c.Context
 	rows, bad, err := alpaca.Convert(c.Args().Slice(), out, d.data)
 	if err != nil {
 		return err

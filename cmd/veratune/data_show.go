@@ -73,6 +73,7 @@ func (d *dataShow) run(c *cli.Context, files []string) error {
 		return err
 	}
 	defer s.Close()
+	d.data.Context = c.Context
 	rows, form, err := alpaca.Show(files, s.tokenizer, d.data, d.from, d.rows)
 	if err != nil {
 		return badForm(err)

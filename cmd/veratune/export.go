@@ -131,6 +131,7 @@ func (x *export) rows(c *cli.Context, s *session) (*alpaca.Dataset, error) {
 	if x.path == "" {
 		return nil, nil
 	}
+	x.data.Context = c.Context
 	return s.data(oneFile(x.path), x.data, c.App.ErrWriter)
 }
 

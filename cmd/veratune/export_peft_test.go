@@ -312,7 +312,7 @@ func checkLoRAs(t *testing.T, interpreter, path, scale string) {
 		t.Fatal(err)
 	}
 	defer tokenizer.Close()
-	tokens, err := tokenizer.Tokenize("The boat was small, and the trip was long: we took water, bread, a map and a lamp, and hoped for wind.", true, true)
+	tokens, err := tokenizer.Tokenize(t.Context(), "The boat was small, and the trip was long: we took water, bread, a map and a lamp, and hoped for wind.", true, true)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -49,7 +50,7 @@ func (g *generateOptions) run(c *cli.Context) error {
 		_, err := io.WriteString(c.App.Writer, text)
 		return err
 	}}
-	prompt, err := g.tokens(s, out, c.App.ErrWriter)
+	prompt, err := g.tokens(c.Context, s, out, c.App.ErrWriter)
 	if err != nil {
 		return err
 	}
@@ -65,7 +66,7 @@ func (g *generateOptions) run(c *cli.Context) error {
 }
 
 // tokens is the prompt in the form that training gave it; the template's stop strings go to out.
-func (g *generateOptions) tokens(s *session, out *stream, report io.Writer) ([]int32, error) {
+func (g *generateOptions) tokens(ctx context.Context, s *session, out *stream, report io.Writer) ([]int32, error) {
 	if g.raw {
 		report = io.Discard
 	}
@@ -73,6 +74,7 @@ func (g *generateOptions) tokens(s *session, out *stream, report io.Writer) ([]i
 	if err != nil {
 		return nil, err
 	}
+	encoder = encoder.Until(ctx)
 	if g.raw {
 		return encoder.Verbatim(g.instruction)
 	}

@@ -63,6 +63,7 @@ func (l *lossOptions) run(c *cli.Context) error {
 		return err
 	}
 	defer s.Close()
+	l.data.Context = c.Context
 	d, err := s.load(oneFile(l.path), l.data, c.App.ErrWriter)
 	if err != nil {
 		return err

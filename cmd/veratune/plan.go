@@ -53,6 +53,7 @@ func planCommand() *cli.Command {
 
 // plan gives what the step with the most tokens will need.
 func (f *finetune) plan(c *cli.Context) (model.Memory, error) {
+	f.data.Context = c.Context
 	p, err := f.prepare(c.App.ErrWriter)
 	if err != nil {
 		return model.Memory{}, err

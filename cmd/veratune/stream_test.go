@@ -118,7 +118,7 @@ func TestStream(t *testing.T) {
 			for _, stops := range stopLists {
 				for _, text := range []string{"", " ", "the cat and the hat", "  two  spaces , isn't it ?\n\n\ttab", "ü 日本語 🙂 e\u0301 日日本", "ls . ; cd ..",
 					"Yes.\n\n### Instruction:\nMore", "Yes.\n\n### Instruct", "aaab", "aabaab", "xababab", "a\x00b"} {
-					tokens, err := v.Tokenize(text, false, false)
+					tokens, err := v.Tokenize(t.Context(), text, false, false)
 					if err != nil {
 						t.Fatal(err)
 					}

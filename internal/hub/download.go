@@ -166,8 +166,16 @@ func (c *Client) get(ctx context.Context, n Name, m metadata, part *os.File, p *
 	default:
 		return &statusError{n, response.StatusCode, c.Token != ""}
 	}
-	if m.size >= 0 && whole >= 0 && whole != m.size {
+	switch {
+	case m.size >= 0 && whole >= 0 && whole != m.size:
 		return fmt.Errorf("%v: the server has %d bytes, the hub says %d", n, whole, m.size)
+	case m.size < 0 && whole < 0:
+		return fmt.Errorf("%v: neither the hub nor the server says how large it is, so it can't be known when all of it is there; download it by other means", n)
+	case m.size < 0:
+		m.size = whole
+		if err := enoughSpace(part.Name(), m.size-have); err != nil {
+			return fmt.Errorf("%v: %w", n, err)
+		}
 	}
 	if err := part.Truncate(have); err != nil {
 		return err
@@ -176,11 +184,7 @@ func (c *Client) get(ctx context.Context, n Name, m metadata, part *os.File, p *
 		return err
 	}
 	p.start(have)
-	limit := io.Reader(response.Body)
-	if m.size >= 0 {
-		limit = io.LimitReader(response.Body, m.size-have+1) // one more tells that there is too much
-	}
-	err = c.copy(n, m, part, limit, p, alive)
+	err = c.copy(n, m, part, io.LimitReader(response.Body, m.size-have+1), p, alive) // one more byte tells that there is too much
 	if err != nil && reading.Err() != nil && ctx.Err() == nil {
 		err = cut{fmt.Errorf("%v: nothing came for %v after %d bytes; the same command goes on from there", n, c.Timeout, p.done)}
 	}
@@ -197,11 +201,11 @@ func (c *Client) copy(n Name, m metadata, to io.Writer, from io.Reader, p *progr
 			return fmt.Errorf("%v: %w", n, err)
 		}
 		p.add(got)
-		if m.size >= 0 && p.done > m.size {
+		if p.done > m.size {
 			return fmt.Errorf("%v: the server sends more than the %d bytes that the hub says", n, m.size)
 		}
 		switch {
-		case errors.Is(err, io.EOF) && m.size >= 0 && p.done < m.size:
+		case errors.Is(err, io.EOF) && p.done < m.size:
 			return cut{fmt.Errorf("%v: the connection ended after %d of %d bytes; the same command goes on from there", n, p.done, m.size)}
 		case errors.Is(err, io.EOF):
 			return nil

@@ -221,6 +221,15 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// endless sends for as long as the client reads.
+func endless(w http.ResponseWriter, r *http.Request) {
+	for block := make([]byte, 1<<16); ; {
+		if _, err := w.Write(block); err != nil {
+			return
+		}
+	}
+}
+
 func TestFailures(t *testing.T) {
 	wrong := bytes.Clone(content)
 	wrong[len(wrong)/2] ^= 1
@@ -245,6 +254,23 @@ func TestFailures(t *testing.T) {
 				w.Write(append(bytes.Clone(content), "more"...))
 			}
 		}, "the server sends more than the 1000000 bytes"},
+		"endless": {func(f *fakeHub, c *Client) { f.serve = endless }, "the server sends more than the 1000000 bytes"},
+		"endless, of no size": {func(f *fakeHub, c *Client) {
+			delete(f.header, "X-Linked-Size")
+			f.serve = endless
+		}, "neither the hub nor the server says how large it is"},
+		"a longer one, of no size": {func(f *fakeHub, c *Client) {
+			delete(f.header, "X-Linked-Size")
+			f.serve = func(w http.ResponseWriter, r *http.Request) {
+				http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(append(bytes.Clone(content), "more"...)))
+			}
+		}, "the hash of what came"},
+		"endless refusal": {func(f *fakeHub, c *Client) {
+			f.serve = func(w http.ResponseWriter, r *http.Request) {
+				w.WriteHeader(http.StatusForbidden)
+				endless(w, r)
+			}
+		}, "403"},
 		"always cut": {func(f *fakeHub, c *Client) {
 			f.serve = func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) }
 		}, "EOF"},

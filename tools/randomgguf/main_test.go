@@ -163,7 +163,7 @@ func TestTokenizer(t *testing.T) {
 		{"Photosynthesis turns carbon dioxide and water into glucose; chlorophyll, a pigment of the chloroplasts, absorbs the light.", 2.5, 4.5},
 		{"1 + 1 = 2\n\tif x { return \"ünï©ode 😀\" }", 0.5, 2},
 	} {
-		tokens, err := v.Tokenize(c.text, false, false)
+		tokens, err := v.Tokenize(t.Context(), c.text, false, false)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/veratune/veratune/internal/testutil"
+)
+
+// TestUnbrokenRows gives every command that tokenizes a text that neither tokenizer can cut.
+func TestUnbrokenRows(t *testing.T) {
+	const refused = "too long for the tokenizer; break it up"
+	long := strings.Repeat("er", 40<<10)
+	var many strings.Builder
+	for i := range 40 {
+		fmt.Fprintf(&many, `{"instruction": "Say %d.", "output": "It is %d."}`+"\n", i, i)
+	}
+	data := write(t, "rows.jsonl", `{"instruction": "Say er.", "output": "`+long+`"}`+"\n"+many.String())
+	alone := write(t, "alone.jsonl", `{"text": "`+long+`"}`+"\n")
+	for kind, model := range map[string]string{
+		"bpe":           testutil.TinyLlama(t, testutil.TinyOptions{}),
+		"sentencepiece": testutil.TinyLlama(t, testutil.TinyOptions{SentencePiece: true}),
+	} {
+		for _, c := range []struct {
+			code int
+			args []string
+		}{
+			{0, []string{"data", "check", data}},
+			{0, []string{"data", "show", data}},
+			{0, []string{"loss", "--data", data}},
+			{1, []string{"loss", "--data", alone}},
+			{1, []string{"loss", "--strict", "--data", data}},
+			{0, []string{"alpaca", "--data", data, "--eval-data", data, "--rank", "4", "--out", filepath.Join(t.TempDir(), "run")}},
+			{1, []string{"alpaca", "--data", alone, "--rank", "4", "--out", filepath.Join(t.TempDir(), "run")}},
+			{0, []string{"plan", "--data", data, "--rank", "4"}},
+			{0, []string{"bench", "train", "--data", data, "--rank", "4"}},
+			{1, []string{"generate", "--prompt", long}},
+			{1, []string{"generate", "--raw", "--prompt", long}},
+		} {
+			args := append(c.args[:len(c.args):len(c.args)], "--model", model)
+			if c.args[0] == "data" {
+				args = append(c.args[:2:2], "--model", model, data)
+			}
+			code, stdout, stderr := veratune(args...)
+			if code != c.code || !strings.Contains(stdout+stderr, refused) {
+				t.Errorf("%s: %.60q: exit code %d, %.500s, %.500s", kind, c.args, code, stdout, stderr)
+			}
+		}
+	}
+}
+
+// TestInterruptedTokenizing ends every command that reads a long row by a signal.
+func TestInterruptedTokenizing(t *testing.T) {
+	data := write(t, "rows.jsonl", `{"text": "`+strings.Repeat("many words in a row ", 2<<20)+`"}`+"\n")
+	model := testutil.TinyLlama(t, testutil.TinyOptions{})
+	commands := [][]string{
+		{"data", "check", "--model", model, data}, {"loss", "--model", model, "--data", data},
+		{"alpaca", "--model", model, "--data", data, "--rank", "4", "--out", filepath.Join(t.TempDir(), "run")},
+	}
+	if testing.Short() {
+		commands = commands[:1]
+	}
+	for _, args := range commands {
+		cmd, output := process(args...)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(1000 * time.Millisecond)
+		cmd.Process.Signal(syscall.SIGTERM)
+		start := time.Now()
+		cmd.Wait()
+		if code := cmd.ProcessState.ExitCode(); code != exitInterrupted || !strings.HasSuffix(output.String(), "veratune: interrupted\n") || time.Since(start) > time.Second {
+			t.Errorf("%v: exit code %d, %v after the signal: %s", args[0], code, time.Since(start), output)
+		}
+	}
+}
