@@ -13,13 +13,13 @@ import (
 
 // LoRAOptions say how an adapter becomes a LoRA.
 type LoRAOptions struct {
-	Rank    int    // of the LoRA: cuts the smallest singular values of every ΔW off whose rank is larger; 0 is the adapter's own, exact
+	Rank    int    // of the LoRA: keeps (nearly) the largest singular values of every ΔW whose rank is larger; 0 is the adapter's own, exact
 	Type    string // of the factors: "f32", "f16" or "q8_0"
 	Threads int    // layers that are computed at the same time, each in memory of its own
 
 	Overwrite bool // replace a file that stands at the path
 
-	Progress func(done, total int) // called after each layer; nil for no reports
+	Progress func(done, total int) // called after each layer that is written; nil for no reports
 }
 
 // DefaultLoRA is exact, in f16: half the bytes of f32, for an error that is small beside that of any 4-bit weight.
@@ -57,7 +57,7 @@ type LoRA struct {
 type LoRALayer struct {
 	Name     string  `json:"name"`     // "blk.0.attn_q"
 	Rank     int     `json:"rank"`     // its own, where those of the adapter differ
-	Retained float64 `json:"retained"` // Σ_{i≤k} σ² / Σ σ² of the singular values of ΔW: 1 is all
+	Retained float64 `json:"retained"` // the sum of the squares of what is kept of ΔW, of that of ΔW: Σ_{i≤k} σ² / Σ σ² at best; 1 is all
 	TypeA    string  `json:"type_a"`   // of lora_a
 	TypeB    string  `json:"type_b"`
 }
@@ -264,11 +264,13 @@ func (p product) balance() {
 	scale(p.down, float32(math.Ldexp(1, -shift)))
 }
 
-func largest(values []float32) (most float32) {
+// largest is the largest of finite values without their signs: the bits of a float32 but the first are in its order.
+func largest(values []float32) float32 {
+	most := uint32(0)
 	for _, v := range values {
-		most = max(most, v, -v)
+		most = max(most, math.Float32bits(v)&math.MaxInt32)
 	}
-	return most
+	return math.Float32frombits(most)
 }
 
 func scale(values []float32, by float32) {

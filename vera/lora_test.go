@@ -135,6 +135,18 @@ func cut(x *mat.Dense, k int) (*mat.Dense, float64) {
 	return &out, squares(kept) / squares(s)
 }
 
+// thinSVD gives x = U diag(s) Vᵀ with orthonormal columns in U and V, s in descending order.
+func thinSVD(x mat.Matrix) (u *mat.Dense, s []float64, v *mat.Dense) {
+	var d mat.SVD
+	if !d.Factorize(x, mat.SVDThin) {
+		panic("no singular value decomposition")
+	}
+	u, v = new(mat.Dense), new(mat.Dense)
+	d.UTo(u)
+	d.VTo(v)
+	return u, d.Values(nil), v
+}
+
 // At the adapter's own rank nothing is cut, and the decomposition must give the product back.
 func TestTruncationAtFullRank(t *testing.T) {
 	for _, rank := range []int{8, 64} {
@@ -339,16 +351,4 @@ func TestLoRAUnfinished(t *testing.T) {
 	if string(read(t, path)) != "older" {
 		t.Error("the older file is gone")
 	}
-}
-
-// thinSVD gives x = U diag(s) Vᵀ with orthonormal columns in U and V, s in descending order.
-func thinSVD(x mat.Matrix) (u *mat.Dense, s []float64, v *mat.Dense) {
-	var d mat.SVD
-	if !d.Factorize(x, mat.SVDThin) {
-		panic("no singular value decomposition")
-	}
-	u, v = new(mat.Dense), new(mat.Dense)
-	d.UTo(u)
-	d.VTo(v)
-	return u, d.Values(nil), v
 }

@@ -26,7 +26,7 @@ type truncation struct {
 // leastDirections is decomposed in whole.
 const (
 	leastDirections = 128
-	powerIterations = 10
+	powerIterations = 8
 )
 
 func newTruncation(a *Adapter, rank int) *truncation {

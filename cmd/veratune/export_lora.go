@@ -29,7 +29,7 @@ type loraResult struct {
 
 func (x *export) loraFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.IntFlag{Name: "rank", Usage: "lora: rank of the LoRA, less than the adapter's for a smaller file that holds the most of each layer's change; 0 is the adapter's own, exact", Destination: &x.loraForm.rank},
+		&cli.IntFlag{Name: "rank", Usage: "lora: rank of the LoRA, less than the adapter's for a smaller file that holds nearly the most of each layer's change; 0 is the adapter's own, exact", Destination: &x.loraForm.rank},
 		&cli.BoolFlag{Name: "json", Usage: "lora and merged: print one JSON object, with every layer", Destination: &x.loraForm.asJSON},
 	}
 }

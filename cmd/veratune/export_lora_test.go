@@ -1,15 +1,21 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
+	"errors"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/veratune/veratune/bindings"
 	"github.com/veratune/veratune/internal/testutil"
 	"github.com/veratune/veratune/train"
+	"github.com/veratune/veratune/vera"
 )
 
 // TestExportLoRA writes LoRAs of a trained adapter, exact and cut, and checks that llama.cpp takes them and that the figures printed are those of the files.
@@ -87,5 +93,49 @@ func TestExportLoRA(t *testing.T) {
 	}
 	if string(read(t, out)) != string(before) {
 		t.Error("a failed export has changed the file")
+	}
+}
+
+// TestExportLoRAInterrupted cuts an adapter: what it says of the layers that are done is one line each, and SIGINT at the first ends it and leaves what was there.
+func TestExportLoRAInterrupted(t *testing.T) {
+	model := testutil.TinyLlama(t, testutil.TinyOptions{Blocks: 4, Width: 512, Hidden: 768, Heads: 8, KVHeads: 4})
+	c := vera.Default()
+	c.Rank = 384
+	a, err := vera.New(c, opened(t, model).Base())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range a.Params {
+		a.Params[i] = 0.01 * float32(i%7-3)
+	}
+	adapter, folder := filepath.Join(t.TempDir(), "adapter.gguf"), t.TempDir()
+	if err := a.Save(adapter); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(folder, "lora.gguf")
+	if err := os.WriteFile(out, []byte("older"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd, _ := process("export", "--model", model, "--adapter", adapter, "--to", "lora", "--rank", "16", "--out", out, "--overwrite", "--threads", "2")
+	cmd.Stderr = nil
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewReader(stderr)
+	if line, err := lines.ReadString('\n'); err != nil || !strings.HasPrefix(line, "layers of the LoRA 1/28") {
+		t.Errorf("%q, %v", line, err)
+	}
+	cmd.Process.Signal(syscall.SIGINT)
+	rest, _ := io.ReadAll(lines)
+	var exit *exec.ExitError
+	if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != exitInterrupted {
+		t.Errorf("%v, want exit code %d: %s", err, exitInterrupted, rest)
+	}
+	if entries, err := os.ReadDir(folder); err != nil || len(entries) != 1 || string(read(t, out)) != "older" {
+		t.Errorf("left in the folder: %v, %v", entries, err)
 	}
 }
