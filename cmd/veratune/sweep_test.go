@@ -230,8 +230,8 @@ func TestSweepSaysHowMuchItTells(t *testing.T) {
 		if code != 0 || !strings.Contains(stdout+stderr, c.says) || strings.Contains(stdout+stderr, c.never) {
 			t.Errorf("%s: exit code %d, %s%s", name, code, stdout, stderr)
 		}
-		if _, err := os.Stat(filepath.Join(out, bestFile)); (err == nil) != c.best {
-			t.Errorf("%s: %s: %v", name, bestFile, err)
+		if _, err := os.Stat(filepath.Join(out, train.SweepBest)); (err == nil) != c.best {
+			t.Errorf("%s: %s: %v", name, train.SweepBest, err)
 		}
 	}
 }
