@@ -55,6 +55,11 @@ func (m member) meet(values []float32, scalars []float64, data []byte) (*exchang
 	case <-e.whole:
 		return e, nil
 	case <-m.lost:
+	}
+	select { // a process may be gone that has taken part in this before
+	case <-e.whole:
+		return e, nil
+	default:
 		return nil, errLost
 	}
 }
