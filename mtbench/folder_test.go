@@ -182,7 +182,7 @@ func FuzzReadLines(f *testing.F) {
 			t.Fatalf("%d bytes of %d, %d rows, %d lines", l.size, len(data), len(l.rows), len(l.text))
 		}
 		// What is left after mending is read to the same rows, and a row can be added.
-		table, err := openTable[Single](path)
+		table, err := openTable[Single](nil, path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -195,4 +195,37 @@ func FuzzReadLines(f *testing.F) {
 			t.Fatalf("%d rows, then %d, %v", len(l.rows), len(again.rows), err)
 		}
 	})
+}
+
+// A folder that is taken away while models answer or judge in it ends that with an error at once, and nothing is made in its place.
+func TestFolderThatIsTakenAway(t *testing.T) {
+	for name, away := range map[string]func(dir string) error{
+		"removed": os.RemoveAll,
+		"renamed": func(dir string) error { return os.Rename(dir, dir+"-mine") },
+	} {
+		for _, judging := range []bool{false, true} {
+			dir := answered(t, "one")
+			calls := 0
+			m := &fake{reply: func(context.Context, []Message, Sampling) (string, error) {
+				if calls++; calls == 2 {
+					if err := away(dir); err != nil {
+						t.Error(err)
+					}
+				}
+				return "[[5]]", nil
+			}}
+			var err error
+			if judging {
+				_, err = judgeIn(context.Background(), dir, m, oneByOne)
+			} else {
+				err = runIn(context.Background(), dir, "two", m, func(o *RunOptions) { o.Parallel = 1 })
+			}
+			if wantError(t, err, dir, "removed or renamed"); calls > 2 {
+				t.Errorf("%s, judging %v: %d calls", name, judging, calls)
+			}
+			if entries, _ := os.ReadDir(dir); len(entries) > 0 {
+				t.Errorf("%s, judging %v: %v was made", name, judging, entries)
+			}
+		}
+	}
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/veratune/veratune/internal/durable"
 )
 
 // Winners of a comparison, and what stands in their place where the judgment names none.
@@ -95,9 +97,9 @@ func (f *Folder) Judge(ctx context.Context, m Model, o JudgeOptions) (Judged, er
 		}
 	}
 	if o.Mode == ModeSingle {
-		return judgeAll(ctx, j, f.join(judgmentFolder, file+singleSuffix), j.singles, func(s Single) bool { return s.Score < 0 })
+		return judgeAll(ctx, j, f.lock, f.join(judgmentFolder, file+singleSuffix), j.singles, func(s Single) bool { return s.Score < 0 })
 	}
-	return judgeAll(ctx, j, f.join(judgmentFolder, file+pairSuffix), j.pairs, func(p Pair) bool { return p.G1Winner == unreadable || p.G2Winner == unreadable })
+	return judgeAll(ctx, j, f.lock, f.join(judgmentFolder, file+pairSuffix), j.pairs, func(p Pair) bool { return p.G1Winner == unreadable || p.G2Winner == unreadable })
 }
 
 // judging is what both modes need.
@@ -117,12 +119,12 @@ type match[R row] struct {
 }
 
 // judgeAll plays the matches whose rows are not in the file yet.
-func judgeAll[R row](ctx context.Context, j *judging, path string, list func() ([]match[R], error), unread func(R) bool) (Judged, error) {
+func judgeAll[R row](ctx context.Context, j *judging, lock *durable.Lock, path string, list func() ([]match[R], error), unread func(R) bool) (Judged, error) {
 	matches, err := list()
 	if err != nil {
 		return Judged{}, err
 	}
-	t, err := openTable[R](path)
+	t, err := openTable[R](lock, path)
 	if err != nil {
 		return Judged{}, err
 	}

@@ -98,6 +98,7 @@ func readLines[R row](path string) (l lines[R], err error) {
 // concurrent use.
 type table[R row] struct {
 	path string
+	lock *durable.Lock // of the folder that it is in
 	mu   sync.Mutex
 	file *os.File
 	size int64
@@ -106,7 +107,7 @@ type table[R row] struct {
 }
 
 // openTable opens a file of rows to add to, and makes it where it isn't there. Of rows about the same the last counts, as in FastChat.
-func openTable[R row](path string) (*table[R], error) {
+func openTable[R row](lock *durable.Lock, path string) (*table[R], error) {
 	l, err := readLines[R](path)
 	if err != nil {
 		return nil, err
@@ -114,7 +115,7 @@ func openTable[R row](path string) (*table[R], error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
 		return nil, err
 	}
-	t := &table[R]{path: path, size: int64(l.size), rows: map[key]R{}, text: map[key][]byte{}}
+	t := &table[R]{path: path, lock: lock, size: int64(l.size), rows: map[key]R{}, text: map[key][]byte{}}
 	for i, r := range l.rows {
 		t.rows[r.key()], t.text[r.key()] = r, l.text[i]
 	}
@@ -148,6 +149,9 @@ func (t *table[R]) add(r R) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if err := t.lock.Check(); err != nil {
+		return hopeless{fmt.Errorf("the folder of %s %w while it was in use; where it was renamed, go on with --out and its new name", t.path, err)}
+	}
 	if err := t.write(text); err != nil {
 		return hopeless{fmt.Errorf("%s: %w", t.path, err)}
 	}
@@ -178,7 +182,12 @@ func (t *table[R]) sort(questions []Question) error {
 	for _, k := range sortedKeys(t.text, questions) {
 		sorted = append(append(sorted, t.text[k]...), '\n')
 	}
-	if now, err := os.ReadFile(t.path); err != nil || bytes.Equal(now, sorted) {
+	if err := t.lock.Check(); err != nil {
+		return fmt.Errorf("the folder of %s %w", t.path, err)
+	}
+	if now, err := os.ReadFile(t.path); err == nil && bytes.Equal(now, sorted) {
+		return nil
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return durable.WriteFile(t.path, sorted, 0o666)

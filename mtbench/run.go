@@ -42,7 +42,7 @@ func (f *Folder) Run(ctx context.Context, m Model, o RunOptions) error {
 	if err != nil {
 		return err
 	}
-	answers, err := openTable[Answer](f.join(answerFolder, file+".jsonl"))
+	answers, err := openTable[Answer](f.lock, f.join(answerFolder, file+".jsonl"))
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package train
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -29,8 +30,9 @@ type folder struct {
 }
 
 // CheckFolder returns an error where a run could not begin in path, so that a caller can say so before it loads a model: the folder holds a run
-// already and neither resume nor force is set, resume is set and there is none, or nothing can be written there. It leaves nothing behind.
-func CheckFolder(path string, resume, force bool) error {
+// already and neither resume nor force is set, resume is set and there is none, or nothing can be written there. With force it is an error, too, where what would
+// be renamed is no run, or holds the current folder or one of the inputs, the files that the run reads. It leaves nothing behind.
+func CheckFolder(path string, resume, force bool, inputs ...string) error {
 	if path == "" {
 		return errors.New("run folder: want a name")
 	}
@@ -48,15 +50,53 @@ func CheckFolder(path string, resume, force bool) error {
 		return fmt.Errorf("run folder %s: is a file; want a folder, which need not exist yet", path)
 	case resume && !Begun(path):
 		return fmt.Errorf("run folder %s: holds no run to resume", path)
+	case !resume && holdsRun(path) && !isRun(path):
+		return fmt.Errorf("run folder %s: holds %s, a name that runs use, and is no run folder, so that nothing in it is replaced or renamed; choose another --out", path, held(path)[0])
 	case !resume && !force && holdsRun(path):
 		return fmt.Errorf("run folder %s: already holds a run; --resume goes on with it, --force starts anew and keeps it as %s.old-1", path, filepath.Base(whole))
 	}
 	if force && holdsRun(path) {
+		if inside(whole, ".") {
+			return fmt.Errorf("run folder %s: is where you are, or holds that folder, and is not renamed for --force; choose another --out, or give the command from elsewhere", path)
+		}
+		for _, input := range inputs {
+			if inside(whole, input) {
+				return fmt.Errorf("run folder %s: holds %s, which this command reads, and is not renamed for --force; choose another --out, or move that file", path, input)
+			}
+		}
 		if err := checkWritable(filepath.Dir(whole)); err != nil {
 			return err
 		}
 	}
 	return checkWritable(whole)
+}
+
+// inside tells whether a file or folder is a folder or in it, by its name or by what its name leads to.
+func inside(folder, path string) bool {
+	top, err := os.Stat(folder)
+	if err != nil {
+		return false
+	}
+	path, err = filepath.Abs(path)
+	if err != nil || !exists(path) {
+		return false
+	}
+	places := []string{path}
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		places = append(places, real)
+	}
+	return slices.ContainsFunc(places, func(place string) bool {
+		for {
+			if info, err := os.Stat(place); err == nil && os.SameFile(info, top) {
+				return true
+			}
+			parent := filepath.Dir(place)
+			if parent == place {
+				return false
+			}
+			place = parent
+		}
+	})
 }
 
 // checkWritable fails where nothing can be made in path, or, where path isn't there yet, in the folder that it would be made in.
@@ -74,9 +114,24 @@ func checkWritable(path string) error {
 // Begun tells whether a folder holds a run that can be resumed.
 func Begun(path string) bool { return exists(filepath.Join(path, ConfigFile)) }
 
-func holdsRun(path string) bool {
+func holdsRun(path string) bool { return len(held(path)) > 0 }
+
+// held lists what a folder holds of what runs and sweeps write.
+func held(path string) []string {
 	parts := []string{AdapterFile, BestFile, ConfigFile, MetricsFile, ChartFile, checkpointFolder, SweepFile}
-	return slices.ContainsFunc(parts, func(name string) bool { return exists(filepath.Join(path, name)) })
+	return slices.DeleteFunc(parts, func(name string) bool { return !exists(filepath.Join(path, name)) })
+}
+
+// isRun tells whether a folder is that of a run or sweep, by what the file says that those begin with. Other programs have a config.json, too.
+func isRun(path string) bool {
+	for file, keys := range map[string][]string{ConfigFile: {"train", "data"}, SweepFile: {"setup", "trials"}} {
+		var content map[string]json.RawMessage
+		data, err := os.ReadFile(filepath.Join(path, file))
+		if err == nil && json.Unmarshal(data, &content) == nil && content[keys[0]] != nil && content[keys[1]] != nil {
+			return true
+		}
+	}
+	return false
 }
 
 func exists(path string) bool {
@@ -105,6 +160,9 @@ func createFolder(path string) (f *folder, moved string, err error) {
 			return nil, "", err
 		}
 		defer old.close()
+		if err := old.sweep(); err != nil {
+			return nil, "", err
+		}
 		if path, err = filepath.Abs(path); err != nil {
 			return nil, "", err
 		}
@@ -114,13 +172,20 @@ func createFolder(path string) (f *folder, moved string, err error) {
 		if err := os.Rename(path, moved); err != nil {
 			return nil, "", fmt.Errorf("move the old run away: %w", err)
 		}
-		old.lock.Moved(moved)
 	}
 	if err := os.MkdirAll(path, 0o777); err != nil {
 		return nil, moved, fmt.Errorf("run folder: %w", err)
 	}
 	f, err = openFolder(path)
 	return f, moved, err
+}
+
+// check fails where the folder is no longer there, so that nobody trains for nothing.
+func (f *folder) check() error {
+	if err := f.lock.Check(); err != nil {
+		return fmt.Errorf("run folder %s: %w while it was in use; what was saved there before is all there is: where it was renamed, go on with --out and its new name and --resume", f.path, err)
+	}
+	return nil
 }
 
 func (f *folder) close() {

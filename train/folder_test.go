@@ -2,10 +2,13 @@ package train
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/veratune/veratune/internal/durable"
 )
 
 func TestExistingRunIsRefused(t *testing.T) {
@@ -15,13 +18,23 @@ func TestExistingRunIsRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		r, engine := newRun(folder)
-		if _, err := r.Train(context.Background()); err == nil || !strings.Contains(err.Error(), "already holds a run") {
+		if _, err := r.Train(context.Background()); err == nil || !strings.Contains(err.Error(), "holds "+name) {
 			t.Errorf("%s: got %v", name, err)
 		}
 		if data, _ := os.ReadFile(filepath.Join(folder, name)); string(data) != "mine" || engine.calls > 0 {
 			t.Errorf("%s was touched", name)
 		}
 	}
+}
+
+func TestRunIsNotReplaced(t *testing.T) {
+	folder := wholeRun(t)
+	want := finished(t, folder)
+	r, engine := newRun(folder)
+	if _, err := r.Train(context.Background()); err == nil || !strings.Contains(err.Error(), "already holds a run") || engine.calls > 0 {
+		t.Errorf("got %v", err)
+	}
+	checkEqual(t, finished(t, folder), want)
 }
 
 func TestForceKeepsTheOldRun(t *testing.T) {
@@ -95,6 +108,104 @@ func TestCheckFolder(t *testing.T) {
 	}
 	if entries, _ := os.ReadDir(parent); len(entries) != 1 {
 		t.Errorf("something was left behind: %v", entries)
+	}
+}
+
+// Only a folder that a run or sweep has made is renamed, and none that one stands in or reads from.
+func TestWhatForceRenames(t *testing.T) {
+	run := `{"train": {}, "data": {}, "setup": null, "about": null}`
+	for name, c := range map[string]struct {
+		files map[string]string
+		here  string // the current folder, in the parent of the run folder
+		input string // likewise
+		says  string
+	}{
+		"a run":                {map[string]string{ConfigFile: run, "note.txt": ""}, "", "model.gguf", ""},
+		"a sweep":              {map[string]string{SweepFile: `{"setup": {}, "trials": []}`}, "", "model.gguf", ""},
+		"another's config":     {map[string]string{ConfigFile: `{"architectures": ["LlamaForCausalLM"]}`, "model.gguf": ""}, "", "", "holds config.json, a name that runs use, and is no run folder"},
+		"a damaged config":     {map[string]string{ConfigFile: `{"train":`}, "", "", "is no run folder"},
+		"an adapter":           {map[string]string{AdapterFile: "x"}, "", "", "holds adapter.gguf"},
+		"checkpoints":          {map[string]string{checkpointFolder + "/x": "x"}, "", "", "holds checkpoints"},
+		"a sweep's name":       {map[string]string{SweepFile: `[]`}, "", "", "holds sweep.json"},
+		"here":                 {map[string]string{ConfigFile: run}, "run", "", "is where you are, or holds"},
+		"below":                {map[string]string{ConfigFile: run, "a/b/c": ""}, "run/a/b", "", "is where you are, or holds"},
+		"an input":             {map[string]string{ConfigFile: run, "model.gguf": ""}, "", "run/model.gguf", "which this command reads"},
+		"an input below":       {map[string]string{ConfigFile: run, "a/data.json": ""}, "", "run/a/data.json", "which this command reads"},
+		"an input by its link": {map[string]string{ConfigFile: run, "model.gguf": ""}, "", "link.gguf", "which this command reads"},
+		"an input that is not": {map[string]string{ConfigFile: run}, "", "run/nothing", ""},
+	} {
+		parent := t.TempDir()
+		folder := filepath.Join(parent, "run")
+		for file, content := range c.files {
+			path := filepath.Join(folder, file)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o777), os.WriteFile(path, []byte(content), 0o666)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Symlink("run/model.gguf", filepath.Join(parent, "link.gguf")); err != nil {
+			t.Fatal(err)
+		}
+		t.Chdir(filepath.Join(parent, c.here))
+		r, engine := newRun(folder)
+		r.Force = true
+		if c.input != "" {
+			r.Inputs = []string{filepath.Join(parent, c.input)}
+		}
+		_, err := r.Train(context.Background())
+		if c.says == "" {
+			if err != nil || !exists(filepath.Join(parent, "run.old-1")) {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		if err == nil || !strings.Contains(err.Error(), c.says) || engine.calls > 0 || exists(filepath.Join(parent, "run.old-1")) {
+			t.Errorf("%s: %v", name, err)
+		}
+		for file, content := range c.files {
+			if got, err := os.ReadFile(filepath.Join(folder, file)); err != nil || string(got) != content {
+				t.Errorf("%s: %s is %q now, %v", name, file, got, err)
+			}
+		}
+	}
+}
+
+// A folder that is taken away while a run or a sweep trains in it ends that with an error, and nothing is made in its place.
+func TestFolderThatIsTakenAway(t *testing.T) {
+	take := map[string]func(folder string) error{
+		"removed": os.RemoveAll,
+		"renamed": func(folder string) error { return os.Rename(folder, folder+"-mine") },
+		"replaced": func(folder string) error {
+			return errors.Join(os.Rename(folder, folder+"-mine"), os.Mkdir(folder, 0o777))
+		},
+	}
+	for name, away := range take {
+		for _, step := range []int{1, 5, steps} {
+			folder := filepath.Join(t.TempDir(), "run")
+			hook := func(call int) error {
+				if call == step {
+					return away(folder)
+				}
+				return nil
+			}
+			r, engine := newRun(folder)
+			engine.hook = hook
+			_, err := r.Train(context.Background())
+			checkGone(t, name+" run", folder, err)
+
+			folder = filepath.Join(t.TempDir(), "sweep")
+			_, err = newSweep(folder, hook, "0.1", "0.3").Run(context.Background())
+			checkGone(t, name+" sweep", folder, err)
+		}
+	}
+}
+
+func checkGone(t *testing.T, name, folder string, err error) {
+	t.Helper()
+	if !errors.Is(err, durable.ErrGone) || !strings.Contains(err.Error(), folder) {
+		t.Errorf("%s: %v", name, err)
+	}
+	if entries, _ := os.ReadDir(folder); len(entries) > 0 {
+		t.Errorf("%s: %v was made", name, entries)
 	}
 }
 

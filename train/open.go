@@ -23,7 +23,7 @@ func (r *Run) open() (*loop, error) {
 		group = r.Group
 	}
 	if group.Rank() == 0 {
-		if err := CheckFolder(r.Folder, r.Resume, r.Force); err != nil {
+		if err := CheckFolder(r.Folder, r.Resume, r.Force, r.Inputs...); err != nil {
 			return nil, err
 		}
 	}

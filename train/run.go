@@ -40,6 +40,10 @@ func (l *loop) run(ctx context.Context) (Result, error) {
 		defer context.AfterFunc(ctx, l.saveAtOnce)()
 	}
 	for {
+		if err := l.folder.check(); err != nil {
+			return Result{}, err
+		}
+
 		// Evaluate.
 		halted := limit()
 		_, done := l.end(halted)
@@ -349,7 +353,7 @@ func (l *loop) save() error {
 		l.saved, l.unsaved = l.at.Step, false
 		return nil
 	}
-	if err := l.metrics.file.Sync(); err != nil {
+	if err := errors.Join(l.folder.check(), l.metrics.file.Sync()); err != nil {
 		return err
 	}
 	s, err := l.state()
@@ -381,6 +385,9 @@ func (l *loop) draw() {
 
 // finish writes the adapter.
 func (l *loop) finish(endedBy string) (Result, error) {
+	if err := l.folder.check(); err != nil {
+		return Result{}, err
+	}
 	r := Result{
 		Steps: l.at.Step, First: l.at.First, Loss: l.progress.loss.mean(), Before: l.at.Before, After: l.at.Last, Best: l.at.Best, EndedBy: endedBy,
 		Adapter: l.folder.join(AdapterFile), OldRun: l.oldRun,

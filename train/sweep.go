@@ -32,6 +32,7 @@ type Sweep struct {
 	MaxTime  time.Duration // after which it is halted, to be resumed; 0 is no limit
 	Resume   bool
 	Force    bool
+	Inputs   []string  // files that are read; Force never renames a folder that they are in
 	Progress io.Writer // gets a line for each training; must not be nil
 }
 
@@ -82,7 +83,7 @@ func (s *Sweep) Run(ctx context.Context) (*Sweeping, error) {
 	if len(s.Trials) == 0 {
 		return nil, errors.New("sweep: there is nothing to try")
 	}
-	if err := CheckSweep(s.Folder, s.Resume, s.Force); err != nil {
+	if err := CheckSweep(s.Folder, s.Resume, s.Force, s.Inputs...); err != nil {
 		return nil, err
 	}
 	f, now, err := s.open()
@@ -102,6 +103,9 @@ func (s *Sweep) Run(ctx context.Context) (*Sweeping, error) {
 			left := s.MaxTime - time.Since(began)
 			if now.Halted = s.MaxTime > 0 && left <= 0; now.Halted {
 				return now, nil
+			}
+			if err := f.check(); err != nil {
+				return now, err
 			}
 			fmt.Fprintf(s.Progress, "%s (%d of %d, to %.3g%% of the steps)\n", t.Name(), i+1, len(racing), 100*part)
 			if now.Halted, err = s.advance(ctx, t, part, max(0, left)); err != nil || now.Halted {

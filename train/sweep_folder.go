@@ -25,10 +25,10 @@ const (
 )
 
 // CheckSweep is CheckFolder for the folder of a sweep.
-func CheckSweep(path string, resume, force bool) error {
+func CheckSweep(path string, resume, force bool, inputs ...string) error {
 	switch {
 	case !resume || force:
-		return CheckFolder(path, resume, force)
+		return CheckFolder(path, resume, force, inputs...)
 	case !exists(filepath.Join(path, SweepFile)):
 		return fmt.Errorf("sweep folder %s: holds no sweep to resume", path)
 	}
@@ -98,6 +98,9 @@ func (now *Sweeping) recall(f *folder) error {
 
 // save brings the file and the plot up to date. A sweep is worth more than its picture, so that a failure there is told and no more.
 func (s *Sweep) save(now *Sweeping, f *folder) error {
+	if err := f.check(); err != nil {
+		return err
+	}
 	data, err := json.MarshalIndent(now, "", "  ")
 	if err == nil {
 		err = durable.WriteFile(f.join(SweepFile), append(data, '\n'), 0o666)

@@ -65,9 +65,10 @@ type Run struct {
 
 	NoHalt bool // goes on though the loss stays far above that before training, which else is ErrDiverged
 
-	Folder string // run directory
-	Resume bool   // goes on with the run that the folder holds
-	Force  bool   // starts anew where the folder holds a run, which is renamed FOLDER.old-1, or the next free number
+	Folder string   // run directory
+	Resume bool     // goes on with the run that the folder holds
+	Force  bool     // starts anew where the folder holds a run, which is renamed FOLDER.old-1, or the next free number
+	Inputs []string // files that are read; Force never renames a folder that they are in
 
 	Group Group // nil where this process trains alone; else every process of it makes the same Run, but for Progress
 

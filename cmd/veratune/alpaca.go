@@ -285,7 +285,7 @@ func (f *finetune) worse(r train.Result) string {
 // learn trains. What the model and the data are goes to report.
 func (f *finetune) learn(c *cli.Context, report io.Writer) (train.Result, error) {
 	if f.writes() {
-		if err := train.CheckFolder(f.out, f.resume, f.force); err != nil {
+		if err := train.CheckFolder(f.out, f.resume, f.force, f.inputs()...); err != nil {
 			return train.Result{}, err
 		}
 	}
@@ -315,7 +315,7 @@ func (f *finetune) learn(c *cli.Context, report io.Writer) (train.Result, error)
 		Setup:    f.setup(p.session, training.Form),
 		About:    about{Version: version(), Model: f.path, Data: training.Name, Threads: f.engine.options.Threads, Device: f.engine.options.Device, Ranks: f.size()},
 		MaxSteps: f.maxSteps, MaxTime: f.maxTime, NoHalt: f.noHalt,
-		Folder: f.out, Resume: f.resume, Force: f.force, Group: f.ranks, Progress: c.App.ErrWriter,
+		Folder: f.out, Resume: f.resume, Force: f.force, Inputs: f.inputs(), Group: f.ranks, Progress: c.App.ErrWriter,
 	}
 	for part := range adapter.Trained {
 		run.Parts = append(run.Parts, train.Part{Layer: part.Name(), Name: part.Part, Size: len(part.Values)})
@@ -338,6 +338,15 @@ func (f *finetune) learn(c *cli.Context, report io.Writer) (train.Result, error)
 	}
 	f.tellShort(report, first, most)
 	return run.Train(c.Context)
+}
+
+// inputs are the files that the training reads.
+func (f *finetune) inputs() []string {
+	list := []string{f.path, f.from, f.evalPath, f.data.Template}
+	for _, file := range f.files {
+		list = append(list, file.Path)
+	}
+	return slices.DeleteFunc(list, func(path string) bool { return path == "" })
 }
 
 // prepared is all that a training needs: an open model with a new adapter, and rows.

@@ -31,8 +31,17 @@ func main() {
 func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	// The first signal asks for a clean end; a second one ends the process at once.
-	context.AfterFunc(ctx, stop)
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
+		// A terminal that is closed may send it twice, from the system and from the shell, so that it stays caught.
+		var release func()
+		ctx, release = signal.NotifyContext(ctx, syscall.SIGHUP)
+		defer release()
+	}
+	// The first signal asks for a clean end; a second one ends the process at once. Who reads the output may be gone before that end.
+	context.AfterFunc(ctx, func() {
+		stop()
+		signal.Ignore(syscall.SIGPIPE)
+	})
 
 	app := newApp(stdout, stderr)
 	args, err := arrange(app, args)

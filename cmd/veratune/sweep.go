@@ -91,18 +91,20 @@ func (s *sweep) run(c *cli.Context) error {
 		return err
 	}
 	// All of them are checked before the first one is trained.
+	var inputs []string
 	for _, t := range trials {
 		if err := s.training(c, slices.Concat(fixed, t), func(f *finetune, _ *cli.Context) error {
 			if f.evalPath == "" && f.heldOut == 0 {
 				return usageError{errors.New("sweep: needs held-out or eval-data, to compare on")}
 			}
+			inputs = append(inputs, f.inputs()...)
 			return nil
 		}); err != nil {
 			return err
 		}
 	}
 	race := &train.Sweep{
-		Folder: s.out, Whole: !s.halving, Setup: setupOf(fixed, s.fraction), MaxTime: s.maxTime, Resume: s.resume, Force: s.force, Progress: c.App.ErrWriter,
+		Folder: s.out, Whole: !s.halving, Setup: setupOf(fixed, s.fraction), MaxTime: s.maxTime, Resume: s.resume, Force: s.force, Inputs: inputs, Progress: c.App.ErrWriter,
 	}
 	for _, t := range trials {
 		options := map[string]string{}

@@ -85,12 +85,55 @@ func TestKilledProcess(t *testing.T) {
 	if err := os.Rename(dir, moved); err != nil {
 		t.Fatal(err)
 	}
-	lock.Moved(moved)
+	if err := lock.Check(); !errors.Is(err, ErrGone) {
+		t.Errorf("a folder that was renamed: %v", err)
+	}
 	if err := lock.Close(); err != nil {
 		t.Error(err)
 	}
 	if list := names(t, moved); len(list) != 2 || list[0] != ".file20261126" || list[1] != "file" {
 		t.Errorf("left: %v", list)
+	}
+}
+
+// A locked folder that is removed, or has another in its place, is gone; closing the lock leaves the other alone.
+func TestFolderIsGone(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "folder")
+	for name, change := range map[string]func() error{
+		"removed":  func() error { return os.RemoveAll(dir) },
+		"replaced": func() error { return errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o777)) },
+		"a file":   func() error { return errors.Join(os.RemoveAll(dir), os.WriteFile(dir, nil, 0o666)) },
+		"nothing":  func() error { return nil },
+	} {
+		if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o777)); err != nil {
+			t.Fatal(err)
+		}
+		lock, err := LockFolder(dir)
+		if err == nil {
+			err = change()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := lock.Check(); errors.Is(err, ErrGone) != (name != "nothing") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if name == "replaced" {
+			other, err := LockFolder(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer other.Close()
+		}
+		if err := lock.Close(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, pidFile)); (err == nil) != (name == "replaced") {
+			t.Errorf("%s: pid: %v", name, err)
+		}
+	}
+	if err := (*Lock)(nil).Check(); err != nil {
+		t.Error(err)
 	}
 }
 

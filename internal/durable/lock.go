@@ -3,6 +3,7 @@ package durable
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -52,8 +53,29 @@ func (l *Lock) holder() Held {
 	return "another process"
 }
 
-// Moved tells the lock that its folder has another path now.
-func (l *Lock) Moved(path string) { l.path = path }
+// ErrGone is the error of a folder that isn't where it was locked.
+var ErrGone = errors.New("was removed or renamed by another program")
 
-// Close gives the folder free.
-func (l *Lock) Close() error { return errors.Join(os.Remove(l.pid()), l.file.Close()) }
+// Check fails with ErrGone where what is at the folder's path is not what was locked, so that nothing is written there. A nil lock is never gone.
+func (l *Lock) Check() error {
+	if l == nil {
+		return nil
+	}
+	held, err := l.file.Stat()
+	if err != nil {
+		return err
+	}
+	if there, err := os.Stat(l.path); err != nil || !os.SameFile(held, there) {
+		return ErrGone
+	}
+	return nil
+}
+
+// Close gives the folder free, wherever it is now.
+func (l *Lock) Close() error {
+	err := unix.Unlinkat(int(l.file.Fd()), pidFile, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil // removed with the folder
+	}
+	return errors.Join(err, l.file.Close())
+}
