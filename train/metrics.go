@@ -85,6 +85,12 @@ func (m *metrics) write(line any) error {
 	return nil
 }
 
+// Sizes beyond which files of a run are not read.
+const (
+	MaxConfig  = 16 << 20
+	MaxMetrics = 1 << 30
+)
+
 // ReadRecords gives the records of a metrics file, or of a part of one, with their lines. What is no such line is left out.
 func ReadRecords(data []byte) (records []Record, lines [][]byte) {
 	for line := range bytes.Lines(data) {
@@ -105,7 +111,7 @@ func parseRecord(line []byte) (r Record, ok bool) {
 
 // cutMetrics removes what was written after the position, which the run writes again when it goes on from there.
 func cutMetrics(path string, at position) error {
-	data, err := os.ReadFile(path)
+	data, err := durable.ReadFile(path, MaxMetrics)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

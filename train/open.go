@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/veratune/veratune/internal/durable"
 )
@@ -120,7 +119,7 @@ func (l *loop) resume() (err error) {
 	if err := l.settings.checkSame(l.folder.join(ConfigFile)); err != nil {
 		return err
 	}
-	s, err := l.folder.restore(l.fits, l.progress.Note)
+	s, err := l.folder.restore(len(l.params), l.fits, l.progress.Note)
 	if err != nil {
 		return fmt.Errorf("resume: %w", err)
 	}
@@ -160,7 +159,7 @@ func (l *loop) fits(s *state) error {
 
 // recall takes the losses of the steps before into the smoothed loss.
 func (l *loop) recall(path string) error {
-	data, err := os.ReadFile(path)
+	data, err := durable.ReadFile(path, MaxMetrics)
 	if err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
