@@ -3,12 +3,15 @@ package alpaca
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/veratune/veratune/internal/durable"
 )
 
 // place says where in its file a row is.
@@ -47,15 +50,23 @@ func openRows(path string, o Options) (rowFile, error) {
 		return nil, fmt.Errorf("reading data: %w", err)
 	}
 	if !info.Mode().IsRegular() && info.Mode()&os.ModeNamedPipe == 0 {
-		return nil, fmt.Errorf("%s is %s; %s", path, modeName(info.Mode()), takenFiles)
+		return nil, fmt.Errorf("%s is %s; %s", path, durable.Kind(info.Mode()), takenFiles)
 	}
-	f, err := os.Open(path)
+	f, err := openUntil(o.context(), path)
 	if err != nil {
-		return nil, fmt.Errorf("reading data: %w", err)
+		return nil, err
 	}
+	stop := context.AfterFunc(o.context(), func() { f.Close() }) // which ends the wait for what a pipe may bring
 	plain, packing, err := unpack(path, f, info.Mode().IsRegular())
+	if ended := o.context().Err(); !stop() && ended != nil {
+		err = ended
+	}
 	if err != nil {
-		return nil, errors.Join(err, f.Close())
+		if plain != nil {
+			plain.Close()
+		}
+		f.Close()
+		return nil, err
 	}
 	if plain != f {
 		f.Close()
@@ -73,6 +84,28 @@ func openRows(path string, o Options) (rowFile, error) {
 	return rows, nil
 }
 
+// openUntil opens a file of rows. That of a pipe waits for who writes into it.
+func openUntil(ctx context.Context, path string) (*os.File, error) {
+	type opened struct {
+		*os.File
+		error
+	}
+	done := make(chan opened, 1)
+	go func() {
+		f, err := os.Open(path)
+		done <- opened{f, err}
+	}()
+	select {
+	case o := <-done:
+		if o.error != nil {
+			return nil, fmt.Errorf("reading data: %w", o.error)
+		}
+		return o.File, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 // packedFile is read in its unpacked form.
 type packedFile struct {
 	rowFile
@@ -80,18 +113,6 @@ type packedFile struct {
 }
 
 func (f packedFile) kind() string { return f.rowFile.kind() + ", " + f.packing }
-
-func modeName(mode os.FileMode) string {
-	switch {
-	case mode.IsDir():
-		return "a directory"
-	case mode&os.ModeDevice != 0:
-		return "a device"
-	case mode&os.ModeSocket != 0:
-		return "a socket"
-	}
-	return "no file"
-}
 
 // sniffed is how much of a file is looked at to find out what it is.
 const sniffed = 64 << 10

@@ -4,11 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/veratune/veratune/internal/durable"
 )
 
 // The prompt templates. Rows of prompt and completion, and of text, are used verbatim with every template.
@@ -122,14 +123,7 @@ const largestTemplate = 1 << 20
 
 // read takes the template of a file into the form, under the file's name.
 func (f *Form) read() (string, error) {
-	info, err := os.Stat(f.Template)
-	if err != nil {
-		return "", NoTemplate{fmt.Errorf("template: %w", err)}
-	}
-	if !info.Mode().IsRegular() || info.Size() > largestTemplate {
-		return "", NoTemplate{fmt.Errorf("template %s: is no file of at most 1 MiB", f.Template)}
-	}
-	data, err := os.ReadFile(f.Template)
+	data, err := durable.ReadFile(f.Template, largestTemplate)
 	if err != nil {
 		return "", NoTemplate{fmt.Errorf("template: %w", err)}
 	}

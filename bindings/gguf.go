@@ -67,11 +67,7 @@ const (
 // OpenGGUF maps a GGUF file. It fails, with the path in the message, for a file that is none, is truncated, or has data that would not fit
 // into it.
 func OpenGGUF(path string) (*GGUF, error) {
-	// A pipe would block in Open.
-	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: not a regular file", path)
-	}
-	file, err := os.Open(path)
+	file, _, err := durable.Open(path)
 	if err != nil {
 		return nil, err
 	}

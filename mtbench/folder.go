@@ -161,7 +161,7 @@ func (f *Folder) keepSetup(s setup, answered bool) error {
 
 // readSetups gives the models in the order in which they began to answer.
 func readSetups(path string) (models []setup, err error) {
-	data, err := os.ReadFile(path)
+	data, err := durable.ReadFile(path, largestFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

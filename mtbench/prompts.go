@@ -4,10 +4,11 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/veratune/veratune/internal/durable"
 )
 
 // Prompt is a row of judge_prompts.jsonl in FastChat's format.
@@ -38,7 +39,7 @@ func DefaultPrompts() Prompts {
 
 // ReadPrompts reads a judge_prompts.jsonl in FastChat's format. It must hold the eight prompts by which FastChat judges; others are left out.
 func ReadPrompts(path string) (Prompts, error) {
-	data, err := os.ReadFile(path)
+	data, err := durable.ReadFile(path, largestFile)
 	if err != nil {
 		return nil, fmt.Errorf("reading judge prompts: %w", err)
 	}

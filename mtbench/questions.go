@@ -6,10 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/veratune/veratune/internal/durable"
 )
 
 //go:embed questions.jsonl
@@ -28,7 +29,7 @@ func Questions() []Question {
 // what the questions have in Reference. FastChat takes categories of any name; here temperatures and reports go by category, so an unknown one is an error.
 // A question may lack its reference; it can be answered then, but Prompts refuses to have it judged by a prompt that shows one.
 func ReadQuestions(path, references string) ([]Question, error) {
-	data, err := os.ReadFile(path)
+	data, err := durable.ReadFile(path, largestFile)
 	if err != nil {
 		return nil, fmt.Errorf("reading questions: %w", err)
 	}
@@ -36,7 +37,7 @@ func ReadQuestions(path, references string) ([]Question, error) {
 	if err != nil || references == "" {
 		return questions, err
 	}
-	if data, err = os.ReadFile(references); err != nil {
+	if data, err = durable.ReadFile(references, largestFile); err != nil {
 		return nil, fmt.Errorf("reading reference answers: %w", err)
 	}
 	answers, err := parseReferences(references, data)

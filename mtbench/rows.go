@@ -65,9 +65,15 @@ type lines[R row] struct {
 	size int      // of the file up to the last whole line
 }
 
+// Sizes beyond which a file is not read: of rows that grow, and of all others.
+const (
+	largestTable = 1 << 30
+	largestFile  = 64 << 20
+)
+
 // readLines reads a file of rows; one that is not there has none. What a kill left of a last line is no part of it.
 func readLines[R row](path string) (l lines[R], err error) {
-	data, err := os.ReadFile(path)
+	data, err := durable.ReadFile(path, largestTable)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return l, err
 	}
@@ -185,7 +191,7 @@ func (t *table[R]) sort(questions []Question) error {
 	if err := t.lock.Check(); err != nil {
 		return fmt.Errorf("the folder of %s %w", t.path, err)
 	}
-	if now, err := os.ReadFile(t.path); err == nil && bytes.Equal(now, sorted) {
+	if now, err := durable.ReadFile(t.path, largestTable); err == nil && bytes.Equal(now, sorted) {
 		return nil
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

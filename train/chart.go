@@ -1,13 +1,10 @@
 package train
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
 	"image/color"
-	"io"
-	"os"
 	"strconv"
 
 	"gonum.org/v1/plot"
@@ -38,22 +35,15 @@ func drawChart(metricsPath, chartPath string) error {
 }
 
 func readLosses(path string) (losses Losses, err error) {
-	file, err := os.Open(path)
+	data, err := durable.ReadFile(path, MaxMetrics)
 	if err != nil {
 		return losses, err
 	}
-	defer file.Close()
-	for lines := bufio.NewReader(file); err == nil; {
-		var line []byte
-		line, err = lines.ReadBytes('\n')
-		if r, ok := parseRecord(line); ok {
-			losses.Add(r)
-		}
+	records, _ := ReadRecords(data)
+	for _, r := range records {
+		losses.Add(r)
 	}
-	if errors.Is(err, io.EOF) {
-		err = nil
-	}
-	return losses, err
+	return losses, nil
 }
 
 // chart gives the picture as SVG.

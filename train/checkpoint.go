@@ -6,12 +6,15 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/veratune/veratune/internal/durable"
 )
 
 // A checkpoint is the folder checkpoints/step-N of a run: the adapter after N steps, usable as any other, and the state to go on from.
@@ -137,7 +140,7 @@ func goneName(place string) string {
 
 // restore gives the state of the newest checkpoint that is whole, or nil where there is none. One that is damaged is renamed damaged-step-N, and
 // warn is told.
-func (f *folder) restore(fits func(*state) error, warn func(format string, args ...any)) (*state, error) {
+func (f *folder) restore(params int, fits func(*state) error, warn func(format string, args ...any)) (*state, error) {
 	if err := f.sweep(); err != nil {
 		return nil, err
 	}
@@ -146,7 +149,7 @@ func (f *folder) restore(fits func(*state) error, warn func(format string, args 
 		return nil, err
 	}
 	for _, step := range steps {
-		s, err := readCheckpoint(f.checkpoint(step))
+		s, err := readCheckpoint(f.checkpoint(step), params)
 		if err == nil && s.Step != step {
 			err = fmt.Errorf("it is the state after %d steps", s.Step)
 		}
@@ -183,14 +186,17 @@ func (f *folder) sweep() error {
 	return err
 }
 
-func readCheckpoint(path string) (*state, error) {
-	data, err := os.ReadFile(filepath.Join(path, stateFile))
+func readCheckpoint(path string, params int) (*state, error) {
+	data, err := durable.ReadFile(filepath.Join(path, stateFile), maxState(params))
 	if err != nil {
 		return nil, err
 	}
 	s, err := decodeState(data)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", stateFile, err)
+	}
+	if info, err := os.Stat(filepath.Join(path, AdapterFile)); err == nil && info.Size() > maxAdapter(params) {
+		return nil, fmt.Errorf("%s: is too large to be that of this training", AdapterFile)
 	}
 	sum, err := fileSHA256(filepath.Join(path, AdapterFile))
 	if err != nil {
@@ -212,12 +218,16 @@ func setAside(path string) (string, error) {
 }
 
 func fileSHA256(path string) (string, error) {
-	data, err := os.ReadFile(path)
+	file, _, err := durable.Open(path)
 	if err != nil {
 		return "", err
 	}
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:]), nil
+	defer file.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, file); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
 func writeSynced(path string, data []byte) error {

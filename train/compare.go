@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -15,6 +14,7 @@ import (
 	"gonum.org/v1/plot/plotutil"
 	"gonum.org/v1/plot/vg"
 
+	"github.com/veratune/veratune/internal/durable"
 	"github.com/veratune/veratune/vera"
 )
 
@@ -45,7 +45,7 @@ type Report struct {
 // ReadRun reads a run directory. It fails where that holds no run, or a damaged one.
 func ReadRun(path string) (*Report, error) {
 	r := &Report{Folder: path}
-	config, err := os.ReadFile(filepath.Join(path, ConfigFile))
+	config, err := durable.ReadFile(filepath.Join(path, ConfigFile), MaxConfig)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s is no run: it has no %s", path, ConfigFile)
 	}
@@ -55,7 +55,7 @@ func ReadRun(path string) (*Report, error) {
 	if r.Settings, err = flatten(config); err != nil {
 		return nil, fmt.Errorf("run %s: %s: %w", path, ConfigFile, err)
 	}
-	lines, err := os.ReadFile(filepath.Join(path, MetricsFile))
+	lines, err := durable.ReadFile(filepath.Join(path, MetricsFile), MaxMetrics)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("run: %w", err)
 	}

@@ -200,7 +200,7 @@ func checkEqual(t *testing.T, got, want map[string]string) {
 // halted on the way has more measurements than others, and ends in the same weights.
 func weights(t *testing.T, folder string) map[string]string {
 	t.Helper()
-	s, err := readCheckpoint(openedAt(folder).checkpoint(steps))
+	s, err := readCheckpoint(openedAt(folder).checkpoint(steps), parameters)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -126,7 +126,7 @@ func held(path string) []string {
 func isRun(path string) bool {
 	for file, keys := range map[string][]string{ConfigFile: {"train", "data"}, SweepFile: {"setup", "trials"}} {
 		var content map[string]json.RawMessage
-		data, err := os.ReadFile(filepath.Join(path, file))
+		data, err := durable.ReadFile(filepath.Join(path, file), MaxConfig)
 		if err == nil && json.Unmarshal(data, &content) == nil && content[keys[0]] != nil && content[keys[1]] != nil {
 			return true
 		}

@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"strings"
+
+	"github.com/veratune/veratune/internal/durable"
 )
 
 // readIfThere gives the content of a file, nil where there is none.
 func readIfThere(path string) ([]byte, error) {
-	data, err := os.ReadFile(path)
+	data, err := durable.ReadFile(path, MaxMetrics)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -87,6 +87,12 @@ func (m *metrics) write(line any) error {
 	return nil
 }
 
+// Sizes beyond which files of a run are not read.
+const (
+	MaxConfig  = 16 << 20
+	MaxMetrics = 1 << 30
+)
+
 // ReadRecords gives the records of a metrics file, or of a part of one, with their lines. What is no such line is left out.
 func ReadRecords(data []byte) (records []Record, lines [][]byte) {
 	for line := range bytes.Lines(data) {

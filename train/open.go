@@ -120,7 +120,7 @@ func (l *loop) resume() (err error) {
 	if err := l.settings.checkSame(l.folder.join(ConfigFile)); err != nil {
 		return err
 	}
-	s, err := l.folder.restore(l.fits, l.progress.Note)
+	s, err := l.folder.restore(len(l.params), l.fits, l.progress.Note)
 	if err != nil {
 		return fmt.Errorf("resume: %w", err)
 	}

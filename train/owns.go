@@ -13,18 +13,17 @@ func Owner(path string) string {
 	}
 	dir, name := filepath.Split(whole)
 	dir = filepath.Clean(dir)
-	if up := filepath.Dir(dir); filepath.Base(up) == checkpointFolder && isRun(filepath.Dir(up)) {
+	if up := filepath.Dir(dir); filepath.Base(up) == checkpointFolder && keepsFiles(filepath.Dir(up)) {
 		return filepath.Dir(up)
 	}
-	switch {
-	case isRun(dir) && slices.Contains([]string{AdapterFile, BestFile, ConfigFile, OptionsFile, MetricsFile, ChartFile, checkpointFolder}, name),
-		exists(filepath.Join(dir, SweepFile)) && slices.Contains([]string{SweepFile, SweepPlot, SweepBest}, name):
+	names := []string{AdapterFile, BestFile, ConfigFile, OptionsFile, MetricsFile, ChartFile, checkpointFolder, SweepFile, SweepPlot, SweepBest}
+	if keepsFiles(dir) && slices.Contains(names, name) {
 		return dir
 	}
 	return ""
 }
 
-// isRun tells whether a folder is a run's. Other programs have a config.json, too.
-func isRun(dir string) bool {
-	return Begun(dir) && (exists(filepath.Join(dir, MetricsFile)) || exists(filepath.Join(dir, checkpointFolder)))
+// keepsFiles tells whether a folder is that of a run or sweep, also where what that begins with is damaged.
+func keepsFiles(dir string) bool {
+	return isRun(dir) || Begun(dir) && exists(filepath.Join(dir, MetricsFile))
 }

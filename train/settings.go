@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"math/big"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -50,7 +49,7 @@ func (s settings) write(path string) error {
 // checkSame fails where the run in path was started with other settings than s, naming all that differ. How often is evaluated and saved, when the run
 // ends early, and what is only told about it, may change.
 func (s settings) checkSame(path string) error {
-	data, err := os.ReadFile(path)
+	data, err := durable.ReadFile(path, MaxConfig)
 	if err != nil {
 		return fmt.Errorf("resume: %w", err)
 	}

@@ -70,6 +70,15 @@ func (s *state) encode() ([]byte, error) {
 	return append(out, sum[:]...), nil
 }
 
+// maxState is the most that the state of so many parameters can take.
+func maxState(params int) int64 {
+	const header = 1 << 20
+	return 12*int64(params) + header
+}
+
+// maxAdapter is the most that the file of an adapter with so many parameters can take, with all that isn't trained.
+func maxAdapter(params int) int64 { return maxState(params) + 1<<30 }
+
 // decodeState reads what encode wrote. It fails on anything else.
 func decodeState(data []byte) (*state, error) {
 	const prefix = len(stateMagic) + 8

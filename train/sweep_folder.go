@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -59,7 +58,7 @@ func (s *Sweep) open() (f *folder, now *Sweeping, err error) {
 
 // recall takes over what the folder's sweep has measured. It fails where that is another sweep than this one.
 func (now *Sweeping) recall(f *folder) error {
-	data, err := os.ReadFile(f.join(SweepFile))
+	data, err := durable.ReadFile(f.join(SweepFile), MaxConfig)
 	if err != nil {
 		return fmt.Errorf("resume: %w", err)
 	}

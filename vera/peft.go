@@ -1,6 +1,7 @@
 package vera
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,7 +12,7 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"github.com/veratune/veratune/internal/durable"
 )
 
 // hfModules are the paths of the Targets within a block of Hugging Face's Llama.
@@ -186,7 +187,7 @@ func sameMeaning(x, y Config, base Base) bool {
 }
 
 func readPEFTConfig(path string) (*peftConfig, error) {
-	data, err := readRegular(path, maxPEFTConfig)
+	data, err := durable.ReadFile(path, maxPEFTConfig)
 	if err != nil {
 		return nil, err
 	}
@@ -219,32 +220,35 @@ const (
 
 // readPEFTFile reads a folder's tensors.
 func readPEFTFile(dir string) ([]byte, error) {
-	data, err := readRegular(filepath.Join(dir, peftWeightsFile), maxPEFTWeights)
+	path := filepath.Join(dir, peftWeightsFile)
+	err := checkSafetensors(path)
 	if errors.Is(err, os.ErrNotExist) {
 		if _, pickled := os.Stat(filepath.Join(dir, peftPickleFile)); pickled == nil {
 			return nil, fmt.Errorf("%s holds %s, a program of Python's rather than data; load it with PEFT and save it again, which writes %s", dir, peftPickleFile, peftWeightsFile)
 		}
 	}
-	return data, err
-}
-
-// readRegular reads a file, and neither waits for a pipe nor drains a device.
-func readRegular(path string, most int64) ([]byte, error) {
-	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
-	info, err := file.Stat()
-	switch {
-	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s: not a regular file", path)
-	case info.Size() > most:
-		return nil, fmt.Errorf("%s: %d bytes, more than the %d that such a file can have", path, info.Size(), most)
+	return durable.ReadFile(path, maxPEFTWeights)
+}
+
+// checkSafetensors looks at the beginning of a file, before memory is taken for all of it: the size of the header, and the brace that opens it.
+func checkSafetensors(path string) error {
+	file, info, err := durable.Open(path)
+	if err != nil {
+		return err
 	}
-	return io.ReadAll(io.LimitReader(file, most))
+	defer file.Close()
+	if info.Size() > maxPEFTWeights { // ReadFile refuses it
+		return nil
+	}
+	var begin [9]byte
+	_, err = io.ReadFull(file, begin[:])
+	if size := binary.LittleEndian.Uint64(begin[:]); err != nil || begin[8] != '{' || size > uint64(info.Size())-8 {
+		return fmt.Errorf("%s: not a whole safetensors file", path)
+	}
+	return nil
 }
 
 // config turns PEFT's configuration into ours. It fails for what cannot be kept: other kinds of adapters and trained modules besides.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/veratune/veratune/internal/durable"
 	"github.com/veratune/veratune/train"
 )
 
@@ -71,7 +72,7 @@ func (f *follower) begin(adapter string) (*news, error) {
 	}
 	f.close()
 	f.begun, f.offset, f.adapter = true, 0, adapter
-	f.metrics, err = os.Open(f.place())
+	f.metrics, _, err = durable.Open(f.place())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("run %s: %w", f.path, err)
 	}
@@ -96,7 +97,7 @@ func (f *follower) read() (*news, error) {
 	if err != nil {
 		return nil, fmt.Errorf("run %s: %w", f.path, err)
 	}
-	data := make([]byte, max(0, info.Size()-f.offset))
+	data := make([]byte, max(0, min(info.Size(), train.MaxMetrics)-f.offset))
 	read, err := f.metrics.ReadAt(data, f.offset)
 	if err != nil && err != io.EOF {
 		return nil, fmt.Errorf("run %s: %w", f.path, err)

@@ -9,11 +9,11 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"github.com/veratune/veratune/internal/durable"
 	"github.com/veratune/veratune/train"
 )
 
@@ -118,7 +118,7 @@ func sendCharts(w http.ResponseWriter, folders []string) {
 	runs := make([]recorded, len(folders))
 	for i, path := range folders {
 		runs[i].name = path
-		data, err := os.ReadFile(filepath.Join(path, train.MetricsFile))
+		data, err := durable.ReadFile(filepath.Join(path, train.MetricsFile), train.MaxMetrics)
 		if err == nil {
 			runs[i].records, _ = train.ReadRecords(data)
 		}

@@ -3,13 +3,14 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"reflect"
 	"slices"
 	"strconv"
 
 	"github.com/urfave/cli/v2"
 	"go.yaml.in/yaml/v4"
+
+	"github.com/veratune/veratune/internal/durable"
 )
 
 // configurable gives a command the flag --config, a file of options by the names of the command's flags. What is required may stand in either place, so the
@@ -44,7 +45,8 @@ func configurable(c *cli.Command) {
 
 // applyConfig sets the flags that a file names and the command line does not.
 func applyConfig(c *cli.Context, path string) error {
-	data, err := os.ReadFile(path)
+	const most = 1 << 20
+	data, err := durable.ReadFile(path, most)
 	if err != nil {
 		return fmt.Errorf("config: %w", err)
 	}

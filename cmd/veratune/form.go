@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/internal/durable"
 	"github.com/veratune/veratune/train"
 )
 
@@ -168,7 +168,7 @@ func (f *finetune) keepDate() {
 			} `json:"data"`
 		} `json:"setup"`
 	}
-	if text, err := os.ReadFile(filepath.Join(f.out, train.ConfigFile)); err == nil && json.Unmarshal(text, &config) == nil {
+	if text, err := durable.ReadFile(filepath.Join(f.out, train.ConfigFile), train.MaxConfig); err == nil && json.Unmarshal(text, &config) == nil {
 		f.data.Date = config.Setup.Data.Date
 	}
 }

@@ -57,7 +57,7 @@ func TestHangUp(t *testing.T) {
 		resume  []string
 	}{
 		"alpaca": {func(out string) []string { return alpacaArgs(model, data, out, "--save-every", "0") }, []string{train.MetricsFile}, []string{train.AdapterFile}, []string{"--resume"}},
-		"sweep":  {func(out string) []string { return sweepArgs(model, data, out) }, []string{"runs", "2", train.MetricsFile}, []string{bestFile}, []string{"--resume"}},
+		"sweep":  {func(out string) []string { return sweepArgs(model, data, out) }, []string{"runs", "2", train.MetricsFile}, []string{train.SweepBest}, []string{"--resume"}},
 		"mtbench": {func(out string) []string {
 			return []string{"mtbench", "run", "--model", model, "--questions", questions, "--max-tokens", "300", "--threads", "1", "--template", "alpaca", "--out", out}
 		}, []string{"pid"}, []string{"question.jsonl"}, nil},

@@ -37,6 +37,7 @@ func LockFolder(path string) (*Lock, error) {
 	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
 		return nil, errors.Join(l.holder(), file.Close())
 	}
+	os.Remove(l.pid()) // a pipe there would have the writer wait
 	if err := os.WriteFile(l.pid(), []byte(strconv.Itoa(os.Getpid())+"\n"), 0o666); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
@@ -46,7 +47,7 @@ func LockFolder(path string) (*Lock, error) {
 func (l *Lock) pid() string { return filepath.Join(l.path, pidFile) }
 
 func (l *Lock) holder() Held {
-	data, err := os.ReadFile(l.pid())
+	data, err := ReadFile(l.pid(), 1<<10)
 	if pid, convErr := strconv.Atoi(strings.TrimSpace(string(data))); err == nil && convErr == nil {
 		return Held("process " + strconv.Itoa(pid))
 	}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/veratune/veratune/internal/durable"
 )
 
 // FromEnvironment is the client that the variables of Hugging Face's programs ask for: HF_ENDPOINT, HF_HUB_CACHE, HF_HOME, HF_TOKEN, HF_TOKEN_PATH, HF_HUB_OFFLINE.
@@ -75,7 +77,7 @@ func token(home string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	data, err := os.ReadFile(path)
+	data, err := durable.ReadFile(path, maxRef)
 	if err != nil {
 		return "", nil // nobody has logged in
 	}

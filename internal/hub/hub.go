@@ -233,11 +233,14 @@ func (c *Client) snapshot(n Name, commit string) string {
 	return filepath.Join(c.folder(n), "snapshots", commit, filepath.FromSlash(n.File))
 }
 
+// maxRef is the most that a file with a commit, or with a token, can hold.
+const maxRef = 1 << 16
+
 func (c *Client) ref(n Name) string { return filepath.Join(c.folder(n), "refs", revision) }
 
 // cached gives the copy of the commit that was asked for last.
 func (c *Client) cached(n Name) (string, error) {
-	commit, err := os.ReadFile(c.ref(n))
+	commit, err := durable.ReadFile(c.ref(n), maxRef)
 	if err != nil {
 		return "", err
 	}
@@ -251,7 +254,7 @@ func (c *Client) cached(n Name) (string, error) {
 
 func (c *Client) keepCommit(n Name, commit string) error {
 	path := c.ref(n)
-	if kept, err := os.ReadFile(path); err == nil && string(kept) == commit {
+	if kept, err := durable.ReadFile(path, maxRef); err == nil && string(kept) == commit {
 		return nil
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
