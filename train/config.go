@@ -14,7 +14,7 @@ type Config struct {
 	Schedule     Schedule `json:"schedule"`
 	WarmupRatio  float64  `json:"warmup_ratio"` // part of all steps in which the learning rate rises
 	Accumulation int      `json:"accumulation"` // micro-batches in a step
-	Epochs       int      `json:"epochs"`
+	Epochs       float64  `json:"epochs"`
 	Steps        int      `json:"steps"` // 0 trains for Epochs; otherwise for that many steps, whatever Epochs says
 	WeightDecay  float64  `json:"weight_decay"`
 	Beta1        float64  `json:"beta1"`
@@ -38,6 +38,9 @@ func Default() Config {
 	}
 }
 
+// mostEpochs is more than anybody trains, and keeps the number of steps within what an int holds.
+const mostEpochs = 1_000_000
+
 // Validate returns an error that names the first value out of its range and says what is allowed.
 func (c Config) Validate() error {
 	switch {
@@ -49,8 +52,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("warmup-ratio %v: want a number from 0 to 1", c.WarmupRatio)
 	case c.Accumulation < 1:
 		return fmt.Errorf("accumulation %d: want at least 1 micro-batch", c.Accumulation)
-	case c.Epochs < 1:
-		return fmt.Errorf("epochs %d: want at least 1", c.Epochs)
+	case !(c.Epochs > 0 && c.Epochs <= mostEpochs):
+		return fmt.Errorf("epochs %v: want a number above 0, and %d at most, such as 3, or 0.5 for half of the rows", c.Epochs, mostEpochs)
 	case c.Steps < 0:
 		return fmt.Errorf("steps %d: want 0, for as many as the epochs have, or more", c.Steps)
 	case !(c.WeightDecay >= 0 && c.WeightDecay*c.LR <= 1):

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"strings"
 )
 
 // Group is the processes that train together, numbered from 0. Each computes the gradients of its share of a step's samples; the sums make all of them take the
@@ -98,7 +97,7 @@ func (l *loop) meet() error {
 		return err
 	}
 	if len(list) > 0 {
-		return fmt.Errorf("process %d of the group was started otherwise than process 0: %s", l.group.Rank(), strings.Join(list, "; "))
+		return fmt.Errorf("process %d of the group was started otherwise than process 0: %s", l.group.Rank(), words(list))
 	}
 	var data []byte
 	if l.writes() {

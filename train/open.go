@@ -118,7 +118,7 @@ func (l *loop) resume() (err error) {
 		return err
 	}
 	if err := l.settings.checkSame(l.folder.join(ConfigFile)); err != nil {
-		return err
+		return l.longer(err)
 	}
 	s, err := l.folder.restore(len(l.params), l.fits, l.progress.Note)
 	if err != nil {
@@ -135,6 +135,35 @@ func (l *loop) resume() (err error) {
 	}
 	l.recall()
 	return nil
+}
+
+// Longer is the error of a run that is resumed with another number of steps or epochs than it was begun with. Its learning rate has fallen by its end, so that more
+// steps are another training, which begins with what this one has learnt.
+type Longer struct {
+	error
+	Adapter string // that it would begin with
+	Steps   int    // that are asked for beyond that
+}
+
+// longer says of a run that is resumed with another number of steps only how to train on.
+func (l *loop) longer(err error) error {
+	if !errors.As(err, new(otherLength)) {
+		return err
+	}
+	steps, _ := l.folder.checkpoints()
+	if len(steps) == 0 {
+		return fmt.Errorf("%w, or train into another folder", err)
+	}
+	more := l.plan.total - steps[0]
+	if more <= 0 {
+		return fmt.Errorf("%w; --max-steps ends it earlier", err)
+	}
+	adapter := filepath.Join(l.folder.checkpoint(steps[0]), AdapterFile)
+	newest, sumErr := fileSHA256(adapter)
+	if final, err := fileSHA256(l.folder.join(AdapterFile)); err == nil && sumErr == nil && final == newest {
+		adapter = l.folder.join(AdapterFile)
+	}
+	return Longer{fmt.Errorf("%w, or train on, after step %d, with what it has learnt", err, steps[0]), adapter, more}
 }
 
 // openMetrics goes on with the metrics of a run that is resumed: those up to where it goes on.

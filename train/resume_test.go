@@ -255,6 +255,46 @@ func TestResumeWithOtherSettings(t *testing.T) {
 	}
 }
 
+// A run that is resumed for longer than it was begun for says with which adapter, and for how many steps, another would go on.
+func TestResumeForLonger(t *testing.T) {
+	for name, c := range map[string]struct {
+		halt    int // 0 for a run that is complete
+		change  func(*Config)
+		steps   int // 0 where there is no way on
+		adapter string
+		says    string
+	}{
+		"epochs":           {0, func(c *Config) { c.Epochs = 3 }, 6, AdapterFile, "epochs was 2 and is 3"},
+		"part of an epoch": {0, func(c *Config) { c.Epochs = 2.5 }, 3, AdapterFile, "epochs was 2 and is 2.5"},
+		"steps":            {0, func(c *Config) { c.Steps = 20 }, 8, AdapterFile, "steps was 0 and is 20"},
+		"halted":           {5, func(c *Config) { c.Steps = 20 }, 15, AdapterFile, "after step 5"},
+		"less":             {0, func(c *Config) { c.Epochs = 1 }, 0, "", "--max-steps"},
+		"more, and else":   {0, func(c *Config) { c.Epochs, c.LR = 3, 0.1 }, 0, "", "lr was 0.3 and is 0.1"},
+		"interrupted":      {-5, func(c *Config) { c.Epochs = 3 }, 13, filepath.Join(checkpointFolder, "step-5", AdapterFile), "after step 5"},
+	} {
+		folder := filepath.Join(t.TempDir(), "run")
+		r, engine := newRun(folder)
+		ctx := context.Background()
+		if r.MaxSteps = max(0, c.halt); c.halt < 0 {
+			ctx = interruptedIn(-c.halt, engine)
+		}
+		if _, err := r.Train(ctx); (err != nil) != (c.halt < 0) {
+			t.Fatal(err)
+		}
+		r, _ = newRun(folder)
+		r.Resume = true
+		c.change(&r.Config)
+		_, err := r.Train(context.Background())
+		var on Longer
+		if err == nil || !strings.Contains(err.Error(), c.says) || errors.As(err, &on) != (c.steps > 0) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if c.steps > 0 && (on.Steps != c.steps || on.Adapter != filepath.Join(folder, c.adapter)) {
+			t.Errorf("%s: %d steps from %s", name, on.Steps, on.Adapter)
+		}
+	}
+}
+
 // A config.json that another program has written again, with the same values, is the same.
 func TestRewrittenSettings(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "run")

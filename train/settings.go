@@ -61,15 +61,32 @@ func (s settings) checkSame(path string) error {
 	if err != nil {
 		return fmt.Errorf("resume: %s: %w", path, err)
 	}
-	if len(differences) > 0 {
-		return fmt.Errorf("resume: the run was started otherwise: %s; resume it with what it was started with, or train into another folder",
-			strings.Join(differences, "; "))
+	if len(differences) == 0 {
+		return nil
 	}
-	return nil
+	if !slices.ContainsFunc(differences, func(d difference) bool { return d.key != "train.steps" && d.key != "train.epochs" }) {
+		return otherLength{fmt.Errorf("resume: %s, and its learning rate goes by that; resume it with what it was started with", words(differences))}
+	}
+	return fmt.Errorf("resume: the run was started otherwise: %s; resume it with what it was started with, or train into another folder", words(differences))
+}
+
+// otherLength is the error of a run that is resumed with another number of steps or epochs, and nothing else.
+type otherLength struct{ error }
+
+// difference is a setting that differs.
+type difference struct{ key, text string }
+
+// words names all differences.
+func words(list []difference) string {
+	var texts []string
+	for _, d := range list {
+		texts = append(texts, d.text)
+	}
+	return strings.Join(texts, "; ")
 }
 
 // differences says what two JSON objects do not have in common, but for what a run may change when it is resumed.
-func differences(before, now []byte) ([]string, error) {
+func differences(before, now []byte) ([]difference, error) {
 	was, err := flatten(before)
 	if err != nil {
 		return nil, err
@@ -80,11 +97,11 @@ func differences(before, now []byte) ([]string, error) {
 	}
 	both := maps.Clone(was)
 	maps.Copy(both, is)
-	var list []string
+	var list []difference
 	for _, key := range slices.Sorted(maps.Keys(both)) {
 		if !free(key) && !same(was, is, key) {
 			name := strings.TrimPrefix(strings.TrimPrefix(key, "train."), "setup.")
-			list = append(list, fmt.Sprintf("%s was %s and is %s", name, show(was, key), show(is, key)))
+			list = append(list, difference{key, fmt.Sprintf("%s was %s and is %s", name, show(was, key), show(is, key))})
 		}
 	}
 	return list, nil

@@ -3,6 +3,7 @@ package train
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 )
@@ -143,7 +144,8 @@ type plan struct {
 func newPlan(c Config, batches int) plan {
 	p := plan{batches: batches, accumulation: c.Accumulation, total: c.Steps}
 	if p.total == 0 {
-		p.total = c.Epochs * p.perEpoch()
+		// A part of an epoch ends with the step in which it is over, as Hugging Face's trainer has it; 1.1 times 10 is a little more than 11 in binary.
+		p.total = max(1, int(math.Ceil(c.Epochs*float64(p.perEpoch())*(1-1e-12))))
 	}
 	return p
 }

@@ -101,7 +101,7 @@ func TestStepWithoutLabels(t *testing.T) {
 // Every epoch uses each micro-batch once, and the last step of an epoch is smaller where the accumulation does not divide it.
 func TestPlan(t *testing.T) {
 	for _, c := range []struct{ batches, accumulation, epochs, total int }{{11, 2, 2, 12}, {8, 4, 3, 6}, {1, 4, 2, 2}, {3, 1, 1, 3}} {
-		p := newPlan(Config{Accumulation: c.accumulation, Epochs: c.epochs}, c.batches)
+		p := newPlan(Config{Accumulation: c.accumulation, Epochs: float64(c.epochs)}, c.batches)
 		if p.total != c.total {
 			t.Errorf("%+v: %d steps", c, p.total)
 		}
@@ -140,5 +140,18 @@ func TestDropoutSeedsDiffer(t *testing.T) {
 	}
 	if len(seen) != 3*50 {
 		t.Errorf("%d different seeds of %d", len(seen), 3*50)
+	}
+}
+
+// A part of an epoch ends with the step in which it is over.
+func TestPartsOfEpochs(t *testing.T) {
+	for _, c := range []struct {
+		epochs  float64
+		batches int
+		total   int
+	}{{0.5, 10, 5}, {0.5, 3, 2}, {1.5, 10, 15}, {1.1, 10, 11}, {2, 7, 14}, {0.001, 10, 1}, {0.1, 30, 3}, {0.7, 10, 7}, {2.3, 100, 230}, {3.0000001, 10, 31}} {
+		if p := newPlan(Config{Accumulation: 1, Epochs: c.epochs}, c.batches); p.total != c.total {
+			t.Errorf("%v epochs of %d steps: %d, want %d", c.epochs, c.batches, p.total, c.total)
+		}
 	}
 }

@@ -74,9 +74,13 @@ func (now *Sweeping) recall(f *folder) error {
 	if err != nil {
 		return fmt.Errorf("resume: %w", err)
 	}
-	others, err := differences(before, setup)
+	list, err := differences(before, setup)
 	if err != nil {
 		return fmt.Errorf("resume: %s: %w", f.join(SweepFile), err)
+	}
+	var others []string
+	if len(list) > 0 {
+		others = append(others, words(list))
 	}
 	if len(was.Trials) != len(now.Trials) {
 		others = append(others, fmt.Sprintf("it had %d trials and not %d", len(was.Trials), len(now.Trials)))

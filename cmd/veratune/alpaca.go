@@ -28,6 +28,7 @@ type finetune struct {
 	train    train.Config
 	recipe   recipeFlags
 	files    dataFiles
+	layers   blocks
 	evalPath string
 	heldOut  float64
 	from     string
@@ -101,7 +102,7 @@ func (f *finetune) veraFlags() []cli.Flag {
 		&cli.StringFlag{Name: "from", Usage: "begin with what the adapter in `FILE` has learnt, also one of PEFT or a LoRA; its rank, layers and random matrices stay", Destination: &f.from},
 		&cli.IntFlag{Name: "rank", Usage: rankUsage, DefaultText: rankDefault(), Destination: &f.vera.Rank},
 		&cli.StringSliceFlag{Name: "targets", Usage: "kinds of linear layers to adapt", Value: cli.NewStringSlice(f.vera.Targets...)},
-		&cli.IntSliceFlag{Name: "layers", Usage: "blocks to adapt, counted from 0; left out, all"},
+		&cli.GenericFlag{Name: "layers", Usage: "blocks to adapt, counted from 0, such as 0-9,20; left out, all", Value: &f.layers},
 		&cli.Uint64Flag{Name: "seed", Usage: "seed of the random matrices (32 bits), the order of the rows and dropout", Destination: &f.recipe.seed},
 		&cli.Float64Flag{Name: "d-initial", Usage: "every number of d before training", Value: decimal(f.vera.DInitial), Destination: &f.recipe.dInitial},
 		&cli.Float64Flag{Name: "dropout", Usage: "probability that training zeroes an input of the adapter", Destination: &f.recipe.dropout},
@@ -142,7 +143,7 @@ func (f *finetune) trainFlags() []cli.Flag {
 		&cli.StringFlag{Name: "schedule", Usage: "learning rate after the warm-up: cosine, linear, constant", Value: string(t.Schedule), Destination: &f.recipe.schedule},
 		&cli.Float64Flag{Name: "warmup-ratio", Usage: "part of all steps in which the learning rate rises", Value: t.WarmupRatio, Destination: &t.WarmupRatio},
 		&cli.IntFlag{Name: "accumulation", Usage: "batches in a step", Value: t.Accumulation, Destination: &t.Accumulation},
-		&cli.IntFlag{Name: "epochs", Usage: "times to go through the rows", Value: t.Epochs, Destination: &t.Epochs},
+		&cli.Float64Flag{Name: "epochs", Usage: "times to go through the rows; 0.5 for half of them", Value: t.Epochs, Destination: &t.Epochs},
 		&cli.IntFlag{Name: "steps", Usage: "steps to train, instead of --epochs", Destination: &t.Steps},
 		&cli.Float64Flag{Name: "weight-decay", Usage: "AdamW's decoupled weight decay", Value: t.WeightDecay, Destination: &t.WeightDecay},
 		&cli.Float64Flag{Name: "clip", Usage: "largest norm of a step's gradient; 0 for no limit", Value: t.Clip, Destination: &t.Clip},
@@ -191,7 +192,7 @@ func (f *finetune) options(c *cli.Context) error {
 		}
 	}
 	f.vera.Targets = splitWords(c.StringSlice("targets"))
-	f.vera.Layers = c.IntSlice("layers")
+	f.vera.Layers = f.layers.numbers()
 	f.vera.Dropout, f.train.Schedule = float32(r.dropout), train.Schedule(r.schedule)
 	if f.vera.Method == vera.MethodLoRA {
 		f.vera.Alpha, f.vera.DInitial, f.vera.Init = float32(r.alpha), 0, ""
@@ -239,6 +240,9 @@ func (f *finetune) run(c *cli.Context) error {
 // report trains and tells of it.
 func (f *finetune) report(c *cli.Context) error {
 	result, err := f.learn(c, c.App.ErrWriter)
+	if longer := (train.Longer{}); errors.As(err, &longer) {
+		return fmt.Errorf("%w: %s", err, f.goingOn(c, longer))
+	}
 	if err != nil {
 		return err
 	}

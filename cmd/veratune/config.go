@@ -184,7 +184,7 @@ func configOf(c *cli.Context, but ...string) ([]byte, error) {
 
 // plain is a word that YAML needs no quotes for where it is a whole number.
 func plain(word string) any {
-	if n, err := strconv.Atoi(word); err == nil {
+	if n, err := strconv.Atoi(word); err == nil && strconv.Itoa(n) == word {
 		return n
 	}
 	return word
@@ -199,8 +199,6 @@ func flagValue(c *cli.Context, f cli.Flag) any {
 	switch f := f.(type) {
 	case *cli.StringSliceFlag:
 		return c.StringSlice(name)
-	case *cli.IntSliceFlag:
-		return c.IntSlice(name)
 	case *cli.DurationFlag:
 		return c.Duration(name).String()
 	case *cli.GenericFlag:
@@ -210,9 +208,9 @@ func flagValue(c *cli.Context, f cli.Flag) any {
 		if v, ok := f.Value.(*variables); ok {
 			return v.words
 		}
-		var words []string
+		var words []any
 		for _, v := range reflect.ValueOf(f.Value).Elem().Seq2() {
-			words = append(words, fmt.Sprint(v.Interface()))
+			words = append(words, plain(fmt.Sprint(v.Interface())))
 		}
 		return words
 	}
