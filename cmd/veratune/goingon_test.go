@@ -113,7 +113,7 @@ func TestSpansAndParts(t *testing.T) {
 	if a, b := fmt.Sprint(got), fmt.Sprint(wanted); a != b {
 		t.Errorf("%s, want %s", a, b)
 	}
-	run("alpaca", "--config", filepath.Join(swept, bestFile), "--out", filepath.Join(t.TempDir(), "full"))
+	run("alpaca", "--config", filepath.Join(swept, train.SweepBest), "--out", filepath.Join(t.TempDir(), "full"))
 	for says, more := range map[string][]string{"epochs 0: want a number above 0": {"--epochs", "0"}, "want blocks counted from 0": {"--layers", "1-0"}, "layer 2: must be from 0 to 1": {"--layers", "0-2"}, "must be given once": {"--layers", "0-1,1"}} {
 		code, _, stderr := veratune(append(append([]string{"alpaca", "--out", filepath.Join(t.TempDir(), "bad")}, common...), more...)...)
 		if code != exitUsage || !strings.Contains(stderr, says) {
