@@ -142,8 +142,11 @@ func (c Config) Validate() error {
 		}
 	}
 	for i, layer := range c.Layers {
-		if layer < 0 || slices.Contains(c.Layers[:i], layer) {
-			return fmt.Errorf("layer %d: must be from 0 on, and be given once", layer)
+		if layer < 0 {
+			return fmt.Errorf("layer %d: must be from 0 on", layer)
+		}
+		if slices.Contains(c.Layers[:i], layer) {
+			return fmt.Errorf("layer %d: must be given once", layer)
 		}
 	}
 	return nil
