@@ -44,10 +44,8 @@ func CheckFolder(path string, resume, force bool, inputs ...string) error {
 	switch {
 	case resume && force:
 		return errors.New("--resume and --force: give one of them")
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("run folder: %w", err)
-	case err == nil && !info.IsDir():
-		return fmt.Errorf("run folder %s: is a file; want a folder, which need not exist yet", path)
+	case err != nil && !errors.Is(err, fs.ErrNotExist), err == nil && !info.IsDir():
+		return checkWritable(path)
 	case resume && !Begun(path):
 		return fmt.Errorf("run folder %s: holds no run to resume", path)
 	case !resume && holdsRun(path) && !isRun(path):
@@ -101,12 +99,8 @@ func inside(folder, path string) bool {
 
 // checkWritable fails where nothing can be made in path, or, where path isn't there yet, in the folder that it would be made in.
 func checkWritable(path string) error {
-	place := path
-	for !exists(place) && filepath.Dir(place) != place {
-		place = filepath.Dir(place)
-	}
-	if err := durable.CheckWritable(place); err != nil {
-		return fmt.Errorf("run folder %s: cannot be written: %w", path, err)
+	if err := durable.CheckFolder(path); err != nil {
+		return fmt.Errorf("run folder %w", err)
 	}
 	return nil
 }

@@ -96,7 +96,7 @@ func TestCheckFolder(t *testing.T) {
 		"force":       {filepath.Join(parent, "a", "b"), false, true, ""},
 		"no name":     {"", false, false, "want a name"},
 		"a file":      {file, false, false, "is a file"},
-		"in a file":   {filepath.Join(file, "run"), false, false, "not a directory"},
+		"in a file":   {filepath.Join(file, "run"), false, false, "is a file"},
 		"both":        {parent, true, true, "give one of them"},
 		"nothing yet": {filepath.Join(parent, "a"), true, false, "no run to resume"},
 		"unwritable":  {"/proc/veratune", false, false, "cannot be written"},

@@ -100,11 +100,20 @@ func differences(before, now []byte) ([]difference, error) {
 	var list []difference
 	for _, key := range slices.Sorted(maps.Keys(both)) {
 		if !free(key) && !same(was, is, key) {
-			name := strings.TrimPrefix(strings.TrimPrefix(key, "train."), "setup.")
-			list = append(list, difference{key, fmt.Sprintf("%s was %s and is %s", name, show(was, key), show(is, key))})
+			text := digests[key]
+			if name := strings.TrimPrefix(strings.TrimPrefix(key, "train."), "setup."); text == "" {
+				text = fmt.Sprintf("%s was %s and is %s", name, show(was, key), show(is, key))
+			}
+			list = append(list, difference{key, text})
 		}
 	}
 	return list, nil
+}
+
+// digests says what differs where a setting is a digest, which tells people nothing.
+var digests = map[string]string{
+	"data.training": "the rows to train on have changed, or their order", "data.held_out": "the held-out rows have changed",
+	"setup.base": "the model is another", "setup.from": "the adapter to begin with is another",
 }
 
 func free(key string) bool {

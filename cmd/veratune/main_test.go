@@ -274,7 +274,7 @@ func TestBadInput(t *testing.T) {
 		"strict":                 {alpacaArgs(model, write(t, "strict.json", `[{"instruction":"a","output":"b"},{"instruction":"c"}]`), "OUT", "--strict"), exitFailed, "row 2"},
 		"unwritable":             {alpacaArgs(model, data, filepath.Join(file, "run")), exitFailed, "file"},
 		"run there":              {alpacaArgs(model, data, finished), exitFailed, "resume"},
-		"resume, other weight":   {alpacaArgs(model, data+":0.5", finished, "--resume"), exitFailed, "data.training"},
+		"resume, other weight":   {alpacaArgs(model, data+":0.5", finished, "--resume"), exitFailed, "the rows to train on have changed"},
 		"bad weight":             {alpacaArgs(model, data+":0", "OUT"), exitUsage, "weight"},
 		"resume with other rank": {alpacaArgs(model, data, finished, "--resume", "--rank", "4"), exitFailed, "rank"},
 		"no run to resume":       {alpacaArgs(model, data, "OUT", "--resume"), exitFailed, "resume"},

@@ -62,7 +62,7 @@ func TestWarmStart(t *testing.T) {
 		}
 		earlier, _ := filepath.Glob(filepath.Join(first, "checkpoints", "step-*", train.AdapterFile))
 		for _, other := range earlier[:len(earlier)-1] {
-			if code, _, stderr := veratune(append(warm, "--resume", "--from", other)...); code != exitFailed || !strings.Contains(stderr, "from was") {
+			if code, _, stderr := veratune(append(warm, "--resume", "--from", other)...); code != exitFailed || !strings.Contains(stderr, "the adapter to begin with is another") {
 				t.Errorf("resumed from another adapter: exit code %d, %q", code, stderr)
 			}
 		}
