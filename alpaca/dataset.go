@@ -20,6 +20,7 @@ type Dataset struct {
 	Form      Form   // what the rows were rendered in: NewEncoder's
 	Questions []Question
 	Bad       []BadRow // rows that were skipped, in the order of the files
+	LeftOut   int      // rows that Split kept out of training since they repeat held-out ones
 
 	parts     []part
 	entries   []entry // of samples, part by part
@@ -353,11 +354,16 @@ func (d *Dataset) Split(held float64, seed uint64) (training, heldOut *Dataset, 
 		heldOut.entries = append(heldOut.entries, d.entries[i])
 		seen[d.entries[i].digest] = true
 	}
-	for _, e := range d.entries {
+	var repeated []entry
+	for i, e := range d.entries {
+		if _, held := slices.BinarySearch(chosen, i); seen[e.digest] && !held {
+			repeated = append(repeated, e)
+		}
 		if !seen[e.digest] {
 			training.entries = append(training.entries, e)
 		}
 	}
+	training.LeftOut = countRows(repeated)
 	if len(training.entries) == 0 {
 		return nil, nil, errors.New(d.Name + ": every row repeats a held-out one, so none is left to train on")
 	}

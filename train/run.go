@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 
+	"github.com/veratune/veratune/internal/durable"
 	"github.com/veratune/veratune/internal/terminal"
 )
 
@@ -71,7 +74,7 @@ func (l *loop) run(ctx context.Context) (Result, error) {
 			return l.finish(endedBy)
 		}
 		if diverged {
-			return Result{}, l.stopped("halted after", fmt.Errorf("%w: %w", ErrDiverged, errHigh{l.highLoss()}))
+			return Result{}, errors.Join(l.stopped("halted after", fmt.Errorf("%w: %w", ErrDiverged, errHigh{l.highLoss()})), l.keepGood())
 		}
 
 		// Step.
@@ -197,15 +200,21 @@ func (l *loop) stopped(what string, err error) error {
 		}
 		return err
 	}
+	high := errors.As(err, new(errHigh))
 	left := "there is no earlier checkpoint"
-	if good := l.lastGood(); good != "" {
+	switch good := l.lastGood(); {
+	case good != "" && high:
+		left = fmt.Sprintf("the last good checkpoint is %s, whose adapter is %s now", good, l.folder.join(AdapterFile))
+	case good != "":
 		left = "the last good checkpoint is " + good
+	case high:
+		left = "no checkpoint is from before that"
 	}
 	if exists(l.folder.join(BestFile)) && l.at.Best != nil && l.at.Best.Step > 0 {
 		left += fmt.Sprintf(", the best adapter, of step %d, %s", l.at.Best.Step, l.folder.join(BestFile))
 	}
 	goes := "--resume would come to the same"
-	if errors.As(err, new(errHigh)) {
+	if high {
 		goes = "--resume --no-halt goes on nevertheless"
 	}
 	return fmt.Errorf("%w; %s; begin anew with a lower --lr, or a --clip such as 1; %s", err, left, goes)
@@ -221,6 +230,19 @@ func (l *loop) lastGood() string {
 		return good
 	}
 	return ""
+}
+
+// keepGood makes the adapter of the last good checkpoint that of the run.
+func (l *loop) keepGood() error {
+	good := l.lastGood()
+	if good == "" || !l.writes() {
+		return nil
+	}
+	adapter, err := os.ReadFile(filepath.Join(good, AdapterFile))
+	if err == nil {
+		err = durable.WriteFile(l.folder.join(AdapterFile), adapter, 0o666)
+	}
+	return err
 }
 
 // evaluationDue tells whether an evaluation is to be made before anything else; done, whether no step follows.

@@ -148,6 +148,9 @@ func TestHighLossHalts(t *testing.T) {
 		if engine.calls != 0 && engine.calls != 4 {
 			t.Errorf("%d steps computed", engine.calls)
 		}
+		if adapter, _ := os.ReadFile(filepath.Join(folder, AdapterFile)); !strings.Contains(string(adapter), "\nsteps = 28\n") {
+			t.Errorf("the adapter is %s", adapter)
+		}
 		if kept, _ := openedAt(folder).checkpoints(); !slices.Equal(kept, []int{39, 38, 28}) {
 			t.Errorf("checkpoints %v", kept)
 		}

@@ -415,13 +415,22 @@ func (f *finetune) split(s *session, report io.Writer) (training, heldOut *alpac
 		return nil, nil, err
 	}
 	if f.evalPath != "" {
-		heldOut, err = s.data(oneFile(f.evalPath), f.data, report)
-		return training, heldOut, err
+		if heldOut, err = s.data(oneFile(f.evalPath), f.data, report); err != nil {
+			return nil, nil, err
+		}
+		if shared, all := heldOut.In(training); shared > 0 {
+			fmt.Fprintf(report, "warning: %d of the %d held-out rows are in the training data, too, so that their loss says little about new rows; take them out of --data or --eval-data\n", shared, all)
+		}
+		return training, heldOut, nil
 	}
 	if f.heldOut == 0 {
 		return training, nil, nil
 	}
-	return training.Split(f.heldOut, f.data.Seed)
+	training, heldOut, err = training.Split(f.heldOut, f.data.Seed)
+	if err == nil && training.LeftOut > 0 {
+		fmt.Fprintf(report, "%d rows that repeat held-out ones are left out of training\n", training.LeftOut)
+	}
+	return training, heldOut, err
 }
 
 // sample gives a part of the rows.

@@ -289,6 +289,9 @@ func (s *session) load(files dataFiles, o alpaca.Options, report io.Writer) (*al
 	for _, taken := range d.Taken() {
 		fmt.Fprintln(report, taken)
 	}
+	for _, repeat := range d.Repeats() {
+		fmt.Fprintf(report, "warning: %s\n", terminal.Text(repeat))
+	}
 	reportBad(report, d.Bad)
 	fmt.Fprintf(report, "%s: %v\n", d.Name, d.Counts())
 	return d, nil
