@@ -68,7 +68,10 @@ func (c *chat) changeAdapter(_ context.Context, path string) error {
 	var next *vera.Adapter
 	if path != "" {
 		var err error
-		if next, err = vera.Load(path, c.session.Base(), c.loadOptions()...); err != nil {
+		if path, err = found(path, c.notes); err == nil {
+			next, err = vera.Load(path, c.session.Base(), c.loadOptions()...)
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -17,22 +17,29 @@ func compareCommand() *cli.Command {
 	var asJSON bool
 	var plot string
 	return &cli.Command{
-		Name:      "compare",
-		Usage:     "set runs side by side: how they differ, what came out, and what it took",
-		ArgsUsage: "RUN RUN …",
+		Name:        "compare",
+		Usage:       "set runs side by side: how they differ, what came out, and what it took",
+		Description: "A folder of runs or a sweep stands for the runs in it.",
+		ArgsUsage:   "RUN…",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "plot", Usage: "draw the losses of all runs into `FILE`, which ends in .svg or .png", Destination: &plot},
 			&cli.BoolFlag{Name: "json", Usage: "print a JSON array of all that is known of each run", Destination: &asJSON},
 		},
 		Action: func(c *cli.Context) error {
-			folders := c.Args().Slice()
-			if len(folders) < 2 {
-				return usageError{errors.New("compare takes two run folders or more")}
+			if c.NArg() == 0 {
+				return usageError{errors.New("compare takes two run folders or more, or a folder of runs")}
 			}
 			if plot != "" {
 				if _, err := train.PlotFormat(plot); err != nil {
 					return usageError{err}
 				}
+			}
+			folders, err := runFolders(c)
+			if err != nil {
+				return err
+			}
+			if len(folders) < 2 {
+				return usageError{fmt.Errorf("compare takes two run folders or more, and only %s is named", folders[0])}
 			}
 			return compare(c.App.Writer, folders, plot, asJSON)
 		},

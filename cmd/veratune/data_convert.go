@@ -29,36 +29,37 @@ func dataConvertCommand() *cli.Command {
 			&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "`FILE` to write; left out, the output", Destination: &d.out},
 		),
 		Action: func(c *cli.Context) error {
-			if c.NArg() == 0 {
-				return usageError{errors.New("data convert takes one file of rows or more")}
+			files, err := rowFiles(c)
+			if err != nil {
+				return err
 			}
 			if d.out != "" {
 				if err := free(d.out); err != nil {
 					return usageError{fmt.Errorf("out: %w", err)}
 				}
 			}
-			return d.run(c)
+			return d.run(c, files)
 		},
 	}
 }
 
-func (d *dataConvert) run(c *cli.Context) error {
+func (d *dataConvert) run(c *cli.Context, files []string) error {
 	if d.out == "" {
-		return d.convert(c, c.App.Writer)
+		return d.convert(c, files, c.App.Writer)
 	}
 	f, err := durable.Create(d.out, 0o644)
 	if err != nil {
 		return err
 	}
 	defer f.Cleanup()
-	if err := d.convert(c, f); err != nil {
+	if err := d.convert(c, files, f); err != nil {
 		return err
 	}
 	return f.CloseAtomicallyReplace()
 }
 
-func (d *dataConvert) convert(c *cli.Context, out io.Writer) error {
-	rows, bad, err := alpaca.Convert(c.Args().Slice(), out, d.data)
+func (d *dataConvert) convert(c *cli.Context, files []string, out io.Writer) error {
+	rows, bad, err := alpaca.Convert(files, out, d.data)
 	if err != nil {
 		return err
 	}

@@ -20,14 +20,18 @@ func inspectCommand() *cli.Command {
 	var asJSON bool
 	return &cli.Command{
 		Name:      "inspect",
-		Usage:     "say what a model or an adapter is",
+		Usage:     "say what a model or an adapter is, or that of a run folder",
 		ArgsUsage: "FILE",
 		Flags:     []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print one JSON object", Destination: &asJSON}},
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 1 {
-				return usageError{fmt.Errorf("inspect takes one file: a GGUF model, an adapter, or a folder of PEFT")}
+				return usageError{fmt.Errorf("inspect takes one file: a GGUF model, an adapter, a folder of PEFT or of a run")}
 			}
-			return inspect(c.Args().First(), c.App.Writer, asJSON)
+			path, err := found(c.Args().First(), c.App.ErrWriter)
+			if err != nil {
+				return err
+			}
+			return inspect(path, c.App.Writer, asJSON)
 		},
 	}
 }
