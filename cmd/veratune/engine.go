@@ -137,7 +137,7 @@ func (e *engine) planFlag() cli.Flag {
 
 // deviceFlag is for the commands that train or measure the loss.
 func (e *engine) deviceFlag() cli.Flag {
-	return &cli.StringFlag{Name: "device", Usage: "processor that computes: cpu, another that `veratune devices` lists, or auto", Value: e.options.Device, Destination: &e.options.Device}
+	return &cli.StringFlag{Name: "device", Usage: "processor that computes: cpu, another that the command devices lists, or auto", Value: e.options.Device, Destination: &e.options.Device}
 }
 
 func (e *engine) memoryFlag() cli.Flag {

@@ -88,11 +88,7 @@ func (t table) row(name, format string, args ...any) {
 
 func (t table) facts(facts map[string]string) {
 	for _, key := range slices.Sorted(maps.Keys(facts)) {
-		value := facts[key]
-		if first, more, long := strings.Cut(value, "\n"); long {
-			value = fmt.Sprintf("%s … and %d bytes more", first, len(more))
-		}
-		t.row(strings.ReplaceAll(key, "_", " "), "%s", value)
+		t.row(strings.ReplaceAll(key, "_", " "), "%s", oneLine(facts[key]))
 	}
 }
 
@@ -101,7 +97,7 @@ func printModel(w io.Writer, d modelSummary) error {
 	t.row("model", "%s", d.Name)
 	t.row("weights", "%d numbers in %.1f MB", d.Numbers, float64(d.Bytes)/1e6)
 	for _, kind := range slices.Sorted(maps.Keys(d.Types)) {
-		t.row("", "%v: %.1f MB", kind, float64(d.Types[kind])/1e6)
+		t.row("", "%s: %.1f MB", kind, float64(d.Types[kind])/1e6)
 	}
 	t.row("blocks", "%d", d.Blocks)
 	t.row("width", "%d, feed-forward %d", d.Width, d.Hidden)
