@@ -113,10 +113,12 @@ func FindRuns(path string) ([]string, error) {
 	slices.SortStableFunc(entries, func(a, b fs.DirEntry) int { return byNumber(a.Name(), b.Name()) })
 	var runs []string
 	for _, e := range entries {
-		if !e.IsDir() || strings.HasPrefix(e.Name(), ".") {
+		inside := filepath.Join(path, e.Name())
+		isLink := e.Type()&fs.ModeSymlink != 0
+		if strings.HasPrefix(e.Name(), ".") || !e.IsDir() && !(isLink && Begun(inside)) { // other links may lead in a circle
 			continue
 		}
-		if below, err := FindRuns(filepath.Join(path, e.Name())); err == nil {
+		if below, err := FindRuns(inside); err == nil {
 			runs = append(runs, below...)
 		}
 	}

@@ -21,7 +21,7 @@ type benchTrain struct {
 	*engine
 	data   alpaca.Options
 	train  train.Config
-	files  measuredFiles
+	files  dataFiles
 	rows   int
 	rank   int
 	method string
@@ -69,7 +69,7 @@ func (b *benchTrain) run(c *cli.Context) error {
 		return err
 	}
 	defer s.Close()
-	d, err := s.data(dataFiles(b.files), b.data, c.App.ErrWriter)
+	d, err := s.data(b.files, b.data, c.App.ErrWriter)
 	if err != nil {
 		return err
 	}

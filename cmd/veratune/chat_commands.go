@@ -174,7 +174,7 @@ func (c *chat) load(_ context.Context, path string) error {
 	}
 	var turns []turn
 	for pair := range slices.Chunk(messages, 2) {
-		if len(pair) < 2 || pair[0].Role != alpaca.User || pair[1].Role != alpaca.Assistant {
+		if len(pair) < 2 || pair[0].Role != alpaca.User || pair[1].Role != alpaca.Assistant || strings.TrimSpace(pair[1].Content) == "" {
 			return fmt.Errorf("/load: %s: a message from the user and one from the assistant, in turn, are wanted; message %d is not", path, 2*len(turns)+1)
 		}
 		turns = append(turns, turn{pair[0].Content, pair[1].Content})

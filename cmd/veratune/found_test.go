@@ -222,3 +222,14 @@ func TestFoundData(t *testing.T) {
 		}
 	}
 }
+
+// TestAdapterNames calls adapters after their runs.
+func TestAdapterNames(t *testing.T) {
+	for path, want := range map[string]string{
+		"runs/a/adapter.gguf": "a", "runs/a/best.gguf": "a-best", "runs/a/checkpoints/step-9/adapter.gguf": "a-step-9", "mine.gguf": "mine", "peft": "peft",
+	} {
+		if got := adapterName(path); got != want {
+			t.Errorf("%s: %s, want %s", path, got, want)
+		}
+	}
+}

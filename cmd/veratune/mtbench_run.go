@@ -140,9 +140,13 @@ func adapterName(path string) string {
 	if err != nil {
 		whole = path
 	}
-	run := filepath.Base(filepath.Dir(whole))
+	folder := filepath.Dir(whole)
+	run := filepath.Base(folder)
 	switch filepath.Base(whole) {
 	case train.AdapterFile:
+		if strings.HasPrefix(run, "step-") { // a checkpoint, in RUN/checkpoints
+			return filepath.Base(filepath.Dir(filepath.Dir(folder))) + "-" + run
+		}
 		return run
 	case train.BestFile:
 		return run + "-best"
