@@ -72,14 +72,41 @@ func (r row) write(w *bufio.Writer) error {
 
 // asMessages is a row as a conversation.
 func (r row) asMessages() []Message {
-	ask, answer := question(r.instruction, r.input), r.output
+	ask, answer := Ask(r.instruction, r.input), r.output
 	switch {
 	case r.messages != nil:
 		return r.messages
 	case r.completion != "":
-		ask, answer = r.prompt, r.completion
+		ask.Content, answer = r.prompt, r.completion
 	case r.choices != nil:
 		answer = r.choices[r.answer]
 	}
-	return []Message{{Role: User, Content: ask}, {Role: Assistant, Content: answer}}
+	return []Message{ask, {Role: Assistant, Content: answer}}
+}
+
+// ReadConversation reads a file of one row as a conversation.
+func ReadConversation(path string) (messages []Message, err error) {
+	f, err := openRows(path, Options{})
+	if err != nil {
+		return nil, err
+	}
+	reader := newRowReader(Options{})
+	err = f.scan(func(raw rawRow) error {
+		if messages != nil {
+			return fmt.Errorf("%s: has several rows; a conversation is one", path)
+		}
+		r, err := reader.parse(raw)
+		if err == nil && r.text != "" {
+			err = errors.New("is raw text, no conversation")
+		}
+		if err != nil {
+			return BadRow{path, raw.number, err.Error()}
+		}
+		messages = r.asMessages()
+		return nil
+	})
+	if err = errors.Join(err, f.Close()); err == nil && messages == nil {
+		err = fmt.Errorf("%s: has no row", path)
+	}
+	return messages, err
 }

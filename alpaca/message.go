@@ -12,11 +12,12 @@ const (
 
 // Message is one turn of a conversation.
 type Message struct {
-	Role, Content string // of a list of parts, Content is their text
+	Role    string `json:"role"`
+	Content string `json:"content"` // of a list of parts, their text
 
 	// Fields are all that the message holds, role and content among them, in its own order: what a chat template is given. nil stands for Role and
 	// Content alone.
-	Fields []Field
+	Fields []Field `json:"-"`
 }
 
 // Field is a member of a JSON object.

@@ -186,6 +186,11 @@ func alpacaPrompt(instruction, input string) string {
 	return preambleWithInput + instructionHeader + instruction + inputHeader + input + responseHeader
 }
 
+// Ask is the user's message of an instruction; input may be empty.
+func Ask(instruction, input string) Message {
+	return Message{Role: User, Content: question(instruction, input)}
+}
+
 // question is an instruction as one message of a chat.
 func question(instruction, input string) string {
 	if input == "" {

@@ -351,14 +351,14 @@ func (c *Context) softMaxMasked(a, mask *Tensor, scale float32) *Tensor {
 // Rope holds the constants of rotary position embedding (Su et al., arXiv 2104.09864) in llama.cpp's words, with neighbouring numbers of a head rotated
 // together. Factors is nil or float32 [Dims/2], which divide the frequencies (Llama 3.1).
 type Rope struct {
-	Dims        int     // numbers of a head that are rotated
-	OrigContext int     // context length of the original training, for YaRN
-	FreqBase    float32 // θ of the paper
-	FreqScale   float32 // 1 / linear scaling factor
-	ExtFactor   float32 // 1 with YaRN, else 0
-	AttnFactor  float32
-	BetaFast    float32
-	BetaSlow    float32
+	Dims        int     `json:"dims"`         // numbers of a head that are rotated
+	OrigContext int     `json:"orig_context"` // context length of the original training, for YaRN
+	FreqBase    float32 `json:"freq_base"`    // θ of the paper
+	FreqScale   float32 `json:"freq_scale"`   // 1 / linear scaling factor
+	ExtFactor   float32 `json:"ext_factor"`   // 1 with YaRN, else 0
+	AttnFactor  float32 `json:"attn_factor"`
+	BetaFast    float32 `json:"beta_fast"`
+	BetaSlow    float32 `json:"beta_slow"`
 }
 
 func (c *Context) ropeOK(op string, a, pos, factors *Tensor, r Rope) bool {

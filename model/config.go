@@ -9,19 +9,19 @@ import (
 
 // Config holds the shape and constants of a Llama, as its GGUF metadata give them.
 type Config struct {
-	Name       string // general.name
-	Blocks     int
-	Width      int // embedding length
-	Hidden     int // feed-forward length
-	Heads      int // query heads
-	KVHeads    int // key and value heads; Heads is a multiple
-	HeadDim    int
-	Vocab      int
-	Context    int // context length of the original training
-	NormEps    float32
-	Rope       bindings.Rope
-	TiedHead   bool // the output head is the token embedding
-	RopeFactor bool // the file has rope_freqs.weight (Llama 3.1)
+	Name       string        `json:"name"` // general.name
+	Blocks     int           `json:"blocks"`
+	Width      int           `json:"width"`    // embedding length
+	Hidden     int           `json:"hidden"`   // feed-forward length
+	Heads      int           `json:"heads"`    // query heads
+	KVHeads    int           `json:"kv_heads"` // key and value heads; Heads is a multiple
+	HeadDim    int           `json:"head_dim"`
+	Vocab      int           `json:"vocab"`
+	Context    int           `json:"context"` // context length of the original training
+	NormEps    float32       `json:"norm_eps"`
+	Rope       bindings.Rope `json:"rope"`
+	TiedHead   bool          `json:"tied_head"`   // the output head is the token embedding
+	RopeFactor bool          `json:"rope_factor"` // the file has rope_freqs.weight (Llama 3.1)
 }
 
 const architecture = "llama"

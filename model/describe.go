@@ -9,10 +9,10 @@ import (
 // Description is what a model file says of itself.
 type Description struct {
 	Config
-	Numbers     int64                   // of all weights
-	Bytes       int64                   // of their data
-	Types       map[bindings.Type]int64 // bytes of each type
-	Fingerprint string
+	Numbers     int64            `json:"numbers"` // of all weights
+	Bytes       int64            `json:"bytes"`   // of their data
+	Types       map[string]int64 `json:"types"`   // bytes of the tensors of each type
+	Fingerprint string           `json:"fingerprint"`
 }
 
 // Describe reads a model's header; it need not be trainable otherwise.
@@ -22,7 +22,7 @@ func Describe(path string) (Description, error) {
 		return Description{}, err
 	}
 	defer g.Close()
-	d := Description{Types: map[bindings.Type]int64{}, Fingerprint: fingerprint(g)}
+	d := Description{Types: map[string]int64{}, Fingerprint: fingerprint(g)}
 	if d.Config, err = readConfig(g); err != nil {
 		return d, fmt.Errorf("%s: %w", path, err)
 	}
@@ -33,7 +33,7 @@ func Describe(path string) (Description, error) {
 		}
 		d.Numbers += n
 		d.Bytes += t.Size
-		d.Types[t.Type] += t.Size
+		d.Types[t.Type.String()] += t.Size
 		if t.Name == "token_embd.weight" && len(t.Shape) == 2 {
 			d.Vocab = int(t.Shape[1])
 		}

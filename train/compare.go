@@ -113,7 +113,7 @@ func (r *Report) readAdapter() error {
 			return err
 		}
 		// A run that was halted and goes on has the adapter of where it was.
-		r.Finished = place == places[0] && s.Facts["steps"] == strconv.Itoa(r.Steps)
+		r.Finished = place == places[0] && s.Facts["steps"] == strconv.Itoa(r.Steps) && s.Facts[factInterrupted] == ""
 		r.Method, r.Trained, r.Bytes = s.Method, s.Trained, s.Bytes
 		return nil
 	}

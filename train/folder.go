@@ -14,7 +14,7 @@ import (
 
 // What a run directory holds.
 const (
-	AdapterFile      = "adapter.gguf"  // after the last step, or that at which the run was ended or halted
+	AdapterFile      = "adapter.gguf"  // after the last step, or that at which the run was ended, halted or interrupted
 	BestFile         = "best.gguf"     // of the lowest held-out loss so far
 	ConfigFile       = "config.json"   // all that the run was started with
 	OptionsFile      = "config.yaml"   // Run.Options

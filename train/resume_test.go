@@ -29,6 +29,10 @@ func TestInterruptAndResume(t *testing.T) {
 		if kept, _ := openedAt(folder).checkpoints(); len(kept) == 0 || kept[0] != step {
 			t.Fatalf("interrupted in step %d: checkpoints of %v", step, kept)
 		}
+		left, err := os.ReadFile(filepath.Join(folder, AdapterFile))
+		if facts := string(left); err != nil || !strings.Contains(facts, fmt.Sprintf("\nsteps = %d\n", step)) || !strings.Contains(facts, factInterrupted) {
+			t.Fatalf("interrupted in step %d, it left the adapter %q, %v", step, facts, err)
+		}
 		resume(t, folder)
 		checkEqual(t, finished(t, folder), want)
 	}

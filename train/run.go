@@ -25,6 +25,7 @@ type loop struct {
 	sample   func() ([]Sample, error) // Samples, until the run is interrupted
 	saved    int                      // step of the newest checkpoint that this process knows of; 0 is none
 	over     bool                     // no step follows
+	cut      bool                     // by a signal, before the end
 	folder   *folder
 	metrics  *metrics
 	progress *progress
@@ -144,7 +145,12 @@ func (l *loop) end(halted string) (by string, done bool) {
 	return halted, halted != ""
 }
 
+// interrupted ends the run before its end, with the adapter as it is.
 func (l *loop) interrupted() error {
+	l.cut = true
+	if err := l.saveAdapter(l.folder.join(AdapterFile)); err != nil {
+		return fmt.Errorf("adapter after step %d: %w; --resume goes on from %s", l.at.Step, err, l.folder.checkpoint(l.at.Step))
+	}
 	return fmt.Errorf("%w after step %d of %d; --resume goes on from %s", ErrInterrupted, l.at.Step, l.plan.total, l.folder.checkpoint(l.at.Step))
 }
 
@@ -427,6 +433,9 @@ func (l *loop) finish(endedBy string) (Result, error) {
 	return r, syncFolder(l.folder.path)
 }
 
+// factInterrupted is that of an adapter whose training a signal ended before its end.
+const factInterrupted = "interrupted"
+
 // saveAdapter writes the parameters as they are now, with the facts of the training so far.
 func (l *loop) saveAdapter(path string) error {
 	if !l.writes() {
@@ -442,6 +451,9 @@ func (l *loop) saveAdapter(path string) error {
 	facts["steps"] = strconv.Itoa(l.at.Step)
 	facts["epochs"] = strconv.FormatFloat(l.plan.epochs(l.at.Step), 'g', 6, 64)
 	facts["data_sha256"] = l.settings.Data.Training
+	if l.cut {
+		facts[factInterrupted] = "true"
+	}
 	for name, e := range map[string]*Evaluation{"eval_loss_before": l.at.Before, "eval_loss": l.at.Last, "best_eval_loss": l.at.Best} {
 		// The newest evaluation can be of an earlier step, whose loss isn't this adapter's.
 		if e != nil && (name != "eval_loss" || e.Step == l.at.Step) {

@@ -340,3 +340,9 @@ func selection(adapted []Linear, base Base) (targets []string, layers []int) {
 	}
 	return c.Targets, c.Layers
 }
+
+// IsPEFT tells whether a folder holds an adapter in PEFT's form.
+func IsPEFT(path string) bool {
+	_, err := os.Lstat(filepath.Join(path, peftConfigFile))
+	return err == nil
+}

@@ -23,23 +23,23 @@ import (
 // finetune holds the options of the alpaca command.
 type finetune struct {
 	*engine
-	data     alpaca.Options
-	vera     vera.Config
-	train    train.Config
-	recipe   recipeFlags
-	files    dataFiles
-	layers   blocks
-	evalPath string
-	heldOut  float64
-	from     string
-	samples  texts
-	maxSteps int
-	maxTime  time.Duration
-	noHalt   bool
-	out      string
-	resume   bool
-	force    bool
-	ranks    train.Group // that train together, or nil
+	data      alpaca.Options
+	vera      vera.Config
+	train     train.Config
+	recipe    recipeFlags
+	files     dataFiles
+	layers    blocks
+	evalFiles measuredFiles
+	heldOut   float64
+	from      string
+	samples   texts
+	maxSteps  int
+	maxTime   time.Duration
+	noHalt    bool
+	out       string
+	resume    bool
+	force     bool
+	ranks     train.Group // that train together, or nil
 
 	// Of a sweep, which are not flags: parts of the rows, and of the steps, that are trained on, and whether it is compared with others.
 	fraction, part float64
@@ -90,16 +90,16 @@ func alpacaCommand() *cli.Command {
 
 func (f *finetune) rowFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.GenericFlag{Name: "data", Usage: "JSON, JSONL or Parquet `FILE` of instruction, chat or prompt rows, which may be given more than once; FILE:WEIGHT has an epoch see that part of the rows, or see them so often; left out, the built-in starter set", Value: &f.files},
+		&cli.GenericFlag{Name: "data", Usage: "`FILE` of instruction, chat or prompt rows: " + filesUsage + ". May be given more than once; FILE:WEIGHT has an epoch see that part of the rows, or see them so often; left out, the built-in starter set", Value: &f.files},
 		&cli.Float64Flag{Name: "held-out", Usage: "rows that are kept back to measure the loss: a part below 1, or a number; 0 for none", Value: defaultHeldOut, Destination: &f.heldOut},
-		&cli.StringFlag{Name: "eval-data", Usage: "`FILE` of rows to measure the loss on, instead of --held-out", Destination: &f.evalPath},
+		&cli.GenericFlag{Name: "eval-data", Usage: "`FILE` of rows to measure the loss on, instead of --held-out; as --data, without weights", Value: &f.evalFiles},
 	}
 }
 
 func (f *finetune) veraFlags() []cli.Flag {
 	return []cli.Flag{
 		methodFlag(&f.recipe.method),
-		&cli.StringFlag{Name: "from", Usage: "begin with what the adapter in `FILE` has learnt, also one of PEFT or a LoRA; its rank, layers and random matrices stay", Destination: &f.from},
+		&cli.StringFlag{Name: "from", Usage: "begin with what the adapter in `FILE` has learnt, also one of PEFT or a LoRA, or that of a run folder; its rank, layers and random matrices stay", Destination: &f.from, Action: findAdapter(&f.from)},
 		&cli.IntFlag{Name: "rank", Usage: rankUsage, DefaultText: rankDefault(), Destination: &f.vera.Rank},
 		&cli.StringSliceFlag{Name: "targets", Usage: "kinds of linear layers to adapt", Value: cli.NewStringSlice(f.vera.Targets...)},
 		&cli.GenericFlag{Name: "layers", Usage: "blocks to adapt, counted from 0, such as 0-9,20; left out, all", Value: &f.layers},
@@ -207,13 +207,13 @@ func (f *finetune) options(c *cli.Context) error {
 	if f.heldOut < 0 {
 		return usageError{fmt.Errorf("held-out %g: a part below 1, or a number of rows", f.heldOut)}
 	}
-	if f.evalPath != "" && c.IsSet("held-out") {
+	if len(f.evalFiles) > 0 && c.IsSet("held-out") {
 		return usageError{errors.New("eval-data and held-out: give one of them")}
 	}
-	if f.train.Patience > 0 && f.evalPath == "" && f.heldOut == 0 {
+	if f.train.Patience > 0 && len(f.evalFiles) == 0 && f.heldOut == 0 {
 		return usageError{errors.New("patience: needs held-out or eval-data")}
 	}
-	if len(f.samples) > 0 && f.evalPath == "" && f.heldOut == 0 {
+	if len(f.samples) > 0 && len(f.evalFiles) == 0 && f.heldOut == 0 {
 		return usageError{errors.New("sample: needs held-out or eval-data, as answers are made when the loss on them is measured")}
 	}
 	if f.maxSteps < 0 || f.maxTime < 0 {
@@ -346,10 +346,8 @@ func (f *finetune) learn(c *cli.Context, report io.Writer) (train.Result, error)
 
 // inputs are the files that the training reads.
 func (f *finetune) inputs() []string {
-	list := []string{f.path, f.from, f.evalPath, f.data.Template}
-	for _, file := range f.files {
-		list = append(list, file.Path)
-	}
+	list := append([]string{f.path, f.from, f.data.Template}, f.files.paths()...)
+	list = append(list, dataFiles(f.evalFiles).paths()...)
 	return slices.DeleteFunc(list, func(path string) bool { return path == "" })
 }
 
@@ -414,8 +412,8 @@ func (f *finetune) split(s *session, report io.Writer) (training, heldOut *alpac
 	if training, err = s.data(f.files, f.data, report); err != nil {
 		return nil, nil, err
 	}
-	if f.evalPath != "" {
-		if heldOut, err = s.data(oneFile(f.evalPath), f.data, report); err != nil {
+	if len(f.evalFiles) > 0 {
+		if heldOut, err = s.data(dataFiles(f.evalFiles), f.data, report); err != nil {
 			return nil, nil, err
 		}
 		if shared, all := heldOut.In(training); shared > 0 {

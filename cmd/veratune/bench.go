@@ -21,7 +21,7 @@ type benchTrain struct {
 	*engine
 	data   alpaca.Options
 	train  train.Config
-	path   string
+	files  dataFiles
 	rows   int
 	rank   int
 	method string
@@ -38,7 +38,7 @@ func benchTrainCommand() *cli.Command {
 		Name:  "train",
 		Usage: "measure whole training steps on real rows; the first step is not counted",
 		Flags: slices.Concat(b.engine.flags(), dataFlags(&b.data), []cli.Flag{
-			&cli.StringFlag{Name: "data", Usage: "JSON, JSONL or Parquet `FILE` of rows; left out, the built-in starter set", Destination: &b.path},
+			&cli.GenericFlag{Name: "data", Usage: "`FILE` of rows: " + filesUsage + "; left out, the built-in starter set", Value: &b.files},
 			&cli.IntFlag{Name: "rows", Usage: "rows to use, from the first; 0 uses all", Value: 64, Destination: &b.rows},
 			&cli.IntFlag{Name: "accumulation", Usage: "batches in a step", Value: b.train.Accumulation, Destination: &b.train.Accumulation},
 			b.deviceFlag(),
@@ -74,7 +74,7 @@ func (b *benchTrain) run(c *cli.Context, config vera.Config) error {
 	}
 	defer s.Close()
 	b.data.Context = c.Context
-	d, err := s.data(oneFile(b.path), b.data, c.App.ErrWriter)
+	d, err := s.data(b.files, b.data, c.App.ErrWriter)
 	if err != nil {
 		return err
 	}

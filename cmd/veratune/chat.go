@@ -30,7 +30,7 @@ func chatCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "chat",
 		Usage:       "talk with a model, with and without adapters",
-		Description: "Reads messages from the terminal, or from what is piped in, one a line.\n\n" + chatHelp(),
+		Description: "Reads messages from the terminal, or from what is piped in, one a line; then it fails where a message did.\n\n" + chatHelp(),
 		Flags: slices.Concat(o.engine.flags(), []cli.Flag{
 			o.adapterFlag(),
 			o.forceFlag(),
@@ -87,6 +87,7 @@ type chat struct {
 	console    *console
 	out, notes io.Writer
 	turns      []turn
+	failed     int // messages and commands
 }
 
 // turn is a message and its answer, which is empty where nothing was said.
@@ -100,13 +101,18 @@ func (c *chat) talk(ctx context.Context) error {
 			err = c.take(ctx, message)
 			if err != nil && err != io.EOF && ctx.Err() == nil && c.assistant != nil {
 				fmt.Fprintf(c.notes, "veratune: %v\n", err)
+				c.failed++
 				continue
 			}
 		}
-		if err == io.EOF {
+		switch {
+		case ctx.Err() != nil:
+			return errInterrupted
+		case err == io.EOF && c.failed > 0 && c.console.keys == nil: // who reads a script's output may look at its exit code alone
+			return fmt.Errorf("%s failed", count(c.failed, "1 message", "messages"))
+		case err == io.EOF:
 			return nil
-		}
-		if err != nil {
+		case err != nil:
 			return err
 		}
 	}

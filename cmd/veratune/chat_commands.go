@@ -1,12 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
+	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/internal/durable"
 	"github.com/veratune/veratune/vera"
 )
 
@@ -25,17 +29,22 @@ func commands() []command {
 		{"/retry", "", "answer the last message again, with the next seed", (*chat).retry},
 		{"/reset", "", "forget the conversation; the system message stays", (*chat).reset},
 		{"/system", "[TEXT]", "put a system message before the conversation; without TEXT, take it away", (*chat).changeSystem},
+		{"/save", "FILE", "write the conversation into a new file, as a line of JSON that /load and --data read", (*chat).save},
+		{"/load", "FILE", "go on with the conversation in a file", (*chat).load},
 		{"/help", "", "show this list", (*chat).help},
-		{"/exit", "", "end the chat, as Ctrl-D does", func(*chat, context.Context, string) error { return io.EOF }},
+		{"/quit", "", "end the chat, as Ctrl-D does", leave},
+		{"/exit", "", "the same", leave},
 	}
 }
+
+func leave(*chat, context.Context, string) error { return io.EOF }
 
 func chatHelp() string {
 	var b strings.Builder
 	for _, k := range commands() {
 		fmt.Fprintf(&b, "%-15s %s\n", k.name+" "+k.argument, k.help)
 	}
-	b.WriteString("A line that ends in a backslash goes on in the next. A message that begins with a slash needs a space before it.\n" +
+	b.WriteString("A line that ends in a backslash goes on in the next; several lines that are pasted are one message. A message that begins with a slash needs a space before it.\n" +
 		"Ctrl-C stops an answer, and what was said of it stays in the conversation. Ctrl-C twice where you type ends the chat.\n")
 	return b.String()
 }
@@ -68,7 +77,10 @@ func (c *chat) changeAdapter(_ context.Context, path string) error {
 	var next *vera.Adapter
 	if path != "" {
 		var err error
-		if next, err = vera.Load(path, c.session.Base(), c.loadOptions()...); err != nil {
+		if path, err = found(path, c.notes); err == nil {
+			next, err = vera.Load(path, c.session.Base(), c.loadOptions()...)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -105,5 +117,72 @@ func (c *chat) changeSystem(_ context.Context, text string) error {
 	} else {
 		c.note("the system message is set")
 	}
+	return nil
+}
+
+// savedChat is a row of data.
+type savedChat struct {
+	Messages []alpaca.Message `json:"messages"`
+}
+
+// save writes the turns that have an answer. A file that is there stays as it is.
+func (c *chat) save(_ context.Context, path string) error {
+	var row savedChat
+	if c.system != "" {
+		row.Messages = append(row.Messages, alpaca.Message{Role: alpaca.System, Content: c.system})
+	}
+	saved := 0
+	for _, t := range c.turns {
+		if strings.TrimSpace(t.answer) != "" {
+			row.Messages = append(row.Messages, alpaca.Message{Role: alpaca.User, Content: t.message}, alpaca.Message{Role: alpaca.Assistant, Content: t.answer})
+			saved++
+		}
+	}
+	if saved == 0 {
+		return errors.New("/save: there is no answer yet")
+	}
+	if exists(path) {
+		return fmt.Errorf("/save: %s is there already; choose another name", path)
+	}
+	if err := ownedBy(path); err != nil {
+		return fmt.Errorf("/save: %w", err)
+	}
+	var line bytes.Buffer
+	if err := encodeLines(&line, []savedChat{row}); err != nil {
+		return fmt.Errorf("/save: %w", err)
+	}
+	if err := durable.WriteOutput(path, line.Bytes(), false); err != nil {
+		return fmt.Errorf("/save: %w", err)
+	}
+	left := ""
+	if n := len(c.turns) - saved; n > 0 {
+		left = fmt.Sprintf("; %s without an answer left out", count(n, "1 turn is", "turns are"))
+	}
+	c.note("%s in %s%s", count(saved, "1 turn is", "turns are"), path, left)
+	return nil
+}
+
+// load takes the conversation of a file. One that is going on is not thrown away for it.
+func (c *chat) load(_ context.Context, path string) error {
+	if len(c.turns) > 0 {
+		return errors.New("/load: there is a conversation already; /save FILE keeps it, /reset forgets it")
+	}
+	messages, err := alpaca.ReadConversation(path)
+	if err != nil {
+		return fmt.Errorf("/load: %w", err)
+	}
+	system := c.system
+	if messages[0].Role == alpaca.System {
+		system, messages = messages[0].Content, messages[1:]
+	}
+	var turns []turn
+	for pair := range slices.Chunk(messages, 2) {
+		if len(pair) < 2 || pair[0].Role != alpaca.User || pair[1].Role != alpaca.Assistant || strings.TrimSpace(pair[1].Content) == "" {
+			return fmt.Errorf("/load: %s: a message from the user and one from the assistant, in turn, are wanted; message %d is not", path, 2*len(turns)+1)
+		}
+		turns = append(turns, turn{pair[0].Content, pair[1].Content})
+	}
+	c.turns, c.system = turns, system
+	c.note("%s loaded from %s", count(len(turns), "1 turn is", "turns are"), path)
 	return nil
 }

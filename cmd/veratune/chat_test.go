@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -40,6 +41,7 @@ type script struct {
 	messages  []alpaca.Message
 
 	typed, transcript strings.Builder
+	failed            int
 }
 
 // own is the form of models with a chat template.
@@ -52,6 +54,7 @@ func (x *script) line(typed, printed string) {
 }
 
 func (x *script) failing(typed string, err error) {
+	x.failed++
 	x.line(typed, fmt.Sprintf("veratune: %v\n", err))
 }
 
@@ -89,10 +92,15 @@ func (x *script) play(begun string, args ...string) {
 	x.t.Helper()
 	cmd, output := process(append([]string{"chat", "--threads", "1", "--max-tokens", fmt.Sprint(x.maxTokens)}, args...)...)
 	cmd.Stdin = strings.NewReader(x.typed.String())
-	if err := cmd.Run(); err != nil {
-		x.t.Errorf("%v: %s", err, output)
+	err := cmd.Run()
+	end := ""
+	if x.failed > 0 {
+		end = fmt.Sprintf("veratune: %s failed\n", count(x.failed, "1 message", "messages"))
 	}
-	if got, want := output.String(), "template: "+begun+"\n"+x.transcript.String(); got != want {
+	if code := cmd.ProcessState.ExitCode(); code != min(x.failed, exitFailed) {
+		x.t.Errorf("exit code %d, %v: %s", code, err, output)
+	}
+	if got, want := output.String(), "template: "+begun+"\n"+x.transcript.String()+end; got != want {
 		x.t.Errorf("transcript\n%s\nwant\n%s", got, want)
 	}
 }
@@ -144,6 +152,31 @@ func TestChat(t *testing.T) {
 	x.line("/exit", "")
 	x.line("not read any more", "")
 	x.play(own, "--model", path)
+
+	// Saved, forgotten and loaded again, the conversation goes on as if it had never been away; training reads it, too.
+	file, taken := filepath.Join(t.TempDir(), "chat.jsonl"), write(t, "taken.jsonl", "mine")
+	x = &script{t: t, s: s, maxTokens: 8, messages: []alpaca.Message{{Role: alpaca.System, Content: "Be <brief>."}}}
+	x.wear("", alpaca.Chat)
+	x.failing("/save "+file, errors.New("/save: there is no answer yet"))
+	x.say("add 3", "add 3")
+	x.say("and\\\nthen 4 ", "and\nthen 4")
+	x.failing("/save "+taken, fmt.Errorf("/save: %s is there already; choose another name", taken))
+	x.failing("/load "+file, errors.New("/load: there is a conversation already; /save FILE keeps it, /reset forgets it"))
+	x.line("/save "+file, "(2 turns are in "+file+")\n")
+	x.failing("/save "+file, fmt.Errorf("/save: %s is there already; choose another name", file))
+	x.line("/reset", "(the conversation is forgotten)\n")
+	x.line("/system Be long.", "(the system message is set)\n")
+	x.failing("/load "+taken, errors.New("/load: "+taken+": begins with \"mine\", which is neither JSON nor the names of a table's columns; want JSON, JSON lines, CSV, TSV or Parquet, as it is or packed with gzip or zstd"))
+	x.line("/load "+file, "(2 turns are loaded from "+file+")\n")
+	x.say("in other words", "in other words")
+	x.line("/quit", "")
+	x.play(own, "--model", path, "--system", "Be <brief>.")
+	if code, stdout, stderr := veratune("data", "check", "--model", path, "--json", "--strict", file); code != 0 || !strings.Contains(stdout, `"kinds":{"conversation":1}`) {
+		t.Errorf("data check: exit code %d, %s%s", code, stdout, stderr)
+	}
+	if string(read(t, taken)) != "mine" {
+		t.Error("a file was written over")
+	}
 
 	// Begun with the adapter and a system message, and ended by the end of the input within a message.
 	x = &script{t: t, s: s, maxTokens: 6, messages: []alpaca.Message{{Role: alpaca.System, Content: "Speak."}}}

@@ -157,7 +157,7 @@ func TestChoicesOfSmolLM2(t *testing.T) {
 	}
 	defer s.Close()
 	score := func(path string) ([]alpaca.Question, [][]float64) {
-		d, err := s.load(oneFile(path), alpaca.Default(), os.Stderr)
+		d, err := s.load(dataFiles{{Path: path, Weight: 1}}, alpaca.Default(), os.Stderr)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/veratune/veratune/internal/terminal"
 	"github.com/veratune/veratune/train"
 )
 
@@ -17,23 +19,30 @@ func compareCommand() *cli.Command {
 	var asJSON bool
 	var plot output
 	return &cli.Command{
-		Name:      "compare",
-		Usage:     "set runs side by side: how they differ, what came out, and what it took",
-		ArgsUsage: "RUN RUN …",
+		Name:        "compare",
+		Usage:       "set runs side by side: how they differ, what came out, and what it took",
+		Description: "A folder of runs or a sweep stands for the runs in it.",
+		ArgsUsage:   "RUN…",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "plot", Usage: "draw the losses of all runs into `FILE`, which ends in .svg or .png", Destination: &plot.path},
 			plot.overwriteFlag(),
 			&cli.BoolFlag{Name: "json", Usage: "print a JSON array of all that is known of each run", Destination: &asJSON},
 		},
 		Action: func(c *cli.Context) error {
-			folders := c.Args().Slice()
-			if len(folders) < 2 {
-				return usageError{errors.New("compare takes two run folders or more")}
+			if c.NArg() == 0 {
+				return usageError{errors.New("compare takes two run folders or more, or a folder of runs")}
 			}
 			if plot.path != "" {
 				if _, err := train.PlotFormat(plot.path); err != nil {
 					return usageError{err}
 				}
+			}
+			folders, err := runFolders(c)
+			if err != nil {
+				return err
+			}
+			if len(folders) < 2 {
+				return usageError{fmt.Errorf("compare takes two run folders or more, and only %s is named", folders[0])}
 			}
 			if err := plot.check(c); err != nil {
 				return err
@@ -63,58 +72,87 @@ func compare(w io.Writer, folders []string, plot output, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(w).Encode(runs)
 	}
-	return printRuns(w, runs)
+	return printRuns(w, runs, terminal.Width(w))
 }
 
-// printRuns writes a table of a column for each run: the settings in which they differ, then what was measured.
-func printRuns(w io.Writer, runs []*train.Report) error {
-	t := newTable(w)
-	row := func(name string, values []string) {
-		fmt.Fprint(t, name)
-		for _, v := range values {
-			fmt.Fprint(t, "\t", orDash(v))
+// compared is a line of the comparison, with a cell for each run.
+type compared struct {
+	name  string
+	cells []string
+}
+
+// comparedLines are the settings in which runs differ, and then what was measured.
+func comparedLines(runs []*train.Report) (list []compared) {
+	add := func(name string, value func(r *train.Report) string) {
+		l := compared{name: name}
+		for _, r := range runs {
+			l.cells = append(l.cells, value(r))
 		}
-		fmt.Fprintln(t)
-	}
-	measured := func(name string, value func(r *train.Report) string) {
-		values := make([]string, len(runs))
-		for i, r := range runs {
-			values[i] = value(r)
-		}
-		if strings.Join(values, "") != "" {
-			row(name, values)
+		if strings.Join(l.cells, "") != "" {
+			list = append(list, l)
 		}
 	}
-	measured("run", func(r *train.Report) string { return r.Folder })
+	add("run", func(r *train.Report) string { return r.Folder })
 	for _, d := range train.Differences(runs) {
-		row(d.Name, d.Values)
+		list = append(list, compared{d.Name, d.Values})
 	}
-	measured("adapter", func(r *train.Report) string {
+	add("adapter", func(r *train.Report) string {
 		return ifAny(r.Trained, fmt.Sprintf("%s, %d numbers, %.2f MB", r.Method, r.Trained, float64(r.Bytes)/1e6))
 	})
-	measured("steps", func(r *train.Report) string {
+	add("steps", func(r *train.Report) string {
 		if !r.Finished {
 			return fmt.Sprintf("%d, unfinished", r.Steps)
 		}
 		return fmt.Sprint(r.Steps)
 	})
-	measured("training loss", func(r *train.Report) string {
+	add("training loss", func(r *train.Report) string {
 		if r.Loss == nil {
 			return ""
 		}
 		return fmt.Sprintf("%.4f", *r.Loss)
 	})
-	measured("held out, before", func(r *train.Report) string { return evaluation(r.Before, false) })
-	measured("held out, newest", func(r *train.Report) string { return evaluation(r.Last, true) })
-	measured("held out, best", func(r *train.Report) string { return evaluation(r.Best, true) })
-	measured("time", func(r *train.Report) string {
+	add("held out, before", func(r *train.Report) string { return evaluation(r.Before, false) })
+	add("held out, newest", func(r *train.Report) string { return evaluation(r.Last, true) })
+	add("held out, best", func(r *train.Report) string { return evaluation(r.Best, true) })
+	add("time", func(r *train.Report) string {
 		return ifAny(r.Seconds, time.Duration(r.Seconds*float64(time.Second)).Round(time.Second/10).String())
 	})
-	measured("tokens/s", func(r *train.Report) string { return ifAny(r.Speed, fmt.Sprintf("%.0f", r.Speed)) })
-	measured("memory", func(r *train.Report) string {
+	add("tokens/s", func(r *train.Report) string { return ifAny(r.Speed, fmt.Sprintf("%.0f", r.Speed)) })
+	add("memory", func(r *train.Report) string {
 		return ifAny(r.Memory, fmt.Sprintf("%.2f GiB", float64(r.Memory)/(1<<30)))
 	})
-	return t.Flush()
+	return list
+}
+
+// printRuns writes a table of a column for each run, with what differs, and below it what is the same in all of them. Where the terminal is too narrow for all
+// columns, the table goes on below with the next runs, and cells take several lines.
+func printRuns(w io.Writer, runs []*train.Report, width int) error {
+	var differ []compared
+	same := [][]string{}
+	for _, l := range comparedLines(runs) {
+		if len(slices.Compact(slices.Clone(l.cells))) == 1 && l.name != "run" {
+			same = append(same, []string{l.name, l.cells[0]})
+			continue
+		}
+		differ = append(differ, l)
+	}
+	t := grid{width: width}
+	for _, l := range differ {
+		row := []string{l.name}
+		for _, cell := range l.cells {
+			row = append(row, orDash(cell))
+		}
+		t.rows = append(t.rows, row)
+	}
+	var out strings.Builder
+	t.write(&out)
+	if len(same) > 0 {
+		fmt.Fprint(&out, "\nthe same in all:\n")
+		t.rows = same
+		t.write(&out)
+	}
+	_, err := io.WriteString(w, out.String())
+	return err
 }
 
 // orDash fills a cell in which there is nothing to tell.

@@ -52,7 +52,7 @@ func TestCompare(t *testing.T) {
 		{[]string{small}, exitUsage, "two run folders"},
 		{[]string{small, large, "--plot"}, exitUsage, "--plot: needs a value"},
 		{[]string{"--plot", "x.gif", small, large}, exitUsage, ".svg or .png"},
-		{[]string{small, parent}, exitFailed, "is no run"},
+		{[]string{small, t.TempDir()}, exitFailed, "is no run"},
 		{[]string{"--plot", filepath.Join(parent, "none", "x.svg"), small, large}, exitFailed, "none"},
 	} {
 		if code, _, stderr := veratune(append([]string{"compare"}, c.args...)...); code != c.code || !strings.Contains(stderr, c.says) {

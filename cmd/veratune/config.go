@@ -18,8 +18,15 @@ import (
 func configurable(c *cli.Command) {
 	var required []string
 	for _, f := range c.Flags {
-		if f, ok := f.(*cli.StringFlag); ok && f.Required {
-			required, f.Required = append(required, f.Name), false
+		switch f := f.(type) {
+		case *cli.StringFlag:
+			if f.Required {
+				required, f.Required = append(required, f.Name), false
+			}
+		case *cli.GenericFlag:
+			if f.Required {
+				required, f.Required = append(required, f.Name), false
+			}
 		}
 	}
 	path := ""

@@ -16,30 +16,29 @@ import (
 
 // console reads what a person types: on a terminal with an editor and its history, elsewhere line by line. It has Ctrl-C to itself.
 type console struct {
-	editor      *liner.State // nil where there is no terminal
+	keys        *pastes      // of a person at a terminal, else nil
+	editor      *liner.State // nil where the terminal is not for both
 	cooked, raw liner.ModeApplier
 	plain       *bufio.Reader
-	notes       io.Writer
+	out, notes  io.Writer
 	interrupts  chan os.Signal
 	warned      bool // that one more Ctrl-C ends the chat
 }
 
+// A terminal in this mode marks what is pasted.
+const markPastes, dontMarkPastes = "\x1b[?2004h", "\x1b[?2004l"
+
 func newConsole(in io.Reader, out, notes io.Writer) *console {
-	c := &console{plain: bufio.NewReader(in), notes: notes, interrupts: make(chan os.Signal, 1)}
+	c := &console{out: out, notes: notes, interrupts: make(chan os.Signal, 1)}
 	signal.Reset(os.Interrupt) // the end of every other command
 	signal.Notify(c.interrupts, os.Interrupt)
-	if isTerminal(in) && isTerminal(out) {
-		// Outside of its prompts the terminal stays as it was: whatever ends the process then leaves it in order.
-		var err error
-		if c.cooked, err = liner.TerminalMode(); err != nil {
-			return c
-		}
-		c.editor = liner.NewLiner()
-		c.editor.SetCtrlCAborts(true)
-		if c.raw, err = liner.TerminalMode(); err != nil {
-			c.raw = c.cooked
-		}
-		c.cooked.ApplyMode()
+	if isTerminal(in) {
+		c.keys = &pastes{in: in}
+		in = c.keys
+	}
+	c.plain = bufio.NewReader(in)
+	if c.keys != nil && isTerminal(out) && liner.TerminalSupported() {
+		c.edit(in)
 	}
 	return c
 }
@@ -49,9 +48,35 @@ func isTerminal(stream any) bool {
 	return ok && term.IsTerminal(int(file.Fd()))
 }
 
+// edit begins the editor. Outside of its prompts the terminal stays as it was: whatever ends the process then leaves it in order.
+func (c *console) edit(in io.Reader) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return
+	}
+	if c.cooked, err = liner.TerminalMode(); err != nil {
+		return
+	}
+	go func() {
+		io.Copy(w, in)
+		w.Close()
+	}()
+	// The editor takes its input from nowhere else than os.Stdin as it is now.
+	terminal := os.Stdin
+	os.Stdin = r
+	c.editor = liner.NewLiner()
+	os.Stdin = terminal
+	c.editor.SetCtrlCAborts(true)
+	if c.raw, err = liner.TerminalMode(); err != nil {
+		c.raw = c.cooked
+	}
+	c.cooked.ApplyMode()
+}
+
 func (c *console) Close() {
 	signal.Stop(c.interrupts)
 	if c.editor != nil {
+		io.WriteString(c.out, dontMarkPastes)
 		c.editor.Close()
 	}
 }
@@ -84,7 +109,7 @@ func (c *console) message(ctx context.Context) (string, error) {
 }
 
 // errInterrupted is the end by Ctrl-C.
-var errInterrupted = fmt.Errorf("the chat was interrupted: %w", context.Canceled)
+const errInterrupted = interrupted("the chat was interrupted")
 
 // line waits for a line, Ctrl-C, or the end of ctx.
 func (c *console) line(ctx context.Context, prompt string) (string, error) {
@@ -97,61 +122,86 @@ func (c *console) line(ctx context.Context, prompt string) (string, error) {
 		line, err := c.read(prompt)
 		done <- result{line, err}
 	}()
-	select {
-	case r := <-done:
-		return r.line, r.err
-	case <-c.interrupts:
-		return "", errInterrupted
-	case <-ctx.Done():
-		return "", ctx.Err()
+	for {
+		select {
+		case r := <-done:
+			if errors.Is(r.err, liner.ErrPromptAborted) && !c.warn() {
+				return "", errInterrupted
+			}
+			return r.line, r.err
+		case <-c.interrupts: // of another process, or where the terminal has no editor
+			if c.keys == nil || !c.warn() {
+				return "", errInterrupted
+			}
+		case <-ctx.Done():
+			return "", errInterrupted
+		}
 	}
+}
+
+// warn says what one more Ctrl-C does, and is false where that has been said and nothing typed since.
+func (c *console) warn() bool {
+	if typed := c.keys.typed.Swap(false); c.warned && !typed {
+		return false
+	}
+	c.warned = true
+	fmt.Fprintln(c.notes, "(Ctrl-C once more ends the chat; /save FILE keeps the conversation)")
+	return true
 }
 
 func (c *console) read(prompt string) (string, error) {
 	if c.editor == nil {
+		if c.keys != nil {
+			io.WriteString(c.notes, prompt)
+		}
 		line, err := c.plain.ReadString('\n')
 		if line != "" {
 			err = nil
 		}
-		return strings.TrimRight(line, "\r\n"), err
+		line = strings.TrimRight(line, "\r\n")
+		if c.keys != nil {
+			line = unmark(line)
+		}
+		return line, err
 	}
 	c.raw.ApplyMode()
 	defer c.cooked.ApplyMode()
+	io.WriteString(c.out, markPastes)
+	defer io.WriteString(c.out, dontMarkPastes)
 	line, err := c.editor.Prompt(prompt)
-	switch {
-	case errors.Is(err, liner.ErrPromptAborted) && c.warned:
-		return "", errInterrupted
-	case errors.Is(err, liner.ErrPromptAborted):
-		fmt.Fprintln(c.notes, "(Ctrl-C once more ends the chat)")
-		c.warned = true
-		return "", err
-	case err != nil:
+	if err != nil {
 		return "", err
 	}
-	c.warned = false
 	if line != "" {
 		c.editor.AppendHistory(line)
 	}
-	return line, nil
+	return unmark(line), nil
 }
 
-// untilInterrupted gives work a context that Ctrl-C cancels; a second Ctrl-C ends the process. It tells whether there was one.
+// untilInterrupted gives work a context that Ctrl-C cancels; a third Ctrl-C ends the process, should it not. It tells whether there was one.
 func (c *console) untilInterrupted(ctx context.Context, work func(context.Context)) (interrupted bool) {
-	ctx, cancel := context.WithCancel(ctx)
-	watched := make(chan struct{})
+	ctx, stop := context.WithCancel(ctx)
+	done, watched := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(watched)
-		select {
-		case <-c.interrupts:
-			interrupted = true
-			signal.Stop(c.interrupts)
-		case <-ctx.Done():
+		for {
+			select {
+			case <-c.interrupts:
+				if interrupted {
+					fmt.Fprintln(c.notes, "(the answer is about to stop; Ctrl-C once more ends the chat at once)")
+					signal.Stop(c.interrupts)
+				}
+				interrupted = true
+				stop()
+			case <-done:
+				return
+			}
 		}
-		cancel()
 	}()
 	work(ctx)
-	cancel()
+	close(done)
 	<-watched
+	stop()
 	signal.Notify(c.interrupts, os.Interrupt)
 	return interrupted
 }

@@ -38,11 +38,11 @@ func dataCheckCommand() *cli.Command {
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object, which names every row that something is found in", Destination: &d.asJSON},
 		),
 		Action: func(c *cli.Context) error {
-			files := c.Args().Slice()
-			if len(files) == 0 {
-				return usageError{errors.New("data check takes one file of rows or more")}
-			}
 			if err := validate(d.validate(), d.data.Validate()); err != nil {
+				return err
+			}
+			files, err := rowFiles(c)
+			if err != nil {
 				return err
 			}
 			return d.run(c, files)

@@ -29,35 +29,36 @@ func dataConvertCommand() *cli.Command {
 			d.out.overwriteFlag(),
 		),
 		Action: func(c *cli.Context) error {
-			if c.NArg() == 0 {
-				return usageError{errors.New("data convert takes one file of rows or more")}
+			files, err := rowFiles(c)
+			if err != nil {
+				return err
 			}
 			if err := d.out.check(c); err != nil {
 				return err
 			}
-			return d.run(c)
+			return d.run(c, files)
 		},
 	}
 }
 
-func (d *dataConvert) run(c *cli.Context) error {
+func (d *dataConvert) run(c *cli.Context, files []string) error {
 	if d.out.path == "" {
-		return d.convert(c, c.App.Writer)
+		return d.convert(c, files, c.App.Writer)
 	}
 	f, err := d.out.create()
 	if err != nil {
 		return err
 	}
 	defer f.Cleanup()
-	if err := d.convert(c, f); err != nil {
+	if err := d.convert(c, files, f); err != nil {
 		return err
 	}
 	return f.Commit()
 }
 
-func (d *dataConvert) convert(c *cli.Context, out io.Writer) error {
+func (d *dataConvert) convert(c *cli.Context, files []string, out io.Writer) error {
 	d.data.Context = c.Context
-	rows, bad, err := alpaca.Convert(c.Args().Slice(), out, d.data)
+	rows, bad, err := alpaca.Convert(files, out, d.data)
 	if err != nil {
 		return err
 	}

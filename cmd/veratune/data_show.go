@@ -50,15 +50,17 @@ func dataShowCommand() *cli.Command {
 			if err := d.html.check(c); err != nil {
 				return err
 			}
-			return d.run(c, c.Args().Slice())
+			files, err := rowFiles(c)
+			if err != nil {
+				return err
+			}
+			return d.run(c, files)
 		},
 	}
 }
 
 func (d *dataShow) check(c *cli.Context) error {
 	switch {
-	case c.NArg() == 0:
-		return errors.New("data show takes one file of rows or more")
 	case d.rows < 1 || d.from < 1:
 		return fmt.Errorf("from %d, rows %d: both are at least 1", d.from, d.rows)
 	case d.asJSON && d.html.path != "":

@@ -94,8 +94,11 @@ func (e *engine) computeFlags() []cli.Flag {
 	}
 }
 
+// adapterUsage says what a flag of an adapter takes.
+const adapterUsage = "adapter `FILE` of veratune, folder of PEFT, or run folder: then its best adapter, else its last"
+
 func (e *engine) adapterFlag() cli.Flag {
-	return &cli.StringFlag{Name: "adapter", Aliases: []string{"a"}, Usage: "adapter `FILE` of veratune, or folder of PEFT", Destination: &e.adapter}
+	return &cli.StringFlag{Name: "adapter", Aliases: []string{"a"}, Usage: adapterUsage, Destination: &e.adapter, Action: findAdapter(&e.adapter)}
 }
 
 // forceFlag goes with adapterFlag.
@@ -134,7 +137,7 @@ func (e *engine) planFlag() cli.Flag {
 
 // deviceFlag is for the commands that train or measure the loss.
 func (e *engine) deviceFlag() cli.Flag {
-	return &cli.StringFlag{Name: "device", Usage: "processor that computes: cpu, another that `veratune devices` lists, or auto", Value: e.options.Device, Destination: &e.options.Device}
+	return &cli.StringFlag{Name: "device", Usage: "processor that computes: cpu, another that the command devices lists, or auto", Value: e.options.Device, Destination: &e.options.Device}
 }
 
 func (e *engine) memoryFlag() cli.Flag {
@@ -225,36 +228,9 @@ func (s *session) Close() {
 	s.Model.Close()
 }
 
-// dataFiles are the values of a --data flag that may be given more than once.
-type dataFiles []alpaca.Part
-
 // reading shows how far files of rows have been read.
 func reading(line *terminal.Line) func(file string, part float64) {
 	return func(file string, part float64) { line.Status(fmt.Sprintf("reading %s: %.0f%%", file, 100*part)) }
-}
-
-// oneFile is a single file, or none where path is "".
-func oneFile(path string) dataFiles {
-	if path == "" {
-		return nil
-	}
-	return dataFiles{{Path: path, Weight: 1}}
-}
-
-func (d *dataFiles) Set(s string) error {
-	p, err := alpaca.ParsePart(s)
-	if err == nil {
-		*d = append(*d, p)
-	}
-	return err
-}
-
-func (d *dataFiles) String() string {
-	var names []string
-	for _, p := range *d {
-		names = append(names, p.String())
-	}
-	return strings.Join(names, ", ")
 }
 
 // data is load without multiple-choice questions.
@@ -275,6 +251,9 @@ func (s *session) load(files dataFiles, o alpaca.Options, report io.Writer) (*al
 	}
 	line := terminal.NewLine(report)
 	o.Progress = reading(line)
+	if files, err = files.find(report); err != nil {
+		return nil, err
+	}
 	load := func() (*alpaca.Dataset, error) { return alpaca.Load(files, s.tokenizer, o) }
 	if len(files) == 0 {
 		load = func() (*alpaca.Dataset, error) { return alpaca.Starter(s.tokenizer, o) }

@@ -15,11 +15,11 @@ import (
 // export holds the options of the export command.
 type export struct {
 	*engine
-	to   string
-	out  output
-	data alpaca.Options
-	path string // of rows to measure losses on, "" for none
-	kind string // of the tensors written, "" for the form's own default
+	to    string
+	out   output
+	data  alpaca.Options
+	files measuredFiles // of rows to measure losses on
+	kind  string        // of the tensors written, "" for the form's own default
 
 	wantsModelfile bool
 
@@ -56,7 +56,7 @@ func exportCommand() *cli.Command {
 		&cli.StringFlag{Name: "to", Usage: "form to write: " + exportNames(), Required: true, Destination: &x.to},
 		&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "`FILE` or folder to write", Required: true, Destination: &x.out.path},
 		&cli.StringFlag{Name: "type", Usage: "`TYPE` of the tensors that are written. lora: f32, f16 (the default) or q8_0. merged: keep (that of the base model, the default), auto (finer ones where they gain most, within --budget), or one for all adapted tensors, such as q8_0", Destination: &x.kind},
-		&cli.StringFlag{Name: "data", Usage: "JSON, JSONL or Parquet `FILE` of rows to measure the loss on, before and after", Destination: &x.path},
+		&cli.GenericFlag{Name: "data", Usage: "`FILE` of rows to measure the loss on, before and after: " + filesUsage, Value: &x.files},
 	}, dataFlags(&x.data), []cli.Flag{x.modelfileFlag(), x.out.overwriteFlag()})
 	for _, form := range exports {
 		if form.flags != nil {
@@ -126,13 +126,13 @@ type exportLoss struct {
 	model, adapter string  // paths, "" for no adapter
 }
 
-// rows reads the file of --data, nil where none is named.
+// rows reads the files of --data, nil where none is named.
 func (x *export) rows(c *cli.Context, s *session) (*alpaca.Dataset, error) {
-	if x.path == "" {
+	if len(x.files) == 0 {
 		return nil, nil
 	}
 	x.data.Context = c.Context
-	return s.data(oneFile(x.path), x.data, c.App.ErrWriter)
+	return s.data(dataFiles(x.files), x.data, c.App.ErrWriter)
 }
 
 // losses measures the base model without and with the adapter, then what was written; nothing without rows.

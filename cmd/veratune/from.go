@@ -43,7 +43,7 @@ var ofAdapter = []string{"rank", "targets", "layers", "d-initial", "init", "only
 // config is a file for --config that trains alike, but for the options named.
 func (f *finetune) config(c *cli.Context, but ...string) ([]byte, error) {
 	but = append(but, f.foreign()...)
-	if f.evalPath != "" {
+	if len(f.evalFiles) > 0 {
 		but = append(but, "held-out")
 	}
 	if f.from != "" {

@@ -6,8 +6,12 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/model"
 )
 
 // generateOptions holds the options of the generate command.
@@ -16,23 +20,50 @@ type generateOptions struct {
 	answering   answering
 	instruction string
 	input       string
+	system      string
 	raw         bool
+	asJSON      bool
 }
+
+// generated is what `veratune generate --json` prints.
+type generated struct {
+	Model        string           `json:"model"`
+	Adapter      string           `json:"adapter,omitempty"`
+	Template     string           `json:"template,omitempty"` // none with --raw
+	Messages     []alpaca.Message `json:"messages,omitempty"` // with a template
+	Prompt       string           `json:"prompt,omitempty"`   // with --raw
+	Answer       string           `json:"answer"`
+	PromptTokens int              `json:"prompt_tokens"`
+	Tokens       int              `json:"tokens"`   // of the answer, without an end token
+	EndedBy      string           `json:"ended_by"` // what ends an answer
+	Settings     struct {
+		model.Sampling
+		Stop    []string      `json:"stop"`
+		Compute model.Compute `json:"compute"`
+	} `json:"settings"`
+}
+
+// standardInput in place of a prompt has it read from there.
+const standardInput = "-"
 
 func generateCommand() *cli.Command {
 	g := &generateOptions{engine: newEngine(generating), answering: newAnswering()}
 	return &cli.Command{
-		Name:  "generate",
-		Usage: "answer one instruction",
+		Name:        "generate",
+		Usage:       "answer one prompt",
+		Description: "The prompt is the argument, in quotes, or what --prompt says; - reads it from the standard input, which may have many lines.",
+		ArgsUsage:   "[PROMPT]",
 		Flags: slices.Concat(g.engine.flags(), []cli.Flag{
 			g.adapterFlag(),
 			g.forceFlag(),
-			&cli.StringFlag{Name: "prompt", Aliases: []string{"p"}, Usage: "the instruction", Required: true, Destination: &g.instruction},
-			&cli.StringFlag{Name: "input", Usage: "text that the instruction is about", Destination: &g.input},
+			&cli.StringFlag{Name: "prompt", Aliases: []string{"p"}, Usage: "the prompt, instead of as an argument; - reads it from the standard input", Destination: &g.instruction},
+			&cli.StringFlag{Name: "input", Usage: "`TEXT` that the prompt is about", Destination: &g.input},
+			&cli.StringFlag{Name: "system", Usage: "`TEXT` of a system message before the prompt", Destination: &g.system},
 			&cli.BoolFlag{Name: "raw", Usage: "continue the prompt as it stands, without a template", Destination: &g.raw},
+			&cli.BoolFlag{Name: "json", Usage: "print one JSON object: the messages, the answer, its length, what ended it, and the settings", Destination: &g.asJSON},
 		}, g.answering.flags()),
 		Action: func(c *cli.Context) error {
-			if err := errors.Join(noArguments(c), validate(g.validate(), g.answering.validate())); err != nil {
+			if err := validate(g.validate(), g.answering.validate(), g.takePrompt(c)); err != nil {
 				return err
 			}
 			return g.run(c)
@@ -40,17 +71,45 @@ func generateCommand() *cli.Command {
 	}
 }
 
-func (g *generateOptions) run(c *cli.Context) error {
+// takePrompt finds out where the prompt is.
+func (g *generateOptions) takePrompt(c *cli.Context) error {
+	switch given := c.IsSet("prompt"); {
+	case c.NArg() > 1 || c.NArg() == 1 && given:
+		return fmt.Errorf("unexpected argument %q; there is one prompt, which stands in quotes where it has several words", c.Args().Get(c.NArg()-1))
+	case c.NArg() == 1:
+		g.instruction = c.Args().First()
+	case !given:
+		return errors.New("the prompt is missing: give it in quotes, or - to have it read from the standard input")
+	}
+	if g.raw && (g.system != "" || g.input != "") {
+		return errors.New("raw: takes no --system and no --input, for which a template has places")
+	}
+	return nil
+}
+
+func (g *generateOptions) run(c *cli.Context) (err error) {
+	if g.instruction == standardInput {
+		if g.instruction, err = readPrompt(c); err != nil {
+			return err
+		}
+	}
 	s, err := g.open()
 	if err != nil {
 		return err
 	}
 	defer s.Close()
+	r := generated{Model: g.path, Adapter: g.adapter}
+	r.Settings.Sampling, r.Settings.Compute = g.answering.sampling, g.options.Compute
+	var answer strings.Builder
+	to := c.App.Writer
+	if g.asJSON {
+		to = &answer
+	}
 	out := &stream{tokenizer: s.tokenizer, stops: g.answering.stops, emit: func(text string) error {
-		_, err := io.WriteString(c.App.Writer, text)
+		_, err := io.WriteString(to, text)
 		return err
 	}}
-	prompt, err := g.tokens(c.Context, s, out, c.App.ErrWriter)
+	prompt, err := g.tokens(c.Context, s, &r, out, c.App.ErrWriter)
 	if err != nil {
 		return err
 	}
@@ -61,12 +120,23 @@ func (g *generateOptions) run(c *cli.Context) error {
 	}
 	defer server.Close()
 	_, err = out.generate(c.Context, server, prompt, sampling)
-	fmt.Fprintln(c.App.Writer)
-	return err
+	cut := errors.Is(err, context.Canceled)
+	if cut {
+		err = interrupted("the answer was interrupted")
+	}
+	if !g.asJSON {
+		fmt.Fprintln(to)
+		return err
+	}
+	if err != nil && !cut {
+		return err
+	}
+	r.Answer, r.PromptTokens, r.Tokens, r.EndedBy, r.Settings.Stop = answer.String(), len(prompt), out.tokens, out.ending(sampling.MaxTokens, cut), append([]string{}, out.stops...)
+	return errors.Join(encodeLines(c.App.Writer, []generated{r}), err)
 }
 
-// tokens is the prompt in the form that training gave it; the template's stop strings go to out.
-func (g *generateOptions) tokens(ctx context.Context, s *session, out *stream, report io.Writer) ([]int32, error) {
+// tokens is the prompt in the form that training gave it, which is put down in r; the template's stop strings go to out.
+func (g *generateOptions) tokens(ctx context.Context, s *session, r *generated, out *stream, report io.Writer) ([]int32, error) {
 	if g.raw {
 		report = io.Discard
 	}
@@ -76,8 +146,59 @@ func (g *generateOptions) tokens(ctx context.Context, s *session, out *stream, r
 	}
 	encoder = encoder.Until(ctx)
 	if g.raw {
+		r.Prompt = g.instruction
 		return encoder.Verbatim(g.instruction)
 	}
 	out.stops = append(encoder.Stops(), out.stops...)
-	return encoder.Prompt(g.instruction, g.input)
+	r.Template = encoder.Form().Template
+	if g.system != "" {
+		r.Messages = append(r.Messages, alpaca.Message{Role: alpaca.System, Content: g.system})
+	}
+	r.Messages = append(r.Messages, alpaca.Ask(g.instruction, g.input))
+	if g.system == "" {
+		return encoder.Prompt(g.instruction, g.input) // in the alpaca template, the input has a place of its own
+	}
+	return encoder.Conversation(r.Messages)
 }
+
+// longestPrompt that is read, in bytes, is above what any model has room for.
+const longestPrompt = 16 << 20
+
+// readPrompt reads the standard input to its end, without the end of its last line.
+func readPrompt(c *cli.Context) (string, error) {
+	if isTerminal(c.App.Reader) {
+		fmt.Fprintln(c.App.ErrWriter, "(the prompt; Ctrl-D on a line of its own ends it)")
+	}
+	type result struct {
+		text []byte
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		text, err := io.ReadAll(io.LimitReader(c.App.Reader, longestPrompt+1))
+		done <- result{text, err}
+	}()
+	select {
+	case <-c.Context.Done():
+		return "", interrupted("interrupted while the prompt was read")
+	case r := <-done:
+		text := strings.TrimSuffix(strings.TrimSuffix(string(r.text), "\n"), "\r")
+		switch {
+		case r.err != nil:
+			return "", fmt.Errorf("prompt: the standard input cannot be read: %w", r.err)
+		case len(r.text) > longestPrompt:
+			return "", fmt.Errorf("prompt: the standard input is longer than %d MiB", longestPrompt>>20)
+		case text == "":
+			return "", errors.New("prompt: the standard input is empty")
+		}
+		return text, nil
+	}
+}
+
+// interrupted is the error of what Ctrl-C ended.
+type interrupted string
+
+func (i interrupted) Error() string { return string(i) }
+
+// Is tells that it is a cancellation, which has an exit code of its own.
+func (i interrupted) Is(target error) bool { return target == context.Canceled }

@@ -20,14 +20,18 @@ func inspectCommand() *cli.Command {
 	var asJSON bool
 	return &cli.Command{
 		Name:      "inspect",
-		Usage:     "say what a model or an adapter is",
+		Usage:     "say what a model or an adapter is, or that of a run folder",
 		ArgsUsage: "FILE",
 		Flags:     []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print one JSON object", Destination: &asJSON}},
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 1 {
-				return usageError{fmt.Errorf("inspect takes one file: a GGUF model, an adapter, or a folder of PEFT")}
+				return usageError{fmt.Errorf("inspect takes one file: a GGUF model, an adapter, a folder of PEFT or of a run")}
 			}
-			return inspect(c.Args().First(), c.App.Writer, asJSON)
+			path, err := found(c.Args().First(), c.App.ErrWriter)
+			if err != nil {
+				return err
+			}
+			return inspect(path, c.App.Writer, asJSON)
 		},
 	}
 }
@@ -84,11 +88,7 @@ func (t table) row(name, format string, args ...any) {
 
 func (t table) facts(facts map[string]string) {
 	for _, key := range slices.Sorted(maps.Keys(facts)) {
-		value := facts[key]
-		if first, more, long := strings.Cut(value, "\n"); long {
-			value = fmt.Sprintf("%s … and %d bytes more", first, len(more))
-		}
-		t.row(strings.ReplaceAll(key, "_", " "), "%s", value)
+		t.row(strings.ReplaceAll(key, "_", " "), "%s", oneLine(facts[key]))
 	}
 }
 
@@ -97,7 +97,7 @@ func printModel(w io.Writer, d modelSummary) error {
 	t.row("model", "%s", d.Name)
 	t.row("weights", "%d numbers in %.1f MB", d.Numbers, float64(d.Bytes)/1e6)
 	for _, kind := range slices.Sorted(maps.Keys(d.Types)) {
-		t.row("", "%v: %.1f MB", kind, float64(d.Types[kind])/1e6)
+		t.row("", "%s: %.1f MB", kind, float64(d.Types[kind])/1e6)
 	}
 	t.row("blocks", "%d", d.Blocks)
 	t.row("width", "%d, feed-forward %d", d.Width, d.Hidden)

@@ -48,7 +48,7 @@ func TestInspectOfAMergedModel(t *testing.T) {
 		t.Errorf("exit code %d, %q, %q", code, stdout, stderr)
 	}
 	var asJSON struct {
-		Blocks int
+		Blocks int               `json:"blocks"`
 		Facts  map[string]string `json:"facts"`
 	}
 	_, stdout, _ = veratune("inspect", "--json", merged)

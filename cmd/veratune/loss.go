@@ -17,7 +17,7 @@ import (
 type lossOptions struct {
 	*engine
 	data   alpaca.Options
-	path   string
+	files  measuredFiles
 	asJSON bool
 }
 
@@ -45,7 +45,7 @@ func lossCommand() *cli.Command {
 			l.adapterFlag(),
 			l.deviceFlag(),
 			l.forceFlag(),
-			&cli.StringFlag{Name: "data", Usage: "JSON, JSONL or Parquet `FILE` of instruction, chat or prompt rows, or of multiple-choice questions", Required: true, Destination: &l.path},
+			&cli.GenericFlag{Name: "data", Usage: "`FILE` of instruction, chat or prompt rows, or of multiple-choice questions: " + filesUsage + ". May be given more than once", Required: true, Value: &l.files},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object", Destination: &l.asJSON},
 		}),
 		Action: func(c *cli.Context) error {
@@ -64,7 +64,7 @@ func (l *lossOptions) run(c *cli.Context) error {
 	}
 	defer s.Close()
 	l.data.Context = c.Context
-	d, err := s.load(oneFile(l.path), l.data, c.App.ErrWriter)
+	d, err := s.load(dataFiles(l.files), l.data, c.App.ErrWriter)
 	if err != nil {
 		return err
 	}

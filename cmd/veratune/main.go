@@ -153,8 +153,12 @@ func validate(checks ...error) error {
 
 // noArguments refuses words that belong to no flag.
 func noArguments(c *cli.Context) error {
-	if c.NArg() > 0 {
-		return usageError{fmt.Errorf("unexpected argument %q", c.Args().First())}
+	if c.NArg() == 0 {
+		return nil
 	}
-	return nil
+	word := c.Args().First()
+	if c.IsSet("data") && exists(word) { // a shell has made several words of a pattern
+		return usageError{fmt.Errorf("unexpected argument %q; where --data takes several files, a pattern stands in quotes, \"data/*.jsonl\", or each file has --data before it", word)}
+	}
+	return usageError{fmt.Errorf("unexpected argument %q", word)}
 }

@@ -206,6 +206,9 @@ func TestInterrupt(t *testing.T) {
 	if !errors.As(err, &exit) || exit.ExitCode() != exitInterrupted {
 		t.Fatalf("%v, want exit code %d: %s", err, exitInterrupted, output)
 	}
+	if code, _, stderr := veratune("inspect", out); code != 0 || !strings.Contains(stderr, "taking "+out) {
+		t.Errorf("what was learnt by then: exit code %d, %s", code, stderr)
+	}
 	if code, _, stderr := veratune(alpacaArgs(model, data, out, append(weighted, "--resume")...)...); code != 0 {
 		t.Fatalf("resume: exit code %d, %q", code, stderr)
 	}

@@ -44,7 +44,7 @@ func mtbenchRunCommand() *cli.Command {
 		Description: "Writes OUT/question.jsonl and, for the model and each adapter, OUT/model_answer/NAME.jsonl, in FastChat's formats. What is answered already is not asked\n" +
 			"again: after an interruption, or with a further adapter, the same folder goes on.",
 		Flags: slices.Concat(r.engine.flags(), []cli.Flag{
-			&cli.StringSliceFlag{Name: "adapter", Aliases: []string{"a"}, Usage: "adapter `FILE` of veratune, or folder of PEFT, that answers too; NAME=FILE calls it NAME instead of after its file or run folder. May be given several times"},
+			&cli.StringSliceFlag{Name: "adapter", Aliases: []string{"a"}, Usage: adapterUsage + ". It answers, too; NAME=FILE calls it NAME instead of after its file or run folder. May be given several times"},
 			r.forceFlag(),
 			&cli.StringFlag{Name: "name", Usage: "what to call the model without adapters; left out, its file name", Destination: &r.name},
 			evaluationFlag(&r.out),
@@ -71,9 +71,9 @@ type contestant struct {
 }
 
 func (r *mtbenchRun) run(c *cli.Context) error {
-	list, err := r.contestants()
+	list, err := r.contestants(c.App.ErrWriter)
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	if err := durable.CheckFolder(r.out); err != nil {
 		return fmt.Errorf("evaluation folder %w", err)
@@ -112,19 +112,26 @@ func (r *mtbenchRun) run(c *cli.Context) error {
 }
 
 // contestants gives everything that answers a name of its own.
-func (r *mtbenchRun) contestants() ([]contestant, error) {
+func (r *mtbenchRun) contestants(report io.Writer) ([]contestant, error) {
 	if r.name == "" {
 		r.name = modelName(r.path)
 	}
 	list := []contestant{{name: r.name}}
 	for _, given := range r.adapters {
-		x := contestant{name: adapterName(given), path: given}
+		x := contestant{path: given}
 		if name, path, named := strings.Cut(given, "="); named && !exists(given) {
 			x = contestant{name: name, path: path}
 		}
+		var err error
+		if x.path, err = found(x.path, report); err != nil {
+			return nil, err
+		}
+		if x.name == "" {
+			x.name = adapterName(x.path)
+		}
 		// Some file systems keep no two names that differ in case only.
 		if i := slices.IndexFunc(list, func(y contestant) bool { return strings.EqualFold(x.name, y.name) }); i >= 0 {
-			return nil, fmt.Errorf("adapter %s: would be called %s, as is %s; give it a name, as in --adapter NAME=%s", given, x.name, orPath(list[i].path, r.path), x.path)
+			return nil, usageError{fmt.Errorf("adapter %s: would be called %s, as is %s; give it a name, as in --adapter NAME=%s", given, x.name, orPath(list[i].path, r.path), x.path)}
 		}
 		list = append(list, x)
 	}
@@ -137,9 +144,13 @@ func adapterName(path string) string {
 	if err != nil {
 		whole = path
 	}
-	run := filepath.Base(filepath.Dir(whole))
+	folder := filepath.Dir(whole)
+	run := filepath.Base(folder)
 	switch filepath.Base(whole) {
 	case train.AdapterFile:
+		if strings.HasPrefix(run, "step-") { // a checkpoint, in RUN/checkpoints
+			return filepath.Base(filepath.Dir(filepath.Dir(folder))) + "-" + run
+		}
 		return run
 	case train.BestFile:
 		return run + "-best"

@@ -73,10 +73,11 @@ func given(c *cli.Context) []string {
 		case *cli.StringSliceFlag:
 			words = append(words, c.StringSlice(name)...)
 		case *cli.GenericFlag:
-			if files, ok := f.Value.(*dataFiles); ok {
-				for _, part := range *files {
-					words = append(words, part.Path)
-				}
+			switch files := f.Value.(type) {
+			case *dataFiles:
+				words = append(words, files.paths()...)
+			case *measuredFiles:
+				words = append(words, dataFiles(*files).paths()...)
 			}
 		}
 	}
@@ -85,7 +86,7 @@ func given(c *cli.Context) []string {
 			words = append(words, path)
 		}
 		if part, err := alpaca.ParsePart(word); err == nil {
-			words = append(words, part.Path)
+			words = append(words, dataFiles{part}.paths()...)
 		}
 		if info, err := os.Stat(word); err == nil && info.IsDir() {
 			words = append(words, vera.PEFTFiles(word)...)

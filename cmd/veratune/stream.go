@@ -18,11 +18,13 @@ type stream struct {
 	stops []string // the text ends before the first of them that is complete
 	emit  func(text string) error
 
-	last  []int32 // the token before, if there is one
-	bytes string  // of a character that is not whole yet
-	held  string  // may become a stop string
-	ended bool    // by an end token or a stop string
-	err   error
+	last    []int32 // the token before, if there is one
+	bytes   string  // of a character that is not whole yet
+	held    string  // may become a stop string
+	ended   bool    // by an end token or a stop string
+	stopped bool    // by a stop string
+	tokens  int     // that came, without an end token
+	err     error
 }
 
 // generate continues a prompt, and tells whether the text came to its end or was cut by the sampling's limit or the server's room.
@@ -34,12 +36,37 @@ func (s *stream) generate(ctx context.Context, server *model.Server, prompt []in
 	return s.ended, err
 }
 
+// What ends an answer.
+const (
+	endToken       = "end"        // the model's end token
+	endStop        = "stop"       // a stop string
+	endMaxTokens   = "max-tokens" // the limit
+	endContext     = "context"    // the room of the model's context
+	endInterrupted = "interrupted"
+)
+
+// ending is what ended the text, of most tokens at most.
+func (s *stream) ending(most int, interrupted bool) string {
+	switch {
+	case s.stopped:
+		return endStop
+	case s.ended:
+		return endToken
+	case interrupted:
+		return endInterrupted
+	case s.tokens >= most:
+		return endMaxTokens
+	}
+	return endContext
+}
+
 // add takes the next token, and tells whether the text goes on.
 func (s *stream) add(token int32) bool {
 	if s.tokenizer.IsEOG(token) {
 		s.ended = true
 		return false
 	}
+	s.tokens++
 	text, err := s.text(token)
 	if err != nil {
 		s.err = err
@@ -82,7 +109,7 @@ func (s *stream) write(text string) {
 	s.held += text
 	if at := s.stop(); at >= 0 {
 		s.give(at)
-		s.held, s.bytes, s.ended = "", "", true
+		s.held, s.bytes, s.ended, s.stopped = "", "", true, true
 		return
 	}
 	s.give(len(s.held) - s.beginning())

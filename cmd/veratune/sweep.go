@@ -94,7 +94,7 @@ func (s *sweep) run(c *cli.Context) error {
 	var inputs []string
 	for _, t := range trials {
 		if err := s.training(c, slices.Concat(fixed, t), func(f *finetune, _ *cli.Context) error {
-			if f.evalPath == "" && f.heldOut == 0 {
+			if len(f.evalFiles) == 0 && f.heldOut == 0 {
 				return usageError{errors.New("sweep: needs held-out or eval-data, to compare on")}
 			}
 			inputs = append(inputs, f.inputs()...)

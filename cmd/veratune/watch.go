@@ -18,8 +18,8 @@ func watchCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "watch",
 		Usage:     "show runs in the browser while they train, or as one HTML file",
-		ArgsUsage: "RUN …",
-		Description: "Serves a page with losses, learning rate, speed, memory and the norm of the gradient step by step, and with the norms of every layer's vectors and the sample answers\n" +
+		ArgsUsage: "RUN…",
+		Description: "A folder of runs or a sweep stands for the runs in it. Serves a page with losses, learning rate, speed, memory and the norm of the gradient step by step, and with the norms of every layer's vectors and the sample answers\n" +
 			"(alpaca --sample) at the evaluations. It follows runs that go on, are resumed or are started anew, until Ctrl-C. Whoever reaches the address sees the page.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "listen", Usage: "`ADDRESS` to serve the page at, which only this machine reaches by default; port 0 takes a free one", Value: "127.0.0.1:8372", Destination: &listen},
@@ -27,9 +27,12 @@ func watchCommand() *cli.Command {
 			html.overwriteFlag(),
 		},
 		Action: func(c *cli.Context) error {
-			folders := c.Args().Slice()
-			if len(folders) == 0 {
-				return usageError{errors.New("watch takes one run folder or more")}
+			if c.NArg() == 0 {
+				return usageError{errors.New("watch takes one run folder or more, or a folder of runs")}
+			}
+			folders, err := runFolders(c)
+			if err != nil {
+				return err
 			}
 			if _, port, err := net.SplitHostPort(listen); err != nil || port == "" {
 				return usageError{fmt.Errorf("listen %s: want an address and a port, such as 127.0.0.1:8372", listen)}

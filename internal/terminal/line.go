@@ -24,16 +24,23 @@ func NewLine(out io.Writer) *Line {
 	if out == nil {
 		l.out = io.Discard
 	}
-	if file, ok := out.(interface{ Fd() uintptr }); ok && term.IsTerminal(int(file.Fd())) {
-		l.width = func() int {
-			width, _, err := term.GetSize(int(file.Fd()))
-			if err != nil || width < 2 {
-				return 80
-			}
-			return width
-		}
+	if Width(out) > 0 {
+		l.width = func() int { return Width(out) }
 	}
 	return l
+}
+
+// Width is the number of columns of the terminal that out is, 80 where it doesn't say; 0 where out is none.
+func Width(out io.Writer) int {
+	file, ok := out.(interface{ Fd() uintptr })
+	if !ok || !term.IsTerminal(int(file.Fd())) {
+		return 0
+	}
+	width, _, err := term.GetSize(int(file.Fd()))
+	if err != nil || width < 2 {
+		return 80
+	}
+	return width
 }
 
 // Step shows the line of a step that has just been made, which is number done of total; without a terminal only of some steps, the first and the last
