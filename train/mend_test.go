@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -107,6 +108,57 @@ func TestMetricsWithoutACopy(t *testing.T) {
 	}
 	if want := []int{1, 6, 7, 8, 9, 10, 11, 12}; !slices.Equal(made, want) {
 		t.Errorf("lines of steps %v, want %v", made, want)
+	}
+}
+
+// Metrics that are removed while the run goes on are there again at its end.
+func TestMetricsRemovedMeanwhile(t *testing.T) {
+	want := uninterrupted(t)
+	for _, step := range []int{1, 3, 5, 12} {
+		folder := filepath.Join(t.TempDir(), "run")
+		r, engine := newRun(folder)
+		engine.hook = func(call int) error {
+			if call == step {
+				return os.Remove(filepath.Join(folder, MetricsFile))
+			}
+			return nil
+		}
+		if _, err := r.Train(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		checkEqual(t, finished(t, folder), want)
+	}
+}
+
+var firstRate = regexp.MustCompile(`("step":1,"epoch".*)"lr":[^,]*,`)
+
+// A run whose warm-up began at a learning rate of 0 says what becomes of the rest of it.
+func TestOldWarmup(t *testing.T) {
+	for step, says := range map[int]bool{1: true, 4: true, 7: false} {
+		folder := filepath.Join(t.TempDir(), "run")
+		r, engine := newRun(folder)
+		r.Config.WarmupRatio = 0.5
+		if _, err := r.Train(interruptedIn(step, engine)); !errors.Is(err, ErrInterrupted) {
+			t.Fatal(err)
+		}
+		for _, path := range []string{filepath.Join(folder, MetricsFile), filepath.Join(openedAt(folder).checkpoint(step), MetricsFile)} {
+			data, err := os.ReadFile(path)
+			if err == nil {
+				err = os.WriteFile(path, firstRate.ReplaceAll(data, []byte(`${1}"lr":0,`)), 0o666)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		var out bytes.Buffer
+		r, _ = newRun(folder)
+		r.Config.WarmupRatio, r.Resume, r.Progress = 0.5, true, &out
+		if _, err := r.Train(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(out.String(), "begun by an older version") != says || strings.Contains(out.String(), "changed") {
+			t.Errorf("interrupted in step %d: %s", step, out.String())
+		}
 	}
 }
 

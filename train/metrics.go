@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+
+	"github.com/veratune/veratune/internal/durable"
 )
 
 // stepLine is the line of metrics.jsonl for a training step.
@@ -56,19 +58,30 @@ type Record struct {
 	Norms    *Norms   `json:"norms,omitempty"`
 }
 
-// metrics appends to a file of one JSON object a line.
+// metrics appends to a file of one JSON object a line. Each checkpoint has a copy of what the file holds by then.
 type metrics struct {
 	file  *os.File
-	lines []byte // all that the file holds, of which each checkpoint has a copy
+	kept  string // the copy in the newest checkpoint; "" where there is none
+	fresh []byte // lines that are not in it
 }
 
-// openMetrics opens a file that holds these lines.
+// openMetrics makes a file of these lines to append to.
 func openMetrics(path string, lines []byte) (*metrics, error) {
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666)
+	err := durable.WriteFile(path, lines, 0o666)
+	var file *os.File
+	if err == nil {
+		file, err = os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0o666)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)
 	}
-	return &metrics{file, lines}, nil
+	return &metrics{file: file, fresh: lines}, nil
+}
+
+// lines are all that the file should hold.
+func (m *metrics) lines() ([]byte, error) {
+	kept, err := readIfThere(m.kept)
+	return append(kept, m.fresh...), err
 }
 
 func (m *metrics) write(line any) error {
@@ -83,7 +96,7 @@ func (m *metrics) write(line any) error {
 	if err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
-	m.lines = append(m.lines, data...)
+	m.fresh = append(m.fresh, data...)
 	return nil
 }
 

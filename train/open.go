@@ -181,9 +181,6 @@ func (l *loop) openMetrics() error {
 	if report != "" {
 		l.progress.Note("%s: %s", path, report)
 	}
-	if err := durable.WriteFile(path, lines, 0o666); err != nil {
-		return fmt.Errorf("metrics: %w", err)
-	}
 	l.metrics, err = openMetrics(path, lines)
 	return err
 }
@@ -209,7 +206,7 @@ func (l *loop) fits(s *state) error {
 
 // recall takes the losses of the steps before into the smoothed loss, and from a run of an older version what its state lacks.
 func (l *loop) recall() {
-	records, _ := ReadRecords(l.metrics.lines)
+	records, _ := ReadRecords(l.metrics.fresh)
 	for _, r := range records {
 		if r.Loss == nil {
 			continue

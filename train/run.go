@@ -381,22 +381,43 @@ func (l *loop) save() error {
 		l.saved, l.unsaved = l.at.Step, false
 		return nil
 	}
-	if err := errors.Join(l.folder.check(), l.metrics.file.Sync()); err != nil {
+	if err := l.folder.check(); err != nil {
+		return err
+	}
+	lines, err := l.syncMetrics()
+	if err != nil {
 		return err
 	}
 	s, err := l.state()
 	if err != nil {
 		return err
 	}
-	if err := l.folder.saveCheckpoint(s, l.saveAdapter, l.metrics.lines, l.Config.Keep); err != nil {
+	if err := l.folder.saveCheckpoint(s, l.saveAdapter, lines, l.Config.Keep); err != nil {
 		return err
 	}
 	l.saved, l.unsaved = l.at.Step, false
+	l.metrics.kept, l.metrics.fresh = filepath.Join(l.folder.checkpoint(l.at.Step), MetricsFile), nil
 	if l.group.Size() > 1 { // a launcher may end this process without a word when another is lost
 		l.progress.Note("saved %s", l.folder.checkpoint(l.at.Step))
 	}
 	l.draw()
 	return nil
+}
+
+// syncMetrics has all lines so far on the disk, and gives them. A file that somebody has removed is made again.
+func (l *loop) syncMetrics() ([]byte, error) {
+	lines, err := l.metrics.lines()
+	if err != nil {
+		return nil, fmt.Errorf("metrics: %w", err)
+	}
+	path := l.folder.join(MetricsFile)
+	if exists(path) {
+		return lines, l.metrics.file.Sync()
+	}
+	l.progress.Note("%s: was removed, and is made again", path)
+	l.metrics.file.Close()
+	l.metrics, err = openMetrics(path, lines)
+	return lines, err
 }
 
 func (l *loop) state() (*state, error) {
