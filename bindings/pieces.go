@@ -118,7 +118,7 @@ func (c *cuts) safe(before, behind string) bool {
 	switch {
 	case y == ' ':
 		return !unicode.IsSpace(x)
-	case y == '\n':
+	case y == '\n', strings.ContainsRune("，。、", y):
 		return unicode.IsLetter(x)
 	case x == '\n':
 		p, _ := utf8.DecodeLastRuneInString(before[:len(before)-n])
