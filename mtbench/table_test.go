@@ -74,7 +74,7 @@ func TestPrintIsPlain(t *testing.T) {
 	if strings.ContainsAny(out.String(), "\x1b\r\a\t\u009b") {
 		t.Errorf("%q", out.String())
 	}
-	for _, part := range []string{`judge jud\x1b]0;x\age`, `  ba\x1b[2Jse `, `  tu\tned\n\u009b2J  `, `wri\rting`, "\n" + `ba\x1b[2Jse: 1 of 2`, `against ba\x1b[2Jse`} {
+	for _, part := range []string{`judge jud\x1b]0;x\x07ge`, `  ba\x1b[2Jse `, `  tu\tned\n\u009b2J  `, `wri\x0dting`, "\n" + `ba\x1b[2Jse: 1 of 2`, `against ba\x1b[2Jse`} {
 		if !strings.Contains(out.String(), part) {
 			t.Errorf("no %q in %s", part, out.String())
 		}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/veratune/veratune/alpaca"
 	"github.com/veratune/veratune/internal/mpi"
+	"github.com/veratune/veratune/internal/terminal"
 	"github.com/veratune/veratune/model"
 	"github.com/veratune/veratune/train"
 	"github.com/veratune/veratune/vera"
@@ -82,7 +83,7 @@ func alpacaCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			_, err = c.App.Writer.Write(config)
+			_, err = terminal.Verbatim(c.App.Writer).Write(config)
 			return err
 		},
 	}

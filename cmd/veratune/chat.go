@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/internal/terminal"
 	"github.com/veratune/veratune/vera"
 )
 
@@ -65,7 +66,7 @@ func (o *chatOptions) run(c *cli.Context) error {
 	case o.room > s.Context:
 		return usageError{fmt.Errorf("context %d: the model's is %d", o.room, s.Context)}
 	}
-	ch := &chat{chatOptions: o, session: s, out: c.App.Writer, notes: c.App.ErrWriter}
+	ch := &chat{chatOptions: o, session: s, out: terminal.Verbatim(c.App.Writer), notes: c.App.ErrWriter}
 	if err := ch.use(s.adapter); err != nil {
 		return err
 	}

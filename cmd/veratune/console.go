@@ -11,7 +11,8 @@ import (
 	"strings"
 
 	"github.com/peterh/liner"
-	"golang.org/x/term"
+
+	"github.com/veratune/veratune/internal/terminal"
 )
 
 // console reads what a person types: on a terminal with an editor and its history, elsewhere line by line. It has Ctrl-C to itself.
@@ -32,20 +33,15 @@ func newConsole(in io.Reader, out, notes io.Writer) *console {
 	c := &console{out: out, notes: notes, interrupts: make(chan os.Signal, 1)}
 	signal.Reset(os.Interrupt) // the end of every other command
 	signal.Notify(c.interrupts, os.Interrupt)
-	if isTerminal(in) {
+	if terminal.Is(in) {
 		c.keys = &pastes{in: in}
 		in = c.keys
 	}
 	c.plain = bufio.NewReader(in)
-	if c.keys != nil && isTerminal(out) && liner.TerminalSupported() {
+	if c.keys != nil && terminal.Is(out) && liner.TerminalSupported() {
 		c.edit(in)
 	}
 	return c
-}
-
-func isTerminal(stream any) bool {
-	file, ok := stream.(*os.File)
-	return ok && term.IsTerminal(int(file.Fd()))
 }
 
 // edit begins the editor. Outside of its prompts the terminal stays as it was: whatever ends the process then leaves it in order.
@@ -62,10 +58,10 @@ func (c *console) edit(in io.Reader) {
 		w.Close()
 	}()
 	// The editor takes its input from nowhere else than os.Stdin as it is now.
-	terminal := os.Stdin
+	stdin := os.Stdin
 	os.Stdin = r
 	c.editor = liner.NewLiner()
-	os.Stdin = terminal
+	os.Stdin = stdin
 	c.editor.SetCtrlCAborts(true)
 	if c.raw, err = liner.TerminalMode(); err != nil {
 		c.raw = c.cooked

@@ -1,128 +1,95 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
-	"github.com/veratune/veratune/alpaca"
+	"github.com/creack/pty"
+
 	"github.com/veratune/veratune/internal/testutil"
+	"github.com/veratune/veratune/train"
 )
 
-// TestControlTokensStayText has a message in each role spell out each of SmolLM2's control tokens, in every reference template: the text is that of the
-// template with the message in it, and has no more control tokens than with a harmless message.
-func TestControlTokensStayText(t *testing.T) {
-	s := opened(t, testutil.SmolLM2(t))
-	var controls []string
-	if err := s.tokenizer.Controls(func(_ int32, text string, _, _ bool) { controls = append(controls, text) }); err != nil {
+// controls would set a terminal's title, clear it, write over a line and turn the direction of writing.
+const controls = "\x1b]0;title\x07\x1b[2J\u009b2Jback\rover\u202eturned\x7f"
+
+// TestControlCharacters has names, metadata and data that would control the terminal, in every command that says something of them.
+func TestControlCharacters(t *testing.T) {
+	model := testutil.TinyLlama(t, testutil.TinyOptions{Change: func(f *testutil.TinyFile) {
+		f.Metadata["general.name"] = "model " + controls
+		f.Metadata["veratune.adapter"], f.Metadata["veratune.data"] = "0123abcd", controls
+	}})
+	dir := t.TempDir()
+	data := filepath.Join(dir, "rows"+controls+".json")
+	if err := os.WriteFile(data, read(t, rows(t, 20)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var templates []string
-	for _, folder := range testutil.Folders(t, "VERATUNE_TEMPLATES", "refs/templates") {
-		list, err := filepath.Glob(filepath.Join(folder, "*.jinja"))
-		if err != nil {
-			t.Fatal(err)
+	bad := write(t, "bad.jsonl", `{"instruction": "x", "output": "y"}`+"\n"+`{"`+"\\u001b]0;"+`": 1}`+"\n")
+	template := write(t, "template.jinja", `{{ raise_exception("`+"no \x1b[2J"+`") }}`)
+	out := filepath.Join(dir, "run"+controls)
+	adapter := filepath.Join(out, train.AdapterFile)
+	config := write(t, "options.yaml", "\"rank\\e[2J\": 3\n")
+	for _, args := range [][]string{
+		alpacaArgs(model, data, out, "--max-steps", "1"),
+		{"inspect", model},
+		{"inspect", "--json", model},
+		{"inspect", adapter},
+		{"inspect", "--json", adapter},
+		{"inspect", out},
+		{"compare", out, out},
+		{"compare", "--json", out, out},
+		{"loss", "--model", model, "--data", data, "--threads", "1"},
+		{"plan", "--model", model, "--data", data, "--threads", "1"},
+		{"data", "check", data, "--model", model},
+		{"data", "check", bad, "--model", model},
+		{"data", "check", bad, "--model", model, "--json"},
+		{"data", "show", data, "--model", model},
+		{"data", "show", data, "--model", model, "--template", template},
+		{"data", "convert", bad, "-o", filepath.Join(dir, "x"+controls+".jsonl")},
+		{"alpaca", "--model", model + controls},
+		{"alpaca", "--model", model, "--data", controls},
+		{"alpaca", "--model", model, "--config", config},
+		{"alpaca", "--" + controls},
+		{"loss", "--model", model, "--adapter", model + controls, "--data", data},
+		{"generate", "--model", model, "--template", template, "-p", "x"},
+		{"generate", "--model", model, "--adapter", controls, "-p", "x"},
+		{"mtbench", "show", "--out", controls},
+		{"watch", controls},
+		{"export", "--model", model, "--adapter", adapter, "--to", "lora", "--out", filepath.Join(dir, "lora"+controls)},
+		{controls},
+	} {
+		_, stdout, stderr := veratune(args...)
+		if args[0] == "data" && args[1] == "convert" {
+			stdout = "" // is for programs
 		}
-		templates = append(templates, list...)
-	}
-	rows := 0
-	for _, template := range append(templates, alpaca.Chat, alpaca.Alpaca) {
-		for _, role := range []string{alpaca.System, alpaca.User, alpaca.Assistant, alpaca.Tool} {
-			harmless := shownTexts(t, s, template, role, []string{harmlessWord})[0]
-			if harmless.Reason != "" {
-				continue // the template has no such role
-			}
-			for i, got := range shownTexts(t, s, template, role, controls) {
-				rows++
-				text, n := shownText(got)
-				harmlessText, want := shownText(harmless)
-				if n != want {
-					t.Errorf("%s, %s says %q: %d control tokens in %q, want %d; %s", template, role, controls[i], n, text, want, got.Reason)
-				}
-				if text != strings.ReplaceAll(harmlessText, harmlessWord, controls[i]) {
-					t.Errorf("%s, %s says %q: %q", template, role, controls[i], text)
-				}
-			}
+		if strings.ContainsAny(stdout+stderr, "\x1b\x07\r\u009b\u202e\x7f") {
+			t.Errorf("%q: %q, %q", args, stdout, stderr)
 		}
 	}
-	t.Logf("%d rows in %d templates", rows, len(templates)+2)
 }
 
-// harmlessWord is in no template.
-const harmlessWord = "qzx"
-
-// shownTexts shows conversations in which one role says each of the texts.
-func shownTexts(t *testing.T, s *session, template, role string, texts []string) []alpaca.Shown {
-	t.Helper()
-	type message map[string]any
-	var lines []byte
-	for _, text := range texts {
-		say := func(r, own string) message {
-			if r == role {
-				own = text
-			}
-			return message{"role": r, "content": own}
+// TestAnswersAtATerminal has a model answer in control characters: a terminal gets them spelt out, a program as they are.
+func TestAnswersAtATerminal(t *testing.T) {
+	model := testutil.TinyLlama(t, testutil.TinyOptions{Change: func(f *testutil.TinyFile) {
+		tokens := f.Metadata["tokenizer.ggml.tokens"].([]string)
+		for i := 3 + 256; i < len(tokens); i++ {
+			tokens[i] = fmt.Sprintf("ě]0;%d", i) // ě stands for the byte of ESC
 		}
-		messages := []message{say(alpaca.User, "Hi"), say(alpaca.Assistant, "Ho"), say(alpaca.User, "And?"), say(alpaca.Assistant, "So.")}
-		switch role {
-		case alpaca.System:
-			messages = append([]message{say(alpaca.System, "")}, messages...)
-		case alpaca.Tool:
-			call := message{"role": alpaca.Assistant, "content": "", "tool_calls": []any{message{"type": "function", "id": "call00001", "function": message{"name": "f", "arguments": message{"x": 1}}}}}
-			result := say(alpaca.Tool, "")
-			result["tool_call_id"], result["name"] = "call00001", "f"
-			messages = []message{messages[0], call, result, messages[1]}
-		}
-		line, err := json.Marshal(message{"messages": messages})
-		if err != nil {
-			t.Fatal(err)
-		}
-		lines = append(append(lines, line...), '\n')
+		delete(f.Metadata, "tokenizer.ggml.merges")
+		f.Metadata["tokenizer.ggml.merges"] = []string{}
+	}})
+	args := []string{"generate", "--model", model, "--threads", "1", "--raw", "-p", "x", "--temperature", "3", "--max-tokens", "100"}
+	code, stdout, stderr := veratune(args...)
+	if code != 0 || !strings.Contains(stdout, "\x1b]0;") {
+		t.Fatalf("exit code %d, %q, %q", code, stdout, stderr)
 	}
-	path := filepath.Join(t.TempDir(), "rows.jsonl")
-	if err := os.WriteFile(path, lines, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	o := alpaca.Default()
-	o.Template, o.MaxLength = template, 1<<20
-	list, _, err := alpaca.Show([]string{path}, s.tokenizer, o, 1, len(texts))
-	if err != nil {
-		t.Fatal(fmt.Errorf("%s: %w", template, err))
-	}
-	return list
-}
-
-// shownText is the text of a row's last sample, and the number of control tokens in it.
-func shownText(s alpaca.Shown) (text string, controls int) {
-	if len(s.Samples) == 0 {
-		return "", -1
-	}
-	for _, p := range s.Samples[len(s.Samples)-1].Pieces {
-		if p.Extra {
-			continue
-		}
-		text += p.Text
-		if p.Control {
-			controls++
-		}
-	}
-	return text, controls
-}
-
-// TestPromptsAreTokenizedWhole has the tokens of a prompt be those that llama.cpp makes of its whole text, also where texts get a space before them.
-func TestPromptsAreTokenizedWhole(t *testing.T) {
-	for _, o := range []testutil.TinyOptions{{}, {AddBOS: true}, {SentencePiece: true}, {SentencePiece: true, AddBOS: true}} {
-		s := opened(t, testutil.TinyLlama(t, o))
-		for _, content := range []string{"Hi", " two  words\n", "", "naïve 日本語 😀", "a\n\nb "} {
-			got := conversation(t, s, alpaca.Chat, alpaca.Message{Role: alpaca.System, Content: content}, alpaca.Message{Role: alpaca.User, Content: content})
-			want, err := s.tokenizer.Tokenize(t.Context(), "<|im_start|>system\n"+content+"<|im_end|>\n<|im_start|>user\n"+content+"<|im_end|>\n<|im_start|>assistant\n", false, true)
-			if err != nil || !slices.Equal(got, want) {
-				t.Errorf("%+v, %q: %d, %v, want %d", o, content, got, err, want)
-			}
-		}
+	x := sit(t, "xterm", &pty.Winsize{Rows: 24, Cols: 80}, args...)
+	x.leave(0)
+	<-x.ended
+	if strings.Contains(x.shown, "\x1b]") || !strings.Contains(x.shown, `\x1b]0;`) {
+		t.Errorf("%q", x.shown)
 	}
 }

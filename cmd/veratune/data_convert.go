@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/internal/terminal"
 )
 
 // dataConvert holds the options of the data convert command.
@@ -43,7 +44,7 @@ func dataConvertCommand() *cli.Command {
 
 func (d *dataConvert) run(c *cli.Context, files []string) error {
 	if d.out.path == "" {
-		return d.convert(c, files, c.App.Writer)
+		return d.convert(c, files, terminal.Verbatim(c.App.Writer))
 	}
 	f, err := d.out.create()
 	if err != nil {

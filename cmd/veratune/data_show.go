@@ -98,7 +98,7 @@ func (d *dataShow) run(c *cli.Context, files []string) error {
 		_, err = fmt.Fprintln(c.App.Writer, d.html.path)
 		return err
 	}
-	return printRows(c.App.Writer, rows, d.ids, isTerminal(c.App.Writer) && os.Getenv("NO_COLOR") == "")
+	return printRows(terminal.Raw(c.App.Writer), rows, d.ids, terminal.Is(c.App.Writer) && os.Getenv("NO_COLOR") == "")
 }
 
 func encodeLines[T any](w io.Writer, list []T) error {

@@ -269,7 +269,7 @@ func (s *session) load(files dataFiles, o alpaca.Options, report io.Writer) (*al
 		fmt.Fprintln(report, taken)
 	}
 	for _, repeat := range d.Repeats() {
-		fmt.Fprintf(report, "warning: %s\n", terminal.Text(repeat))
+		fmt.Fprintf(report, "warning: %s\n", repeat)
 	}
 	reportBad(report, d.Bad)
 	fmt.Fprintf(report, "%s: %v\n", d.Name, d.Counts())
@@ -284,6 +284,6 @@ func reportBad(report io.Writer, bad []alpaca.BadRow) {
 			fmt.Fprintf(report, "… and %d more bad rows\n", len(bad)-shown)
 			break
 		}
-		fmt.Fprintln(report, "left out: "+terminal.Text(row.Error()))
+		fmt.Fprintln(report, "left out: "+row.Error())
 	}
 }

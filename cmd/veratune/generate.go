@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/internal/terminal"
 	"github.com/veratune/veratune/model"
 )
 
@@ -101,7 +102,7 @@ func (g *generateOptions) run(c *cli.Context) (err error) {
 	r := generated{Model: g.path, Adapter: g.adapter}
 	r.Settings.Sampling, r.Settings.Compute = g.answering.sampling, g.options.Compute
 	var answer strings.Builder
-	to := c.App.Writer
+	to := terminal.Verbatim(c.App.Writer)
 	if g.asJSON {
 		to = &answer
 	}
@@ -166,7 +167,7 @@ const longestPrompt = 16 << 20
 
 // readPrompt reads the standard input to its end, without the end of its last line.
 func readPrompt(c *cli.Context) (string, error) {
-	if isTerminal(c.App.Reader) {
+	if terminal.Is(c.App.Reader) {
 		fmt.Fprintln(c.App.ErrWriter, "(the prompt; Ctrl-D on a line of its own ends it)")
 	}
 	type result struct {

@@ -43,7 +43,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 		signal.Ignore(syscall.SIGPIPE)
 	})
 
-	app := newApp(stdout, stderr)
+	out, errs := terminal.NewOutput(stdout), terminal.NewOutput(stderr)
+	defer out.Close()
+	defer errs.Close()
+	app := newApp(out, errs)
 	args, err := arrange(app, args)
 	if err == nil {
 		err = app.RunContext(ctx, args)
@@ -51,7 +54,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintf(stderr, "veratune: %s%s\n", terminal.Words(err), remedy(err))
+	fmt.Fprintf(errs, "veratune: %s%s\n", terminal.Words(err), remedy(err))
 	return exitCode(err)
 }
 

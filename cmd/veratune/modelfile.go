@@ -9,7 +9,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
-	"github.com/veratune/veratune/internal/terminal"
 )
 
 // modelfileFlag is for the forms that Ollama reads.
@@ -62,7 +61,7 @@ func (x *export) modelfile(c *cli.Context, s *session) error {
 		fmt.Fprintf(&b, "%s %s\n", line[0], from)
 	}
 	if source, err := e.Ollama(); err != nil {
-		fmt.Fprintln(c.App.ErrWriter, terminal.Text(fmt.Sprintf("%s has no TEMPLATE, so that Ollama takes its own: %v", path, err)))
+		fmt.Fprintln(c.App.ErrWriter, fmt.Sprintf("%s has no TEMPLATE, so that Ollama takes its own: %v", path, err))
 	} else {
 		fmt.Fprintf(&b, "TEMPLATE \"\"\"%s\"\"\"\n", source)
 	}

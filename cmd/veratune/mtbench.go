@@ -15,30 +15,12 @@ import (
 )
 
 func mtbenchCommand() *cli.Command {
-	commands := []*cli.Command{mtbenchRunCommand(), mtbenchJudgeCommand(), mtbenchShowCommand()}
-	for _, c := range commands {
-		action := c.Action
-		c.Action = func(ctx *cli.Context) error {
-			err := action(ctx)
-			if err != nil {
-				err = visibleError{err}
-			}
-			return err
-		}
-	}
 	return &cli.Command{
 		Name:        "mtbench",
 		Usage:       "evaluate models on questions of two turns, with a model as the judge",
-		Subcommands: commands,
+		Subcommands: []*cli.Command{mtbenchRunCommand(), mtbenchJudgeCommand(), mtbenchShowCommand()},
 	}
 }
-
-// visibleError is an error in which names and a server's words cannot control the terminal.
-type visibleError struct{ error }
-
-func (e visibleError) Error() string { return terminal.Text(e.error.Error()) }
-
-func (e visibleError) Unwrap() error { return e.error }
 
 // evaluationFlag names the folder that all of the commands share.
 func evaluationFlag(to *string) cli.Flag {
@@ -60,7 +42,7 @@ type reporter struct {
 }
 
 func newReporter(out io.Writer, what string) *reporter {
-	return &reporter{line: terminal.NewLine(out), what: terminal.Text(what), began: time.Now(), told: map[string]bool{}}
+	return &reporter{line: terminal.NewLine(out), what: what, began: time.Now(), told: map[string]bool{}}
 }
 
 // report tells the first failure of each kind when it happens; all of them are listed at the end.

@@ -11,7 +11,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
-	"github.com/veratune/veratune/internal/terminal"
 	"github.com/veratune/veratune/mtbench"
 )
 
@@ -147,7 +146,7 @@ func (j *mtbenchJudge) openJudge(c *cli.Context) (mtbench.Model, func(), error) 
 
 func (j *mtbenchJudge) print(w io.Writer, judged mtbench.Judged) {
 	if judged.Judgments > 0 {
-		fmt.Fprintf(w, "%d judgments by %s, mode %s; %d of them give no score or winner\n", judged.Judgments, terminal.Text(j.options.Name), j.mode, judged.Unreadable)
+		fmt.Fprintf(w, "%d judgments by %s, mode %s; %d of them give no score or winner\n", judged.Judgments, j.options.Name, j.mode, judged.Unreadable)
 	}
 	if judged.Missing > 0 {
 		fmt.Fprintf(w, "%d judgments are missing, since there is no answer to judge; `veratune mtbench run` makes the answers\n", judged.Missing)

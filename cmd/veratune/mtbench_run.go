@@ -17,7 +17,6 @@ import (
 
 	"github.com/veratune/veratune/alpaca"
 	"github.com/veratune/veratune/internal/durable"
-	"github.com/veratune/veratune/internal/terminal"
 	"github.com/veratune/veratune/mtbench"
 	"github.com/veratune/veratune/train"
 	"github.com/veratune/veratune/vera"
@@ -213,7 +212,7 @@ func (r *mtbenchRun) answer(c *cli.Context, folder *mtbench.Folder, s *session, 
 	if err := folder.Run(c.Context, m, o); err != nil {
 		return err
 	}
-	fmt.Fprintf(c.App.Writer, "%s: all %d questions are answered\n", terminal.Text(x.name), len(folder.Questions))
+	fmt.Fprintf(c.App.Writer, "%s: all %d questions are answered\n", x.name, len(folder.Questions))
 	return nil
 }
 

@@ -6,11 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/veratune/veratune/internal/terminal"
 	"github.com/veratune/veratune/mtbench"
 )
 
@@ -64,13 +62,7 @@ func (s *mtbenchShow) run(w io.Writer) error {
 		}
 	}
 	if s.asJSON {
-		text, err := json.Marshal(r)
-		if err != nil {
-			return err
-		}
-		// Below U+0020 JSON has escaped everything; what else Visible spells out is JSON, too, but for DEL.
-		_, err = fmt.Fprintln(w, terminal.Text(strings.ReplaceAll(string(text), "\x7f", `\u007f`)))
-		return err
+		return json.NewEncoder(w).Encode(r)
 	}
 	return r.Print(w)
 }

@@ -127,7 +127,7 @@ func TestReporterIsPlain(t *testing.T) {
 	r := newReporter(&out, "judgments by a\x1b[2Jb")
 	r.report(mtbench.Progress{Done: 1, Total: 2, Failed: 1, Err: fmt.Errorf("question 1: %w", errors.New("503 \x1b]0;x\a\rno"))})
 	r.line.End()
-	if strings.ContainsAny(out.String(), "\x1b\a\r") || !strings.Contains(out.String(), `a\x1b[2Jb 1/2`) || !strings.Contains(out.String(), `503 \x1b]0;x\a\rno`) {
+	if strings.ContainsAny(out.String(), "\x1b\a\r") || !strings.Contains(out.String(), `a\x1b[2Jb 1/2`) || !strings.Contains(out.String(), `503 \x1b]0;x\x07\x0dno`) {
 		t.Errorf("%q", out.String())
 	}
 }

@@ -11,7 +11,7 @@ import (
 // plainLines is about how many lines the steps of a piece of work take where the output is no terminal.
 const plainLines = 20
 
-// Line writes status lines and lines that stay.
+// Line writes status lines and lines that stay, as Text.
 type Line struct {
 	out   io.Writer
 	width func() int // columns of the terminal; nil where out is none
@@ -20,7 +20,7 @@ type Line struct {
 
 // NewLine finds out whether out is a terminal; nil takes what is written and shows it nowhere.
 func NewLine(out io.Writer) *Line {
-	l := &Line{out: out}
+	l := &Line{out: Raw(out)}
 	if out == nil {
 		l.out = io.Discard
 	}
@@ -32,11 +32,11 @@ func NewLine(out io.Writer) *Line {
 
 // Width is the number of columns of the terminal that out is, 80 where it doesn't say; 0 where out is none.
 func Width(out io.Writer) int {
-	file, ok := out.(interface{ Fd() uintptr })
-	if !ok || !term.IsTerminal(int(file.Fd())) {
+	number := fd(out)
+	if number < 0 {
 		return 0
 	}
-	width, _, err := term.GetSize(int(file.Fd()))
+	width, _, err := term.GetSize(number)
 	if err != nil || width < 2 {
 		return 80
 	}
@@ -50,7 +50,7 @@ func (l *Line) Step(done, total int, line string) {
 	case l.width != nil:
 		l.Status(line)
 	case done == 1 || done == total || done*plainLines/total != (done-1)*plainLines/total:
-		fmt.Fprintln(l.out, line)
+		fmt.Fprintln(l.out, Text(line))
 	}
 }
 
@@ -58,7 +58,7 @@ func (l *Line) Step(done, total int, line string) {
 func (l *Line) Status(line string) {
 	if l.width != nil {
 		// A line that wraps could not be written over.
-		fmt.Fprintf(l.out, "\r%.*s\x1b[K", l.width()-1, line)
+		fmt.Fprintf(l.out, "\r%.*s\x1b[K", l.width()-1, Text(line))
 		l.open = true
 	}
 }
@@ -69,7 +69,7 @@ func (l *Line) Note(format string, args ...any) {
 		fmt.Fprint(l.out, "\r\x1b[K")
 		l.open = false
 	}
-	fmt.Fprintf(l.out, format+"\n", args...)
+	fmt.Fprintln(l.out, Text(fmt.Sprintf(format, args...)))
 }
 
 // End leaves the last line of a terminal standing.

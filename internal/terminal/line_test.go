@@ -49,9 +49,9 @@ func TestPlainLines(t *testing.T) {
 func TestText(t *testing.T) {
 	for text, want := range map[string]string{
 		"plain, ü, 漢字, 🙂\n\tindented":     "plain, ü, 漢字, 🙂\n\tindented",
-		"\x1b[31mred\x1b[0m\x07":          `\x1b[31mred\x1b[0m\a`,
-		"\x1b]0;title\x1b\\\rover":        `\x1b]0;title\x1b\\rover`,
-		"\u009b2J\x7f\x00":                `\u009b2J\x7f\x00`,
+		"\x1b[31mred\x1b[0m\x07":          `\x1b[31mred\x1b[0m\x07`,
+		"\x1b]0;title\x1b\\\rover":        `\x1b]0;title\x1b\\x0dover`,
+		"\u009b2J\x7f\x00":                `\u009b2J\u007f\x00`,
 		"\u202eevil\u2066":                `\u202eevil\u2066`,
 		"cut \xe2\x82 off, raw C1 \x9b2J": "cut \uFFFD off, raw C1 \uFFFD2J",
 	} {
