@@ -12,6 +12,7 @@ import (
 	"gonum.org/v1/plot/vg"
 
 	"github.com/veratune/veratune/internal/durable"
+	"github.com/veratune/veratune/internal/terminal"
 )
 
 // drawChart draws the losses of a metrics file. It draws nothing where the file has no point yet. A long training calls it often, so that no more of the file than the
@@ -144,7 +145,7 @@ func draw(picture *plot.Plot, name string, points plotter.XYs, c color.Color, wi
 	if dotted || len(points) == 1 {
 		picture.Add(dots)
 	}
-	picture.Legend.Add(name, line)
+	picture.Legend.Add(terminal.Text(name), line)
 	return nil
 }
 

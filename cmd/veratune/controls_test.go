@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bytes"
+	"encoding/xml"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -91,5 +94,31 @@ func TestAnswersAtATerminal(t *testing.T) {
 	<-x.ended
 	if strings.Contains(x.shown, "\x1b]") || !strings.Contains(x.shown, `\x1b]0;`) {
 		t.Errorf("%q", x.shown)
+	}
+}
+
+// TestControlCharactersInPages has such names in pictures and pages, which stay readable.
+func TestControlCharactersInPages(t *testing.T) {
+	model, dir := testutil.TinyLlama(t, testutil.TinyOptions{}), t.TempDir()
+	out := filepath.Join(dir, "run<&>"+controls)
+	if code, _, stderr := veratune(alpacaArgs(model, rows(t, 20), out, "--max-steps", "1")...); code != 0 {
+		t.Fatal(stderr)
+	}
+	picture, page := filepath.Join(dir, "x.svg"), filepath.Join(dir, "x.html")
+	for _, args := range [][]string{{"compare", out, out, "--plot", picture}, {"watch", out, "--html", page}} {
+		if code, _, stderr := veratune(args...); code != 0 {
+			t.Fatal(stderr)
+		}
+	}
+	decoder := xml.NewDecoder(bytes.NewReader(read(t, picture)))
+	for {
+		if _, err := decoder.Token(); err == io.EOF {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if html := string(read(t, page)); strings.ContainsAny(html, "\x1b\x07") {
+		t.Error("the page holds them")
 	}
 }
