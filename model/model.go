@@ -33,7 +33,7 @@ type Options struct {
 
 // Default is all processors, bfloat16 products where the processor has them and float32 elsewhere, and recomputing by memory.
 func Default() Options {
-	o := Options{Device: bindings.CPU, Threads: runtime.NumCPU(), Compute: ComputeF32, Plan: PlanAuto, Recompute: RecomputeAuto}
+	o := Options{Device: bindings.CPU, Threads: runtime.GOMAXPROCS(0), Compute: ComputeF32, Plan: PlanAuto, Recompute: RecomputeAuto}
 	if bindings.FastBF16() {
 		o.Compute = ComputeBF16
 	}

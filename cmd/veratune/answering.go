@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -35,9 +36,14 @@ func (a *answering) flags() []cli.Flag {
 	)
 }
 
-func (a *answering) validate() error {
+func (a *answering) validate(c *cli.Context) error {
 	if err := a.sampling.Validate(); err != nil {
 		return err
+	}
+	for _, name := range []string{"top-k", "top-p", "min-p", "seed"} {
+		if a.sampling.Temperature == 0 && c.IsSet(name) {
+			return fmt.Errorf("%s: changes nothing at temperature 0, where the most likely token is taken; give --temperature, too, such as 0.8", name)
+		}
 	}
 	return a.form.Validate()
 }

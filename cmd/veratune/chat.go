@@ -39,7 +39,7 @@ func chatCommand() *cli.Command {
 			&cli.IntFlag{Name: "context", Usage: "tokens of conversation and answer that there is room for", DefaultText: fmt.Sprintf("the model's, up to %d", defaultRoom), Destination: &o.room},
 		}, o.answering.flags()),
 		Action: func(c *cli.Context) error {
-			if err := errors.Join(noArguments(c), validate(o.validate(), o.answering.validate(), o.validateRoom(c))); err != nil {
+			if err := errors.Join(noArguments(c), validate(o.validate(), o.answering.validate(c), o.validateRoom(c))); err != nil {
 				return err
 			}
 			return o.run(c)

@@ -1,14 +1,16 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"math"
 	"slices"
 
+	"github.com/urfave/cli/v2"
+
 	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/mtbench"
 )
 
 // choicesResult is what `veratune loss --json` prints of multiple-choice questions. The names are those of EleutherAI's lm-evaluation-harness.
@@ -23,9 +25,11 @@ type choicesResult struct {
 }
 
 // choices gives log p of every choice of every question; batch questions are computed together, so that what their prompts have in common is computed once.
-func (s *session) choices(ctx context.Context, questions []alpaca.Question, batch int) (all [][]float64, err error) {
+func (s *session) choices(c *cli.Context, questions []alpaca.Question, batch int) (all [][]float64, err error) {
+	progress := newReporter(c.App.ErrWriter, "questions measured")
+	defer progress.line.End()
 	for some := range slices.Chunk(questions, batch) {
-		if err := ctx.Err(); err != nil {
+		if err := c.Context.Err(); err != nil {
 			return nil, err
 		}
 		tokens, targets, lengths := alpaca.Batch(some)
@@ -43,6 +47,7 @@ func (s *session) choices(ctx context.Context, questions []alpaca.Question, batc
 			n := len(q.Choices)
 			all, sums = append(all, sums[:n]), sums[n:]
 		}
+		progress.report(mtbench.Progress{Done: len(all), Total: len(questions)})
 	}
 	return all, nil
 }

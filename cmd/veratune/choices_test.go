@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
 	"github.com/veratune/veratune/internal/testutil"
@@ -161,7 +164,7 @@ func TestChoicesOfSmolLM2(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		logP, err := s.choices(t.Context(), d.Questions, 4)
+		logP, err := s.choices(cli.NewContext(&cli.App{ErrWriter: io.Discard}, nil, nil), d.Questions, 4)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -89,13 +89,23 @@ func (e *engine) computeFlags() []cli.Flag {
 		usages = append(usages, computeUsage[way])
 	}
 	return []cli.Flag{
-		&cli.IntFlag{Name: "threads", Usage: "threads to compute with", DefaultText: "one for each processor", Value: e.options.Threads, Destination: &e.options.Threads},
+		&cli.IntFlag{Name: "threads", Usage: "threads to compute with", DefaultText: "one for each processor", Value: e.options.Threads, Destination: &e.options.Threads, Action: tooMany},
 		&cli.StringFlag{Name: "compute", Usage: "arithmetic of the matrix products: " + strings.Join(usages, ", "), DefaultText: e.computeDefault, Destination: &e.compute},
 	}
 }
 
 // adapterUsage says what a flag of an adapter takes.
 const adapterUsage = "adapter `FILE` of veratune, folder of PEFT, or run folder: then its best adapter, else its last"
+
+// tooMany warns of more threads than the process may use at a time: they wait for each other.
+func tooMany(c *cli.Context, threads int) error {
+	const told = "too many threads"
+	if usable := model.Default().Threads; threads > usable && c.App.Metadata[told] == nil {
+		c.App.Metadata[told] = true // a sweep has many trainings
+		fmt.Fprintf(c.App.ErrWriter, "warning: --threads %d is more than the %d that this process may use at a time, which is slow; leave it out, or give %[2]d\n", threads, usable)
+	}
+	return nil
+}
 
 func (e *engine) adapterFlag() cli.Flag {
 	return &cli.StringFlag{Name: "adapter", Aliases: []string{"a"}, Usage: adapterUsage, Destination: &e.adapter, Action: findAdapter(&e.adapter)}

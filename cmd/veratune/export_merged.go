@@ -64,6 +64,14 @@ func (x *export) merged(c *cli.Context, s *session) error {
 	return r.print(c.App.Writer, x.out.path)
 }
 
+// finer says how to keep more of an update of which rounding takes the most.
+func (r mergedResult) finer() string {
+	if r.Kept() >= 0.5 {
+		return ""
+	}
+	return "; a finer type keeps more: --type q8_0 for all adapted tensors, or --type auto --budget 20MB for those that gain most"
+}
+
 // print sums up, and lists the tensors that got another type.
 func (r mergedResult) print(w io.Writer, path string) error {
 	t := newTable(w)
@@ -76,7 +84,7 @@ func (r mergedResult) print(w io.Writer, path string) error {
 		}
 	}
 	t.row("adapted tensors", "%d in %.1f MB", len(r.Tensors), float64(bytes)/1e6)
-	t.row("update kept", "%.1f%%, the rest is lost in rounding", 100*r.Kept())
+	t.row("update kept", "%.1f%%, the rest is lost in rounding%s", 100*r.Kept(), r.finer())
 	t.row("in another type", "%d tensors, %+.1f MB", changed, float64(added)/1e6)
 	for _, x := range r.Tensors {
 		if x.Type != x.Was {

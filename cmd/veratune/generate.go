@@ -64,7 +64,7 @@ func generateCommand() *cli.Command {
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object: the messages, the answer, its length, what ended it, and the settings", Destination: &g.asJSON},
 		}, g.answering.flags()),
 		Action: func(c *cli.Context) error {
-			if err := validate(g.validate(), g.answering.validate(), g.takePrompt(c)); err != nil {
+			if err := validate(g.validate(), g.answering.validate(c), g.takePrompt(c)); err != nil {
 				return err
 			}
 			return g.run(c)

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/mtbench"
 )
 
 // lossOptions holds the options of the loss command.
@@ -69,7 +70,7 @@ func (l *lossOptions) run(c *cli.Context) error {
 		return err
 	}
 	if len(d.Questions) > 0 {
-		logP, err := s.choices(c.Context, d.Questions, l.data.Batch)
+		logP, err := s.choices(c, d.Questions, l.data.Batch)
 		if err != nil {
 			return err
 		}
@@ -87,6 +88,8 @@ func (s *session) measure(c *cli.Context, d *alpaca.Dataset, batch int) (lossRes
 	r := lossResult{Rows: d.Len()}
 	source := d.InOrder(batch)
 	total := 0.0
+	progress := newReporter(c.App.ErrWriter, "batches measured")
+	defer progress.line.End()
 	for i := range source.Batches() {
 		if err := c.Context.Err(); err != nil {
 			return r, err
@@ -101,6 +104,7 @@ func (s *session) measure(c *cli.Context, d *alpaca.Dataset, batch int) (lossRes
 		}
 		total += sum
 		r.Labelled += n
+		progress.report(mtbench.Progress{Done: i + 1, Total: source.Batches()})
 	}
 	if r.Labelled == 0 {
 		return r, errors.New("no row has a labelled token")

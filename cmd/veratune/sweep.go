@@ -228,7 +228,7 @@ func (s *sweep) training(c *cli.Context, options []choice, do func(*finetune, *c
 		Action: func(c *cli.Context) error { return do(f, c) },
 	}
 	configurable(command)
-	app := &cli.App{Writer: c.App.Writer, ErrWriter: c.App.ErrWriter, ExitErrHandler: c.App.ExitErrHandler, Commands: []*cli.Command{command}}
+	app := &cli.App{Metadata: c.App.Metadata, Writer: c.App.Writer, ErrWriter: c.App.ErrWriter, ExitErrHandler: c.App.ExitErrHandler, Commands: []*cli.Command{command}}
 	args := []string{"veratune", command.Name}
 	for _, o := range options {
 		for _, word := range o.words {
