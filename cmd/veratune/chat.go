@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/internal/terminal"
 	"github.com/veratune/veratune/vera"
 )
 
@@ -100,7 +101,7 @@ func (c *chat) talk(ctx context.Context) error {
 		if err == nil {
 			err = c.take(ctx, message)
 			if err != nil && err != io.EOF && ctx.Err() == nil && c.assistant != nil {
-				fmt.Fprintf(c.notes, "veratune: %v\n", err)
+				fmt.Fprintf(c.notes, "veratune: %s\n", terminal.Words(err))
 				c.failed++
 				continue
 			}
