@@ -165,11 +165,11 @@ func readSetups(path string) (models []setup, err error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if err == nil {
-		err = json.Unmarshal(data, &models)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, err
+	}
+	if err := json.Unmarshal(data, &models); err != nil {
+		return nil, fmt.Errorf("%s: is damaged: %w; mend or remove it", path, err)
 	}
 	return models, nil
 }

@@ -60,7 +60,12 @@ func (f *folder) lastBefore(step int) string {
 func (f *folder) saveCheckpoint(s *state, saveAdapter func(path string) error, lines []byte, keep int) error {
 	place := f.checkpoint(s.Step)
 	draft := filepath.Join(filepath.Dir(place), unfinished+filepath.Base(place))
-	err := errors.Join(os.RemoveAll(draft), os.MkdirAll(draft, 0o777))
+	err := os.RemoveAll(draft)
+	for _, dir := range []string{filepath.Dir(place), draft} { // the run's folder is not made again where it was taken away
+		if mkdirErr := os.Mkdir(dir, 0o777); !errors.Is(mkdirErr, fs.ErrExist) {
+			err = errors.Join(err, mkdirErr)
+		}
+	}
 	if err == nil {
 		err = writeCheckpoint(draft, s, saveAdapter, lines)
 	}

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/veratune/veratune/internal/durable"
 	"github.com/veratune/veratune/vera"
 )
 
@@ -63,7 +64,7 @@ func stepOf(adapter string) (step int, cut bool, err error) {
 
 func bestOfSweep(path string) (adapter, which string, err error) {
 	var now Sweeping
-	data, err := os.ReadFile(filepath.Join(path, SweepFile))
+	data, err := durable.ReadFile(filepath.Join(path, SweepFile), MaxConfig)
 	if err == nil {
 		err = json.Unmarshal(data, &now)
 	}

@@ -23,6 +23,9 @@ const (
 	checkpointFolder = "checkpoints"
 )
 
+// ownFiles are all files and folders that runs and sweeps make, but for a sweep's runs.
+var ownFiles = []string{AdapterFile, BestFile, ConfigFile, OptionsFile, MetricsFile, ChartFile, checkpointFolder, SweepFile, SweepPlot, SweepBest}
+
 // folder is a run directory that this process alone uses.
 type folder struct {
 	path string
@@ -36,7 +39,7 @@ func CheckFolder(path string, resume, force bool, inputs ...string) error {
 	if path == "" {
 		return errors.New("run folder: want a name")
 	}
-	whole, err := filepath.Abs(path)
+	whole, err := realPath(path)
 	if err != nil {
 		return fmt.Errorf("run folder: %w", err)
 	}
@@ -112,8 +115,7 @@ func holdsRun(path string) bool { return len(held(path)) > 0 }
 
 // held lists what a folder holds of what runs and sweeps write.
 func held(path string) []string {
-	parts := []string{AdapterFile, BestFile, ConfigFile, MetricsFile, ChartFile, checkpointFolder, SweepFile}
-	return slices.DeleteFunc(parts, func(name string) bool { return !exists(filepath.Join(path, name)) })
+	return slices.DeleteFunc(slices.Clone(ownFiles), func(name string) bool { return !exists(filepath.Join(path, name)) })
 }
 
 // isRun tells whether a folder is that of a run or sweep, by what the file says that those begin with. Other programs have a config.json, too.
@@ -157,15 +159,17 @@ func createFolder(path string) (f *folder, moved string, err error) {
 		if err := old.sweep(); err != nil {
 			return nil, "", err
 		}
-		if path, err = filepath.Abs(path); err != nil {
+		place, err := realPath(path)
+		if err != nil {
 			return nil, "", err
 		}
-		if moved, err = freeName(path + ".old"); err != nil {
+		if moved, err = freeName(place + ".old"); err != nil {
 			return nil, "", err
 		}
-		if err := os.Rename(path, moved); err != nil {
+		if err := os.Rename(place, moved); err != nil {
 			return nil, "", fmt.Errorf("move the old run away: %w", err)
 		}
+		path = place // to which a link may lead
 	}
 	if err := os.MkdirAll(path, 0o777); err != nil {
 		return nil, moved, fmt.Errorf("run folder: %w", err)
@@ -189,6 +193,15 @@ func (f *folder) close() {
 }
 
 func (f *folder) join(name string) string { return filepath.Join(f.path, name) }
+
+// realPath is the whole path of a folder, and where there is one, without links: a link to a run stays one when the run is renamed.
+func realPath(path string) (string, error) {
+	whole, err := filepath.Abs(path)
+	if real, linkErr := filepath.EvalSymlinks(whole); linkErr == nil {
+		return real, nil
+	}
+	return whole, err
+}
 
 // freeName is the first of prefix-1, prefix-2 … that nothing has.
 func freeName(prefix string) (string, error) {

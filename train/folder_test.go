@@ -12,7 +12,7 @@ import (
 )
 
 func TestExistingRunIsRefused(t *testing.T) {
-	for _, name := range []string{AdapterFile, BestFile, ConfigFile, MetricsFile, ChartFile, checkpointFolder} {
+	for _, name := range ownFiles {
 		folder := t.TempDir()
 		if err := os.WriteFile(filepath.Join(folder, name), []byte("mine"), 0o666); err != nil {
 			t.Fatal(err)
@@ -81,10 +81,44 @@ func TestOtherFilesInTheFolderStay(t *testing.T) {
 	}
 }
 
+// A link to a run folder stays one: what it leads to is renamed.
+func TestForceFollowsLinks(t *testing.T) {
+	folder, link := wholeRun(t), filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(folder, link); err != nil {
+		t.Fatal(err)
+	}
+	r, _ := newRun(link)
+	r.Force = true
+	result, err := r.Train(context.Background())
+	if err != nil || filepath.Dir(result.OldRun) != filepath.Dir(folder) {
+		t.Errorf("moved to %s, %v", result.OldRun, err)
+	}
+	if to, err := os.Readlink(link); err != nil || to != folder {
+		t.Errorf("the link leads to %s, %v", to, err)
+	}
+	checkEqual(t, finished(t, link), finished(t, result.OldRun))
+}
+
+// Runs that a folder holds already are none of a new sweep.
+func TestSweepLeavesRunsAlone(t *testing.T) {
+	folder := t.TempDir()
+	r, _ := newRun(filepath.Join(folder, sweepRuns, "1"))
+	if _, err := r.Train(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := newSweep(folder, nil, "0.1", "0.3").Run(context.Background()); err == nil || !strings.Contains(err.Error(), "holds runs") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestCheckFolder(t *testing.T) {
 	parent := t.TempDir()
 	file := filepath.Join(parent, "file")
 	if err := os.WriteFile(file, nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	nothing := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink("nothing", nothing); err != nil {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {
@@ -92,6 +126,8 @@ func TestCheckFolder(t *testing.T) {
 		resume, force bool
 		want          string
 	}{
+		"to nothing":  {nothing, false, false, "leads to nothing"},
+		"below it":    {filepath.Join(nothing, "run"), false, false, "leads to nothing"},
 		"new":         {filepath.Join(parent, "a", "b"), false, false, ""},
 		"force":       {filepath.Join(parent, "a", "b"), false, true, ""},
 		"no name":     {"", false, false, "want a name"},

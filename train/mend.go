@@ -2,9 +2,11 @@ package train
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/veratune/veratune/internal/durable"
@@ -59,6 +61,51 @@ func (p position) expected() (list []about) {
 	return list
 }
 
+// content is what lines of metrics.jsonl up to a position say.
+type content struct {
+	order        []about
+	text         map[about]string
+	twice, later int // lines that were there before, and those of beyond the position, which are left out
+}
+
+func (p position) content(data []byte) content {
+	c := content{text: map[about]string{}}
+	records, lines := ReadRecords(data)
+	for i, r := range records {
+		switch _, before := c.text[r.about()]; {
+		case !p.covers(r):
+			c.later++
+		case before:
+			c.twice++
+		default:
+			c.add(r.about(), string(lines[i]))
+		}
+	}
+	return c
+}
+
+func (c *content) add(a about, line string) {
+	c.order, c.text[a] = append(c.order, a), line
+}
+
+// lacks lists the steps, in order, of what there is no line about.
+func (c content) lacks(wanted []about) (steps []int) {
+	for _, a := range wanted {
+		if _, ok := c.text[a]; !ok {
+			steps = append(steps, a.step)
+		}
+	}
+	slices.Sort(steps)
+	return slices.Compact(steps)
+}
+
+func (c content) lines() (lines []byte) {
+	for _, a := range c.order {
+		lines = append(lines, c.text[a]...)
+	}
+	return lines
+}
+
 // mend gives the lines of metrics.jsonl up to a position, from what was found of the file and what the checkpoint has kept of it, nil where there is no such
 // file. What is wrong with the file is in the report, which is "" where it is as a run leaves it, however that ended.
 func mend(found, kept []byte, at position) (lines []byte, report string) {
@@ -71,39 +118,24 @@ func mend(found, kept []byte, at position) (lines []byte, report string) {
 			faults = append(faults, fmt.Sprintf("had %d lines %s", n, more))
 		}
 	}
-	have, twice, later := map[about]string{}, 0, 0
-	records, text := ReadRecords(found)
-	for i, r := range records {
-		line := string(text[i])
-		switch _, before := have[r.about()]; {
-		case !at.covers(r):
-			later++
-		case before:
-			twice++
-		default:
-			have[r.about()] = line
-			lines = append(lines, line...)
+	have, all, expected, changed := at.content(found), at.content(kept), at.expected(), 0
+	missing := have.lacks(slices.Concat(expected, all.order))
+	damaged := len(all.lacks(expected)) > 0 // the copy: then what was found counts, too
+	for _, a := range have.order {
+		line, ok := all.text[a]
+		switch {
+		case ok && line != have.text[a]:
+			changed++
+		case !ok && damaged:
+			all.add(a, have.text[a])
 		}
 	}
-	expected, changed := at.expected(), 0
-	if kept != nil {
-		lines, expected = nil, nil
-		records, text := ReadRecords(kept)
-		for i, r := range records {
-			if !at.covers(r) {
-				continue
-			}
-			lines, expected = append(lines, text[i]...), append(expected, r.about())
-			if line, ok := have[r.about()]; ok && line != string(text[i]) {
-				changed++
-			}
-		}
+	if damaged {
+		slices.SortStableFunc(all.order, func(a, b about) int { return cmp.Compare(a.step, b.step) })
 	}
-	missing, named := []int{}, map[int]bool{}
-	for _, e := range expected {
-		if _, ok := have[e]; !ok && !named[e.step] {
-			missing, named[e.step] = append(missing, e.step), true
-		}
+	lines = all.lines()
+	if kept != nil && bytes.Equal(lines, have.lines()) {
+		missing = nil // what is lost was so before, and was told then
 	}
 	switch {
 	case found == nil && len(missing) > 0:
@@ -113,17 +145,17 @@ func mend(found, kept []byte, at position) (lines []byte, report string) {
 	case len(missing) > 0:
 		faults = append(faults, "lacked lines of "+stepRanges(missing))
 	}
-	fault(twice, "twice", "twice")
+	fault(have.twice, "twice", "twice")
 	fault(changed, "that was changed", "that were changed")
-	fault(bytes.Count(found, []byte("\n"))-len(records), "that is none of a run", "that are none of a run")
+	fault(bytes.Count(found, []byte("\n"))-len(have.order)-have.twice-have.later, "that is none of a run", "that are none of a run")
 	mended := len(faults) > 0
 	after := fmt.Sprintf("from after step %d, ", at.Step)
-	fault(later, after+"which is written anew", after+"which are written anew")
+	fault(have.later, after+"which is written anew", after+"which are written anew")
 	if report = strings.Join(faults, ", "); !mended {
 		return lines, report
 	}
-	if kept == nil && len(missing) > 0 {
-		return lines, report + "; the checkpoint has no copy, so that the lines of " + stepRanges(missing) + " are lost; the training itself lacks nothing"
+	if lost := all.lacks(expected); len(missing) > 0 && len(lost) > 0 {
+		return lines, report + "; the checkpoint has no copy, so that the lines of " + stepRanges(lost) + " are lost; the training itself lacks nothing"
 	}
 	return lines, report + "; it is as it was at the checkpoint again"
 }

@@ -72,6 +72,56 @@ func TestMetricsAreMended(t *testing.T) {
 	}
 }
 
+// Nothing is lost where the checkpoint's copy is what was damaged; where both were, what is lost is named.
+func TestMetricsWithADamagedCopy(t *testing.T) {
+	whole := finished(t, wholeRun(t))
+	for name, c := range map[string]struct {
+		copied, found func([]byte) []byte
+		says          string
+	}{
+		"cut":     {func(data []byte) []byte { return data[:len(data)/3] }, bytes.Clone, ""},
+		"emptied": {func([]byte) []byte { return nil }, bytes.Clone, ""},
+		"doubled": {func(data []byte) []byte { return joined(data, data) }, bytes.Clone, ""},
+		"both cut": {
+			func(data []byte) []byte { return joined(slices.Collect(bytes.Lines(data))[:3]...) },
+			func(data []byte) []byte { return joined(slices.Collect(bytes.Lines(data))[6:]...) }, "are lost",
+		},
+		"each a part": {
+			func(data []byte) []byte { return joined(slices.Collect(bytes.Lines(data))[:6]...) },
+			func(data []byte) []byte { return joined(slices.Collect(bytes.Lines(data))[5:]...) }, "it is as it was",
+		},
+	} {
+		folder := filepath.Join(t.TempDir(), "run")
+		r, engine := newRun(folder)
+		if _, err := r.Train(interruptedIn(7, engine)); !errors.Is(err, ErrInterrupted) {
+			t.Fatal(err)
+		}
+		for path, damage := range map[string]func([]byte) []byte{
+			filepath.Join(folder, MetricsFile): c.found, filepath.Join(openedAt(folder).checkpoint(7), MetricsFile): c.copied,
+		} {
+			data, err := os.ReadFile(path)
+			if err == nil {
+				err = os.WriteFile(path, damage(data), 0o666)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		var out bytes.Buffer
+		r, _ = newRun(folder)
+		r.Resume, r.Progress = true, &out
+		if _, err := r.Train(context.Background()); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if !strings.Contains(out.String(), c.says) || strings.Contains(out.String(), MetricsFile) != (c.says != "") {
+			t.Errorf("%s: %s", name, out.String())
+		}
+		if c.says != "are lost" {
+			checkEqual(t, finished(t, folder), whole)
+		}
+	}
+}
+
 // A checkpoint of an older version has no copy of the metrics: what is lost is named.
 func TestMetricsWithoutACopy(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "run")

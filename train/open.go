@@ -93,17 +93,27 @@ func (l *loop) start() (err error) {
 	if l.oldRun != "" {
 		l.progress.Note("the run that was in %s is now in %s", l.Folder, l.oldRun)
 	}
-	if l.Options != nil {
-		if err := durable.WriteFile(l.folder.join(OptionsFile), l.Options, 0o666); err != nil {
-			return fmt.Errorf("run folder: %w", err)
-		}
-	}
 	// After this the folder holds a run, which only resume goes on with.
 	if err := l.settings.write(l.folder.join(ConfigFile)); err != nil {
 		return err
 	}
+	if err := l.keepOptions(); err != nil {
+		return err
+	}
 	l.metrics, err = openMetrics(l.folder.join(MetricsFile), nil)
 	return err
+}
+
+// keepOptions writes config.yaml where it isn't there: a process that was killed may not have come so far.
+func (l *loop) keepOptions() error {
+	path := l.folder.join(OptionsFile)
+	if l.Options == nil || exists(path) {
+		return nil
+	}
+	if err := durable.WriteFile(path, l.Options, 0o666); err != nil {
+		return fmt.Errorf("run folder: %w", err)
+	}
+	return nil
 }
 
 // follow leaves the run folder to another process of the group.
@@ -119,6 +129,9 @@ func (l *loop) resume() (err error) {
 	}
 	if err := l.settings.checkSame(l.folder.join(ConfigFile)); err != nil {
 		return l.longer(err)
+	}
+	if err := l.keepOptions(); err != nil {
+		return err
 	}
 	s, err := l.folder.restore(len(l.params), l.fits, l.progress.Note)
 	if err != nil {

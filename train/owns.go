@@ -11,13 +11,13 @@ func Owner(path string) string {
 	if err != nil {
 		return ""
 	}
-	dir, name := filepath.Split(whole)
-	dir = filepath.Clean(dir)
-	if up := filepath.Dir(dir); filepath.Base(up) == checkpointFolder && keepsFiles(filepath.Dir(up)) {
-		return filepath.Dir(up)
+	dir, name := filepath.Dir(whole), filepath.Base(whole)
+	for _, list := range []string{dir, filepath.Dir(dir)} {
+		if run := filepath.Dir(list); filepath.Base(list) == checkpointFolder && keepsFiles(run) {
+			return run
+		}
 	}
-	names := []string{AdapterFile, BestFile, ConfigFile, OptionsFile, MetricsFile, ChartFile, checkpointFolder, SweepFile, SweepPlot, SweepBest}
-	if keepsFiles(dir) && slices.Contains(names, name) {
+	if keepsFiles(dir) && slices.Contains(ownFiles, name) {
 		return dir
 	}
 	return ""

@@ -329,6 +329,7 @@ func TestRewrittenSettings(t *testing.T) {
 	}{
 		"as it was":          {string(config), true},
 		"sorted and packed":  {string(sorted), true},
+		"a byte-order mark":  {"\ufeff" + string(config), true},
 		"eps 1e-08":          {strings.Replace(string(config), "1e-8", "1e-08", 1), true},
 		"eps 0.00000001":     {strings.Replace(string(config), "1e-8", "0.00000001", 1), true},
 		"eps 1.0E-8":         {strings.Replace(string(config), "1e-8", "1.0E-8", 1), true},

@@ -122,8 +122,8 @@ func free(key string) bool {
 
 // flatten turns nested JSON objects into one map with dotted keys.
 func flatten(data []byte) (map[string]any, error) {
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	decoder.UseNumber() // a seed of 64 bits does not fit a float64
+	decoder := json.NewDecoder(bytes.NewReader(bytes.TrimPrefix(data, []byte("\ufeff")))) // the mark that some editors begin files with
+	decoder.UseNumber()                                                                   // a seed of 64 bits does not fit a float64
 	var tree map[string]any
 	if err := decoder.Decode(&tree); err != nil {
 		return nil, err

@@ -117,7 +117,7 @@ func (s *Sweep) Run(ctx context.Context) (*Sweeping, error) {
 		}
 		kept := max(finalists, survivors(len(racing)))
 		if racing = ranked(racing, rung); len(racing) == 0 {
-			return now, fmt.Errorf("sweep: %w, whatever was tried", ErrDiverged)
+			return now, fmt.Errorf("sweep: %w, whatever was tried; begin anew with lower --lr, or a --clip such as 1", ErrDiverged)
 		}
 		if part < 1 {
 			racing = racing[:min(kept, len(racing))]

@@ -26,6 +26,8 @@ const (
 // CheckSweep is CheckFolder for the folder of a sweep.
 func CheckSweep(path string, resume, force bool, inputs ...string) error {
 	switch {
+	case !resume && !isRun(path) && exists(filepath.Join(path, sweepRuns)):
+		return fmt.Errorf("sweep folder %s: holds %s, a name that sweeps use, and is no sweep's, so that what is there is not gone on with; choose another --out", path, sweepRuns)
 	case !resume || force:
 		return CheckFolder(path, resume, force, inputs...)
 	case !exists(filepath.Join(path, SweepFile)):

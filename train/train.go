@@ -7,6 +7,7 @@
 package train
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -112,5 +113,9 @@ func (r *Run) Train(ctx context.Context) (Result, error) {
 		return Result{}, err
 	}
 	defer l.close()
-	return l.run(ctx)
+	result, err := l.run(ctx)
+	if err != nil { // for which there is no other reason where the folder was taken away
+		err = cmp.Or(l.folder.check(), err)
+	}
+	return result, err
 }

@@ -101,7 +101,7 @@ func (c *chat) talk(ctx context.Context) error {
 		if err == nil {
 			err = c.take(ctx, message)
 			if err != nil && err != io.EOF && ctx.Err() == nil && c.assistant != nil {
-				fmt.Fprintf(c.notes, "veratune: %v\n", err)
+				fmt.Fprintf(c.notes, "veratune: %s\n", terminal.Words(err))
 				c.failed++
 				continue
 			}

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/internal/terminal"
 	"github.com/veratune/veratune/internal/testutil"
 	"github.com/veratune/veratune/vera"
 )
@@ -55,7 +56,7 @@ func (x *script) line(typed, printed string) {
 
 func (x *script) failing(typed string, err error) {
 	x.failed++
-	x.line(typed, fmt.Sprintf("veratune: %v\n", err))
+	x.line(typed, fmt.Sprintf("veratune: %s\n", terminal.Words(err)))
 }
 
 // say is a message, as it is typed and as it is meant, with its answer.

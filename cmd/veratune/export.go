@@ -109,6 +109,9 @@ func (x *export) run(c *cli.Context) error {
 // checkOutput says before the work what can't be written.
 func (x *export) checkOutput(c *cli.Context) error {
 	if x.to == "peft" {
+		if err := unowned(x.out.path); err != nil {
+			return err
+		}
 		return durable.CheckNewFolder(x.out.path)
 	}
 	if err := x.out.check(c, x.engine.path); err != nil || !x.wantsModelfile {

@@ -50,6 +50,11 @@ func ownedBy(path string) error {
 	if err != nil {
 		return err
 	}
+	return unowned(path)
+}
+
+// unowned fails where a file or folder at a path itself belongs to a run or an evaluation.
+func unowned(path string) error {
 	if run := train.Owner(path); run != "" {
 		return fmt.Errorf("%s: belongs to the run in %s; write to another file", path, run)
 	}

@@ -141,6 +141,7 @@ func TestOutputs(t *testing.T) {
 func (w writer) refused(t *testing.T, owned []string) {
 	missing := filepath.Join(t.TempDir(), "none", "out"+w.end)
 	for path, says := range map[string]string{
+		filepath.Dir(missing) + "/../out" + w.end: "there is no folder",
 		missing: "there is no folder " + filepath.Dir(missing), "/proc/out" + w.end: "cannot be written", os.Args[0] + "/out" + w.end: "cannot be written",
 	} {
 		if code, stderr := w.to(path, "--overwrite"); code != exitFailed || !strings.Contains(stderr, says) {
@@ -155,7 +156,12 @@ func (w writer) refused(t *testing.T, owned []string) {
 		if err := os.Symlink(path, link); err != nil {
 			t.Fatal(err)
 		}
-		for _, name := range []string{path, link} {
+		folder := filepath.Join(t.TempDir(), "folder") // that is a link
+		if err := os.Symlink(filepath.Dir(path), folder); err != nil {
+			t.Fatal(err)
+		}
+		above := folder + "/../" + filepath.Base(filepath.Dir(path)) + "/" + filepath.Base(path)
+		for _, name := range []string{path, link, filepath.Join(folder, filepath.Base(path)), above} {
 			if code, stderr := w.to(name, "--overwrite"); code != exitFailed || !strings.Contains(stderr, "belongs to the") {
 				t.Errorf("%s: exit code %d, %q", name, code, stderr)
 			}
@@ -324,7 +330,7 @@ func TestOutputFolders(t *testing.T) {
 		"peft":   {"export", "--model", model, "--adapter", adapter, "--to", "peft", "--out", "OUT"},
 	} {
 		for stands, make := range map[string]func(string) error{
-			"file": file, "device": device, "link to a file": linked(file), "link to a device": linked(device), "socket": socket,
+			"file": file, "device": device, "link to nothing": linked(func(string) error { return nil }), "link to a file": linked(file), "link to a device": linked(device), "socket": socket,
 			"in a file": func(path string) error { return os.WriteFile(filepath.Dir(path)+"/x", nil, 0o600) },
 		} {
 			path := filepath.Join(t.TempDir(), "out")
@@ -351,5 +357,9 @@ func TestOutputFolders(t *testing.T) {
 				t.Errorf("%s, %s: the folder has changed", name, stands)
 			}
 		}
+	}
+	step := filepath.Join(filepath.Dir(adapter), "checkpoints", "step-7")
+	if code, _, stderr := veratune("export", "--model", model, "--adapter", adapter, "--to", "peft", "--out", step); code != exitFailed || !strings.Contains(stderr, "belongs to the run") {
+		t.Errorf("exit code %d, %q", code, stderr)
 	}
 }

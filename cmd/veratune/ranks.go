@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/internal/mpi"
+	"github.com/veratune/veratune/internal/terminal"
 	"github.com/veratune/veratune/train"
 )
 
@@ -27,7 +29,9 @@ func (f *finetune) together(c *cli.Context) error {
 	}
 	err = f.report(c)
 	if err != nil && !errors.Is(err, train.ErrInterrupted) && !errors.Is(err, train.ErrDiverged) { // those two come to all
-		fmt.Fprintf(stderr, "veratune: rank %d: %v\n", world.Rank(), err)
+		if f.writes() || !errors.Is(err, context.Canceled) { // which is how others learn that one has failed
+			fmt.Fprintf(stderr, "veratune: rank %d: %s%s\n", world.Rank(), terminal.Words(err), remedy(err))
+		}
 		world.Abort(exitCode(err))
 	}
 	if ended := world.End(); ended != nil {

@@ -1,6 +1,7 @@
 package durable
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -76,6 +77,9 @@ func CheckFolder(path string) error {
 		case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) || filepath.Dir(place) == place:
 			return refused(path, err)
 		}
+		if _, err := os.Lstat(place); err == nil {
+			return fmt.Errorf("%s: %s is a link that leads to nothing; want a folder, which need not exist yet", path, place)
+		}
 		place = filepath.Dir(place)
 	}
 }
@@ -102,14 +106,16 @@ func destination(path string) (place string, info fs.FileInfo, err error) {
 		info, err = os.Lstat(place)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			return place, nil, nil
+			place, err = inRealFolder(path, place)
+			return place, nil, err
 		case err != nil:
 			return "", nil, refused(path, err)
 		case info.Mode()&fs.ModeSymlink == 0:
 			if !info.Mode().IsRegular() && !throughput(info) {
 				return "", nil, fmt.Errorf("%s: is %s; want the name of a file", path, kind(info))
 			}
-			return place, info, nil
+			place, err = inRealFolder(path, place)
+			return place, info, err
 		}
 		// A link of the system, to a pipe for one, leads where its text does not say.
 		if real, err := os.Stat(place); err == nil && throughput(real) {
@@ -120,11 +126,22 @@ func destination(path string) (place string, info fs.FileInfo, err error) {
 			return "", nil, refused(path, err)
 		}
 		if !filepath.IsAbs(next) {
-			next = filepath.Join(filepath.Dir(place), next)
+			dir, _ := filepath.Split(place) // unlike Dir and Join, this leaves the ".." behind a link as they are
+			next = dir + next
 		}
 		place = next
 	}
 	return "", nil, fmt.Errorf("%s: is a link that leads back to itself", path)
+}
+
+// inRealFolder names the place of a file by the folder that those links lead to which its own folder is reached by.
+func inRealFolder(path, place string) (string, error) {
+	dir, name := filepath.Split(place)
+	real, err := filepath.EvalSymlinks(cmp.Or(dir, "."))
+	if err != nil {
+		return "", inFolder(path, cmp.Or(strings.TrimRight(dir, string(filepath.Separator)), dir), err)
+	}
+	return filepath.Join(real, name), nil
 }
 
 // throughput tells what is written to rather than replaced.

@@ -65,6 +65,10 @@ func said(err error) string {
 		return reason(e.Err)
 	case *strconv.NumError:
 		return notNumber(e)
+	case *json.SyntaxError:
+		if e.Error() == endOfJSON {
+			return said(io.EOF)
+		}
 	case *json.UnmarshalTypeError:
 		return fmt.Sprintf("%s: %s is not what belongs there", field(e.Field), article(e.Value))
 	case *url.Error:
@@ -77,6 +81,9 @@ func said(err error) string {
 	}
 	return ""
 }
+
+// endOfJSON is the message of a json.SyntaxError where the text is cut.
+const endOfJSON = "unexpected end of JSON input"
 
 // reason is what the system says, with what it means where that isn't plain.
 func reason(err error) string {
