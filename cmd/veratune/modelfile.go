@@ -61,7 +61,7 @@ func (x *export) modelfile(c *cli.Context, s *session) error {
 		fmt.Fprintf(&b, "%s %s\n", line[0], from)
 	}
 	if source, err := e.Ollama(); err != nil {
-		fmt.Fprintln(c.App.ErrWriter, fmt.Sprintf("%s has no TEMPLATE, so that Ollama takes its own: %v", path, err))
+		fmt.Fprintf(c.App.ErrWriter, "%s has no TEMPLATE, so that Ollama takes its own: %v\n", path, err)
 	} else {
 		fmt.Fprintf(&b, "TEMPLATE \"\"\"%s\"\"\"\n", source)
 	}
