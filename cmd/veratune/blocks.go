@@ -14,7 +14,11 @@ type span struct{ first, last int }
 
 // Set reads numbers and spans of them: "0-9,20".
 func (b *blocks) Set(text string) error {
-	for _, word := range splitWords([]string{text}) {
+	words := splitWords([]string{text})
+	if len(words) == 0 {
+		words = []string{text}
+	}
+	for _, word := range words {
 		from, to, isSpan := strings.Cut(word, "-")
 		if !isSpan {
 			to = from

@@ -108,9 +108,13 @@ func rowFiles(c *cli.Context) ([]string, error) {
 		named = append(named, alpaca.Part{Path: path, Weight: 1})
 	}
 	files, err := named.find(c.App.ErrWriter)
-	paths := make([]string, len(files))
+	paths, infos := make([]string, len(files)), make([]os.FileInfo, len(files))
 	for i, f := range files {
 		paths[i] = f.Path
+		infos[i], _ = os.Stat(f.Path) // whoever opens it says what is wrong with it
+		if first := slices.IndexFunc(infos[:i], func(info os.FileInfo) bool { return os.SameFile(info, infos[i]) }); first >= 0 {
+			fmt.Fprintf(c.App.ErrWriter, "warning: %s is the same file as %s, so that its rows count twice\n", f.Path, paths[first])
+		}
 	}
 	return paths, err
 }

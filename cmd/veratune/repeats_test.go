@@ -94,4 +94,11 @@ func TestRepeatedRows(t *testing.T) {
 	if code != 0 || !strings.Contains(stdout, "duplicates") || !strings.Contains(stdout, "22: rows that are there before") {
 		t.Errorf("data check: exit code %d, %s%s", code, stdout, stderr)
 	}
+	// Those that read rows as they are know a file that is given twice.
+	for _, args := range [][]string{{"data", "convert"}, {"data", "show", "--model", model}, {"data", "check", "--model", model}} {
+		code, _, stderr := veratune(append(args, at("a.json"), at("others.json"), at("link.json"))...)
+		if says := "warning: " + at("link.json") + " is the same file as " + at("a.json"); code != 0 || strings.Count(stderr, says) != 1 || strings.Count(stderr, "warning") != 1 {
+			t.Errorf("%v: exit code %d, %s", args, code, stderr)
+		}
+	}
 }

@@ -39,6 +39,7 @@ func LockFolder(path string) (*Lock, error) {
 	}
 	os.Remove(l.pid()) // a pipe there would have the writer wait
 	if err := os.WriteFile(l.pid(), []byte(strconv.Itoa(os.Getpid())+"\n"), 0o666); err != nil {
+		os.Remove(l.pid()) // which is empty on a full disk
 		return nil, errors.Join(err, file.Close())
 	}
 	return l, nil
