@@ -30,7 +30,7 @@ type console struct {
 const markPastes, dontMarkPastes = "\x1b[?2004h", "\x1b[?2004l"
 
 func newConsole(in io.Reader, out, notes io.Writer) *console {
-	c := &console{out: out, notes: notes, interrupts: make(chan os.Signal, 1)}
+	c := &console{out: terminal.Raw(out), notes: notes, interrupts: make(chan os.Signal, 1)}
 	signal.Reset(os.Interrupt) // the end of every other command
 	signal.Notify(c.interrupts, os.Interrupt)
 	if terminal.Is(in) {

@@ -134,6 +134,9 @@ func TestChatAtATerminal(t *testing.T) {
 		t.Run(terminal.name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "chat.jsonl")
 			x := sit(t, terminal.kind, terminal.size, "chat", "--model", path, "--threads", "1", "--max-tokens", "4")
+			if terminal.edits {
+				x.see(markPastes) // asks the terminal for them
+			}
 			x.see("> ")
 			x.press(interrupt)
 			x.see(warning)
