@@ -15,7 +15,7 @@ type span struct{ first, last int }
 // Set reads numbers and spans of them: "0-9,20".
 func (b *blocks) Set(text string) error {
 	words := splitWords([]string{text})
-	if len(words) == 0 {
+	if len(words) == 0 && text != "" {
 		words = []string{text}
 	}
 	for _, word := range words {
