@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -28,6 +29,8 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asVeratune) != "" {
 		main()
 	}
+	// Under nohup processes would begin deaf to it; what is caught here is not when they begin.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	code := m.Run()
 	if told := told.unfit(); len(told) > 0 && code == 0 {
 		fmt.Fprintf(os.Stderr, "messages that are not for people:\n%s", strings.Join(told, ""))
