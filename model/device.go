@@ -144,6 +144,7 @@ func step(c *bindings.Context, g *bindings.Graph, types []bindings.Type) {
 	segments := c.NewSegments([][4]int32{{0, rows, -1, 0}})
 	out := c.Attention(qkv, segments, heads, kvHeads, headDim, 1, f32)
 	g.Expand(c.AttentionBack(out, qkv, segments, heads, kvHeads, headDim, 1))
+	g.Expand(c.AddInplace(c.View(qkv, [4]int64{width, rows, 1, 1}, [4]int64{}), b)) // a bias
 	labels := integers(rows)
 	g.Expand(c.CrossEntropy(x, labels))
 	g.Expand(c.SetRows(f(width, rows), c.CrossEntropyBack(x, labels, f32), labels))

@@ -100,7 +100,11 @@ func TestBrokenModels(t *testing.T) {
 		"norm in half precision": {func(f *file) { f.Tensor("output_norm.weight").Type = bindings.F16 }, []string{"output_norm.weight", "f16", "f32"}},
 		"head of another width":  {insert("output.weight", 32, 300), []string{"output.weight", "[32 300]"}},
 		"rope factors too few":   {insert("rope_freqs.weight", 4), []string{"rope_freqs.weight", "[4]"}},
-		"a bias":                 {insert("blk.0.attn_q.bias", 64), []string{"blk.0.attn_q.bias", "not part"}},
+		"a bias too short":       {insert("blk.0.attn_q.bias", 63), []string{"blk.0.attn_q.bias", "[63]"}},
+		"a bias of a norm":       {insert("blk.0.attn_norm.bias", 64), []string{"blk.0.attn_norm.bias", "not part"}},
+		"norms of heads":         {insert("blk.0.attn_q_norm.weight", 16), []string{"blk.0.attn_q_norm.weight", "not part", "llama"}},
+		"capped scores":          {set("llama.attn_logit_softcapping", float32(50)), []string{"llama.attn_logit_softcapping", "50"}},
+		"a scaled embedding":     {set("llama.embedding_scale", float32(12)), []string{"llama.embedding_scale", "12"}},
 		"a fused matrix":         {insert("blk.0.attn_qkv.weight", 64, 128), []string{"blk.0.attn_qkv.weight", "not part"}},
 	} {
 		t.Run(name, func(t *testing.T) {

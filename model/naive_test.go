@@ -109,9 +109,13 @@ func (n *naive) block(x [][]float64, block, at int) {
 	}
 }
 
-// linear is W x + b ⊙ (B (d ⊙ (A x))) for one token of the pack.
+// linear is W x + b ⊙ (B (d ⊙ (A x))), and the bias, for one token of the pack.
 func (n *naive) linear(x []float64, block int, target string, group, token int) []float64 {
-	y := product(n.weights["blk."+strconv.Itoa(block)+"."+target+".weight"], x, len(x))
+	name := "blk." + strconv.Itoa(block) + "." + target
+	y := product(n.weights[name+".weight"], x, len(x))
+	if bias := n.weights[name+".bias"]; bias != nil {
+		add(y, bias)
+	}
 	if n.adapter == nil {
 		return y
 	}

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"testing"
 
@@ -143,6 +144,8 @@ var shapes = []struct {
 	{"heads narrower than the model", testutil.TinyOptions{HeadDim: 8}},
 	{"odd sizes", testutil.TinyOptions{Width: 30, Hidden: 37, Heads: 3, KVHeads: 3, HeadDim: 10}},
 	{"half of a head rotated", testutil.TinyOptions{Change: func(f *testutil.TinyFile) { f.Metadata["llama.rope.dimension_count"] = uint32(8) }}},
+	{"biases", testutil.TinyOptions{Change: biased("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")}},
+	{"some biases", testutil.TinyOptions{Change: biased("attn_k", "ffn_up")}},
 	{"linear rope scaling", testutil.TinyOptions{Change: func(f *testutil.TinyFile) {
 		f.Metadata["llama.rope.scaling.type"], f.Metadata["llama.rope.scaling.factor"] = "linear", float32(4)
 	}}},
@@ -150,6 +153,27 @@ var shapes = []struct {
 		f.Metadata["llama.rope.scaling.type"], f.Metadata["llama.rope.scaling.factor"] = "yarn", float32(4)
 		f.Metadata["llama.rope.scaling.original_context_length"], f.Metadata["llama.rope.scaling.attn_factor"] = uint32(256), float32(0.9)
 	}}},
+}
+
+// draw adds a random vector to every block of a tiny model.
+func draw(f *testutil.TinyFile, name string, n int64, mean, deviation float64) {
+	random := rand.New(rand.NewPCG(uint64(n), uint64(len(f.Tensors))))
+	for block := range f.Metadata["llama.block_count"].(uint32) {
+		v := testutil.TinyTensor{Name: fmt.Sprintf("blk.%d.%s", block, name), Shape: []int64{n}, Values: make([]float32, n)}
+		for i := range v.Values {
+			v.Values[i] = float32(mean + deviation*random.NormFloat64())
+		}
+		f.Tensors = append(f.Tensors, v)
+	}
+}
+
+// biased gives linear layers of a tiny model biases.
+func biased(targets ...string) func(*testutil.TinyFile) {
+	return func(f *testutil.TinyFile) {
+		for _, target := range targets {
+			draw(f, target+".bias", f.Tensor("blk.0." + target + ".weight").Shape[1], 0, 0.3)
+		}
+	}
 }
 
 func sameBits(t *testing.T, what string, got, want []float32) {
