@@ -6,18 +6,25 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"github.com/veratune/veratune/bindings"
 )
 
 // architecture says what a general.architecture is made of. A block is that of Llama 2: a norm (RMS), q k v, rotation, causal attention and its output, and a norm,
 // gate and up, gated SiLU and down, each half added to the residual stream. What else an architecture has, or has otherwise, stands here; block.go has it as a step
 // beside its gradient. A file with anything else that would change the result is refused by name: a tensor when the weights are loaded, a key by neutral.
 type architecture struct {
-	mayHave []string // linear layers that have a bias where the file holds one
+	pairs     bindings.Pairing // which numbers of a head are rotated together
+	headNorms bool             // a norm (RMS) of every head's q and k, before rotation
+	biases    []string         // linear layers that have a bias
+	mayHave   []string         // linear layers that have one where the file holds it
 }
 
 // architectures are those that can be trained, by their general.architecture.
 var architectures = map[string]*architecture{
 	"llama": {mayHave: []string{"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"}}, // also SmolLM2, TinyLlama, Mistral
+	"qwen2": {pairs: bindings.Halves, biases: []string{"attn_q", "attn_k", "attn_v"}},                           // also Qwen 2.5
+	"qwen3": {pairs: bindings.Halves, headNorms: true},
 }
 
 // findArchitecture refuses those that are not in the table.

@@ -90,8 +90,9 @@ func (o Options) Validate() error {
 
 // block holds the weights of one transformer block.
 type block struct {
-	attnNorm, ffnNorm *bindings.Tensor // [width], float32
-	groups            [4]*group        // q k v, output, gate up, down
+	attnNorm, ffnNorm *bindings.Tensor   // [width], float32
+	headNorms         bindings.HeadNorms // none but where the architecture has them
+	groups            [4]*group          // q k v, output, gate up, down
 }
 
 // Model is an open model. It is not safe for concurrent use.
@@ -268,12 +269,12 @@ func (m *Model) loadWeights() error {
 		name := func(part string) string { return "blk." + strconv.Itoa(i) + "." + part }
 		matrix := func(target string, in, out int) *linear {
 			x := &linear{block: i, target: target, in: in, out: out, w: l.tensor(name(target)+".weight", in, out)}
-			if _, ok := m.file.Tensor(name(target) + ".bias"); ok && slices.Contains(m.made.mayHave, target) {
+			if _, ok := m.file.Tensor(name(target) + ".bias"); slices.Contains(m.made.biases, target) || ok && slices.Contains(m.made.mayHave, target) {
 				x.bias = l.tensor(name(target)+".bias", out)
 			}
 			return x
 		}
-		m.blocks = append(m.blocks, &block{
+		b := &block{
 			attnNorm: l.tensor(name("attn_norm.weight"), m.Width),
 			ffnNorm:  l.tensor(name("ffn_norm.weight"), m.Width),
 			groups: [4]*group{
@@ -282,7 +283,11 @@ func (m *Model) loadWeights() error {
 				newGroup(2, matrix("ffn_gate", m.Width, m.Hidden), matrix("ffn_up", m.Width, m.Hidden)),
 				newGroup(3, matrix("ffn_down", m.Hidden, m.Width)),
 			},
-		})
+		}
+		if m.made.headNorms {
+			b.headNorms = bindings.HeadNorms{Q: l.tensor(name("attn_q_norm.weight"), m.HeadDim), K: l.tensor(name("attn_k_norm.weight"), m.HeadDim)}
+		}
+		m.blocks = append(m.blocks, b)
 		if l.err != nil {
 			return l.err
 		}

@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/veratune/veratune/bindings"
@@ -78,8 +79,8 @@ func (n *naive) block(x [][]float64, block, at int) {
 	qs, ks, vs := make([][]float64, len(x)), make([][]float64, len(x)), make([][]float64, len(x))
 	for t := range x {
 		h := n.norm(x[t], prefix+"attn_norm.weight")
-		qs[t] = n.rope(n.linear(h, block, "attn_q", 0, at+t), t)
-		ks[t] = n.rope(n.linear(h, block, "attn_k", 0, at+t), t)
+		qs[t] = n.rope(n.headNorms(n.linear(h, block, "attn_q", 0, at+t), prefix+"attn_q_norm.weight"), t)
+		ks[t] = n.rope(n.headNorms(n.linear(h, block, "attn_k", 0, at+t), prefix+"attn_k_norm.weight"), t)
 		vs[t] = n.linear(h, block, "attn_v", 0, at+t)
 	}
 	for t := range x {
@@ -140,7 +141,7 @@ func (n *naive) linear(x []float64, block int, target string, group, token int) 
 	}
 	for i := range y {
 		row := i
-		if n.adapter.Method == vera.MethodVeRA && (target == "attn_q" || target == "attn_k") {
+		if n.adapter.Method == vera.MethodVeRA && (target == "attn_q" || target == "attn_k") && !n.halves() {
 			// Row 2j + half of a head in the file is row half · (head dim / 2) + j in Hugging Face's order, which VeRA's B is in.
 			at := i % n.HeadDim
 			row = i - at + at%2*(n.HeadDim/2) + at/2
@@ -165,7 +166,22 @@ func (n *naive) numbers(values []float32) func(i int) float64 {
 	}
 }
 
-// rope rotates neighbouring numbers of each head by the position times base^(−2i/dims) / factor, scaled where the file says so.
+// halves tells whether number i of a head is rotated with number i + dims/2, and rows are in Hugging Face's order.
+func (n *naive) halves() bool { return strings.HasPrefix(n.Architecture, "qwen") }
+
+// headNorms is the norm of every head, where the file has its weight.
+func (n *naive) headNorms(x []float64, name string) []float64 {
+	if n.weights[name] == nil {
+		return x
+	}
+	var all []float64
+	for head := 0; head < len(x); head += n.HeadDim {
+		all = append(all, n.norm(x[head:head+n.HeadDim], name)...)
+	}
+	return all
+}
+
+// rope rotates pairs of numbers of each head by the position times base^(−2i/dims) / factor, scaled where the file says so.
 func (n *naive) rope(x []float64, position int) []float64 {
 	factors := n.weights["rope_freqs.weight"]
 	for head := 0; head < len(x); head += n.HeadDim {
@@ -176,8 +192,12 @@ func (n *naive) rope(x []float64, position int) []float64 {
 			}
 			scale, size := n.yarn(i)
 			sin, cos := math.Sincos(angle * scale)
-			a, b := x[head+i], x[head+i+1]
-			x[head+i], x[head+i+1] = size*(a*cos-b*sin), size*(a*sin+b*cos)
+			first, second := head+i, head+i+1
+			if n.halves() {
+				first, second = head+i/2, head+i/2+n.Rope.Dims/2
+			}
+			a, b := x[first], x[second]
+			x[first], x[second] = size*(a*cos-b*sin), size*(a*sin+b*cos)
 		}
 	}
 	return x

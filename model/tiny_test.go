@@ -2,7 +2,10 @@ package model
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/veratune/veratune/bindings"
@@ -146,6 +149,13 @@ var shapes = []struct {
 	{"half of a head rotated", testutil.TinyOptions{Change: func(f *testutil.TinyFile) { f.Metadata["llama.rope.dimension_count"] = uint32(8) }}},
 	{"biases", testutil.TinyOptions{Change: biased("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")}},
 	{"some biases", testutil.TinyOptions{Change: biased("attn_k", "ffn_up")}},
+	{"qwen2", testutil.TinyOptions{Change: as("qwen2")}},
+	{"qwen2 of odd sizes", testutil.TinyOptions{Width: 30, Hidden: 37, Heads: 3, KVHeads: 3, HeadDim: 10, Change: as("qwen2")}},
+	{"qwen3", testutil.TinyOptions{HeadDim: 32, KVHeads: 1, Type: bindings.Q8_0, Change: as("qwen3")}},
+	{"qwen3, half of a head rotated", testutil.TinyOptions{Change: func(f *testutil.TinyFile) {
+		f.Metadata["llama.rope.dimension_count"] = uint32(8)
+		as("qwen3")(f)
+	}}},
 	{"linear rope scaling", testutil.TinyOptions{Change: func(f *testutil.TinyFile) {
 		f.Metadata["llama.rope.scaling.type"], f.Metadata["llama.rope.scaling.factor"] = "linear", float32(4)
 	}}},
@@ -173,6 +183,27 @@ func biased(targets ...string) func(*testutil.TinyFile) {
 		for _, target := range targets {
 			draw(f, target+".bias", f.Tensor("blk.0." + target + ".weight").Shape[1], 0, 0.3)
 		}
+	}
+}
+
+// as makes a tiny model one of another architecture.
+func as(architecture string) func(*testutil.TinyFile) {
+	return func(f *testutil.TinyFile) {
+		dim := int64(f.Metadata["llama.attention.key_length"].(uint32))
+		switch architecture {
+		case "qwen2":
+			biased("attn_q", "attn_k", "attn_v")(f)
+		case "qwen3":
+			draw(f, "attn_q_norm.weight", dim, 1, 0.2)
+			draw(f, "attn_k_norm.weight", dim, 1, 0.2)
+		}
+		for _, key := range slices.Collect(maps.Keys(f.Metadata)) {
+			if name, ok := strings.CutPrefix(key, "llama."); ok {
+				f.Metadata[architecture+"."+name] = f.Metadata[key]
+				delete(f.Metadata, key)
+			}
+		}
+		f.Metadata["general.architecture"] = architecture
 	}
 }
 
