@@ -16,6 +16,16 @@ import (
 	"github.com/veratune/veratune/vera"
 )
 
+// Rows of q and k stand in the file's order where neighbours are rotated together, and only there.
+func TestRowOrder(t *testing.T) {
+	for name, a := range architectures {
+		base := vera.Base{Architecture: name, Heads: 2, KVHeads: 1, HeadDim: 4}
+		if permuted := base.RotaryHeads("attn_q") > 0; permuted != (a.pairs == bindings.Neighbours) {
+			t.Errorf("%s: rows are permuted: %v, rotates %v", name, permuted, a.pairs)
+		}
+	}
+}
+
 // small is the reference of an architecture: a tiny random model, PEFT's VeRA of it, and what transformers and PEFT make of both in float64.
 type small struct {
 	dir       string

@@ -12,6 +12,7 @@ type Config struct {
 	Name         string `json:"name"`         // general.name
 	Architecture string `json:"architecture"` // general.architecture
 	made         *architecture
+	scale        scales
 	Blocks       int           `json:"blocks"`
 	Width        int           `json:"width"`    // embedding length
 	Hidden       int           `json:"hidden"`   // feed-forward length
@@ -54,7 +55,8 @@ func readConfig(g *bindings.GGUF) (Config, error) {
 	}
 	c.HeadDim = r.optional("attention.key_length", c.Width/c.Heads)
 	c.Rope = r.rope(c)
-	r.checkNeutral()
+	r.checkNeutral(c.made)
+	c.scale = r.scales(c)
 	switch {
 	case r.err != nil:
 		return c, r.err

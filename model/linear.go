@@ -151,10 +151,7 @@ func (g *graph) linears(x *bindings.Tensor, gr *group, acc *bindings.Tensor, t b
 			g.nodes.Expand(g.AddInplace(g.columns(y, start, l.out), l.bias))
 		}
 	})
-	if t != bindings.F32 {
-		y = g.Convert(y, t)
-	}
-	return y, u
+	return g.as(y, t), u
 }
 
 // products is linears without biases.

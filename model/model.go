@@ -92,6 +92,7 @@ func (o Options) Validate() error {
 type block struct {
 	attnNorm, ffnNorm *bindings.Tensor   // [width], float32
 	headNorms         bindings.HeadNorms // none but where the architecture has them
+	straight          bool               // q and k are not rotated
 	groups            [4]*group          // q k v, output, gate up, down
 }
 
@@ -284,6 +285,7 @@ func (m *Model) loadWeights() error {
 				newGroup(3, matrix("ffn_down", m.Hidden, m.Width)),
 			},
 		}
+		b.straight = m.made.straight > 0 && (i+1)%m.made.straight == 0
 		if m.made.headNorms {
 			b.headNorms = bindings.HeadNorms{Q: l.tensor(name("attn_q_norm.weight"), m.HeadDim), K: l.tensor(name("attn_k_norm.weight"), m.HeadDim)}
 		}

@@ -156,6 +156,8 @@ var shapes = []struct {
 		f.Metadata["llama.rope.dimension_count"] = uint32(8)
 		as("qwen3")(f)
 	}}},
+	{"granite", testutil.TinyOptions{Change: as("granite")}},
+	{"smollm3", testutil.TinyOptions{Blocks: 4, Change: as("smollm3")}},
 	{"linear rope scaling", testutil.TinyOptions{Change: func(f *testutil.TinyFile) {
 		f.Metadata["llama.rope.scaling.type"], f.Metadata["llama.rope.scaling.factor"] = "linear", float32(4)
 	}}},
@@ -193,6 +195,9 @@ func as(architecture string) func(*testutil.TinyFile) {
 		switch architecture {
 		case "qwen2":
 			biased("attn_q", "attn_k", "attn_v")(f)
+		case "granite":
+			biased("attn_q", "ffn_down")(f)
+			maps.Copy(f.Metadata, map[string]any{"llama.embedding_scale": float32(3), "llama.residual_scale": float32(0.4), "llama.attention.scale": float32(0.1), "llama.logit_scale": float32(2)})
 		case "qwen3":
 			draw(f, "attn_q_norm.weight", dim, 1, 0.2)
 			draw(f, "attn_k_norm.weight", dim, 1, 0.2)

@@ -8,7 +8,7 @@ import (
 )
 
 // reordered says of the architectures whose modules in Hugging Face's form are known whether the converter to GGUF puts the rows of q and k in another order.
-var reordered = map[string]bool{"llama": true, "qwen2": false, "qwen3": false}
+var reordered = map[string]bool{"granite": true, "llama": true, "smollm3": true, "qwen2": false, "qwen3": false}
 
 // checkModules refuses a model whose modules in Hugging Face's form are not known.
 func (b Base) checkModules() error {
