@@ -210,6 +210,36 @@ func (c *Context) composeNormBack(dy, x, w *Tensor, eps float32, acc *Tensor) *T
 	return dx
 }
 
+// headwise puts together what f makes of the heads of q and of k, [headDim, heads · rows], and v, of columns of x and of others like it.
+func (c *Context) headwise(w HeadNorms, heads, kvHeads int, f func(w *Tensor, parts []*Tensor) *Tensor, all ...*Tensor) *Tensor {
+	dim, at := w.Q.Ne(0), int64(0)
+	part := func(x *Tensor, count int) *Tensor { return c.Cont(c.part(x, at, dim*int64(count))) }
+	some := func(w *Tensor, count int) *Tensor {
+		parts := make([]*Tensor, len(all))
+		for i, x := range all {
+			parts[i] = c.Reshape(part(x, count), dim, int64(count)*x.Ne(1))
+		}
+		at += dim * int64(count)
+		return c.Reshape(f(w, parts), dim*int64(count), all[0].Ne(1))
+	}
+	qk := c.concat(some(w.Q, heads), some(w.K, kvHeads), 0)
+	return c.concat(qk, part(all[0], kvHeads), 0)
+}
+
+func (c *Context) composeNormHeads(x *Tensor, w HeadNorms, heads, kvHeads int, eps float32, t Type) *Tensor {
+	if !c.float32s("norm_heads", t, x) {
+		return nil
+	}
+	return c.headwise(w, heads, kvHeads, func(w *Tensor, parts []*Tensor) *Tensor { return c.composeNorm(parts[0], w, eps, F32) }, x)
+}
+
+func (c *Context) composeNormHeadsBack(dy, x *Tensor, w HeadNorms, heads, kvHeads int, eps float32, t Type) *Tensor {
+	if !c.float32s("norm_heads_back", t, dy, x) {
+		return nil
+	}
+	return c.headwise(w, heads, kvHeads, func(w *Tensor, parts []*Tensor) *Tensor { return c.composeNormBack(parts[0], parts[1], w, eps, nil) }, dy, x)
+}
+
 // halves are the gate and what it lets through, contiguous.
 func (c *Context) halves(gateUp *Tensor) (gate, up *Tensor) {
 	n := gateUp.Ne(0) / 2
@@ -238,27 +268,39 @@ func (c *Context) composeSwiGLUBack(dy, gateUp *Tensor, t Type) *Tensor {
 }
 
 // composeRotate is x ⊙ (cos, cos) + swapped(x) ⊙ (−sin, sin) on every pair, and with sin for −sin and the other way round to rotate back.
-func (c *Context) composeRotate(x, table *Tensor, heads, headDim int, back bool, t Type) *Tensor {
+func (c *Context) composeRotate(x, table *Tensor, heads, headDim int, pairing Pairing, back bool, t Type) *Tensor {
 	if !c.float32s("rotate", t, x) {
 		return nil
 	}
 	dims, dim, rows := table.Ne(0), int64(headDim), x.Ne(1)
-	pairs := func(x *Tensor, heads int64) (first, second *Tensor) {
-		x = c.Reshape(c.unbroken(x), 2, dims/2, heads, rows)
-		part := func(i int64) *Tensor {
-			return c.Cont(c.View(x, [4]int64{1, dims / 2, heads, rows}, [4]int64{i}))
+	// The first and the second numbers of pairs: [1, dims/2, heads, rows], of halves [dims/2, 1, heads, rows].
+	one, half, along := int64(1), dims/2, 0
+	if pairing == Halves {
+		one, half, along = half, one, 1
+	}
+	pairs := func(x *Tensor, heads int64, pairing Pairing) (parts [2]*Tensor) {
+		for i := range int64(2) {
+			if pairing == Neighbours {
+				all := c.Reshape(c.unbroken(x), 2, dims/2, heads, rows)
+				parts[i] = c.Cont(c.View(all, [4]int64{1, dims / 2, heads, rows}, [4]int64{i}))
+			} else {
+				all := c.Reshape(c.unbroken(x), dims/2, 2, heads, rows)
+				parts[i] = c.Cont(c.View(all, [4]int64{dims / 2, 1, heads, rows}, [4]int64{0, i}))
+			}
+			parts[i] = c.Reshape(parts[i], one, half, heads, rows)
 		}
-		return part(0), part(1)
+		return parts
 	}
 	all := c.Reshape(c.Cont(c.part(x, 0, dim*int64(heads))), dim, int64(heads), rows)
 	turning := c.unbroken(c.View(all, [4]int64{dims, int64(heads), rows, 1}, [4]int64{}))
-	cos, sin := pairs(table, 1)
+	turn := pairs(table, 1, Neighbours)
+	cos, sin := turn[0], turn[1]
 	other := c.ScaleBias(sin, -1, 0)
 	if !back {
 		sin, other = other, sin
 	}
-	first, second := pairs(c.Reshape(turning, dims*int64(heads), rows), int64(heads))
-	y := c.concat(c.Add(c.Mul(first, cos), c.Mul(second, sin)), c.Add(c.Mul(second, cos), c.Mul(first, other)), 0)
+	of := pairs(c.Reshape(turning, dims*int64(heads), rows), int64(heads), pairing)
+	y := c.concat(c.Add(c.Mul(of[0], cos), c.Mul(of[1], sin)), c.Add(c.Mul(of[1], cos), c.Mul(of[0], other)), along)
 	y = c.Reshape(y, dims, int64(heads), rows)
 	if dims < dim {
 		y = c.concat(y, c.Cont(c.View(all, [4]int64{dim - dims, int64(heads), rows, 1}, [4]int64{dims})), 0)

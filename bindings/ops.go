@@ -349,7 +349,7 @@ func (c *Context) softMaxMasked(a, mask *Tensor, scale float32) *Tensor {
 }
 
 // Rope holds the constants of rotary position embedding (Su et al., arXiv 2104.09864) in llama.cpp's words, with neighbouring numbers of a head rotated
-// together. Factors is nil or float32 [Dims/2], which divide the frequencies (Llama 3.1).
+// together (Rotate takes either pairing). Factors is nil or float32 [Dims/2], which divide the frequencies (Llama 3.1).
 type Rope struct {
 	Dims        int     `json:"dims"`         // numbers of a head that are rotated
 	OrigContext int     `json:"orig_context"` // context length of the original training, for YaRN

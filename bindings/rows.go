@@ -49,6 +49,43 @@ func (c *Context) NormBack(dy, x, w *Tensor, eps float32, acc *Tensor) *Tensor {
 	return (*Tensor)(C.ggml_vera_norm_back(c.c, c.nodes, dy.c(), x.c(), w.c(), acc.c(), C.float(eps)))
 }
 
+// HeadNorms are the weights of the norms of every head of q and of k, [headDim], float32.
+type HeadNorms struct{ Q, K *Tensor }
+
+// heads tells whether x [headDim · (heads + 2 · kvHeads), rows] is float32 and has heads for these norms.
+func (n HeadNorms) fit(x *Tensor, heads, kvHeads int, eps float32) bool {
+	return n.Q != nil && n.K != nil && x.Type() == F32 && heads > 0 && kvHeads > 0 && eps >= 0 && n.Q.Ne(0)*int64(heads+2*kvHeads) == x.Ne(0) &&
+		vector(n.Q, n.Q.Ne(0)) && vector(n.K, n.Q.Ne(0)) && n.Q.contiguousRows() && n.K.contiguousRows()
+}
+
+// NormHeads is Norm of every head of q and of k alone, of type t, for x [headDim · (heads + 2 · kvHeads), rows], float32, as Attention takes it. v is copied.
+func (c *Context) NormHeads(x *Tensor, w HeadNorms, heads, kvHeads int, eps float32, t Type) *Tensor {
+	if !c.rowwise("norm_heads", t, x) {
+		return nil
+	}
+	if !w.fit(x, heads, kvHeads, eps) {
+		return c.fail("norm_heads", "%s with %d heads, %d KV heads, eps %g", x.describe(), heads, kvHeads, eps)
+	}
+	if c.composed != nil {
+		return c.composeNormHeads(x, w, heads, kvHeads, eps, t)
+	}
+	return (*Tensor)(C.ggml_vera_norm_heads(c.c, c.nodes, x.c(), w.Q.c(), w.K.c(), C.int(heads), C.int(kvHeads), C.float(eps), C.uint(t)))
+}
+
+// NormHeadsBack is the gradient of NormHeads' input x, of type t, for the gradient dy of its result.
+func (c *Context) NormHeadsBack(dy, x *Tensor, w HeadNorms, heads, kvHeads int, eps float32, t Type) *Tensor {
+	if !c.rowwise("norm_heads_back", t, dy, x) {
+		return nil
+	}
+	if dy.ne[0] != x.ne[0] || !w.fit(x, heads, kvHeads, eps) {
+		return c.fail("norm_heads_back", "%s for %s with %d heads, %d KV heads, eps %g", dy.describe(), x.describe(), heads, kvHeads, eps)
+	}
+	if c.composed != nil {
+		return c.composeNormHeadsBack(dy, x, w, heads, kvHeads, eps, t)
+	}
+	return (*Tensor)(C.ggml_vera_norm_heads_back(c.c, c.nodes, dy.c(), x.c(), w.Q.c(), w.K.c(), C.int(heads), C.int(kvHeads), C.float(eps), C.uint(t)))
+}
+
 // SwiGLU is silu(gate) ⊙ up, [n, rows] of type t, for gateUp [2n, rows]: the gate's numbers, then those of up (Shazeer, arXiv 2002.05202).
 func (c *Context) SwiGLU(gateUp *Tensor, t Type) *Tensor {
 	if !c.rowwise("swiglu", t, gateUp) {
@@ -77,9 +114,18 @@ func (c *Context) SwiGLUBack(dy, gateUp *Tensor, t Type) *Tensor {
 	return (*Tensor)(C.ggml_vera_swiglu_back(c.c, c.nodes, dy.c(), gateUp.c(), C.uint(t)))
 }
 
-// Rotate turns neighbouring pairs of the first heads of x [headDim · any, rows] by the angles of table [dims, rows], float32: m·cos and m·sin for each of the
-// first dims/2 pairs of a head; back is the transposed, for gradients. The other numbers are copied. The result has type t.
-func (c *Context) Rotate(x, table *Tensor, heads, headDim int, back bool, t Type) *Tensor {
+// Pairing says which numbers of a head are rotated together.
+type Pairing bool
+
+// The pairings that there are.
+const (
+	Neighbours Pairing = false // number 2i and number 2i + 1
+	Halves     Pairing = true  // number i and number i + dims/2
+)
+
+// Rotate turns pairs of numbers of the first heads of x [headDim · any, rows] by the angles of table [dims, rows], float32: m·cos and m·sin for each of the
+// dims/2 pairs of a head's first numbers; back is the transposed, for gradients. The other numbers are copied. The result has type t.
+func (c *Context) Rotate(x, table *Tensor, heads, headDim int, pairs Pairing, back bool, t Type) *Tensor {
 	if !c.rowwise("rotate", t, x, table) {
 		return nil
 	}
@@ -87,9 +133,9 @@ func (c *Context) Rotate(x, table *Tensor, heads, headDim int, back bool, t Type
 		return c.fail("rotate", "%d heads of %d in %s by %s", heads, headDim, x.describe(), table.describe())
 	}
 	if c.composed != nil {
-		return c.composeRotate(x, table, heads, headDim, back, t)
+		return c.composeRotate(x, table, heads, headDim, pairs, back, t)
 	}
-	return (*Tensor)(C.ggml_vera_rotate(c.c, c.nodes, x.c(), table.c(), C.int(heads), C.int(headDim), C.bool(back), C.uint(t)))
+	return (*Tensor)(C.ggml_vera_rotate(c.c, c.nodes, x.c(), table.c(), C.int(heads), C.int(headDim), C.bool(pairs), C.bool(back), C.uint(t)))
 }
 
 // Convert is x [n, rows] as type t.

@@ -39,12 +39,16 @@ var rowTolerance = map[string]float64{
 	"swiglu back":        8, // the exponential and six operations
 	"rotate":             2, // two products and their sum
 	"rotate back":        2,
+	"rotate halves":      2,
+	"rotate halves back": 2,
+	"norm heads":         6,
+	"norm heads back":    8,
 	"convert":            0,
 	"cross-entropy":      4,  // the exponential, the difference before it and the loss; the errors of many exponentials are of both signs
 	"cross-entropy back": 12, // the exponential, its sum, three operations
 }
 
-var rowOperations = []string{"norm", "norm back", "swiglu", "swiglu back", "rotate", "rotate back", "convert", "cross-entropy", "cross-entropy back"}
+var rowOperations = []string{"norm", "norm back", "norm heads", "norm heads back", "swiglu", "swiglu back", "rotate", "rotate back", "rotate halves", "rotate halves back", "convert", "cross-entropy", "cross-entropy back"}
 
 func (r rowCase) operands() []matrix {
 	x, g, w, table := matrix{"x", r.x, r.n, r.rows}, matrix{"g", r.g, r.n, r.rows}, matrix{"w", F32, r.n, 1}, matrix{"table", F32, r.dims, r.rows}
@@ -61,8 +65,12 @@ func (r rowCase) operands() []matrix {
 		return []matrix{both}
 	case "swiglu back":
 		return []matrix{g, both}
-	case "rotate", "rotate back":
+	case "rotate", "rotate back", "rotate halves", "rotate halves back":
 		return []matrix{x, table}
+	case "norm heads":
+		return []matrix{x, {"w", F32, r.dim, 1}, {"w of k", F32, r.dim, 1}}
+	case "norm heads back":
+		return []matrix{g, x, {"w", F32, r.dim, 1}, {"w of k", F32, r.dim, 1}}
 	default:
 		return []matrix{x}
 	}
@@ -89,8 +97,12 @@ func (r rowCase) build(c *Context, o map[string]*Tensor) *Tensor {
 		return c.SwiGLU(o["x"], r.y)
 	case "swiglu back":
 		return c.SwiGLUBack(o["g"], o["x"], r.y)
-	case "rotate", "rotate back":
-		return c.Rotate(o["x"], o["table"], r.heads, r.dim, r.op == "rotate back", r.y)
+	case "rotate", "rotate back", "rotate halves", "rotate halves back":
+		return c.Rotate(o["x"], o["table"], r.heads, r.dim, Pairing(strings.HasPrefix(r.op, "rotate halves")), strings.HasSuffix(r.op, "back"), r.y)
+	case "norm heads":
+		return c.NormHeads(o["x"], HeadNorms{o["w"], o["w of k"]}, r.heads, 1, rowEps, r.y)
+	case "norm heads back":
+		return c.NormHeadsBack(o["g"], o["x"], HeadNorms{o["w"], o["w of k"]}, r.heads, 1, rowEps, r.y)
 	case "convert":
 		return c.Convert(o["x"], r.y)
 	case "cross-entropy":
@@ -130,7 +142,7 @@ func (r rowCase) compute(t testing.TB, backend *Backend, data map[string]numbers
 	o := map[string]*Tensor{}
 	for _, m := range r.operands() {
 		around := product{before: r.before, after: r.after}
-		if m.name == "w" {
+		if strings.HasPrefix(m.name, "w") {
 			around = product{} // a vector
 		}
 		_, o[m.name] = s.place(around, m, data[m.name].data)
@@ -176,7 +188,7 @@ func (r rowCase) want(data map[string]numbers) (want, size []float64) {
 	for row := range r.rows {
 		get := func(name string) []float64 {
 			values := data[name].values
-			if name != "w" {
+			if !strings.HasPrefix(name, "w") {
 				each := len(values) / r.rows
 				values = values[row*each : (row+1)*each]
 			}
@@ -226,6 +238,56 @@ func (r rowCase) want(data map[string]numbers) (want, size []float64) {
 			for i := range r.n {
 				y := g[i] * x[i] * sigma(i)
 				put(y, y)
+			}
+		case "norm heads", "norm heads back":
+			for h := range r.n / r.dim {
+				x, g, w := x[h*r.dim:(h+1)*r.dim], g, get("w")
+				if r.op == "norm heads back" {
+					g = g[h*r.dim : (h+1)*r.dim]
+				}
+				if h == r.heads {
+					w = get("w of k")
+				}
+				squares, mean, sizes := 0.0, 0.0, 0.0
+				for _, v := range x {
+					squares += v * v
+				}
+				s := 1 / math.Sqrt(squares/float64(r.dim)+rowEps)
+				for i := range g {
+					xg := x[i%r.dim] * g[i] * w[i%r.dim] / float64(r.dim)
+					mean, sizes = mean+xg, sizes+math.Abs(xg)
+				}
+				for i, v := range x {
+					switch {
+					case r.op == "norm heads" && h <= r.heads:
+						put(v*s*w[i], v*s*w[i])
+					case r.op == "norm heads":
+						put(v)
+					case h <= r.heads:
+						a, b := s*g[i]*w[i], s*s*s*v
+						put(a-b*mean, a, b*sizes)
+					default:
+						put(g[i])
+					}
+				}
+			}
+		case "rotate halves", "rotate halves back":
+			way := 1.0
+			if strings.HasSuffix(r.op, "back") {
+				way = -1
+			}
+			for i := range r.n {
+				at, half := i%r.dim, r.dims/2
+				switch pair := 2 * (at % max(1, half)); {
+				case i >= r.heads*r.dim || at >= r.dims:
+					put(x[i])
+				case at < half:
+					c, s := table[pair], way*table[pair+1]
+					put(x[i]*c-x[i+half]*s, x[i]*c, x[i+half]*s)
+				default:
+					c, s := table[pair], way*table[pair+1]
+					put(x[i-half]*s+x[i]*c, x[i-half]*s, x[i]*c)
+				}
 			}
 		case "rotate", "rotate back":
 			way := 1.0
@@ -349,8 +411,12 @@ func (r rowCase) kinds() (all []rowCase) {
 				case "norm back":
 					c.acc = c.y == BF16 // of no other use here
 					c.x, c.y = F32, F32
-				case "swiglu", "convert", "rotate", "rotate back":
+				case "swiglu", "convert", "rotate", "rotate back", "rotate halves", "rotate halves back":
 					c.g = F32
+				case "norm heads":
+					c.g, c.x = F32, F32
+				case "norm heads back":
+					c.x = F32
 				case "cross-entropy":
 					c.g, c.x, c.y = F32, F32, F32
 				case "cross-entropy back":
@@ -368,7 +434,13 @@ func (r rowCase) kinds() (all []rowCase) {
 // rowShapes are the cases of one operation with n numbers in a row, in all types.
 func rowShapes(op string, n, rows, place int) []rowCase {
 	r := rowCase{op: op, n: n, rows: rows, before: around[place%len(around)][0], after: around[place%len(around)][1]}
-	if op == "rotate" || op == "rotate back" {
+	if strings.HasPrefix(op, "norm heads") {
+		r.dim, r.heads = n/4, 2 // two of q, one of k, one of v
+		if r.n = n / 4 * 4; n < 4 {
+			return nil
+		}
+	}
+	if strings.HasPrefix(op, "rotate") {
 		r.dim, r.dims, r.heads = n, n/2*2, 1 // an odd number of n is left
 		if n == 1 {
 			return nil
@@ -569,11 +641,14 @@ func everyRow(b *bench) []*Tensor {
 	x := func(seed uint64) *Tensor { return b.f(normal(seed, n*rows), n, rows) }
 	table := func(dims int64) *Tensor { return b.f(normal(7, int(dims)*rows), dims, rows) }
 	w, at, both := b.f(normal(9, n), n), b.i(labels, rows), b.f(normal(1, 2*n*rows), 2*n, rows)
+	norms := HeadNorms{b.f(normal(10, 11), 11), b.f(normal(11, 11), 11)}
 	return []*Tensor{
 		b.Norm(x(1), w, 1e-5, F32), b.NormBack(x(1), x(2), w, 1e-5, x(3)), b.NormBack(x(1), x(2), w, 1e-5, nil),
 		b.SwiGLU(both, F32), b.SwiGLUBack(x(2), both, F32),
-		b.Rotate(x(1), table(dim), heads, dim, false, F32), b.Rotate(x(1), table(dim), heads, dim, true, F32),
-		b.Rotate(b.View(x(1), [4]int64{dim * heads, rows, 1, 1}, [4]int64{2}), table(6), heads, dim, false, F32),
+		b.Rotate(x(1), table(dim), heads, dim, Neighbours, false, F32), b.Rotate(x(1), table(dim), heads, dim, Neighbours, true, F32),
+		b.Rotate(x(1), table(dim), heads, dim, Halves, false, F32), b.Rotate(x(1), table(6), heads, dim, Halves, true, F32),
+		b.NormHeads(x(1), norms, 2, 2, 1e-5, F32), b.NormHeadsBack(x(1), x(2), norms, 2, 2, 1e-5, F32),
+		b.Rotate(b.View(x(1), [4]int64{dim * heads, rows, 1, 1}, [4]int64{2}), table(6), heads, dim, Neighbours, false, F32),
 		b.CrossEntropy(b.ScaleBias(x(1), 30, 0), at), b.CrossEntropyBack(x(1), at, F32),
 	}
 }
@@ -630,7 +705,7 @@ func TestRotateIsRope(t *testing.T) {
 									}
 								}
 								flat := b.Convert(b.Reshape(x, width, tokens), kind)
-								return []*Tensor{b.Rotate(flat, table, int(shape.turned), int(shape.dim), back, F32), b.Rope(x, b.i(turned, tokens), factors, r)}
+								return []*Tensor{b.Rotate(flat, table, int(shape.turned), int(shape.dim), Neighbours, back, F32), b.Rope(x, b.i(turned, tokens), factors, r)}
 							})
 							want := got[1]
 							for i := range want {
@@ -670,17 +745,46 @@ func TestRowsRefuse(t *testing.T) {
 		"norm back: acc's shape": func(c *Context, f made) *Tensor {
 			return c.NormBack(f(F32, 4, 3), f(F32, 4, 3), f(F32, 4), 1, f(F32, 4, 2))
 		},
-		"swiglu of an odd width":    func(c *Context, f made) *Tensor { return c.SwiGLU(f(F32, 5, 3), F32) },
-		"swiglu of integers":        func(c *Context, f made) *Tensor { return c.SwiGLU(f(I32, 4, 3), F32) },
-		"swiglu back: width":        func(c *Context, f made) *Tensor { return c.SwiGLUBack(f(F32, 4, 3), f(F32, 4, 3), F32) },
-		"swiglu back: nothing":      func(c *Context, f made) *Tensor { return c.SwiGLUBack(nil, f(F32, 4, 3), F32) },
-		"rotate: heads":             func(c *Context, f made) *Tensor { return c.Rotate(f(F32, 8, 3), f(F32, 4, 3), 3, 4, false, F32) },
-		"rotate: no heads":          func(c *Context, f made) *Tensor { return c.Rotate(f(F32, 8, 3), f(F32, 4, 3), 0, 4, false, F32) },
-		"rotate: no numbers":        func(c *Context, f made) *Tensor { return c.Rotate(f(F32, 8, 3), f(F32, 4, 3), 1, 0, false, F32) },
-		"rotate: beyond the head":   func(c *Context, f made) *Tensor { return c.Rotate(f(F32, 8, 3), f(F32, 6, 3), 2, 4, false, F32) },
-		"rotate: odd":               func(c *Context, f made) *Tensor { return c.Rotate(f(F32, 8, 3), f(F32, 3, 3), 2, 4, false, F32) },
-		"rotate: tokens":            func(c *Context, f made) *Tensor { return c.Rotate(f(F32, 8, 3), f(F32, 4, 2), 2, 4, false, F32) },
-		"rotate: table":             func(c *Context, f made) *Tensor { return c.Rotate(f(F32, 8, 3), f(BF16, 4, 3), 2, 4, false, F32) },
+		"swiglu of an odd width": func(c *Context, f made) *Tensor { return c.SwiGLU(f(F32, 5, 3), F32) },
+		"swiglu of integers":     func(c *Context, f made) *Tensor { return c.SwiGLU(f(I32, 4, 3), F32) },
+		"swiglu back: width":     func(c *Context, f made) *Tensor { return c.SwiGLUBack(f(F32, 4, 3), f(F32, 4, 3), F32) },
+		"swiglu back: nothing":   func(c *Context, f made) *Tensor { return c.SwiGLUBack(nil, f(F32, 4, 3), F32) },
+		"norm heads: width": func(c *Context, f made) *Tensor {
+			return c.NormHeads(f(F32, 16, 3), HeadNorms{f(F32, 3), f(F32, 3)}, 2, 1, 1, F32)
+		},
+		"norm heads: one": func(c *Context, f made) *Tensor {
+			return c.NormHeads(f(F32, 16, 3), HeadNorms{f(F32, 4), nil}, 2, 1, 1, F32)
+		},
+		"norm heads: bfloat16": func(c *Context, f made) *Tensor {
+			return c.NormHeads(f(BF16, 16, 3), HeadNorms{f(F32, 4), f(F32, 4)}, 2, 1, 1, F32)
+		},
+		"norm heads: no KV heads": func(c *Context, f made) *Tensor {
+			return c.NormHeads(f(F32, 16, 3), HeadNorms{f(F32, 4), f(F32, 4)}, 4, 0, 1, F32)
+		},
+		"norm heads back: rows": func(c *Context, f made) *Tensor {
+			return c.NormHeadsBack(f(F32, 16, 2), f(F32, 16, 3), HeadNorms{f(F32, 4), f(F32, 4)}, 2, 1, 1, F32)
+		},
+		"rotate: heads": func(c *Context, f made) *Tensor {
+			return c.Rotate(f(F32, 8, 3), f(F32, 4, 3), 3, 4, Neighbours, false, F32)
+		},
+		"rotate: no heads": func(c *Context, f made) *Tensor {
+			return c.Rotate(f(F32, 8, 3), f(F32, 4, 3), 0, 4, Neighbours, false, F32)
+		},
+		"rotate: no numbers": func(c *Context, f made) *Tensor {
+			return c.Rotate(f(F32, 8, 3), f(F32, 4, 3), 1, 0, Neighbours, false, F32)
+		},
+		"rotate: beyond the head": func(c *Context, f made) *Tensor {
+			return c.Rotate(f(F32, 8, 3), f(F32, 6, 3), 2, 4, Neighbours, false, F32)
+		},
+		"rotate: odd": func(c *Context, f made) *Tensor {
+			return c.Rotate(f(F32, 8, 3), f(F32, 3, 3), 2, 4, Neighbours, false, F32)
+		},
+		"rotate: tokens": func(c *Context, f made) *Tensor {
+			return c.Rotate(f(F32, 8, 3), f(F32, 4, 2), 2, 4, Neighbours, false, F32)
+		},
+		"rotate: table": func(c *Context, f made) *Tensor {
+			return c.Rotate(f(F32, 8, 3), f(BF16, 4, 3), 2, 4, Neighbours, false, F32)
+		},
 		"convert from float16":      func(c *Context, f made) *Tensor { return c.Convert(f(F16, 4, 3), F32) },
 		"convert to float16":        func(c *Context, f made) *Tensor { return c.Convert(f(F32, 4, 3), F16) },
 		"cross-entropy: bfloat16":   func(c *Context, f made) *Tensor { return c.CrossEntropy(f(BF16, 4, 3), f(I32, 3)) },

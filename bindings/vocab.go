@@ -30,7 +30,7 @@ type Vocab struct {
 // chatTemplateKey is the metadata of the model's chat template; behind a dot, of others that have names.
 const chatTemplateKey = "tokenizer.chat_template"
 
-// OpenVocab reads the tokenizer of a GGUF file. It fails for other kinds than SentencePiece and byte-level BPE, which Llamas have.
+// OpenVocab reads the tokenizer of a GGUF file. It fails for other kinds than SentencePiece and byte-level BPE.
 func OpenVocab(path string) (*Vocab, error) {
 	v := new(Vocab)
 	merges, err := v.check(path)

@@ -7,7 +7,7 @@ namespace vera {
 
 enum operation {
     MUL_MAT, MUL_MAT_BACK, WEIGHT_GRAD, MERGE, MERGED_GRAD, FACTORED_GRAD, ATTENTION, ATTENTION_BACK, ATTENTION_CACHED,
-    NORM, NORM_BACK, SWIGLU, SWIGLU_BACK, ROTATE, CONVERT, CROSS_ENTROPY, CROSS_ENTROPY_BACK, PEAK, OPERATIONS
+    NORM, NORM_BACK, NORM_HEADS, NORM_HEADS_BACK, SWIGLU, SWIGLU_BACK, ROTATE, CONVERT, CROSS_ENTROPY, CROSS_ENTROPY_BACK, PEAK, OPERATIONS
 };
 
 // Numbers that an operation is made with; which is which, its kernel says.
@@ -18,7 +18,7 @@ struct parameters {
 
 // What a node tells its kernel: the userdata of its tensor.
 struct call {
-    enum { VERSION = 0x76657201 };  // another one where this, parameters or operations change: a backend may come from another build
+    enum { VERSION = 0x76657202 };  // another one where this, parameters or operations change: a backend may come from another build
     uint32_t   version = VERSION;
     operation  op;
     bool       into;  // the result goes into a given place, which dst->src has before the operation's sources

@@ -42,36 +42,70 @@ static inline float inverse_rms(const float * x, int64_t n, float eps) {
     return (float) (1 / std::sqrt(squares / n + eps));
 }
 
-// y = x ⊙ w / √(mean(x²) + eps). Sources: x, w; parameter: eps.
+// y = x ⊙ w / √(mean(x²) + eps) for n numbers.
+template <typename T> static inline void normed(const float * x, const float * w, float eps, T * y, int64_t n) {
+    const vf s = splat(inverse_rms(x, n, eps));
+    by_vectors(n, [&](int64_t i, auto some) { store(y + i, load(x + i, some) * s * load(w + i, some), some); });
+}
+
+// With s = 1 / √(mean(x²) + eps) and g = dy ⊙ w: dx = s (g − s² mean(x ⊙ g) x), + more where there is that.
+template <typename G, typename T>
+static inline void normed_back(const G * dy, const float * x, const float * w, float eps, const float * more, T * dx, int64_t n) {
+    const float  s  = inverse_rms(x, n, eps);
+    const double xg = sum_of(n, [&](int64_t i, auto some) { return load(x + i, some) * (load(dy + i, some) * load(w + i, some)); });
+    const float  by = (float) (xg / n * s * s);
+    by_vectors(n, [&](int64_t i, auto some) {
+        const vf d = splat(s) * (load(dy + i, some) * load(w + i, some) - splat(by) * load(x + i, some));
+        store(dx + i, more ? load(more + i, some) + d : d, some);
+    });
+}
+
+// Sources: x, w; parameter: eps.
 static void norm(const thread & t, ggml_tensor * dst) {
     const ggml_tensor * x = t.src[0];
     const float *       w = numbers(t.src[1]);
-    const int64_t       n = x->ne[0];
+    each_row(t, dst, [&](int64_t r) {
+        typed(dst, r, [&](auto * y) { normed((const float *) row(x, r), w, t.with->f[0], y, x->ne[0]); });
+    });
+}
+
+// Sources: dy, x, w, acc or NULL; parameter: eps.
+static void norm_back(const thread & t, ggml_tensor * dst) {
+    const ggml_tensor * dy = t.src[0], * x = t.src[1], * acc = t.src[3];
+    const float *       w = numbers(t.src[2]);
+    each_row(t, dst, [&](int64_t r) {
+        const float * more = acc ? (const float *) row(acc, r) : nullptr;
+        typed(dy, r, [&](auto * g) { normed_back(g, (const float *) row(x, r), w, t.with->f[0], more, (float *) row(dst, r), x->ne[0]); });
+    });
+}
+
+// The heads of q and those of k, each normed by itself; v is copied. Sources: [q, k, v], weights of q's heads, of k's; parameters: heads, KV heads, eps.
+static void norm_heads(const thread & t, ggml_tensor * dst) {
+    const ggml_tensor * x = t.src[0];
+    const int64_t       dim = t.src[1]->ne[0], heads = t.with->i[0], turned = heads + t.with->i[1];
     each_row(t, dst, [&](int64_t r) {
         const float * in = (const float *) row(x, r);
-        const vf      s  = splat(inverse_rms(in, n, t.with->f[0]));
         typed(dst, r, [&](auto * y) {
-            by_vectors(n, [&](int64_t i, auto some) { store(y + i, load(in + i, some) * s * load(w + i, some), some); });
+            for (int64_t h = 0; h < turned; h++) {
+                normed(in + h * dim, numbers(t.src[h < heads ? 1 : 2]), t.with->f[0], y + h * dim, dim);
+            }
+            copy(in + turned * dim, y + turned * dim, x->ne[0] - turned * dim);
         });
     });
 }
 
-// With s = 1 / √(mean(x²) + eps) and g = dy ⊙ w: dx = s (g − s² mean(x ⊙ g) x), + acc. Sources: dy, x, w, acc or NULL; parameter: eps.
-static void norm_back(const thread & t, ggml_tensor * dst) {
-    const ggml_tensor * dy = t.src[0], * x = t.src[1], * acc = t.src[3];
-    const float *       w = numbers(t.src[2]);
-    const int64_t       n = x->ne[0];
+// Sources: dy, [q, k, v], weights of q's heads, of k's; parameters as above.
+static void norm_heads_back(const thread & t, ggml_tensor * dst) {
+    const ggml_tensor * dy = t.src[0], * x = t.src[1];
+    const int64_t       dim = t.src[2]->ne[0], heads = t.with->i[0], turned = heads + t.with->i[1];
     each_row(t, dst, [&](int64_t r) {
-        const float * in   = (const float *) row(x, r);
-        const float * more = acc ? (const float *) row(acc, r) : nullptr;
-        float *       dx   = (float *) row(dst, r);
-        const float   s    = inverse_rms(in, n, t.with->f[0]);
+        const float * in = (const float *) row(x, r);
         typed(dy, r, [&](auto * g) {
-            const double xg = sum_of(n, [&](int64_t i, auto some) { return load(in + i, some) * (load(g + i, some) * load(w + i, some)); });
-            const float  by = (float) (xg / n * s * s);
-            by_vectors(n, [&](int64_t i, auto some) {
-                const vf d = splat(s) * (load(g + i, some) * load(w + i, some) - splat(by) * load(in + i, some));
-                store(dx + i, more ? load(more + i, some) + d : d, some);
+            typed(dst, r, [&](auto * dx) {
+                for (int64_t h = 0; h < turned; h++) {
+                    normed_back(g + h * dim, in + h * dim, numbers(t.src[h < heads ? 2 : 3]), t.with->f[0], nullptr, dx + h * dim, dim);
+                }
+                copy(g + turned * dim, dx + turned * dim, x->ne[0] - turned * dim);
             });
         });
     });
@@ -119,17 +153,24 @@ static inline vf swapped(vf v) {
     return (vf) (p << 32 | p >> 32);
 }
 
-// Neighbouring numbers (a, b) of the first `dims` of each of the first heads become (a cos − b sin, a sin + b cos), or are turned back; the others are copied.
-// Sources: x, the table of (cos, sin) for each pair; parameters: heads to rotate, head dim, back.
+// Pairs (a, b) of the first `dims` numbers of each of the first heads become (a cos − b sin, a sin + b cos), or are turned back; the others are copied. A pair are
+// neighbours, or the same numbers of the two halves.
+// Sources: x, the table of (cos, sin) for each pair; parameters: heads to rotate, head dim, back, halves.
 static void rotate(const thread & t, ggml_tensor * dst) {
     const ggml_tensor * x = t.src[0], * table = t.src[1];
     const int64_t       dims = table->ne[0], heads = t.with->i[0], dim = t.with->i[1];
     const float         way = t.with->i[2] ? -1 : 1;
+    const bool          halves = t.with->i[3];
     each_row(t, dst, [&](int64_t r) {
-        // (cos, cos) and (−sin, sin) of each pair, for all heads.
+        // For all heads: (cos, cos) and (−sin, sin) of each pair of neighbours, or cos and sin of each pair.
         float *       cosines = (float *) t.scratch(2 * dims * sizeof(float)), * sines = cosines + dims;
         const float * at = (const float *) row(table, r);
         for (int64_t i = 0; i < dims; i += 2) {
+            if (halves) {
+                cosines[i / 2] = at[i];
+                sines[i / 2]   = way * at[i + 1];
+                continue;
+            }
             cosines[i] = cosines[i + 1] = at[i];
             sines[i]     = -way * at[i + 1];
             sines[i + 1] = way * at[i + 1];
@@ -137,11 +178,19 @@ static void rotate(const thread & t, ggml_tensor * dst) {
         typed(x, r, [&](auto * in) {
             typed(dst, r, [&](auto * y) {
                 for (int64_t h = 0; h < heads; h++) {
-                    const int64_t first = h * dim;
-                    by_vectors(dims, [&](int64_t i, auto some) {
-                        const vf v = load(in + first + i, some);
-                        store(y + first + i, v * load(cosines + i, some) + swapped(v) * load(sines + i, some), some);
-                    });
+                    const int64_t first = h * dim, second = first + dims / 2;
+                    if (halves) {
+                        by_vectors(dims / 2, [&](int64_t i, auto some) {
+                            const vf a = load(in + first + i, some), b = load(in + second + i, some), cos = load(cosines + i, some), sin = load(sines + i, some);
+                            store(y + first + i, a * cos - b * sin, some);
+                            store(y + second + i, b * cos + a * sin, some);
+                        });
+                    } else {
+                        by_vectors(dims, [&](int64_t i, auto some) {
+                            const vf v = load(in + first + i, some);
+                            store(y + first + i, v * load(cosines + i, some) + swapped(v) * load(sines + i, some), some);
+                        });
+                    }
                     copy(in + first + dims, y + first + dims, dim - dims);
                 }
                 copy(in + heads * dim, y + heads * dim, x->ne[0] - heads * dim);

@@ -35,7 +35,7 @@ struct memory {
 
 static const char * const operation_names[OPERATIONS] = {
     "linear", "linear back", "weight gradient", "merge", "merged gradient", "factored gradient", "attention", "attention back", "attention", "norm", "norm back",
-    "swiglu", "swiglu back", "rotate", "convert", "cross-entropy", "cross-entropy back", "peak",
+    "norm of heads", "norm of heads back", "swiglu", "swiglu back", "rotate", "convert", "cross-entropy", "cross-entropy back", "peak",
 };
 
 struct node : call {
@@ -177,8 +177,8 @@ struct ggml_tensor * ggml_vera_factored_grad(struct ggml_context * ctx, struct g
     return make(ctx, nodes, FACTORED_GRAD, nullptr, F32, b->ne[0] + d->ne[0], 1, { g, u, rows, b, d });
 }
 
-// Parameters: heads and KV heads; the scale.
-static parameters heads(int heads, int kv_heads, float scale) { return { { heads, kv_heads }, { scale } }; }
+// Parameters: heads and KV heads; the scale, or eps.
+static parameters heads(int heads, int kv_heads, float number) { return { { heads, kv_heads }, { number } }; }
 
 struct ggml_tensor * ggml_vera_attention(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * qkv, struct ggml_tensor * segments,
                                          int n_heads, int kv_heads, float scale, unsigned type) {
@@ -217,6 +217,20 @@ struct ggml_tensor * ggml_vera_norm_back(struct ggml_context * ctx, struct ggml_
     return y;
 }
 
+struct ggml_tensor * ggml_vera_norm_heads(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * x, struct ggml_tensor * q,
+                                          struct ggml_tensor * k, int n_heads, int kv_heads, float eps, unsigned type) {
+    ggml_tensor * y        = make(ctx, nodes, NORM_HEADS, nullptr, type, x->ne[0], x->ne[1], { x, q, k });
+    nodes->all.back().with = heads(n_heads, kv_heads, eps);
+    return y;
+}
+
+struct ggml_tensor * ggml_vera_norm_heads_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * dy, struct ggml_tensor * x,
+                                               struct ggml_tensor * q, struct ggml_tensor * k, int n_heads, int kv_heads, float eps, unsigned type) {
+    ggml_tensor * y        = make(ctx, nodes, NORM_HEADS_BACK, nullptr, type, x->ne[0], x->ne[1], { dy, x, q, k });
+    nodes->all.back().with = heads(n_heads, kv_heads, eps);
+    return y;
+}
+
 struct ggml_tensor * ggml_vera_swiglu(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * gate_up, unsigned type) {
     return make(ctx, nodes, SWIGLU, nullptr, type, gate_up->ne[0] / 2, gate_up->ne[1], { gate_up });
 }
@@ -227,9 +241,9 @@ struct ggml_tensor * ggml_vera_swiglu_back(struct ggml_context * ctx, struct ggm
 }
 
 struct ggml_tensor * ggml_vera_rotate(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * x, struct ggml_tensor * table, int heads,
-                                      int head_dim, bool back, unsigned type) {
+                                      int head_dim, bool halves, bool back, unsigned type) {
     ggml_tensor * y        = make(ctx, nodes, ROTATE, nullptr, type, x->ne[0], x->ne[1], { x, table });
-    nodes->all.back().with = { { heads, head_dim, back }, {} };
+    nodes->all.back().with = { { heads, head_dim, back, halves }, {} };
     return y;
 }
 

@@ -86,11 +86,15 @@ struct ggml_tensor * ggml_vera_norm(struct ggml_context * ctx, struct ggml_vera_
                                     unsigned type);
 struct ggml_tensor * ggml_vera_norm_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * dy, struct ggml_tensor * x,
                                          struct ggml_tensor * w, struct ggml_tensor * acc, float eps);
+struct ggml_tensor * ggml_vera_norm_heads(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * x, struct ggml_tensor * q,
+                                          struct ggml_tensor * k, int heads, int kv_heads, float eps, unsigned type);
+struct ggml_tensor * ggml_vera_norm_heads_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * dy, struct ggml_tensor * x,
+                                               struct ggml_tensor * q, struct ggml_tensor * k, int heads, int kv_heads, float eps, unsigned type);
 struct ggml_tensor * ggml_vera_swiglu(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * gate_up, unsigned type);
 struct ggml_tensor * ggml_vera_swiglu_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * dy, struct ggml_tensor * gate_up,
                                            unsigned type);
 struct ggml_tensor * ggml_vera_rotate(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * x, struct ggml_tensor * table, int heads,
-                                      int head_dim, bool back, unsigned type);
+                                      int head_dim, bool halves, bool back, unsigned type);
 struct ggml_tensor * ggml_vera_convert(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * x, unsigned type);
 struct ggml_tensor * ggml_vera_cross_entropy(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * logits,
                                              struct ggml_tensor * labels);

@@ -1,12 +1,6 @@
 package model
 
-import (
-	"math"
-
-	"github.com/veratune/veratune/bindings"
-)
-
-func (m *Model) attentionScale() float32 { return float32(1 / math.Sqrt(float64(m.HeadDim))) }
+import "github.com/veratune/veratune/bindings"
 
 // cached is where the rows of texts that grow find the keys and values of earlier tokens, and which rows they are.
 type cached struct{ keys, values, rows *bindings.Tensor }
@@ -14,12 +8,12 @@ type cached struct{ keys, values, rows *bindings.Tensor }
 // attention is the causal attention of qkv [head dim · (heads + 2 · KV heads), rows] within each sample, or text: [head dim · heads, rows] as products take it.
 func (g *graph) attention(qkv *bindings.Tensor, c *cached) *bindings.Tensor {
 	if c != nil {
-		return g.AttentionCached(qkv, c.keys, c.values, c.rows, g.m.Heads, g.m.KVHeads, g.m.HeadDim, g.m.attentionScale(), g.kind)
+		return g.AttentionCached(qkv, c.keys, c.values, c.rows, g.m.Heads, g.m.KVHeads, g.m.HeadDim, g.m.scale.scores, g.kind)
 	}
-	return g.Attention(qkv, g.segments, g.m.Heads, g.m.KVHeads, g.m.HeadDim, g.m.attentionScale(), g.kind)
+	return g.Attention(qkv, g.segments, g.m.Heads, g.m.KVHeads, g.m.HeadDim, g.m.scale.scores, g.kind)
 }
 
 // attentionBack is the gradient of qkv for the gradient of attention's result.
 func (g *graph) attentionBack(dout, qkv *bindings.Tensor) *bindings.Tensor {
-	return g.AttentionBack(dout, qkv, g.segments, g.m.Heads, g.m.KVHeads, g.m.HeadDim, g.m.attentionScale())
+	return g.AttentionBack(dout, qkv, g.segments, g.m.Heads, g.m.KVHeads, g.m.HeadDim, g.m.scale.scores)
 }

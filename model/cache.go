@@ -223,7 +223,7 @@ func (c *Cache) pass(like rows) *pass {
 	g.rotation = g.rotations(p.positions)
 	g.addFirst(p.positions)
 	places := input(g, p.places, 2, int64(n))
-	x := g.GetRows(m.embed, input(g, p.tokens, int64(n)))
+	x := g.embedded(p.tokens)
 	for i, b := range m.blocks {
 		x, _ = g.forward(b, x, &cached{c.keys[i], c.values[i], places})
 	}
@@ -237,7 +237,7 @@ func (c *Cache) pass(like rows) *pass {
 			}
 			x = g.GetRows(x, input(g, at, int64(len(at))))
 		}
-		x = g.product(m.head, g.norm(x, m.outNorm), bindings.Product{}, bindings.F32)
+		x = g.product(m.head, g.norm(x, g.outNorm()), bindings.Product{}, bindings.F32)
 	}
 	if x != nil {
 		p.result = x.Output()

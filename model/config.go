@@ -7,39 +7,42 @@ import (
 	"github.com/veratune/veratune/bindings"
 )
 
-// Config holds the shape and constants of a Llama, as its GGUF metadata give them.
+// Config holds the shape and constants of a model, as its GGUF metadata give them.
 type Config struct {
-	Name       string        `json:"name"` // general.name
-	Blocks     int           `json:"blocks"`
-	Width      int           `json:"width"`    // embedding length
-	Hidden     int           `json:"hidden"`   // feed-forward length
-	Heads      int           `json:"heads"`    // query heads
-	KVHeads    int           `json:"kv_heads"` // key and value heads; Heads is a multiple
-	HeadDim    int           `json:"head_dim"`
-	Vocab      int           `json:"vocab"`
-	Context    int           `json:"context"` // context length of the original training
-	NormEps    float32       `json:"norm_eps"`
-	Rope       bindings.Rope `json:"rope"`
-	TiedHead   bool          `json:"tied_head"`   // the output head is the token embedding
-	RopeFactor bool          `json:"rope_factor"` // the file has rope_freqs.weight (Llama 3.1)
+	Name         string `json:"name"`         // general.name
+	Architecture string `json:"architecture"` // general.architecture
+	made         *architecture
+	scale        scales
+	Blocks       int           `json:"blocks"`
+	Width        int           `json:"width"`    // embedding length
+	Hidden       int           `json:"hidden"`   // feed-forward length
+	Heads        int           `json:"heads"`    // query heads
+	KVHeads      int           `json:"kv_heads"` // key and value heads; Heads is a multiple
+	HeadDim      int           `json:"head_dim"`
+	Vocab        int           `json:"vocab"`
+	Context      int           `json:"context"` // context length of the original training
+	NormEps      float32       `json:"norm_eps"`
+	Rope         bindings.Rope `json:"rope"`
+	TiedHead     bool          `json:"tied_head"`   // the output head is the token embedding
+	RopeFactor   bool          `json:"rope_factor"` // the file has rope_freqs.weight (Llama 3.1)
 }
-
-const architecture = "llama"
 
 // readConfig checks the metadata of a GGUF file. Every error names the key and what it must be.
 func readConfig(g *bindings.GGUF) (Config, error) {
 	var c Config
-	switch arch, ok := g.String("general.architecture"); {
-	case !ok:
+	var ok bool
+	if c.Architecture, ok = g.String("general.architecture"); !ok {
 		return c, fmt.Errorf("no general.architecture in its metadata: this is not a model")
-	case arch != architecture:
-		return c, fmt.Errorf("architecture %q: only %q models (Llama 1 to 3, SmolLM2, TinyLlama, Mistral) can be used", arch, architecture)
+	}
+	var err error
+	if c.made, err = findArchitecture(c.Architecture); err != nil {
+		return c, err
 	}
 	if kind, ok := g.String("general.type"); ok && kind != "model" {
 		return c, fmt.Errorf("general.type is %q: give this file where an adapter is asked for, and a model here", kind)
 	}
 	c.Name, _ = g.String("general.name")
-	r := metadata{g: g}
+	r := metadata{g: g, architecture: c.Architecture}
 	c.Blocks = r.count("block_count", 1, 1<<12)
 	c.Width = r.count("embedding_length", 1, 1<<20)
 	c.Hidden = r.count("feed_forward_length", 1, 1<<22)
@@ -52,31 +55,37 @@ func readConfig(g *bindings.GGUF) (Config, error) {
 	}
 	c.HeadDim = r.optional("attention.key_length", c.Width/c.Heads)
 	c.Rope = r.rope(c)
+	r.checkNeutral(c.made)
+	c.scale = r.scales(c)
 	switch {
 	case r.err != nil:
 		return c, r.err
 	case c.NormEps <= 0 || c.NormEps > 0.1:
-		return c, fmt.Errorf("llama.attention.layer_norm_rms_epsilon is %g: a small positive number is needed", c.NormEps)
+		return c, fmt.Errorf("%s is %g: a small positive number is needed", r.key("attention.layer_norm_rms_epsilon"), c.NormEps)
 	case c.KVHeads < 1 || c.Heads%c.KVHeads != 0:
 		return c, fmt.Errorf("%d query heads are not a multiple of %d key heads", c.Heads, c.KVHeads)
 	case c.HeadDim < 2 || r.optional("attention.value_length", c.HeadDim) != c.HeadDim:
 		return c, fmt.Errorf("head dimension %d for keys and %d for values: they must be equal and at least 2", c.HeadDim, r.optional("attention.value_length", c.HeadDim))
 	case c.Rope.Dims < 2 || c.Rope.Dims%2 != 0 || c.Rope.Dims > c.HeadDim:
-		return c, fmt.Errorf("llama.rope.dimension_count is %d: an even number up to the head dimension %d is needed", c.Rope.Dims, c.HeadDim)
+		return c, fmt.Errorf("%s is %d: an even number up to the head dimension %d is needed", r.key("rope.dimension_count"), c.Rope.Dims, c.HeadDim)
 	case r.optional("expert_count", 0) != 0:
-		return c, fmt.Errorf("a mixture of %d experts: only dense Llama models can be used", r.optional("expert_count", 0))
+		return c, fmt.Errorf("a mixture of %d experts: only dense models can be used", r.optional("expert_count", 0))
 	}
 	return c, nil
 }
 
-// metadata reads llama.* keys and keeps the first error.
+// metadata reads the keys of a model's architecture and keeps the first error.
 type metadata struct {
-	g   *bindings.GGUF
-	err error
+	g            *bindings.GGUF
+	architecture string
+	err          error
 }
 
+// key is the whole name of a key of the architecture: "llama.block_count".
+func (r *metadata) key(name string) string { return r.architecture + "." + name }
+
 func (r *metadata) optional(key string, otherwise int) int {
-	key = architecture + "." + key
+	key = r.key(key)
 	if r.g.Value(key) == nil {
 		return otherwise
 	}
@@ -93,13 +102,13 @@ func (r *metadata) optional(key string, otherwise int) int {
 func (r *metadata) count(key string, low, high int) int {
 	v := r.optional(key, 0)
 	if r.err == nil && (v < low || v > high) {
-		r.err = fmt.Errorf("%s.%s is %d: a number from %d to %d is needed", architecture, key, v, low, high)
+		r.err = fmt.Errorf("%s is %d: a number from %d to %d is needed", r.key(key), v, low, high)
 	}
 	return v
 }
 
 func (r *metadata) number(key string, otherwise float64) float64 {
-	key = architecture + "." + key
+	key = r.key(key)
 	if r.g.Value(key) == nil {
 		return otherwise
 	}
@@ -122,17 +131,17 @@ func (r *metadata) rope(c Config) bindings.Rope {
 		BetaSlow:    1,
 	}
 	factor := r.number("rope.scaling.factor", r.number("rope.scale_linear", 0))
-	kind, stated := r.g.String(architecture + ".rope.scaling.type")
+	kind, stated := r.g.String(r.key("rope.scaling.type"))
 	switch {
 	case factor < 0 || rope.FreqBase <= 0:
-		r.err = fmt.Errorf("llama.rope.scaling.factor %g, llama.rope.freq_base %g: positive numbers are needed", factor, rope.FreqBase)
+		r.err = fmt.Errorf("%s %g, %s %g: positive numbers are needed", r.key("rope.scaling.factor"), factor, r.key("rope.freq_base"), rope.FreqBase)
 	case stated && kind == "none" || factor == 0:
 	case !stated || kind == "linear":
 		rope.FreqScale = float32(1 / factor)
 	case kind == "yarn":
 		rope.FreqScale, rope.ExtFactor = float32(1/factor), 1
 	default:
-		r.err = fmt.Errorf("llama.rope.scaling.type %q: only none, linear and yarn can be used", kind)
+		r.err = fmt.Errorf("%s %q: only none, linear and yarn can be used", r.key("rope.scaling.type"), kind)
 	}
 	return rope
 }

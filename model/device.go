@@ -140,10 +140,14 @@ func step(c *bindings.Context, g *bindings.Graph, types []bindings.Type) {
 	g.Expand(c.NormBack(c.Norm(x, b, 1e-5, f32), x, b, 1e-5, x))
 	g.Expand(c.SwiGLUBack(c.SwiGLU(f(2*width, rows), f32), f(2*width, rows), f32))
 	table := c.Rope(f(headDim, 1, rows), integers(rows), nil, bindings.Rope{Dims: headDim, FreqBase: 1e4, FreqScale: 1, AttnFactor: 1})
-	qkv := c.Rotate(f(headDim*(heads+2*kvHeads), rows), c.Reshape(table, headDim, rows), heads+kvHeads, headDim, false, f32)
+	qkv := c.Rotate(f(headDim*(heads+2*kvHeads), rows), c.Reshape(table, headDim, rows), heads+kvHeads, headDim, bindings.Neighbours, false, f32)
+	norms := bindings.HeadNorms{Q: f(headDim), K: f(headDim)}
+	qkv = c.Rotate(c.NormHeads(qkv, norms, heads, kvHeads, 1e-5, f32), c.Reshape(table, headDim, rows), heads+kvHeads, headDim, bindings.Halves, false, f32)
+	g.Expand(c.NormHeadsBack(qkv, qkv, norms, heads, kvHeads, 1e-5, f32))
 	segments := c.NewSegments([][4]int32{{0, rows, -1, 0}})
 	out := c.Attention(qkv, segments, heads, kvHeads, headDim, 1, f32)
 	g.Expand(c.AttentionBack(out, qkv, segments, heads, kvHeads, headDim, 1))
+	g.Expand(c.AddInplace(c.View(qkv, [4]int64{width, rows, 1, 1}, [4]int64{}), b)) // a bias
 	labels := integers(rows)
 	g.Expand(c.CrossEntropy(x, labels))
 	g.Expand(c.SetRows(f(width, rows), c.CrossEntropyBack(x, labels, f32), labels))

@@ -100,7 +100,15 @@ func TestBrokenModels(t *testing.T) {
 		"norm in half precision": {func(f *file) { f.Tensor("output_norm.weight").Type = bindings.F16 }, []string{"output_norm.weight", "f16", "f32"}},
 		"head of another width":  {insert("output.weight", 32, 300), []string{"output.weight", "[32 300]"}},
 		"rope factors too few":   {insert("rope_freqs.weight", 4), []string{"rope_freqs.weight", "[4]"}},
-		"a bias":                 {insert("blk.0.attn_q.bias", 64), []string{"blk.0.attn_q.bias", "not part"}},
+		"a bias too short":       {insert("blk.0.attn_q.bias", 63), []string{"blk.0.attn_q.bias", "[63]"}},
+		"a bias of a norm":       {insert("blk.0.attn_norm.bias", 64), []string{"blk.0.attn_norm.bias", "not part"}},
+		"norms of heads":         {insert("blk.0.attn_q_norm.weight", 16), []string{"blk.0.attn_q_norm.weight", "not part", "llama"}},
+		"a bias left out":        {func(f *file) { as("qwen2")(f); f.Remove("blk.1.attn_k.bias") }, []string{"blk.1.attn_k.bias", "missing"}},
+		"a norm left out":        {func(f *file) { as("qwen3")(f); f.Remove("blk.1.attn_k_norm.weight") }, []string{"blk.1.attn_k_norm.weight", "missing"}},
+		"granite not rotated":    {func(f *file) { set("llama.rope.scaling.finetuned", false)(f); as("granite")(f) }, []string{"granite.rope.scaling.finetuned"}},
+		"a bias too many":        {func(f *file) { biased("attn_output")(f); as("qwen2")(f) }, []string{"attn_output.bias", "not part", "qwen2"}},
+		"capped scores":          {set("llama.attn_logit_softcapping", float32(50)), []string{"llama.attn_logit_softcapping", "50"}},
+		"a scaled embedding":     {set("llama.embedding_scale", float32(12)), []string{"llama.embedding_scale", "12"}},
 		"a fused matrix":         {insert("blk.0.attn_qkv.weight", 64, 128), []string{"blk.0.attn_qkv.weight", "not part"}},
 	} {
 		t.Run(name, func(t *testing.T) {

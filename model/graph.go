@@ -128,11 +128,27 @@ func (m *Model) kind() bindings.Type {
 }
 
 // rounded is x as products take it.
-func (g *graph) rounded(x *bindings.Tensor) *bindings.Tensor {
-	if x == nil || x.Type() == g.kind {
+func (g *graph) rounded(x *bindings.Tensor) *bindings.Tensor { return g.as(x, g.kind) }
+
+// as is x of type t.
+func (g *graph) as(x *bindings.Tensor, t bindings.Type) *bindings.Tensor {
+	if x == nil || x.Type() == t {
 		return x
 	}
-	return g.Convert(x, g.kind)
+	return g.Convert(x, t)
+}
+
+// scaled is s · x.
+func (g *graph) scaled(x *bindings.Tensor, s float32) *bindings.Tensor {
+	if s == 1 {
+		return x
+	}
+	return g.ScaleBias(x, s, 0)
+}
+
+// embedded is the residual stream before the first block, [width, tokens].
+func (g *graph) embedded(tokens []int32) *bindings.Tensor {
+	return g.scaled(g.GetRows(g.m.embed, input(g, tokens, int64(len(tokens)))), g.m.scale.embedding)
 }
 
 // norm is x / rms(x) ⊙ w as products take it, for x [width, rows].

@@ -5,13 +5,17 @@ import "github.com/veratune/veratune/bindings"
 // tokenChunk is how many tokens' logits live at once.
 const tokenChunk = 512
 
+// outNorm is the last norm's weight with the logits' scale in it.
+func (g *graph) outNorm() *bindings.Tensor { return g.scaled(g.m.outNorm, g.m.scale.logits) }
+
 // crossEntropy is −log p of each label, [n], for the residual stream x [width, n] after the last block, and where wanted the gradient of x. With
 // p = softmax(W h):
 //
 //	∂h = Wᵀ (p − onehot(label))
 func (g *graph) crossEntropy(x *bindings.Tensor, tokens []int32, wanted bool) (loss, dx *bindings.Tensor) {
 	at := input(g, tokens, int64(len(tokens)))
-	logits := g.Linear(g.m.head, g.norm(x, g.m.outNorm), bindings.Product{}, bindings.F32)
+	w := g.outNorm()
+	logits := g.Linear(g.m.head, g.norm(x, w), bindings.Product{}, bindings.F32)
 	loss = g.CrossEntropy(logits, at)
 	if loss != nil {
 		g.nodes.Expand(loss.Output())
@@ -20,7 +24,7 @@ func (g *graph) crossEntropy(x *bindings.Tensor, tokens []int32, wanted bool) (l
 		return loss, nil
 	}
 	dh := g.LinearBack(g.m.head, g.CrossEntropyBack(logits, at, g.kind), bindings.Product{}, bindings.F32)
-	return loss, g.NormBack(dh, x, g.m.outNorm, g.m.NormEps, nil)
+	return loss, g.NormBack(dh, x, w, g.m.NormEps, nil)
 }
 
 // loss sums −log p over the labels, for the residual stream x [width, rows] after the last block. Where dx is given, with the shape of x, it gets

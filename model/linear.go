@@ -1,6 +1,8 @@
 package model
 
 import (
+	"slices"
+
 	"github.com/veratune/veratune/bindings"
 	"github.com/veratune/veratune/vera"
 )
@@ -11,6 +13,7 @@ type linear struct {
 	target  string
 	in, out int
 	w       *bindings.Tensor // [in, out]
+	bias    *bindings.Tensor // [out] or nil
 
 	vectors  *bindings.Vectors // nil where the layer is not adapted
 	rank     int               // of the layer's part of the adapter
@@ -40,6 +43,10 @@ func newGroup(index int, layers ...*linear) *group {
 }
 
 func (gr *group) adapted() bool { return gr.down != nil }
+
+func (gr *group) biased() bool {
+	return slices.ContainsFunc(gr.layers, func(l *linear) bool { return l.bias != nil })
+}
 
 // each calls f for every layer, with where its part of the group's result begins.
 func (gr *group) each(f func(l *linear, start int)) {
@@ -132,9 +139,23 @@ func (m *Model) mergedGroups() (list []*group) {
 	return list
 }
 
-// linears computes y = W x + b ⊙ (B (d ⊙ (A x))) + acc for all layers of a group: [out, rows] of type t, float32 where there is an acc. u = A x, which the
-// layers share, is what the backward pass needs besides x; it is nil where no layer is adapted or all are merged.
+// linears computes y = W x + b ⊙ (B (d ⊙ (A x))) + bias + acc for all layers of a group: [out, rows] of type t, float32 where there is an acc. u = A x, which the
+// layers share, is what the backward pass needs besides x; it is nil where no layer is adapted or all are merged. Biases are frozen and have no gradient.
 func (g *graph) linears(x *bindings.Tensor, gr *group, acc *bindings.Tensor, t bindings.Type) (y, u *bindings.Tensor) {
+	if !gr.biased() {
+		return g.products(x, gr, acc, t)
+	}
+	y, u = g.products(x, gr, acc, bindings.F32)
+	gr.each(func(l *linear, start int) {
+		if l.bias != nil {
+			g.nodes.Expand(g.AddInplace(g.columns(y, start, l.out), l.bias))
+		}
+	})
+	return g.as(y, t), u
+}
+
+// products is linears without biases.
+func (g *graph) products(x *bindings.Tensor, gr *group, acc *bindings.Tensor, t bindings.Type) (y, u *bindings.Tensor) {
 	if x == nil {
 		return nil, nil
 	}

@@ -1,7 +1,7 @@
-// Package model runs a Llama from its GGUF file: forward, hand-written backward for VeRA's vectors, and generation.
+// Package model runs a language model from its GGUF file: forward, hand-written backward for VeRA's vectors, and generation.
 //
-// The network's mathematics stand here block by block: block.go lists a transformer block forwards and, below it, backwards; linear.go does so for a
-// VeRA linear layer, attention.go for attention, head.go for the loss. Weights stay quantised in the file's memory map; an operation
+// The network's mathematics stand here block by block: block.go lists a transformer block forwards and, below it, backwards; architecture.go has what the block of
+// each architecture is made of; linear.go does so for a VeRA linear layer, attention.go for attention, head.go for the loss. Weights stay quantised in the file's memory map; an operation
 // dequantises the matrix that it needs while it runs.
 //
 // It must know nothing of data sets, optimisers or run directories.
@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -89,11 +90,13 @@ func (o Options) Validate() error {
 
 // block holds the weights of one transformer block.
 type block struct {
-	attnNorm, ffnNorm *bindings.Tensor // [width], float32
-	groups            [4]*group        // q k v, output, gate up, down
+	attnNorm, ffnNorm *bindings.Tensor   // [width], float32
+	headNorms         bindings.HeadNorms // none but where the architecture has them
+	straight          bool               // q and k are not rotated
+	groups            [4]*group          // q k v, output, gate up, down
 }
 
-// Model is an open Llama. It is not safe for concurrent use.
+// Model is an open model. It is not safe for concurrent use.
 type Model struct {
 	Config
 	options     Options
@@ -117,7 +120,7 @@ type Model struct {
 	work        int64 // memory of the largest graph measured
 }
 
-// Open maps a GGUF file and checks that it is a whole Llama that can be trained: architecture, tensors, shapes and types.
+// Open maps a GGUF file and checks that it is a whole model that can be trained: architecture, tensors, shapes and types.
 func Open(path string, o Options) (*Model, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
@@ -266,9 +269,13 @@ func (m *Model) loadWeights() error {
 		leaves = nil
 		name := func(part string) string { return "blk." + strconv.Itoa(i) + "." + part }
 		matrix := func(target string, in, out int) *linear {
-			return &linear{block: i, target: target, in: in, out: out, w: l.tensor(name(target)+".weight", in, out)}
+			x := &linear{block: i, target: target, in: in, out: out, w: l.tensor(name(target)+".weight", in, out)}
+			if _, ok := m.file.Tensor(name(target) + ".bias"); slices.Contains(m.made.biases, target) || ok && slices.Contains(m.made.mayHave, target) {
+				x.bias = l.tensor(name(target)+".bias", out)
+			}
+			return x
 		}
-		m.blocks = append(m.blocks, &block{
+		b := &block{
 			attnNorm: l.tensor(name("attn_norm.weight"), m.Width),
 			ffnNorm:  l.tensor(name("ffn_norm.weight"), m.Width),
 			groups: [4]*group{
@@ -277,7 +284,12 @@ func (m *Model) loadWeights() error {
 				newGroup(2, matrix("ffn_gate", m.Width, m.Hidden), matrix("ffn_up", m.Width, m.Hidden)),
 				newGroup(3, matrix("ffn_down", m.Hidden, m.Width)),
 			},
-		})
+		}
+		b.straight = m.made.straight > 0 && (i+1)%m.made.straight == 0
+		if m.made.headNorms {
+			b.headNorms = bindings.HeadNorms{Q: l.tensor(name("attn_q_norm.weight"), m.HeadDim), K: l.tensor(name("attn_k_norm.weight"), m.HeadDim)}
+		}
+		m.blocks = append(m.blocks, b)
 		if l.err != nil {
 			return l.err
 		}
@@ -288,7 +300,7 @@ func (m *Model) loadWeights() error {
 	for _, t := range infos {
 		// rope_freqs of old conversions stand in every block and say nothing.
 		if !l.seen[t.Name] && !strings.HasSuffix(t.Name, "rope_freqs.weight") && !strings.HasSuffix(t.Name, "attn_rot_embd") {
-			return fmt.Errorf("tensor %s is not part of a Llama as it is computed here; its effect would be lost", t.Name)
+			return fmt.Errorf("tensor %s is not part of a model of architecture %s as it is computed here; its effect would be lost", t.Name, m.Architecture)
 		}
 	}
 	if l.err == nil && m.store != nil {
@@ -319,7 +331,7 @@ func (m *Model) File() *bindings.GGUF { return m.file }
 // Base describes the model to an adapter.
 func (m *Model) Base() vera.Base {
 	b := vera.Base{
-		Architecture: architecture, Name: m.Name, Fingerprint: m.fingerprint,
+		Architecture: m.Architecture, Name: m.Name, Fingerprint: m.fingerprint,
 		Blocks: m.Blocks, Heads: m.Heads, KVHeads: m.KVHeads, HeadDim: m.HeadDim, General: vera.General(m.file),
 	}
 	for _, l := range m.linears() {

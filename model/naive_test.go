@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/veratune/veratune/bindings"
@@ -18,11 +19,12 @@ type naive struct {
 	adapter *vera.Adapter        // nil: the base model
 	params  []float64            // the adapter's Params
 	masks   map[[2]int][]float32 // dropout by block and group, [tokens × in]; nil: none
+	file    *bindings.GGUF
 }
 
 func newNaive(t *testing.T, m *Model) *naive {
 	t.Helper()
-	n := &naive{Config: m.Config, weights: map[string][]float64{}}
+	n := &naive{Config: m.Config, weights: map[string][]float64{}, file: m.file}
 	if m.adapter != nil {
 		n.adapter, n.params = m.adapter.Adapter, wide(m.adapter.Params)
 	}
@@ -38,6 +40,14 @@ func newNaive(t *testing.T, m *Model) *naive {
 		n.weights[info.Name] = wide(values)
 	}
 	return n
+}
+
+// scale is a number of the file's metadata.
+func (n *naive) scale(key string, otherwise float64) float64 {
+	if v, ok := n.file.Float(n.Architecture + "." + key); ok {
+		return v
+	}
+	return otherwise
 }
 
 // loss sums −log p over the labels of packed samples.
@@ -58,7 +68,8 @@ func (n *naive) loss(b batch) float64 {
 func (n *naive) logits(tokens []int32, at int) [][]float64 {
 	x := make([][]float64, len(tokens))
 	for t, token := range tokens {
-		x[t] = append([]float64(nil), n.weights["token_embd.weight"][int(token)*n.Width:(int(token)+1)*n.Width]...)
+		x[t] = make([]float64, n.Width)
+		addScaled(x[t], n.weights["token_embd.weight"][int(token)*n.Width:(int(token)+1)*n.Width], n.scale("embedding_scale", 1))
 	}
 	for block := range n.Blocks {
 		n.block(x, block, at)
@@ -68,7 +79,9 @@ func (n *naive) logits(tokens []int32, at int) [][]float64 {
 		head = n.weights["token_embd.weight"]
 	}
 	for t := range x {
-		x[t] = product(head, n.norm(x[t], "output_norm.weight"), n.Width)
+		logits := product(head, n.norm(x[t], "output_norm.weight"), n.Width)
+		x[t] = make([]float64, len(logits))
+		addScaled(x[t], logits, 1/n.scale("logit_scale", 1))
 	}
 	return x
 }
@@ -78,8 +91,12 @@ func (n *naive) block(x [][]float64, block, at int) {
 	qs, ks, vs := make([][]float64, len(x)), make([][]float64, len(x)), make([][]float64, len(x))
 	for t := range x {
 		h := n.norm(x[t], prefix+"attn_norm.weight")
-		qs[t] = n.rope(n.linear(h, block, "attn_q", 0, at+t), t)
-		ks[t] = n.rope(n.linear(h, block, "attn_k", 0, at+t), t)
+		turn := t
+		if n.Architecture == "smollm3" && block%4 == 3 {
+			turn = 0
+		}
+		qs[t] = n.rope(n.headNorms(n.linear(h, block, "attn_q", 0, at+t), prefix+"attn_q_norm.weight"), turn)
+		ks[t] = n.rope(n.headNorms(n.linear(h, block, "attn_k", 0, at+t), prefix+"attn_k_norm.weight"), turn)
 		vs[t] = n.linear(h, block, "attn_v", 0, at+t)
 	}
 	for t := range x {
@@ -89,7 +106,7 @@ func (n *naive) block(x [][]float64, block, at int) {
 			q := qs[t][head*n.HeadDim : (head+1)*n.HeadDim]
 			scores := make([]float64, t+1)
 			for s := range scores {
-				scores[s] = dot(q, ks[s][kv:kv+n.HeadDim]) / math.Sqrt(float64(n.HeadDim))
+				scores[s] = dot(q, ks[s][kv:kv+n.HeadDim]) * n.scale("attention.scale", 1/math.Sqrt(float64(n.HeadDim)))
 			}
 			total := logSumExp(scores)
 			for s := range scores {
@@ -99,19 +116,23 @@ func (n *naive) block(x [][]float64, block, at int) {
 				}
 			}
 		}
-		add(x[t], n.linear(out, block, "attn_output", 1, at+t))
+		addScaled(x[t], n.linear(out, block, "attn_output", 1, at+t), n.scale("residual_scale", 1))
 		h := n.norm(x[t], prefix+"ffn_norm.weight")
 		gate, up := n.linear(h, block, "ffn_gate", 2, at+t), n.linear(h, block, "ffn_up", 2, at+t)
 		for i, g := range gate {
 			up[i] *= g / (1 + math.Exp(-g))
 		}
-		add(x[t], n.linear(up, block, "ffn_down", 3, at+t))
+		addScaled(x[t], n.linear(up, block, "ffn_down", 3, at+t), n.scale("residual_scale", 1))
 	}
 }
 
-// linear is W x + b ⊙ (B (d ⊙ (A x))) for one token of the pack.
+// linear is W x + b ⊙ (B (d ⊙ (A x))), and the bias, for one token of the pack.
 func (n *naive) linear(x []float64, block int, target string, group, token int) []float64 {
-	y := product(n.weights["blk."+strconv.Itoa(block)+"."+target+".weight"], x, len(x))
+	name := "blk." + strconv.Itoa(block) + "." + target
+	y := product(n.weights[name+".weight"], x, len(x))
+	if bias := n.weights[name+".bias"]; bias != nil {
+		add(y, bias)
+	}
 	if n.adapter == nil {
 		return y
 	}
@@ -136,7 +157,7 @@ func (n *naive) linear(x []float64, block int, target string, group, token int) 
 	}
 	for i := range y {
 		row := i
-		if n.adapter.Method == vera.MethodVeRA && (target == "attn_q" || target == "attn_k") {
+		if n.adapter.Method == vera.MethodVeRA && (target == "attn_q" || target == "attn_k") && !n.halves() {
 			// Row 2j + half of a head in the file is row half · (head dim / 2) + j in Hugging Face's order, which VeRA's B is in.
 			at := i % n.HeadDim
 			row = i - at + at%2*(n.HeadDim/2) + at/2
@@ -161,7 +182,22 @@ func (n *naive) numbers(values []float32) func(i int) float64 {
 	}
 }
 
-// rope rotates neighbouring numbers of each head by the position times base^(−2i/dims) / factor, scaled where the file says so.
+// halves tells whether number i of a head is rotated with number i + dims/2, and rows are in Hugging Face's order.
+func (n *naive) halves() bool { return strings.HasPrefix(n.Architecture, "qwen") }
+
+// headNorms is the norm of every head, where the file has its weight.
+func (n *naive) headNorms(x []float64, name string) []float64 {
+	if n.weights[name] == nil {
+		return x
+	}
+	var all []float64
+	for head := 0; head < len(x); head += n.HeadDim {
+		all = append(all, n.norm(x[head:head+n.HeadDim], name)...)
+	}
+	return all
+}
+
+// rope rotates pairs of numbers of each head by the position times base^(−2i/dims) / factor, scaled where the file says so.
 func (n *naive) rope(x []float64, position int) []float64 {
 	factors := n.weights["rope_freqs.weight"]
 	for head := 0; head < len(x); head += n.HeadDim {
@@ -172,8 +208,12 @@ func (n *naive) rope(x []float64, position int) []float64 {
 			}
 			scale, size := n.yarn(i)
 			sin, cos := math.Sincos(angle * scale)
-			a, b := x[head+i], x[head+i+1]
-			x[head+i], x[head+i+1] = size*(a*cos-b*sin), size*(a*sin+b*cos)
+			first, second := head+i, head+i+1
+			if n.halves() {
+				first, second = head+i/2, head+i/2+n.Rope.Dims/2
+			}
+			a, b := x[first], x[second]
+			x[first], x[second] = size*(a*cos-b*sin), size*(a*sin+b*cos)
 		}
 	}
 	return x
@@ -247,9 +287,11 @@ func dot(a, b []float64) float64 {
 	return sum
 }
 
-func add(a, b []float64) {
+func add(a, b []float64) { addScaled(a, b, 1) }
+
+func addScaled(a, b []float64, s float64) {
 	for i, v := range b {
-		a[i] += v
+		a[i] += s * v
 	}
 }
 

@@ -195,14 +195,17 @@ func gib(bytes int64) string { return fmt.Sprintf("%.2f GiB", float64(bytes)/(1<
 
 // makeRoom makes room on the tape for every block's input, one gradient, and what keep blocks keep.
 func (m *Model) makeRoom(p pack, keep int) error {
-	const tensors = 8 // of a block
+	tensors := len((&acts{}).tensors())
 	return m.tape.reserve(m.betweenBytes(p)+int64(keep)*m.savedBytes(p), int(m.streams())+1+keep*tensors)
 }
 
 // savedBytes is the size of what the block with the most adapted layers keeps for its backward pass (type acts).
 func (m *Model) savedBytes(p pack) int64 {
 	wide := int64((m.Heads+2*m.KVHeads)*m.HeadDim + m.Width) // q k v, mid: float32
-	numbers := int64(m.Heads*m.HeadDim + 2*m.Hidden)         // attention's result, gate and up
+	if m.made.headNorms {
+		wide += int64((m.Heads + 2*m.KVHeads) * m.HeadDim) // q k v before them
+	}
+	numbers := int64(m.Heads*m.HeadDim + 2*m.Hidden) // attention's result, gate and up
 	most := int64(0)
 	for _, b := range m.blocks[m.adapter.lowest:] {
 		u := int64(0)

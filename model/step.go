@@ -160,8 +160,11 @@ func (m *Model) gradients(p pack, keep int, seed uint64) (sum float64, err error
 	return sum, nil
 }
 
-// counts tells whether block i is computed. To measure graphs it is enough to take the lowest block that is adapted and the last one.
-func (m *Model) counts(i int) bool { return !m.dry || i == m.adapter.lowest || i == len(m.blocks)-1 }
+// counts tells whether block i is computed. To measure graphs it is enough to take the lowest block that is adapted, the last one and, where
+// some blocks are made otherwise, the one above the lowest.
+func (m *Model) counts(i int) bool {
+	return !m.dry || i == m.adapter.lowest || i == len(m.blocks)-1 || m.made.straight > 0 && i == m.adapter.lowest+1
+}
 
 // check refuses what ggml would abort on, and cuts a batch into its samples. The tokens behind a sample's last label are left out: nothing that is asked for
 // depends on them.
@@ -211,7 +214,7 @@ func (m *Model) rotationBytes(p pack) int64 { return 4 * int64(m.Rope.Dims) * in
 func (m *Model) begin(p *pack) (kept, error) {
 	g := m.newGraph(p.rows(), 0, 16)
 	defer g.Close()
-	x, err := m.tape.keep(g, g.GetRows(m.embed, input(g, p.tokens, int64(p.rows()))))
+	x, err := m.tape.keep(g, g.embedded(p.tokens))
 	if err != nil {
 		return kept{}, err
 	}

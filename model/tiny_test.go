@@ -1,7 +1,11 @@
 package model
 
 import (
+	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/veratune/veratune/bindings"
@@ -143,6 +147,17 @@ var shapes = []struct {
 	{"heads narrower than the model", testutil.TinyOptions{HeadDim: 8}},
 	{"odd sizes", testutil.TinyOptions{Width: 30, Hidden: 37, Heads: 3, KVHeads: 3, HeadDim: 10}},
 	{"half of a head rotated", testutil.TinyOptions{Change: func(f *testutil.TinyFile) { f.Metadata["llama.rope.dimension_count"] = uint32(8) }}},
+	{"biases", testutil.TinyOptions{Change: biased("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")}},
+	{"some biases", testutil.TinyOptions{Change: biased("attn_k", "ffn_up")}},
+	{"qwen2", testutil.TinyOptions{Change: as("qwen2")}},
+	{"qwen2 of odd sizes", testutil.TinyOptions{Width: 30, Hidden: 37, Heads: 3, KVHeads: 3, HeadDim: 10, Change: as("qwen2")}},
+	{"qwen3", testutil.TinyOptions{HeadDim: 32, KVHeads: 1, Type: bindings.Q8_0, Change: as("qwen3")}},
+	{"qwen3, half of a head rotated", testutil.TinyOptions{Change: func(f *testutil.TinyFile) {
+		f.Metadata["llama.rope.dimension_count"] = uint32(8)
+		as("qwen3")(f)
+	}}},
+	{"granite", testutil.TinyOptions{Change: as("granite")}},
+	{"smollm3", testutil.TinyOptions{Blocks: 4, Change: as("smollm3")}},
 	{"linear rope scaling", testutil.TinyOptions{Change: func(f *testutil.TinyFile) {
 		f.Metadata["llama.rope.scaling.type"], f.Metadata["llama.rope.scaling.factor"] = "linear", float32(4)
 	}}},
@@ -150,6 +165,51 @@ var shapes = []struct {
 		f.Metadata["llama.rope.scaling.type"], f.Metadata["llama.rope.scaling.factor"] = "yarn", float32(4)
 		f.Metadata["llama.rope.scaling.original_context_length"], f.Metadata["llama.rope.scaling.attn_factor"] = uint32(256), float32(0.9)
 	}}},
+}
+
+// draw adds a random vector to every block of a tiny model.
+func draw(f *testutil.TinyFile, name string, n int64, mean, deviation float64) {
+	random := rand.New(rand.NewPCG(uint64(n), uint64(len(f.Tensors))))
+	for block := range f.Metadata["llama.block_count"].(uint32) {
+		v := testutil.TinyTensor{Name: fmt.Sprintf("blk.%d.%s", block, name), Shape: []int64{n}, Values: make([]float32, n)}
+		for i := range v.Values {
+			v.Values[i] = float32(mean + deviation*random.NormFloat64())
+		}
+		f.Tensors = append(f.Tensors, v)
+	}
+}
+
+// biased gives linear layers of a tiny model biases.
+func biased(targets ...string) func(*testutil.TinyFile) {
+	return func(f *testutil.TinyFile) {
+		for _, target := range targets {
+			draw(f, target+".bias", f.Tensor("blk.0." + target + ".weight").Shape[1], 0, 0.3)
+		}
+	}
+}
+
+// as makes a tiny model one of another architecture.
+func as(architecture string) func(*testutil.TinyFile) {
+	return func(f *testutil.TinyFile) {
+		dim := int64(f.Metadata["llama.attention.key_length"].(uint32))
+		switch architecture {
+		case "qwen2":
+			biased("attn_q", "attn_k", "attn_v")(f)
+		case "granite":
+			biased("attn_q", "ffn_down")(f)
+			maps.Copy(f.Metadata, map[string]any{"llama.embedding_scale": float32(3), "llama.residual_scale": float32(0.4), "llama.attention.scale": float32(0.1), "llama.logit_scale": float32(2)})
+		case "qwen3":
+			draw(f, "attn_q_norm.weight", dim, 1, 0.2)
+			draw(f, "attn_k_norm.weight", dim, 1, 0.2)
+		}
+		for _, key := range slices.Collect(maps.Keys(f.Metadata)) {
+			if name, ok := strings.CutPrefix(key, "llama."); ok {
+				f.Metadata[architecture+"."+name] = f.Metadata[key]
+				delete(f.Metadata, key)
+			}
+		}
+		f.Metadata["general.architecture"] = architecture
+	}
 }
 
 func sameBits(t *testing.T, what string, got, want []float32) {

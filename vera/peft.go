@@ -105,8 +105,8 @@ const (
 
 // loadPEFT reads the folder of a VeRA or LoRA adapter that PEFT or SavePEFT saved.
 func loadPEFT(dir string, base Base, anyBase bool) (*Adapter, error) {
-	if base.Architecture != "llama" {
-		return nil, fmt.Errorf("adapter %s: PEFT's adapters can be read for models of architecture llama, and this one is %q", dir, base.Architecture)
+	if err := base.checkModules(); err != nil {
+		return nil, fmt.Errorf("adapter %s: %w", dir, err)
 	}
 	configPath, weightsPath := filepath.Join(dir, peftConfigFile), filepath.Join(dir, peftWeightsFile)
 	p, err := readPEFTConfig(configPath)

@@ -314,9 +314,9 @@ func TestPEFTRefuses(t *testing.T) {
 	})
 	t.Run("architecture", func(t *testing.T) {
 		base := toy()
-		base.Architecture = "qwen2"
+		base.Architecture = "gpt2"
 		_, err := Load(peftOf(t, a).write(t), base)
-		wantError(t, err, "qwen2", "llama")
+		wantError(t, err, "gpt2", "llama")
 	})
 }
 

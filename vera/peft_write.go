@@ -69,8 +69,8 @@ func (a *Adapter) savePEFT(dir string, projection bool) error {
 }
 
 func (a *Adapter) checkPEFT(projection bool) error {
-	if a.Base.Architecture != "llama" {
-		return fmt.Errorf("PEFT's names are known for models of architecture llama, and this one is %q", a.Base.Architecture)
+	if err := a.Base.checkModules(); err != nil {
+		return err
 	}
 	if a.Method == MethodVeRA && a.Pair == nil {
 		return errors.New("PEFT has one pair for all layers, and this adapter one for each; export it as a LoRA")

@@ -51,6 +51,9 @@ type Base struct {
 
 // RotaryHeads is the number of heads whose rows GGUFRows reorders in a layer of that kind: 0 where the file keeps Hugging Face's order.
 func (b Base) RotaryHeads(target string) int {
+	if !reordered[b.Architecture] {
+		return 0
+	}
 	switch target {
 	case "attn_q":
 		return b.Heads

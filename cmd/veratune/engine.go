@@ -61,7 +61,7 @@ func (e *engine) flags() []cli.Flag {
 }
 
 func (e *engine) modelFlag() cli.Flag {
-	return &cli.StringFlag{Name: "model", Aliases: []string{"m"}, Usage: "GGUF `FILE` of a Llama; hf:OWNER/REPO/FILE fetches it from Hugging Face", Required: true, Destination: &e.path, Action: fetch(&e.path)}
+	return &cli.StringFlag{Name: "model", Aliases: []string{"m"}, Usage: "GGUF `FILE` of a model; hf:OWNER/REPO/FILE fetches it from Hugging Face", Required: true, Destination: &e.path, Action: fetch(&e.path)}
 }
 
 // fetch is the action of a flag that names a model: it puts the path of a file that is fetched from Hugging Face in place of its name.

@@ -99,6 +99,7 @@ func printModel(w io.Writer, d modelSummary) error {
 	for _, kind := range slices.Sorted(maps.Keys(d.Types)) {
 		t.row("", "%s: %.1f MB", kind, float64(d.Types[kind])/1e6)
 	}
+	t.row("architecture", "%s", d.Architecture)
 	t.row("blocks", "%d", d.Blocks)
 	t.row("width", "%d, feed-forward %d", d.Width, d.Hidden)
 	t.row("heads", "%d of %d numbers, %d for keys and values", d.Heads, d.HeadDim, d.KVHeads)

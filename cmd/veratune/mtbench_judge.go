@@ -42,7 +42,7 @@ func mtbenchJudgeCommand() *cli.Command {
 			"no score or winner is asked for again, at a temperature of 0.7; when --retries do not help, its last words are kept with the score -1 or the winner \"error\",\n" +
 			"and counted in the last line. To ask for it once more, delete its line in the file.",
 		Flags: slices.Concat([]cli.Flag{
-			&cli.StringFlag{Name: "judge-model", Usage: "GGUF `FILE` of a Llama that judges, or hf:OWNER/REPO/FILE", Destination: &j.path, Action: fetch(&j.path)},
+			&cli.StringFlag{Name: "judge-model", Usage: "GGUF `FILE` of a model that judges, or hf:OWNER/REPO/FILE", Destination: &j.path, Action: fetch(&j.path)},
 			&cli.StringFlag{Name: "endpoint", Usage: "`URL` of an OpenAI-compatible server that judges instead, such as http://localhost:8080/v1", Destination: &j.endpoint.URL},
 			&cli.StringFlag{Name: "judge", Usage: "`NAME` of the judge, at the endpoint and in the results; a local one is called after its file otherwise", Destination: &o.Name},
 			evaluationFlag(&j.out),

@@ -218,6 +218,35 @@ __global__ static void norm_back(matrix dy, matrix x, const float * w, matrix ac
     }
 }
 
+// A head a block: those of q and of k are normed, each by itself; v's are copied.
+__global__ static void norm_heads(matrix x, const float * q, const float * k, matrix y, int64_t dim, int heads, int kv_heads, float eps) {
+    const int64_t r = blockIdx.y, h = blockIdx.x, first = h * dim;
+    const float * w = h < heads ? q : k;
+    float         squares = 0;
+    for (int64_t i = threadIdx.x; i < dim; i += THREADS) {
+        squares += x.get(r, first + i) * x.get(r, first + i);
+    }
+    const float s = 1 / sqrtf(block_sum(squares) / dim + eps);
+    for (int64_t i = threadIdx.x; i < dim; i += THREADS) {
+        y.put(r, first + i, h < heads + kv_heads ? x.get(r, first + i) * s * w[i] : x.get(r, first + i));
+    }
+}
+
+__global__ static void norm_heads_back(matrix dy, matrix x, const float * q, const float * k, matrix dx, int64_t dim, int heads, int kv_heads, float eps) {
+    const int64_t r = blockIdx.y, h = blockIdx.x, first = h * dim;
+    const float * w = h < heads ? q : k;
+    float         squares = 0, xg = 0;
+    for (int64_t i = threadIdx.x; i < dim; i += THREADS) {
+        squares += x.get(r, first + i) * x.get(r, first + i);
+        xg += x.get(r, first + i) * (dy.get(r, first + i) * w[i]);
+    }
+    const float s = 1 / sqrtf(block_sum(squares) / dim + eps), by = block_sum(xg) / dim * s * s;
+    for (int64_t i = threadIdx.x; i < dim; i += THREADS) {
+        const float g = dy.get(r, first + i);
+        dx.put(r, first + i, h < heads + kv_heads ? s * (g * w[i] - by * x.get(r, first + i)) : g);
+    }
+}
+
 // y = gate ⊙ σ(gate) ⊙ up, for rows [gate, up] of 2n numbers.
 __global__ static void swiglu(matrix gate_up, matrix y, int64_t n) {
     const int64_t r = blockIdx.y, i = blockIdx.x * (int64_t) THREADS + threadIdx.x;
@@ -237,9 +266,9 @@ __global__ static void swiglu_back(matrix dy, matrix gate_up, matrix d, int64_t 
     }
 }
 
-// Neighbouring numbers (a, b) of the first `dims` of each of the first heads become (a cos − b sin, a sin + b cos), or with way = −1 are turned back; the others, of n
-// in a row, are copied. The table has (cos, sin) for each pair.
-__global__ static void rotate(matrix x, matrix table, matrix y, int64_t n, int64_t dims, int heads, int dim, float way) {
+// Pairs (a, b) of the first `dims` numbers of each of the first heads become (a cos − b sin, a sin + b cos), or with way = −1 are turned back; the others, of n
+// in a row, are copied. The table has (cos, sin) for each pair: neighbours, or the same numbers of the two halves.
+__global__ static void rotate(matrix x, matrix table, matrix y, int64_t n, int64_t dims, int heads, int dim, float way, bool halves) {
     const int64_t r = blockIdx.y, i = blockIdx.x * (int64_t) THREADS + threadIdx.x;
     if (i >= n) {
         return;
@@ -249,9 +278,10 @@ __global__ static void rotate(matrix x, matrix table, matrix y, int64_t n, int64
         y.put(r, i, x.get(r, i));
         return;
     }
-    const int64_t first = place / 2 * 2;
-    const float   cos = table.get(r, first), sin = way * table.get(r, first + 1);
-    y.put(r, i, place == first ? x.get(r, i) * cos - x.get(r, i + 1) * sin : x.get(r, i) * cos + x.get(r, i - 1) * sin);
+    const int64_t half = dims / 2, apart = halves ? half : 1, pair = halves ? place % half : place / 2;
+    const bool    first = halves ? place < half : place % 2 == 0;
+    const float   cos = table.get(r, 2 * pair), sin = way * table.get(r, 2 * pair + 1);
+    y.put(r, i, first ? x.get(r, i) * cos - x.get(r, i + apart) * sin : x.get(r, i) * cos + x.get(r, i - apart) * sin);
 }
 
 // What a row of logits is normalised by: softmax = exp(logit − by) / total.

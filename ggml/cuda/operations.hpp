@@ -306,6 +306,14 @@ static void compute(machine & m, operation op, const parameters & with, ggml_ten
         case NORM_BACK:
             LAUNCH(m, norm_back, by_rows, THREADS, 0, view(src[0]), view(src[1]), numbers(src[2]), src[3] ? view(src[3]) : none(), to, n, with.f[0]);
             return;
+        case NORM_HEADS:
+            LAUNCH(m, norm_heads, dim3((unsigned) (n / src[1]->ne[0]), rows), THREADS, 0, view(src[0]), numbers(src[1]), numbers(src[2]), to, src[1]->ne[0], with.i[0],
+                   with.i[1], with.f[0]);
+            return;
+        case NORM_HEADS_BACK:
+            LAUNCH(m, norm_heads_back, dim3((unsigned) (n / src[2]->ne[0]), rows), THREADS, 0, view(src[0]), view(src[1]), numbers(src[2]), numbers(src[3]), to,
+                   src[2]->ne[0], with.i[0], with.i[1], with.f[0]);
+            return;
         case SWIGLU:
             LAUNCH(m, swiglu, by_numbers, THREADS, 0, view(src[0]), to, n);
             return;
@@ -313,7 +321,7 @@ static void compute(machine & m, operation op, const parameters & with, ggml_ten
             LAUNCH(m, swiglu_back, dim3((unsigned) pieces(n / 2, THREADS), rows), THREADS, 0, view(src[0]), view(src[1]), to, n / 2);
             return;
         case ROTATE:
-            LAUNCH(m, rotate, by_numbers, THREADS, 0, view(src[0]), view(src[1]), to, n, src[1]->ne[0], with.i[0], with.i[1], with.i[2] ? -1.0f : 1.0f);
+            LAUNCH(m, rotate, by_numbers, THREADS, 0, view(src[0]), view(src[1]), to, n, src[1]->ne[0], with.i[0], with.i[1], with.i[2] ? -1.0f : 1.0f, with.i[3] != 0);
             return;
         case CONVERT:
             return copied(m, view(src[0]), to, n, dst->ne[1]);
