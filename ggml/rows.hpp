@@ -48,9 +48,9 @@ template <typename T> static inline void normed(const float * x, const float * w
     by_vectors(n, [&](int64_t i, auto some) { store(y + i, load(x + i, some) * s * load(w + i, some), some); });
 }
 
-// With s = 1 / √(mean(x²) + eps) and g = dy ⊙ w: dx = s (g − s² mean(x ⊙ g) x), + more where there is that.
+// With s = 1 / √(mean(x²) + eps) and g = dy ⊙ w: dx = s (g − s² mean(x ⊙ g) x), + more where there is that. Inlined always: as a call it takes a tenth longer.
 template <typename G, typename T>
-static inline void normed_back(const G * dy, const float * x, const float * w, float eps, const float * more, T * dx, int64_t n) {
+__attribute__((always_inline)) static inline void normed_back(const G * dy, const float * x, const float * w, float eps, const float * more, T * dx, int64_t n) {
     const float  s  = inverse_rms(x, n, eps);
     const double xg = sum_of(n, [&](int64_t i, auto some) { return load(x + i, some) * (load(dy + i, some) * load(w + i, some)); });
     const float  by = (float) (xg / n * s * s);
