@@ -124,7 +124,7 @@ func parseConfig(data []byte) ([]configEntry, error) {
 func (e configEntry) apply(c *cli.Context) error {
 	i := slices.IndexFunc(c.Command.Flags, func(f cli.Flag) bool { return f.Names()[0] == e.name })
 	if i < 0 || slices.Contains([]string{"help", "config", "print-config"}, e.name) {
-		return fmt.Errorf("no such option of %s%s", c.Command.Name, isMeant(e.name, "", optionNames(c.Command)))
+		return fmt.Errorf("no such option of %s%s", c.Command.Name, isMeant(e.name, "", slices.DeleteFunc(optionNames(c.Command), func(name string) bool { return name == e.name })))
 	}
 	if c.IsSet(e.name) {
 		return nil
