@@ -40,6 +40,10 @@ func TestMessages(t *testing.T) {
 		{"alpaca --model M --eval-every often", exitUsage, `--eval-every "often"`},
 		{"alpaca --model M --threads 99999999999999999999", exitUsage, `--threads "99999999999999999999": want a whole number`},
 		{"alpaca --model M --rank", exitUsage, "--rank: needs a value behind it"},
+		{"loss --model M --data D --adapter=", exitUsage, "--adapter: is given, and empty"},
+		{"generate x --model M --adapter=", exitUsage, "--adapter: is given, and empty"},
+		{"mtbench judge --prompts= --judge-model M", exitUsage, "--prompts: is given, and empty"},
+		{"alpaca --model M --config= --data D", exitUsage, "--config: is given, and empty"},
 		{"alpaca --model M --accumulation 0", exitUsage, "--accumulation 0"},
 		{"alpaca --model M -o a --out b --rank 0", exitUsage, "--rank 0"}, // the last one counts
 		{"generate --model M -p x --top-k=-1", exitUsage, "--top-k -1"},
