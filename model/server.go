@@ -55,8 +55,11 @@ func (s *Server) Generate(ctx context.Context, prompt []int32, sampling Sampling
 	if err := sampling.Validate(); err != nil {
 		return err
 	}
-	if room := min(s.cache.room, s.m.Context); len(prompt) == 0 || len(prompt) >= room {
-		return fmt.Errorf("a prompt of %d tokens: there is room for 1 to %d", len(prompt), room-1)
+	if len(prompt) == 0 {
+		return errors.New("the prompt has no tokens")
+	}
+	if room := min(s.cache.room, s.m.Context); len(prompt) >= room {
+		return fmt.Errorf("a prompt of %d tokens: there is room for %d", len(prompt), room-1)
 	}
 	r := &request{ctx: ctx, prompt: prompt, Sampling: sampling, emit: emit, done: make(chan error, 1), random: rand.New(rand.NewPCG(sampling.Seed, 0))}
 	select {

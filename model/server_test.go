@@ -177,7 +177,7 @@ func TestServerRoom(t *testing.T) {
 		change func(*trial)
 		words  []string
 	}{
-		"no prompt":   {func(r *trial) { r.prompt = nil }, []string{"0 tokens"}},
+		"no prompt":   {func(r *trial) { r.prompt = nil }, []string{"no tokens"}},
 		"too long":    {func(r *trial) { r.prompt = slices.Repeat([]int32{5}, m.Context) }, []string{"512 tokens", "511"}},
 		"max tokens":  {func(r *trial) { r.MaxTokens = 0 }, []string{"max-tokens 0"}},
 		"temperature": {func(r *trial) { r.Temperature = -1 }, []string{"temperature"}},

@@ -48,7 +48,8 @@ func newEndpoint(o EndpointOptions, more ...option.RequestOption) (*Endpoint, er
 	base, err := url.Parse(o.URL)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("endpoint: not a URL: %w", errors.Unwrap(err)) // the error itself shows a password
+		reason := strings.TrimPrefix(errors.Unwrap(err).Error(), "net/url: ") // the error itself shows a password
+		return nil, fmt.Errorf("endpoint: not a URL, such as http://localhost:8080/v1: %s", reason)
 	case base.Scheme != "http" && base.Scheme != "https" || base.Host == "":
 		return nil, fmt.Errorf("endpoint %q: want a URL such as http://localhost:8080/v1", base.Redacted())
 	case o.Model == "":

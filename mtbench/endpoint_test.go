@@ -403,6 +403,7 @@ func TestEndpointOptions(t *testing.T) {
 	good := EndpointOptions{URL: "http://localhost:1/v1", Model: "m", Timeout: time.Second}
 	for says, spoil := range map[string]func(*EndpointOptions){
 		"not a URL":             func(o *EndpointOptions) { o.URL = "http://user:password@host:port" },
+		"v1: invalid control":   func(o *EndpointOptions) { o.URL = "http://a\x01b" },
 		"http://localhost:8080": func(o *EndpointOptions) { o.URL = "localhost:8080/v1" },
 		"name of the model":     func(o *EndpointOptions) { o.Model = "" },
 		"timeout":               func(o *EndpointOptions) { o.Timeout = 0 },

@@ -167,7 +167,8 @@ func decode(row []byte, v any) error {
 	case !utf8.Valid(row):
 		return errors.New("is not valid UTF-8")
 	case errors.As(err, &wrong) && wrong.Field != "":
-		return fmt.Errorf("%s cannot be a %s", wrong.Field, wrong.Value)
+		key := wrong.Field[strings.LastIndex(wrong.Field, ".")+1:] // without the types that it is embedded in
+		return fmt.Errorf("%s cannot be a %s", key, wrong.Value)
 	case err == nil && row[0] != '{', errors.As(err, &wrong):
 		return errors.New("is not a JSON object")
 	case err != nil:

@@ -143,6 +143,7 @@ func TestReadQuestionsErrors(t *testing.T) {
 		{"{\"a\": \"\xff\"}", "line 1: is not valid UTF-8"},
 		{`{"category": "math", "turns": ["a", "b"]}`, "line 1: has no question_id"},
 		{`{"question_id": "x", "category": "math", "turns": ["a", "b"]}`, "line 1: question_id cannot be a string"},
+		{`{"question_id": 1, "category": "math", "turns": 3}`, "line 1: turns cannot be a number"},
 		{goodQuestion + "\n\n" + goodQuestion, "line 3: question 7 is on line 1 already"},
 		{`{"question_id": 1, "category": "math", "turns": ["a"]}`, "line 1: question 1: want 2 turns, has 1"},
 		{`{"question_id": 1, "category": "math", "turns": ["a", " "]}`, "line 1: question 1: turn 2 is empty"},

@@ -109,7 +109,8 @@ func (p *peftConfig) blockPatterns() ([]*regexp2.Regexp, error) {
 func compile(option, pattern string) (*regexp2.Regexp, error) {
 	re, err := regexp2.Compile(pattern, regexp2.RE2)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", option, err)
+		reason, _, _ := strings.Cut(strings.TrimPrefix(err.Error(), "error parsing regexp: "), " in `") // which is not as it stands in the file
+		return nil, fmt.Errorf("%s: not a regular expression: %s", option, reason)
 	}
 	re.MatchTimeout = time.Second
 	return re, nil

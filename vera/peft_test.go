@@ -255,7 +255,7 @@ func TestPEFTRefuses(t *testing.T) {
 		"head":             {set("target_modules", []string{"q_proj", "lm_head"}), []string{"lm_head", "head"}},
 		"no targets":       {set("target_modules", nil), []string{"target_modules", "all-linear"}},
 		"other targets":    {set("target_modules", []string{"c_attn"}), []string{"target_modules", "toy"}},
-		"broken pattern":   {set("target_modules", "(q_proj"), []string{"target_modules"}},
+		"broken pattern":   {set("target_modules", "(q_proj"), []string{"target_modules: not a regular expression: missing closing )"}},
 		"endless pattern":  {set("target_modules", "([a-z0-9_.]+)+[A-Z]"), []string{"target_modules", "timeout"}},
 		"number of a list": {set("target_modules", 3), []string{"target_modules"}},
 		"broken layers":    {func(p peft) { p.config["layers_to_transform"], p.config["layers_pattern"] = 1, "[" }, []string{"layers_pattern"}},

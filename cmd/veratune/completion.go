@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 )
@@ -51,7 +50,7 @@ func completion(app *cli.App, shell string) (string, error) {
 		for _, command := range leaves(app.Commands) {
 			for _, f := range command.Flags {
 				if f, ok := f.(*cli.StringFlag); ok {
-					f.TakesFile = strings.Contains(f.Usage, "`FILE`") || strings.Contains(f.Usage, "`FOLDER`")
+					f.TakesFile = takesPath(f)
 				}
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 	"go.yaml.in/yaml/v4"
@@ -33,6 +34,11 @@ func configurable(c *cli.Command) {
 	c.Flags = append(c.Flags, &cli.StringFlag{Name: "config", Usage: "YAML `FILE` of these options by their names; one that is given on the command line, too, is taken from there", Destination: &path})
 	check := c.Before
 	c.Before = func(ctx *cli.Context) error {
+		for _, f := range c.Flags {
+			if s, ok := f.(*cli.StringFlag); ok && takesPath(s) && ctx.IsSet(s.Name) && ctx.String(s.Name) == "" { // as of a variable that is not set
+				return usageError{fmt.Errorf("%s: is given, and empty", s.Name)}
+			}
+		}
 		if path != "" {
 			if err := applyConfig(ctx, path); err != nil {
 				return err
@@ -48,6 +54,11 @@ func configurable(c *cli.Command) {
 		}
 		return check(ctx)
 	}
+}
+
+// takesPath tells whether an option's value is a file or a folder.
+func takesPath(f *cli.StringFlag) bool {
+	return strings.Contains(f.Usage, "`FILE`") || strings.Contains(f.Usage, "`FOLDER`")
 }
 
 // applyConfig sets the flags that a file names and the command line does not.
@@ -124,7 +135,7 @@ func parseConfig(data []byte) ([]configEntry, error) {
 func (e configEntry) apply(c *cli.Context) error {
 	i := slices.IndexFunc(c.Command.Flags, func(f cli.Flag) bool { return f.Names()[0] == e.name })
 	if i < 0 || slices.Contains([]string{"help", "config", "print-config"}, e.name) {
-		return fmt.Errorf("no such option of %s%s", c.Command.Name, isMeant(e.name, "", optionNames(c.Command)))
+		return fmt.Errorf("no such option of %s%s", c.Command.Name, isMeant(e.name, "", slices.DeleteFunc(optionNames(c.Command), func(name string) bool { return name == e.name })))
 	}
 	if c.IsSet(e.name) {
 		return nil

@@ -83,6 +83,7 @@ func TestBadConfig(t *testing.T) {
 	for content, says := range map[string]string{
 		"rnk: 3":              "line 1: rnk: no such option of alpaca; is rank meant?",
 		"# x\n\nconfig: a":    "line 3: config: no such option",
+		"help: true":          "no such option of alpaca\n",
 		"m: a":                "line 1: m: no such option",
 		"rank: [3, 4]":        "takes one value",
 		"rank: fast":          `line 1: rank: "fast"`,

@@ -82,6 +82,9 @@ func (g *generateOptions) takePrompt(c *cli.Context) error {
 	case !given:
 		return errors.New("the prompt is missing: give it in quotes, or - to have it read from the standard input")
 	}
+	if !g.raw && g.instruction == "" && g.input == "" {
+		return errors.New("the prompt is empty")
+	}
 	if g.raw && (g.system != "" || g.input != "") {
 		return errors.New("raw: takes no --system and no --input, for which a template has places")
 	}

@@ -81,10 +81,13 @@ func TestGeneratePrompt(t *testing.T) {
 		want string
 	}{
 		{nil, exitUsage, "the prompt is missing"},
+		{[]string{""}, exitUsage, "the prompt is empty"},
+		{[]string{"-p", "", "--system", "Be brief."}, exitUsage, "the prompt is empty"},
 		{[]string{"add", "3"}, exitUsage, `unexpected argument "3"; there is one prompt, which stands in quotes`},
 		{[]string{"-p", "add", "3"}, exitUsage, `unexpected argument "3"; there is one prompt`},
 		{[]string{"--raw", "--system", "Be brief.", "add 3"}, exitUsage, "raw: takes no --system"},
 		{[]string{"--raw", "--input", "it is", "add 3"}, exitUsage, "raw: takes no --system"},
+		{[]string{"--raw", ""}, exitFailed, "the prompt has no tokens"},
 		{[]string{"-"}, exitFailed, "prompt: the standard input is empty"},
 	} {
 		cmd, output := process(append([]string{"generate", "--model", path}, c.args...)...)

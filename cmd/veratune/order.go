@@ -11,16 +11,21 @@ import (
 // arrange brings the words of a command line into the library's order: a command's options, by their first names, before its arguments, wherever they were
 // written. What comes behind "--" stays there. It fails where a command or an option isn't known, or an option's value is missing.
 func arrange(app *cli.App, args []string) ([]string, error) {
-	if slices.Contains(args, "--generate-bash-completion") {
+	if args[len(args)-1] == "--generate-bash-completion" {
 		return args, nil
 	}
 	words := args[1:]
-	if len(words) > 0 && (words[0] == "help" || words[0] == "h") {
-		words = append(words[1:], "--help")
+	asked := len(words) > 0 && slices.Contains([]string{"help", "h", "--help", "-help", "-h"}, words[0]) // for help on the commands behind it
+	if asked {
+		words = append(slices.Clip(words[1:]), "--help")
 	}
 	command := &cli.Command{Name: app.Name, Subcommands: app.Commands, Flags: app.Flags}
 	path := []string{app.Name}
-	for len(words) > 0 && len(command.Subcommands) > 0 && !strings.HasPrefix(words[0], "-") {
+	for len(words) > 0 && len(command.Subcommands) > 0 && !isOption(words[0]) {
+		if words[0] == "--" {
+			words = words[1:]
+			continue
+		}
 		next := slices.IndexFunc(command.Subcommands, func(c *cli.Command) bool { return c.HasName(words[0]) })
 		if next < 0 {
 			return nil, usageError{fmt.Errorf("no command %q%s (%s --help lists them)", words[0], isMeant(words[0], "", commandNames(command)), strings.Join(path, " "))}
@@ -29,13 +34,14 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 		path = append(path, command.Name)
 	}
 	var options, arguments []string
+	helps := false
 	for len(words) > 0 {
-		name, isOption := optionName(words[0])
+		name := optionName(words[0])
 		if words[0] == "--" {
 			arguments = append(arguments, words...)
 			break
 		}
-		if !isOption {
+		if !isOption(words[0]) {
 			arguments, words = append(arguments, words[0]), words[1:]
 			continue
 		}
@@ -57,19 +63,27 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 		default:
 			option, used = option+"="+words[1], 2
 		}
+		helps = helps || slices.Contains([]string{"--help", "--h"}, option)
 		options, words = append(options, option), words[used:]
+	}
+	switch {
+	case asked && len(arguments) > 0:
+		return nil, usageError{fmt.Errorf("no command %q (%s --help shows what there is)", strings.Join(append(path[1:], arguments...), " "), strings.Join(path, " "))}
+	case helps && len(command.Subcommands) == 0: // whatever else was given
+		return append(slices.Concat(args[:1], path[1:]), "--help"), nil
 	}
 	return slices.Concat(args[:1], path[1:], options, arguments), nil
 }
 
-// optionName is the name in "-name", "--name" or "--name=value". A "-" alone is an argument, the standard input.
-func optionName(word string) (name string, isOption bool) {
-	name = strings.TrimLeft(word, "-")
-	if name == word || name == "" {
-		return "", false
-	}
-	name, _, _ = strings.Cut(name, "=")
-	return name, true
+// isOption tells whether a word is none of the arguments. A "-" alone is one, the standard input.
+func isOption(word string) bool {
+	return strings.HasPrefix(word, "-") && word != "-" && word != "--"
+}
+
+// optionName is the name in "-name", "--name" or "--name=value".
+func optionName(word string) string {
+	name, _, _ := strings.Cut(strings.TrimLeft(word, "-"), "=")
+	return name
 }
 
 // flagOf is the option of that name, nil where there is none.
