@@ -142,7 +142,7 @@ func TestLongTexts(t *testing.T) {
 			start := time.Now()
 			long := strings.Repeat(text, size/len(text))
 			tokens, err := v.Tokenize(t.Context(), long, false, false)
-			if took := time.Since(start); took > 5*time.Second {
+			if took := time.Since(start); took > 20*time.Second {
 				t.Errorf("%.10q took %v", text, took)
 			}
 			if (strings.Contains(text, " ") && text != " " || strings.Contains(text, "，")) && err != nil {
@@ -170,7 +170,7 @@ func TestTokenizeEnds(t *testing.T) {
 		if _, err := v.Tokenize(ctx, text, false, false); !errors.Is(err, ctx.Err()) || err == nil {
 			t.Errorf("%.10q: %v", text, err)
 		}
-		if took := time.Since(start); took > time.Second {
+		if took := time.Since(start); took > 10*time.Second {
 			t.Errorf("%.10q took %v to end", text, took)
 		}
 	}
