@@ -530,17 +530,12 @@ func (e *exactly) Write(p []byte) (int, error) {
 
 // WriteFile writes the file beside path, syncs it, and renames it to path. Where it fails, path is as it was and nothing is left beside it.
 func (w *GGUFWriter) WriteFile(path string) error {
-	f, err := durable.Create(path, 0o644)
-	return w.write(f, err)
+	return w.WriteOutput(path, true)
 }
 
-// WriteNewFile is WriteFile, but fails where something stands at path.
-func (w *GGUFWriter) WriteNewFile(path string) error {
-	f, err := durable.CreateNew(path, 0o644)
-	return w.write(f, err)
-}
-
-func (w *GGUFWriter) write(f *durable.File, err error) error {
+// WriteOutput is WriteFile, but fails where something stands at path, unless overwrite is set.
+func (w *GGUFWriter) WriteOutput(path string, overwrite bool) error {
+	f, err := durable.CreateOutput(path, 0o644, overwrite)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"unicode/utf8"
 	"unsafe"
 
@@ -24,7 +25,7 @@ type Vocab struct {
 	c         *C.struct_llama_vocab
 	templates map[string]string // chat templates by name, "" of the model's first
 	strip     bool              // tokenizing puts a space before a text, which detokenizing takes off
-	cuts      *cuts
+	cuts      func() *cuts      // made for the first long text
 }
 
 // chatTemplateKey is the metadata of the model's chat template; behind a dot, of others that have names.
@@ -44,7 +45,7 @@ func OpenVocab(path string) (*Vocab, error) {
 		return nil, fmt.Errorf("%s: no usable tokenizer: %s", path, takeError("llama.cpp does not read it"))
 	}
 	v.c = C.llama_model_get_vocab(v.model)
-	v.cuts = v.newCuts(merges)
+	v.cuts = sync.OnceValue(func() *cuts { return v.newCuts(merges) })
 	return v, nil
 }
 
@@ -134,7 +135,10 @@ func (v *Vocab) Tokenize(ctx context.Context, text string, addSpecial, parseSpec
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	pieces, err := v.cuts.split(text)
+	if len(text) <= pieceSize {
+		return v.tokenize(text, addSpecial, parseSpecial)
+	}
+	pieces, err := v.cuts().split(text)
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +179,7 @@ func (v *Vocab) Tokenize(ctx context.Context, text string, addSpecial, parseSpec
 
 // proceed tokenizes a piece of a text that comes behind another. SentencePiece puts a space before what it is given; it goes with the last character before the piece.
 func (v *Vocab) proceed(before, piece string, parseSpecial bool) ([]int32, error) {
-	if v.cuts.bytes {
+	if v.cuts().bytes {
 		return v.tokenize(piece, false, parseSpecial)
 	}
 	_, n := utf8.DecodeLastRuneInString(before)

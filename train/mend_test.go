@@ -41,11 +41,7 @@ func TestMetricsAreMended(t *testing.T) {
 		"in another order": {func(l [][]byte) []byte { return joined(slices.Concat(l[5:], l[:5])...) }, ""},
 		"a torn last line": {func(l [][]byte) []byte { return joined(append(l, []byte(`{"step":8,"lo`))...) }, ""},
 	} {
-		folder := filepath.Join(t.TempDir(), "run")
-		r, engine := newRun(folder)
-		if _, err := r.Train(interruptedIn(7, engine)); !errors.Is(err, ErrInterrupted) {
-			t.Fatal(err)
-		}
+		folder := interruptedRun(t, 7)
 		path := filepath.Join(folder, MetricsFile)
 		data, err := os.ReadFile(path)
 		if err != nil {
@@ -59,17 +55,35 @@ func TestMetricsAreMended(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var out bytes.Buffer
-		r, _ = newRun(folder)
-		r.Resume, r.Progress = true, &out
-		if _, err := r.Train(context.Background()); err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		if n := strings.Count(out.String(), MetricsFile); !strings.Contains(out.String(), c.says) || n > 1 || (n == 0) != (c.says == "") {
-			t.Errorf("%s: %s", name, out.String())
+		out := resumedRun(t, folder)
+		if n := strings.Count(out, MetricsFile); !strings.Contains(out, c.says) || n > 1 || (n == 0) != (c.says == "") {
+			t.Errorf("%s: %s", name, out)
 		}
 		checkEqual(t, finished(t, folder), whole)
 	}
+}
+
+// interruptedRun is the folder of a run that was interrupted in a step.
+func interruptedRun(t *testing.T, step int) string {
+	t.Helper()
+	folder := filepath.Join(t.TempDir(), "run")
+	r, engine := newRun(folder)
+	if _, err := r.Train(interruptedIn(step, engine)); !errors.Is(err, ErrInterrupted) {
+		t.Fatal(err)
+	}
+	return folder
+}
+
+// resumedRun resumes a run to its end, and gives what that said.
+func resumedRun(t *testing.T, folder string) string {
+	t.Helper()
+	var out bytes.Buffer
+	r, _ := newRun(folder)
+	r.Resume, r.Progress = true, &out
+	if _, err := r.Train(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	return out.String()
 }
 
 // Nothing is lost where the checkpoint's copy is what was damaged; where both were, what is lost is named.
@@ -91,11 +105,7 @@ func TestMetricsWithADamagedCopy(t *testing.T) {
 			func(data []byte) []byte { return joined(slices.Collect(bytes.Lines(data))[5:]...) }, "it is as it was",
 		},
 	} {
-		folder := filepath.Join(t.TempDir(), "run")
-		r, engine := newRun(folder)
-		if _, err := r.Train(interruptedIn(7, engine)); !errors.Is(err, ErrInterrupted) {
-			t.Fatal(err)
-		}
+		folder := interruptedRun(t, 7)
 		for path, damage := range map[string]func([]byte) []byte{
 			filepath.Join(folder, MetricsFile): c.found, filepath.Join(openedAt(folder).checkpoint(7), MetricsFile): c.copied,
 		} {
@@ -107,14 +117,9 @@ func TestMetricsWithADamagedCopy(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		var out bytes.Buffer
-		r, _ = newRun(folder)
-		r.Resume, r.Progress = true, &out
-		if _, err := r.Train(context.Background()); err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		if !strings.Contains(out.String(), c.says) || strings.Contains(out.String(), MetricsFile) != (c.says != "") {
-			t.Errorf("%s: %s", name, out.String())
+		out := resumedRun(t, folder)
+		if !strings.Contains(out, c.says) || strings.Contains(out, MetricsFile) != (c.says != "") {
+			t.Errorf("%s: %s", name, out)
 		}
 		if c.says != "are lost" {
 			checkEqual(t, finished(t, folder), whole)
@@ -124,11 +129,7 @@ func TestMetricsWithADamagedCopy(t *testing.T) {
 
 // A checkpoint of an older version has no copy of the metrics: what is lost is named.
 func TestMetricsWithoutACopy(t *testing.T) {
-	folder := filepath.Join(t.TempDir(), "run")
-	r, engine := newRun(folder)
-	if _, err := r.Train(interruptedIn(9, engine)); !errors.Is(err, ErrInterrupted) {
-		t.Fatal(err)
-	}
+	folder := interruptedRun(t, 9)
 	path := filepath.Join(folder, MetricsFile)
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -141,14 +142,9 @@ func TestMetricsWithoutACopy(t *testing.T) {
 	if err := errors.Join(os.Remove(filepath.Join(openedAt(folder).checkpoint(9), MetricsFile)), os.WriteFile(path, joined(append(lines, lines[0])...), 0o666)); err != nil {
 		t.Fatal(err)
 	}
-	var out bytes.Buffer
-	r, _ = newRun(folder)
-	r.Resume, r.Progress = true, &out
-	if _, err := r.Train(context.Background()); err != nil {
-		t.Fatal(err)
-	}
-	if says := "lacked lines of steps 2 to 5, had 1 line twice; the checkpoint has no copy, so that the lines of steps 2 to 5 are lost"; !strings.Contains(out.String(), says) {
-		t.Errorf("%s", out.String())
+	out := resumedRun(t, folder)
+	if says := "lacked lines of steps 2 to 5, had 1 line twice; the checkpoint has no copy, so that the lines of steps 2 to 5 are lost"; !strings.Contains(out, says) {
+		t.Errorf("%s", out)
 	}
 	var made []int
 	for _, p := range readPoints(t, folder) {

@@ -102,11 +102,7 @@ func (a *Adapter) saveLoRA(ctx context.Context, path string, o LoRAOptions) (LoR
 			return LoRA{}, err
 		}
 	}
-	write := w.WriteNewFile
-	if o.Overwrite {
-		write = w.WriteFile
-	}
-	if err := write(path); err != nil {
+	if err := w.WriteOutput(path, o.Overwrite); err != nil {
 		return LoRA{}, err
 	}
 	info, err := os.Stat(path)

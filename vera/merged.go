@@ -126,11 +126,7 @@ func (a *Adapter) saveMerged(ctx context.Context, path string, base *bindings.GG
 			return merged, err
 		}
 	}
-	write := w.WriteNewFile
-	if o.Overwrite {
-		write = w.WriteFile
-	}
-	if err := write(path); err != nil {
+	if err := w.WriteOutput(path, o.Overwrite); err != nil {
 		return merged, err
 	}
 	for _, x := range weights {

@@ -36,20 +36,16 @@ const (
 
 // Save writes the adapter as a GGUF file, the same bytes for the same adapter: the native form of VeRA, llama.cpp's form of a LoRA. It fails, and leaves what was at path, where a trained
 // value is NaN or infinite or the file cannot be written.
-func (a *Adapter) Save(path string) error { return a.save(path, (*bindings.GGUFWriter).WriteFile) }
+func (a *Adapter) Save(path string) error { return a.SaveOutput(path, true) }
 
-// SaveNew is Save, but fails where something stands at path.
-func (a *Adapter) SaveNew(path string) error {
-	return a.save(path, (*bindings.GGUFWriter).WriteNewFile)
-}
-
-func (a *Adapter) save(path string, write func(*bindings.GGUFWriter, string) error) error {
+// SaveOutput is Save, but fails where something stands at path, unless overwrite is set.
+func (a *Adapter) SaveOutput(path string, overwrite bool) error {
 	w := bindings.NewGGUFWriter()
 	defer w.Close()
 	if err := a.write(w); err != nil {
 		return fmt.Errorf("save adapter: %w", err)
 	}
-	if err := write(w, path); err != nil {
+	if err := w.WriteOutput(path, overwrite); err != nil {
 		return fmt.Errorf("save adapter: %w", err)
 	}
 	return nil

@@ -10,7 +10,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
-	"github.com/veratune/veratune/mtbench"
 )
 
 // choicesResult is what `veratune loss --json` prints of multiple-choice questions. The names are those of EleutherAI's lm-evaluation-harness.
@@ -47,7 +46,7 @@ func (s *session) choices(c *cli.Context, questions []alpaca.Question, batch int
 			n := len(q.Choices)
 			all, sums = append(all, sums[:n]), sums[n:]
 		}
-		progress.report(mtbench.Progress{Done: len(all), Total: len(questions)})
+		progress.step(len(some), len(all), 0, len(questions))
 	}
 	return all, nil
 }

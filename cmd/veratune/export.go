@@ -121,10 +121,7 @@ func (x *export) checkOutput(c *cli.Context) error {
 }
 
 func (x *export) native(_ *cli.Context, s *session) error {
-	if x.out.overwrite {
-		return s.adapter.Save(x.out.path)
-	}
-	return s.adapter.SaveNew(x.out.path) // another process may have written there since the check
+	return s.adapter.SaveOutput(x.out.path, x.out.overwrite) // another process may have written there since the check
 }
 
 // exportLoss is the mean response loss of a model, perhaps with an adapter, on the rows of --data.

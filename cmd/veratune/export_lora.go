@@ -11,7 +11,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/veratune/veratune/mtbench"
 	"github.com/veratune/veratune/vera"
 )
 
@@ -65,7 +64,7 @@ func (x *export) saveLoRA(c *cli.Context, a *vera.Adapter) (vera.LoRA, error) {
 	if o.Rank > 0 {
 		progress := newReporter(c.App.ErrWriter, "layers of the LoRA")
 		defer progress.line.End()
-		o.Progress = func(done, total int) { progress.report(mtbench.Progress{Done: done, Total: total}) }
+		o.Progress = func(done, total int) { progress.step(1, done, 0, total) }
 	}
 	return a.SaveLoRA(c.Context, x.out.path, o)
 }

@@ -11,7 +11,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
-	"github.com/veratune/veratune/mtbench"
 )
 
 // lossOptions holds the options of the loss command.
@@ -104,7 +103,7 @@ func (s *session) measure(c *cli.Context, d *alpaca.Dataset, batch int) (lossRes
 		}
 		total += sum
 		r.Labelled += n
-		progress.report(mtbench.Progress{Done: i + 1, Total: source.Batches()})
+		progress.step(1, i+1, 0, source.Batches())
 	}
 	if r.Labelled == 0 {
 		return r, errors.New("no row has a labelled token")

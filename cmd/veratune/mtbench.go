@@ -32,7 +32,7 @@ func modelName(path string) string {
 	return strings.TrimSuffix(filepath.Base(path), ".gguf")
 }
 
-// reporter shows how an evaluation gets on.
+// reporter shows how work on many items gets on.
 type reporter struct {
 	line  *terminal.Line
 	what  string
@@ -47,21 +47,26 @@ func newReporter(out io.Writer, what string) *reporter {
 
 // report tells the first failure of each kind when it happens; all of them are listed at the end.
 func (r *reporter) report(p mtbench.Progress) {
-	r.ended++
 	if p.Err != nil {
 		if reason := errors.Unwrap(p.Err).Error(); !r.told[reason] {
 			r.told[reason] = true
 			r.line.Note("%s", terminal.Words(p.Err))
 		}
 	}
-	line := fmt.Sprintf("%s %d/%d", r.what, p.Done, p.Total)
-	if p.Failed > 0 {
-		line += fmt.Sprintf("  %d failed", p.Failed)
+	r.step(1, p.Done, p.Failed, p.Total)
+}
+
+// step says that so many items have ended now, and how many of all are done and have failed.
+func (r *reporter) step(now, done, failed, total int) {
+	r.ended += now
+	line := fmt.Sprintf("%s %d/%d", r.what, done, total)
+	if failed > 0 {
+		line += fmt.Sprintf("  %d failed", failed)
 	}
-	over := p.Done + p.Failed
-	left := time.Since(r.began) / time.Duration(r.ended) * time.Duration(p.Total-over)
+	over := done + failed
+	left := time.Since(r.began) / time.Duration(r.ended) * time.Duration(total-over)
 	if left = left.Round(time.Second); left > 0 {
 		line += "  " + left.String() + " left"
 	}
-	r.line.Step(over, p.Total, line)
+	r.line.Step(over, total, line)
 }

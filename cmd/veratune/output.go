@@ -32,14 +32,11 @@ func (o *output) check(c *cli.Context, inputs ...string) error {
 	if err := ownedBy(o.path); err != nil {
 		return err
 	}
-	return durable.CheckOutput(o.path, o.overwrite, append(inputs, given(c)...)...)
+	return durable.CheckOutput(o.path, o.overwrite, append(inputs, o.given(c)...)...)
 }
 
 func (o *output) create() (*durable.File, error) {
-	if o.overwrite {
-		return durable.Create(o.path, 0o666)
-	}
-	return durable.CreateNew(o.path, 0o666)
+	return durable.CreateOutput(o.path, 0o666, o.overwrite)
 }
 
 func (o *output) write(data []byte) error { return durable.WriteOutput(o.path, data, o.overwrite) }
@@ -64,17 +61,19 @@ func unowned(path string) error {
 	return nil
 }
 
-// given lists the words of a command that may name files: its arguments, and the values of its options.
-func given(c *cli.Context) []string {
+// given lists the words of a command that may name files: its arguments, and the values of its options but that of the output.
+func (o *output) given(c *cli.Context) []string {
 	words := c.Args().Slice()
 	for _, f := range c.Command.Flags {
 		name := f.Names()[0]
-		if !c.IsSet(name) || name == "out" || name == "html" || name == "plot" {
+		if !c.IsSet(name) {
 			continue
 		}
 		switch f := f.(type) {
 		case *cli.StringFlag:
-			words = append(words, c.String(name))
+			if f.Destination != &o.path {
+				words = append(words, c.String(name))
+			}
 		case *cli.StringSliceFlag:
 			words = append(words, c.StringSlice(name)...)
 		case *cli.GenericFlag:

@@ -163,7 +163,7 @@ func TestFailedWriteLeavesTheOldFile(t *testing.T) {
 func TestNewFileIsLate(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "file")
-	f, err := CreateNew(path, 0o666)
+	f, err := CreateOutput(path, 0o666, false)
 	if err != nil {
 		t.Fatal(err)
 	}

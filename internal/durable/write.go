@@ -22,12 +22,10 @@ type File struct {
 
 // Create opens a file beside path, or beside what a link there points to, that takes its place with Commit; Cleanup, before that, leaves path as it was. What
 // killed processes have left of earlier files for path is removed.
-func Create(path string, mode fs.FileMode) (*File, error) { return create(path, mode, false) }
+func Create(path string, mode fs.FileMode) (*File, error) { return CreateOutput(path, mode, true) }
 
-// CreateNew is Create, but Commit fails where something stands at path by then.
-func CreateNew(path string, mode fs.FileMode) (*File, error) { return create(path, mode, true) }
-
-func create(path string, mode fs.FileMode, onlyNew bool) (*File, error) {
+// CreateOutput is Create for a file that a person asked for: Commit fails where something stands at path by then, unless overwrite is set.
+func CreateOutput(path string, mode fs.FileMode, overwrite bool) (*File, error) {
 	place, info, err := destination(path)
 	switch {
 	case err != nil:
@@ -38,7 +36,7 @@ func create(path string, mode fs.FileMode, onlyNew bool) (*File, error) {
 			return nil, refused(path, err)
 		}
 		return &File{file: f, path: path}, nil
-	case info != nil && onlyNew:
+	case info != nil && !overwrite:
 		return nil, taken(path)
 	}
 	dir := filepath.Dir(place)
@@ -48,7 +46,7 @@ func create(path string, mode fs.FileMode, onlyNew bool) (*File, error) {
 		return nil, inFolder(path, dir, err)
 	}
 	hold(pending.File)
-	return &File{file: pending.File, path: path, place: place, onlyNew: onlyNew, pending: pending}, nil
+	return &File{file: pending.File, path: path, place: place, onlyNew: !overwrite, pending: pending}, nil
 }
 
 // Commit puts the file on the disk and in its place.
@@ -112,7 +110,7 @@ func WriteFile(path string, data []byte, mode fs.FileMode) error {
 
 // WriteOutput writes a file that a person asked for, as WriteFile does; what stands there is replaced if overwrite is set. CheckOutput says before what will fail.
 func WriteOutput(path string, data []byte, overwrite bool) error {
-	f, err := create(path, 0o666, !overwrite)
+	f, err := CreateOutput(path, 0o666, overwrite)
 	return write(f, err, data)
 }
 
