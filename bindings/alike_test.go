@@ -178,7 +178,7 @@ func TestBytesPoison(t *testing.T) {
 }
 
 func TestTurnRefuses(t *testing.T) {
-	b := &bench{Context: NewContext(16, 4)}
+	b := &bench{Context: NewContext(16)}
 	defer b.Close()
 	for name, x := range map[string]*Tensor{
 		"type": b.NewTensor(F32, 32, 16), "rows": b.NewTensor(Q8_0, 32, 15), "memory": b.NewTensor(Q8_0, 32, 16),
@@ -260,7 +260,7 @@ func TestAttentionCachedRefuses(t *testing.T) {
 		"columns": {64, 16 * 16, 3, 2},
 		"rows":    {64, 16 * 16, 2, 3},
 	} {
-		c := backend.NewContext(16, 4)
+		c := backend.NewContext()
 		k, v := c.NewTensor(F32, shape[1], shape[2]), c.NewTensor(F32, shape[1], shape[2])
 		if c.AttentionCached(c.NewTensor(F32, shape[0], 2), k, v, c.NewTensor(I32, 2, shape[3]), 4, 2, 8, 1, F32) != nil || c.Err() == nil {
 			t.Errorf("%s: taken", name)

@@ -79,10 +79,9 @@ func (a attentionCase) fused(t testing.TB, threads int, kind Type, qkv, dout []f
 // on computes them on a backend. Rows of qkv lie further apart than they are wide.
 func (a attentionCase) on(t testing.TB, backend *Backend, kind Type, qkv, dout []float32) (out, grad []float32) {
 	t.Helper()
-	const nodes = 1024
-	c := backend.NewContext(nodes, nodes)
+	c := backend.NewContext()
 	defer c.Close()
-	b := &bench{Context: c, graph: c.NewGraph(nodes)}
+	b := &bench{Context: c, graph: c.NewGraph()}
 	const apart = 3
 	n, w := a.tokens(), a.width()
 	wide := make([]float32, n*(w+apart))
@@ -350,7 +349,7 @@ func TestAttentionRefuses(t *testing.T) {
 			return c.AttentionBack(f(F32, 8*4, 3), f(F32, 8*4, 3), c.NewSegments(samples(3)), 2, 1, 8, 1)
 		},
 	} {
-		c := backend.NewContext(8, 0)
+		c := backend.NewContext()
 		if build(c, c.NewTensor) != nil || c.Err() == nil {
 			t.Errorf("%s: no error", name)
 		}
@@ -396,7 +395,7 @@ func BenchmarkAttention(b *testing.B) {
 }
 
 func (a attentionCase) benchmark(b *testing.B, backend *Backend, back bool) {
-	c := backend.NewContext(16, 8)
+	c := backend.NewContext()
 	defer c.Close()
 	n, scores, operations := int64(a.tokens()), 0, 4
 	qkv := leaf(b, c, backend, F32, normal(1, a.tokens()*a.width()), int64(a.width()), n)
@@ -409,7 +408,7 @@ func (a attentionCase) benchmark(b *testing.B, backend *Backend, back bool) {
 	if back {
 		y, operations = c.AttentionBack(dout, qkv, segments, a.heads, a.kv, a.dim, a.scale()), 10
 	}
-	graph, alloc := c.NewGraph(8), backend.NewAllocator()
+	graph, alloc := c.NewGraph(), backend.NewAllocator()
 	defer alloc.Close()
 	graph.Expand(y)
 	if err := alloc.Allocate(graph); err != nil {

@@ -42,9 +42,9 @@ func NewCPU(threads int) (*Backend, error) {
 	return &Backend{c: b, pool: pool, vera: C.ggml_vera_new(C.int(threads)), device: Device{Name: CPU}}, nil
 }
 
-// NewContext is the function of that name; the context can hold veratune's own operations, in the form that this backend computes.
-func (b *Backend) NewContext(tensors, graph int) *Context {
-	c := NewContext(tensors, graph)
+// NewContext makes a context that grows with its tensors, for graphs. It can hold veratune's own operations, in the form that this backend computes.
+func (b *Backend) NewContext() *Context {
+	c := NewContext(0)
 	if c.composed = b.composed; c.composed == nil {
 		c.nodes = C.ggml_vera_nodes_new(b.vera)
 	}
@@ -119,7 +119,7 @@ func (b *Backend) Times() map[string]float64 {
 
 // Compute runs all operations of a graph whose tensors have memory.
 func (b *Backend) Compute(g *Graph) error {
-	if status := C.vt_graph_compute(b.c, g.c); status != 0 {
+	if status := C.vt_graph_compute(b.c, g.built()); status != 0 {
 		return fmt.Errorf("device %s: %s", b.device.Name, takeError(fmt.Sprintf("computing a graph failed with status %d", int(status))))
 	}
 	return nil
@@ -244,7 +244,7 @@ func (a *Allocator) Close() {
 
 // Allocate gives memory to all tensors of g that have none; the graph before it loses its own.
 func (a *Allocator) Allocate(g *Graph) error {
-	if !bool(C.vt_alloc_graph(a.c, g.c)) {
+	if !bool(C.vt_alloc_graph(a.c, g.built())) {
 		return outOfMemory(a.device, "a graph")
 	}
 	return nil
@@ -253,7 +253,7 @@ func (a *Allocator) Allocate(g *Graph) error {
 // Measure is the memory that Allocate would need for g, in bytes.
 func (a *Allocator) Measure(g *Graph) int64 {
 	var size C.size_t
-	C.ggml_gallocr_reserve_n_size(a.c, g.c, nil, nil, &size)
+	C.ggml_gallocr_reserve_n_size(a.c, g.built(), nil, nil, &size)
 	return int64(size)
 }
 

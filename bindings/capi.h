@@ -159,6 +159,8 @@ struct VT_STRUCT(llama_batch) {
 struct ggml_context * ggml_init(struct ggml_init_params params);
 void                  ggml_free(struct ggml_context * ctx);
 size_t                ggml_tensor_overhead(void);
+struct ggml_tensor *  ggml_get_first_tensor(const struct ggml_context * ctx);
+struct ggml_tensor *  ggml_get_next_tensor(const struct ggml_context * ctx, struct ggml_tensor * tensor);
 struct ggml_tensor *  ggml_new_tensor_4d(struct ggml_context * ctx, unsigned type, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3);
 struct ggml_tensor *  ggml_set_name(struct ggml_tensor * tensor, const char * name);
 void                  ggml_set_input(struct ggml_tensor * tensor);

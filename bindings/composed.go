@@ -27,7 +27,7 @@ func (c *Context) upTo(n int64) *Tensor {
 		for size < n {
 			size *= 2
 		}
-		p.context = NewContext(1, 0)
+		p.context = NewContext(1)
 		p.indices = p.context.NewTensor(I32, size)
 		values := make([]int32, size)
 		for i := range values {

@@ -147,7 +147,7 @@ func (d Device) Fused() bool {
 	case Composed:
 		return false
 	}
-	c := NewContext(2, 0)
+	c := NewContext(2)
 	defer c.Close()
 	c.nodes = C.ggml_vera_nodes_new(nil)
 	x := c.Convert(c.NewTensor(F32, 1, 1), BF16)
@@ -187,7 +187,7 @@ func (b *Backend) Lacks(g *Graph) (missing []string) {
 		return nil
 	}
 	device := C.ggml_backend_get_device(b.c)
-	for i := range C.ggml_graph_n_nodes(g.c) {
+	for i := range C.ggml_graph_n_nodes(g.built()) {
 		node := C.ggml_graph_node(g.c, i)
 		if bool(C.ggml_backend_dev_supports_op(device, node)) {
 			continue
@@ -205,7 +205,7 @@ func (b *Backend) Lacks(g *Graph) (missing []string) {
 
 // Operations lists the operations of a graph, each once.
 func (g *Graph) Operations() (names []string) {
-	for i := range C.ggml_graph_n_nodes(g.c) {
+	for i := range C.ggml_graph_n_nodes(g.built()) {
 		if name := C.GoString(C.ggml_op_desc(C.ggml_graph_node(g.c, i))); !slices.Contains(names, name) {
 			names = append(names, name)
 		}

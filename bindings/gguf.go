@@ -460,7 +460,7 @@ func (w *GGUFWriter) setStrings(key *C.char, values []string) {
 
 // AddTensor adds a tensor, shape in ggml's order. data is kept by reference until WriteFile.
 func (w *GGUFWriter) AddTensor(name string, t Type, shape []int64, data []byte) error {
-	c := NewContext(1, 0)
+	c := NewContext(1)
 	defer c.Close()
 	if tensor := c.NewTensor(t, shape...); tensor != nil && tensor.Bytes() != int64(len(data)) {
 		return fmt.Errorf("gguf: tensor %s: %d bytes of data for %s", name, len(data), tensor.describe())
@@ -475,7 +475,7 @@ func (w *GGUFWriter) AddTensor(name string, t Type, shape []int64, data []byte) 
 // which tensors were added: so a file may be larger than memory. WriteFile fails where write does, or where it does not write just as many bytes as the
 // tensor has.
 func (w *GGUFWriter) AddTensorFunc(name string, t Type, shape []int64, write func(io.Writer) error) error {
-	c := NewContext(1, 0)
+	c := NewContext(1)
 	defer c.Close()
 	tensor := c.NewTensor(t, shape...)
 	switch {

@@ -460,7 +460,7 @@ func readAll(t *testing.T, path string) {
 		g.Uint(key)
 		g.Float(key)
 	}
-	c := NewContext(len(g.Tensors()), 0)
+	c := NewContext(len(g.Tensors()))
 	defer c.Close()
 	b := g.Buffer()
 	defer b.Close()

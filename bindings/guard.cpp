@@ -230,3 +230,11 @@ int32_t vt_detokenize(const struct llama_vocab * vocab, const int32_t * tokens, 
         return total <= size ? total : -total;
     });
 }
+
+size_t vt_tensors_and_sources(struct ggml_context * ctx) {
+    size_t n = 0;
+    for (ggml_tensor * t = ggml_get_first_tensor(ctx); t; t = ggml_get_next_tensor(ctx, t)) {
+        n += 1 + (size_t) std::count_if(t->src, t->src + VT_MAX_SRC, [](const ggml_tensor * s) { return s != nullptr; });
+    }
+    return n;
+}

@@ -37,6 +37,9 @@ bool                         vt_tensor_set(struct ggml_tensor * tensor, const vo
 bool                         vt_tensor_get(const struct ggml_tensor * tensor, void * data, size_t size);
 bool                         vt_tensor_zero(struct ggml_tensor * tensor);
 
+// How many tensors a context has, and sources of theirs.
+size_t vt_tensors_and_sources(struct ggml_context * ctx);
+
 struct gguf_context * vt_gguf_open(const char * path, struct ggml_context ** tensors);
 struct llama_model *  vt_load_vocab(const char * path);
 

@@ -45,9 +45,9 @@ func (b *bench) run(t testing.TB, backend *Backend) *Allocator {
 // compute gives the values of the tensor that build makes, row after row.
 func compute(t testing.TB, build func(b *bench) *Tensor) []float32 {
 	t.Helper()
-	c := NewContext(64, 64)
+	c := NewContext(64)
 	defer c.Close()
-	b := &bench{Context: c, graph: c.NewGraph(64)}
+	b := &bench{Context: c, graph: c.NewGraph()}
 	out := c.Cont(build(b)).Output()
 	b.graph.Expand(out)
 	if err := c.Err(); err != nil {
@@ -239,7 +239,7 @@ func TestDequantize(t *testing.T) {
 			t.Error(err)
 			continue
 		}
-		c := NewContext(1, 0)
+		c := NewContext(1)
 		memory := HostBuffer(data)
 		x := c.NewTensor(kind, width, rows)
 		if err := memory.PlaceAt(x, 0); err != nil {
@@ -356,7 +356,7 @@ func TestWrongOperands(t *testing.T) {
 		"new: removed type":    func(c *Context, o operands) *Tensor { return c.NewTensor(4, 32) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := NewContext(16, 0)
+			c := NewContext(16)
 			defer c.Close()
 			o := operands{x: c.NewTensor(F32, 4, 3), y: c.NewTensor(F32, 3, 4), q: c.NewTensor(Q4_0, 32, 2), h: c.NewTensor(F16, 4, 3), i: c.NewTensor(I32, 3)}
 			o.t, o.p = c.Transpose(o.x), c.Permute(c.NewTensor(F32, 2, 3, 4), 0, 2, 1, 3)
@@ -376,7 +376,7 @@ func TestWrongOperands(t *testing.T) {
 }
 
 func TestFullContext(t *testing.T) {
-	c := NewContext(2, 0)
+	c := NewContext(2)
 	defer c.Close()
 	x := c.NewTensor(F32, 4)
 	if c.Add(x, x) == nil {
@@ -403,7 +403,7 @@ func TestMemory(t *testing.T) {
 			t.Errorf("%d threads are taken", threads)
 		}
 	}
-	c := NewContext(4, 0)
+	c := NewContext(4)
 	defer c.Close()
 	x, y, i := c.NewTensor(F32, 4), c.NewTensor(F32, 100), c.NewTensor(I32, 4)
 	values := []float32{1, 2, 3, 4}

@@ -164,7 +164,7 @@ func (r rowCase) compute(t testing.TB, backend *Backend, data map[string]numbers
 	if err := s.buffers[len(s.buffers)-1].PlaceAt(y, 0); err != nil {
 		t.Fatal(err)
 	}
-	graph := s.NewGraph(8)
+	graph := s.NewGraph()
 	graph.Expand(y)
 	if err := backend.Compute(graph); err != nil {
 		t.Fatalf("%v: %v", r, err)
@@ -609,10 +609,9 @@ func TestConvert(t *testing.T) {
 // computeAll gives the values of the float32 tensors that build makes, with veratune's operations among them.
 func computeAll(t *testing.T, backend *Backend, build func(b *bench) []*Tensor) (values [][]float32) {
 	t.Helper()
-	const nodes = 512
-	c := backend.NewContext(nodes, nodes)
+	c := backend.NewContext()
 	defer c.Close()
-	b := &bench{Context: c, graph: c.NewGraph(nodes)}
+	b := &bench{Context: c, graph: c.NewGraph()}
 	results := build(b)
 	if err := c.Err(); err != nil {
 		t.Fatal(err)
@@ -795,7 +794,7 @@ func TestRowsRefuse(t *testing.T) {
 		"cross-entropy back: type":  func(c *Context, f made) *Tensor { return c.CrossEntropyBack(f(F32, 4, 3), f(I32, 3), F16) },
 		"cross-entropy back: label": func(c *Context, f made) *Tensor { return c.CrossEntropyBack(f(F32, 4, 3), f(I32, 3, 3), F32) },
 	} {
-		c := backend.NewContext(8, 0)
+		c := backend.NewContext()
 		if build(c, c.NewTensor) != nil || c.Err() == nil {
 			t.Errorf("%s: no error", name)
 		}
@@ -846,7 +845,7 @@ func (r rowCase) benchmark(b *testing.B, backend *Backend) {
 	}
 	y := s.own(r.build(s.Context, o))
 	moved += y.Bytes()
-	graph := s.NewGraph(8)
+	graph := s.NewGraph()
 	graph.Expand(y)
 	for b.Loop() {
 		if err := backend.Compute(graph); err != nil {

@@ -139,33 +139,42 @@ func (t *Tensor) checkData(n int, want Type) error {
 // Context holds the descriptions of tensors and graphs, and the first error of the operations made in it. Memory for their data comes
 // from a Backend. It is not safe for concurrent use.
 type Context struct {
-	c     *C.struct_ggml_context
+	c     *C.struct_ggml_context    // of the tensors that come next
+	full  []*C.struct_ggml_context  // of those before, where the context grows
 	nodes *C.struct_ggml_vera_nodes // parameters of veratune's own operations as kernels
 	// What those operations share where they are composed of ggml's; without it and nodes, the context has no backend and none of them.
 	composed *composition
+	graphs   []*Graph
 	err      error
 	names    int
 }
 
-// NewContext makes room for the descriptions of n tensors and, when graph is not 0, a graph of that many nodes.
-func NewContext(tensors, graph int) *Context {
-	size := C.size_t(tensors) * C.ggml_tensor_overhead()
-	if graph > 0 {
-		size += C.ggml_graph_overhead_custom(C.size_t(graph), false)
-	}
-	return &Context{
-		c:     C.ggml_init(C.struct_ggml_init_params{mem_size: size, no_alloc: true}),
-		names: tensors,
-	}
+// NewContext makes room for the descriptions of n tensors.
+func NewContext(tensors int) *Context {
+	return &Context{c: room(C.size_t(tensors) * C.ggml_tensor_overhead()), names: tensors}
 }
+
+// room is a new context of ggml's, of that many bytes.
+func room(size C.size_t) *C.struct_ggml_context {
+	return C.ggml_init(C.struct_ggml_init_params{mem_size: size, no_alloc: true})
+}
+
+// grows tells whether there is no bound to the tensors of the context: it is for graphs.
+func (c *Context) grows() bool { return c.nodes != nil || c.composed != nil }
 
 // Close frees the descriptions. All tensors and graphs of the context are gone with it. Closing twice is harmless.
 func (c *Context) Close() {
-	if c.c != nil {
-		C.ggml_free(c.c)
-		C.ggml_vera_nodes_free(c.nodes)
-		c.c, c.nodes = nil, nil
+	if c.c == nil {
+		return
 	}
+	for _, g := range c.graphs {
+		g.forget()
+	}
+	for _, part := range append(c.full, c.c) {
+		C.ggml_free(part)
+	}
+	C.ggml_vera_nodes_free(c.nodes)
+	c.c, c.full, c.graphs, c.nodes = nil, nil, nil, nil
 }
 
 // Err is the first failure of an operation in this context.
@@ -186,8 +195,13 @@ func (c *Context) Fail(err error) {
 	}
 }
 
-// take counts one tensor against the room that NewContext made; ggml would abort where there is none.
+// take counts one tensor against the room that there is, as ggml would abort where there is none.
 func (c *Context) take(op string) bool {
+	const more = 256
+	if c.names == 0 && c.grows() {
+		c.full = append(c.full, c.c)
+		c.c, c.names = room(more*C.ggml_tensor_overhead()), more
+	}
 	if c.err == nil && c.names == 0 {
 		c.fail(op, "the context is full")
 	}
@@ -234,27 +248,55 @@ func (t *Tensor) Output() *Tensor {
 	return t
 }
 
-// Graph is an ordered list of operations.
+// Graph is an ordered list of operations. It is built when it is first used, so that its room is known.
 type Graph struct {
-	c    *C.struct_ggml_cgraph
-	size int
+	context *Context
+	roots   []*Tensor
+	memory  *C.struct_ggml_context
+	c       *C.struct_ggml_cgraph // nil before that
 }
 
-// NewGraph makes an empty graph in the room that NewContext made for it.
-func (c *Context) NewGraph(size int) *Graph {
-	return &Graph{C.ggml_new_graph_custom(c.c, C.size_t(size), false), size}
+// NewGraph makes an empty graph.
+func (c *Context) NewGraph() *Graph {
+	g := &Graph{context: c}
+	c.graphs = append(c.graphs, g)
+	return g
 }
 
 // Expand appends t and all that it depends on to the graph, in the order of computation. nil is passed over, as an operation that failed
 // is reported by Context.Err.
 func (g *Graph) Expand(t *Tensor) {
 	if t != nil {
-		C.ggml_build_forward_expand(g.c, t.c())
+		g.forget()
+		g.roots = append(g.roots, t)
+	}
+}
+
+// built is the graph as ggml has it.
+func (g *Graph) built() *C.struct_ggml_cgraph {
+	if g.c == nil {
+		size := C.size_t(len(g.roots)) + 1
+		for _, part := range append(g.context.full, g.context.c) {
+			size += C.vt_tensors_and_sources(part)
+		}
+		g.memory = room(C.ggml_graph_overhead_custom(size, false))
+		g.c = C.ggml_new_graph_custom(g.memory, size, false)
+		for _, t := range g.roots {
+			C.ggml_build_forward_expand(g.c, t.c())
+		}
+	}
+	return g.c
+}
+
+func (g *Graph) forget() {
+	if g.c != nil {
+		C.ggml_free(g.memory)
+		g.memory, g.c = nil, nil
 	}
 }
 
 // Nodes is the number of operations in the graph.
-func (g *Graph) Nodes() int { return int(C.ggml_graph_n_nodes(g.c)) }
+func (g *Graph) Nodes() int { return int(C.ggml_graph_n_nodes(g.built())) }
 
 // inC copies values that hold C pointers alone to C memory, which the caller frees. It is zeroed before: where Go code stores a pointer, its collector may look at the
 // one that stood there, and would take what malloc left for an object of its own.

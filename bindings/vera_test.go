@@ -236,7 +236,7 @@ type stage struct {
 }
 
 func newStage(t testing.TB, backend *Backend) *stage {
-	return &stage{Context: backend.NewContext(32, 8), t: t, backend: backend}
+	return &stage{Context: backend.NewContext(), t: t, backend: backend}
 }
 
 func (s *stage) Close() {
@@ -311,7 +311,7 @@ func (p product) compute(t testing.TB, backend *Backend, data map[string]numbers
 	case !p.placed():
 		whole = s.own(y)
 	}
-	g := s.NewGraph(8)
+	g := s.NewGraph()
 	g.Expand(y)
 	if err := s.Err(); err != nil {
 		t.Fatalf("%v: %v", p, err)
@@ -644,7 +644,7 @@ func TestProductsBesideEachOther(t *testing.T) {
 		x := numbersOf(t, matrix{"x", F32, k, n}, 1)
 		_, in := s.place(product{}, matrix{"x", F32, k, n}, x.data)
 		whole := s.own(s.NewTensor(F32, 128, n))
-		g, at, want := s.NewGraph(8), 0, make([]float64, 128*n)
+		g, at, want := s.NewGraph(), 0, make([]float64, 128*n)
 		for i, m := range widths {
 			w := numbersOf(t, matrix{"w", Q4_0, k, m}, uint64(i+2))
 			_, weight := s.place(product{}, matrix{"w", Q4_0, k, m}, w.data)
@@ -696,7 +696,7 @@ func TestMergeAlone(t *testing.T) {
 					s := newStage(t, backend)
 					_, weight := s.place(product{}, m, w.data)
 					dst := s.own(s.NewTensor(to, int64(m.width), rows))
-					g := s.NewGraph(8)
+					g := s.NewGraph()
 					g.Expand(s.Merge(dst, weight, nil))
 					if err := backend.Compute(g); err != nil {
 						t.Fatal(err)
@@ -836,13 +836,13 @@ func TestProductsRefuse(t *testing.T) {
 		"u of another rank": func(c *Context) *Tensor { return c.FactoredGrad(f(c, F32, 6, 5), f(c, F32, 3, 5), vectors(c, 4, 6, 2)) },
 		"u of other tokens": func(c *Context) *Tensor { return c.FactoredGrad(f(c, F32, 6, 5), f(c, F32, 2, 4), vectors(c, 4, 6, 2)) },
 	} {
-		c := backend.NewContext(16, 0)
+		c := backend.NewContext()
 		if build(c) != nil || c.Err() == nil {
 			t.Errorf("%s: no error", name)
 		}
 		c.Close()
 	}
-	c := NewContext(16, 0)
+	c := NewContext(16)
 	defer c.Close()
 	if c.Linear(f(c, F32, 4, 6), f(c, F32, 4, 3), Product{}, F32) != nil || c.Err() == nil {
 		t.Error("a context without a backend: no error")

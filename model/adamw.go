@@ -36,7 +36,7 @@ func (m *Model) MakeAdamW(beta1, beta2, eps, weightDecay float64) (*AdamW, error
 		return nil, errors.New("adamw: no adapter is attached")
 	}
 	a.moments.close()
-	o := &moments{context: bindings.NewContext(3, 0)}
+	o := &moments{context: bindings.NewContext(3)}
 	a.moments = o
 	n := a.params.Ne(0)
 	o.m, o.v = o.context.NewTensor(bindings.F32, n), o.context.NewTensor(bindings.F32, n)

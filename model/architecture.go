@@ -10,25 +10,70 @@ import (
 	"github.com/veratune/veratune/bindings"
 )
 
-// architecture says what a general.architecture is made of. A block is that of Llama 2: a norm (RMS), q k v, rotation, causal attention and its output, and a norm,
-// gate and up, gated SiLU and down, each half added to the residual stream. What else an architecture has, or has otherwise, stands here; block.go has it as a step
-// beside its gradient. A file with anything else that would change the result is refused by name: a tensor when the weights are loaded, a key by neutral.
+// architecture says what a general.architecture is made of. Where nothing stands here, a block is that of Llama 2: a norm (RMS), q k v, rotation of neighbours, causal
+// attention and its output, and a norm, gate and up, gated SiLU and down, each half added to the residual stream. block.go has each of these choices as a step beside
+// its gradient. A file with anything else that would change the result is refused by name: a tensor when the weights are loaded, a key by neutral.
+//
+// Two layers may be one matrix in the file: attn_qkv for q k v, and ffn_up for gate and up. They are then one layer here as well.
 type architecture struct {
+	layerNorm bool             // layer norms with biases in place of RMS norms
+	norms     places           // where they stand
+	qkNorms   scope            // of norms (RMS) of q and k, before rotation
 	pairs     bindings.Pairing // which numbers of a head are rotated together
-	headNorms bool             // a norm (RMS) of every head's q and k, before rotation
+	positions bool             // learned embeddings of positions are added to those of tokens, and nothing is rotated
 	straight  int              // every so many blocks, one does not rotate; 0: all do
-	scales    bool             // of the embedding, of what attention and feed-forward add, of scores and of logits
 	biases    []string         // linear layers that have a bias
 	mayHave   []string         // linear layers that have one where the file holds it
+	act       bindings.Activation
+	plain     bool // the feed-forward has no gate
+	experts   bool // it is a mixture of experts, which are not adapted
+
+	windows   int        // every so many blocks, one sees all tokens, and the others a window of the last ones; 1: all have windows; 0: none
+	window    int        // tokens of a window where the file says nothing; 0: all
+	localBase float64    // base of the rotation in blocks with windows where the file says nothing, which is then not scaled; 0: as in the others
+	caps      [2]float64 // soft caps of scores and of logits where the file says nothing; a negative one stands for none, 0 for one that a file must not have
+	scales    bool       // the file has factors of the embedding, of what attention and feed-forward add, of scores and of logits
+	rootWidth bool       // the embedding is multiplied by √width
+	byWidth   int        // the model of this many blocks divides scores by √(width/heads), the others by √(head dimension)
 }
+
+// places are where the norms of attention and feed-forward stand.
+type places int
+
+const (
+	before places = iota // of what they take
+	after                // of what they add
+	both
+)
+
+// scope is what one norm of q, or of k, is taken over.
+type scope int
+
+const (
+	none scope = iota
+	head
+	row
+)
+
+var (
+	qkv  = []string{"attn_q", "attn_k", "attn_v"}
+	many = []string{"attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "ffn_gate", "ffn_up", "ffn_down"}
+)
 
 // architectures are those that can be trained, by their general.architecture.
 var architectures = map[string]*architecture{
-	"granite": {mayHave: []string{"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"}, scales: true},
-	"llama":   {mayHave: []string{"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"}}, // also SmolLM2, TinyLlama, Mistral
-	"qwen2":   {pairs: bindings.Halves, biases: []string{"attn_q", "attn_k", "attn_v"}},                           // also Qwen 2.5
-	"qwen3":   {pairs: bindings.Halves, headNorms: true},
-	"smollm3": {straight: 4},
+	"gemma2":     {norms: both, pairs: bindings.Halves, act: bindings.GELU, windows: 2, window: 4096, caps: [2]float64{50, 30}, rootWidth: true, byWidth: 46},
+	"gemma3":     {norms: both, qkNorms: head, pairs: bindings.Halves, act: bindings.GELU, windows: 6, localBase: 10000, caps: [2]float64{0, -1}, rootWidth: true, byWidth: 62},
+	"gpt2":       {layerNorm: true, positions: true, biases: many, act: bindings.GELU, plain: true},
+	"granite":    {mayHave: many, scales: true},
+	"llama":      {mayHave: many, windows: 1}, // also SmolLM2, TinyLlama, Mistral
+	"olmo2":      {norms: after, qkNorms: row, pairs: bindings.Halves},
+	"phi3":       {pairs: bindings.Halves, windows: 1},  // also Phi-3.5 and Phi-4. llama.cpp leaves the windows out
+	"qwen2":      {pairs: bindings.Halves, biases: qkv}, // also Qwen 2.5
+	"qwen3":      {qkNorms: head, pairs: bindings.Halves},
+	"qwen3moe":   {qkNorms: head, pairs: bindings.Halves, experts: true},
+	"smollm3":    {straight: 4},
+	"starcoder2": {layerNorm: true, pairs: bindings.Halves, biases: many, act: bindings.GELU, plain: true, windows: 1},
 }
 
 // findArchitecture refuses those that are not in the table.
@@ -39,12 +84,14 @@ func findArchitecture(name string) (*architecture, error) {
 	return nil, fmt.Errorf("architecture %q: only models of these can be used: %s", name, strings.Join(slices.Sorted(maps.Keys(architectures)), ", "))
 }
 
-// scales are factors of an architecture that has them; 1 where the file says nothing.
+// scales are factors of what a model computes, and the soft caps: c·tanh(x/c) for x; 0 where there is none.
 type scales struct {
 	embedding float32 // of the embedding's rows
 	added     float32 // of what attention and feed-forward add to the residual stream
 	scores    float32 // of the products of queries and keys
 	logits    float32
+
+	scoreCap, logitCap float32
 }
 
 // scales reads them. The logits are divided by what their key says. A 0 stands for nothing, as in llama.cpp.
@@ -56,18 +103,67 @@ func (r *metadata) scales(c Config) scales {
 		}
 		return v
 	}
+	perHead := float64(c.HeadDim)
+	if c.Blocks == c.made.byWidth {
+		perHead = float64(c.Width / c.Heads)
+	}
+	embedding := 1.0
+	if c.made.rootWidth {
+		embedding = math.Sqrt(float64(c.Width))
+	}
 	return scales{
-		embedding: float32(read("embedding_scale", 1)),
+		embedding: float32(read("embedding_scale", embedding)),
 		added:     float32(read("residual_scale", 1)),
-		scores:    float32(read("attention.scale", 1/math.Sqrt(float64(c.HeadDim)))),
+		scores:    float32(read("attention.scale", 1/math.Sqrt(perHead))),
 		logits:    float32(1 / read("logit_scale", 1)),
+		scoreCap:  float32(max(0, r.number("attn_logit_softcapping", c.made.caps[0]))),
+		logitCap:  float32(max(0, r.number("final_logit_softcapping", c.made.caps[1]))),
 	}
 }
 
-// neutral are the keys that would change what a model computes, and the value with which they don't. 0 stands for nothing, too.
-var neutral = map[string]float64{
-	"attn_logit_softcapping": 0, "final_logit_softcapping": 0, "attention.clamp_kqv": 0, "attention.max_alibi_bias": 0,
+// windows tells for each block whether it sees a window of the last tokens alone, and of how many; 0 where all blocks see all.
+func (r *metadata) windows(c Config) (window int, local []bool) {
+	made := c.made
+	switch window = r.optional("attention.sliding_window", made.window); {
+	case made.windows == 0 && window > 0 && window < c.Context:
+		r.fail("attention.sliding_window", window)
+		return 0, nil
+	case made.windows == 0 || window == 0:
+		return 0, nil
+	}
+	local = make([]bool, c.Blocks)
+	every := made.windows
+	const pattern = "attention.sliding_window_pattern"
+	switch v := r.g.Value(r.key(pattern)).(type) {
+	case nil:
+	case []bool:
+		if len(v) < c.Blocks {
+			r.err = fmt.Errorf("%s has %d values, the model %d blocks", r.key(pattern), len(v), c.Blocks)
+			return 0, nil
+		}
+		copy(local, v)
+		return window, local
+	default:
+		every = r.optional(pattern, every)
+	}
+	for i := range local {
+		local[i] = every <= 1 || (i+1)%every != 0
+	}
+	return window, local
 }
+
+// localRope is the rotation of blocks with windows, which has no scaling where it has a base of its own.
+func (r *metadata) localRope(c Config) bindings.Rope {
+	rope := c.Rope
+	if c.made.localBase > 0 {
+		rope.FreqBase = float32(r.number("rope.freq_base_swa", c.made.localBase))
+		rope.FreqScale, rope.ExtFactor, rope.AttnFactor = 1, 0, 1
+	}
+	return rope
+}
+
+// neutral are the keys that would change what a model computes, and the value with which they don't. 0 stands for nothing, too.
+var neutral = map[string]float64{"attention.clamp_kqv": 0, "attention.max_alibi_bias": 0}
 
 // neutralScales are those of architectures without scales.
 var neutralScales = map[string]float64{"attention.scale": 0, "embedding_scale": 1, "residual_scale": 1, "logit_scale": 1}
@@ -77,7 +173,7 @@ func (r *metadata) checkNeutral(made *architecture) {
 	check := func(keys map[string]float64) {
 		for _, key := range slices.Sorted(maps.Keys(keys)) {
 			if v := r.number(key, 0); r.err == nil && v != 0 && v != keys[key] {
-				r.err = fmt.Errorf("%s is %g: it changes what the model computes, and is not computed here for models of architecture %s", r.key(key), v, r.architecture)
+				r.fail(key, v)
 			}
 		}
 	}
@@ -85,7 +181,22 @@ func (r *metadata) checkNeutral(made *architecture) {
 	if !made.scales {
 		check(neutralScales)
 	}
-	if rotated, ok := r.g.Value(r.key("rope.scaling.finetuned")).(bool); ok && !rotated && made.scales && r.err == nil {
-		r.err = fmt.Errorf("%s is false: the model is one without rotation, which is not computed here for models of architecture %s", r.key("rope.scaling.finetuned"), r.architecture)
+	for i, key := range []string{"attn_logit_softcapping", "final_logit_softcapping"} {
+		if made.caps[i] == 0 {
+			check(map[string]float64{key: 0})
+		}
+	}
+	if made.localBase == 0 {
+		check(map[string]float64{"rope.freq_base_swa": r.number("rope.freq_base", 10000)})
+	}
+	if rotated, ok := r.g.Value(r.key("rope.scaling.finetuned")).(bool); ok && !rotated && made.scales {
+		r.fail("rope.scaling.finetuned", rotated)
+	}
+}
+
+// fail refuses the value of a key, unless something failed before.
+func (r *metadata) fail(key string, value any) {
+	if r.err == nil {
+		r.err = fmt.Errorf("%s is %v: it changes what the model computes, and is not computed here for models of architecture %s", r.key(key), value, r.architecture)
 	}
 }

@@ -75,7 +75,7 @@ func (m *Model) attach(adapter *vera.Adapter) error {
 	if err != nil {
 		return err
 	}
-	a.context = bindings.NewContext(16+16*len(adapter.Layers), 0)
+	a.context = bindings.NewContext(16 + 16*len(adapter.Layers))
 	m.adapter = a
 	p := &placing{m: m, a: a, c: a.context}
 	n := (a.size() + gradientRow - 1) / gradientRow * gradientRow

@@ -35,7 +35,7 @@ func (m *Model) NewCache(texts, room int) (*Cache, error) {
 		return nil, fmt.Errorf("a cache of %d texts of %d tokens: from 1 to %d, and from 1 to %d", texts, room, 1<<10, 1<<22)
 	}
 	room = (room + bindings.CacheBlock - 1) / bindings.CacheBlock * bindings.CacheBlock
-	c := &Cache{m: m, context: bindings.NewContext(2*len(m.blocks), 0), room: room, texts: make([][]int32, texts), attachment: m.attachment, steps: map[int]*pass{}}
+	c := &Cache{m: m, context: bindings.NewContext(2 * len(m.blocks)), room: room, texts: make([][]int32, texts), attachment: m.attachment, steps: map[int]*pass{}}
 	width, count := int64(bindings.CacheHead(m.HeadDim)*room), int64(texts*m.KVHeads)
 	kind := bindings.F32
 	if m.options.Compute == ComputeQ8 {

@@ -13,6 +13,8 @@ type Config struct {
 	Architecture string `json:"architecture"` // general.architecture
 	made         *architecture
 	scale        scales
+	local        []bool        // blocks that see a window; nil where none does
+	localRope    bindings.Rope // of these
 	Blocks       int           `json:"blocks"`
 	Width        int           `json:"width"`    // embedding length
 	Hidden       int           `json:"hidden"`   // feed-forward length
@@ -21,6 +23,7 @@ type Config struct {
 	HeadDim      int           `json:"head_dim"`
 	Vocab        int           `json:"vocab"`
 	Context      int           `json:"context"` // context length of the original training
+	Window       int           `json:"window"`  // tokens that blocks with a window see; 0: all see all
 	NormEps      float32       `json:"norm_eps"`
 	Rope         bindings.Rope `json:"rope"`
 	TiedHead     bool          `json:"tied_head"`   // the output head is the token embedding
@@ -49,19 +52,25 @@ func readConfig(g *bindings.GGUF) (Config, error) {
 	c.Heads = r.count("attention.head_count", 1, 1<<12)
 	c.KVHeads = r.optional("attention.head_count_kv", c.Heads)
 	c.Context = r.optional("context_length", 2048)
-	c.NormEps = float32(r.number("attention.layer_norm_rms_epsilon", 0))
+	epsilon := "attention.layer_norm_rms_epsilon"
+	if c.made.layerNorm {
+		epsilon = "attention.layer_norm_epsilon"
+	}
+	c.NormEps = float32(r.number(epsilon, 0))
 	if r.err != nil {
 		return c, r.err
 	}
 	c.HeadDim = r.optional("attention.key_length", c.Width/c.Heads)
 	c.Rope = r.rope(c)
+	c.Window, c.local = r.windows(c)
+	c.localRope = r.localRope(c)
 	r.checkNeutral(c.made)
 	c.scale = r.scales(c)
 	switch {
 	case r.err != nil:
 		return c, r.err
 	case c.NormEps <= 0 || c.NormEps > 0.1:
-		return c, fmt.Errorf("%s is %g: a small positive number is needed", r.key("attention.layer_norm_rms_epsilon"), c.NormEps)
+		return c, fmt.Errorf("%s is %g: a small positive number is needed", r.key(epsilon), c.NormEps)
 	case c.KVHeads < 1 || c.Heads%c.KVHeads != 0:
 		return c, fmt.Errorf("%d query heads are not a multiple of %d key heads", c.Heads, c.KVHeads)
 	case c.HeadDim < 2 || r.optional("attention.value_length", c.HeadDim) != c.HeadDim:

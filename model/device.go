@@ -110,10 +110,9 @@ func ask(d bindings.Device, types []bindings.Type) (Device, error) {
 		return device, err
 	}
 	defer backend.Close()
-	const nodes = 2048
-	c := backend.NewContext(nodes, nodes)
+	c := backend.NewContext()
 	defer c.Close()
-	g := c.NewGraph(nodes)
+	g := c.NewGraph()
 	step(c, g, types)
 	device.Operations, device.Lacks = g.Operations(), backend.Lacks(g)
 	return device, c.Err()

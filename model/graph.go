@@ -39,8 +39,8 @@ func (m *Model) newGraph(rows, blocks, more int) *graph {
 	if m.backend.Composed() {
 		n = blocks*(composedNodes+(rows/128+1)*m.KVHeads*pieceNodes) + 4*more + 64
 	}
-	c := m.backend.NewContext(n, n)
-	return &graph{Context: c, m: m, kind: m.kind(), nodes: c.NewGraph(n), rows: rows, inputs: new([]func() error), alloc: m.alloc}
+	c := m.backend.NewContext()
+	return &graph{Context: c, m: m, kind: m.kind(), nodes: c.NewGraph(), rows: rows, inputs: new([]func() error), alloc: m.alloc}
 }
 
 // input makes a tensor that gets its values once the graph has memory.

@@ -110,7 +110,7 @@ func (m *Model) planMerging() error {
 	if a.merged != nil {
 		return nil
 	}
-	a.merged = bindings.NewContext(4*len(m.blocks), 0)
+	a.merged = bindings.NewContext(4 * len(m.blocks))
 	any := false
 	for _, gr := range m.mergedGroups() {
 		gr.merged = a.merged.NewTensor(m.kind(), int64(gr.in), int64(gr.out))

@@ -243,7 +243,7 @@ func equal(a, b []int64) bool {
 
 func (m *Model) loadWeights() error {
 	infos := m.file.Tensors()
-	m.weights = bindings.NewContext(len(infos), 0)
+	m.weights = bindings.NewContext(len(infos))
 	m.memory = m.file.Buffer()
 	info, ok := m.file.Tensor("token_embd.weight")
 	if !ok || len(info.Shape) != 2 {

@@ -126,7 +126,7 @@ func (f *factored) apply(rows []float32, width int, build func(c *bindings.Conte
 
 // place copies rows of that width to the engine, until close.
 func (f *factored) place(rows []float32, width int) (*bindings.Tensor, error) {
-	c := bindings.NewContext(1, 0)
+	c := bindings.NewContext(1)
 	f.placed = append(f.placed, c)
 	t := c.NewTensor(bindings.F32, int64(width), int64(len(rows)/width))
 	memory, err := f.backend.Allocate(c)
@@ -139,7 +139,7 @@ func (f *factored) place(rows []float32, width int) (*bindings.Tensor, error) {
 
 // compute computes what build makes of placed tensors.
 func (f *factored) compute(build func(c *bindings.Context) *bindings.Tensor) ([]float32, error) {
-	c := f.backend.NewContext(graphSize, graphSize)
+	c := f.backend.NewContext()
 	defer c.Close()
 	t := build(c)
 	memory, err := f.backend.Allocate(c)
@@ -147,7 +147,7 @@ func (f *factored) compute(build func(c *bindings.Context) *bindings.Tensor) ([]
 		return nil, err
 	}
 	defer memory.Close()
-	g := c.NewGraph(graphSize)
+	g := c.NewGraph()
 	g.Expand(t)
 	if err := errors.Join(c.Err(), f.backend.Compute(g)); err != nil {
 		return nil, err

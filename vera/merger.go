@@ -29,15 +29,12 @@ type merger struct {
 // chunkValues is about how many values of a tensor are worked on at once: rows enough for the product, in some tens of megabytes.
 const chunkValues = 4 << 20
 
-// graphSize holds the one operation and the tensors that it reads.
-const graphSize = 16
-
 func newMerger(ctx context.Context, a *Adapter, base *bindings.GGUF, threads int) (*merger, error) {
 	backend, err := bindings.NewCPU(threads)
 	if err != nil {
 		return nil, err
 	}
-	m := &merger{Adapter: a, ctx: ctx, base: base, threads: threads, backend: backend, file: base.Buffer(), pair: bindings.NewContext(3, 0)}
+	m := &merger{Adapter: a, ctx: ctx, base: base, threads: threads, backend: backend, file: base.Buffer(), pair: bindings.NewContext(3)}
 	if err := m.load(); err != nil {
 		m.close()
 		return nil, err
@@ -102,7 +99,7 @@ func (m *merger) chunks(x *weight, visit func(start int, merged []float32) error
 
 // merge computes rows of W + ΔW, from start on, in exact float32 arithmetic.
 func (m *merger) merge(x *weight, start int, merged []float32) error {
-	c := m.backend.NewContext(16, graphSize)
+	c := m.backend.NewContext()
 	defer c.Close()
 	in, n, out, rank := int64(x.In), int64(len(merged)/x.In), int64(x.Out), int64(x.Rank())
 	dst, b, d := c.NewTensor(bindings.F32, in, n), c.NewTensor(bindings.F32, out), c.NewTensor(bindings.F32, rank)
@@ -133,7 +130,7 @@ func (m *merger) merge(x *weight, start int, merged []float32) error {
 	from := func(t *bindings.Tensor, width int64) *bindings.Tensor {
 		return c.View(t, [4]int64{width, n, 1, 1}, [4]int64{0, int64(start)})
 	}
-	g := c.NewGraph(graphSize)
+	g := c.NewGraph()
 	g.Expand(c.Merge(dst, from(w, in), &bindings.Vectors{
 		A: c.View(a, [4]int64{in, rank, 1, 1}, [4]int64{}), Rows: from(rows, rank),
 		B: c.View(b, [4]int64{n, 1, 1, 1}, [4]int64{int64(start)}), D: d,
