@@ -208,7 +208,7 @@ func TestAttentionCached(t *testing.T) {
 			w, size := a.width(), CacheHead(a.dim)*room
 			qkv := normal(7, n*w)
 			want := onBackend(t, func(b *bench) []*Tensor {
-				return []*Tensor{b.Attention(b.f(qkv, int64(w), n), b.segments(samples(n)), a.heads, a.kv, a.dim, a.scale(), F32)}
+				return []*Tensor{b.Attention(b.f(qkv, int64(w), n), b.segments(samples(n)), a.of(), F32)}
 			})[0]
 			kind, tolerance := F32, 1e-6
 			if i%2 == 1 {
@@ -228,7 +228,7 @@ func TestAttentionCached(t *testing.T) {
 						for i := range count {
 							rows = append(rows, text, int32(at+i))
 						}
-						y := b.AttentionCached(b.f(qkv[at*w:(at+count)*w], int64(w), int64(count)), k, v, b.i(rows, 2, int64(count)), a.heads, a.kv, a.dim, a.scale(), F32)
+						y := b.AttentionCached(b.f(qkv[at*w:(at+count)*w], int64(w), int64(count)), k, v, b.i(rows, 2, int64(count)), a.of(), F32)
 						all := b.i([]int32{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}[:texts*a.kv], int64(texts*a.kv))
 						b.graph.Expand(y)
 						return []*Tensor{y, b.GetRows(k, all), b.GetRows(v, all)}
@@ -262,7 +262,7 @@ func TestAttentionCachedRefuses(t *testing.T) {
 	} {
 		c := backend.NewContext()
 		k, v := c.NewTensor(F32, shape[1], shape[2]), c.NewTensor(F32, shape[1], shape[2])
-		if c.AttentionCached(c.NewTensor(F32, shape[0], 2), k, v, c.NewTensor(I32, 2, shape[3]), 4, 2, 8, 1, F32) != nil || c.Err() == nil {
+		if c.AttentionCached(c.NewTensor(F32, shape[0], 2), k, v, c.NewTensor(I32, 2, shape[3]), Heads{Query: 4, KV: 2, Dim: 8, Scale: 1}, F32) != nil || c.Err() == nil {
 			t.Errorf("%s: taken", name)
 		}
 		c.Close()

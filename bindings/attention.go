@@ -3,7 +3,10 @@ package bindings
 // #include "guard.h"
 import "C"
 
-import "math"
+import (
+	"fmt"
+	"math"
+)
 
 // Segments cut the tokens of a pack into runs, a tree: of each its first token, its length, its parent's index, smaller than its own, or −1, and the number of
 // tokens in all its ancestors. A token sees the tokens of its run's ancestors and those up to itself in its own run.
@@ -46,14 +49,39 @@ func (s *Segments) Set() error {
 	return Set(s.tensor, flat)
 }
 
-// attends is own with qkv [headDim · (heads + 2 · kvHeads), n], and perhaps the gradient dout [headDim · heads, n].
-func (c *Context) attends(op string, heads, kvHeads, headDim int, qkv *Tensor, s *Segments, dout ...*Tensor) bool {
+// Heads say how attention is made of qkv [Dim · (Query + 2 · KV), n], whose columns have the queries of all heads, then the KV heads' keys, then their values;
+// Query/KV heads share a KV head. Scores are Scale · Q Kᵀ.
+type Heads struct {
+	Query, KV, Dim int
+	Scale          float32
+	Window         int     // how many of the last tokens a token sees, itself among them; 0: all
+	Cap            float32 // scores s become Cap · tanh(s / Cap), as in Gemma 2; 0: they stay as they are
+}
+
+// width is that of qkv.
+func (h Heads) width() int64 { return int64(h.Dim * (h.Query + 2*h.KV)) }
+
+// fit tells whether qkv is what the heads are in.
+func (h Heads) fit(qkv *Tensor) bool {
+	few := func(n int) bool { return n > 0 && n <= math.MaxInt16 }
+	return few(h.Query) && few(h.KV) && few(h.Dim) && h.Query%h.KV == 0 && h.Window >= 0 && h.Window <= math.MaxInt32 && h.Cap >= 0 && qkv.Ne(0) == h.width()
+}
+
+func (h Heads) String() string {
+	s := fmt.Sprintf("%d heads, %d KV heads of %d", h.Query, h.KV, h.Dim)
+	if h.Window != 0 || h.Cap != 0 {
+		s += fmt.Sprintf(", window %d, scores capped at %g", h.Window, h.Cap)
+	}
+	return s
+}
+
+// attends is own with qkv and perhaps the gradient dout [Dim · Query, n].
+func (c *Context) attends(op string, h Heads, qkv *Tensor, s *Segments, dout ...*Tensor) bool {
 	if !c.own(op, append(dout, qkv)...) {
 		return false
 	}
-	few := func(n int) bool { return n > 0 && n <= math.MaxInt16 }
-	if !few(heads) || !few(kvHeads) || !few(headDim) || heads%kvHeads != 0 || !activation(qkv.Type()) || qkv.Ne(0) != int64(headDim*(heads+2*kvHeads)) {
-		c.fail(op, "%s with %d heads, %d KV heads of %d", qkv.describe(), heads, kvHeads, headDim)
+	if !activation(qkv.Type()) || !h.fit(qkv) {
+		c.fail(op, "%s with %v", qkv.describe(), h)
 		return false
 	}
 	if s == nil {
@@ -61,7 +89,7 @@ func (c *Context) attends(op string, heads, kvHeads, headDim int, qkv *Tensor, s
 		return false
 	}
 	for _, g := range dout {
-		if !activation(g.Type()) || g.Ne(0) != int64(headDim*heads) || g.ne[1] != qkv.ne[1] {
+		if !activation(g.Type()) || g.Ne(0) != int64(h.Dim*h.Query) || g.ne[1] != qkv.ne[1] {
 			c.fail(op, "%s for %s", g.describe(), qkv.describe())
 			return false
 		}
@@ -69,30 +97,29 @@ func (c *Context) attends(op string, heads, kvHeads, headDim int, qkv *Tensor, s
 	return true
 }
 
-// Attention is the causal attention of packed samples, softmax(scale · Q Kᵀ) V for each head, [headDim · heads, n] of type t. A column of qkv, which is
-// [headDim · (heads + 2 · kvHeads), n], has the queries of all heads, then the KV heads' keys, then their values; heads/kvHeads heads share a KV head.
-func (c *Context) Attention(qkv *Tensor, s *Segments, heads, kvHeads, headDim int, scale float32, t Type) *Tensor {
-	if !c.attends("attention", heads, kvHeads, headDim, qkv, s) {
+// Attention is the causal attention of packed samples, softmax(scores) V for each head: [Dim · Query, n] of type t.
+func (c *Context) Attention(qkv *Tensor, s *Segments, h Heads, t Type) *Tensor {
+	if !c.attends("attention", h, qkv, s) {
 		return nil
 	}
 	if !activation(t) {
 		return c.fail("attention", "to %v", t)
 	}
 	if c.composed != nil {
-		return c.composeAttention(qkv, s, heads, kvHeads, headDim, scale, t)
+		return c.composeAttention(qkv, s, h, t)
 	}
-	return (*Tensor)(C.ggml_vera_attention(c.c, c.nodes, qkv.c(), s.tensor.c(), C.int(heads), C.int(kvHeads), C.float(scale), C.uint(t)))
+	return (*Tensor)(C.ggml_vera_attention(c.c, c.nodes, qkv.c(), s.tensor.c(), C.int(h.Query), C.int(h.KV), C.float(h.Scale), C.uint(t)))
 }
 
 // AttentionBack is the gradient of qkv, float32, for the gradient dout of Attention's result.
-func (c *Context) AttentionBack(dout, qkv *Tensor, s *Segments, heads, kvHeads, headDim int, scale float32) *Tensor {
-	if !c.attends("attention_back", heads, kvHeads, headDim, qkv, s, dout) {
+func (c *Context) AttentionBack(dout, qkv *Tensor, s *Segments, h Heads) *Tensor {
+	if !c.attends("attention_back", h, qkv, s, dout) {
 		return nil
 	}
 	if c.composed != nil {
-		return c.composeAttentionBack(dout, qkv, s, heads, kvHeads, headDim, scale)
+		return c.composeAttentionBack(dout, qkv, s, h)
 	}
-	return (*Tensor)(C.ggml_vera_attention_back(c.c, c.nodes, dout.c(), qkv.c(), s.tensor.c(), C.int(heads), C.int(kvHeads), C.float(scale)))
+	return (*Tensor)(C.ggml_vera_attention_back(c.c, c.nodes, dout.c(), qkv.c(), s.tensor.c(), C.int(h.Query), C.int(h.KV), C.float(h.Scale)))
 }
 
 // CacheBlock is what the room of a text in a cache, and a head's numbers there, are multiples of.
@@ -104,20 +131,19 @@ func CacheHead(headDim int) int { return (headDim + CacheBlock - 1) / CacheBlock
 // AttentionCached is Attention of rows that continue texts: they see all tokens of their text that the cache holds, and those up to themselves. A row's result
 // does not depend on the rows that are computed with it.
 //
-// keys and values [CacheHead · room, texts · kvHeads], both float32 or float16, are the cache, which gets the rows' keys and values; room is a multiple of CacheBlock. rows [2, n],
+// keys and values [CacheHead · room, texts · KV], both float32 or float16, are the cache, which gets the rows' keys and values; room is a multiple of CacheBlock. rows [2, n],
 // int32, has the text of each column of qkv, float32, and its position there. Those of a text must follow each other, from the first position that the cache does
 // not hold or an earlier one, and within the room, when the graph is computed; that is not checked.
-func (c *Context) AttentionCached(qkv, keys, values, rows *Tensor, heads, kvHeads, headDim int, scale float32, t Type) *Tensor {
+func (c *Context) AttentionCached(qkv, keys, values, rows *Tensor, h Heads, t Type) *Tensor {
 	const op = "attention_cached"
 	if !c.own(op, qkv, keys, values, rows) {
 		return nil
 	}
-	few := func(n int) bool { return n > 0 && n <= math.MaxInt16 }
-	if !few(heads) || !few(kvHeads) || !few(headDim) || heads%kvHeads != 0 || qkv.Type() != F32 || qkv.Ne(0) != int64(headDim*(heads+2*kvHeads)) || !activation(t) {
-		return c.fail(op, "%s with %d heads, %d KV heads of %d, to %v", qkv.describe(), heads, kvHeads, headDim, t)
+	if qkv.Type() != F32 || !h.fit(qkv) || !activation(t) {
+		return c.fail(op, "%s with %v, to %v", qkv.describe(), h, t)
 	}
 	for _, x := range []*Tensor{keys, values} {
-		if x.Type() != keys.Type() || x.Type() != F32 && x.Type() != F16 || !x.contiguous() || x.Shape() != keys.Shape() || x.Ne(0)%int64(CacheBlock*CacheHead(headDim)) != 0 || x.Ne(1)%int64(kvHeads) != 0 {
+		if x.Type() != keys.Type() || x.Type() != F32 && x.Type() != F16 || !x.contiguous() || x.Shape() != keys.Shape() || x.Ne(0)%int64(CacheBlock*CacheHead(h.Dim)) != 0 || x.Ne(1)%int64(h.KV) != 0 {
 			return c.fail(op, "a cache of %s", x.describe())
 		}
 	}
@@ -127,5 +153,5 @@ func (c *Context) AttentionCached(qkv, keys, values, rows *Tensor, heads, kvHead
 	if c.composed != nil {
 		return c.fail(op, "answers are computed on the CPU alone")
 	}
-	return (*Tensor)(C.ggml_vera_attention_cached(c.c, c.nodes, qkv.c(), keys.c(), values.c(), rows.c(), C.int(heads), C.int(kvHeads), C.float(scale), C.uint(t)))
+	return (*Tensor)(C.ggml_vera_attention_cached(c.c, c.nodes, qkv.c(), keys.c(), values.c(), rows.c(), C.int(h.Query), C.int(h.KV), C.float(h.Scale), C.uint(t)))
 }

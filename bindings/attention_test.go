@@ -12,6 +12,8 @@ import (
 type attentionCase struct {
 	heads, kv, dim int
 	segments       [][4]int32
+	window         int
+	cap            float32
 }
 
 // samples packs samples that share nothing.
@@ -45,8 +47,11 @@ func (a attentionCase) tokens() (n int) {
 	return n
 }
 
-func (a attentionCase) width() int     { return a.dim * (a.heads + 2*a.kv) }
-func (a attentionCase) scale() float32 { return float32(1 / math.Sqrt(float64(a.dim))) }
+func (a attentionCase) of() Heads {
+	return Heads{Query: a.heads, KV: a.kv, Dim: a.dim, Scale: float32(1 / math.Sqrt(float64(a.dim))), Window: a.window, Cap: a.cap}
+}
+
+func (a attentionCase) width() int { return a.dim * (a.heads + 2*a.kv) }
 
 // paths are the rows of every sample: of each segment without children and its ancestors, from the root.
 func (a attentionCase) paths() (paths [][]int) {
@@ -91,8 +96,8 @@ func (a attentionCase) on(t testing.TB, backend *Backend, kind Type, qkv, dout [
 	x := c.View(c.Cast(b.f(wide, int64(w+apart), int64(n)), kind), [4]int64{int64(w), int64(n), 1, 1}, [4]int64{})
 	g := c.Cast(b.f(dout, int64(a.dim*a.heads), int64(n)), kind)
 	segments := b.segments(a.segments)
-	y := c.Convert(c.Attention(x, segments, a.heads, a.kv, a.dim, a.scale(), kind), F32).Output()
-	dx := c.AttentionBack(g, x, segments, a.heads, a.kv, a.dim, a.scale()).Output()
+	y := c.Convert(c.Attention(x, segments, a.of(), kind), F32).Output()
+	dx := c.AttentionBack(g, x, segments, a.of()).Output()
 	b.graph.Expand(y)
 	b.graph.Expand(dx)
 	if err := c.Err(); err != nil {
@@ -128,7 +133,7 @@ func (a attentionCase) composed(t testing.TB, qkv, dout []float32) (out, grad []
 			}
 			seen[r] = true
 		}
-		y, dx := attentionCase{a.heads, a.kv, a.dim, samples(len(rows))}.on(t, backend, F32, x, g)
+		y, dx := attentionCase{a.heads, a.kv, a.dim, samples(len(rows)), a.window, a.cap}.on(t, backend, F32, x, g)
 		for i, r := range rows {
 			copy(out[r*o:(r+1)*o], y[i*o:])
 			for j := range w {
@@ -193,9 +198,9 @@ func TestAttention(t *testing.T) {
 	// Two levels under the first segment, a sample beside it, and many short children, whose gradients are summed in several families.
 	two := tree([]int32{9, 20, 5, 1, 70, 33, 40, 3, 2, 4, 5, 6, 7, 8}, []int32{-1, 0, 1, 1, 0, -1, -1, 6, 6, 6, 6, 6, 6, 6})
 	cases := []attentionCase{
-		{1, 1, 8, samples(1)}, {3, 1, 10, samples(1)}, {2, 2, 16, samples(7)}, {9, 3, 64, samples(150)},
-		{1, 1, 8, odd}, {3, 1, 10, odd}, {4, 2, 16, odd}, {9, 3, 24, odd}, {4, 2, 64, odd}, {3, 1, 128, odd}, {9, 1, 300, samples(20, 3)},
-		{1, 1, 16, two}, {3, 1, 24, two}, {4, 2, 10, two}, {9, 3, 64, two}, {2, 2, 128, two}, {40, 1, 8, two},
+		{1, 1, 8, samples(1), 0, 0}, {3, 1, 10, samples(1), 0, 0}, {2, 2, 16, samples(7), 0, 0}, {9, 3, 64, samples(150), 0, 0},
+		{1, 1, 8, odd, 0, 0}, {3, 1, 10, odd, 0, 0}, {4, 2, 16, odd, 0, 0}, {9, 3, 24, odd, 0, 0}, {4, 2, 64, odd, 0, 0}, {3, 1, 128, odd, 0, 0}, {9, 1, 300, samples(20, 3), 0, 0},
+		{1, 1, 16, two, 0, 0}, {3, 1, 24, two, 0, 0}, {4, 2, 10, two, 0, 0}, {9, 3, 64, two, 0, 0}, {2, 2, 128, two, 0, 0}, {40, 1, 8, two, 0, 0},
 	}
 	for _, a := range cases {
 		for _, kind := range []Type{F32, BF16} {
@@ -232,7 +237,7 @@ func TestAttention(t *testing.T) {
 
 // TestAttentionLargeScores has scores of 6400 or −6400, whose exponentials are no numbers: all keys count the same.
 func TestAttentionLargeScores(t *testing.T) {
-	a := attentionCase{1, 1, 16, samples(70)}
+	a := attentionCase{1, 1, 16, samples(70), 0, 0}
 	for _, key := range []float32{40, -40} {
 		qkv, dout := normal(1, a.tokens()*a.width()), normal(2, a.tokens()*a.dim)
 		for i := range qkv {
@@ -256,7 +261,7 @@ func TestAttentionLargeScores(t *testing.T) {
 
 // TestAttentionPoison puts a NaN or an infinity into one token: every token that doesn't see it and isn't seen by what does comes out as without it.
 func TestAttentionPoison(t *testing.T) {
-	a := attentionCase{4, 2, 24, tree([]int32{30, 9, 20, 25, 7}, []int32{-1, 0, 0, -1, 2})}
+	a := attentionCase{4, 2, 24, tree([]int32{30, 9, 20, 25, 7}, []int32{-1, 0, 0, -1, 2}), 0, 0}
 	w, o := a.width(), a.heads*a.dim
 	everyISA(t, func(t *testing.T) {
 		qkv, dout := normal(1, a.tokens()*w), normal(2, a.tokens()*o)
@@ -325,28 +330,28 @@ func TestAttentionRefuses(t *testing.T) {
 	defer backend.Close()
 	for name, build := range map[string]func(c *Context, f func(kind Type, ne ...int64) *Tensor) *Tensor{
 		"heads that don't divide": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
-			return c.Attention(f(F32, 8*7, 3), c.NewSegments(samples(3)), 3, 2, 8, 1, F32)
+			return c.Attention(f(F32, 8*7, 3), c.NewSegments(samples(3)), Heads{Query: 3, KV: 2, Dim: 8, Scale: 1}, F32)
 		},
 		"no heads": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
-			return c.Attention(f(F32, 8*2, 3), c.NewSegments(samples(3)), 0, 1, 8, 1, F32)
+			return c.Attention(f(F32, 8*2, 3), c.NewSegments(samples(3)), Heads{Query: 0, KV: 1, Dim: 8, Scale: 1}, F32)
 		},
 		"another width": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
-			return c.Attention(f(F32, 8*5, 3), c.NewSegments(samples(3)), 4, 2, 8, 1, F32)
+			return c.Attention(f(F32, 8*5, 3), c.NewSegments(samples(3)), Heads{Query: 4, KV: 2, Dim: 8, Scale: 1}, F32)
 		},
 		"float16": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
-			return c.Attention(f(F16, 8*4, 3), c.NewSegments(samples(3)), 2, 1, 8, 1, F32)
+			return c.Attention(f(F16, 8*4, 3), c.NewSegments(samples(3)), Heads{Query: 2, KV: 1, Dim: 8, Scale: 1}, F32)
 		},
 		"a result of float16": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
-			return c.Attention(f(F32, 8*4, 3), c.NewSegments(samples(3)), 2, 1, 8, 1, F16)
+			return c.Attention(f(F32, 8*4, 3), c.NewSegments(samples(3)), Heads{Query: 2, KV: 1, Dim: 8, Scale: 1}, F16)
 		},
 		"no segments": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
-			return c.Attention(f(F32, 8*4, 3), nil, 2, 1, 8, 1, F32)
+			return c.Attention(f(F32, 8*4, 3), nil, Heads{Query: 2, KV: 1, Dim: 8, Scale: 1}, F32)
 		},
 		"a gradient of other tokens": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
-			return c.AttentionBack(f(F32, 8*2, 4), f(F32, 8*4, 3), c.NewSegments(samples(3)), 2, 1, 8, 1)
+			return c.AttentionBack(f(F32, 8*2, 4), f(F32, 8*4, 3), c.NewSegments(samples(3)), Heads{Query: 2, KV: 1, Dim: 8, Scale: 1})
 		},
 		"a gradient of another width": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
-			return c.AttentionBack(f(F32, 8*4, 3), f(F32, 8*4, 3), c.NewSegments(samples(3)), 2, 1, 8, 1)
+			return c.AttentionBack(f(F32, 8*4, 3), f(F32, 8*4, 3), c.NewSegments(samples(3)), Heads{Query: 2, KV: 1, Dim: 8, Scale: 1})
 		},
 	} {
 		c := backend.NewContext()
@@ -384,7 +389,7 @@ func BenchmarkAttention(b *testing.B) {
 	defer backend.Close()
 	shared := tree([]int32{40, 60, 80, 100, 120, 60, 80, 100, 120}, []int32{-1, 0, 0, 0, 0, 0, 0, 0, 0})
 	for _, a := range []attentionCase{
-		{9, 3, 64, samples(lengths...)}, {32, 32, 128, samples(lengths...)}, {9, 3, 64, samples(100)}, {9, 3, 64, samples(2000)}, {9, 3, 64, shared},
+		{9, 3, 64, samples(lengths...), 0, 0}, {32, 32, 128, samples(lengths...), 0, 0}, {9, 3, 64, samples(100), 0, 0}, {9, 3, 64, samples(2000), 0, 0}, {9, 3, 64, shared, 0, 0},
 	} {
 		for _, op := range []string{"forward", "back"} {
 			b.Run(fmt.Sprintf("%s/%d of %d on %d/%d segments/%d tokens", op, a.heads, a.dim, a.kv, len(a.segments), a.tokens()), func(b *testing.B) {
@@ -404,9 +409,9 @@ func (a attentionCase) benchmark(b *testing.B, backend *Backend, back bool) {
 	for _, s := range a.segments {
 		scores += int(s[1]) * (2*int(s[3]) + int(s[1]) + 1) / 2 * a.heads
 	}
-	y := c.Attention(qkv, segments, a.heads, a.kv, a.dim, a.scale(), F32)
+	y := c.Attention(qkv, segments, a.of(), F32)
 	if back {
-		y, operations = c.AttentionBack(dout, qkv, segments, a.heads, a.kv, a.dim, a.scale()), 10
+		y, operations = c.AttentionBack(dout, qkv, segments, a.of()), 10
 	}
 	graph, alloc := c.NewGraph(), backend.NewAllocator()
 	defer alloc.Close()

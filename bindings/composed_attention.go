@@ -65,7 +65,7 @@ func masked(runs [][4]int32, base int, p piece) []float32 {
 	return mask
 }
 
-// heads is the shape of the heads that are computed together: queries of several heads that share a KV head lie one after the other.
+// headGroup is the shape of the heads that are computed together: queries of several heads that share a KV head lie one after the other.
 type headGroup struct {
 	dim, n, kv, shared int64   // numbers of a head, tokens, KV heads, heads for each
 	q, k, v            *Tensor // [dim, n · shared, kv] and [dim, n, kv]
@@ -73,15 +73,15 @@ type headGroup struct {
 }
 
 // heads computes the probabilities of count KV heads of a piece, from the first on.
-func (c *Context) heads(qkv *Tensor, p piece, heads, kvHeads, headDim int, first, count int64, scale float32) headGroup {
-	h := headGroup{dim: int64(headDim), n: p.rows, kv: count, shared: int64(heads / kvHeads)}
-	x := c.Reshape(qkv, h.dim, int64(heads+2*kvHeads), qkv.Ne(1))
+func (c *Context) heads(qkv *Tensor, p piece, h Heads, first, count int64) headGroup {
+	g := headGroup{dim: int64(h.Dim), n: p.rows, kv: count, shared: int64(h.Query / h.KV)}
+	x := c.Reshape(qkv, g.dim, int64(h.Query+2*h.KV), qkv.Ne(1))
 	take := func(first, count int64) *Tensor { return c.byHead(x, p, first, count) }
-	h.q = c.Reshape(take(first*h.shared, count*h.shared), h.dim, h.n*h.shared, h.kv)
-	h.k, h.v = take(int64(heads)+first, count), take(int64(heads+kvHeads)+first, count)
-	scores := c.Reshape(c.times(h.k, h.q), h.n, h.n, h.kv*h.shared)
-	h.p = c.Reshape(c.softMaxMasked(scores, p.mask, scale), h.n, h.n*h.shared, h.kv)
-	return h
+	g.q = c.Reshape(take(first*g.shared, count*g.shared), g.dim, g.n*g.shared, g.kv)
+	g.k, g.v = take(int64(h.Query)+first, count), take(int64(h.Query+h.KV)+first, count)
+	scores := c.Reshape(c.times(g.k, g.q), g.n, g.n, g.kv*g.shared)
+	g.p = c.Reshape(c.softMaxMasked(scores, p.mask, h.Scale), g.n, g.n*g.shared, g.kv)
+	return g
 }
 
 // byHead gives some heads of a piece's tokens, [dim, rows, count], of x [dim, heads, tokens].
@@ -90,15 +90,15 @@ func (c *Context) byHead(x *Tensor, p piece, first, count int64) *Tensor {
 }
 
 // headsAtOnce is the number of KV heads whose scores stay below pieceBytes, at least one; they divide all.
-func headsAtOnce(p piece, heads, kvHeads int) int64 {
-	n := int64(kvHeads)
-	for n > 1 && (n*int64(heads/kvHeads)*p.rows*p.rows*4 > pieceBytes || int64(kvHeads)%n != 0) {
+func headsAtOnce(p piece, h Heads) int64 {
+	n := int64(h.KV)
+	for n > 1 && (n*int64(h.Query/h.KV)*p.rows*p.rows*4 > pieceBytes || int64(h.KV)%n != 0) {
 		n--
 	}
 	return n
 }
 
-func (c *Context) composeAttention(qkv *Tensor, s *Segments, heads, kvHeads, headDim int, scale float32, t Type) *Tensor {
+func (c *Context) composeAttention(qkv *Tensor, s *Segments, h Heads, t Type) *Tensor {
 	if !c.float32s("attention", t, qkv) {
 		return nil
 	}
@@ -106,37 +106,37 @@ func (c *Context) composeAttention(qkv *Tensor, s *Segments, heads, kvHeads, hea
 	var all []*Tensor
 	for _, p := range s.pieces {
 		var parts []*Tensor
-		for first, n := int64(0), headsAtOnce(p, heads, kvHeads); first < int64(kvHeads); first += n {
-			h := c.heads(qkv, p, heads, kvHeads, headDim, first, n, scale)
-			y := c.times(c.turned(h.v), h.p) // [dim, n · shared, kv]
-			parts = append(parts, c.Reshape(y, h.dim, h.n, h.kv*h.shared))
+		for first, n := int64(0), headsAtOnce(p, h); first < int64(h.KV); first += n {
+			g := c.heads(qkv, p, h, first, n)
+			y := c.times(c.turned(g.v), g.p) // [dim, n · shared, kv]
+			parts = append(parts, c.Reshape(y, g.dim, g.n, g.kv*g.shared))
 		}
 		y := c.Cont(c.Permute(c.joined(parts, 2), 0, 2, 1, 3)) // [dim, heads, n]
-		all = append(all, c.Reshape(y, int64(headDim*heads), p.rows))
+		all = append(all, c.Reshape(y, int64(h.Dim*h.Query), p.rows))
 	}
 	return c.joined(all, 1)
 }
 
 // composeAttentionBack has, for the gradient g of a head's result: ∂V = Pᵀ g, D = scale · P ⊙ (g Vᵀ − rowsum(P ⊙ g Vᵀ)), ∂Q = D K, ∂K = Dᵀ Q.
-func (c *Context) composeAttentionBack(dout, qkv *Tensor, s *Segments, heads, kvHeads, headDim int, scale float32) *Tensor {
+func (c *Context) composeAttentionBack(dout, qkv *Tensor, s *Segments, h Heads) *Tensor {
 	if !c.float32s("attention_back", F32, dout, qkv) {
 		return nil
 	}
 	qkv = c.unbroken(qkv)
-	g := c.Reshape(c.unbroken(dout), int64(headDim), int64(heads), dout.Ne(1))
+	dout = c.Reshape(c.unbroken(dout), int64(h.Dim), int64(h.Query), dout.Ne(1))
 	var all []*Tensor
 	for _, p := range s.pieces {
 		var dq, dk, dv []*Tensor
-		for first, n := int64(0), headsAtOnce(p, heads, kvHeads); first < int64(kvHeads); first += n {
-			h := c.heads(qkv, p, heads, kvHeads, headDim, first, n, scale)
-			dy := c.Reshape(c.byHead(g, p, first*h.shared, n*h.shared), h.dim, h.n*h.shared, h.kv)
-			dp := c.times(h.v, dy)
-			ds := c.ScaleBias(c.Mul(h.p, c.sub(dp, c.sumRows(c.Mul(h.p, dp)))), scale, 0)
+		for first, n := int64(0), headsAtOnce(p, h); first < int64(h.KV); first += n {
+			g := c.heads(qkv, p, h, first, n)
+			dy := c.Reshape(c.byHead(dout, p, first*g.shared, n*g.shared), g.dim, g.n*g.shared, g.kv)
+			dp := c.times(g.v, dy)
+			ds := c.ScaleBias(c.Mul(g.p, c.sub(dp, c.sumRows(c.Mul(g.p, dp)))), h.Scale, 0)
 			// The sums over the heads that share a KV head are those over their queries.
 			turned := c.turned(ds)
-			dq = append(dq, c.Reshape(c.times(c.turned(h.k), ds), h.dim, h.n, h.kv*h.shared))
-			dk = append(dk, c.times(c.turned(h.q), turned))
-			dv = append(dv, c.times(c.turned(dy), c.turned(h.p)))
+			dq = append(dq, c.Reshape(c.times(c.turned(g.k), ds), g.dim, g.n, g.kv*g.shared))
+			dk = append(dk, c.times(c.turned(g.q), turned))
+			dv = append(dv, c.times(c.turned(dy), c.turned(g.p)))
 		}
 		d := c.Cont(c.Permute(c.joined(append(append(dq, dk...), dv...), 2), 0, 2, 1, 3))
 		all = append(all, c.Reshape(d, qkv.Ne(0), p.rows))

@@ -67,7 +67,7 @@ func TestDevice(t *testing.T) {
 		}
 	}
 	for _, a := range []attentionCase{
-		{3, 1, 10, samples(5, 300, 70)}, {4, 2, 16, tree([]int32{9, 20, 5, 1, 70, 33, 200, 40, 3}, []int32{-1, 0, 1, 1, 0, -1, -1, 6, 6})},
+		{3, 1, 10, samples(5, 300, 70), 0, 0}, {4, 2, 16, tree([]int32{9, 20, 5, 1, 70, 33, 200, 40, 3}, []int32{-1, 0, 1, 1, 0, -1, -1, 6, 6}), 0, 0},
 	} {
 		qkv, dout := normal(1, a.tokens()*a.width()), normal(2, a.tokens()*a.heads*a.dim)
 		want, wantGrad := a.on(t, cpu, F32, qkv, dout)
@@ -107,7 +107,8 @@ func TestDeviceHalves(t *testing.T) {
 			}
 			s := b.segments([][4]int32{{0, 40, -1, 0}, {40, 30, 0, 40}})
 			qkv := rounded(b, 15, dim*(heads+2*kvHeads), n)
-			return append(results, b.Convert(b.Attention(qkv, s, heads, kvHeads, dim, 0.2, BF16), F32), b.AttentionBack(rounded(b, 16, dim*heads, n), qkv, s, heads, kvHeads, dim, 0.2))
+			h := Heads{Query: heads, KV: kvHeads, Dim: dim, Scale: 0.2}
+			return append(results, b.Convert(b.Attention(qkv, s, h, BF16), F32), b.AttentionBack(rounded(b, 16, dim*heads, n), qkv, s, h))
 		}
 		want := computeAll(t, cpu, build)
 		for i, got := range computeAll(t, device, build) {

@@ -5,15 +5,19 @@ import "github.com/veratune/veratune/bindings"
 // cached is where the rows of texts that grow find the keys and values of earlier tokens, and which rows they are.
 type cached struct{ keys, values, rows *bindings.Tensor }
 
+func (g *graph) heads() bindings.Heads {
+	return bindings.Heads{Query: g.m.Heads, KV: g.m.KVHeads, Dim: g.m.HeadDim, Scale: g.m.scale.scores}
+}
+
 // attention is the causal attention of qkv [head dim · (heads + 2 · KV heads), rows] within each sample, or text: [head dim · heads, rows] as products take it.
 func (g *graph) attention(qkv *bindings.Tensor, c *cached) *bindings.Tensor {
 	if c != nil {
-		return g.AttentionCached(qkv, c.keys, c.values, c.rows, g.m.Heads, g.m.KVHeads, g.m.HeadDim, g.m.scale.scores, g.kind)
+		return g.AttentionCached(qkv, c.keys, c.values, c.rows, g.heads(), g.kind)
 	}
-	return g.Attention(qkv, g.segments, g.m.Heads, g.m.KVHeads, g.m.HeadDim, g.m.scale.scores, g.kind)
+	return g.Attention(qkv, g.segments, g.heads(), g.kind)
 }
 
 // attentionBack is the gradient of qkv for the gradient of attention's result.
 func (g *graph) attentionBack(dout, qkv *bindings.Tensor) *bindings.Tensor {
-	return g.AttentionBack(dout, qkv, g.segments, g.m.Heads, g.m.KVHeads, g.m.HeadDim, g.m.scale.scores)
+	return g.AttentionBack(dout, qkv, g.segments, g.heads())
 }

@@ -144,8 +144,9 @@ func step(c *bindings.Context, g *bindings.Graph, types []bindings.Type) {
 	qkv = c.Rotate(c.NormHeads(qkv, norms, heads, kvHeads, 1e-5, f32), c.Reshape(table, headDim, rows), heads+kvHeads, headDim, bindings.Halves, false, f32)
 	g.Expand(c.NormHeadsBack(qkv, qkv, norms, heads, kvHeads, 1e-5, f32))
 	segments := c.NewSegments([][4]int32{{0, rows, -1, 0}})
-	out := c.Attention(qkv, segments, heads, kvHeads, headDim, 1, f32)
-	g.Expand(c.AttentionBack(out, qkv, segments, heads, kvHeads, headDim, 1))
+	attends := bindings.Heads{Query: heads, KV: kvHeads, Dim: headDim, Scale: 1}
+	out := c.Attention(qkv, segments, attends, f32)
+	g.Expand(c.AttentionBack(out, qkv, segments, attends))
 	g.Expand(c.AddInplace(c.View(qkv, [4]int64{width, rows, 1, 1}, [4]int64{}), b)) // a bias
 	labels := integers(rows)
 	g.Expand(c.CrossEntropy(x, labels))
