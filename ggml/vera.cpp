@@ -40,6 +40,7 @@ static const char * const operation_names[OPERATIONS] = {
 
 struct node : call {
     ggml_vera *          vera;
+    const ggml_tensor *  dst = nullptr;
     std::atomic<int64_t> next{ 0 };
     std::atomic<int>     waiting{ 0 }, turn{ 0 }, left{ 0 };
 
@@ -136,11 +137,49 @@ void ggml_vera_nodes_free(struct ggml_vera_nodes * n) { delete n; }
 static struct ggml_tensor * make(struct ggml_context * ctx, ggml_vera_nodes * nodes, operation op, struct ggml_tensor * into, unsigned type, int64_t ne0,
                                  int64_t ne1, std::vector<ggml_tensor *> args) {
     nodes->all.emplace_back(nodes->vera, op, into != nullptr);
-    call * with = &nodes->all.back();
-    if (into) {
-        return ggml_custom_inplace(ctx, into, args.data(), (int) args.size(), run, -1, with);
+    call *        with = &nodes->all.back();
+    ggml_tensor * dst  = into ? ggml_custom_inplace(ctx, into, args.data(), (int) args.size(), run, -1, with)
+                              : ggml_custom_4d(ctx, type, ne0, ne1, 1, 1, args.data(), (int) args.size(), run, -1, with);
+    nodes->all.back().dst = dst;
+    return dst;
+}
+
+struct ggml_vera_largest ggml_vera_largest_of(const struct ggml_vera_nodes * nodes) {
+    struct ggml_vera_largest n = {};
+    const auto see = [](int64_t & most, int64_t x) { most = x > most ? x : most; };
+    const auto all = [](const ggml_tensor * t) { return t->ne[0] * t->ne[1]; };
+    for (const node & x : nodes->all) {
+        ggml_tensor * const * src = x.dst->src + x.into;
+        switch (x.op) {
+        case MUL_MAT:
+        case MUL_MAT_BACK:
+            see(n.matrix, all(src[0]));
+            see(n.operand, all(src[1]));
+            break;
+        case WEIGHT_GRAD:
+            see(n.operand, all(src[0]));
+            break;
+        case MERGE:
+            see(n.matrix, all(src[0]));
+            if (src[2]) {
+                see(n.pair, all(src[2]));
+            }
+            break;
+        case MERGED_GRAD:
+        case FACTORED_GRAD:
+            see(n.pair, all(src[2]));
+            break;
+        default:
+            continue;
+        }
+        for (int i = 0; i < 2; i++) {
+            if (src[i]) {
+                see(n.length, src[i]->ne[0]);
+                see(n.length, src[i]->ne[1]);
+            }
+        }
     }
-    return ggml_custom_4d(ctx, type, ne0, ne1, 1, 1, args.data(), (int) args.size(), run, -1, with);
+    return n;
 }
 
 struct ggml_tensor * ggml_vera_mul_mat(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * w, struct ggml_tensor * x,

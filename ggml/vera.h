@@ -29,6 +29,13 @@ struct ggml_vera_nodes;
 struct ggml_vera_nodes * ggml_vera_nodes_new(struct ggml_vera * vera);
 void                     ggml_vera_nodes_free(struct ggml_vera_nodes * nodes);
 
+// The largest that the products of a context's nodes have, from which follows what they take beside their results: numbers of a weight, of activations, and of B; and the
+// longest side of either operand.
+struct ggml_vera_largest {
+    int64_t matrix, operand, pair, length;
+};
+struct ggml_vera_largest ggml_vera_largest_of(const struct ggml_vera_nodes * nodes);
+
 // Products. `w` is of any type that dequantises, with unbroken rows; it is unpacked strip by strip straight into the kernel's panels. Products are computed in
 // bfloat16 where x is and the processor multiplies that, else in float32; sums are float32. type is the result's: F32 or BF16. `acc`, if not NULL, is added: float32 of the
 // result's shape. `into`, if not NULL, is where the result goes: of its type and shape, perhaps acc itself.

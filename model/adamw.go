@@ -80,7 +80,7 @@ func (o *moments) size() int64 {
 
 // GradientNorm is the L2 norm of the gradient that Differentiate left, summed in float32 in parts of up to 16 Mi numbers, and those in float64.
 func (m *Model) GradientNorm() (float64, error) {
-	g := m.newGraph(0, 0, 16+8*int(m.adapter.grads.Ne(0)/(gradientRow*gradientRows)))
+	g := m.newGraph(0)
 	defer g.Close()
 	sums := m.adapter.squares(g)
 	if err := g.run(); err != nil || m.dry {
@@ -122,7 +122,7 @@ func (o *AdamW) Step(t int, lr, scale float64) error {
 			return err
 		}
 	}
-	g := o.newGraph(0, 0, 16)
+	g := o.newGraph(0)
 	defer g.Close()
 	params, decay := a.params, o.weightDecay
 	if a.moments.trained != nil && decay != 0 {

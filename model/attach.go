@@ -327,7 +327,7 @@ func (m *Model) copyInto(t *bindings.Tensor, values []float32) error {
 	if t.Type() == bindings.F32 {
 		return bindings.Set(t, values)
 	}
-	g := m.newGraph(0, 0, 4)
+	g := m.newGraph(0)
 	defer g.Close()
 	g.nodes.Expand(g.Cpy(input(g, values, t.Ne(0), t.Ne(1)), t))
 	return g.run()

@@ -4,17 +4,18 @@ import "github.com/veratune/veratune/bindings"
 
 // acts holds what the backward pass of a block needs of its forward pass, besides the block's input x.
 type acts struct {
-	raw    *bindings.Tensor    // [head dim · (heads + 2 · KV heads), rows], before norms of heads; nil where there are none
-	qkv    *bindings.Tensor    // of the same shape, q and k rotated
-	att    *bindings.Tensor    // [head dim · heads, rows]: attention's result
-	mid    *bindings.Tensor    // [width, rows]: the residual stream between attention and feed-forward
-	gateUp *bindings.Tensor    // [2 · feed-forward length, rows]
-	u      [4]*bindings.Tensor // A x of each group that is adapted and not merged
+	raw  *bindings.Tensor    // [head dim · (heads + 2 · KV heads), rows], before norms of q and k; nil where there are none
+	qkv  *bindings.Tensor    // of the same shape, q and k rotated
+	att  *bindings.Tensor    // [head dim · heads, rows]: attention's result
+	mid  *bindings.Tensor    // [width, rows]: the residual stream between attention and feed-forward
+	up   *bindings.Tensor    // [feed-forward length, rows] before its activation, with a gate [2 · feed-forward length, rows]
+	outs [2]*bindings.Tensor // [width, rows]: what attention and feed-forward give, before norms; nil where there are none
+	u    [4]*bindings.Tensor // A x of each group that is adapted and not merged
 }
 
 // tensors lists all of them.
 func (a *acts) tensors() []**bindings.Tensor {
-	return []**bindings.Tensor{&a.raw, &a.qkv, &a.att, &a.mid, &a.gateUp, &a.u[0], &a.u[1], &a.u[2], &a.u[3]}
+	return []**bindings.Tensor{&a.raw, &a.qkv, &a.att, &a.mid, &a.up, &a.outs[0], &a.outs[1], &a.u[0], &a.u[1], &a.u[2], &a.u[3]}
 }
 
 // forward computes a block: y [width, rows] from x [width, rows]. With a cache, the rows continue its texts.
@@ -22,17 +23,17 @@ func (g *graph) forward(b *block, x *bindings.Tensor, c *cached) (y *bindings.Te
 	y0, first := g.first.forward(b, x)
 	qkv, u := g.linears(g.norm(x, b.attnNorm), b.groups[0], nil, bindings.F32)
 	a.u[0] = u
-	if g.m.made.headNorms {
+	if b.qkNorms.Q != nil {
 		a.raw = g.first.into(qkv, first.raw)
-		qkv = g.NormHeads(a.raw, b.headNorms, g.m.Heads, g.m.KVHeads, g.m.NormEps, bindings.F32)
+		qkv = g.NormHeads(a.raw, b.qkNorms, g.m.Heads, g.m.KVHeads, g.m.NormEps, bindings.F32)
 	}
 	a.qkv = g.first.into(g.rotate(b, qkv, false, bindings.F32), first.qkv)
-	a.att = g.attention(a.qkv, c)
-	a.mid, a.u[1] = g.added(a.att, b.groups[1], x)
+	a.att = g.attention(b, a.qkv, c)
+	a.mid, a.outs[0], a.u[1] = g.added(a.att, b.groups[1], b.attnAfter, x, first.outs[0])
 	a.mid = g.first.into(a.mid, first.mid)
 
-	a.gateUp, a.u[2] = g.linears(g.norm(a.mid, b.ffnNorm), b.groups[2], nil, g.kind)
-	y, a.u[3] = g.added(g.SwiGLU(a.gateUp, g.kind), b.groups[3], a.mid)
+	a.up, a.u[2] = g.linears(g.norm(a.mid, b.ffnNorm), b.groups[2], nil, g.kind)
+	y, a.outs[1], a.u[3] = g.added(g.activated(a.up), b.groups[3], b.ffnAfter, a.mid, first.outs[1])
 	return g.first.into(y, y0), a
 }
 
@@ -40,14 +41,14 @@ func (g *graph) forward(b *block, x *bindings.Tensor, c *cached) (y *bindings.Te
 // false.
 func (g *graph) backward(b *block, dy, x *bindings.Tensor, a acts, needInput bool) (dx *bindings.Tensor) {
 	t := g.kind
-	dhidden := g.linearsBack(g.addedBack(dy), g.SwiGLU(a.gateUp, t), a.u[3], b.groups[3], true)
-	dn := g.linearsBack(g.SwiGLUBack(dhidden, a.gateUp, t), g.norm(a.mid, b.ffnNorm), a.u[2], b.groups[2], true)
-	dmid := g.NormBack(dn, a.mid, b.ffnNorm, g.m.NormEps, dy)
+	dhidden := g.linearsBack(g.addedBack(dy, a.outs[1], b.ffnAfter), g.activated(a.up), a.u[3], b.groups[3], true)
+	dn := g.linearsBack(g.activatedBack(dhidden, a.up), g.norm(a.mid, b.ffnNorm), a.u[2], b.groups[2], true)
+	dmid := g.normBack(dn, a.mid, b.ffnNorm, dy)
 
-	datt := g.linearsBack(g.addedBack(dmid), a.att, a.u[1], b.groups[1], true)
-	dqkv := g.attentionBack(datt, a.qkv)
-	if g.m.made.headNorms {
-		dqkv = g.NormHeadsBack(g.rotate(b, dqkv, true, bindings.F32), a.raw, b.headNorms, g.m.Heads, g.m.KVHeads, g.m.NormEps, t)
+	datt := g.linearsBack(g.addedBack(dmid, a.outs[0], b.attnAfter), a.att, a.u[1], b.groups[1], true)
+	dqkv := g.attentionBack(b, datt, a.qkv)
+	if b.qkNorms.Q != nil {
+		dqkv = g.NormHeadsBack(g.rotate(b, dqkv, true, bindings.F32), a.raw, b.qkNorms, g.m.Heads, g.m.KVHeads, g.m.NormEps, t)
 	} else {
 		dqkv = g.rotate(b, dqkv, true, t)
 	}
@@ -55,27 +56,74 @@ func (g *graph) backward(b *block, dy, x *bindings.Tensor, a acts, needInput boo
 	if !needInput {
 		return nil
 	}
-	return g.NormBack(dn, x, b.attnNorm, g.m.NormEps, dmid)
+	return g.normBack(dn, x, b.attnNorm, dmid)
+}
+
+// norm is x [width, rows] normed as products take it, or as it is where there is no norm.
+func (g *graph) norm(x *bindings.Tensor, n norm) *bindings.Tensor { return g.normed(x, n, g.kind) }
+
+func (g *graph) normed(x *bindings.Tensor, n norm, t bindings.Type) *bindings.Tensor {
+	switch {
+	case n.weight == nil:
+		return g.as(x, t)
+	case n.bias != nil:
+		return g.LayerNorm(x, n.weight, n.bias, g.m.NormEps, t)
+	}
+	return g.Norm(x, n.weight, g.m.NormEps, t)
+}
+
+// normBack is acc, which may be nil, and the gradient of x for the gradient dn of its norm.
+func (g *graph) normBack(dn, x *bindings.Tensor, n norm, acc *bindings.Tensor) *bindings.Tensor {
+	switch {
+	case n.weight == nil && acc == nil:
+		return dn
+	case n.weight == nil:
+		return g.Add(dn, acc)
+	case n.bias != nil:
+		return g.LayerNormBack(dn, x, n.weight, g.m.NormEps, acc)
+	}
+	return g.NormBack(dn, x, n.weight, g.m.NormEps, acc)
 }
 
 // rotate turns the queries and keys of qkv by their positions, or back, where the block does so.
 func (g *graph) rotate(b *block, qkv *bindings.Tensor, back bool, t bindings.Type) *bindings.Tensor {
-	if b.straight {
+	table := g.rotations[b.rotation]
+	if b.straight || table == nil {
 		return g.as(qkv, t)
 	}
-	return g.Rotate(qkv, g.rotation, g.m.Heads+g.m.KVHeads, g.m.HeadDim, g.m.made.pairs, back, t)
+	return g.Rotate(qkv, table, g.m.Heads+g.m.KVHeads, g.m.HeadDim, g.m.made.pairs, back, t)
 }
 
-// added is the residual stream x and, scaled, what a group makes of its input.
-func (g *graph) added(input *bindings.Tensor, gr *group, x *bindings.Tensor) (y, u *bindings.Tensor) {
-	if g.m.scale.added == 1 {
-		return g.linears(input, gr, x, bindings.F32)
+// added is the residual stream x and what a group makes of its input, normed where n is a norm, and scaled. out is what the norm takes, its first tokens being first.
+func (g *graph) added(input *bindings.Tensor, gr *group, n norm, x, first *bindings.Tensor) (y, out, u *bindings.Tensor) {
+	if n.weight == nil && g.m.scale.added == 1 {
+		y, u = g.linears(input, gr, x, bindings.F32)
+		return y, nil, u
 	}
 	y, u = g.linears(input, gr, nil, bindings.F32)
-	return g.Add(g.scaled(y, g.m.scale.added), x), u
+	if n.weight != nil {
+		out = g.first.into(y, first)
+		y = g.normed(out, n, bindings.F32)
+	}
+	return g.Add(g.scaled(y, g.m.scale.added), x), out, u
 }
 
 // addedBack is the gradient of what the group makes, as products take it, for the gradient dy of added's result.
-func (g *graph) addedBack(dy *bindings.Tensor) *bindings.Tensor {
-	return g.rounded(g.scaled(dy, g.m.scale.added))
+func (g *graph) addedBack(dy, out *bindings.Tensor, n norm) *bindings.Tensor {
+	return g.rounded(g.normBack(g.scaled(dy, g.m.scale.added), out, n, nil))
+}
+
+// activated is what the feed-forward's last group takes, for the results of the one before it.
+func (g *graph) activated(up *bindings.Tensor) *bindings.Tensor {
+	if g.m.made.plain {
+		return g.Activate(up, g.m.made.act, g.kind)
+	}
+	return g.Gated(up, g.m.made.act, g.kind)
+}
+
+func (g *graph) activatedBack(dy, up *bindings.Tensor) *bindings.Tensor {
+	if g.m.made.plain {
+		return g.ActivateBack(dy, up, g.m.made.act, g.kind)
+	}
+	return g.GatedBack(dy, up, g.m.made.act, g.kind)
 }

@@ -15,6 +15,7 @@ type Cache struct {
 	keys, values []*bindings.Tensor // of each block, [head · room, texts · KV heads]
 	room         int
 	texts        [][]int32
+	long         []bool        // whether each text is rotated as long ones are
 	attachment   int           // of the model, for which keys and values are
 	steps        map[int]*pass // passes of one token for each text, by their number of rows
 }
@@ -35,7 +36,7 @@ func (m *Model) NewCache(texts, room int) (*Cache, error) {
 		return nil, fmt.Errorf("a cache of %d texts of %d tokens: from 1 to %d, and from 1 to %d", texts, room, 1<<10, 1<<22)
 	}
 	room = (room + bindings.CacheBlock - 1) / bindings.CacheBlock * bindings.CacheBlock
-	c := &Cache{m: m, context: bindings.NewContext(2 * len(m.blocks)), room: room, texts: make([][]int32, texts), attachment: m.attachment, steps: map[int]*pass{}}
+	c := &Cache{m: m, context: bindings.NewContext(2 * len(m.blocks)), room: room, texts: make([][]int32, texts), long: make([]bool, texts), attachment: m.attachment, steps: map[int]*pass{}}
 	width, count := int64(bindings.CacheHead(m.HeadDim)*room), int64(texts*m.KVHeads)
 	kind := bindings.F32
 	if m.options.Compute == ComputeQ8 {
@@ -92,7 +93,14 @@ func (c *Cache) Append(adds ...Addition) ([]float32, error) {
 		if err := c.check(adds[:i], a); err != nil {
 			return nil, err
 		}
-		all.add(a, len(c.texts[a.Text]))
+		// A text that becomes long, or was, is rotated otherwise, and computed again.
+		past := len(c.texts[a.Text])
+		long := c.m.long(past + len(a.Tokens))
+		if past > 0 && long != c.long[a.Text] {
+			a.Tokens, past = slices.Concat(c.texts[a.Text], a.Tokens), 0
+		}
+		all.add(a, past, long)
+		c.long[a.Text] = long
 	}
 	logits := make([]float32, 0, all.wanted*c.m.Vocab)
 	for start := 0; start < len(all.tokens); start += cacheRows {
@@ -116,6 +124,9 @@ func (c *Cache) check(before []Addition, a Addition) error {
 	case len(c.texts[a.Text])+len(a.Tokens) > c.room:
 		return fmt.Errorf("append %d tokens to %d: a text has room for %d", len(a.Tokens), len(c.texts[a.Text]), c.room)
 	}
+	if err := c.m.reaches(len(c.texts[a.Text]) + len(a.Tokens)); err != nil {
+		return err
+	}
 	for _, b := range before {
 		if b.Text == a.Text {
 			return fmt.Errorf("text %d is appended to twice", a.Text)
@@ -133,22 +144,25 @@ func (c *Cache) check(before []Addition, a Addition) error {
 type rows struct {
 	tokens, positions []int32
 	places            []int32 // text and position of each
+	long              []bool  // whether its text is long
+	turns             []int32 // of a pass, for graph.tables
 	logits            []bool  // whether they are wanted after it
 	wanted            int
 }
 
-func (r *rows) add(a Addition, past int) {
+func (r *rows) add(a Addition, past int, long bool) {
 	for i, t := range a.Tokens {
 		r.tokens = append(r.tokens, t)
 		r.positions = append(r.positions, int32(past+i))
 		r.places = append(r.places, int32(a.Text), int32(past+i))
+		r.long = append(r.long, long)
 		r.logits = append(r.logits, i >= len(a.Tokens)-a.Rows)
 	}
 	r.wanted += a.Rows
 }
 
 func (r *rows) part(start, end int) rows {
-	p := rows{tokens: r.tokens[start:end], positions: r.positions[start:end], places: r.places[2*start : 2*end], logits: r.logits[start:end]}
+	p := rows{tokens: r.tokens[start:end], positions: r.positions[start:end], places: r.places[2*start : 2*end], long: r.long[start:end], logits: r.logits[start:end]}
 	for _, wanted := range p.logits {
 		if wanted {
 			p.wanted++
@@ -198,6 +212,7 @@ func (c *Cache) compute(r rows, logits []float32) ([]float32, error) {
 	copy(p.tokens, r.tokens)
 	copy(p.positions, r.positions)
 	copy(p.places, r.places)
+	copy(p.turns, turns(r.long))
 	if err := p.compute(); err != nil {
 		return nil, err
 	}
@@ -212,18 +227,18 @@ func (c *Cache) compute(r rows, logits []float32) ([]float32, error) {
 // pass makes a graph for rows like these; it has copies of them as its inputs.
 func (c *Cache) pass(like rows) *pass {
 	m, n := c.m, len(like.tokens)
-	p := &pass{graph: m.newGraph(n, len(m.blocks), 32), rows: rows{
-		tokens: slices.Clone(like.tokens), positions: slices.Clone(like.positions), places: slices.Clone(like.places),
+	p := &pass{graph: m.newGraph(n), rows: rows{
+		tokens: slices.Clone(like.tokens), positions: slices.Clone(like.positions), places: slices.Clone(like.places), turns: turns(like.long),
 	}}
 	g := p.graph
 	g.way = bindings.Alike
 	if m.options.Compute == ComputeQ8 {
 		g.way = bindings.Bytes
 	}
-	g.rotation = g.rotations(p.positions)
+	g.rotations = g.tables(p.positions, p.turns)
 	g.addFirst(p.positions)
 	places := input(g, p.places, 2, int64(n))
-	x := g.embedded(p.tokens)
+	x := g.embedded(p.tokens, p.positions)
 	for i, b := range m.blocks {
 		x, _ = g.forward(b, x, &cached{c.keys[i], c.values[i], places})
 	}
@@ -237,7 +252,7 @@ func (c *Cache) pass(like rows) *pass {
 			}
 			x = g.GetRows(x, input(g, at, int64(len(at))))
 		}
-		x = g.product(m.head, g.norm(x, g.outNorm()), bindings.Product{}, bindings.F32)
+		x = g.capped(g.product(m.head, g.norm(x, g.outNorm()), bindings.Product{}, bindings.F32))
 	}
 	if x != nil {
 		p.result = x.Output()

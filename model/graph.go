@@ -11,34 +11,22 @@ import (
 // graph is one ggml graph under construction: operations that follow each other on the rows of one pack.
 type graph struct {
 	*bindings.Context
-	m        *Model
-	kind     bindings.Type // of the activations that products take
-	nodes    *bindings.Graph
-	rows     int
-	rotation *bindings.Tensor // [rotated numbers, rows]: m·cos, m·sin for each pair
-	segments *bindings.Segments
-	inputs   *[]func() error // to be run once the graph has memory
-	first    *firstRows      // nil where no row needs it
-	merging  bool            // groups with a merged matrix multiply with that
-	seed     uint64          // of the dropout masks; 0 is no dropout
-	way      bindings.Way    // of products
-	alloc    *bindings.Allocator
+	m         *Model
+	kind      bindings.Type // of the activations that products take
+	nodes     *bindings.Graph
+	rows      int
+	rotations []*bindings.Tensor // of the model's rotaries, [rotated numbers, rows]: m·cos, m·sin for each pair
+	segments  *bindings.Segments
+	inputs    *[]func() error // to be run once the graph has memory
+	first     *firstRows      // nil where no row needs it
+	merging   bool            // groups with a merged matrix multiply with that
+	seed      uint64          // of the dropout masks; 0 is no dropout
+	way       bindings.Way    // of products
+	alloc     *bindings.Allocator
 }
 
-// blockNodes bounds the operations of one block, forward and backward. Composed of ggml's they are more, and attention's are so many for each piece of a pack, of
-// which there is one for every 128 rows at most, and for each KV head in the worst case.
-const (
-	blockNodes    = 208
-	composedNodes = 1200
-	pieceNodes    = 80
-)
-
-// newGraph makes a graph on that many rows, with room for some blocks and some operations more.
-func (m *Model) newGraph(rows, blocks, more int) *graph {
-	n := blocks*blockNodes + more + 16
-	if m.backend.Composed() {
-		n = blocks*(composedNodes+(rows/128+1)*m.KVHeads*pieceNodes) + 4*more + 64
-	}
+// newGraph makes a graph on that many rows.
+func (m *Model) newGraph(rows int) *graph {
 	c := m.backend.NewContext()
 	return &graph{Context: c, m: m, kind: m.kind(), nodes: c.NewGraph(), rows: rows, inputs: new([]func() error), alloc: m.alloc}
 }
@@ -62,19 +50,44 @@ func (g *graph) pack(runs [][4]int32) *bindings.Segments {
 	return s
 }
 
-// rotations gives the table of rotary embedding for rows at these positions: ggml's own rotation of (1, 0) in every pair, so that all of its scalings hold.
-func (g *graph) rotations(positions []int32) *bindings.Tensor {
-	n, dims := len(positions), g.m.Rope.Dims
-	pairs := make([]float32, n*dims)
+// turns are the places of rows among those that are turned as short texts are, all of them, and those that are turned as long ones are, which come behind.
+func turns(long []bool) []int32 {
+	list := make([]int32, len(long))
+	for i, l := range long {
+		list[i] = int32(i)
+		if l {
+			list[i] += int32(len(long))
+		}
+	}
+	return list
+}
+
+// tables gives the rotations of rows at these positions for each of the model's rotaries. turns count where long texts have factors of their own.
+func (g *graph) tables(positions, turns []int32) (list []*bindings.Tensor) {
+	n := int64(len(positions))
+	for _, r := range g.m.rotaries {
+		table := g.table(positions, r.factors, r.Rope)
+		if r.longFactors != nil {
+			both := g.NewTensor(bindings.F32, int64(r.Dims), 2*n)
+			for i, t := range []*bindings.Tensor{table, g.table(positions, r.longFactors, r.Rope)} {
+				g.nodes.Expand(g.Cpy(t, g.View(both, [4]int64{int64(r.Dims), n, 1, 1}, [4]int64{0, int64(i) * n})))
+			}
+			table = g.GetRows(both, input(g, turns, n))
+		}
+		list = append(list, table)
+	}
+	return list
+}
+
+// table is ggml's own rotation of (1, 0) in every pair, so that all of its scalings hold: [rotated numbers, rows].
+func (g *graph) table(positions []int32, factors *bindings.Tensor, r bindings.Rope) *bindings.Tensor {
+	n := len(positions)
+	pairs := make([]float32, n*r.Dims)
 	for i := 0; i < len(pairs); i += 2 {
 		pairs[i] = 1
 	}
-	ones := input(g, pairs, int64(dims), 1, int64(n))
-	table := g.Rope(ones, input(g, positions, int64(n)), g.m.ropeFactors, g.m.Rope)
-	if table == nil {
-		return nil
-	}
-	return g.Reshape(table, int64(dims), int64(n))
+	ones := input(g, pairs, int64(r.Dims), 1, int64(n))
+	return g.Reshape(g.Rope(ones, input(g, positions, int64(n)), factors, r), int64(r.Dims), int64(n))
 }
 
 // run gives the graph memory, sets its inputs and computes it; nothing but the first in a dry run.
@@ -103,7 +116,7 @@ func (g *graph) allocate() error {
 		return fmt.Errorf("device %s lacks %s; train on another, such as --device cpu", g.m.backend.Device().Name, strings.Join(missing, ", "))
 	}
 	if g.m.dry {
-		g.m.work = max(g.m.work, g.alloc.Measure(g.nodes))
+		g.m.work, g.m.largest = max(g.m.work, g.alloc.Measure(g.nodes)), g.m.largest.Max(g.Largest())
 		return nil
 	}
 	return g.alloc.Allocate(g.nodes)
@@ -147,13 +160,12 @@ func (g *graph) scaled(x *bindings.Tensor, s float32) *bindings.Tensor {
 }
 
 // embedded is the residual stream before the first block, [width, tokens].
-func (g *graph) embedded(tokens []int32) *bindings.Tensor {
-	return g.scaled(g.GetRows(g.m.embed, input(g, tokens, int64(len(tokens)))), g.m.scale.embedding)
-}
-
-// norm is x / rms(x) ⊙ w as products take it, for x [width, rows].
-func (g *graph) norm(x, w *bindings.Tensor) *bindings.Tensor {
-	return g.Norm(x, w, g.m.NormEps, g.kind)
+func (g *graph) embedded(tokens, positions []int32) *bindings.Tensor {
+	x := g.scaled(g.GetRows(g.m.embed, input(g, tokens, int64(len(tokens)))), g.m.scale.embedding)
+	if g.m.positions == nil {
+		return x
+	}
+	return g.Add(x, g.GetRows(g.m.positions, input(g, positions, int64(len(positions)))))
 }
 
 // columns are the rows start to start+n of every column of x [·, rows].

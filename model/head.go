@@ -5,8 +5,22 @@ import "github.com/veratune/veratune/bindings"
 // tokenChunk is how many tokens' logits live at once.
 const tokenChunk = 512
 
-// outNorm is the last norm's weight with the logits' scale in it.
-func (g *graph) outNorm() *bindings.Tensor { return g.scaled(g.m.outNorm, g.m.scale.logits) }
+// outNorm is the last norm with the logits' scale in it.
+func (g *graph) outNorm() norm {
+	n := g.m.outNorm
+	if n.bias != nil {
+		n.bias = g.scaled(n.bias, g.m.scale.logits)
+	}
+	return norm{g.scaled(n.weight, g.m.scale.logits), n.bias}
+}
+
+// capped is the model's soft cap on logits.
+func (g *graph) capped(logits *bindings.Tensor) *bindings.Tensor {
+	if g.m.scale.logitCap == 0 {
+		return logits
+	}
+	return g.Capped(logits, g.m.scale.logitCap)
+}
 
 // crossEntropy is −log p of each label, [n], for the residual stream x [width, n] after the last block, and where wanted the gradient of x. With
 // p = softmax(W h):
@@ -14,17 +28,17 @@ func (g *graph) outNorm() *bindings.Tensor { return g.scaled(g.m.outNorm, g.m.sc
 //	∂h = Wᵀ (p − onehot(label))
 func (g *graph) crossEntropy(x *bindings.Tensor, tokens []int32, wanted bool) (loss, dx *bindings.Tensor) {
 	at := input(g, tokens, int64(len(tokens)))
-	w := g.outNorm()
-	logits := g.Linear(g.m.head, g.norm(x, w), bindings.Product{}, bindings.F32)
-	loss = g.CrossEntropy(logits, at)
+	n := g.outNorm()
+	logits := g.Linear(g.m.head, g.norm(x, n), bindings.Product{}, bindings.F32)
+	loss = g.CrossEntropy(logits, at, g.m.scale.logitCap)
 	if loss != nil {
 		g.nodes.Expand(loss.Output())
 	}
 	if !wanted {
 		return loss, nil
 	}
-	dh := g.LinearBack(g.m.head, g.CrossEntropyBack(logits, at, g.kind), bindings.Product{}, bindings.F32)
-	return loss, g.NormBack(dh, x, w, g.m.NormEps, nil)
+	dh := g.LinearBack(g.m.head, g.CrossEntropyBack(logits, at, g.m.scale.logitCap, g.kind), bindings.Product{}, bindings.F32)
+	return loss, g.normBack(dh, x, n, nil)
 }
 
 // loss sums −log p over the labels, for the residual stream x [width, rows] after the last block. Where dx is given, with the shape of x, it gets
@@ -47,7 +61,7 @@ func (m *Model) loss(x kept, l labels, dx kept, sums []float64) (sum float64, er
 }
 
 func (m *Model) lossChunk(x kept, l labels, dx kept, sums []float64) (sum float64, err error) {
-	g := m.newGraph(0, 0, 32)
+	g := m.newGraph(0)
 	defer g.Close()
 	n := int64(len(l.tokens))
 	rows := input(g, l.rows, n)

@@ -84,7 +84,7 @@ func (m *Model) merge() error {
 		return err
 	}
 	for i, b := range m.blocks {
-		g := m.newGraph(0, 1, 0)
+		g := m.newGraph(0)
 		for _, gr := range b.groups {
 			if gr.merged == nil {
 				continue

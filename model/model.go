@@ -88,12 +88,30 @@ func (o Options) Validate() error {
 	return nil
 }
 
+// norm is the weights of a norm, [width], float32: none where there is no norm, and a bias where it is a layer norm.
+type norm struct{ weight, bias *bindings.Tensor }
+
 // block holds the weights of one transformer block.
 type block struct {
-	attnNorm, ffnNorm *bindings.Tensor   // [width], float32
-	headNorms         bindings.HeadNorms // none but where the architecture has them
-	straight          bool               // q and k are not rotated
-	groups            [4]*group          // q k v, output, gate up, down
+	shape
+	attnNorm, ffnNorm   norm               // of what attention and feed-forward take
+	attnAfter, ffnAfter norm               // of what they add
+	qkNorms             bindings.HeadNorms // of q and k
+	groups              [4]*group          // q k v, output, gate up, down
+}
+
+// shape is what blocks of a model may have otherwise.
+type shape struct {
+	straight bool // q and k are not rotated
+	local    bool // it sees a window
+	rotation int  // which of the model's it takes
+}
+
+// rotary is a way to rotate: rope_freqs.weight, or those for short and for long texts.
+type rotary struct {
+	bindings.Rope
+	factors     *bindings.Tensor // [dims/2] or nil
+	longFactors *bindings.Tensor // of texts longer than rope.OrigContext, where they have others
 }
 
 // Model is an open model. It is not safe for concurrent use.
@@ -108,16 +126,18 @@ type Model struct {
 	alloc       *bindings.Allocator
 	tape        *tape
 	embed       *bindings.Tensor // [width, vocab]
-	outNorm     *bindings.Tensor // [width]
+	positions   *bindings.Tensor // [width, context], learned; nil where there are none
+	outNorm     norm
 	head        *bindings.Tensor // [width, vocab]
-	ropeFactors *bindings.Tensor // [dims/2] or nil
+	rotaries    []rotary         // those that blocks take
 	blocks      []*block
 	fingerprint string
 	adapter     *attached
-	attachment  int   // counts the calls of Attach
-	free        int64 // memory that was free at the first training step, in bytes
-	dry         bool  // graphs are measured and not computed
-	work        int64 // memory of the largest graph measured
+	attachment  int              // counts the calls of Attach
+	free        int64            // memory that was free at the first training step, in bytes
+	dry         bool             // graphs are measured and not computed
+	work        int64            // memory of the largest graph measured
+	largest     bindings.Largest // of all graphs measured
 }
 
 // Open maps a GGUF file and checks that it is a whole model that can be trained: architecture, tensors, shapes and types.
@@ -253,43 +273,19 @@ func (m *Model) loadWeights() error {
 	var leaves []leaf
 	l := &loader{m: m, leaves: &leaves, seen: map[string]bool{}}
 	m.embed = l.tensor("token_embd.weight", m.Width, m.Vocab)
-	m.outNorm = l.tensor("output_norm.weight", m.Width)
+	if m.made.positions {
+		m.positions = l.tensor("position_embd.weight", m.Width, m.Context)
+	}
+	m.outNorm = l.norm("output_norm", true)
 	m.head = m.embed
-	if _, ok := m.file.Tensor("output.weight"); ok {
+	if m.TiedHead = !l.has("output.weight"); !m.TiedHead {
 		m.head = l.tensor("output.weight", m.Width, m.Vocab)
-	} else {
-		m.TiedHead = true
 	}
-	if _, m.RopeFactor = m.file.Tensor("rope_freqs.weight"); m.RopeFactor {
-		m.ropeFactors = l.tensor("rope_freqs.weight", m.Rope.Dims/2)
-	}
+	m.rotaries = l.rotaries()
 	fixed := leaves
-	qOut, kvOut := m.Heads*m.HeadDim, m.KVHeads*m.HeadDim
 	for i := range m.Blocks {
 		leaves = nil
-		name := func(part string) string { return "blk." + strconv.Itoa(i) + "." + part }
-		matrix := func(target string, in, out int) *linear {
-			x := &linear{block: i, target: target, in: in, out: out, w: l.tensor(name(target)+".weight", in, out)}
-			if _, ok := m.file.Tensor(name(target) + ".bias"); slices.Contains(m.made.biases, target) || ok && slices.Contains(m.made.mayHave, target) {
-				x.bias = l.tensor(name(target)+".bias", out)
-			}
-			return x
-		}
-		b := &block{
-			attnNorm: l.tensor(name("attn_norm.weight"), m.Width),
-			ffnNorm:  l.tensor(name("ffn_norm.weight"), m.Width),
-			groups: [4]*group{
-				newGroup(0, matrix("attn_q", m.Width, qOut), matrix("attn_k", m.Width, kvOut), matrix("attn_v", m.Width, kvOut)),
-				newGroup(1, matrix("attn_output", qOut, m.Width)),
-				newGroup(2, matrix("ffn_gate", m.Width, m.Hidden), matrix("ffn_up", m.Width, m.Hidden)),
-				newGroup(3, matrix("ffn_down", m.Hidden, m.Width)),
-			},
-		}
-		b.straight = m.made.straight > 0 && (i+1)%m.made.straight == 0
-		if m.made.headNorms {
-			b.headNorms = bindings.HeadNorms{Q: l.tensor(name("attn_q_norm.weight"), m.HeadDim), K: l.tensor(name("attn_k_norm.weight"), m.HeadDim)}
-		}
-		m.blocks = append(m.blocks, b)
+		m.blocks = append(m.blocks, l.block(i))
 		if l.err != nil {
 			return l.err
 		}
@@ -308,6 +304,96 @@ func (m *Model) loadWeights() error {
 		return m.store.place()
 	}
 	return l.err
+}
+
+// has tells whether the file has a tensor.
+func (l *loader) has(name string) bool {
+	_, ok := l.m.file.Tensor(name)
+	return ok
+}
+
+// norm is a norm of the model's kind, or none where it is not there.
+func (l *loader) norm(name string, there bool) (n norm) {
+	if !there {
+		return n
+	}
+	n.weight = l.tensor(name+".weight", l.m.Width)
+	if l.m.made.layerNorm {
+		n.bias = l.tensor(name+".bias", l.m.Width)
+	}
+	return n
+}
+
+// rotaries are those that the model's blocks take: the first one, and that of blocks with windows where it is another.
+func (l *loader) rotaries() []rotary {
+	const freqs, short, long = "rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"
+	m := l.m
+	if m.made.positions {
+		return nil
+	}
+	all := rotary{Rope: m.Rope}
+	switch {
+	case l.has(freqs):
+		m.RopeFactor = true
+		all.factors = l.tensor(freqs, m.Rope.Dims/2)
+	case l.has(short) || l.has(long):
+		m.RopeFactor = true
+		all.factors, all.longFactors = l.tensor(short, m.Rope.Dims/2), l.tensor(long, m.Rope.Dims/2)
+	}
+	list := []rotary{all}
+	if m.local != nil && m.localRope != m.Rope {
+		list = append(list, rotary{Rope: m.localRope})
+	}
+	return list
+}
+
+// block loads block i.
+func (l *loader) block(i int) *block {
+	m := l.m
+	name := func(part string) string { return "blk." + strconv.Itoa(i) + "." + part }
+	matrix := func(target string, in, out int) *linear {
+		x := &linear{block: i, target: target, in: in, out: out, w: l.tensor(name(target)+".weight", in, out)}
+		if bias := name(target) + ".bias"; slices.Contains(m.made.biases, target) || l.has(bias) && slices.Contains(m.made.mayHave, target) {
+			x.bias = l.tensor(bias, out)
+		}
+		return x
+	}
+	q, kv := m.Heads*m.HeadDim, m.KVHeads*m.HeadDim
+	b := &block{
+		attnNorm:  l.norm(name("attn_norm"), m.made.norms != after),
+		ffnNorm:   l.norm(name("ffn_norm"), m.made.norms != after),
+		attnAfter: l.norm(name("post_attention_norm"), m.made.norms != before),
+		ffnAfter:  l.norm(name("post_ffw_norm"), m.made.norms != before),
+	}
+	b.straight = m.made.straight > 0 && (i+1)%m.made.straight == 0
+	b.local = m.local != nil && m.local[i]
+	if b.local {
+		b.rotation = len(m.rotaries) - 1
+	}
+	switch m.made.qkNorms {
+	case head:
+		b.qkNorms = bindings.HeadNorms{Q: l.tensor(name("attn_q_norm.weight"), m.HeadDim), K: l.tensor(name("attn_k_norm.weight"), m.HeadDim)}
+	case row:
+		b.qkNorms = bindings.HeadNorms{Q: l.tensor(name("attn_q_norm.weight"), q), K: l.tensor(name("attn_k_norm.weight"), kv)}
+	}
+	// A converter that permutes the rows of q and k does so in matrices of their own.
+	if one := l.has(name("attn_qkv.weight")); one && (m.made.positions || m.made.pairs == bindings.Halves) {
+		b.groups[0] = newGroup(0, matrix("attn_qkv", m.Width, q+2*kv))
+	} else {
+		b.groups[0] = newGroup(0, matrix("attn_q", m.Width, q), matrix("attn_k", m.Width, kv), matrix("attn_v", m.Width, kv))
+	}
+	b.groups[1] = newGroup(1, matrix("attn_output", q, m.Width))
+	up, _ := m.file.Tensor(name("ffn_up.weight"))
+	switch {
+	case m.made.plain:
+		b.groups[2] = newGroup(2, matrix("ffn_up", m.Width, m.Hidden))
+	case len(up.Shape) == 2 && up.Shape[1] == int64(2*m.Hidden):
+		b.groups[2] = newGroup(2, matrix("ffn_up", m.Width, 2*m.Hidden))
+	default:
+		b.groups[2] = newGroup(2, matrix("ffn_gate", m.Width, m.Hidden), matrix("ffn_up", m.Width, m.Hidden))
+	}
+	b.groups[3] = newGroup(3, matrix("ffn_down", m.Hidden, m.Width))
+	return b
 }
 
 // fingerprint is a SHA-256 over the names, types and shapes of all tensors and 4 KiB from the beginning and the end of each tensor's data, so that
@@ -340,7 +426,7 @@ func (m *Model) Base() vera.Base {
 	return b
 }
 
-// linears lists the seven matrices of every block in the order of vera.Targets.
+// linears lists the linear layers of every block in the order of vera.Targets.
 func (m *Model) linears() []*linear {
 	var all []*linear
 	for _, b := range m.blocks {

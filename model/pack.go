@@ -9,8 +9,9 @@ type pack struct {
 	segments  []segment
 	tokens    []int32 // of each row
 	positions []int32 // of each row in its samples
+	long      []bool  // whether each row is of a long sample
 	labels    labels
-	rotation  kept // of rotary embedding at these positions, while the pass is computed
+	rotations []kept // of these rows, while the pass is computed
 }
 
 // segment is a run of rows. parent is the index of the segment before it in its samples, or -1; past is the number of rows in all its ancestors.
@@ -23,23 +24,24 @@ type labels struct{ rows, tokens, samples []int32 }
 type sample struct {
 	tokens, targets []int32
 	place           int32 // in the batch
+	long            bool  // it is rotated as long texts are
 }
 
 // leastShared is how many tokens a common beginning must have to be worth a segment.
 const leastShared = 4
 
-// newPack lays samples out. With share, common beginnings without labels become one segment; else every sample is one.
+// newPack lays samples out. With share, common beginnings without labels become one segment; else every sample is one, and where some are long.
 func newPack(samples []sample, share bool) pack {
 	var p pack
-	if !share {
+	if !share || slices.ContainsFunc(samples, func(s sample) bool { return s.long }) {
 		for _, s := range samples {
 			p.add(s, 0, len(s.tokens), -1)
 		}
-		return p
+	} else {
+		samples = slices.Clone(samples)
+		slices.SortStableFunc(samples, func(a, b sample) int { return slices.Compare(a.tokens, b.tokens) })
+		p.tree(samples, 0, -1)
 	}
-	samples = slices.Clone(samples)
-	slices.SortStableFunc(samples, func(a, b sample) int { return slices.Compare(a.tokens, b.tokens) })
-	p.tree(samples, 0, -1)
 	return p
 }
 
@@ -89,6 +91,7 @@ func (p *pack) add(s sample, from, to int, parent int32) int32 {
 		}
 		p.tokens = append(p.tokens, s.tokens[i])
 		p.positions = append(p.positions, int32(i))
+		p.long = append(p.long, s.long)
 	}
 	return int32(len(p.segments) - 1)
 }

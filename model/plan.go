@@ -74,7 +74,11 @@ func (m *Model) need(p pack, keep int) (Memory, error) {
 		n.InTurn = m.store.slots[0] != nil
 		n.File, n.Process = m.store.size(n.InTurn), m.driver()+m.adapter.memory.Size()+m.adapter.moments.size()
 	}
-	n.Streams, n.Saved = m.betweenBytes(p), int64(keep)*m.savedBytes(p)
+	saved, _, err := m.saved(p)
+	if err != nil {
+		return n, err
+	}
+	n.Streams, n.Saved = m.betweenBytes(p), int64(keep)*saved
 	for _, gr := range m.mergedGroups() {
 		n.Merged += m.kind().RowBytes(int64(gr.in)) * int64(gr.out)
 	}
@@ -88,7 +92,7 @@ func (m *Model) need(p pack, keep int) (Memory, error) {
 	if err != nil {
 		return n, err
 	}
-	n.Work = work + m.scratchBytes(p)
+	n.Work = work + m.scratch()
 	return n, nil
 }
 
@@ -113,7 +117,7 @@ func (m *Model) lossNeeds(p pack) (n Memory, err error) {
 		}
 	}
 	work, err := m.graphs(func() error { _, err := m.lossOf(p, nil); return err })
-	n.Work = work + m.scratchBytes(p)
+	n.Work = work + m.scratch()
 	return n, err
 }
 
@@ -133,7 +137,7 @@ func held() (int64, error) {
 // graphs is the memory of the largest graph of a pass: all of them are built as for computing, and only measured.
 func (m *Model) graphs(pass func() error) (int64, error) {
 	real := m.alloc
-	m.alloc, m.dry, m.work = m.backend.NewAllocator(), true, 0
+	m.alloc, m.dry, m.work, m.largest = m.backend.NewAllocator(), true, 0, bindings.Largest{}
 	defer func() {
 		m.alloc.Close()
 		m.alloc, m.dry = real, false
@@ -142,22 +146,17 @@ func (m *Model) graphs(pass func() error) (int64, error) {
 	return m.work, err
 }
 
-// scratchBytes is what the kernels take. On the CPU: a strip of 64 columns of the longest product for each thread, and one operand turned. On a device: the largest
-// matrix unpacked, of which 64 Mi numbers at a time, and 16 MiB on the way there, what a product of the pair gives, and 64 MiB of cuBLAS's own.
-func (m *Model) scratchBytes(p pack) int64 {
-	size := m.kind().RowBytes(1)
-	if m.store != nil {
-		if m.backend.Composed() {
-			return 0
-		}
-		n := size*min(64<<20, int64(max(m.Vocab, m.Hidden))*int64(m.Width)) + 16<<20 + 64<<20
-		if m.adapter != nil {
-			n += bindings.F32.RowBytes(int64(m.adapter.Rank) * int64(max(m.Hidden, m.Width)))
-		}
-		return n
+// scratch is what the kernels of the graphs that were measured take. On the CPU: a strip of 64 columns of the longest product for each thread, and one operand turned. On a
+// device: the largest matrix unpacked, of which 64 Mi numbers at a time, and 16 MiB on the way there, what a product of the pair gives, and 64 MiB of cuBLAS's own.
+func (m *Model) scratch() int64 {
+	size, most := m.kind().RowBytes(1), m.largest
+	switch {
+	case m.backend.Composed():
+		return 0
+	case m.store != nil:
+		return size*min(64<<20, most.Matrix) + 16<<20 + 64<<20 + bindings.F32.RowBytes(most.Pair)
 	}
-	longest := max(m.Vocab, m.Hidden, p.rows(), m.adapter.Rank)
-	return size * (64*int64(m.options.Threads)*int64(longest) + int64(max(2*m.Hidden, m.adapter.Rank)*max(p.rows(), m.adapter.Rank)))
+	return size * (64*int64(m.options.Threads)*most.Length + max(most.Operand, most.Pair))
 }
 
 // betweenBytes is the size of what lives between the blocks of a pass: every residual stream, and the rotations.
@@ -169,13 +168,18 @@ func (m *Model) streams() int64 { return int64(len(m.blocks) + 2) }
 // keeping decides how many blocks, counted from the last, keep what their backward pass needs.
 func (m *Model) keeping(p pack) (int, error) {
 	trained := len(m.blocks) - m.adapter.lowest
-	switch {
-	case m.options.Recompute == RecomputeNone:
+	switch m.options.Recompute {
+	case RecomputeNone:
 		return trained, nil
-	case m.options.Recompute == RecomputeAll:
+	case RecomputeAll:
 		return 0, nil
-	case m.store == nil && m.options.Memory == 0:
-		return min(trained, int(max(0, m.budget()-m.betweenBytes(p))/m.savedBytes(p))), nil
+	}
+	saved, _, err := m.saved(p)
+	if err != nil {
+		return 0, err
+	}
+	if m.store == nil && m.options.Memory == 0 {
+		return min(trained, int(max(0, m.budget()-m.betweenBytes(p))/saved)), nil
 	}
 	n, err := m.need(p, 0)
 	if err != nil {
@@ -185,7 +189,7 @@ func (m *Model) keeping(p pack) (int, error) {
 	if left < 0 {
 		return 0, fmt.Errorf("a pass of %d tokens needs %s, memory is limited to %s; %s", p.rows(), gib(n.Total()), gib(m.limit()), smallerPass)
 	}
-	return min(trained, int(left/m.savedBytes(p))), nil
+	return min(trained, int(left/saved)), nil
 }
 
 // smallerPass says what helps where a pass doesn't fit into memory.
@@ -195,28 +199,45 @@ func gib(bytes int64) string { return fmt.Sprintf("%.2f GiB", float64(bytes)/(1<
 
 // makeRoom makes room on the tape for every block's input, one gradient, and what keep blocks keep.
 func (m *Model) makeRoom(p pack, keep int) error {
-	tensors := len((&acts{}).tensors())
-	return m.tape.reserve(m.betweenBytes(p)+int64(keep)*m.savedBytes(p), int(m.streams())+1+keep*tensors)
+	saved, results, err := m.saved(p)
+	if err != nil {
+		return err
+	}
+	return m.tape.reserve(m.betweenBytes(p)+int64(keep)*saved, int(m.streams())+len(m.rotaries)+keep*results)
 }
 
-// savedBytes is the size of what the block with the most adapted layers keeps for its backward pass (type acts).
-func (m *Model) savedBytes(p pack) int64 {
-	wide := int64((m.Heads+2*m.KVHeads)*m.HeadDim + m.Width) // q k v, mid: float32
-	if m.made.headNorms {
-		wide += int64((m.Heads + 2*m.KVHeads) * m.HeadDim) // q k v before them
+// saved is the size of what the block that keeps most keeps for its backward pass (type acts), and how many results that are at most. The blocks are made for it,
+// and not computed.
+func (m *Model) saved(p pack) (bytes int64, results int, err error) {
+	type made struct {
+		shape
+		down [4]int64
 	}
-	numbers := int64(m.Heads*m.HeadDim + 2*m.Hidden) // attention's result, gate and up
-	most := int64(0)
+	seen := map[made]bool{}
 	for _, b := range m.blocks[m.adapter.lowest:] {
-		u := int64(0)
-		for _, gr := range b.groups {
-			if gr.adapted() && gr.merged == nil {
-				u += gr.down.Ne(1)
+		like := made{shape: b.shape}
+		for i, gr := range b.groups {
+			if gr.merged == nil {
+				like.down[i] = gr.down.Ne(1)
 			}
 		}
-		most = max(most, u)
+		if seen[like] {
+			continue
+		}
+		seen[like] = true
+		g := m.passGraph(p, 0)
+		_, a := g.forward(b, g.NewTensor(bindings.F32, int64(m.Width), int64(p.rows())), nil)
+		size, n := int64(0), 0
+		for _, t := range a.tensors() {
+			if *t != nil {
+				size, n = size+(*t).Bytes(), n+1
+			}
+		}
+		bytes, results = max(bytes, size), max(results, n)
+		err = errors.Join(err, g.Err())
+		g.Close()
 	}
-	return (bindings.F32.RowBytes(wide) + m.kind().RowBytes(numbers+most)) * int64(p.rows())
+	return bytes, results, err
 }
 
 // budget is the memory for activations: half of what was free when it was first asked for.

@@ -66,7 +66,7 @@ func (m *Model) Kernels(tokens int, report func(Speed)) error {
 
 // speed measures one operation on w, with random activations.
 func (m *Model) speed(s Speed, w *bindings.Tensor, composed bool) (float64, error) {
-	g := m.newGraph(s.Tokens, 1, 0)
+	g := m.newGraph(s.Tokens)
 	defer g.Close()
 	random := rand.New(rand.NewPCG(1, 2))
 	activations := func(n int) *bindings.Tensor {
@@ -125,7 +125,7 @@ func (g *graph) composed(w *bindings.Tensor, turned bool) *bindings.Tensor {
 
 // peak measures what the processor reaches on registers alone in the model's arithmetic, in GFLOP/s.
 func (m *Model) peak() (best float64, err error) {
-	g := m.newGraph(1, 0, 8)
+	g := m.newGraph(1)
 	defer g.Close()
 	n := g.PeakOperations(g.rounded(input(g, make([]float32, 32), 32))).Output()
 	g.nodes.Expand(n)

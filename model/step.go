@@ -3,6 +3,9 @@ package model
 import (
 	"errors"
 	"fmt"
+	"slices"
+
+	"github.com/veratune/veratune/bindings"
 )
 
 // Loss sums −log p (natural logarithm) over the labelled positions of samples and counts them. Sample i is the next lengths[i] tokens; targets[i] is the token
@@ -42,7 +45,7 @@ func (m *Model) lossOf(p pack, sums []float64) (float64, error) {
 	if len(p.labels.rows) == 0 {
 		return 0, nil
 	}
-	if err := m.tape.reserve(2*m.streamBytes(p)+m.rotationBytes(p), 3); err != nil {
+	if err := m.tape.reserve(2*m.streamBytes(p)+m.rotationBytes(p), 2+len(m.rotaries)); err != nil {
 		return 0, err
 	}
 	x, err := m.begin(&p)
@@ -160,10 +163,13 @@ func (m *Model) gradients(p pack, keep int, seed uint64) (sum float64, err error
 	return sum, nil
 }
 
-// counts tells whether block i is computed. To measure graphs it is enough to take the lowest block that is adapted, the last one and, where
-// some blocks are made otherwise, the one above the lowest.
+// counts tells whether block i is computed. To measure graphs it is enough to take the last block and, from the lowest that is adapted on, the first of each shape.
 func (m *Model) counts(i int) bool {
-	return !m.dry || i == m.adapter.lowest || i == len(m.blocks)-1 || m.made.straight > 0 && i == m.adapter.lowest+1
+	if !m.dry || i == len(m.blocks)-1 {
+		return true
+	}
+	lowest := m.adapter.lowest
+	return i >= lowest && !slices.ContainsFunc(m.blocks[lowest:i], func(b *block) bool { return b.shape == m.blocks[i].shape })
 }
 
 // check refuses what ggml would abort on, and cuts a batch into its samples. The tokens behind a sample's last label are left out: nothing that is asked for
@@ -192,43 +198,74 @@ func (m *Model) check(tokens, targets []int32, lengths []int) ([]sample, error) 
 		}
 	}
 	for i, n := range lengths {
+		if err := m.reaches(n); err != nil {
+			return nil, fmt.Errorf("sample %d of the batch: %w", i, err)
+		}
 		used := n
 		for used > 0 && targets[used-1] < 0 {
 			used--
 		}
 		if used > 0 {
-			samples = append(samples, sample{tokens[:used], targets[:used], int32(i)})
+			samples = append(samples, sample{tokens[:used], targets[:used], int32(i), m.long(n)})
 		}
 		tokens, targets = tokens[n:], targets[n:]
 	}
 	return samples, nil
 }
 
+// reaches refuses a text of n tokens where the model has no embeddings for its last positions.
+func (m *Model) reaches(n int) error {
+	if m.positions != nil && n > m.Context {
+		return fmt.Errorf("a text of %d tokens: the model has embeddings of %d positions", n, m.Context)
+	}
+	return nil
+}
+
+// long tells whether a text of n tokens is rotated by the factors of long ones.
+func (m *Model) long(n int) bool {
+	return n > m.Rope.OrigContext && slices.ContainsFunc(m.rotaries, func(r rotary) bool { return r.longFactors != nil })
+}
+
 // streamBytes is the size of the residual stream, [width, rows] in float32.
 func (m *Model) streamBytes(p pack) int64 { return 4 * int64(m.Width) * int64(p.rows()) }
 
-// rotationBytes is the size of the table of rotary embedding, [rotated numbers, rows] in float32.
-func (m *Model) rotationBytes(p pack) int64 { return 4 * int64(m.Rope.Dims) * int64(p.rows()) }
+// rotationBytes is the size of the tables of rotary embedding, each [rotated numbers, rows] in float32.
+func (m *Model) rotationBytes(p pack) (n int64) {
+	for _, r := range m.rotaries {
+		n += 4 * int64(r.Dims) * int64(p.rows())
+	}
+	return n
+}
 
 // begin looks the tokens up, [width, rows], and computes the rotations that all blocks share.
 func (m *Model) begin(p *pack) (kept, error) {
-	g := m.newGraph(p.rows(), 0, 16)
+	g := m.newGraph(p.rows())
 	defer g.Close()
-	x, err := m.tape.keep(g, g.embedded(p.tokens))
+	x, err := m.tape.keep(g, g.embedded(p.tokens, p.positions))
 	if err != nil {
 		return kept{}, err
 	}
-	if p.rotation, err = m.tape.keep(g, g.rotations(p.positions)); err != nil {
-		return kept{}, err
+	for _, table := range g.tables(p.positions, turns(p.long)) {
+		k, err := m.tape.keep(g, table)
+		if err != nil {
+			return kept{}, err
+		}
+		p.rotations = append(p.rotations, k)
 	}
 	return x, g.run()
 }
 
 // passGraph makes a graph for one block of a pass.
 func (m *Model) passGraph(p pack, seed uint64) *graph {
-	g := m.newGraph(p.rows(), 1, 64)
+	g := m.newGraph(p.rows())
 	g.seed, g.merging = seed, true
-	g.rotation = m.tape.leaf(g, p.rotation)
+	for i, r := range m.rotaries {
+		table := g.NewTensor(bindings.F32, int64(r.Dims), int64(p.rows())) // of a pass that is not computed
+		if p.rotations != nil {
+			table = m.tape.leaf(g, p.rotations[i])
+		}
+		g.rotations = append(g.rotations, table)
+	}
 	runs := make([][4]int32, len(p.segments))
 	for i, s := range p.segments {
 		runs[i] = [4]int32{s.start, s.length, s.parent, s.past}
@@ -292,7 +329,7 @@ func (m *Model) blockBackward(b *block, p pack, dy, x, dx kept, saved []kept, se
 
 // spare is a new place for a tensor like k.
 func (m *Model) spare(k kept) (kept, error) {
-	g := m.newGraph(0, 0, 1)
+	g := m.newGraph(0)
 	defer g.Close()
 	x := g.NewTensor(k.kind, k.shape[:]...)
 	offset, err := m.tape.buffer.Place(x)

@@ -80,7 +80,7 @@ func (t *tape) leaf(g *graph, k kept) *bindings.Tensor {
 
 // zero sets a kept result to zero.
 func (m *Model) zero(k kept) error {
-	g := m.newGraph(0, 0, 1)
+	g := m.newGraph(0)
 	defer g.Close()
 	x := m.tape.leaf(g, k)
 	if x == nil {
