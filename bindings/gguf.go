@@ -25,7 +25,8 @@ type TensorInfo struct {
 	Type   Type
 	Shape  []int64 // ggml's order, the row length first
 	Size   int64   // bytes
-	offset int64   // in the file
+	part   *part   // the file that it is in
+	offset int64   // in that file
 }
 
 // Rows is the number of rows in all of the tensor's dimensions.
@@ -37,14 +38,22 @@ func (t TensorInfo) Rows() int64 {
 	return n
 }
 
-// GGUF is a GGUF file, memory-mapped read-only.
+// GGUF is a GGUF file, or the parts that one was split into, memory-mapped read-only.
 type GGUF struct {
+	path    string
+	parts   []*part // one of a whole file; the metadata are those of the first
+	tensors []TensorInfo
+	index   map[string]int
+}
+
+// part is a file with a header of its own.
+type part struct {
 	path    string
 	c       *C.struct_gguf_context
 	file    *os.File
 	memory  mmap.MMap
+	buffer  *Buffer // the whole map
 	tensors []TensorInfo
-	index   map[string]int
 }
 
 // gguf value types, as in the file format.
@@ -64,83 +73,98 @@ const (
 	ggufFloat64
 )
 
-// OpenGGUF maps a GGUF file. It fails, with the path in the message, for a file that is none, is truncated, or has data that would not fit
-// into it.
+// OpenGGUF maps a GGUF file, and where it is part of a split one, all the others beside it. It fails, with the path in the message, for a file that is none,
+// is truncated, or has data that would not fit into it, and for parts that are missing or of different models.
 func OpenGGUF(path string) (*GGUF, error) {
-	file, _, err := durable.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	g := &GGUF{path: path, file: file}
-	if err := g.read(); err != nil {
+	g := &GGUF{path: path, index: map[string]int{}}
+	if err := g.open(); err != nil {
 		g.Close()
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, err
 	}
 	return g, nil
 }
 
-func (g *GGUF) read() error {
-	info, err := g.file.Stat()
+func openPart(path string) (*part, error) {
+	file, info, err := durable.Open(path)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if info.Size() == 0 {
+	p := &part{path: path, file: file}
+	if err := p.read(info.Size()); err != nil {
+		p.close()
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return p, nil
+}
+
+func (p *part) read(size int64) (err error) {
+	if size == 0 {
 		return errors.New("not a GGUF file") // and an empty file cannot be mapped
 	}
-	if g.memory, err = mmap.Map(g.file, mmap.RDONLY, 0); err != nil {
+	if p.memory, err = mmap.Map(p.file, mmap.RDONLY, 0); err != nil {
 		return err
 	}
-	if err := checkHeader(g.memory); err != nil {
+	if err := checkHeader(p.memory); err != nil {
 		return err
 	}
-	p := C.CString(g.path)
-	defer C.free(unsafe.Pointer(p))
+	path := C.CString(p.path)
+	defer C.free(unsafe.Pointer(path))
 	// gguf_open writes the address of the tensors' context here; the variable is C memory because it is passed by address within a struct.
 	meta := (**C.struct_ggml_context)(C.calloc(1, C.size_t(unsafe.Sizeof(uintptr(0)))))
 	defer C.free(unsafe.Pointer(meta))
-	if g.c = C.vt_gguf_open(p, meta); g.c == nil {
+	if p.c = C.vt_gguf_open(path, meta); p.c == nil {
 		return fmt.Errorf("broken or truncated GGUF file: %s", takeError("its header cannot be read"))
 	}
 	defer C.ggml_free(*meta)
-	data := int64(C.gguf_get_data_offset(g.c))
-	n := int(C.gguf_get_n_tensors(g.c))
-	g.index = make(map[string]int, n)
-	for i := range n {
-		name := C.gguf_get_tensor_name(g.c, C.int64_t(i))
+	data := int64(C.gguf_get_data_offset(p.c))
+	for i := range int(C.gguf_get_n_tensors(p.c)) {
+		name := C.gguf_get_tensor_name(p.c, C.int64_t(i))
 		t := (*Tensor)(C.ggml_get_tensor(*meta, name))
 		if t == nil {
 			return fmt.Errorf("tensor %d cannot be read", i)
 		}
-		info := TensorInfo{Name: C.GoString(name), Type: t.Type(), Size: t.Bytes(), offset: data + int64(C.gguf_get_tensor_offset(g.c, C.int64_t(i)))}
+		info := TensorInfo{Name: C.GoString(name), Type: t.Type(), Size: t.Bytes(), part: p, offset: data + int64(C.gguf_get_tensor_offset(p.c, C.int64_t(i)))}
 		shape := t.Shape()
 		dims := 4
 		for dims > 1 && shape[dims-1] == 1 {
 			dims--
 		}
 		info.Shape = append(info.Shape, shape[:dims]...)
-		g.index[info.Name] = i
-		g.tensors = append(g.tensors, info)
+		p.tensors = append(p.tensors, info)
 	}
-	for _, t := range g.tensors {
-		if end := t.offset + t.Size; t.Size < 0 || t.offset < 0 || end < t.offset || end > info.Size() {
-			return fmt.Errorf("truncated GGUF file: tensor %s ends at byte %d, the file has %d", t.Name, end, info.Size())
+	for _, t := range p.tensors {
+		if end := t.offset + t.Size; t.Size < 0 || t.offset < 0 || end < t.offset || end > size {
+			return fmt.Errorf("truncated GGUF file: tensor %s ends at byte %d, the file has %d", t.Name, end, size)
 		}
 	}
+	p.buffer = HostBuffer(p.memory)
 	return nil
 }
 
-// Close unmaps the file; slices that Data gave must not be used after it. Closing twice is harmless.
+// Close unmaps the file; slices that Data gave and tensors that Leaf made must not be used after it. Closing twice is harmless.
 func (g *GGUF) Close() error {
+	var errs []error
+	for _, p := range g.parts {
+		errs = append(errs, p.close())
+	}
+	return errors.Join(errs...)
+}
+
+func (p *part) close() error {
+	if p == nil {
+		return nil
+	}
+	p.buffer.Close()
 	var err error
-	if g.memory != nil {
-		err = g.memory.Unmap()
-		g.memory = nil
+	if p.memory != nil {
+		err = p.memory.Unmap()
+		p.memory = nil
 	}
-	if g.c != nil {
-		C.gguf_free(g.c)
-		g.c = nil
+	if p.c != nil {
+		C.gguf_free(p.c)
+		p.c = nil
 	}
-	return errors.Join(err, closeOnce(&g.file))
+	return errors.Join(err, closeOnce(&p.file))
 }
 
 func closeOnce(f **os.File) error {
@@ -155,42 +179,62 @@ func closeOnce(f **os.File) error {
 // Path is the path that the file was opened with.
 func (g *GGUF) Path() string { return g.path }
 
+// Paths are those of the file, or of all its parts in their order.
+func (g *GGUF) Paths() []string {
+	var paths []string
+	for _, p := range g.parts {
+		paths = append(paths, p.path)
+	}
+	return paths
+}
+
+// Size is that of the file, or of all its parts, in bytes.
+func (g *GGUF) Size() (n int64) {
+	for _, p := range g.parts {
+		n += int64(len(p.memory))
+	}
+	return n
+}
+
 // Keys gives the names of all metadata in the order of the file.
 func (g *GGUF) Keys() []string {
-	keys := make([]string, int(C.gguf_get_n_kv(g.c)))
+	c := g.parts[0].c
+	keys := make([]string, int(C.gguf_get_n_kv(c)))
 	for i := range keys {
-		keys[i] = C.GoString(C.gguf_get_key(g.c, C.int64_t(i)))
+		keys[i] = C.GoString(C.gguf_get_key(c, C.int64_t(i)))
 	}
 	return keys
 }
 
 // Value gives a metadata value as its Go type (uint8 … uint64, int8 … int64, float32, float64, bool, string, or a slice of these), nil where the key is
 // absent.
-func (g *GGUF) Value(key string) any {
+func (g *GGUF) Value(key string) any { return g.parts[0].value(key) }
+
+func (p *part) value(key string) any {
 	k := C.CString(key)
 	defer C.free(unsafe.Pointer(k))
-	id := C.gguf_find_key(g.c, k)
+	id := C.gguf_find_key(p.c, k)
 	if id < 0 {
 		return nil
 	}
-	switch t := C.gguf_get_kv_type(g.c, id); t {
+	switch t := C.gguf_get_kv_type(p.c, id); t {
 	case ggufString:
-		return C.GoString(C.gguf_get_val_str(g.c, id))
+		return C.GoString(C.gguf_get_val_str(p.c, id))
 	case ggufArray:
-		n := int(C.gguf_get_arr_n(g.c, id))
-		if C.gguf_get_arr_type(g.c, id) == ggufString {
+		n := int(C.gguf_get_arr_n(p.c, id))
+		if C.gguf_get_arr_type(p.c, id) == ggufString {
 			list := make([]string, n)
 			for i := range list {
-				list[i] = C.GoString(C.gguf_get_arr_str(g.c, id, C.size_t(i)))
+				list[i] = C.GoString(C.gguf_get_arr_str(p.c, id, C.size_t(i)))
 			}
 			return list
 		}
 		if n == 0 {
-			return values(C.gguf_get_arr_type(g.c, id), nil, 0)
+			return values(C.gguf_get_arr_type(p.c, id), nil, 0)
 		}
-		return values(C.gguf_get_arr_type(g.c, id), unsafe.Pointer(C.gguf_get_arr_data(g.c, id)), n)
+		return values(C.gguf_get_arr_type(p.c, id), unsafe.Pointer(C.gguf_get_arr_data(p.c, id)), n)
 	default:
-		return first(values(t, unsafe.Pointer(C.gguf_get_val_data(g.c, id)), 1))
+		return first(values(t, unsafe.Pointer(C.gguf_get_val_data(p.c, id)), 1))
 	}
 }
 
@@ -299,7 +343,7 @@ func (g *GGUF) Float(key string) (float64, bool) {
 	return 0, false
 }
 
-// Tensors describes all tensors in the order of the file.
+// Tensors describes all tensors in the order of the file, one part's after another's.
 func (g *GGUF) Tensors() []TensorInfo { return g.tensors }
 
 // Tensor describes the tensor of that name.
@@ -313,19 +357,16 @@ func (g *GGUF) Tensor(name string) (TensorInfo, bool) {
 
 // Data is a tensor's data in the memory map. Writing to it faults.
 func (g *GGUF) Data(t TensorInfo) []byte {
-	return g.memory[t.offset : t.offset+t.Size : t.offset+t.Size]
+	return t.part.memory[t.offset : t.offset+t.Size : t.offset+t.Size]
 }
 
-// Buffer makes a ggml buffer of the whole map, and Leaf tensors in it.
-func (g *GGUF) Buffer() *Buffer { return HostBuffer(g.memory) }
-
-// Leaf makes a tensor in c whose data is the file's own, in the buffer that Buffer gave.
-func (g *GGUF) Leaf(c *Context, b *Buffer, info TensorInfo) (*Tensor, error) {
+// Leaf makes a tensor in c whose data is the file's own.
+func (g *GGUF) Leaf(c *Context, info TensorInfo) (*Tensor, error) {
 	t := c.NewTensor(info.Type, info.Shape...)
 	if t == nil {
 		return nil, c.Err()
 	}
-	return t.SetName(info.Name), b.PlaceAt(t, info.offset)
+	return t.SetName(info.Name), info.part.buffer.PlaceAt(t, info.offset)
 }
 
 // alignment is GGUF_DEFAULT_ALIGNMENT: in new files, every tensor begins at a multiple of it.

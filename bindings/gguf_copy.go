@@ -10,22 +10,32 @@ import (
 	"unsafe"
 )
 
-// Copy makes a writer of what the file holds: all metadata and tensors, in their order, with its alignment. Set and Replace change single ones. The file must
-// stay open until WriteFile has been called.
+// Copy makes a writer of what the file holds: all metadata and tensors, in their order, with its alignment; of a split one, as a file in one piece. Set and Replace
+// change single ones. The file must stay open until WriteFile has been called.
 func (g *GGUF) Copy() (*GGUFWriter, error) {
-	path := C.CString(g.path)
+	whole := g.parts[0]
+	path := C.CString(whole.path)
 	defer C.free(unsafe.Pointer(path))
 	c := C.vt_gguf_open(path, nil)
 	if c == nil {
-		return nil, fmt.Errorf("%s: %s", g.path, takeError("its header cannot be read"))
+		return nil, fmt.Errorf("%s: %s", whole.path, takeError("its header cannot be read"))
 	}
 	w := &GGUFWriter{c: c, names: map[string]bool{}, alignment: int64(C.gguf_get_alignment(c))}
-	for _, t := range g.tensors {
-		w.names[t.Name] = true
-		w.data = append(w.data, tensorData{t.Name, t.Size, func(out io.Writer) error {
+	for i, t := range g.tensors {
+		write := func(out io.Writer) error {
 			_, err := out.Write(g.Data(t))
 			return err
-		}})
+		}
+		if i < len(whole.tensors) {
+			w.names[t.Name] = true
+			w.data = append(w.data, tensorData{t.Name, t.Size, write})
+		} else if err := w.AddTensorFunc(t.Name, t.Type, t.Shape, write); err != nil {
+			w.Close()
+			return nil, err
+		}
+	}
+	for _, key := range []string{keySplitNo, keySplitCount, keySplitTensors} {
+		w.Unset(key)
 	}
 	return w, nil
 }

@@ -48,10 +48,19 @@ func OpenLlama(path string, o LlamaOptions) (*Llama, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	if _, err := new(Vocab).check(path); err != nil {
+	g, err := OpenGGUF(path)
+	if err != nil {
 		return nil, err
 	}
-	p := C.CString(path)
+	defer g.Close()
+	var v Vocab
+	if _, err := v.check(g); err != nil {
+		return nil, fmt.Errorf("%s: no usable tokenizer: %w", path, err)
+	}
+	for twin, first := range v.twins {
+		return nil, fmt.Errorf("%s: llama.cpp cannot open it: tokens %d and %d have the same text", path, first, twin)
+	}
+	p := C.CString(g.Paths()[0])
 	defer C.free(unsafe.Pointer(p))
 	l := &Llama{LlamaOptions: o, path: path, model: C.vt_load_model(p)}
 	if l.model == nil {

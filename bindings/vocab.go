@@ -6,9 +6,12 @@ import "C"
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -25,68 +28,87 @@ type Vocab struct {
 	c         *C.struct_llama_vocab
 	templates map[string]string // chat templates by name, "" of the model's first
 	strip     bool              // tokenizing puts a space before a text, which detokenizing takes off
+	twins     map[int32]int32   // tokens whose text one before them has, and that one
+	ends      map[int32]bool    // tokens that end generation beside those that llama.cpp knows
 	cuts      func() *cuts      // made for the first long text
 }
 
 // chatTemplateKey is the metadata of the model's chat template; behind a dot, of others that have names.
 const chatTemplateKey = "tokenizer.chat_template"
 
+// Metadata that there are for every token.
+const (
+	keyTokens     = "tokenizer.ggml.tokens"     // texts
+	keyTokenTypes = "tokenizer.ggml.token_type" // int32, llama.cpp's
+)
+
 // OpenVocab reads the tokenizer of a GGUF file. It fails for other kinds than SentencePiece and byte-level BPE.
 func OpenVocab(path string) (*Vocab, error) {
-	v := new(Vocab)
-	merges, err := v.check(path)
-	if err != nil {
-		return nil, err
-	}
-	p := C.CString(path)
-	defer C.free(unsafe.Pointer(p))
-	v.model = C.vt_load_vocab(p)
-	if v.model == nil {
-		return nil, fmt.Errorf("%s: no usable tokenizer: %s", path, takeError("llama.cpp does not read it"))
-	}
-	v.c = C.llama_model_get_vocab(v.model)
-	v.cuts = sync.OnceValue(func() *cuts { return v.newCuts(merges) })
-	return v, nil
-}
-
-// check refuses what llama.cpp aborts the process on, or reads beyond the end of, and reads what llama.cpp doesn't tell. It gives the merges of byte-level BPE, else nil.
-func (v *Vocab) check(path string) (merges []string, err error) {
 	g, err := OpenGGUF(path)
 	if err != nil {
 		return nil, err
 	}
 	defer g.Close()
-	fail := func(format string, args ...any) ([]string, error) {
-		return nil, fmt.Errorf("%s: no usable tokenizer: "+format, append([]any{path}, args...)...)
+	v := new(Vocab)
+	if err := v.open(g); err != nil {
+		v.Close()
+		return nil, fmt.Errorf("%s: no usable tokenizer: %w", path, err)
 	}
+	return v, nil
+}
+
+func (v *Vocab) open(g *GGUF) error {
+	merges, err := v.check(g)
+	if err != nil {
+		return err
+	}
+	path := g.Paths()[0]
+	if len(v.twins) > 0 {
+		dir, err := os.MkdirTemp("", "veratune-tokenizer-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+		path = filepath.Join(dir, "tokenizer.gguf")
+		if err := v.writeRenamed(g, path); err != nil {
+			return err
+		}
+	}
+	p := C.CString(path)
+	defer C.free(unsafe.Pointer(p))
+	if v.model = C.vt_load_vocab(p); v.model == nil {
+		return errors.New(takeError("llama.cpp does not read it"))
+	}
+	v.c = C.llama_model_get_vocab(v.model)
+	v.cuts = sync.OnceValue(func() *cuts { return v.newCuts(merges) })
+	v.findEnds(g)
+	return nil
+}
+
+// check refuses what llama.cpp aborts the process on, or reads beyond the end of, and reads what llama.cpp doesn't tell. It gives the merges of byte-level BPE, else nil.
+func (v *Vocab) check(g *GGUF) (merges []string, err error) {
 	kind, _ := g.String("tokenizer.ggml.model")
 	if kind != "llama" && kind != "gpt2" {
-		return fail("tokenizer.ggml.model is %q: llama and gpt2 can be used", kind)
+		return nil, fmt.Errorf("tokenizer.ggml.model is %q: llama and gpt2 can be used", kind)
 	}
-	tokens, _ := g.Value("tokenizer.ggml.tokens").([]string)
+	tokens, _ := g.Value(keyTokens).([]string)
 	if len(tokens) < 12 { // llama.cpp takes 0, 1, 2 or 11 for the special tokens that a file does not name
-		return fail("tokenizer.ggml.tokens is no list of at least 12 texts")
+		return nil, errors.New("tokenizer.ggml.tokens is no list of at least 12 texts")
 	}
-	seen := make(map[string]bool, len(tokens))
-	for i, t := range tokens {
-		if seen[t] {
-			return fail("token %d, %q, is there twice", i, t)
-		}
-		seen[t] = true
-	}
+	v.twins = findTwins(tokens)
 	if scores := g.Value("tokenizer.ggml.scores"); scores != nil {
 		if s, _ := scores.([]float32); len(s) < len(tokens) {
-			return fail("tokenizer.ggml.scores are not %d float32 numbers", len(tokens))
+			return nil, fmt.Errorf("tokenizer.ggml.scores are not %d float32 numbers", len(tokens))
 		}
 	}
-	if types := g.Value("tokenizer.ggml.token_type"); types != nil {
+	if types := g.Value(keyTokenTypes); types != nil {
 		if s, _ := types.([]int32); len(s) < len(tokens) {
-			return fail("tokenizer.ggml.token_type are not %d int32 numbers", len(tokens))
+			return nil, fmt.Errorf("tokenizer.ggml.token_type are not %d int32 numbers", len(tokens))
 		}
 	}
 	if kind == "gpt2" {
 		if merges, _ = g.Value("tokenizer.ggml.merges").([]string); merges == nil {
-			return fail("tokenizer.ggml.merges is no list of texts")
+			return nil, errors.New("tokenizer.ggml.merges is no list of texts")
 		}
 	}
 	v.strip = kind == "llama"
@@ -127,7 +149,9 @@ func (v *Vocab) EOT() int32 { return int32(C.llama_vocab_eot(v.c)) }
 func (v *Vocab) AddBOS() bool { return bool(C.llama_vocab_get_add_bos(v.c)) }
 
 // IsEOG tells whether generation ends with this token.
-func (v *Vocab) IsEOG(token int32) bool { return bool(C.llama_vocab_is_eog(v.c, C.int32_t(token))) }
+func (v *Vocab) IsEOG(token int32) bool {
+	return v.ends[token] || bool(C.llama_vocab_is_eog(v.c, C.int32_t(token)))
+}
 
 // Tokenize turns text into tokens. addSpecial adds BOS and EOS where the model asks for them; parseSpecial reads the text of special tokens
 // ("<|im_end|>") as those tokens. It fails when ctx ends, and for texts with a part of more than longestPiece that can't be cut.
@@ -228,6 +252,14 @@ func (v *Vocab) detokenize(tokens []int32, strip, special bool) (string, error) 
 	}
 	if len(tokens) == 0 {
 		return "", nil
+	}
+	if len(v.twins) > 0 {
+		tokens = slices.Clone(tokens)
+		for i, t := range tokens {
+			if first, twin := v.twins[t]; twin {
+				tokens[i] = first
+			}
+		}
 	}
 	text := make([]byte, 16*len(tokens)+64)
 	for {

@@ -21,7 +21,8 @@ type Config struct {
 	Heads        int           `json:"heads"`    // query heads
 	KVHeads      int           `json:"kv_heads"` // key and value heads; Heads is a multiple
 	HeadDim      int           `json:"head_dim"`
-	Vocab        int           `json:"vocab"`
+	Vocab        int           `json:"vocab"`   // rows of the embedding
+	Tokens       int           `json:"tokens"`  // of the tokenizer: up to Vocab, as embeddings are padded
 	Context      int           `json:"context"` // context length of the original training
 	Window       int           `json:"window"`  // tokens that blocks with a window see; 0: all see all
 	NormEps      float32       `json:"norm_eps"`
@@ -81,6 +82,24 @@ func readConfig(g *bindings.GGUF) (Config, error) {
 		return c, fmt.Errorf("a mixture of %d experts: only dense models can be used", r.optional("expert_count", 0))
 	}
 	return c, nil
+}
+
+// countTokens finds how many of the embedding's rows are tokens that a text may have: not those beyond the tokenizer's last, or that converters fill its list up with.
+func (c *Config) countTokens(g *bindings.GGUF) error {
+	const unused = 5 // llama.cpp's type of tokens that no text has
+	tokens, _ := g.Value("tokenizer.ggml.tokens").([]string)
+	types, _ := g.Value("tokenizer.ggml.token_type").([]int32)
+	c.Tokens = len(tokens)
+	switch {
+	case c.Tokens > c.Vocab:
+		return fmt.Errorf("tokenizer.ggml.tokens has %d tokens, and token_embd.weight %d rows: the tokenizer is not that of this model; convert it anew", c.Tokens, c.Vocab)
+	case c.Tokens == 0:
+		c.Tokens = c.Vocab
+	}
+	for n := min(c.Tokens, len(types)); n > 0 && n == c.Tokens && types[n-1] == unused; n-- {
+		c.Tokens--
+	}
+	return nil
 }
 
 // metadata reads the keys of a model's architecture and keeps the first error.

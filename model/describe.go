@@ -38,6 +38,9 @@ func Describe(path string) (Description, error) {
 			d.Vocab = int(t.Shape[1])
 		}
 	}
+	if err := d.countTokens(g); err != nil {
+		return d, fmt.Errorf("%s: %w", path, err)
+	}
 	return d, nil
 }
 

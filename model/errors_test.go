@@ -180,7 +180,7 @@ func TestForeignAdapters(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			other := tiny(t, o)
-			a, err := vera.New(vera.Config{Method: vera.MethodVeRA, Rank: 4, Targets: vera.Targets, DInitial: 0.1, Init: vera.Default().Init}, other.Base())
+			a, err := vera.New(vera.Config{Method: vera.MethodVeRA, Rank: 4, DInitial: 0.1, Init: vera.Default().Init}, other.Base())
 			if err != nil {
 				t.Fatal(err)
 			}

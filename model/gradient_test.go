@@ -36,7 +36,7 @@ func TestGradients(t *testing.T) {
 func TestGradientsOfSelections(t *testing.T) {
 	m := tiny(t, testutil.TinyOptions{Blocks: 3})
 	b := randomBatch(2, m.Vocab, 3, 4)
-	for _, target := range vera.Targets {
+	for _, target := range m.Base().Targets() {
 		t.Run(target, func(t *testing.T) {
 			adapted(t, m, func(c *vera.Config) { c.Targets, c.Rank = []string{target}, 7 })
 			checkGradients(t, m, b, 0)

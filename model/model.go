@@ -121,8 +121,7 @@ type Model struct {
 	file        *bindings.GGUF
 	backend     *bindings.Backend
 	weights     *bindings.Context
-	memory      *bindings.Buffer // the file's map
-	store       *store           // nil where weights are used in the file's map
+	store       *store // nil where weights are used in the file's map
 	alloc       *bindings.Allocator
 	tape        *tape
 	embed       *bindings.Tensor // [width, vocab]
@@ -196,7 +195,6 @@ func (m *Model) Close() {
 		m.alloc.Close()
 	}
 	m.store.close()
-	m.memory.Close()
 	if m.weights != nil {
 		m.weights.Close()
 	}
@@ -239,7 +237,7 @@ func (l *loader) tensor(name string, shape ...int) *bindings.Tensor {
 		return nil
 	}
 	if l.m.store == nil {
-		t, err := l.m.file.Leaf(l.m.weights, l.m.memory, info)
+		t, err := l.m.file.Leaf(l.m.weights, info)
 		l.err = err
 		return t
 	}
@@ -264,12 +262,14 @@ func equal(a, b []int64) bool {
 func (m *Model) loadWeights() error {
 	infos := m.file.Tensors()
 	m.weights = bindings.NewContext(len(infos))
-	m.memory = m.file.Buffer()
 	info, ok := m.file.Tensor("token_embd.weight")
 	if !ok || len(info.Shape) != 2 {
 		return errors.New("tensor token_embd.weight is missing or no matrix")
 	}
 	m.Vocab = int(info.Shape[1])
+	if err := m.countTokens(m.file); err != nil {
+		return err
+	}
 	var leaves []leaf
 	l := &loader{m: m, leaves: &leaves, seen: map[string]bool{}}
 	m.embed = l.tensor("token_embd.weight", m.Width, m.Vocab)

@@ -69,7 +69,7 @@ func (m *Model) Plan(tokens, targets []int32, lengths []int) (Memory, error) {
 
 // need is what a pass takes in which the last keep blocks keep what their backward pass needs.
 func (m *Model) need(p pack, keep int) (Memory, error) {
-	n := Memory{File: m.memory.Size(), Process: m.adapter.held, Rows: p.rows(), Keeping: keep}
+	n := Memory{File: m.file.Size(), Process: m.adapter.held, Rows: p.rows(), Keeping: keep}
 	if m.store != nil {
 		n.InTurn = m.store.slots[0] != nil
 		n.File, n.Process = m.store.size(n.InTurn), m.driver()+m.adapter.memory.Size()+m.adapter.moments.size()

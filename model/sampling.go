@@ -76,7 +76,7 @@ func (s Sampling) choose(logits []float32, text []int32, random *rand.Rand) (int
 func (s Sampling) penalise(logits []float32, text []int32) {
 	seen := map[int32]bool{}
 	for _, t := range text {
-		if seen[t] {
+		if seen[t] || int(t) >= len(logits) {
 			continue
 		}
 		seen[t] = true

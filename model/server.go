@@ -149,7 +149,7 @@ func (s *Server) step(active []*request) (left []*request) {
 	logits, err := s.cache.Append(adds...)
 	for i, r := range active {
 		if err == nil {
-			more, failed := s.choose(r, logits[i*s.m.Vocab:][:s.m.Vocab])
+			more, failed := s.choose(r, logits[i*s.m.Vocab:][:s.m.Tokens])
 			if more {
 				left = append(left, r)
 				continue

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math"
-	"slices"
 
 	"gonum.org/v1/gonum/mathext/prng"
 )
@@ -146,7 +145,7 @@ func (a *Adapter) drawPairs() {
 		return
 	}
 	for i, l := range a.Layers {
-		place := uint32(l.Block*len(Targets) + slices.Index(Targets, l.Target))
+		place := uint32(l.Block*seatsInBlock + seats[l.Target])
 		a.Layers[i].Pair = NewPair(a.Init, a.Seed+place, a.Rank, l.In, l.Out)
 	}
 }

@@ -93,7 +93,7 @@ func (a *Adapter) saveMerged(ctx context.Context, path string, base *bindings.GG
 	if err := o.Validate(); err != nil {
 		return merged, err
 	}
-	if err := durable.CheckOutput(path, o.Overwrite, base.Path()); err != nil {
+	if err := durable.CheckOutput(path, o.Overwrite, base.Paths()...); err != nil {
 		return merged, err
 	}
 	if err := a.checkFinite(); err != nil {

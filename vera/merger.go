@@ -17,7 +17,6 @@ type merger struct {
 	base    *bindings.GGUF
 	threads int
 	backend *bindings.Backend
-	file    *bindings.Buffer // the base file's map
 	pair    *bindings.Context
 	memory  *bindings.Buffer // of the pair
 	scratch *bindings.Buffer // of one chunk
@@ -34,7 +33,7 @@ func newMerger(ctx context.Context, a *Adapter, base *bindings.GGUF, threads int
 	if err != nil {
 		return nil, err
 	}
-	m := &merger{Adapter: a, ctx: ctx, base: base, threads: threads, backend: backend, file: base.Buffer(), pair: bindings.NewContext(3)}
+	m := &merger{Adapter: a, ctx: ctx, base: base, threads: threads, backend: backend, pair: bindings.NewContext(3)}
 	if err := m.load(); err != nil {
 		m.close()
 		return nil, err
@@ -74,7 +73,6 @@ func (m *merger) close() {
 	m.scratch.Close()
 	m.memory.Close()
 	m.pair.Close()
-	m.file.Close()
 	m.backend.Close()
 }
 
@@ -118,7 +116,7 @@ func (m *merger) merge(x *weight, start int, merged []float32) error {
 			return err
 		}
 	}
-	w, err := m.base.Leaf(c, m.file, x.info)
+	w, err := m.base.Leaf(c, x.info)
 	if err := errors.Join(err, bindings.Set(b, x.B), bindings.Set(d, x.D)); err != nil {
 		return err
 	}

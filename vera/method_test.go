@@ -107,40 +107,60 @@ func TestMethodsBegin(t *testing.T) {
 	}
 }
 
-// TestMethodsExport holds the factors, the LoRA of llama.cpp and the merged file to ΔW = diag(b) B diag(d) A.
+// TestSeedsOfUniquePairs holds the pairs to those of adapters that are in use.
+func TestSeedsOfUniquePairs(t *testing.T) {
+	c := toyConfig()
+	c.UniquePairs = true
+	if got := mustNew(t, c, toy()).pairDigest(); got != "43d4bbc7b43fc8c45ac58216f8be01b203e25df18ee2901f0633644f39d56513" {
+		t.Errorf("other pairs: %s", got)
+	}
+	base := fused()
+	for _, l := range mustNew(t, c, base).Layers {
+		if want := NewPair(c.Init, c.Seed+uint32(7*l.Block+map[string]int{"attn_qkv": 0, "attn_output": 3, "ffn_up": 5, "ffn_down": 6}[l.Target]), c.Rank, l.In, l.Out); !slices.Equal(l.Pair.A, want.A) {
+			t.Errorf("%s has another pair", l.Name())
+		}
+	}
+}
+
+// TestMethodsExport exports an adapter of each method.
 func TestMethodsExport(t *testing.T) {
 	for name, change := range methods {
 		t.Run(name, func(t *testing.T) {
 			base, b := tinyBase(t, bindings.F32)
 			c := toyConfig()
-			c.Targets = Targets
 			change(&c)
 			c.Layers = nil
-			a := mustNew(t, c, b)
-			random := rand.New(rand.NewPCG(1, 1))
-			for i := range a.Params {
-				a.Params[i] = float32(random.NormFloat64()) / 4
-			}
-			_, g := saveLoRA(t, a, LoRAOptions{Type: "f32", Threads: 1})
-			again, err := Load(g.Path(), b)
-			if err != nil {
-				t.Fatal(err)
-			}
-			merged, _ := saveMerged(t, a, base, keep())
-			for i := range a.Layers {
-				l := &a.Layers[i]
-				want := delta(a, l)
-				if e := off(delta(again, again.Layer(l.Block, l.Target)), want); e > 1e-6 {
-					t.Errorf("%s as a LoRA is off by %.1g", l.Name(), e)
-				}
-				w, got := floats(t, base, l.Name()+".weight"), floats(t, merged, l.Name()+".weight")
-				for j := range got {
-					if e := math.Abs(float64(got[j]-w[j]) - want.At(j/l.In, j%l.In)); e > 1e-5 {
-						t.Fatalf("%s merged: element %d is off by %.1g", l.Name(), j, e)
-					}
-				}
-			}
+			checkExports(t, c, b, base)
 		})
+	}
+}
+
+// checkExports holds the factors, the LoRA of llama.cpp and the merged file of a random adapter to ΔW = diag(b) B diag(d) A.
+func checkExports(t *testing.T, c Config, b Base, file *bindings.GGUF) {
+	t.Helper()
+	a := mustNew(t, c, b)
+	random := rand.New(rand.NewPCG(1, 1))
+	for i := range a.Params {
+		a.Params[i] = float32(random.NormFloat64()) / 4
+	}
+	_, g := saveLoRA(t, a, LoRAOptions{Type: "f32", Threads: 1})
+	again, err := Load(g.Path(), b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	merged, _ := saveMerged(t, a, file, keep())
+	for i := range a.Layers {
+		l := &a.Layers[i]
+		want := delta(a, l)
+		if e := off(delta(again, again.Layer(l.Block, l.Target)), want); e > 1e-6 {
+			t.Errorf("%s as a LoRA is off by %.1g", l.Name(), e)
+		}
+		w, got := floats(t, file, l.Name()+".weight"), floats(t, merged, l.Name()+".weight")
+		for j := range got {
+			if e := math.Abs(float64(got[j]-w[j]) - want.At(j/l.In, j%l.In)); e > 1e-5 {
+				t.Fatalf("%s merged: element %d is off by %.1g", l.Name(), j, e)
+			}
+		}
 	}
 }
 

@@ -194,7 +194,7 @@ func TestLoadRefuses(t *testing.T) {
 		"no pair digest":    {set(keyPair, nil), []string{keyPair}},
 		"max_in":            {set(keyMaxIn, uint32(25)), []string{keyMaxIn, "25", "24"}},
 		"unknown target":    {set(keyTargets, []string{"token_embd"}), []string{"token_embd", "attn_q"}},
-		"fewer targets":     {set(keyTargets, Targets[1:]), []string{"tensor blk.0.attn_q.weight.vera_b", keyTargets}},
+		"fewer targets":     {set(keyTargets, toy().Targets()[1:]), []string{"tensor blk.0.attn_q.weight.vera_b", keyTargets}},
 		"fewer layers":      {set(keyLayers, []uint32{0, 1}), []string{"tensor blk.2.attn_q.weight.vera_b", keyLayers}},
 		"layers of a kind":  {set(keyLayers, "all"), []string{keyLayers, "list"}},
 		"layer too high":    {set(keyLayers, []uint32{9}), []string{"layer 9"}},

@@ -10,32 +10,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/veratune/veratune/internal/durable"
 )
-
-// hfModules are the paths of the Targets within a block of Hugging Face's Llama.
-var hfModules = map[string]string{
-	"attn_q":      "self_attn.q_proj",
-	"attn_k":      "self_attn.k_proj",
-	"attn_v":      "self_attn.v_proj",
-	"attn_output": "self_attn.o_proj",
-	"ffn_gate":    "mlp.gate_proj",
-	"ffn_up":      "mlp.up_proj",
-	"ffn_down":    "mlp.down_proj",
-}
-
-// hfName is the module's path in Hugging Face's model: "model.layers.0.self_attn.q_proj".
-func (l Linear) hfName() string {
-	return fmt.Sprintf("model.layers.%d.%s", l.Block, hfModules[l.Target])
-}
-
-// peftModule is the last part of the module's path: "q_proj".
-func (l Linear) peftModule() string {
-	module := hfModules[l.Target]
-	return module[strings.LastIndexByte(module, '.')+1:]
-}
 
 // peftConfig is what PEFT's adapter_config.json says of an adapter.
 type peftConfig struct {
@@ -62,7 +39,7 @@ type peftConfig struct {
 	Alphas      pattern[float32] `json:"alpha_pattern"`
 
 	all map[string]json.RawMessage // everything in the file
-	// fan_in_fan_out is not read: PEFT itself takes it as false for every linear layer of a Llama.
+	// fan_in_fan_out is not read: PEFT itself takes it as what the layer of the model is.
 }
 
 // targetModules is a list of module names or, given as one string, a regular expression.
@@ -105,7 +82,8 @@ const (
 
 // loadPEFT reads the folder of a VeRA or LoRA adapter that PEFT or SavePEFT saved.
 func loadPEFT(dir string, base Base, anyBase bool) (*Adapter, error) {
-	if err := base.checkModules(); err != nil {
+	h, err := base.hf()
+	if err != nil {
 		return nil, fmt.Errorf("adapter %s: %w", dir, err)
 	}
 	configPath, weightsPath := filepath.Join(dir, peftConfigFile), filepath.Join(dir, peftWeightsFile)
@@ -117,18 +95,19 @@ func loadPEFT(dir string, base Base, anyBase bool) (*Adapter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("adapter: %w", err)
 	}
-	own, err := readNativeKey(weights)
+	names, own, err := readHeader(weights)
 	if err != nil {
 		return nil, fmt.Errorf("adapter %s: %w", weightsPath, err)
 	}
-	a, err := p.adapter(own, base, anyBase, len(weights)/leastBytes)
+	h = h.found(names)
+	a, err := p.adapter(own, base, h, anyBase, len(weights)/leastBytes)
 	if err != nil {
 		return nil, fmt.Errorf("adapter %s: %w", configPath, err)
 	}
 	if a.Method == MethodLoRA {
-		err = a.readPEFTLoRA(weights)
+		err = a.readPEFTLoRA(weights, h)
 	} else {
-		err = a.readPEFTWeights(weights, p.SaveProjection)
+		err = a.readPEFTWeights(weights, h, p.SaveProjection)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("adapter %s: %w", weightsPath, err)
@@ -137,8 +116,8 @@ func loadPEFT(dir string, base Base, anyBase bool) (*Adapter, error) {
 }
 
 // adapter makes an adapter of the configuration, whose numbers are still to be read from a file of no more than room. own is nil where PEFT wrote the folder.
-func (p *peftConfig) adapter(own *native, base Base, anyBase bool, room int) (*Adapter, error) {
-	c, err := p.config(base)
+func (p *peftConfig) adapter(own *native, base Base, h hfModel, anyBase bool, room int) (*Adapter, error) {
+	c, err := p.config(base, h)
 	if err != nil {
 		return nil, err
 	}
@@ -252,9 +231,9 @@ func checkSafetensors(path string) error {
 }
 
 // config turns PEFT's configuration into ours. It fails for what cannot be kept: other kinds of adapters and trained modules besides.
-func (p *peftConfig) config(base Base) (Config, error) {
+func (p *peftConfig) config(base Base, h hfModel) (Config, error) {
 	if p.Type == peftLoRA {
-		return p.loraConfig(base)
+		return p.loraConfig(base, h)
 	}
 	c := Config{Method: MethodVeRA, Rank: p.Rank, DInitial: p.DInitial, Dropout: p.Dropout, Init: KaimingUniform}
 	switch {
@@ -269,7 +248,7 @@ func (p *peftConfig) config(base Base) (Config, error) {
 	if c.Seed, err = seedOfKey(p.Key.String()); err != nil {
 		return c, err
 	}
-	adapted, err := p.adapted(base)
+	adapted, err := p.adapted(base, h)
 	if err != nil {
 		return c, err
 	}
@@ -278,12 +257,15 @@ func (p *peftConfig) config(base Base) (Config, error) {
 }
 
 // adapted lists the layers that the configuration selects. It fails where it selects the head or the embedding.
-func (p *peftConfig) adapted(base Base) (adapted []Linear, err error) {
+func (p *peftConfig) adapted(base Base, h hfModel) (adapted []Linear, err error) {
 	match, err := p.matcher()
 	if err != nil {
 		return nil, err
 	}
-	for path, what := range map[string]string{"lm_head": "the output head", "model.embed_tokens": "the embedding"} {
+	for path, what := range map[string]string{"lm_head": "the output head", h.embedding: "the embedding"} {
+		if p.allLinear() { // PEFT leaves both out
+			break
+		}
 		if selected, err := match(path); err != nil {
 			return nil, err
 		} else if selected {
@@ -291,7 +273,7 @@ func (p *peftConfig) adapted(base Base) (adapted []Linear, err error) {
 		}
 	}
 	for _, l := range ordered(base.Linears) {
-		selected, err := match(l.hfName())
+		selected, err := match(h.path(l))
 		if err != nil {
 			return nil, err
 		}

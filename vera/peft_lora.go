@@ -12,12 +12,12 @@ import (
 )
 
 // loraConfig turns the configuration of PEFT's LoRA into ours, with a rank and an alpha for each layer.
-func (p *peftConfig) loraConfig(base Base) (Config, error) {
+func (p *peftConfig) loraConfig(base Base, h hfModel) (Config, error) {
 	c := Config{Method: MethodLoRA, Alpha: p.Alpha, Dropout: p.LoRADropout, RSLoRA: p.RSLoRA, Ranks: map[string]int{}, Alphas: map[string]float32{}}
 	if err := p.checkLoRA(); err != nil {
 		return c, err
 	}
-	adapted, err := p.adapted(base)
+	adapted, err := p.adapted(base, h)
 	if err != nil {
 		return c, err
 	}
@@ -31,10 +31,10 @@ func (p *peftConfig) loraConfig(base Base) (Config, error) {
 		return c, err
 	}
 	for _, l := range adapted {
-		if c.Ranks[l.Name()], err = rank(l.hfName()); err != nil {
+		if c.Ranks[l.Name()], err = rank(h.path(l)); err != nil {
 			return c, err
 		}
-		if c.Alphas[l.Name()], err = alpha(l.hfName()); err != nil {
+		if c.Alphas[l.Name()], err = alpha(h.path(l)); err != nil {
 			return c, err
 		}
 		c.Rank = max(c.Rank, c.Ranks[l.Name()])
@@ -118,10 +118,10 @@ func unset(option json.RawMessage) bool {
 var loraTensor = regexp.MustCompile(`^(?:base_model\.model\.)?(.+)\.lora_([AB])(?:\.[^.]+)?\.weight$`)
 
 // loraTensors finds the names of the matrices of each module, and fails where a tensor is none of a linear layer's.
-func (a *Adapter) loraTensors(names []string) (map[string]string, error) {
+func (a *Adapter) loraTensors(names []string, h hfModel) (map[string]string, error) {
 	layers := map[string]bool{}
 	for _, l := range a.Base.Linears {
-		layers[l.hfName()] = true
+		layers[h.path(l)] = true
 	}
 	found := map[string]string{}
 	var others []string
@@ -144,12 +144,12 @@ func (a *Adapter) loraTensors(names []string) (map[string]string, error) {
 }
 
 // readPEFTLoRA fills the matrices from a safetensors file.
-func (a *Adapter) readPEFTLoRA(file []byte) error {
+func (a *Adapter) readPEFTLoRA(file []byte, h hfModel) error {
 	tensors, err := safetensors.Deserialize(file)
 	if err != nil {
 		return fmt.Errorf("not a whole safetensors file: %w", err)
 	}
-	names, err := a.loraTensors(tensors.Names())
+	names, err := a.loraTensors(tensors.Names(), h)
 	if err != nil {
 		return err
 	}
@@ -163,10 +163,10 @@ func (a *Adapter) readPEFTLoRA(file []byte) error {
 	}
 	for i := range a.Layers {
 		l := &a.Layers[i]
-		if err := read(l.hfName()+peftLoRAA, l.Pair.A, l.Rank(), l.In); err != nil {
+		if err := read(h.path(l.Linear)+peftLoRAA, l.Pair.A, l.Rank(), l.In); err != nil {
 			return err
 		}
-		if err := read(l.hfName()+peftLoRAB, l.Pair.B, l.Out, l.Rank()); err != nil {
+		if err := read(h.path(l.Linear)+peftLoRAB, l.Pair.B, l.Out, l.Rank()); err != nil {
 			return err
 		}
 		if heads := a.Base.RotaryHeads(l.Target); heads > 0 {

@@ -35,7 +35,7 @@ func foreignLoRA(t testing.TB, base Base, ranks map[string]int, options string) 
 	}
 	random := rand.New(rand.NewPCG(7, 7))
 	for _, l := range base.Linears {
-		rank := ranks[l.hfName()]
+		rank := ranks[base.Module(l)]
 		if rank == 0 {
 			continue
 		}
@@ -46,8 +46,8 @@ func foreignLoRA(t testing.TB, base Base, ranks map[string]int, options string) 
 			}
 			return values
 		}
-		p.tensors[peftPrefix+l.hfName()+peftLoRAA] = tensor(t, draw(rank*l.In), uint64(rank), uint64(l.In))
-		p.tensors[peftPrefix+l.hfName()+peftLoRAB] = tensor(t, draw(l.Out*rank), uint64(l.Out), uint64(rank))
+		p.tensors[peftPrefix+base.Module(l)+peftLoRAA] = tensor(t, draw(rank*l.In), uint64(rank), uint64(l.In))
+		p.tensors[peftPrefix+base.Module(l)+peftLoRAB] = tensor(t, draw(l.Out*rank), uint64(l.Out), uint64(rank))
 	}
 	return p
 }
@@ -67,7 +67,9 @@ func float32FromBytes(b []byte) float32 {
 }
 
 // hfPath is a module's path.
-func hfPath(block int, target string) string { return Linear{Block: block, Target: target}.hfName() }
+func hfPath(block int, target string) string {
+	return toy().Module(Linear{Block: block, Target: target})
+}
 
 // some gives modules a rank each.
 func some(rank int, blocks []int, targets ...string) map[string]int {
@@ -126,8 +128,8 @@ func TestPEFTLoRAIsRead(t *testing.T) {
 			for i := range a.Layers {
 				l := &a.Layers[i]
 				var want mat.Dense
-				want.Mul(p.of(peftPrefix+l.hfName()+peftLoRAB), p.of(peftPrefix+l.hfName()+peftLoRAA))
-				want.Scale(test.scale(l.hfName(), test.ranks[l.hfName()]), &want)
+				want.Mul(p.of(peftPrefix+a.Base.Module(l.Linear)+peftLoRAB), p.of(peftPrefix+a.Base.Module(l.Linear)+peftLoRAA))
+				want.Scale(test.scale(a.Base.Module(l.Linear), test.ranks[a.Base.Module(l.Linear)]), &want)
 				got := delta(a, l)
 				if heads := a.Base.RotaryHeads(l.Target); heads > 0 {
 					got = mat.NewDense(l.Out, l.In, HFRows(got.RawMatrix().Data, heads, a.Base.HeadDim))

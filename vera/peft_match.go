@@ -51,10 +51,13 @@ func (t targetModules) matcher(option string) (func(path string) (bool, error), 
 	}, nil
 }
 
+// allLinear tells whether every linear layer but the head is adapted.
+func (p *peftConfig) allLinear() bool { return strings.EqualFold(p.Targets.pattern, "all-linear") }
+
 // included tells which module paths target_modules select. The layer options hold only for names that are not a whole path.
 func (p *peftConfig) included() (func(path string) (bool, error), error) {
-	if strings.EqualFold(p.Targets.pattern, "all-linear") {
-		return func(path string) (bool, error) { return path != "lm_head" && path != "model.embed_tokens", nil }, nil
+	if p.allLinear() {
+		return func(string) (bool, error) { return true, nil }, nil
 	}
 	named, err := p.Targets.matcher("target_modules")
 	if err != nil || p.Targets.pattern != "" {

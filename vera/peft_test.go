@@ -33,7 +33,7 @@ func peftOf(t testing.TB, a *Adapter) peft {
 	t.Helper()
 	var targets []string
 	for _, target := range a.Targets {
-		if path, ok := hfModules[target]; ok {
+		if path, ok := gatedModules[target]; ok {
 			targets = append(targets, path)
 		}
 	}
@@ -50,8 +50,8 @@ func peftOf(t testing.TB, a *Adapter) peft {
 		if heads := a.Base.RotaryHeads(l.Target); heads > 0 {
 			b = HFRows(b, heads, a.Base.HeadDim)
 		}
-		p.tensors[peftPrefix+l.hfName()+peftB] = tensor(t, b, uint64(l.Out))
-		p.tensors[peftPrefix+l.hfName()+peftD] = tensor(t, l.D, uint64(a.Rank))
+		p.tensors[peftPrefix+a.Base.Module(l.Linear)+peftB] = tensor(t, b, uint64(l.Out))
+		p.tensors[peftPrefix+a.Base.Module(l.Linear)+peftD] = tensor(t, l.D, uint64(a.Rank))
 	}
 	return p
 }
@@ -190,8 +190,8 @@ func TestPEFTSelection(t *testing.T) {
 		"path beside layers":   {`"target_modules": ["model.layers.1.mlp.up_proj"], "layers_to_transform": [0]`, []string{"ffn_up"}, []int{1}},
 		"numbered names":       {`"target_modules": ["layers.1.mlp.up_proj", "2.mlp.up_proj"]`, []string{"ffn_up"}, []int{1, 2}},
 		"no product":           {`"target_modules": ["1.mlp.up_proj", "2.self_attn.q_proj"]`, []string{"blk.1.ffn_up", "blk.2.attn_q"}, nil},
-		"all-linear":           {`"target_modules": "all-linear"`, Targets, nil},
-		"ALL-LINEAR":           {`"target_modules": "ALL-LINEAR"`, Targets, nil},
+		"all-linear":           {`"target_modules": "all-linear"`, toy().Targets(), nil},
+		"ALL-LINEAR":           {`"target_modules": "ALL-LINEAR"`, toy().Targets(), nil},
 		"pattern":              {`"target_modules": ".*\\.[qkv]_proj"`, attention, nil},
 		"pattern of blocks":    {`"target_modules": ".*layers\\.(0|2)\\..*[qkv]_proj$"`, attention, []int{0, 2}},
 		"pattern with a name":  {`"target_modules": ".*(?P<which>[qkv])_proj"`, attention, nil},
@@ -216,7 +216,7 @@ func TestPEFTSelection(t *testing.T) {
 			if err := json.Unmarshal([]byte("{"+test.config+"}"), &p); err != nil {
 				t.Fatal(err)
 			}
-			c, err := p.config(toy())
+			c, err := p.config(toy(), hfModels["llama"])
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -314,9 +314,9 @@ func TestPEFTRefuses(t *testing.T) {
 	})
 	t.Run("architecture", func(t *testing.T) {
 		base := toy()
-		base.Architecture = "gpt2"
+		base.Architecture = "bert"
 		_, err := Load(peftOf(t, a).write(t), base)
-		wantError(t, err, "gpt2", "llama")
+		wantError(t, err, "bert", "llama")
 	})
 }
 

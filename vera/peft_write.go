@@ -69,7 +69,7 @@ func (a *Adapter) savePEFT(dir string, projection bool) error {
 }
 
 func (a *Adapter) checkPEFT(projection bool) error {
-	if err := a.Base.checkModules(); err != nil {
+	if _, err := a.Base.hf(); err != nil {
 		return err
 	}
 	if a.Method == MethodVeRA && a.Pair == nil {
@@ -95,7 +95,7 @@ func (a *Adapter) peftConfig(projection bool) map[string]any {
 		"auto_mapping":            nil,
 		"base_model_name_or_path": base,
 		"bias":                    "none",
-		"fan_in_fan_out":          false,
+		"fan_in_fan_out":          hfModels[a.Base.Architecture].transposed,
 		"inference_mode":          true,
 		"layers_pattern":          nil,
 		"layers_to_transform":     layers,
@@ -128,14 +128,18 @@ func (a *Adapter) peftConfig(projection bool) map[string]any {
 // says, so those of other blocks are left out.
 func (a *Adapter) peftTargets() []string {
 	var names []string
+	h := hfModels[a.Base.Architecture]
 	for _, target := range a.Targets {
-		if _, ok := hfModules[target]; ok {
-			names = append(names, Linear{Target: target}.peftModule())
+		if _, ok := h.modules[target]; !ok {
+			continue
+		}
+		if end := h.end(target, a.Targets...); !slices.Contains(names, end) {
+			names = append(names, end)
 		}
 	}
 	for _, l := range a.Layers {
 		if slices.Contains(a.Targets, l.Name()) {
-			names = append(names, l.hfName())
+			names = append(names, a.Base.Module(l.Linear))
 		}
 	}
 	return names
@@ -143,7 +147,7 @@ func (a *Adapter) peftTargets() []string {
 
 // peftPattern gives what is said of single layers by the ends of their modules' paths, and by the module alone where all adapted layers of a kind agree.
 func peftPattern[T comparable](a *Adapter, of map[string]T) map[string]T {
-	values := map[string]T{}
+	values, h := map[string]T{}, hfModels[a.Base.Architecture]
 	for _, target := range Targets {
 		layers := slices.DeleteFunc(slices.Clone(a.Layers), func(l Layer) bool { return l.Target != target })
 		agree := len(layers) > 0
@@ -153,9 +157,10 @@ func peftPattern[T comparable](a *Adapter, of map[string]T) map[string]T {
 		}
 		for _, l := range layers {
 			if value, own := of[l.Name()]; agree {
-				values[l.peftModule()] = value
+				values[h.end(target)] = value
 			} else if own {
-				values[strings.TrimPrefix(l.hfName(), "model.")] = value
+				_, path, _ := strings.Cut(h.path(l.Linear), ".")
+				values[path] = value
 			}
 		}
 	}
@@ -183,7 +188,7 @@ func (a *Adapter) peftWeights(projection bool) ([]byte, error) {
 		if heads := a.Base.RotaryHeads(l.Target); heads > 0 {
 			rows = HFRows(rows, heads, a.Base.HeadDim)
 		}
-		name := peftPrefix + l.hfName()
+		name := peftPrefix + a.Base.Module(l.Linear)
 		if a.Method == MethodLoRA {
 			add(name+peftLoRAA, l.Pair.A, l.Rank(), l.In)
 			add(name+peftLoRAB, rows, l.Out, l.Rank())

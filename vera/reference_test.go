@@ -59,8 +59,8 @@ func compareWithFile(t *testing.T, a *Adapter, tensors safetensors.SafeTensors) 
 		if heads := a.Base.RotaryHeads(l.Target); heads > 0 {
 			b = HFRows(b, heads, a.Base.HeadDim)
 		}
-		same("base_model.model."+l.hfName()+".vera_lambda_b", b)
-		same("base_model.model."+l.hfName()+".vera_lambda_d", l.D)
+		same("base_model.model."+a.Base.Module(l.Linear)+".vera_lambda_b", b)
+		same("base_model.model."+a.Base.Module(l.Linear)+".vera_lambda_d", l.D)
 	}
 	if _, ok := tensors.Tensor("base_model.vera_A"); ok {
 		seeded := NewPair(KaimingUniform, a.Seed, a.Rank, a.MaxIn, a.MaxOut)

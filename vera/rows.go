@@ -1,22 +1,6 @@
 package vera
 
-import (
-	"fmt"
-	"maps"
-	"slices"
-	"strings"
-)
-
-// reordered says of the architectures whose modules in Hugging Face's form are known whether the converter to GGUF puts the rows of q and k in another order.
-var reordered = map[string]bool{"granite": true, "llama": true, "smollm3": true, "qwen2": false, "qwen3": false}
-
-// checkModules refuses a model whose modules in Hugging Face's form are not known.
-func (b Base) checkModules() error {
-	if _, ok := reordered[b.Architecture]; !ok {
-		return fmt.Errorf("PEFT's names are known for models of architecture %s, and this one is %q", strings.Join(slices.Sorted(maps.Keys(reordered)), ", "), b.Architecture)
-	}
-	return nil
-}
+import "fmt"
 
 // GGUFRows copies heads·headDim rows of equal width from Hugging Face's order of q and k into that of Llama GGUF files. Hugging Face's rope
 // rotates dimension i of a head against i + headDim/2, a GGUF file's rotates 2i against 2i + 1; so within each head, row j·headDim/2 + i

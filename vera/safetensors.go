@@ -3,6 +3,7 @@ package vera
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/nlpodyssey/safetensors"
@@ -26,26 +27,27 @@ const leastBytes = 2
 
 var safetensorTypes = map[safetensors.DType]bindings.Type{safetensors.F32: bindings.F32, safetensors.F16: bindings.F16, safetensors.BF16: bindings.BF16}
 
-// readNativeKey gives what SavePEFT adds for the way back, nil where the file has none.
-func readNativeKey(file []byte) (*native, error) {
+// readHeader gives the names of the tensors, and what SavePEFT adds for the way back, nil where the file has none.
+func readHeader(file []byte) (names []string, own *native, err error) {
 	_, header, err := safetensors.ReadMetadata(file)
 	if err != nil {
-		return nil, fmt.Errorf("not a whole safetensors file: %w", err)
+		return nil, nil, fmt.Errorf("not a whole safetensors file: %w", err)
 	}
+	names = slices.Collect(maps.Keys(header.Tensors()))
 	text, ok := header.Metadata()[nativeKey]
 	if !ok {
-		return nil, nil
+		return names, nil, nil
 	}
-	own := &native{}
+	own = &native{}
 	if err := json.Unmarshal([]byte(text), own); err != nil {
-		return nil, fmt.Errorf("metadata %q: %w", nativeKey, err)
+		return nil, nil, fmt.Errorf("metadata %q: %w", nativeKey, err)
 	}
-	return own, nil
+	return names, own, nil
 }
 
 // readPEFTWeights fills the vectors and the pair from a safetensors file. Projections in the file are the pair, whatever the seed; they must be there
 // where needPair, and the seed gives them otherwise.
-func (a *Adapter) readPEFTWeights(file []byte, needPair bool) error {
+func (a *Adapter) readPEFTWeights(file []byte, h hfModel, needPair bool) error {
 	tensors, err := safetensors.Deserialize(file)
 	if err != nil {
 		return fmt.Errorf("not a whole safetensors file: %w", err)
@@ -56,7 +58,7 @@ func (a *Adapter) readPEFTWeights(file []byte, needPair bool) error {
 		return readSafetensor(tensors, name, out, shape...)
 	}
 	for _, l := range a.Layers {
-		name := peftPrefix + l.hfName()
+		name := peftPrefix + h.path(l.Linear)
 		if err := read(name+peftB, l.B, l.Out); err != nil {
 			return err
 		}

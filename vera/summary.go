@@ -187,7 +187,7 @@ func (s *Summary) readPEFT(dir string) error {
 	if err != nil {
 		return err
 	}
-	own, err := readNativeKey(file)
+	_, own, err := readHeader(file)
 	if err != nil {
 		return err
 	}
@@ -280,21 +280,29 @@ func (s *Summary) add(tensor string, ends map[string]string, kind bindings.Type,
 	s.Types[kind.String()] += kind.RowBytes(int64(len(values)))
 }
 
-var inBlock = regexp.MustCompile(`^(?:blk|model\.layers)\.(\d{1,6})\.(.+)$`)
+var inBlock = regexp.MustCompile(`^(.+?)\.(\d{1,6})\.(.+)$`)
 
-// place takes a layer's name apart, in GGUF's form or Hugging Face's.
+// place takes a layer's name apart, in GGUF's form or Hugging Face's. Paths within a block mean the same in all architectures.
 func place(name string) (block int, target string) {
 	m := inBlock.FindStringSubmatch(name)
 	if m == nil {
 		return -1, name
 	}
-	block, _ = strconv.Atoi(m[1])
-	for target, module := range hfModules {
-		if module == m[2] {
-			return block, target
+	known := m[1] == "blk" || slices.Contains(withImages, m[1])
+	target = m[3]
+	for _, h := range hfModels {
+		known = known || m[1] == h.blocks
+		for kind, module := range h.modules {
+			if module == m[3] {
+				target = kind
+			}
 		}
 	}
-	return block, m[2]
+	if !known {
+		return -1, name
+	}
+	block, _ = strconv.Atoi(m[2])
+	return block, target
 }
 
 // finish checks that every layer is whole, and orders them: PEFT's files are in the order of the names as text.

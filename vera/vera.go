@@ -21,8 +21,15 @@ import (
 	"strings"
 )
 
-// Targets are the kinds of linear layers that can be adapted, by their GGUF names, in the order used everywhere.
-var Targets = []string{"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"}
+// Targets are the kinds of linear layers that can be adapted, by their GGUF names, in the order used everywhere. attn_qkv holds the rows of q, k and v in one; ffn_up
+// has those of gate as well in some models, and there is no gate in others.
+var Targets = []string{"attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "ffn_gate", "ffn_up", "ffn_down"}
+
+// seats are the places of a block's layers that give the seeds of unique pairs. They must stay as they are: a file keeps the seed, not the pairs. No block has both
+// attn_q and attn_qkv.
+var seats = map[string]int{"attn_q": 0, "attn_qkv": 0, "attn_k": 1, "attn_v": 2, "attn_output": 3, "ffn_gate": 4, "ffn_up": 5, "ffn_down": 6}
+
+const seatsInBlock = 7
 
 // Linear is one linear layer of a base model, whose weight is the tensor blk.<Block>.<Target>.weight of In columns and Out rows.
 type Linear struct {
@@ -51,7 +58,7 @@ type Base struct {
 
 // RotaryHeads is the number of heads whose rows GGUFRows reorders in a layer of that kind: 0 where the file keeps Hugging Face's order.
 func (b Base) RotaryHeads(target string) int {
-	if !reordered[b.Architecture] {
+	if !hfModels[b.Architecture].reordered {
 		return 0
 	}
 	switch target {
@@ -61,6 +68,16 @@ func (b Base) RotaryHeads(target string) int {
 		return b.KVHeads
 	}
 	return 0
+}
+
+// Targets are the kinds of layers that the model has.
+func (b Base) Targets() []string {
+	return slices.DeleteFunc(slices.Clone(Targets), func(target string) bool { return !b.has(target) })
+}
+
+// has tells whether the model has layers of that kind, or that single layer.
+func (b Base) has(target string) bool {
+	return slices.ContainsFunc(b.Linears, func(l Linear) bool { return l.Target == target || l.Name() == target })
 }
 
 // Method names how the weights' change is parametrised.
@@ -79,7 +96,7 @@ var Methods = []Method{MethodVeRA, MethodLoRA}
 type Config struct {
 	Method Method `json:"method"`
 	Rank   int    `json:"rank"` // the largest, where those of a LoRA differ
-	// Targets are entries of the package's Targets, or names of single layers as Linear.Name gives them.
+	// Targets are entries of the package's Targets, or names of single layers as Linear.Name gives them; none means all that the model has.
 	Targets []string `json:"targets"`
 	// Layers are the blocks that are adapted, counted from 0; none means all.
 	Layers  []int   `json:"layers,omitempty"`
@@ -101,12 +118,12 @@ type Config struct {
 
 // Default is the recipe of the paper's Table 9: rank 1024 on all linear layers but the output head.
 func Default() Config {
-	return Config{Method: MethodVeRA, Rank: 1024, Targets: slices.Clone(Targets), DInitial: 0.1, Init: KaimingUniform}
+	return Config{Method: MethodVeRA, Rank: 1024, DInitial: 0.1, Init: KaimingUniform}
 }
 
 // LoRADefault is LoRA's row of the same table: rank 64, with the alpha of QLoRA (Dettmers et al., arXiv 2305.14314).
 func LoRADefault() Config {
-	return Config{Method: MethodLoRA, Rank: 64, Targets: slices.Clone(Targets), Alpha: 16}
+	return Config{Method: MethodLoRA, Rank: 64, Alpha: 16}
 }
 
 // maxRank keeps a broken file from asking for more memory than any machine has; the paper's largest rank is 1024.
@@ -133,12 +150,10 @@ func (c Config) Validate() error {
 		return fmt.Errorf("dropout %v: must be at least 0 and less than 1", c.Dropout)
 	case c.Method == MethodVeRA && !slices.Contains(inits, c.Init):
 		return fmt.Errorf("init %q: must be one of %s", c.Init, join(inits))
-	case len(c.Targets) == 0:
-		return fmt.Errorf("targets: none given; allowed are %s", join(Targets))
 	}
 	for i, target := range c.Targets {
 		if !slices.Contains(Targets, target) && !strings.HasPrefix(target, "blk.") {
-			return noTarget(target)
+			return noTarget(target, Targets)
 		}
 		if slices.Contains(c.Targets[:i], target) {
 			return fmt.Errorf("targets: %q must be given once", target)
@@ -155,8 +170,8 @@ func (c Config) Validate() error {
 	return nil
 }
 
-func noTarget(target string) error {
-	return fmt.Errorf("targets: %q must be one of %s, or one layer of the model such as blk.0.attn_q", target, join(Targets))
+func noTarget(target string, have []string) error {
+	return fmt.Errorf("targets: %q must be one of %s, or one layer of the model such as blk.0.%s", target, join(have), have[0])
 }
 
 // fits returns an error where the config is not valid, or not for the base model.
@@ -165,8 +180,8 @@ func (c Config) fits(b Base) error {
 		return err
 	}
 	for _, target := range c.Targets {
-		if !slices.Contains(Targets, target) && !slices.ContainsFunc(b.Linears, func(l Linear) bool { return l.Name() == target }) {
-			return noTarget(target)
+		if !b.has(target) {
+			return noTarget(target, b.Targets())
 		}
 	}
 	for _, layer := range c.Layers {
@@ -185,7 +200,7 @@ func (c Config) selected(b Base) []Linear {
 	var list []Linear
 	for _, l := range ordered(b.Linears) {
 		inLayers := len(c.Layers) == 0 || slices.Contains(c.Layers, l.Block)
-		if inLayers && (slices.Contains(c.Targets, l.Target) || slices.Contains(c.Targets, l.Name())) {
+		if inLayers && (len(c.Targets) == 0 || slices.Contains(c.Targets, l.Target) || slices.Contains(c.Targets, l.Name())) {
 			list = append(list, l)
 		}
 	}
@@ -194,6 +209,9 @@ func (c Config) selected(b Base) []Linear {
 
 // canonical puts targets and layers in order, and ranks and alphas into their shortest form, so that adapters of equal meaning become equal files.
 func (c Config) canonical(b Base) Config {
+	if len(c.Targets) == 0 {
+		c.Targets = b.Targets()
+	}
 	names := slices.Clone(Targets)
 	for _, l := range ordered(b.Linears) {
 		names = append(names, l.Name())

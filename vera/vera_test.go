@@ -22,6 +22,15 @@ func llama(name string, blocks, width, feedForward, heads, kvHeads int) Base {
 	return b
 }
 
+// fused describes a Phi-3: q, k and v are one layer, gate and up another.
+func fused() Base {
+	b := Base{Architecture: "phi3", Blocks: 2, Heads: 4, KVHeads: 2, HeadDim: 4, Name: "fused", Fingerprint: "fingerprint of fused"}
+	for i := range b.Blocks {
+		b.Linears = append(b.Linears, Linear{i, "attn_qkv", 16, 32}, Linear{i, "attn_output", 16, 16}, Linear{i, "ffn_up", 16, 48}, Linear{i, "ffn_down", 24, 16})
+	}
+	return b
+}
+
 func toy() Base     { return llama("toy", 3, 16, 24, 4, 2) }
 func smolLM2() Base { return llama("SmolLM2-135M-Instruct", 30, 576, 1536, 9, 3) }
 
@@ -94,9 +103,9 @@ func TestValidate(t *testing.T) {
 	}{
 		{func(c *Config) { c.Rank = 0 }, []string{"rank 0", "from 1 to 65536"}},
 		{func(c *Config) { c.Rank = 1 << 20 }, []string{"rank 1048576", "from 1 to 65536"}},
-		{func(c *Config) { c.Targets = nil }, []string{"targets", "attn_q", "ffn_down"}},
 		{func(c *Config) { c.Targets = []string{"q_proj"} }, []string{`"q_proj"`, "attn_q", "ffn_down"}},
 		{func(c *Config) { c.Targets = []string{"blk.3.attn_q"} }, []string{`"blk.3.attn_q"`, "blk.0.attn_q"}},
+		{func(c *Config) { c.Targets = []string{"ffn_up", "attn_qkv"} }, []string{`"attn_qkv" must be one of attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up, ffn_down, or`}},
 		{func(c *Config) { c.Targets = []string{"attn_q", "attn_q"} }, []string{`"attn_q"`, "once"}},
 		{func(c *Config) { c.Layers = []int{3} }, []string{"layer 3", "from 0 to 2"}},
 		{func(c *Config) { c.Layers = []int{-1} }, []string{"layer -1", "from 0"}},
@@ -180,7 +189,7 @@ func TestMaximaOfAdaptedLayers(t *testing.T) {
 }
 
 func TestConfigJSON(t *testing.T) {
-	c := toyConfig()
+	c := toyConfig().canonical(toy())
 	c.Layers = []int{0, 2}
 	data, err := json.Marshal(c)
 	if err != nil {

@@ -15,6 +15,9 @@ func (f *finetune) begin(base vera.Base) (*vera.Adapter, error) {
 		if err != nil {
 			return nil, usageError{err}
 		}
+		if len(f.vera.Targets) == 0 {
+			f.vera.Targets = a.Targets // a run's record names them
+		}
 		return a, nil
 	}
 	a, err := vera.Load(f.from, base)

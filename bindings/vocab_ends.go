@@ -1,0 +1,34 @@
+package bindings
+
+// moreEnds are the texts of control tokens that newer llama.cpp than the one here ends generation at; those of older families it knows itself.
+var moreEnds = map[string]bool{
+	"</s>": true, "<eos>": true, "<turn|>": true, "<|tool_response>": true, "[EOS]": true, "[EOT]": true, "<｜end▁of▁sentence｜>": true, "<|flush|>": true, "<|calls|>": true,
+}
+
+// keyEnds are all end tokens, where there are more than tokenizer.ggml.eos_token_id, in files that Ollama made: integers.
+const keyEnds = "tokenizer.ggml.eos_token_ids"
+
+// findEnds finds the tokens that end generation beside those that llama.cpp knows.
+func (v *Vocab) findEnds(g *GGUF) {
+	v.ends = map[int32]bool{}
+	switch ids := g.Value(keyEnds).(type) {
+	case []int32:
+		for _, id := range ids {
+			v.ends[id] = true
+		}
+	case []uint32:
+		for _, id := range ids {
+			v.ends[int32(id)] = true
+		}
+	}
+	_ = v.Controls(func(token int32, text string, _, _ bool) {
+		if moreEnds[text] {
+			v.ends[token] = true
+		}
+	})
+	for twin, first := range v.twins {
+		if v.IsEOG(twin) || v.IsEOG(first) {
+			v.ends[twin], v.ends[first] = true, true
+		}
+	}
+}
