@@ -203,7 +203,10 @@ func offBy(got, want []float32) float64 {
 // beyond a text, and in other texts, is NaN.
 func TestAttentionCached(t *testing.T) {
 	everyISA(t, func(t *testing.T) {
-		for i, a := range []attentionCase{{heads: 9, kv: 3, dim: 64}, {heads: 4, kv: 4, dim: 20}, {heads: 32, kv: 1, dim: 8}, {heads: 2, kv: 1, dim: 130}} {
+		for i, a := range []attentionCase{
+			{heads: 9, kv: 3, dim: 64}, {heads: 4, kv: 4, dim: 20}, {heads: 32, kv: 1, dim: 8}, {heads: 2, kv: 1, dim: 130}, {heads: 4, kv: 2, dim: 256, cap: 1},
+			{heads: 4, kv: 2, dim: 64, window: 1}, {heads: 4, kv: 2, dim: 10, window: 7, cap: 3}, {heads: 9, kv: 3, dim: 16, window: 50}, {heads: 2, kv: 2, dim: 8, window: 1000},
+		} {
 			const n, room, text, texts = 150, 160, 1, 3
 			w, size := a.width(), CacheHead(a.dim)*room
 			qkv := normal(7, n*w)
@@ -238,7 +241,7 @@ func TestAttentionCached(t *testing.T) {
 				}
 				return out
 			}
-			name := fmt.Sprintf("%d heads, %d KV heads of %d in %v", a.heads, a.kv, a.dim, kind)
+			name := fmt.Sprintf("%v in %v", a.of(), kind)
 			whole := grown(n)
 			if e := offBy(whole, want); !(e <= tolerance) {
 				t.Errorf("%s: off by %.1e from attention", name, e)

@@ -23,7 +23,7 @@ func (c *Context) NewSegments(runs [][4]int32) *Segments {
 	case len(runs) == 0:
 		c.fail("segments", "there is none")
 	case c.composed != nil:
-		s.pieces = c.pieces(runs)
+		s.pieces = pieces(runs)
 	default:
 		s.tensor = c.NewTensor(I32, 4, int64(len(runs))).Input()
 	}
@@ -33,9 +33,11 @@ func (c *Context) NewSegments(runs [][4]int32) *Segments {
 // Set gives the inputs their values, once those that the graph uses have memory.
 func (s *Segments) Set() error {
 	for _, p := range s.pieces {
-		if p.mask.placed() {
-			if err := Set(p.mask, p.values); err != nil {
-				return err
+		for window, mask := range p.masks {
+			if mask.placed() {
+				if err := Set(mask, masked(s.runs, p, window)); err != nil {
+					return err
+				}
 			}
 		}
 	}
@@ -65,6 +67,10 @@ func (h Heads) width() int64 { return int64(h.Dim * (h.Query + 2*h.KV)) }
 func (h Heads) fit(qkv *Tensor) bool {
 	few := func(n int) bool { return n > 0 && n <= math.MaxInt16 }
 	return few(h.Query) && few(h.KV) && few(h.Dim) && h.Query%h.KV == 0 && h.Window >= 0 && h.Window <= math.MaxInt32 && h.Cap >= 0 && qkv.Ne(0) == h.width()
+}
+
+func (h Heads) c() C.struct_ggml_vera_heads {
+	return C.struct_ggml_vera_heads{query: C.int(h.Query), kv: C.int(h.KV), window: C.int(h.Window), scale: C.float(h.Scale), cap: C.float(h.Cap)}
 }
 
 func (h Heads) String() string {
@@ -108,7 +114,7 @@ func (c *Context) Attention(qkv *Tensor, s *Segments, h Heads, t Type) *Tensor {
 	if c.composed != nil {
 		return c.composeAttention(qkv, s, h, t)
 	}
-	return (*Tensor)(C.ggml_vera_attention(c.c, c.nodes, qkv.c(), s.tensor.c(), C.int(h.Query), C.int(h.KV), C.float(h.Scale), C.uint(t)))
+	return (*Tensor)(C.ggml_vera_attention(c.c, c.nodes, qkv.c(), s.tensor.c(), h.c(), C.uint(t)))
 }
 
 // AttentionBack is the gradient of qkv, float32, for the gradient dout of Attention's result.
@@ -119,7 +125,7 @@ func (c *Context) AttentionBack(dout, qkv *Tensor, s *Segments, h Heads) *Tensor
 	if c.composed != nil {
 		return c.composeAttentionBack(dout, qkv, s, h)
 	}
-	return (*Tensor)(C.ggml_vera_attention_back(c.c, c.nodes, dout.c(), qkv.c(), s.tensor.c(), C.int(h.Query), C.int(h.KV), C.float(h.Scale)))
+	return (*Tensor)(C.ggml_vera_attention_back(c.c, c.nodes, dout.c(), qkv.c(), s.tensor.c(), h.c()))
 }
 
 // CacheBlock is what the room of a text in a cache, and a head's numbers there, are multiples of.
@@ -153,5 +159,5 @@ func (c *Context) AttentionCached(qkv, keys, values, rows *Tensor, h Heads, t Ty
 	if c.composed != nil {
 		return c.fail(op, "answers are computed on the CPU alone")
 	}
-	return (*Tensor)(C.ggml_vera_attention_cached(c.c, c.nodes, qkv.c(), keys.c(), values.c(), rows.c(), C.int(h.Query), C.int(h.KV), C.float(h.Scale), C.uint(t)))
+	return (*Tensor)(C.ggml_vera_attention_cached(c.c, c.nodes, qkv.c(), keys.c(), values.c(), rows.c(), h.c(), C.uint(t)))
 }

@@ -144,6 +144,73 @@ func (a attentionCase) composed(t testing.TB, qkv, dout []float32) (out, grad []
 	return out, grad
 }
 
+// exact is attention and its gradient in float64, token by token.
+func (a attentionCase) exact(qkv, dout []float32) (out, grad []float32) {
+	w, o, h := a.width(), a.dim*a.heads, a.of()
+	sums, grads := make([]float64, len(dout)), make([]float64, len(qkv))
+	dot := func(x, y []float32) (s float64) {
+		for i := range x {
+			s += float64(x[i]) * float64(y[i])
+		}
+		return s
+	}
+	add := func(to []float64, by float64, x []float32) {
+		for i := range x {
+			to[i] += by * float64(x[i])
+		}
+	}
+	seen := map[int]bool{}
+	for _, rows := range a.paths() {
+		for position, i := range rows {
+			if seen[i] {
+				continue
+			}
+			seen[i] = true
+			keys := rows[:position+1]
+			if a.window > 0 && a.window < len(keys) {
+				keys = keys[len(keys)-a.window:]
+			}
+			for head := range a.heads {
+				q := i*w + head*a.dim
+				at := func(j, part int) int { return j*w + (part*a.kv+a.heads+head/(a.heads/a.kv))*a.dim } // of the key or the value of token j
+				to, g := i*o+head*a.dim, dout[i*o+head*a.dim:][:a.dim]
+				p, dp, slopes := make([]float64, len(keys)), make([]float64, len(keys)), make([]float64, len(keys))
+				all, mean := 0.0, 0.0
+				for n, j := range keys {
+					s := float64(h.Scale) * dot(qkv[q:q+a.dim], qkv[at(j, 0):][:a.dim])
+					slopes[n] = 1
+					if limit := float64(a.cap); limit > 0 {
+						slopes[n] = 1 / math.Pow(math.Cosh(s/limit), 2)
+						s = limit * math.Tanh(s/limit)
+					}
+					p[n] = math.Exp(s)
+					all += p[n]
+				}
+				for n, j := range keys {
+					p[n] /= all
+					dp[n] = dot(g, qkv[at(j, 1):][:a.dim])
+					mean += p[n] * dp[n]
+				}
+				for n, j := range keys {
+					ds := float64(h.Scale) * p[n] * (dp[n] - mean) * slopes[n]
+					add(sums[to:to+a.dim], p[n], qkv[at(j, 1):][:a.dim])
+					add(grads[at(j, 1):], p[n], g)
+					add(grads[q:], ds, qkv[at(j, 0):][:a.dim])
+					add(grads[at(j, 0):], ds, qkv[q:q+a.dim])
+				}
+			}
+		}
+	}
+	narrow := func(x []float64) []float32 {
+		y := make([]float32, len(x))
+		for i := range x {
+			y[i] = float32(x[i])
+		}
+		return y
+	}
+	return narrow(sums), narrow(grads)
+}
+
 // parts cuts the rows of qkv into queries, keys and values.
 func (a attentionCase) parts(qkv []float32) map[string][]float32 {
 	parts := map[string][]float32{}
@@ -232,6 +299,88 @@ func TestAttention(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// TestAttentionLimits has windows shorter than a block of keys and longer ones, through the ancestors of segments and longer than any text, and capped scores.
+func TestAttentionLimits(t *testing.T) {
+	odd := samples(1, 17, 64, 150)
+	two := tree([]int32{9, 20, 5, 1, 70, 33, 40, 3, 2, 90}, []int32{-1, 0, 1, 1, 0, -1, -1, 6, 6, 6})
+	for _, a := range []attentionCase{
+		{3, 1, 10, odd, 1, 0}, {3, 1, 10, two, 1, 0}, {4, 2, 16, odd, 7, 0}, {4, 2, 16, two, 7, 2}, {1, 1, 8, odd, 50, 0}, {2, 2, 16, two, 25, 0.5}, {9, 3, 64, two, 31, 0},
+		{1, 1, 7, samples(400), 100, 0}, {40, 1, 8, two, 20, 0}, {3, 1, 24, two, 1000, 50}, {2, 1, 256, two, 33, 1}, {2, 1, 255, odd, 0, 0.1}, {1, 1, 256, samples(70), 0, 0},
+	} {
+		t.Run(fmt.Sprintf("%d of %d on %d, %d segments, window %d, cap %g", a.heads, a.dim, a.kv, len(a.segments), a.window, a.cap), func(t *testing.T) {
+			qkv, dout := normal(1, a.tokens()*a.width()), normal(2, a.tokens()*a.heads*a.dim)
+			want, wantGrad := a.exact(qkv, dout)
+			check := func(t *testing.T, out, grad []float32) {
+				t.Helper()
+				alike(t, "result", out, want)
+				wants := a.parts(wantGrad)
+				for what, got := range a.parts(grad) {
+					if what == "values" || a.window != 1 {
+						alike(t, what, got, wants[what])
+					} else if slices.ContainsFunc(got, func(x float32) bool { return !(math.Abs(float64(x)) < 1e-6) }) {
+						t.Errorf("%s: a gradient where one token is seen", what)
+					}
+				}
+			}
+			t.Run("composed", func(t *testing.T) {
+				out, grad := a.on(t, openComposed(t), F32, qkv, dout)
+				check(t, out, grad)
+			})
+			everyISA(t, func(t *testing.T) {
+				out, grad := a.fused(t, 1, F32, qkv, dout)
+				check(t, out, grad)
+				more, moreGrad := a.fused(t, 2, F32, qkv, dout)
+				if !slices.Equal(more, out) || !slices.Equal(moreGrad, grad) {
+					t.Errorf("2 threads give other bits")
+				}
+			})
+		})
+	}
+}
+
+// TestAttentionWindowPoison has NaN for the first key and value of a text: what is a block of queries and a vector of keys behind their window does not touch them.
+func TestAttentionWindowPoison(t *testing.T) {
+	a := attentionCase{2, 1, 16, tree([]int32{100, 300}, []int32{-1, 0}), 40, 5}
+	w, o, first := a.width(), a.heads*a.dim, a.window+64/a.heads+16
+	everyISA(t, func(t *testing.T) {
+		qkv, dout := normal(1, a.tokens()*w), normal(2, a.tokens()*o)
+		clean, cleanGrad := a.fused(t, 1, F32, qkv, dout)
+		for i := o; i < w; i++ {
+			qkv[i] = float32(math.NaN())
+		}
+		out, grad := a.fused(t, 1, F32, qkv, dout)
+		if finite(out[:w]) || finite(grad[:w]) || !slices.Equal(out[first*o:], clean[first*o:]) || !slices.Equal(grad[2*first*w:], cleanGrad[2*first*w:]) {
+			t.Error("NaN is lost, or leaks")
+		}
+	})
+}
+
+// TestAttentionExact holds the gradient that kernels are tested against to differences of the losses beside.
+func TestAttentionExact(t *testing.T) {
+	a := attentionCase{4, 2, 6, tree([]int32{4, 5, 3}, []int32{-1, 0, 0}), 5, 1.5}
+	qkv, dout := normal(1, a.tokens()*a.width()), normal(2, a.tokens()*a.heads*a.dim)
+	loss := func() (s float64) {
+		out, _ := a.exact(qkv, dout)
+		for i := range out {
+			s += float64(out[i]) * float64(dout[i])
+		}
+		return s
+	}
+	_, grad := a.exact(qkv, dout)
+	differences := make([]float32, len(qkv))
+	for i, x := range qkv {
+		const step = 1.0 / 128
+		qkv[i] = x + step
+		above, up := loss(), float64(qkv[i])
+		qkv[i] = x - step
+		differences[i] = float32((above - loss()) / (up - float64(qkv[i])))
+		qkv[i] = x
+	}
+	if e := offBy(grad, differences); !(e <= 2e-4) {
+		t.Errorf("off by %.1e", e)
 	}
 }
 

@@ -12,21 +12,17 @@ const pieceBytes = 128 << 20
 
 // piece is a run of whole trees of segments: its tokens see no others.
 type piece struct {
+	begin, end  int // of its runs
 	first, rows int64
-	mask        *Tensor // [rows, rows]: 0 where the token of the second index sees that of the first, else −∞
-	values      []float32
+	masks       map[int]*Tensor // of each window that it is attended with, [rows, rows]: 0 where the token of the second index sees that of the first, else −∞
 }
 
 // pieces cuts a pack where a tree of segments begins.
-func (c *Context) pieces(runs [][4]int32) (list []piece) {
+func pieces(runs [][4]int32) (list []piece) {
 	begin := 0
 	cut := func(end int) {
-		last := runs[end-1]
-		first := int64(runs[begin][0])
-		p := piece{first: first, rows: int64(last[0]+last[1]) - first}
-		p.values = masked(runs[begin:end], begin, p)
-		p.mask = c.NewTensor(F32, p.rows, p.rows).Input()
-		list = append(list, p)
+		first, last := int64(runs[begin][0]), runs[end-1]
+		list = append(list, piece{begin, end, first, int64(last[0]+last[1]) - first, map[int]*Tensor{}})
 		begin = end
 	}
 	for i, r := range runs {
@@ -44,18 +40,32 @@ func (c *Context) pieces(runs [][4]int32) (list []piece) {
 	return list
 }
 
-// masked tells which token of a piece sees which. The runs are numbered from base.
-func masked(runs [][4]int32, base int, p piece) []float32 {
+// mask is the input that tells which token of a piece sees which.
+func (c *Context) mask(p piece, window int) *Tensor {
+	if p.masks[window] == nil {
+		p.masks[window] = c.NewTensor(F32, p.rows, p.rows).Input()
+	}
+	return p.masks[window]
+}
+
+// masked are the mask's values.
+func masked(runs [][4]int32, p piece, window int) []float32 {
 	mask := make([]float32, p.rows*p.rows)
 	for i := range mask {
 		mask[i] = float32(math.Inf(-1))
 	}
-	for _, own := range runs {
-		for i := int64(own[0]) - p.first; i < int64(own[0]+own[1])-p.first; i++ {
-			row := mask[i*p.rows : (i+1)*p.rows]
-			for s := own; ; s = runs[int(s[2])-base] {
-				from := int64(s[0]) - p.first
-				clear(row[from:min(from+int64(s[1]), i+1)])
+	for _, own := range runs[p.begin:p.end] {
+		for i := range int64(own[1]) {
+			at := int64(own[0]) - p.first + i
+			row := mask[at*p.rows : (at+1)*p.rows]
+			lowest := int64(0) // the first token of the text that is seen
+			if window > 0 {
+				lowest = int64(own[3]) + i + 1 - int64(window)
+			}
+			for s := own; ; s = runs[s[2]] {
+				from, before := int64(s[0])-p.first, int64(s[3])
+				end := min(int64(s[1]), at+1-from)
+				clear(row[from+min(max(lowest-before, 0), end) : from+end])
 				if s[2] < 0 {
 					break
 				}
@@ -70,6 +80,7 @@ type headGroup struct {
 	dim, n, kv, shared int64   // numbers of a head, tokens, KV heads, heads for each
 	q, k, v            *Tensor // [dim, n · shared, kv] and [dim, n, kv]
 	p                  *Tensor // [n, n · shared, kv]: the probabilities
+	t                  *Tensor // the same of scores beside their cap, tanh(score / cap); nil without one
 }
 
 // heads computes the probabilities of count KV heads of a piece, from the first on.
@@ -79,8 +90,13 @@ func (c *Context) heads(qkv *Tensor, p piece, h Heads, first, count int64) headG
 	take := func(first, count int64) *Tensor { return c.byHead(x, p, first, count) }
 	g.q = c.Reshape(take(first*g.shared, count*g.shared), g.dim, g.n*g.shared, g.kv)
 	g.k, g.v = take(int64(h.Query)+first, count), take(int64(h.Query+h.KV)+first, count)
-	scores := c.Reshape(c.times(g.k, g.q), g.n, g.n, g.kv*g.shared)
-	g.p = c.Reshape(c.softMaxMasked(scores, p.mask, h.Scale), g.n, g.n*g.shared, g.kv)
+	scores, scale := c.times(g.k, g.q), h.Scale
+	if h.Cap != 0 {
+		g.t = c.tanh(c.ScaleBias(scores, scale/h.Cap, 0))
+		scores, scale = g.t, h.Cap
+	}
+	scores = c.Reshape(scores, g.n, g.n, g.kv*g.shared)
+	g.p = c.Reshape(c.softMaxMasked(scores, c.mask(p, h.Window), scale), g.n, g.n*g.shared, g.kv)
 	return g
 }
 
@@ -117,7 +133,8 @@ func (c *Context) composeAttention(qkv *Tensor, s *Segments, h Heads, t Type) *T
 	return c.joined(all, 1)
 }
 
-// composeAttentionBack has, for the gradient g of a head's result: ∂V = Pᵀ g, D = scale · P ⊙ (g Vᵀ − rowsum(P ⊙ g Vᵀ)), ∂Q = D K, ∂K = Dᵀ Q.
+// composeAttentionBack has, for the gradient g of a head's result: ∂V = Pᵀ g, D = scale · P ⊙ (g Vᵀ − rowsum(P ⊙ g Vᵀ)), ∂Q = D K, ∂K = Dᵀ Q. With a cap,
+// D ⊙ (1 − tanh²) takes the place of D.
 func (c *Context) composeAttentionBack(dout, qkv *Tensor, s *Segments, h Heads) *Tensor {
 	if !c.float32s("attention_back", F32, dout, qkv) {
 		return nil
@@ -132,6 +149,9 @@ func (c *Context) composeAttentionBack(dout, qkv *Tensor, s *Segments, h Heads) 
 			dy := c.Reshape(c.byHead(dout, p, first*g.shared, n*g.shared), g.dim, g.n*g.shared, g.kv)
 			dp := c.times(g.v, dy)
 			ds := c.ScaleBias(c.Mul(g.p, c.sub(dp, c.sumRows(c.Mul(g.p, dp)))), h.Scale, 0)
+			if g.t != nil {
+				ds = c.Mul(ds, c.ScaleBias(c.Mul(g.t, g.t), -1, 1))
+			}
 			// The sums over the heads that share a KV head are those over their queries.
 			turned := c.turned(ds)
 			dq = append(dq, c.Reshape(c.times(c.turned(g.k), ds), g.dim, g.n, g.kv*g.shared))

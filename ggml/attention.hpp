@@ -3,12 +3,15 @@
 //   S = scale · Q Kᵀ,  P = softmax of S's rows,  O = P V
 //   dV = Pᵀ dO,  dP = dO Vᵀ,  dS = P ⊙ (dP − rowsum(P ⊙ dP)),  dQ = scale · dS K,  dK = dSᵀ (scale · Q)
 //
-// The pack is cut into segments, a tree. A query sees all keys of its segment's ancestors, in order from the root, and its own segment's up to itself.
+// With a cap, S = cap · T with T = tanh(scale · Q Kᵀ / cap), and dS ⊙ (1 − T²) takes the place of dS.
+//
+// The pack is cut into segments, a tree. A query sees all keys of its segment's ancestors, in order from the root, and its own segment's up to itself; with a
+// window, the last of these.
 //
 // A thread takes the keys and values that a segment's queries see, of one KV head, out of the pack as float32: [keys][dim]. It goes through the queries of all
 // heads that share them, COLUMNS rows at a time, row r being query r / group of the group's head r % group. Scores are kept transposed, [keys][COLUMNS], with
 // queries side by side in vectors, so that the softmax needs no sums within a vector, and every product finds its operands as they lie: keys by turned
-// queries for S, turned values by P for O, Pᵀ by the rows of dO for dV. Scores above the diagonal are left out up to the width of a vector.
+// queries for S, turned values by P for O, Pᵀ by the rows of dO for dV. Scores above the diagonal, and below the window, are left out up to the width of a vector.
 //
 // For `dim` numbers in a head, forward takes 4 dim operations on a score and backward 10 dim, and both one exponential. Keys are taken KEYS at a time, whose
 // COLUMNS · KEYS scores stay in the first-level cache from a product to the next. The second-level cache gets a score once in forward and gives it back once;
@@ -116,16 +119,24 @@ struct attention {
     const ggml_tensor * qkv;
     const segment *     segments;
     int64_t             count, kv, dim, group;  // group: heads that share a KV head
-    int64_t             padded, longest;        // padded: dim in whole vectors; longest: the most keys that a query sees
-    float               scale;
+    int64_t             padded, longest;        // padded: dim in whole vectors; longest: the most keys before a query and its own
+    int64_t             window;                 // how many of them it sees
+    float               scale, cap;
 
     attention(const thread & t, const ggml_tensor * of, const ggml_tensor * tree)
         : qkv(of), segments((const segment *) tree->data), count(tree->ne[1]), kv(t.with->i[1]), dim(of->ne[0] / (t.with->i[0] + 2 * t.with->i[1])),
-          group(t.with->i[0] / t.with->i[1]), padded(whole(dim)), longest(0), scale(t.with->f[0]) {
+          group(t.with->i[0] / t.with->i[1]), padded(whole(dim)), longest(0), scale(t.with->f[0]), cap(t.with->f[1]) {
         for (int64_t i = 0; i < count; i++) {
             const int64_t keys = segments[i].past + segments[i].length;
             longest            = keys > longest ? keys : longest;
         }
+        window = t.with->i[2] > 0 ? t.with->i[2] : longest;
+    }
+
+    // The first key that the query of a segment sees.
+    int64_t first_key(const segment & s, int64_t query) const {
+        const int64_t key = s.past + query + 1 - window;
+        return key > 0 ? key : 0;
     }
 
     int64_t keys_at(int64_t head) const { return kv * group + head; }  // in heads, from the beginning of a row
@@ -149,43 +160,55 @@ struct attention {
         memset(to + dim, 0, (padded - dim) * sizeof(float));
     }
 
-    // The keys and values of one segment go where its queries and its descendants' see them.
-    void fetch_segment(const segment & s, int64_t head, float * k, float * v) const {
-        for (int64_t i = 0; i < s.length; i++) {
+    // The keys and values of one segment, from key `from` on, go where its queries and its descendants' see them.
+    void fetch_segment(const segment & s, int64_t from, int64_t head, float * k, float * v) const {
+        for (int64_t i = from > s.past ? from - s.past : 0; i < s.length; i++) {
             fetch(qkv, s.first + i, keys_at(head), 1, k + (s.past + i) * padded);
             fetch(qkv, s.first + i, values_at(head), 1, v + (s.past + i) * padded);
         }
     }
 
-    void fetch_ancestors(const segment & s, int64_t head, float * k, float * v) const {
+    void fetch_ancestors(const segment & s, int64_t from, int64_t head, float * k, float * v) const {
         for (int64_t p = s.parent; p >= 0; p = segments[p].parent) {
-            fetch_segment(segments[p], head, k, v);
+            fetch_segment(segments[p], from, head, k, v);
         }
     }
 
-    // Scores that a segment's queries from first to end need.
-    int64_t cost(const segment & s, int64_t first, int64_t end) const { return (end - first) * (2 * s.past + first + end); }
+    // Scores that a segment's queries from first to end need, about twice.
+    int64_t cost(const segment & s, int64_t first, int64_t end) const {
+        int64_t all = window - s.past;  // the first query that does not see all keys before it
+        all         = all < first ? first : all > end ? end : all;
+        return (all - first) * (2 * s.past + first + all) + (end - all) * 2 * window;
+    }
 };
 
 // Query rows first … first + columns of a segment.
 struct query_rows {
     const attention &          a;
     const attention::segment & s;
-    int64_t                    first, columns, width, keys;  // width: columns in whole vectors; keys: that the last row sees
+    int64_t                    first, columns, width;  // width: columns in whole vectors
+    int64_t                    begin, keys;            // the first key that the first row sees, and the end of those that the last row does
 
     query_rows(const attention & of, const attention::segment & segment, int64_t r, int64_t end)
-        : a(of), s(segment), first(r), columns(end - r < COLUMNS ? end - r : COLUMNS), width(whole(columns)), keys(s.past + (r + columns - 1) / a.group + 1) {}
+        : a(of), s(segment), first(r), columns(end - r < COLUMNS ? end - r : COLUMNS), width(whole(columns)), begin(of.first_key(segment, r / of.group)),
+          keys(s.past + (r + columns - 1) / a.group + 1) {}
 
-    // How many of the rows, the first ones, don't see a key.
+    // How many of the rows, the first ones, are before a key.
     int64_t hidden(int64_t key) const {
         const int64_t n = (key - s.past) * a.group - first;
         return n < 0 ? 0 : n;
     }
 
+    // The end of the rows whose windows a key is in.
+    int64_t until(int64_t key) const {
+        const int64_t n = hidden(key + a.window);
+        return n < columns ? n : width;
+    }
+
     // The end of the keys that are taken together from j on.
     int64_t next(int64_t j) const {
-        const int64_t all = s.past + first / a.group + 1;  // are seen by all rows
-        const int64_t end = j >= all ? j + FEW : all - j < KEYS + KEYS / 2 ? all : j + KEYS;
+        const int64_t some = keys - a.window, all = s.past + first / a.group + 1;  // between them are those that all rows see
+        const int64_t end  = j < some || j >= all ? j + FEW : all - j < KEYS + KEYS / 2 ? all : j + KEYS;
         return end < keys ? end : keys;
     }
 
@@ -207,47 +230,63 @@ struct query_rows {
         }
     }
 
-    // to[keys][COLUMNS] = k · turned for the keys from j to end, `none` where a row doesn't see the key.
-    void against(int64_t j, int64_t end, const float * k, const float * turned, float none, float * to) const {
-        if (hidden(end - 1) == 0) {
-            dense(end - j, width, a.dim, k + j * a.padded, a.padded, turned, COLUMNS, to + j * COLUMNS, COLUMNS, false);
+    // Whether all rows see all keys from j to end.
+    bool whole_block(int64_t j, int64_t end) const { return hidden(end - 1) == 0 && until(j) == width; }
+
+    // to[keys][COLUMNS] = k · turned for the keys from j to end, anything where a row doesn't see the key.
+    void against(int64_t j, int64_t end, const float * k, const float * turned, float * to) const {
+        const bool all = whole_block(j, end);
+        for (int64_t some; j < end; j += some) {
+            some               = all || end - j < ROWS ? end - j : ROWS;
+            const int64_t skip = hidden(j) / LANES * LANES, stop = whole(until(j + some - 1));
+            dense(some, stop - skip, a.dim, k + j * a.padded, a.padded, turned + skip, COLUMNS, to + j * COLUMNS + skip, COLUMNS, false);
+        }
+    }
+
+    // of[keys][COLUMNS] = none where a row doesn't see the key, for the keys from j to end.
+    void mask(int64_t j, int64_t end, float none, float * of) const {
+        if (whole_block(j, end)) {
             return;
         }
-        for (int64_t some; j < end; j += some) {
-            const int64_t skip = hidden(j) / LANES * LANES;
-            some               = end - j < ROWS ? end - j : ROWS;
-            dense(some, width - skip, a.dim, k + j * a.padded, a.padded, turned + skip, COLUMNS, to + j * COLUMNS + skip, COLUMNS, false);
-            for (int64_t i = j; i < j + some; i++) {
-                for (int64_t c = 0, n = hidden(i); c < n; c++) {
-                    to[i * COLUMNS + c] = none;
-                }
+        for (int64_t i = j; i < end; i++) {
+            float * at = of + i * COLUMNS;
+            for (int64_t c = 0, n = hidden(i); c < n; c++) {
+                at[c] = none;
+            }
+            for (int64_t c = until(i); c < width; c++) {
+                at[c] = none;
             }
         }
     }
 
     // to[keys][dim] += p[keys][COLUMNS] · of[COLUMNS][dim] for the keys from j to end, over the rows that see them.
     void sum_rows(int64_t j, int64_t end, const float * p, const float * of, float * to) const {
+        const bool all = whole_block(j, end);
         for (int64_t some; j < end; j += some) {
-            const int64_t skip = hidden(j);
-            some               = hidden(end - 1) == 0 || end - j < ROWS ? end - j : ROWS;
-            dense(some, a.padded, columns - skip, p + j * COLUMNS + skip, COLUMNS, of + skip * a.padded, a.padded, to + j * a.padded, a.padded, true);
+            some               = all || end - j < ROWS ? end - j : ROWS;
+            const int64_t skip = hidden(j), stop = until(j + some - 1);
+            dense(some, a.padded, (stop < columns ? stop : columns) - skip, p + j * COLUMNS + skip, COLUMNS, of + skip * a.padded, a.padded, to + j * a.padded, a.padded, true);
         }
     }
 
     // to[dim][COLUMNS] += turned[dim][keys] · p[keys][COLUMNS] for the keys from j to end.
     void sum_keys(int64_t j, int64_t end, const float * turned, int64_t stride, const float * p, float * to) const {
-        const int64_t skip = hidden(j) / LANES * LANES;
-        dense(a.dim, width - skip, end - j, turned + j, stride, p + j * COLUMNS + skip, COLUMNS, to + skip, COLUMNS, true);
+        const int64_t skip = hidden(j) / LANES * LANES, stop = whole(until(end - 1));
+        dense(a.dim, stop - skip, end - j, turned + j, stride, p + j * COLUMNS + skip, COLUMNS, to + skip, COLUMNS, true);
     }
 
-    // The rows' scores, [keys][COLUMNS], and of each row the greatest.
-    void scores(const float * k, const float * turned, float * to, float * greatest) const {
+    // The rows' scores, [keys][COLUMNS], and of each row the greatest. With a cap, `slopes` gets 1 − T², unless it is NULL.
+    void scores(const float * k, const float * turned, float * to, float * slopes, float * greatest) const {
         for (int64_t c = 0; c < width; c += LANES) {
             store(greatest + c, splat(-INFINITY));
         }
-        for (int64_t j = 0, end; j < keys; j = end) {
+        for (int64_t j = begin, end; j < keys; j = end) {
             end = next(j);
-            against(j, end, k, turned, -INFINITY, to);
+            against(j, end, k, turned, to);
+            if (a.cap != 0) {
+                cap(j, end, to, slopes);
+            }
+            mask(j, end, -INFINITY, to);
             for (int64_t c = 0; c < width; c += LANES) {
                 vf m = load(greatest + c);
                 for (int64_t i = j; i < end; i++) {
@@ -256,6 +295,21 @@ struct query_rows {
                 }
                 store(greatest + c, m);
             }
+        }
+    }
+
+    void cap(int64_t j, int64_t end, float * of, float * slopes) const {
+        for (int64_t i = j * COLUMNS; i < end * COLUMNS; i += COLUMNS) {
+            for (int64_t c = 0; c < width; c += LANES) {
+                vf slope;
+                store(of + i + c, splat(a.cap) * tanh_of(load(of + i + c) * splat(1 / a.cap), slope));
+                if (slopes) {
+                    store(slopes + i + c, slope);
+                }
+            }
+        }
+        if (slopes) {
+            mask(j, end, 0, slopes);
         }
     }
 };
@@ -297,9 +351,9 @@ struct forward_memory {
 static void attend(const query_rows & r, const forward_memory & m, int64_t head, ggml_tensor * dst) {
     alignas(64) float greatest[COLUMNS], sums[COLUMNS] = {};
     r.fetch(r.a.qkv, head, r.a.scale, m.q, m.qt);
-    r.scores(m.k, m.qt, m.scores, greatest);
+    r.scores(m.k, m.qt, m.scores, nullptr, greatest);
     memset(m.out, 0, COLUMNS * r.a.padded * sizeof(float));
-    for (int64_t j = 0, end; j < r.keys; j = end) {
+    for (int64_t j = r.begin, end; j < r.keys; j = end) {
         end = r.next(j);
         for (int64_t c = 0; c < r.width; c += LANES) {
             const vf top = load(greatest + c);
@@ -347,9 +401,10 @@ static void attention_forward(const thread & t, ggml_tensor * dst) {
         const piece &              of   = m.pieces[i / a.kv];
         const int64_t              head = i % a.kv;
         const attention::segment & s    = a.segments[of.index];
-        a.fetch_ancestors(s, head, m.k, m.v);
-        a.fetch_segment({ s.first, (int32_t) of.end, s.parent, s.past }, head, m.k, m.v);
-        turn(whole(s.past + of.end), a.padded, m.v, a.padded, m.turned, m.stride);
+        const int64_t              from = a.first_key(s, of.first), aligned = from / LANES * LANES;
+        a.fetch_ancestors(s, from, head, m.k, m.v);
+        a.fetch_segment({ s.first, (int32_t) of.end, s.parent, s.past }, from, head, m.k, m.v);
+        turn(whole(s.past + of.end) - aligned, a.padded, m.v + aligned * a.padded, a.padded, m.turned + aligned, m.stride);
         for (int64_t r = of.first * a.group, end = of.end * a.group; r < end; r += COLUMNS) {
             attend(query_rows(a, s, r, end), m, head, dst);
         }
@@ -370,7 +425,7 @@ struct backward_memory {
     int32_t * next, * open;               // of each segment: the next of its family, and the family that its next child joins
     float *   k, * v, * turned;           // [keys][dim] twice, and the keys as [dim][keys]
     float *   q, * qt, * g, * gt;         // of queries and of dO: [COLUMNS][dim], [dim][COLUMNS]
-    float *   scores, * back;             // [keys][COLUMNS]: S, then P; dP, then dS
+    float *   scores, * back, * slopes;   // [keys][COLUMNS]: S, then P; dP, then dS; 1 − T², or NULL without a cap
     float *   dk, * dv, * dq;             // [keys][dim] twice, [dim][COLUMNS]
     int64_t   stride;
 
@@ -389,6 +444,7 @@ struct backward_memory {
         gt       = c.take<float>(COLUMNS * a.padded);
         scores   = c.take<float>(a.longest * COLUMNS);
         back     = c.take<float>(a.longest * COLUMNS);
+        slopes   = a.cap != 0 ? c.take<float>(a.longest * COLUMNS) : nullptr;
         dk       = c.take<float>(a.longest * a.padded);
         dv       = c.take<float>(a.longest * a.padded);
         dq       = c.take<float>(COLUMNS * a.padded);
@@ -399,10 +455,11 @@ static void attend_back(const query_rows & r, const backward_memory & m, int64_t
     alignas(64) float greatest[COLUMNS], sums[COLUMNS] = {}, means[COLUMNS] = {};
     r.fetch(r.a.qkv, head, r.a.scale, m.q, m.qt);
     r.fetch(dout, head, 1, m.g, m.gt);
-    r.scores(m.k, m.qt, m.scores, greatest);
-    for (int64_t j = 0, end; j < r.keys; j = end) {
+    r.scores(m.k, m.qt, m.scores, m.slopes, greatest);
+    for (int64_t j = r.begin, end; j < r.keys; j = end) {
         end = r.next(j);
-        r.against(j, end, m.v, m.gt, 0, m.back);
+        r.against(j, end, m.v, m.gt, m.back);
+        r.mask(j, end, 0, m.back);
         for (int64_t c = 0; c < r.width; c += LANES) {
             const vf top = load(greatest + c);
             vf       sum = load(sums + c), mean = load(means + c);
@@ -417,7 +474,7 @@ static void attend_back(const query_rows & r, const backward_memory & m, int64_t
         }
     }
     memset(m.dq, 0, COLUMNS * r.a.padded * sizeof(float));
-    for (int64_t j = 0, end; j < r.keys; j = end) {
+    for (int64_t j = r.begin, end; j < r.keys; j = end) {
         end = r.next(j);
         for (int64_t c = 0; c < r.width; c += LANES) {
             const vf by = splat(1) / load(sums + c), mean = load(means + c) * by;
@@ -425,6 +482,11 @@ static void attend_back(const query_rows & r, const backward_memory & m, int64_t
                 const vf p = load(m.scores + i) * by;
                 store(m.scores + i, p);
                 store(m.back + i, p * (load(m.back + i) - mean));
+            }
+            if (m.slopes) {
+                for (int64_t i = j * COLUMNS + c; i < end * COLUMNS; i += COLUMNS) {
+                    store(m.back + i, load(m.back + i) * load(m.slopes + i));
+                }
             }
         }
         r.sum_rows(j, end, m.scores, m.g, m.dv);
@@ -441,13 +503,14 @@ static void attend_back(const query_rows & r, const backward_memory & m, int64_t
 static void family_back(const attention & a, const family & f, const backward_memory & m, int64_t head, const ggml_tensor * dout, ggml_tensor * dst,
                         float * parts) {
     const int64_t past = f.past;
-    a.fetch_ancestors(a.segments[f.first], head, m.k, m.v);
-    turn(whole(past), a.padded, m.k, a.padded, m.turned, m.stride);
+    const int64_t from = a.first_key(a.segments[f.first], 0), aligned = from / LANES * LANES;
+    a.fetch_ancestors(a.segments[f.first], from, head, m.k, m.v);
+    turn(whole(past) - aligned, a.padded, m.k + aligned * a.padded, a.padded, m.turned + aligned, m.stride);
     memset(m.dk, 0, past * a.padded * sizeof(float));
     memset(m.dv, 0, past * a.padded * sizeof(float));
     for (int64_t i = f.first; i >= 0; i = m.next[i]) {
         const attention::segment & s = a.segments[i];
-        a.fetch_segment(s, head, m.k, m.v);
+        a.fetch_segment(s, past, head, m.k, m.v);
         turn(whole(s.length), a.padded, m.k + past * a.padded, a.padded, m.turned + past, m.stride);
         memset(m.dk + past * a.padded, 0, s.length * a.padded * sizeof(float));
         memset(m.dv + past * a.padded, 0, s.length * a.padded * sizeof(float));

@@ -4,7 +4,10 @@
 // filled up to whole vectors. A thread takes some rows of a text, of all heads that share a KV head. It computes all their scores, their softmax, and their sums
 // of values: 4 dim operations on a score and an exponential, with keys and values read once for those rows.
 //
-// Every score and every sum is taken in the order of dim and of keys, so that a row's result does not depend on the rows that are computed with it.
+// With a window, a piece begins at the block of the first key that its first row sees; what its other rows don't see of it weighs 0.
+//
+// Every score and every sum is taken in the order of dim and of keys, and a row's softmax begins at its own first key, so that its result does not depend on the
+// rows that are computed with it.
 
 enum {
     KEY_BLOCK = 16,  // of every instruction set, since it is how memory is laid out
@@ -16,16 +19,20 @@ enum {
 template <typename T> struct cached {  // T: float or half
     const ggml_tensor *qkv, *k, *v;
     const int32_t *    rows;  // text and position of each
-    int64_t            n, heads, kv, group, dim, padded, room;
+    int64_t            n, heads, kv, group, dim, padded, room, window;  // window: 0 is none
+    float              scale, cap;
 
     explicit cached(const thread & t)
         : qkv(t.src[0]), k(t.src[1]), v(t.src[2]), rows((const int32_t *) t.src[3]->data), n(qkv->ne[1]), heads(t.with->i[0]), kv(t.with->i[1]),
-          group(heads / kv), dim(qkv->ne[0] / (heads + 2 * kv)), padded((dim + KEY_BLOCK - 1) / KEY_BLOCK * KEY_BLOCK), room(k->ne[0] / padded) {}
+          group(heads / kv), dim(qkv->ne[0] / (heads + 2 * kv)), padded((dim + KEY_BLOCK - 1) / KEY_BLOCK * KEY_BLOCK), room(k->ne[0] / padded),
+          window(t.with->i[2]), scale(t.with->f[0]), cap(t.with->f[1]) {}
 
     int64_t text(int64_t row) const { return rows[2 * row]; }
     int64_t position(int64_t row) const { return rows[2 * row + 1]; }
     T * keys(int64_t text, int64_t head) const { return (T *) row(k, text * kv + head); }
     T * values(int64_t text, int64_t head) const { return (T *) row(v, text * kv + head); }
+    // The first key that the row sees.
+    int64_t first_key(int64_t row) const { return window > 0 && position(row) >= window ? position(row) + 1 - window : 0; }
     const float * numbers_of(int64_t r, int64_t head) const { return (const float *) row(qkv, r) + head * dim; }
 
     // Puts a row's keys and values where they are kept.
@@ -56,8 +63,11 @@ template <typename T> struct cached {  // T: float or half
     }
 };
 
-// Softmax of the first n numbers at s, with zeros behind up to `end`.
-static void softmax(float * s, int64_t n, int64_t end) {
+// Softmax of the first n numbers at s, with zeros behind up to `end`. With a cap they become cap · tanh(s / cap) before.
+static void softmax(float * s, int64_t n, int64_t end, float cap) {
+    if (cap != 0) {
+        by_vectors(n, [&](int64_t i, auto some) { store(s + i, splat(cap) * tanh_of(load(s + i, some) * splat(1 / cap)), some); });
+    }
     vf top = splat(-INFINITY), sums = vf{};
     by_vectors(n, [&](int64_t i, auto some) {
         const vf v = load(s + i, some, -INFINITY);
@@ -76,24 +86,24 @@ static void softmax(float * s, int64_t n, int64_t end) {
 
 // Some rows of one text and one KV head, row i being row first + i / group of them and head i % group of the KV head's.
 template <typename T> struct cached_piece {
-    int64_t first, end, head, count, keys;
-    float * q, * scores;  // [count][dim], [count][stride]
+    int64_t first, end, head, count, begin, keys;  // keys from `begin` to `keys`
+    float * q, * scores;                           // [count][dim], [count][stride] from `begin` on
     int64_t stride;
 
     cached_piece(const cached<T> & a, int64_t r, int64_t next, int64_t h)
-        : first(r), end(next), head(h), count((next - r) * a.group), keys(a.position(next - 1) + 1), q(nullptr), scores(nullptr),
-          stride((keys + KEY_BLOCK - 1) / KEY_BLOCK * KEY_BLOCK) {}
+        : first(r), end(next), head(h), count((next - r) * a.group), begin(a.first_key(r) / KEY_BLOCK * KEY_BLOCK), keys(a.position(next - 1) + 1),
+          q(nullptr), scores(nullptr), stride((keys - begin + KEY_BLOCK - 1) / KEY_BLOCK * KEY_BLOCK) {}
 
     void place(carver & c, const cached<T> & a) {
         q      = c.take<float>(count * a.padded);
         scores = c.take<float>(count * stride);
     }
 
-    void fetch(const cached<T> & a, float scale) const {
+    void fetch(const cached<T> & a) const {
         for (int64_t i = 0; i < count; i++) {
             const float * from = a.numbers_of(first + i / a.group, head * a.group + i % a.group);
             for (int64_t d = 0; d < a.dim; d++) {
-                q[i * a.padded + d] = scale * from[d];
+                q[i * a.padded + d] = a.scale * from[d];
             }
         }
     }
@@ -102,11 +112,16 @@ template <typename T> struct cached_piece {
     void score(const cached<T> & a, int64_t j, int64_t end) const {
         const T * k = a.keys(a.text(first), head);
         for (; j < end; j += KEY_BLOCK) {
-            dense(count, KEY_BLOCK, a.dim, q, a.padded, k + j * a.padded, KEY_BLOCK, scores + j, stride, false);
+            dense(count, KEY_BLOCK, a.dim, q, a.padded, k + j * a.padded, KEY_BLOCK, scores + j - begin, stride, false);
         }
     }
 
-    void weigh(const cached<T> & a, int64_t i) const { softmax(scores + i * stride, a.position(first + i / a.group) + 1, keys); }
+    void weigh(const cached<T> & a, int64_t i) const {
+        const int64_t row = first + i / a.group, from = a.first_key(row);
+        float *       s   = scores + i * stride;
+        memset(s, 0, (from - begin) * sizeof(float));
+        softmax(s + from - begin, a.position(row) + 1 - from, keys - from, a.cap);
+    }
 
     // Sums of numbers d to d + WIDTH of the values.
     void add_values(const cached<T> & a, int64_t d, ggml_tensor * dst) const {
@@ -114,7 +129,7 @@ template <typename T> struct cached_piece {
         const int64_t     n = a.dim - d < WIDTH ? a.dim - d : WIDTH;
         for (int64_t i = 0; i < count; i += ROWS) {
             const int64_t some = count - i < ROWS ? count - i : ROWS;
-            dense(some, WIDTH, keys, scores + i * stride, stride, a.values(a.text(first), head) + d, a.padded, out[0], WIDTH, false);
+            dense(some, WIDTH, keys - begin, scores + i * stride, stride, a.values(a.text(first), head) + begin * a.padded + d, a.padded, out[0], WIDTH, false);
             for (int64_t r = 0; r < some; r++) {
                 const int64_t at = (head * a.group + (i + r) % a.group) * a.dim + d;
                 put(dst, row(dst, first + (i + r) / a.group) + at * (dst->type == BF16 ? 2 : 4), out[r], n);
@@ -156,9 +171,11 @@ template <typename T> static void attend_together(const thread & t, const cached
         });
         t.barrier();
     };
-    tasks([](const cached_piece<T> &) { return 1; }, [&](const cached_piece<T> & p, int64_t) { p.fetch(a, t.with->f[0]); });
-    tasks([](const cached_piece<T> & p) { return (p.keys + SPLIT - 1) / SPLIT; },
-          [&](const cached_piece<T> & p, int64_t i) { p.score(a, i * SPLIT, (i + 1) * SPLIT < p.keys ? (i + 1) * SPLIT : p.keys); });
+    tasks([](const cached_piece<T> &) { return 1; }, [&](const cached_piece<T> & p, int64_t) { p.fetch(a); });
+    tasks([](const cached_piece<T> & p) { return (p.keys - p.begin + SPLIT - 1) / SPLIT; }, [&](const cached_piece<T> & p, int64_t i) {
+        const int64_t j = p.begin + i * SPLIT;
+        p.score(a, j, j + SPLIT < p.keys ? j + SPLIT : p.keys);
+    });
     tasks([](const cached_piece<T> & p) { return p.count; }, [&](const cached_piece<T> & p, int64_t i) { p.weigh(a, i); });
     tasks([&](const cached_piece<T> &) { return a.padded / WIDTH; }, [&](const cached_piece<T> & p, int64_t i) { p.add_values(a, i * WIDTH, dst); });
 }
@@ -174,8 +191,8 @@ template <typename T> static void attend_apart(const thread & t, const cached<T>
         p.place(counted, a);
         carver c = { (uintptr_t) t.scratch(counted.at) };
         p.place(c, a);
-        p.fetch(a, t.with->f[0]);
-        p.score(a, 0, p.keys);
+        p.fetch(a);
+        p.score(a, p.begin, p.keys);
         for (int64_t i = 0; i < p.count; i++) {
             p.weigh(a, i);
         }
@@ -186,7 +203,7 @@ template <typename T> static void attend_apart(const thread & t, const cached<T>
     });
 }
 
-// Sources: qkv, keys, values, rows; parameters: heads, KV heads, scale.
+// Sources: qkv, keys, values, rows; parameters: heads, KV heads, window; scale, cap.
 template <typename T> static void attend_cached(const thread & t, ggml_tensor * dst) {
     const cached<T> a(t);
     for (int64_t r; (r = t.take()) < a.n;) {

@@ -18,7 +18,7 @@ struct parameters {
 
 // What a node tells its kernel: the userdata of its tensor.
 struct call {
-    enum { VERSION = 0x76657202 };  // another one where this, parameters or operations change: a backend may come from another build
+    enum { VERSION = 0x76657203 };  // another one where this, parameters or operations change: a backend may come from another build
     uint32_t   version = VERSION;
     operation  op;
     bool       into;  // the result goes into a given place, which dst->src has before the operation's sources

@@ -216,29 +216,28 @@ struct ggml_tensor * ggml_vera_factored_grad(struct ggml_context * ctx, struct g
     return make(ctx, nodes, FACTORED_GRAD, nullptr, F32, b->ne[0] + d->ne[0], 1, { g, u, rows, b, d });
 }
 
-// Parameters: heads and KV heads; the scale, or eps.
-static parameters heads(int heads, int kv_heads, float number) { return { { heads, kv_heads }, { number } }; }
+static parameters with_heads(const struct ggml_vera_heads & h) { return { { h.query, h.kv, h.window }, { h.scale, h.cap } }; }
+
+static int64_t result_width(const ggml_tensor * qkv, const struct ggml_vera_heads & h) { return qkv->ne[0] / (h.query + 2 * h.kv) * h.query; }
 
 struct ggml_tensor * ggml_vera_attention(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * qkv, struct ggml_tensor * segments,
-                                         int n_heads, int kv_heads, float scale, unsigned type) {
-    const int64_t dim = qkv->ne[0] / (n_heads + 2 * kv_heads);
-    ggml_tensor * y   = make(ctx, nodes, ATTENTION, nullptr, type, dim * n_heads, qkv->ne[1], { qkv, segments });
-    nodes->all.back().with = heads(n_heads, kv_heads, scale);
-    return y;
-}
-
-struct ggml_tensor * ggml_vera_attention_cached(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * qkv, struct ggml_tensor * keys,
-                                                struct ggml_tensor * values, struct ggml_tensor * rows, int n_heads, int kv_heads, float scale, unsigned type) {
-    const int64_t dim = qkv->ne[0] / (n_heads + 2 * kv_heads);
-    ggml_tensor * y   = make(ctx, nodes, ATTENTION_CACHED, nullptr, type, dim * n_heads, qkv->ne[1], { qkv, keys, values, rows });
-    nodes->all.back().with = heads(n_heads, kv_heads, scale);
+                                         struct ggml_vera_heads heads, unsigned type) {
+    ggml_tensor * y        = make(ctx, nodes, ATTENTION, nullptr, type, result_width(qkv, heads), qkv->ne[1], { qkv, segments });
+    nodes->all.back().with = with_heads(heads);
     return y;
 }
 
 struct ggml_tensor * ggml_vera_attention_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * dout, struct ggml_tensor * qkv,
-                                              struct ggml_tensor * segments, int n_heads, int kv_heads, float scale) {
-    ggml_tensor * y = make(ctx, nodes, ATTENTION_BACK, nullptr, F32, qkv->ne[0], qkv->ne[1], { dout, qkv, segments });
-    nodes->all.back().with = heads(n_heads, kv_heads, scale);
+                                              struct ggml_tensor * segments, struct ggml_vera_heads heads) {
+    ggml_tensor * y        = make(ctx, nodes, ATTENTION_BACK, nullptr, F32, qkv->ne[0], qkv->ne[1], { dout, qkv, segments });
+    nodes->all.back().with = with_heads(heads);
+    return y;
+}
+
+struct ggml_tensor * ggml_vera_attention_cached(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * qkv, struct ggml_tensor * keys,
+                                                struct ggml_tensor * values, struct ggml_tensor * rows, struct ggml_vera_heads heads, unsigned type) {
+    ggml_tensor * y        = make(ctx, nodes, ATTENTION_CACHED, nullptr, type, result_width(qkv, heads), qkv->ne[1], { qkv, keys, values, rows });
+    nodes->all.back().with = with_heads(heads);
     return y;
 }
 
@@ -259,14 +258,14 @@ struct ggml_tensor * ggml_vera_norm_back(struct ggml_context * ctx, struct ggml_
 struct ggml_tensor * ggml_vera_norm_heads(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * x, struct ggml_tensor * q,
                                           struct ggml_tensor * k, int n_heads, int kv_heads, float eps, unsigned type) {
     ggml_tensor * y        = make(ctx, nodes, NORM_HEADS, nullptr, type, x->ne[0], x->ne[1], { x, q, k });
-    nodes->all.back().with = heads(n_heads, kv_heads, eps);
+    nodes->all.back().with = { { n_heads, kv_heads }, { eps } };
     return y;
 }
 
 struct ggml_tensor * ggml_vera_norm_heads_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * dy, struct ggml_tensor * x,
                                                struct ggml_tensor * q, struct ggml_tensor * k, int n_heads, int kv_heads, float eps, unsigned type) {
     ggml_tensor * y        = make(ctx, nodes, NORM_HEADS_BACK, nullptr, type, x->ne[0], x->ne[1], { dy, x, q, k });
-    nodes->all.back().with = heads(n_heads, kv_heads, eps);
+    nodes->all.back().with = { { n_heads, kv_heads }, { eps } };
     return y;
 }
 

@@ -13,7 +13,7 @@ namespace cuda {
 enum { TILE = 32, ATTENTION_THREADS = 128, LANES16 = 16, SCORES = TILE * (TILE + 1) };
 
 struct segment {
-    int32_t first, length, parent, before;
+    int32_t first, length, parent, before;  // before: tokens of its ancestors
 };
 
 // Where a block computes.
@@ -23,8 +23,8 @@ struct place {
 
 struct attention {
     matrix          qkv;
-    int             heads, kv_heads, dim;
-    float           scale;
+    int             heads, kv_heads, dim, window;  // window: more than there are tokens where there is none
+    float           scale, cap;                    // cap: 0 where there is none
     const segment * segments;
     int             count;
     const place *   places;
@@ -32,6 +32,20 @@ struct attention {
     __device__ int key(int kv) const { return (heads + kv) * dim; }
 
     __device__ int value(int kv) const { return (heads + kv_heads + kv) * dim; }
+
+    // A product's score, if a query sees the key that far before it, else −∞.
+    __device__ float score(float product, int distance) const {
+        if (distance < 0 || distance >= window) {
+            return -INFINITY;
+        }
+        return cap != 0 ? cap * tanhf(product * scale / cap) : product * scale;
+    }
+
+    // The derivative of a score by what it was before it was capped.
+    __device__ float slope(float score) const {
+        const float t = cap != 0 && score != -INFINITY ? score / cap : 0;
+        return 1 - t * t;
+    }
 };
 
 // Lists the tiles of all segments. One block.
@@ -147,25 +161,26 @@ struct softmax {
     }
 };
 
-// Calls f(first key, number, by, own) for every tile of keys that a tile of queries sees: of its own segment, where a query sees those up to itself, and of its ancestors. by
-// is how far the tile of queries is from that of keys.
+// Calls f(first key, number, by) for every tile of keys that a tile of queries sees: of its own segment, where a query sees those up to itself, and of its ancestors. by
+// is how many tokens the first query is behind the first key.
 template <typename F> __device__ static void each_keys(const attention & a, place p, int rows, F f) {
+    const int query = a.segments[p.segment].before + p.start;
     for (int s = p.segment; s >= 0; s = a.segments[s].parent) {
         const segment g    = a.segments[s];
         const int     keys = s == p.segment ? p.start + rows : g.length;
-        for (int k = 0; k < keys; k += TILE) {
-            f((int64_t) g.first + k, min((int) TILE, keys - k), s == p.segment ? p.start - k : (int) TILE);
+        for (int k = max(0, query + 1 - a.window - g.before); k < keys; k += TILE) {
+            f((int64_t) g.first + k, min((int) TILE, keys - k), query - g.before - k);
         }
     }
 }
 
 // Scores of a tile of keys: −∞ where the query of a row does not see the key of a column.
-__device__ static void mask(float s[4][2], float scale, int keys, int by) {
+__device__ static void mask(const attention & a, float s[4][2], int keys, int by) {
     const int x = threadIdx.x % LANES16, y = threadIdx.x / LANES16;
     for (int i = 0; i < 4; i++) {
         for (int j = 0; j < 2; j++) {
             const int k = x + LANES16 * j;
-            s[i][j]     = k < keys && k <= by + 4 * y + i ? s[i][j] * scale : -INFINITY;
+            s[i][j]     = k < keys ? a.score(s[i][j], by + 4 * y + i - k) : -INFINITY;
         }
     }
 }
@@ -189,7 +204,7 @@ template <int D> __global__ static void attend(attention a, matrix out) {
         __syncthreads();
         float s[4][2], older[4];
         products<D>(q, k, s);
-        mask(s, a.scale, n, by);
+        mask(a, s, n, by);
         z.add(s, older);
         for (int i = 0; i < 4; i++) {
             for (int j = 0; j < D / LANES16; j++) {
@@ -206,7 +221,7 @@ template <int D> __global__ static void attend(attention a, matrix out) {
     store<D>(sums, by, out, first, rows, h * a.dim, a.dim);
 }
 
-// The gradient of queries, ∂Q = D K with D = scale · P ⊙ (g Vᵀ − δ) and δ = rowsum(P ⊙ g Vᵀ), for the gradient g = dout. What P is made of again, and δ, are
+// The gradient of queries, ∂Q = D K with D = scale · P ⊙ (g Vᵀ − δ), times the capped scores' slope, and δ = rowsum(P ⊙ g Vᵀ), for the gradient g = dout. What P is made of again, and δ, are
 // left for the keys: log Σ exp(score) and δ of each head's [rows].
 template <int D> __global__ static void attend_back_queries(attention a, matrix dout, matrix dqkv, float * logs, float * deltas, int64_t tokens) {
     DYNAMIC_SHARED(float, memory);
@@ -229,7 +244,7 @@ template <int D> __global__ static void attend_back_queries(attention a, matrix 
         fetch<D>(v, a.qkv, key, n, a.value(kv), a.dim);
         __syncthreads();
         products<D>(q, k, s);
-        mask(s, a.scale, n, by);
+        mask(a, s, n, by);
         products<D>(g, v, dp);
     };
     each_keys(a, p, rows, [&](int64_t key, int n, int by) {
@@ -252,7 +267,7 @@ template <int D> __global__ static void attend_back_queries(attention a, matrix 
         meet(key, n, by);
         for (int i = 0; i < 4; i++) {
             for (int j = 0; j < 2; j++) {
-                s[i][j] = expf(s[i][j] - log[i]) * (dp[i][j] - delta[i]);
+                s[i][j] = expf(s[i][j] - log[i]) * (dp[i][j] - delta[i]) * a.slope(s[i][j]);
             }
         }
         share(scores, s);
@@ -286,6 +301,10 @@ template <int D> __global__ static void attend_back_keys(attention a, matrix dou
         }
         const segment own = a.segments[r];
         for (int start = r == p.segment ? p.start : 0; start < own.length; start += TILE) {
+            const int by = own.before + start - a.segments[p.segment].before - p.start;  // how many tokens the first query is behind the first key
+            if (by - (rows - 1) >= a.window) {
+                break;
+            }
             const int     n     = min((int) TILE, own.length - start);
             const int64_t query = (int64_t) own.first + start;
             for (int h = kv * shared; h < (kv + 1) * shared; h++) {
@@ -300,10 +319,10 @@ template <int D> __global__ static void attend_back_keys(attention a, matrix dou
                     const int   c   = x + LANES16 * j;  // the query
                     const float log = c < n ? logs[h * tokens + query + c] : 0, delta = c < n ? deltas[h * tokens + query + c] : 0;
                     for (int i = 0; i < 4; i++) {
-                        const bool  sees = c < n && (r != p.segment || p.start + 4 * y + i <= start + c);
-                        const float e    = sees ? expf(s[i][j] * a.scale - log) : 0;
-                        s[i][j]          = e;
-                        dp[i][j]         = sees ? e * (dp[i][j] - delta) : 0;
+                        const float score = c < n ? a.score(s[i][j], by + c - 4 * y - i) : -INFINITY;
+                        const float e     = score != -INFINITY ? expf(score - log) : 0;
+                        s[i][j]           = e;
+                        dp[i][j]          = score != -INFINITY ? e * (dp[i][j] - delta) * a.slope(score) : 0;
                     }
                 }
                 share(scores, s);

@@ -35,6 +35,8 @@ static dim3 gridDim, blockIdx, threadIdx;
 
 template <typename T> static T min(T a, T b) { return a < b ? a : b; }
 
+template <typename T> static T max(T a, T b) { return a < b ? b : a; }
+
 namespace vera {
 namespace cuda {
 

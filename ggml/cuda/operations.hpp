@@ -13,6 +13,7 @@
 #pragma once
 
 #include <algorithm>
+#include <climits>
 
 #include "../call.h"
 #include "attention.hpp"
@@ -211,8 +212,9 @@ static void factored_grad(machine & m, ggml_tensor * const * src, ggml_tensor * 
 }
 
 static attention attention_of(machine & m, const ggml_tensor * qkv, const ggml_tensor * segments, const parameters & with, int64_t & tiles) {
-    attention a = { view(qkv), with.i[0], with.i[1], 0, with.f[0], (const segment *) segments->data, (int) segments->ne[1], nullptr };
-    a.dim       = (int) (qkv->ne[0] / (a.heads + 2 * a.kv_heads));
+    const int64_t dim = qkv->ne[0] / (with.i[0] + 2 * with.i[1]);
+    attention     a   = { view(qkv), with.i[0], with.i[1], (int) dim, with.i[2] > 0 ? with.i[2] : INT_MAX, with.f[0], with.f[1],
+                          (const segment *) segments->data, (int) segments->ne[1], nullptr };
     tiles       = qkv->ne[1] / TILE + a.count;
     place * all = (place *) m.scratch(tiles * sizeof(place));
     LAUNCH(m, find_places, dim3(1), THREADS, 0, a.segments, a.count, all, (int) tiles);
