@@ -115,6 +115,13 @@ func (c *Context) sigmoid(a *Tensor) *Tensor {
 	return (*Tensor)(C.ggml_sigmoid(c.c, a.c()))
 }
 
+func (c *Context) tanh(a *Tensor) *Tensor {
+	if !c.sameShape("tanh", a, a) {
+		return nil
+	}
+	return (*Tensor)(C.ggml_tanh(c.c, a.c()))
+}
+
 // sumRows is the sum of each row, [1, rows].
 func (c *Context) sumRows(a *Tensor) *Tensor {
 	if !c.sameShape("sum_rows", a, a) {

@@ -32,7 +32,7 @@ func (g *graph) forward(b *block, x *bindings.Tensor, c *cached) (y *bindings.Te
 	a.mid = g.first.into(a.mid, first.mid)
 
 	a.gateUp, a.u[2] = g.linears(g.norm(a.mid, b.ffnNorm), b.groups[2], nil, g.kind)
-	y, a.u[3] = g.added(g.SwiGLU(a.gateUp, g.kind), b.groups[3], a.mid)
+	y, a.u[3] = g.added(g.Gated(a.gateUp, bindings.SiLU, g.kind), b.groups[3], a.mid)
 	return g.first.into(y, y0), a
 }
 
@@ -40,8 +40,8 @@ func (g *graph) forward(b *block, x *bindings.Tensor, c *cached) (y *bindings.Te
 // false.
 func (g *graph) backward(b *block, dy, x *bindings.Tensor, a acts, needInput bool) (dx *bindings.Tensor) {
 	t := g.kind
-	dhidden := g.linearsBack(g.addedBack(dy), g.SwiGLU(a.gateUp, t), a.u[3], b.groups[3], true)
-	dn := g.linearsBack(g.SwiGLUBack(dhidden, a.gateUp, t), g.norm(a.mid, b.ffnNorm), a.u[2], b.groups[2], true)
+	dhidden := g.linearsBack(g.addedBack(dy), g.Gated(a.gateUp, bindings.SiLU, t), a.u[3], b.groups[3], true)
+	dn := g.linearsBack(g.GatedBack(dhidden, a.gateUp, bindings.SiLU, t), g.norm(a.mid, b.ffnNorm), a.u[2], b.groups[2], true)
 	dmid := g.NormBack(dn, a.mid, b.ffnNorm, g.m.NormEps, dy)
 
 	datt := g.linearsBack(g.addedBack(dmid), a.att, a.u[1], b.groups[1], true)

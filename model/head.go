@@ -16,14 +16,14 @@ func (g *graph) crossEntropy(x *bindings.Tensor, tokens []int32, wanted bool) (l
 	at := input(g, tokens, int64(len(tokens)))
 	w := g.outNorm()
 	logits := g.Linear(g.m.head, g.norm(x, w), bindings.Product{}, bindings.F32)
-	loss = g.CrossEntropy(logits, at)
+	loss = g.CrossEntropy(logits, at, 0)
 	if loss != nil {
 		g.nodes.Expand(loss.Output())
 	}
 	if !wanted {
 		return loss, nil
 	}
-	dh := g.LinearBack(g.m.head, g.CrossEntropyBack(logits, at, g.kind), bindings.Product{}, bindings.F32)
+	dh := g.LinearBack(g.m.head, g.CrossEntropyBack(logits, at, 0, g.kind), bindings.Product{}, bindings.F32)
 	return loss, g.NormBack(dh, x, w, g.m.NormEps, nil)
 }
 
