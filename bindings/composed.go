@@ -210,19 +210,48 @@ func (c *Context) composeNormBack(dy, x, w *Tensor, eps float32, acc *Tensor) *T
 	return dx
 }
 
-// headwise puts together what f makes of the heads of q and of k, [headDim, heads · rows], and v, of columns of x and of others like it.
-func (c *Context) headwise(w HeadNorms, heads, kvHeads int, f func(w *Tensor, parts []*Tensor) *Tensor, all ...*Tensor) *Tensor {
-	dim, at := w.Q.Ne(0), int64(0)
+// centred is x less the mean of each row.
+func (c *Context) centred(x *Tensor) *Tensor {
+	sums := c.sumRows(x)
+	if sums == nil {
+		return nil
+	}
+	return c.sub(x, c.ScaleBias(sums, 1/float32(x.Ne(0)), 0))
+}
+
+// composeLayerNorm is Norm of what is centred, whose mean square is the variance.
+func (c *Context) composeLayerNorm(x, w, b *Tensor, eps float32, t Type) *Tensor {
+	if !c.float32s("layer_norm", t) {
+		return nil
+	}
+	return c.Add(c.composeNorm(c.centred(c.unbroken(x)), w, eps, t), b)
+}
+
+func (c *Context) composeLayerNormBack(dy, x, w *Tensor, eps float32, acc *Tensor) *Tensor {
+	if !c.float32s("layer_norm_back", F32, dy) {
+		return nil
+	}
+	dx := c.centred(c.composeNormBack(dy, c.centred(c.unbroken(x)), w, eps, nil))
+	if acc != nil {
+		dx = c.Add(dx, acc)
+	}
+	return dx
+}
+
+// headwise puts together what f makes of q's numbers and of k's, [as many as f's weights, any], and v, of columns of x and of others like it.
+func (c *Context) headwise(n HeadNorms, heads, kvHeads int, f func(w *Tensor, parts []*Tensor) *Tensor, all ...*Tensor) *Tensor {
+	dim, at := all[0].Ne(0)/int64(heads+2*kvHeads), int64(0)
 	part := func(x *Tensor, count int) *Tensor { return c.Cont(c.part(x, at, dim*int64(count))) }
 	some := func(w *Tensor, count int) *Tensor {
 		parts := make([]*Tensor, len(all))
 		for i, x := range all {
-			parts[i] = c.Reshape(part(x, count), dim, int64(count)*x.Ne(1))
+			p := part(x, count)
+			parts[i] = c.Reshape(p, w.Ne(0), p.Elements()/w.Ne(0))
 		}
 		at += dim * int64(count)
 		return c.Reshape(f(w, parts), dim*int64(count), all[0].Ne(1))
 	}
-	qk := c.concat(some(w.Q, heads), some(w.K, kvHeads), 0)
+	qk := c.concat(some(n.Q, heads), some(n.K, kvHeads), 0)
 	return c.concat(qk, part(all[0], kvHeads), 0)
 }
 
@@ -246,25 +275,59 @@ func (c *Context) halves(gateUp *Tensor) (gate, up *Tensor) {
 	return c.Cont(c.part(gateUp, 0, n)), c.Cont(c.part(gateUp, n, n))
 }
 
-func (c *Context) composeSwiGLU(gateUp *Tensor, t Type) *Tensor {
-	if !c.float32s("swiglu", t, gateUp) {
+// Of GELU: 2 √(2/π), and 0.044715 times that.
+const geluLinear, geluCubic = 1.5957691216057308, 0.07135481627159867
+
+// sigma is σ(φ(x)).
+func (c *Context) sigma(x *Tensor, act Activation) *Tensor {
+	if act == GELU {
+		x = c.Mul(x, c.ScaleBias(c.Mul(x, x), geluCubic, geluLinear))
+	}
+	return c.sigmoid(x)
+}
+
+// slope is act′(x) = σ + y φ′ (1 − σ) with y = x σ.
+func (c *Context) slope(x, s, y *Tensor, act Activation) *Tensor {
+	if act == GELU {
+		y = c.Mul(y, c.ScaleBias(c.Mul(x, x), 3*geluCubic, geluLinear))
+	}
+	return c.Add(s, c.sub(y, c.Mul(y, s)))
+}
+
+func (c *Context) composeActivate(x *Tensor, act Activation, t Type) *Tensor {
+	if !c.float32s("activate", t, x) {
+		return nil
+	}
+	x = c.unbroken(x)
+	return c.Mul(x, c.sigma(x, act))
+}
+
+func (c *Context) composeActivateBack(dy, x *Tensor, act Activation, t Type) *Tensor {
+	if !c.float32s("activate_back", t, dy, x) {
+		return nil
+	}
+	x = c.unbroken(x)
+	s := c.sigma(x, act)
+	return c.Mul(c.unbroken(dy), c.slope(x, s, c.Mul(x, s), act))
+}
+
+func (c *Context) composeGated(gateUp *Tensor, act Activation, t Type) *Tensor {
+	if !c.float32s("gated", t, gateUp) {
 		return nil
 	}
 	gate, up := c.halves(gateUp)
-	return c.Mul(c.Mul(gate, c.sigmoid(gate)), up)
+	return c.Mul(c.Mul(gate, c.sigma(gate, act)), up)
 }
 
-// composeSwiGLUBack has silu′ = σ + silu − silu ⊙ σ.
-func (c *Context) composeSwiGLUBack(dy, gateUp *Tensor, t Type) *Tensor {
-	if !c.float32s("swiglu_back", t, dy, gateUp) {
+func (c *Context) composeGatedBack(dy, gateUp *Tensor, act Activation, t Type) *Tensor {
+	if !c.float32s("gated_back", t, dy, gateUp) {
 		return nil
 	}
 	dy = c.unbroken(dy)
 	gate, up := c.halves(gateUp)
-	s := c.sigmoid(gate)
-	silu := c.Mul(gate, s)
-	slope := c.Add(s, c.sub(silu, c.Mul(silu, s)))
-	return c.concat(c.Mul(c.Mul(dy, up), slope), c.Mul(dy, silu), 0)
+	s := c.sigma(gate, act)
+	y := c.Mul(gate, s)
+	return c.concat(c.Mul(c.Mul(dy, up), c.slope(gate, s, y, act)), c.Mul(dy, y), 0)
 }
 
 // composeRotate is x ⊙ (cos, cos) + swapped(x) ⊙ (−sin, sin) on every pair, and with sin for −sin and the other way round to rotate back.
@@ -318,24 +381,41 @@ func (c *Context) at(x, labels *Tensor) *Tensor {
 	return c.GetRows(c.Reshape(x, 1, x.Ne(0), x.Ne(1)), c.Reshape(labels, 1, x.Ne(1)))
 }
 
+func (c *Context) composeCapped(x *Tensor, cap float32) *Tensor {
+	return c.ScaleBias(c.tanh(c.ScaleBias(c.unbroken(x), 1/cap, 0)), cap, 0)
+}
+
+// logits are x as it is, or capped, in contiguous memory.
+func (c *Context) logits(x *Tensor, cap float32) *Tensor {
+	if cap == 0 {
+		return c.unbroken(x)
+	}
+	return c.composeCapped(x, cap)
+}
+
 // composeCrossEntropy is the largest logit less the label's, less the log of the largest probability, which is never 0.
-func (c *Context) composeCrossEntropy(logits, labels *Tensor) *Tensor {
-	logits = c.unbroken(logits)
+func (c *Context) composeCrossEntropy(logits, labels *Tensor, cap float32) *Tensor {
+	logits = c.logits(logits, cap)
 	best := c.argmax(logits)
 	p := c.Log(c.at(c.SoftMax(logits, 1), best))
 	return c.Reshape(c.sub(c.sub(c.at(logits, best), c.at(logits, labels)), p), labels.Ne(0))
 }
 
-func (c *Context) composeCrossEntropyBack(logits, labels *Tensor, t Type) *Tensor {
+func (c *Context) composeCrossEntropyBack(logits, labels *Tensor, cap float32, t Type) *Tensor {
 	if !c.float32s("cross_entropy_back", t) {
 		return nil
 	}
-	p := c.SoftMax(c.unbroken(logits), 1)
+	logits = c.logits(logits, cap)
+	p := c.SoftMax(logits, 1)
 	rest := c.ScaleBias(c.at(p, labels), 1, -1)
 	if rest == nil || !c.take("set_rows") {
 		return nil
 	}
 	whole := c.Reshape(p, 1, p.Ne(0), p.Ne(1))
 	y := (*Tensor)(C.ggml_set_rows(c.c, whole.c(), rest.c(), c.Reshape(labels, 1, p.Ne(1)).c()))
-	return c.Reshape(y, p.Ne(0), p.Ne(1))
+	y = c.Reshape(y, p.Ne(0), p.Ne(1))
+	if cap != 0 {
+		y = c.Mul(y, c.ScaleBias(c.Mul(logits, logits), -1/(cap*cap), 1)) // tanh′ = 1 − tanh²
+	}
+	return y
 }

@@ -102,8 +102,8 @@ func TestDeviceHalves(t *testing.T) {
 				b.LinearBack(w, g, Product{}, F32), b.LinearBack(v.Rows, g, Product{In: v.B, Out: v.D}, F32),
 				b.WeightGrad(g, x, F32), b.Convert(b.Merge(b.Convert(b.f(normal(13, k*m), k, m), BF16), w, &v), F32),
 				b.MergedGrad(b.WeightGrad(g, x, BF16), v), b.FactoredGrad(g, small, v),
-				b.SwiGLUBack(g, both, F32), b.Convert(b.SwiGLU(both, BF16), F32),
-				b.Convert(b.CrossEntropyBack(b.f(normal(14, m*n), m, n), b.i(labels, n), BF16), F32),
+				b.GatedBack(g, both, SiLU, F32), b.Convert(b.Gated(both, SiLU, BF16), F32),
+				b.Convert(b.CrossEntropyBack(b.f(normal(14, m*n), m, n), b.i(labels, n), 0, BF16), F32),
 			}
 			s := b.segments([][4]int32{{0, 40, -1, 0}, {40, 30, 0, 40}})
 			qkv := rounded(b, 15, dim*(heads+2*kvHeads), n)

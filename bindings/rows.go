@@ -3,6 +3,8 @@ package bindings
 // #include "guard.h"
 import "C"
 
+import "math"
+
 // rowwise is own with activations of n columns of the same number of rows.
 func (c *Context) rowwise(op string, t Type, operands ...*Tensor) bool {
 	if !c.own(op, operands...) {
@@ -34,14 +36,22 @@ func (c *Context) Norm(x, w *Tensor, eps float32, t Type) *Tensor {
 	return (*Tensor)(C.ggml_vera_norm(c.c, c.nodes, x.c(), w.c(), C.float(eps), C.uint(t)))
 }
 
-// NormBack is acc plus the gradient of Norm's input x for the gradient dy of its result, float32 [n, rows]. acc is float32 of that shape, or nil.
-func (c *Context) NormBack(dy, x, w *Tensor, eps float32, acc *Tensor) *Tensor {
-	if !c.rowwise("norm_back", F32, dy, x) {
-		return nil
+func (c *Context) normsBack(op string, dy, x, w *Tensor, eps float32, acc *Tensor) bool {
+	if !c.rowwise(op, F32, dy, x) {
+		return false
 	}
 	if x.Type() != F32 || dy.ne[0] != x.ne[0] || !weight(w, x) || !(eps >= 0) ||
 		acc != nil && (acc.Type() != F32 || !acc.contiguousRows() || acc.Shape() != x.Shape()) {
-		return c.fail("norm_back", "%s for %s, eps %g", dy.describe(), x.describe(), eps)
+		c.fail(op, "%s for %s, eps %g", dy.describe(), x.describe(), eps)
+		return false
+	}
+	return true
+}
+
+// NormBack is acc plus the gradient of Norm's input x for the gradient dy of its result, float32 [n, rows]. acc is float32 of that shape, or nil.
+func (c *Context) NormBack(dy, x, w *Tensor, eps float32, acc *Tensor) *Tensor {
+	if !c.normsBack("norm_back", dy, x, w, eps, acc) {
+		return nil
 	}
 	if c.composed != nil {
 		return c.composeNormBack(dy, x, w, eps, acc)
@@ -49,16 +59,48 @@ func (c *Context) NormBack(dy, x, w *Tensor, eps float32, acc *Tensor) *Tensor {
 	return (*Tensor)(C.ggml_vera_norm_back(c.c, c.nodes, dy.c(), x.c(), w.c(), acc.c(), C.float(eps)))
 }
 
-// HeadNorms are the weights of the norms of every head of q and of k, [headDim], float32.
-type HeadNorms struct{ Q, K *Tensor }
-
-// heads tells whether x [headDim · (heads + 2 · kvHeads), rows] is float32 and has heads for these norms.
-func (n HeadNorms) fit(x *Tensor, heads, kvHeads int, eps float32) bool {
-	return n.Q != nil && n.K != nil && x.Type() == F32 && heads > 0 && kvHeads > 0 && eps >= 0 && n.Q.Ne(0)*int64(heads+2*kvHeads) == x.Ne(0) &&
-		vector(n.Q, n.Q.Ne(0)) && vector(n.K, n.Q.Ne(0)) && n.Q.contiguousRows() && n.K.contiguousRows()
+// LayerNorm is (x − mean(x)) / √(var(x) + eps) ⊙ w + b for each row, with the mean of the squared deviations for var (Ba, Kiros and Hinton, arXiv 1607.06450), of type t:
+// x [n, rows], w and b [n] float32.
+func (c *Context) LayerNorm(x, w, b *Tensor, eps float32, t Type) *Tensor {
+	if !c.rowwise("layer_norm", t, x) {
+		return nil
+	}
+	if x.Type() != F32 || !weight(w, x) || !weight(b, x) || !(eps >= 0) {
+		return c.fail("layer_norm", "%s, eps %g", x.describe(), eps)
+	}
+	if c.composed != nil {
+		return c.composeLayerNorm(x, w, b, eps, t)
+	}
+	return (*Tensor)(C.ggml_vera_layer_norm(c.c, c.nodes, x.c(), w.c(), b.c(), C.float(eps), C.uint(t)))
 }
 
-// NormHeads is Norm of every head of q and of k alone, of type t, for x [headDim · (heads + 2 · kvHeads), rows], float32, as Attention takes it. v is copied.
+// LayerNormBack is NormBack for LayerNorm.
+func (c *Context) LayerNormBack(dy, x, w *Tensor, eps float32, acc *Tensor) *Tensor {
+	if !c.normsBack("layer_norm_back", dy, x, w, eps, acc) {
+		return nil
+	}
+	if c.composed != nil {
+		return c.composeLayerNormBack(dy, x, w, eps, acc)
+	}
+	return (*Tensor)(C.ggml_vera_layer_norm_back(c.c, c.nodes, dy.c(), x.c(), w.c(), acc.c(), C.float(eps)))
+}
+
+// HeadNorms are the weights of the norms of q and of k, float32: [headDim] where every head is normed alone, or as long as all heads together where the whole row is.
+type HeadNorms struct{ Q, K *Tensor }
+
+// fit tells whether x [headDim · (heads + 2 · kvHeads), rows] is float32 and has heads for these norms.
+func (n HeadNorms) fit(x *Tensor, heads, kvHeads int, eps float32) bool {
+	if x.Type() != F32 || heads < 1 || kvHeads < 1 || !(eps >= 0) || x.Ne(0)%int64(heads+2*kvHeads) != 0 {
+		return false
+	}
+	dim := x.Ne(0) / int64(heads+2*kvHeads)
+	norms := func(w *Tensor, count int) bool {
+		return w != nil && w.contiguousRows() && (vector(w, dim) || vector(w, dim*int64(count)))
+	}
+	return norms(n.Q, heads) && norms(n.K, kvHeads)
+}
+
+// NormHeads is Norm of the heads of q and of k alone, of type t, for x [headDim · (heads + 2 · kvHeads), rows], float32, as Attention takes it. v is copied.
 func (c *Context) NormHeads(x *Tensor, w HeadNorms, heads, kvHeads int, eps float32, t Type) *Tensor {
 	if !c.rowwise("norm_heads", t, x) {
 		return nil
@@ -86,32 +128,72 @@ func (c *Context) NormHeadsBack(dy, x *Tensor, w HeadNorms, heads, kvHeads int, 
 	return (*Tensor)(C.ggml_vera_norm_heads_back(c.c, c.nodes, dy.c(), x.c(), w.Q.c(), w.K.c(), C.int(heads), C.int(kvHeads), C.float(eps), C.uint(t)))
 }
 
-// SwiGLU is silu(gate) ⊙ up, [n, rows] of type t, for gateUp [2n, rows]: the gate's numbers, then those of up (Shazeer, arXiv 2002.05202).
-func (c *Context) SwiGLU(gateUp *Tensor, t Type) *Tensor {
-	if !c.rowwise("swiglu", t, gateUp) {
+// Activation is a function of one number, x · σ(φ(x)) with the logistic σ.
+type Activation int
+
+// The activations that there are.
+const (
+	SiLU        Activation = iota // φ = x
+	GELU                          // φ = 2 √(2/π) (x + 0.044715 x³): ½ x (1 + tanh(φ/2)) in other words (Hendrycks and Gimpel, arXiv 1606.08415)
+	activations                   // how many
+)
+
+func (a Activation) known() bool { return a >= 0 && a < activations }
+
+// Activate is act(x), of type t.
+func (c *Context) Activate(x *Tensor, act Activation, t Type) *Tensor {
+	if !c.rowwise("activate", t, x) {
 		return nil
 	}
-	if gateUp.ne[0]%2 != 0 {
-		return c.fail("swiglu", "%s", gateUp.describe())
+	if !act.known() {
+		return c.fail("activate", "activation %d", act)
 	}
 	if c.composed != nil {
-		return c.composeSwiGLU(gateUp, t)
+		return c.composeActivate(x, act, t)
 	}
-	return (*Tensor)(C.ggml_vera_swiglu(c.c, c.nodes, gateUp.c(), C.uint(t)))
+	return (*Tensor)(C.ggml_vera_activate(c.c, c.nodes, x.c(), C.int(act), C.uint(t)))
 }
 
-// SwiGLUBack is the gradient of SwiGLU's input, [2n, rows] of type t, for the gradient dy [n, rows] of its result.
-func (c *Context) SwiGLUBack(dy, gateUp *Tensor, t Type) *Tensor {
-	if !c.rowwise("swiglu_back", t, dy, gateUp) {
+// ActivateBack is the gradient of Activate's input, of type t, for the gradient dy of its result.
+func (c *Context) ActivateBack(dy, x *Tensor, act Activation, t Type) *Tensor {
+	if !c.rowwise("activate_back", t, dy, x) {
 		return nil
 	}
-	if gateUp.ne[0] != 2*dy.ne[0] {
-		return c.fail("swiglu_back", "%s for %s", dy.describe(), gateUp.describe())
+	if x.ne[0] != dy.ne[0] || !act.known() {
+		return c.fail("activate_back", "%s for %s, activation %d", dy.describe(), x.describe(), act)
 	}
 	if c.composed != nil {
-		return c.composeSwiGLUBack(dy, gateUp, t)
+		return c.composeActivateBack(dy, x, act, t)
 	}
-	return (*Tensor)(C.ggml_vera_swiglu_back(c.c, c.nodes, dy.c(), gateUp.c(), C.uint(t)))
+	return (*Tensor)(C.ggml_vera_activate_back(c.c, c.nodes, dy.c(), x.c(), C.int(act), C.uint(t)))
+}
+
+// Gated is act(gate) ⊙ up, [n, rows] of type t, for gateUp [2n, rows]: the gate's numbers, then those of up (Shazeer, arXiv 2002.05202).
+func (c *Context) Gated(gateUp *Tensor, act Activation, t Type) *Tensor {
+	if !c.rowwise("gated", t, gateUp) {
+		return nil
+	}
+	if gateUp.ne[0]%2 != 0 || !act.known() {
+		return c.fail("gated", "%s, activation %d", gateUp.describe(), act)
+	}
+	if c.composed != nil {
+		return c.composeGated(gateUp, act, t)
+	}
+	return (*Tensor)(C.ggml_vera_gated(c.c, c.nodes, gateUp.c(), C.int(act), C.uint(t)))
+}
+
+// GatedBack is the gradient of Gated's input, [2n, rows] of type t, for the gradient dy [n, rows] of its result.
+func (c *Context) GatedBack(dy, gateUp *Tensor, act Activation, t Type) *Tensor {
+	if !c.rowwise("gated_back", t, dy, gateUp) {
+		return nil
+	}
+	if gateUp.ne[0] != 2*dy.ne[0] || !act.known() {
+		return c.fail("gated_back", "%s for %s, activation %d", dy.describe(), gateUp.describe(), act)
+	}
+	if c.composed != nil {
+		return c.composeGatedBack(dy, gateUp, act, t)
+	}
+	return (*Tensor)(C.ggml_vera_gated_back(c.c, c.nodes, dy.c(), gateUp.c(), C.int(act), C.uint(t)))
 }
 
 // Pairing says which numbers of a head are rotated together.
@@ -152,37 +234,54 @@ func (c *Context) Convert(x *Tensor, t Type) *Tensor {
 	return (*Tensor)(C.ggml_vera_convert(c.c, c.nodes, x.c(), C.uint(t)))
 }
 
-func (c *Context) labelled(op string, logits, labels *Tensor, t Type) bool {
+// capped tells whether logits can be capped so: not at all, or to between −cap and cap.
+func capped(cap float32) bool { return cap >= 0 && cap <= math.MaxFloat32 }
+
+// Capped is cap · tanh(x / cap), float32, for x [n, rows], float32: logits as Gemma 2 has them (arXiv 2408.00118).
+func (c *Context) Capped(x *Tensor, cap float32) *Tensor {
+	if !c.rowwise("capped", F32, x) {
+		return nil
+	}
+	if x.Type() != F32 || !capped(cap) || cap == 0 {
+		return c.fail("capped", "%s to %g", x.describe(), cap)
+	}
+	if c.composed != nil {
+		return c.composeCapped(x, cap)
+	}
+	return (*Tensor)(C.ggml_vera_capped(c.c, c.nodes, x.c(), C.float(cap)))
+}
+
+func (c *Context) labelled(op string, logits, labels *Tensor, cap float32, t Type) bool {
 	if !c.rowwise(op, t, logits) {
 		return false
 	}
 	if labels == nil || labels.Type() != I32 || logits.Type() != F32 || labels.Ne(0) != logits.Ne(1) || labels.Elements() != labels.Ne(0) ||
-		!labels.contiguousRows() {
-		c.fail(op, "%s", logits.describe())
+		!labels.contiguousRows() || !capped(cap) {
+		c.fail(op, "%s, cap %g", logits.describe(), cap)
 		return false
 	}
 	return true
 }
 
 // CrossEntropy is −log softmax(logits)[label] of each row, float32 [rows], for logits [vocabulary, rows], float32, and labels [rows], int32, which must be smaller
-// than the vocabulary when the graph is computed.
-func (c *Context) CrossEntropy(logits, labels *Tensor) *Tensor {
-	if !c.labelled("cross_entropy", logits, labels, F32) {
+// than the vocabulary when the graph is computed. With a cap that is not 0, the logits are Capped first.
+func (c *Context) CrossEntropy(logits, labels *Tensor, cap float32) *Tensor {
+	if !c.labelled("cross_entropy", logits, labels, cap, F32) {
 		return nil
 	}
 	if c.composed != nil {
-		return c.composeCrossEntropy(logits, labels)
+		return c.composeCrossEntropy(logits, labels, cap)
 	}
-	return (*Tensor)(C.ggml_vera_cross_entropy(c.c, c.nodes, logits.c(), labels.c()))
+	return (*Tensor)(C.ggml_vera_cross_entropy(c.c, c.nodes, logits.c(), labels.c(), C.float(cap)))
 }
 
-// CrossEntropyBack is the gradient of the sum of CrossEntropy by the logits, softmax(logits) − onehot(label), of type t.
-func (c *Context) CrossEntropyBack(logits, labels *Tensor, t Type) *Tensor {
-	if !c.labelled("cross_entropy_back", logits, labels, t) {
+// CrossEntropyBack is the gradient of the sum of CrossEntropy by the logits, softmax(logits) − onehot(label) where there is no cap, of type t.
+func (c *Context) CrossEntropyBack(logits, labels *Tensor, cap float32, t Type) *Tensor {
+	if !c.labelled("cross_entropy_back", logits, labels, cap, t) {
 		return nil
 	}
 	if c.composed != nil {
-		return c.composeCrossEntropyBack(logits, labels, t)
+		return c.composeCrossEntropyBack(logits, labels, cap, t)
 	}
-	return (*Tensor)(C.ggml_vera_cross_entropy_back(c.c, c.nodes, logits.c(), labels.c(), C.uint(t)))
+	return (*Tensor)(C.ggml_vera_cross_entropy_back(c.c, c.nodes, logits.c(), labels.c(), C.float(cap), C.uint(t)))
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -13,7 +14,7 @@ import (
 // rowCase is one of the operations on rows to be computed.
 type rowCase struct {
 	op            string
-	n, rows       int  // n: numbers in a row; of the gate for swiglu
+	n, rows       int  // n: numbers in a row; of the gate where there is one
 	g, x, y       Type // of the gradient, of what it is the gradient for, and of the result
 	acc           bool // norm back: adds to something
 	dim, dims     int  // rotate: numbers in a head, and how many of them are rotated
@@ -33,22 +34,54 @@ const (
 
 // rowTolerance bounds each number's error in units, in parts of the sizes of the terms it is made of (see want). The vectors' exponential is off by 2.
 var rowTolerance = map[string]float64{
-	"norm":               6, // three operations; a sum of up to 576 squares, whose error the root halves
-	"norm back":          8, // the same, and a second sum
-	"swiglu":             6, // the exponential and four operations
-	"swiglu back":        8, // the exponential and six operations
-	"rotate":             2, // two products and their sum
-	"rotate back":        2,
-	"rotate halves":      2,
-	"rotate halves back": 2,
-	"norm heads":         6,
-	"norm heads back":    8,
-	"convert":            0,
-	"cross-entropy":      4,  // the exponential, the difference before it and the loss; the errors of many exponentials are of both signs
-	"cross-entropy back": 12, // the exponential, its sum, three operations
+	"norm":                      6, // three operations; a sum of up to 576 squares, whose error the root halves
+	"norm back":                 8, // the same, and a second sum
+	"layer norm":                6, // as norm, and a mean
+	"layer norm back":           8,
+	"silu":                      6, // the exponential and four operations
+	"silu back":                 8, // the exponential and six operations
+	"gated silu":                6,
+	"gated silu back":           8,
+	"gelu":                      6, // and what the exponential is of
+	"gelu back":                 10,
+	"gated gelu":                6,
+	"gated gelu back":           10,
+	"rotate":                    2, // two products and their sum
+	"rotate back":               2,
+	"rotate halves":             2,
+	"rotate halves back":        2,
+	"norm heads":                6,
+	"norm heads back":           8,
+	"norm rows":                 6,
+	"norm rows back":            8,
+	"capped":                    5, // the exponential and four operations
+	"convert":                   0,
+	"cross-entropy":             4,  // the exponential, the difference before it and the loss; the errors of many exponentials are of both signs
+	"cross-entropy back":        12, // the exponential, its sum, three operations
+	"capped cross-entropy":      10, // and two units of the logits, which are up to 3
+	"capped cross-entropy back": 16,
 }
 
-var rowOperations = []string{"norm", "norm back", "norm heads", "norm heads back", "swiglu", "swiglu back", "rotate", "rotate back", "rotate halves", "rotate halves back", "convert", "cross-entropy", "cross-entropy back"}
+var rowOperations = slices.Sorted(maps.Keys(rowTolerance))
+
+// rowCap is what logits are capped to.
+const rowCap = 3
+
+// activation is that of an operation with one, and its x σ(φ(x)) taken apart: φ(x) and φ′(x).
+func (r rowCase) activation() (act Activation, phi, slope func(x float64) float64) {
+	if strings.Contains(r.op, "silu") {
+		return SiLU, func(x float64) float64 { return x }, func(float64) float64 { return 1 }
+	}
+	by := 2 * math.Sqrt(2/math.Pi)
+	return GELU, func(x float64) float64 { return by * (x + 0.044715*x*x*x) }, func(x float64) float64 { return by * (1 + 3*0.044715*x*x) }
+}
+
+func (r rowCase) cap() float32 {
+	if strings.HasPrefix(r.op, "capped") {
+		return rowCap
+	}
+	return 0
+}
 
 func (r rowCase) operands() []matrix {
 	x, g, w, table := matrix{"x", r.x, r.n, r.rows}, matrix{"g", r.g, r.n, r.rows}, matrix{"w", F32, r.n, 1}, matrix{"table", F32, r.dims, r.rows}
@@ -56,21 +89,29 @@ func (r rowCase) operands() []matrix {
 	switch r.op {
 	case "norm":
 		return []matrix{x, w}
-	case "norm back":
+	case "layer norm":
+		return []matrix{x, w, {"w added", F32, r.n, 1}}
+	case "norm back", "layer norm back":
 		if r.acc {
 			return []matrix{g, x, w, {"acc", F32, r.n, r.rows}}
 		}
 		return []matrix{g, x, w}
-	case "swiglu":
+	case "gated silu", "gated gelu":
 		return []matrix{both}
-	case "swiglu back":
+	case "gated silu back", "gated gelu back":
 		return []matrix{g, both}
+	case "silu back", "gelu back":
+		return []matrix{g, x}
 	case "rotate", "rotate back", "rotate halves", "rotate halves back":
 		return []matrix{x, table}
 	case "norm heads":
 		return []matrix{x, {"w", F32, r.dim, 1}, {"w of k", F32, r.dim, 1}}
 	case "norm heads back":
 		return []matrix{g, x, {"w", F32, r.dim, 1}, {"w of k", F32, r.dim, 1}}
+	case "norm rows":
+		return []matrix{x, {"w", F32, r.heads * r.dim, 1}, {"w of k", F32, r.dim, 1}}
+	case "norm rows back":
+		return []matrix{g, x, {"w", F32, r.heads * r.dim, 1}, {"w of k", F32, r.dim, 1}}
 	default:
 		return []matrix{x}
 	}
@@ -78,9 +119,9 @@ func (r rowCase) operands() []matrix {
 
 func (r rowCase) result() matrix {
 	switch r.op {
-	case "swiglu back":
+	case "gated silu back", "gated gelu back":
 		return matrix{"y", r.y, 2 * r.n, r.rows}
-	case "cross-entropy":
+	case "cross-entropy", "capped cross-entropy":
 		return matrix{"y", F32, r.rows, 1}
 	default:
 		return matrix{"y", r.y, r.n, r.rows}
@@ -88,27 +129,38 @@ func (r rowCase) result() matrix {
 }
 
 func (r rowCase) build(c *Context, o map[string]*Tensor) *Tensor {
+	act, _, _ := r.activation()
 	switch r.op {
 	case "norm":
 		return c.Norm(o["x"], o["w"], rowEps, r.y)
 	case "norm back":
 		return c.NormBack(o["g"], o["x"], o["w"], rowEps, o["acc"])
-	case "swiglu":
-		return c.SwiGLU(o["x"], r.y)
-	case "swiglu back":
-		return c.SwiGLUBack(o["g"], o["x"], r.y)
+	case "layer norm":
+		return c.LayerNorm(o["x"], o["w"], o["w added"], rowEps, r.y)
+	case "layer norm back":
+		return c.LayerNormBack(o["g"], o["x"], o["w"], rowEps, o["acc"])
+	case "silu", "gelu":
+		return c.Activate(o["x"], act, r.y)
+	case "silu back", "gelu back":
+		return c.ActivateBack(o["g"], o["x"], act, r.y)
+	case "gated silu", "gated gelu":
+		return c.Gated(o["x"], act, r.y)
+	case "gated silu back", "gated gelu back":
+		return c.GatedBack(o["g"], o["x"], act, r.y)
 	case "rotate", "rotate back", "rotate halves", "rotate halves back":
 		return c.Rotate(o["x"], o["table"], r.heads, r.dim, Pairing(strings.HasPrefix(r.op, "rotate halves")), strings.HasSuffix(r.op, "back"), r.y)
-	case "norm heads":
+	case "norm heads", "norm rows":
 		return c.NormHeads(o["x"], HeadNorms{o["w"], o["w of k"]}, r.heads, 1, rowEps, r.y)
-	case "norm heads back":
+	case "norm heads back", "norm rows back":
 		return c.NormHeadsBack(o["g"], o["x"], HeadNorms{o["w"], o["w of k"]}, r.heads, 1, rowEps, r.y)
 	case "convert":
 		return c.Convert(o["x"], r.y)
-	case "cross-entropy":
-		return c.CrossEntropy(o["x"], o["labels"])
+	case "capped":
+		return c.Capped(o["x"], rowCap)
+	case "cross-entropy", "capped cross-entropy":
+		return c.CrossEntropy(o["x"], o["labels"], r.cap())
 	default:
-		return c.CrossEntropyBack(o["x"], o["labels"], r.y)
+		return c.CrossEntropyBack(o["x"], o["labels"], r.cap(), r.y)
 	}
 }
 
@@ -177,6 +229,14 @@ func (r rowCase) compute(t testing.TB, backend *Backend, data map[string]numbers
 
 // want is r's result in float64, with the sizes of the terms that each number is made of.
 func (r rowCase) want(data map[string]numbers) (want, size []float64) {
+	_, phi, slope := r.activation()
+	// rounded is what rounding makes of a term with the exponential of −x: that is off by as many units as x is large, where it is not 0.
+	rounded := func(term, x float64) float64 {
+		if strings.Contains(r.op, "silu") || term == 0 || x > 0 {
+			return 0
+		}
+		return term * x
+	}
 	put := func(v float64, terms ...float64) {
 		sum := 0.0
 		for _, t := range terms {
@@ -223,47 +283,98 @@ func (r rowCase) want(data map[string]numbers) (want, size []float64) {
 					put(a-b*mean, a, b*sizes)
 				}
 			}
-		case "swiglu":
+		case "layer norm", "layer norm back":
+			mean, sizeMean, squares := 0.0, 0.0, 0.0
 			for i := range r.n {
-				y := x[i] / (1 + math.Exp(-x[i])) * x[r.n+i]
-				put(y, y)
-			}
-		case "swiglu back":
-			sigma := func(i int) float64 { return 1 / (1 + math.Exp(-x[i])) }
-			for i := range r.n {
-				a, b := g[i]*x[r.n+i]*sigma(i), x[i]*(1-sigma(i))
-				// 1 − σ is off by a unit of 1 where σ is near that.
-				put(a*(1+b), a, a*x[i])
+				mean, sizeMean = mean+x[i]/n, sizeMean+math.Abs(x[i])/n
 			}
 			for i := range r.n {
-				y := g[i] * x[i] * sigma(i)
-				put(y, y)
+				squares += (x[i] - mean) * (x[i] - mean)
 			}
-		case "norm heads", "norm heads back":
-			for h := range r.n / r.dim {
-				x, g, w := x[h*r.dim:(h+1)*r.dim], g, get("w")
-				if r.op == "norm heads back" {
-					g = g[h*r.dim : (h+1)*r.dim]
+			s := 1 / math.Sqrt(squares/n+rowEps)
+			if r.op == "layer norm" {
+				for i, b := range get("w added") {
+					y := (x[i] - mean) * s * w[i]
+					put(y+b, y, b, sizeMean*s*w[i])
 				}
-				if h == r.heads {
+				continue
+			}
+			all, with, sizeAll, sizeWith := 0.0, 0.0, 0.0, 0.0
+			for i := range r.n {
+				a, b := g[i]*w[i]/n, (x[i]-mean)*g[i]*w[i]/n
+				all, with = all+a, with+b
+				sizeAll, sizeWith = sizeAll+math.Abs(a), sizeWith+math.Abs(b)+math.Abs(sizeMean*a)
+			}
+			for i := range r.n {
+				a, b := s*g[i]*w[i], s*s*s*(x[i]-mean)
+				y, terms := a-s*all-b*with, []float64{a, s * sizeAll, b * sizeWith, s * s * s * sizeMean * with}
+				if r.acc {
+					y, terms = y+acc[i], append(terms, acc[i])
+				}
+				put(y, terms...)
+			}
+		case "silu", "gelu", "gated silu", "gated gelu":
+			for i := range r.n {
+				f := phi(x[i])
+				y := x[i] / (1 + math.Exp(-f))
+				if strings.HasPrefix(r.op, "gated") {
+					y *= x[r.n+i]
+				}
+				put(y, y, rounded(y, f))
+			}
+		case "silu back", "gelu back", "gated silu back", "gated gelu back":
+			gated := strings.HasPrefix(r.op, "gated")
+			sigma := func(i int) float64 { return 1 / (1 + math.Exp(-phi(x[i]))) }
+			for i := range r.n {
+				a, along := g[i]*sigma(i), x[i]*slope(x[i])
+				if gated {
+					a *= x[r.n+i]
+				}
+				b := along * (1 - sigma(i))
+				// 1 − σ is off by a unit of 1 where σ is near that.
+				put(a*(1+b), a, a*along, rounded(a*(1+b), phi(x[i])))
+			}
+			for i := range r.n {
+				if gated {
+					y := g[i] * x[i] * sigma(i)
+					put(y, y, rounded(y, phi(x[i])))
+				}
+			}
+		case "capped":
+			for i := range r.n {
+				y := rowCap * math.Tanh(x[i]/rowCap)
+				put(y, y)
+			}
+		case "norm heads", "norm heads back", "norm rows", "norm rows back":
+			back := strings.HasSuffix(r.op, "back")
+			for at := 0; at < r.n; {
+				w := get("w")
+				if at >= r.heads*r.dim {
 					w = get("w of k")
 				}
+				of := len(w)
+				x, g := x[at:at+of], g
+				if back {
+					g = g[at : at+of]
+				}
+				normed := at < (r.heads+1)*r.dim
+				at += of
 				squares, mean, sizes := 0.0, 0.0, 0.0
 				for _, v := range x {
 					squares += v * v
 				}
-				s := 1 / math.Sqrt(squares/float64(r.dim)+rowEps)
+				s := 1 / math.Sqrt(squares/float64(of)+rowEps)
 				for i := range g {
-					xg := x[i%r.dim] * g[i] * w[i%r.dim] / float64(r.dim)
+					xg := x[i] * g[i] * w[i] / float64(of)
 					mean, sizes = mean+xg, sizes+math.Abs(xg)
 				}
 				for i, v := range x {
 					switch {
-					case r.op == "norm heads" && h <= r.heads:
+					case normed && !back:
 						put(v*s*w[i], v*s*w[i])
-					case r.op == "norm heads":
+					case !back:
 						put(v)
-					case h <= r.heads:
+					case normed:
 						a, b := s*g[i]*w[i], s*s*s*v
 						put(a-b*mean, a, b*sizes)
 					default:
@@ -312,6 +423,11 @@ func (r rowCase) want(data map[string]numbers) (want, size []float64) {
 				put(x[i])
 			}
 		default:
+			if by := float64(r.cap()); by != 0 {
+				for i := range r.n {
+					x[i] = by * math.Tanh(x[i]/by)
+				}
+			}
 			top, total := math.Inf(-1), 0.0
 			for i := range r.n {
 				top = max(top, x[i])
@@ -320,7 +436,7 @@ func (r rowCase) want(data map[string]numbers) (want, size []float64) {
 				total += math.Exp(x[i] - top)
 			}
 			label := r.label(row)
-			if r.op == "cross-entropy" {
+			if !strings.HasSuffix(r.op, "back") {
 				loss := math.Log(total) + top - x[label]
 				put(loss, max(1, loss))
 				continue
@@ -331,7 +447,11 @@ func (r rowCase) want(data map[string]numbers) (want, size []float64) {
 					one = 1
 				}
 				// The difference from the greatest logit is rounded, so that its exponential is off by as many units.
-				put(p-one, p, p*(x[i]-top), one)
+				y, terms := p-one, []float64{p, p * (x[i] - top), one}
+				if by := float64(r.cap()); by != 0 {
+					y *= 1 - x[i]/by*(x[i]/by) // terms stay: that difference is off by a unit of 1
+				}
+				put(y, terms...)
 			}
 		}
 	}
@@ -406,21 +526,17 @@ func (r rowCase) kinds() (all []rowCase) {
 			for _, r.y = range half {
 				c := r
 				switch c.op {
-				case "norm":
+				case "norm", "layer norm", "norm heads", "norm rows", "cross-entropy back", "capped cross-entropy back":
 					c.g, c.x = F32, F32
-				case "norm back":
+				case "norm back", "layer norm back":
 					c.acc = c.y == BF16 // of no other use here
 					c.x, c.y = F32, F32
-				case "swiglu", "convert", "rotate", "rotate back", "rotate halves", "rotate halves back":
+				case "silu", "gelu", "gated silu", "gated gelu", "convert", "rotate", "rotate back", "rotate halves", "rotate halves back":
 					c.g = F32
-				case "norm heads":
-					c.g, c.x = F32, F32
-				case "norm heads back":
+				case "norm heads back", "norm rows back":
 					c.x = F32
-				case "cross-entropy":
+				case "capped", "cross-entropy", "capped cross-entropy":
 					c.g, c.x, c.y = F32, F32, F32
-				case "cross-entropy back":
-					c.g, c.x = F32, F32
 				}
 				if !slices.Contains(all, c) {
 					all = append(all, c)
@@ -434,7 +550,7 @@ func (r rowCase) kinds() (all []rowCase) {
 // rowShapes are the cases of one operation with n numbers in a row, in all types.
 func rowShapes(op string, n, rows, place int) []rowCase {
 	r := rowCase{op: op, n: n, rows: rows, before: around[place%len(around)][0], after: around[place%len(around)][1]}
-	if strings.HasPrefix(op, "norm heads") {
+	if strings.HasPrefix(op, "norm heads") || strings.HasPrefix(op, "norm rows") {
 		r.dim, r.heads = n/4, 2 // two of q, one of k, one of v
 		if r.n = n / 4 * 4; n < 4 {
 			return nil
@@ -470,7 +586,7 @@ func TestLargeNumbers(t *testing.T) {
 	for _, by := range []float32{1e-20, 30, 300, 1e15} {
 		var all []rowCase
 		for _, op := range rowOperations {
-			if by < 1e6 || op != "cross-entropy back" && op != "swiglu back" {
+			if by < 1e6 || op != "cross-entropy back" && !strings.HasSuffix(op, "lu back") {
 				all = append(all, rowShapes(op, 65, 5, 0)...)
 			}
 		}
@@ -488,7 +604,7 @@ func TestLargeNumbers(t *testing.T) {
 func TestRowsPoison(t *testing.T) {
 	for _, value := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
 		for _, op := range rowOperations {
-			if strings.HasPrefix(op, "cross-entropy") && math.IsInf(value, 1) {
+			if strings.Contains(op, "cross-entropy") && math.IsInf(value, 1) {
 				continue // TestInfiniteLogits
 			}
 			cases := rowShapes(op, 65, 7, 2)
@@ -640,15 +756,19 @@ func everyRow(b *bench) []*Tensor {
 	x := func(seed uint64) *Tensor { return b.f(normal(seed, n*rows), n, rows) }
 	table := func(dims int64) *Tensor { return b.f(normal(7, int(dims)*rows), dims, rows) }
 	w, at, both := b.f(normal(9, n), n), b.i(labels, rows), b.f(normal(1, 2*n*rows), 2*n, rows)
-	norms := HeadNorms{b.f(normal(10, 11), 11), b.f(normal(11, 11), 11)}
+	norms, rowNorms := HeadNorms{b.f(normal(10, 11), 11), b.f(normal(11, 11), 11)}, HeadNorms{b.f(normal(10, 22), 22), b.f(normal(11, 22), 22)}
 	return []*Tensor{
 		b.Norm(x(1), w, 1e-5, F32), b.NormBack(x(1), x(2), w, 1e-5, x(3)), b.NormBack(x(1), x(2), w, 1e-5, nil),
-		b.SwiGLU(both, F32), b.SwiGLUBack(x(2), both, F32),
+		b.LayerNorm(x(1), w, b.f(normal(12, n), n), 1e-5, F32), b.LayerNormBack(x(1), x(2), w, 1e-5, x(3)), b.LayerNormBack(x(1), x(2), w, 1e-5, nil),
+		b.Gated(both, SiLU, F32), b.GatedBack(x(2), both, SiLU, F32), b.Gated(both, GELU, F32), b.GatedBack(x(2), both, GELU, F32),
+		b.Activate(x(1), SiLU, F32), b.ActivateBack(x(1), x(2), SiLU, F32), b.Activate(x(1), GELU, F32), b.ActivateBack(x(1), x(2), GELU, F32),
 		b.Rotate(x(1), table(dim), heads, dim, Neighbours, false, F32), b.Rotate(x(1), table(dim), heads, dim, Neighbours, true, F32),
 		b.Rotate(x(1), table(dim), heads, dim, Halves, false, F32), b.Rotate(x(1), table(6), heads, dim, Halves, true, F32),
 		b.NormHeads(x(1), norms, 2, 2, 1e-5, F32), b.NormHeadsBack(x(1), x(2), norms, 2, 2, 1e-5, F32),
+		b.NormHeads(x(1), rowNorms, 2, 2, 1e-5, F32), b.NormHeadsBack(x(1), x(2), rowNorms, 2, 2, 1e-5, F32),
 		b.Rotate(b.View(x(1), [4]int64{dim * heads, rows, 1, 1}, [4]int64{2}), table(6), heads, dim, Neighbours, false, F32),
-		b.CrossEntropy(b.ScaleBias(x(1), 30, 0), at), b.CrossEntropyBack(x(1), at, F32),
+		b.CrossEntropy(b.ScaleBias(x(1), 30, 0), at, 0), b.CrossEntropyBack(x(1), at, 0, F32),
+		b.CrossEntropy(b.ScaleBias(x(1), 30, 0), at, 30), b.CrossEntropyBack(b.ScaleBias(x(1), 30, 0), at, 30, F32), b.Capped(x(1), 2),
 	}
 }
 
@@ -744,10 +864,40 @@ func TestRowsRefuse(t *testing.T) {
 		"norm back: acc's shape": func(c *Context, f made) *Tensor {
 			return c.NormBack(f(F32, 4, 3), f(F32, 4, 3), f(F32, 4), 1, f(F32, 4, 2))
 		},
-		"swiglu of an odd width": func(c *Context, f made) *Tensor { return c.SwiGLU(f(F32, 5, 3), F32) },
-		"swiglu of integers":     func(c *Context, f made) *Tensor { return c.SwiGLU(f(I32, 4, 3), F32) },
-		"swiglu back: width":     func(c *Context, f made) *Tensor { return c.SwiGLUBack(f(F32, 4, 3), f(F32, 4, 3), F32) },
-		"swiglu back: nothing":   func(c *Context, f made) *Tensor { return c.SwiGLUBack(nil, f(F32, 4, 3), F32) },
+		"layer norm without a bias": func(c *Context, f made) *Tensor { return c.LayerNorm(f(F32, 4, 3), f(F32, 4), nil, 1, F32) },
+		"layer norm: bias":          func(c *Context, f made) *Tensor { return c.LayerNorm(f(F32, 4, 3), f(F32, 4), f(F32, 5), 1, F32) },
+		"layer norm: weight":        func(c *Context, f made) *Tensor { return c.LayerNorm(f(F32, 4, 3), f(F32, 3), f(F32, 4), 1, F32) },
+		"layer norm of bfloat16":    func(c *Context, f made) *Tensor { return c.LayerNorm(f(BF16, 4, 3), f(F32, 4), f(F32, 4), 1, F32) },
+		"layer norm: eps":           func(c *Context, f made) *Tensor { return c.LayerNorm(f(F32, 4, 3), f(F32, 4), f(F32, 4), -1, F32) },
+		"layer norm back: width": func(c *Context, f made) *Tensor {
+			return c.LayerNormBack(f(F32, 5, 3), f(F32, 4, 3), f(F32, 4), 1, nil)
+		},
+		"activate: which":       func(c *Context, f made) *Tensor { return c.Activate(f(F32, 4, 3), activations, F32) },
+		"activate to float16":   func(c *Context, f made) *Tensor { return c.Activate(f(F32, 4, 3), GELU, F16) },
+		"activate back: which":  func(c *Context, f made) *Tensor { return c.ActivateBack(f(F32, 4, 3), f(F32, 4, 3), -1, F32) },
+		"activate back: width":  func(c *Context, f made) *Tensor { return c.ActivateBack(f(F32, 4, 3), f(F32, 8, 3), GELU, F32) },
+		"gated of an odd width": func(c *Context, f made) *Tensor { return c.Gated(f(F32, 5, 3), SiLU, F32) },
+		"gated of integers":     func(c *Context, f made) *Tensor { return c.Gated(f(I32, 4, 3), SiLU, F32) },
+		"gated: which":          func(c *Context, f made) *Tensor { return c.Gated(f(F32, 4, 3), activations, F32) },
+		"gated back: width":     func(c *Context, f made) *Tensor { return c.GatedBack(f(F32, 4, 3), f(F32, 4, 3), SiLU, F32) },
+		"gated back: nothing":   func(c *Context, f made) *Tensor { return c.GatedBack(nil, f(F32, 4, 3), SiLU, F32) },
+		"gated back: which":     func(c *Context, f made) *Tensor { return c.GatedBack(f(F32, 4, 3), f(F32, 8, 3), activations, F32) },
+		"capped to nothing":     func(c *Context, f made) *Tensor { return c.Capped(f(F32, 4, 3), 0) },
+		"capped to NaN":         func(c *Context, f made) *Tensor { return c.Capped(f(F32, 4, 3), float32(math.NaN())) },
+		"capped: bfloat16":      func(c *Context, f made) *Tensor { return c.Capped(f(BF16, 4, 3), 1) },
+		"cross-entropy: cap":    func(c *Context, f made) *Tensor { return c.CrossEntropy(f(F32, 4, 3), f(I32, 3), -1) },
+		"cross-entropy: no cap": func(c *Context, f made) *Tensor {
+			return c.CrossEntropy(f(F32, 4, 3), f(I32, 3), float32(math.Inf(1)))
+		},
+		"cross-entropy back: cap": func(c *Context, f made) *Tensor {
+			return c.CrossEntropyBack(f(F32, 4, 3), f(I32, 3), float32(math.NaN()), F32)
+		},
+		"norm heads: rows of q, of another length": func(c *Context, f made) *Tensor {
+			return c.NormHeads(f(F32, 16, 3), HeadNorms{f(F32, 16), f(F32, 4)}, 2, 1, 1, F32)
+		},
+		"norm heads: rows of k, of another length": func(c *Context, f made) *Tensor {
+			return c.NormHeads(f(F32, 16, 3), HeadNorms{f(F32, 8), f(F32, 8)}, 2, 1, 1, F32)
+		},
 		"norm heads: width": func(c *Context, f made) *Tensor {
 			return c.NormHeads(f(F32, 16, 3), HeadNorms{f(F32, 3), f(F32, 3)}, 2, 1, 1, F32)
 		},
@@ -786,13 +936,13 @@ func TestRowsRefuse(t *testing.T) {
 		},
 		"convert from float16":      func(c *Context, f made) *Tensor { return c.Convert(f(F16, 4, 3), F32) },
 		"convert to float16":        func(c *Context, f made) *Tensor { return c.Convert(f(F32, 4, 3), F16) },
-		"cross-entropy: bfloat16":   func(c *Context, f made) *Tensor { return c.CrossEntropy(f(BF16, 4, 3), f(I32, 3)) },
-		"cross-entropy: labels":     func(c *Context, f made) *Tensor { return c.CrossEntropy(f(F32, 4, 3), f(I32, 4)) },
-		"cross-entropy: no labels":  func(c *Context, f made) *Tensor { return c.CrossEntropy(f(F32, 4, 3), nil) },
-		"cross-entropy: floats":     func(c *Context, f made) *Tensor { return c.CrossEntropy(f(F32, 4, 3), f(F32, 3)) },
-		"cross-entropy: a column":   func(c *Context, f made) *Tensor { return c.CrossEntropy(f(F32, 4, 3), column(c, f(I32, 2, 3))) },
-		"cross-entropy back: type":  func(c *Context, f made) *Tensor { return c.CrossEntropyBack(f(F32, 4, 3), f(I32, 3), F16) },
-		"cross-entropy back: label": func(c *Context, f made) *Tensor { return c.CrossEntropyBack(f(F32, 4, 3), f(I32, 3, 3), F32) },
+		"cross-entropy: bfloat16":   func(c *Context, f made) *Tensor { return c.CrossEntropy(f(BF16, 4, 3), f(I32, 3), 0) },
+		"cross-entropy: labels":     func(c *Context, f made) *Tensor { return c.CrossEntropy(f(F32, 4, 3), f(I32, 4), 0) },
+		"cross-entropy: no labels":  func(c *Context, f made) *Tensor { return c.CrossEntropy(f(F32, 4, 3), nil, 0) },
+		"cross-entropy: floats":     func(c *Context, f made) *Tensor { return c.CrossEntropy(f(F32, 4, 3), f(F32, 3), 0) },
+		"cross-entropy: a column":   func(c *Context, f made) *Tensor { return c.CrossEntropy(f(F32, 4, 3), column(c, f(I32, 2, 3)), 0) },
+		"cross-entropy back: type":  func(c *Context, f made) *Tensor { return c.CrossEntropyBack(f(F32, 4, 3), f(I32, 3), 0, F16) },
+		"cross-entropy back: label": func(c *Context, f made) *Tensor { return c.CrossEntropyBack(f(F32, 4, 3), f(I32, 3, 3), 0, F32) },
 	} {
 		c := backend.NewContext()
 		if build(c, c.NewTensor) != nil || c.Err() == nil {
@@ -815,9 +965,9 @@ func BenchmarkRows(b *testing.B) {
 		{op: "convert", n: width, x: F32, y: F32}, {op: "convert", n: width, x: F32, y: BF16}, {op: "convert", n: width, x: BF16, y: F32},
 		{op: "norm", n: width, x: F32, y: BF16}, {op: "norm", n: width, x: F32, y: F32},
 		{op: "norm back", n: width, g: F32, x: F32, y: F32, acc: true}, {op: "norm back", n: width, g: BF16, x: F32, y: F32, acc: true},
-		{op: "swiglu", n: hidden, x: F32, y: BF16}, {op: "swiglu", n: hidden, x: BF16, y: BF16}, {op: "swiglu", n: hidden, x: F32, y: F32},
-		{op: "swiglu back", n: hidden, g: F32, x: F32, y: BF16}, {op: "swiglu back", n: hidden, g: BF16, x: BF16, y: BF16},
-		{op: "swiglu back", n: hidden, g: F32, x: F32, y: F32},
+		{op: "gated silu", n: hidden, x: F32, y: BF16}, {op: "gated silu", n: hidden, x: BF16, y: BF16}, {op: "gated silu", n: hidden, x: F32, y: F32},
+		{op: "gated silu back", n: hidden, g: F32, x: F32, y: BF16}, {op: "gated silu back", n: hidden, g: BF16, x: BF16, y: BF16},
+		{op: "gated silu back", n: hidden, g: F32, x: F32, y: F32},
 		{op: "rotate", n: heads * dim, x: F32, y: F32, heads: 12, dim: dim, dims: dim},
 		{op: "rotate back", n: heads * dim, x: F32, y: BF16, heads: 12, dim: dim, dims: dim},
 		{op: "cross-entropy", n: vocab, x: F32, y: F32},

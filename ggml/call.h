@@ -7,7 +7,8 @@ namespace vera {
 
 enum operation {
     MUL_MAT, MUL_MAT_BACK, WEIGHT_GRAD, MERGE, MERGED_GRAD, FACTORED_GRAD, ATTENTION, ATTENTION_BACK, ATTENTION_CACHED,
-    NORM, NORM_BACK, NORM_HEADS, NORM_HEADS_BACK, SWIGLU, SWIGLU_BACK, ROTATE, CONVERT, CROSS_ENTROPY, CROSS_ENTROPY_BACK, PEAK, OPERATIONS
+    NORM, NORM_BACK, LAYER_NORM, LAYER_NORM_BACK, NORM_HEADS, NORM_HEADS_BACK, ACTIVATE, ACTIVATE_BACK, GATED, GATED_BACK, ROTATE, CONVERT, CAPPED,
+    CROSS_ENTROPY, CROSS_ENTROPY_BACK, PEAK, OPERATIONS
 };
 
 // Numbers that an operation is made with; which is which, its kernel says.
@@ -29,6 +30,8 @@ struct call {
 
 // ggml's type numbers that the kernels treat on their own.
 enum { F32 = 0, BF16 = 30 };
+
+enum { SILU = 0, GELU = 1 };  // activations: bindings/rows.go has them
 
 enum { PLAIN = 0 };  // the way of MUL_MAT that every processor has
 

@@ -158,7 +158,8 @@ const isa ISA = { NAME(ISA),
                   HAS_BF16,
                   { KERNELS::mul_mat, KERNELS::mul_mat_back, KERNELS::weight_grad, KERNELS::merge, KERNELS::merged_grad, KERNELS::factored_grad,
                     KERNELS::attention_forward, KERNELS::attention_back, KERNELS::attention_cached,
-                    KERNELS::norm, KERNELS::norm_back, KERNELS::norm_heads, KERNELS::norm_heads_back, KERNELS::swiglu, KERNELS::swiglu_back, KERNELS::rotate, KERNELS::convert, KERNELS::cross_entropy,
-                    KERNELS::cross_entropy_back, KERNELS::peak } };
+                    KERNELS::norm, KERNELS::norm_back, KERNELS::layer_norm, KERNELS::layer_norm_back, KERNELS::norm_heads, KERNELS::norm_heads_back,
+                    KERNELS::activated<false>, KERNELS::activated_back<false>, KERNELS::activated<true>, KERNELS::activated_back<true>, KERNELS::rotate, KERNELS::convert, KERNELS::capped,
+                    KERNELS::cross_entropy, KERNELS::cross_entropy_back, KERNELS::peak } };
 
 }  // namespace vera

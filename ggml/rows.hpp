@@ -79,66 +79,165 @@ static void norm_back(const thread & t, ggml_tensor * dst) {
     });
 }
 
-// The heads of q and those of k, each normed by itself; v is copied. Sources: [q, k, v], weights of q's heads, of k's; parameters: heads, KV heads, eps.
-static void norm_heads(const thread & t, ggml_tensor * dst) {
-    const ggml_tensor * x = t.src[0];
-    const int64_t       dim = t.src[1]->ne[0], heads = t.with->i[0], turned = heads + t.with->i[1];
-    each_row(t, dst, [&](int64_t r) {
-        const float * in = (const float *) row(x, r);
-        typed(dst, r, [&](auto * y) {
-            for (int64_t h = 0; h < turned; h++) {
-                normed(in + h * dim, numbers(t.src[h < heads ? 1 : 2]), t.with->f[0], y + h * dim, dim);
-            }
-            copy(in + turned * dim, y + turned * dim, x->ne[0] - turned * dim);
-        });
-    });
-}
+// The mean of x and 1 / √(variance + eps).
+struct moments {
+    float mean, scale;
 
-// Sources: dy, [q, k, v], weights of q's heads, of k's; parameters as above.
-static void norm_heads_back(const thread & t, ggml_tensor * dst) {
-    const ggml_tensor * dy = t.src[0], * x = t.src[1];
-    const int64_t       dim = t.src[2]->ne[0], heads = t.with->i[0], turned = heads + t.with->i[1];
+    moments(const float * x, int64_t n, float eps) {
+        mean                 = (float) (sum_of(n, [&](int64_t i, auto some) { return load(x + i, some); }) / n);
+        const double squares = sum_of(n, [&](int64_t i, auto some) {
+            const vf d = load(x + i, some, mean) - splat(mean);
+            return d * d;
+        });
+        scale = (float) (1 / std::sqrt(squares / n + eps));
+    }
+};
+
+// With s = 1 / √(var(x) + eps): y = s (x − mean(x)) ⊙ w + b. Sources: x, w, b; parameter: eps.
+static void layer_norm(const thread & t, ggml_tensor * dst) {
+    const ggml_tensor * source = t.src[0];
+    const float *       w = numbers(t.src[1]), * b = numbers(t.src[2]);
+    const int64_t       n = source->ne[0];
     each_row(t, dst, [&](int64_t r) {
-        const float * in = (const float *) row(x, r);
-        typed(dy, r, [&](auto * g) {
-            typed(dst, r, [&](auto * dx) {
-                for (int64_t h = 0; h < turned; h++) {
-                    normed_back(g + h * dim, in + h * dim, numbers(t.src[h < heads ? 2 : 3]), t.with->f[0], nullptr, dx + h * dim, dim);
-                }
-                copy(g + turned * dim, dx + turned * dim, x->ne[0] - turned * dim);
+        const float * x = (const float *) row(source, r);
+        const moments m(x, n, t.with->f[0]);
+        typed(dst, r, [&](auto * y) {
+            by_vectors(n, [&](int64_t i, auto some) {
+                store(y + i, (load(x + i, some) - splat(m.mean)) * splat(m.scale) * load(w + i, some) + load(b + i, some), some);
             });
         });
     });
 }
 
-// y = gate ⊙ σ(gate) ⊙ up. Source: [gate, up].
-static void swiglu(const thread & t, ggml_tensor * dst) {
-    const ggml_tensor * gate_up = t.src[0];
-    const int64_t       n       = dst->ne[0];
+// With d = x − mean(x) and g = dy ⊙ w: dx = s (g − mean(g) − s² mean(d ⊙ g) d), + acc. Sources: dy, x, w, acc or NULL; parameter: eps.
+static void layer_norm_back(const thread & t, ggml_tensor * dst) {
+    const ggml_tensor * dy = t.src[0], * source = t.src[1], * acc = t.src[3];
+    const float *       w = numbers(t.src[2]);
+    const int64_t       n = source->ne[0];
     each_row(t, dst, [&](int64_t r) {
-        typed(gate_up, r, [&](auto * gate) {
-            typed(dst, r, [&](auto * y) {
-                by_vectors(n, [&](int64_t i, auto some) {
-                    const vf x = load(gate + i, some);
-                    store(y + i, x / (splat(1) + exp_of(-x)) * load(gate + n + i, some), some);
+        const float * x = (const float *) row(source, r), * more = acc ? (const float *) row(acc, r) : nullptr;
+        float *       dx = (float *) row(dst, r);
+        const moments m(x, n, t.with->f[0]);
+        const vf      mean = splat(m.mean), s = splat(m.scale);
+        typed(dy, r, [&](auto * up) {
+            const double all  = sum_of(n, [&](int64_t i, auto some) { return load(up + i, some) * load(w + i, some); });
+            const double with = sum_of(n, [&](int64_t i, auto some) { return (load(x + i, some, m.mean) - mean) * (load(up + i, some) * load(w + i, some)); });
+            const vf     part = splat((float) (all / n)), by = splat((float) (with / n * m.scale * m.scale));
+            by_vectors(n, [&](int64_t i, auto some) {
+                const vf d = s * (load(up + i, some) * load(w + i, some) - part - by * (load(x + i, some) - mean));
+                store(dx + i, more ? load(more + i, some) + d : d, some);
+            });
+        });
+    });
+}
+
+// What is normed in a row [q, k, v]: the heads of q and of k, or all of q and all of k, as long as their weights are.
+struct head_norms {
+    const ggml_tensor * q, * k;
+    int64_t             keys, values;  // where they begin
+
+    head_norms(const thread & t, const ggml_tensor * x, const ggml_tensor * q, const ggml_tensor * k) : q(q), k(k) {
+        const int64_t heads = t.with->i[0], kv_heads = t.with->i[1], dim = x->ne[0] / (heads + 2 * kv_heads);
+        keys   = dim * heads;
+        values = dim * (heads + kv_heads);
+    }
+
+    // Calls f(start, weights, how many).
+    template <typename F> void each(F f) const {
+        for (int64_t i = 0; i < values;) {
+            const ggml_tensor * w = i < keys ? q : k;
+            f(i, numbers(w), w->ne[0]);
+            i += w->ne[0];
+        }
+    }
+};
+
+// v is copied. Sources: [q, k, v], weights of q, of k; parameters: heads, KV heads, eps.
+static void norm_heads(const thread & t, ggml_tensor * dst) {
+    const ggml_tensor * x = t.src[0];
+    const head_norms    norms(t, x, t.src[1], t.src[2]);
+    each_row(t, dst, [&](int64_t r) {
+        const float * in = (const float *) row(x, r);
+        typed(dst, r, [&](auto * y) {
+            norms.each([&](int64_t i, const float * w, int64_t n) { normed(in + i, w, t.with->f[0], y + i, n); });
+            copy(in + norms.values, y + norms.values, x->ne[0] - norms.values);
+        });
+    });
+}
+
+// Sources: dy, [q, k, v], weights of q, of k; parameters as above.
+static void norm_heads_back(const thread & t, ggml_tensor * dst) {
+    const ggml_tensor * dy = t.src[0], * x = t.src[1];
+    const head_norms    norms(t, x, t.src[2], t.src[3]);
+    each_row(t, dst, [&](int64_t r) {
+        const float * in = (const float *) row(x, r);
+        typed(dy, r, [&](auto * g) {
+            typed(dst, r, [&](auto * dx) {
+                norms.each([&](int64_t i, const float * w, int64_t n) { normed_back(g + i, in + i, w, t.with->f[0], nullptr, dx + i, n); });
+                copy(g + norms.values, dx + norms.values, x->ne[0] - norms.values);
+            });
+        });
+    });
+}
+
+// Activations x σ(φ(x)): φ(x) and x φ′(x).
+struct silu {
+    static vf phi(vf x) { return x; }
+
+    static vf along(vf x) { return x; }
+};
+
+struct gelu {
+    static constexpr float LINEAR = 1.5957691216057308f, CUBIC = 0.07135481627159867f;  // 2 √(2/π), and 0.044715 times that
+
+    static vf phi(vf x) { return x * (splat(LINEAR) + splat(CUBIC) * (x * x)); }
+
+    static vf along(vf x) { return x * (splat(LINEAR) + splat(3 * CUBIC) * (x * x)); }
+};
+
+// Calls f with the activation that a node is made with.
+template <typename F> static inline void with_activation(const thread & t, F f) {
+    if (t.with->i[0] == GELU) {
+        f(gelu());
+    } else {
+        f(silu());
+    }
+}
+
+// y = act(x), or act(gate) ⊙ up of [gate, up]. Source: x, or [gate, up]; parameter: the activation.
+template <bool GATED> static void activated(const thread & t, ggml_tensor * dst) {
+    const ggml_tensor * source = t.src[0];
+    const int64_t       n      = dst->ne[0];
+    with_activation(t, [&](auto act) {
+        each_row(t, dst, [&](int64_t r) {
+            typed(source, r, [&](auto * gate) {
+                typed(dst, r, [&](auto * y) {
+                    by_vectors(n, [&](int64_t i, auto some) {
+                        const vf x = load(gate + i, some), v = x / (splat(1) + exp_of(-act.phi(x)));
+                        store(y + i, GATED ? v * load(gate + n + i, some) : v, some);
+                    });
                 });
             });
         });
     });
 }
 
-// With s = σ(gate): ∂gate = dy ⊙ up ⊙ s (1 + gate (1 − s)), ∂up = dy ⊙ gate ⊙ s. Sources: dy, [gate, up].
-static void swiglu_back(const thread & t, ggml_tensor * dst) {
-    const ggml_tensor * dy = t.src[0], * gate_up = t.src[1];
+// With s = σ(φ(x)): act′(x) = s (1 + x φ′(x) (1 − s)); ∂x = dy ⊙ act′(x), or of [gate, up]: ∂gate = dy ⊙ up ⊙ act′(gate), ∂up = dy ⊙ gate ⊙ s. Sources: dy, and as above.
+template <bool GATED> static void activated_back(const thread & t, ggml_tensor * dst) {
+    const ggml_tensor * dy = t.src[0], * source = t.src[1];
     const int64_t       n = dy->ne[0];
-    each_row(t, dst, [&](int64_t r) {
-        typed(dy, r, [&](auto * g) {
-            typed(gate_up, r, [&](auto * gate) {
-                typed(dst, r, [&](auto * d) {
-                    by_vectors(n, [&](int64_t i, auto some) {
-                        const vf x = load(gate + i, some), s = splat(1) / (splat(1) + exp_of(-x)), gs = load(g + i, some) * s;
-                        store(d + i, gs * load(gate + n + i, some) * (splat(1) + x * (splat(1) - s)), some);
-                        store(d + n + i, gs * x, some);
+    with_activation(t, [&](auto act) {
+        each_row(t, dst, [&](int64_t r) {
+            typed(dy, r, [&](auto * g) {
+                typed(source, r, [&](auto * gate) {
+                    typed(dst, r, [&](auto * d) {
+                        by_vectors(n, [&](int64_t i, auto some) {
+                            const vf x = load(gate + i, some), s = splat(1) / (splat(1) + exp_of(-act.phi(x))), gs = load(g + i, some) * s;
+                            store(d + i, (GATED ? gs * load(gate + n + i, some) : gs) * (splat(1) + act.along(x) * (splat(1) - s)), some);
+                            if (GATED) {
+                                store(d + n + i, gs * x, some);
+                            }
+                        });
                     });
                 });
             });
@@ -206,6 +305,26 @@ static void convert(const thread & t, ggml_tensor * dst) {
     });
 }
 
+// to = cap · tanh(x / cap) for n numbers.
+static inline void cap_row(const float * x, float cap, float * to, int64_t n) {
+    const vf in = splat(1 / cap), out = splat(cap);
+    by_vectors(n, [&](int64_t i, auto some) { store(to + i, out * tanh_of(load(x + i, some) * in), some); });
+}
+
+// Source: x; parameter: cap.
+static void capped(const thread & t, ggml_tensor * dst) {
+    each_row(t, dst, [&](int64_t r) { cap_row((const float *) row(t.src[0], r), t.with->f[0], (float *) row(dst, r), dst->ne[0]); });
+}
+
+// Logits as they are, or capped, in buf.
+static inline const float * logits(const float * x, float cap, float * buf, int64_t n) {
+    if (cap == 0) {
+        return x;
+    }
+    cap_row(x, cap, buf, n);
+    return buf;
+}
+
 // What a row of logits is normalised by: softmax = exp(logit − by) / total. The exponentials are kept where there is a place for them.
 struct normalizer {
     float  by;     // the greatest logit; 0 if that is infinite, as exp(0) alone is no number then
@@ -229,30 +348,41 @@ struct normalizer {
     }
 };
 
-// −log softmax(x)[label] of each row of x. Sources: x, labels. dst [rows].
+// −log softmax(x)[label] of each row of x, whose numbers are capped first where there is a cap. Sources: x, labels; parameter: cap. dst [rows].
 static void cross_entropy(const thread & t, ggml_tensor * dst) {
     const ggml_tensor * x      = t.src[0];
     const int32_t *     labels = (const int32_t *) t.src[1]->data;
+    const int64_t       n      = x->ne[0];
+    const float         cap    = t.with->f[0];
+    float *             buf    = cap != 0 ? (float *) t.scratch(n * sizeof(float)) : nullptr;
     each_row(t, x, [&](int64_t r) {
-        const float *    in = (const float *) row(x, r);
-        const normalizer z(in, x->ne[0]);
+        const float *    in = logits((const float *) row(x, r), cap, buf, n);
+        const normalizer z(in, n);
         ((float *) dst->data)[r] = (float) (std::log(z.total) + ((double) z.by - in[labels[r]]));
     });
 }
 
-// softmax(x) − onehot(label). Sources: x, labels.
+// softmax(x) − onehot(label), times tanh′ = 1 − tanh² where there is a cap. Sources: x, labels; parameter: cap.
 static void cross_entropy_back(const thread & t, ggml_tensor * dst) {
     const ggml_tensor * x      = t.src[0];
     const int32_t *     labels = (const int32_t *) t.src[1]->data;
     const int64_t       n      = x->ne[0];
+    const float         cap    = t.with->f[0];
+    float *             buf    = (float *) t.scratch(2 * n * sizeof(float));
     each_row(t, x, [&](int64_t r) {
-        const float *    in = (const float *) row(x, r);
-        float *          e  = dst->type == F32 ? (float *) row(dst, r) : (float *) t.scratch(n * sizeof(float));
+        const float *    in = logits((const float *) row(x, r), cap, buf, n);
+        float *          e  = dst->type == F32 ? (float *) row(dst, r) : buf + n;
         const normalizer z(in, n, e);
-        const vf         part = splat((float) (1 / z.total));
+        const vf         part = splat((float) (1 / z.total)), inverse = splat(cap == 0 ? 0 : 1 / cap);
+        const auto       slope = [&](vf c) { return splat(1) - c * inverse * (c * inverse); };
         typed(dst, r, [&](auto * y) {
-            const vf right = exp_of(splat(in[labels[r]]) - splat(z.by)) * part - splat(1);
-            by_vectors(n, [&](int64_t i, auto some) { store(y + i, load(e + i, some) * part, some); });
+            vf right = exp_of(splat(in[labels[r]]) - splat(z.by)) * part - splat(1);
+            if (cap == 0) {
+                by_vectors(n, [&](int64_t i, auto some) { store(y + i, load(e + i, some) * part, some); });
+            } else {
+                right *= slope(splat(in[labels[r]]));
+                by_vectors(n, [&](int64_t i, auto some) { store(y + i, load(e + i, some) * part * slope(load(in + i, some)), some); });
+            }
             store(y + labels[r], right, (int64_t) 1);
         });
     });

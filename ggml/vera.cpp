@@ -35,7 +35,8 @@ struct memory {
 
 static const char * const operation_names[OPERATIONS] = {
     "linear", "linear back", "weight gradient", "merge", "merged gradient", "factored gradient", "attention", "attention back", "attention", "norm", "norm back",
-    "norm of heads", "norm of heads back", "swiglu", "swiglu back", "rotate", "convert", "cross-entropy", "cross-entropy back", "peak",
+    "layer norm", "layer norm back", "norm of heads", "norm of heads back", "activate", "activate back", "gated", "gated back", "rotate", "convert", "capped",
+    "cross-entropy", "cross-entropy back", "peak",
 };
 
 struct node : call {
@@ -255,6 +256,20 @@ struct ggml_tensor * ggml_vera_norm_back(struct ggml_context * ctx, struct ggml_
     return y;
 }
 
+struct ggml_tensor * ggml_vera_layer_norm(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * x, struct ggml_tensor * w,
+                                          struct ggml_tensor * b, float eps, unsigned type) {
+    ggml_tensor * y        = make(ctx, nodes, LAYER_NORM, nullptr, type, x->ne[0], x->ne[1], { x, w, b });
+    nodes->all.back().with = { {}, { eps } };
+    return y;
+}
+
+struct ggml_tensor * ggml_vera_layer_norm_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * dy, struct ggml_tensor * x,
+                                               struct ggml_tensor * w, struct ggml_tensor * acc, float eps) {
+    ggml_tensor * y        = make(ctx, nodes, LAYER_NORM_BACK, nullptr, F32, x->ne[0], x->ne[1], { dy, x, w, acc });
+    nodes->all.back().with = { {}, { eps } };
+    return y;
+}
+
 struct ggml_tensor * ggml_vera_norm_heads(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * x, struct ggml_tensor * q,
                                           struct ggml_tensor * k, int n_heads, int kv_heads, float eps, unsigned type) {
     ggml_tensor * y        = make(ctx, nodes, NORM_HEADS, nullptr, type, x->ne[0], x->ne[1], { x, q, k });
@@ -269,13 +284,30 @@ struct ggml_tensor * ggml_vera_norm_heads_back(struct ggml_context * ctx, struct
     return y;
 }
 
-struct ggml_tensor * ggml_vera_swiglu(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * gate_up, unsigned type) {
-    return make(ctx, nodes, SWIGLU, nullptr, type, gate_up->ne[0] / 2, gate_up->ne[1], { gate_up });
+struct ggml_tensor * ggml_vera_activate(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * x, int act, unsigned type) {
+    ggml_tensor * y        = make(ctx, nodes, ACTIVATE, nullptr, type, x->ne[0], x->ne[1], { x });
+    nodes->all.back().with = { { act }, {} };
+    return y;
 }
 
-struct ggml_tensor * ggml_vera_swiglu_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * dy, struct ggml_tensor * gate_up,
-                                           unsigned type) {
-    return make(ctx, nodes, SWIGLU_BACK, nullptr, type, gate_up->ne[0], gate_up->ne[1], { dy, gate_up });
+struct ggml_tensor * ggml_vera_activate_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * dy, struct ggml_tensor * x,
+                                             int act, unsigned type) {
+    ggml_tensor * y        = make(ctx, nodes, ACTIVATE_BACK, nullptr, type, x->ne[0], dy->ne[1], { dy, x });
+    nodes->all.back().with = { { act }, {} };
+    return y;
+}
+
+struct ggml_tensor * ggml_vera_gated(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * gate_up, int act, unsigned type) {
+    ggml_tensor * y        = make(ctx, nodes, GATED, nullptr, type, gate_up->ne[0] / 2, gate_up->ne[1], { gate_up });
+    nodes->all.back().with = { { act }, {} };
+    return y;
+}
+
+struct ggml_tensor * ggml_vera_gated_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * dy,
+                                          struct ggml_tensor * gate_up, int act, unsigned type) {
+    ggml_tensor * y        = make(ctx, nodes, GATED_BACK, nullptr, type, gate_up->ne[0], dy->ne[1], { dy, gate_up });
+    nodes->all.back().with = { { act }, {} };
+    return y;
 }
 
 struct ggml_tensor * ggml_vera_rotate(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * x, struct ggml_tensor * table, int heads,
@@ -289,14 +321,24 @@ struct ggml_tensor * ggml_vera_convert(struct ggml_context * ctx, struct ggml_ve
     return make(ctx, nodes, CONVERT, nullptr, type, x->ne[0], x->ne[1], { x });
 }
 
+struct ggml_tensor * ggml_vera_capped(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * x, float cap) {
+    ggml_tensor * y        = make(ctx, nodes, CAPPED, nullptr, F32, x->ne[0], x->ne[1], { x });
+    nodes->all.back().with = { {}, { cap } };
+    return y;
+}
+
 struct ggml_tensor * ggml_vera_cross_entropy(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * logits,
-                                             struct ggml_tensor * labels) {
-    return make(ctx, nodes, CROSS_ENTROPY, nullptr, F32, logits->ne[1], 1, { logits, labels });
+                                             struct ggml_tensor * labels, float cap) {
+    ggml_tensor * y        = make(ctx, nodes, CROSS_ENTROPY, nullptr, F32, logits->ne[1], 1, { logits, labels });
+    nodes->all.back().with = { {}, { cap } };
+    return y;
 }
 
 struct ggml_tensor * ggml_vera_cross_entropy_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * logits,
-                                                  struct ggml_tensor * labels, unsigned type) {
-    return make(ctx, nodes, CROSS_ENTROPY_BACK, nullptr, type, logits->ne[0], logits->ne[1], { logits, labels });
+                                                  struct ggml_tensor * labels, float cap, unsigned type) {
+    ggml_tensor * y        = make(ctx, nodes, CROSS_ENTROPY_BACK, nullptr, type, logits->ne[0], logits->ne[1], { logits, labels });
+    nodes->all.back().with = { {}, { cap } };
+    return y;
 }
 
 struct ggml_tensor * ggml_vera_peak(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * x) {

@@ -95,25 +95,33 @@ struct ggml_tensor * ggml_vera_attention_back(struct ggml_context * ctx, struct 
 struct ggml_tensor * ggml_vera_attention_cached(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * qkv, struct ggml_tensor * keys,
                                                 struct ggml_tensor * values, struct ggml_tensor * rows, struct ggml_vera_heads heads, unsigned type);
 
-// Row by row, in float32 inside. bindings/rows.go has their formulas and shapes; acc may be NULL.
+// Row by row, in float32 inside. bindings/rows.go has their formulas and shapes, and which activation is which; acc may be NULL.
 struct ggml_tensor * ggml_vera_norm(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * x, struct ggml_tensor * w, float eps,
                                     unsigned type);
 struct ggml_tensor * ggml_vera_norm_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * dy, struct ggml_tensor * x,
                                          struct ggml_tensor * w, struct ggml_tensor * acc, float eps);
+struct ggml_tensor * ggml_vera_layer_norm(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * x, struct ggml_tensor * w,
+                                          struct ggml_tensor * b, float eps, unsigned type);
+struct ggml_tensor * ggml_vera_layer_norm_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * dy, struct ggml_tensor * x,
+                                               struct ggml_tensor * w, struct ggml_tensor * acc, float eps);
 struct ggml_tensor * ggml_vera_norm_heads(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * x, struct ggml_tensor * q,
                                           struct ggml_tensor * k, int heads, int kv_heads, float eps, unsigned type);
 struct ggml_tensor * ggml_vera_norm_heads_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * dy, struct ggml_tensor * x,
                                                struct ggml_tensor * q, struct ggml_tensor * k, int heads, int kv_heads, float eps, unsigned type);
-struct ggml_tensor * ggml_vera_swiglu(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * gate_up, unsigned type);
-struct ggml_tensor * ggml_vera_swiglu_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * dy, struct ggml_tensor * gate_up,
-                                           unsigned type);
+struct ggml_tensor * ggml_vera_activate(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * x, int act, unsigned type);
+struct ggml_tensor * ggml_vera_activate_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * dy, struct ggml_tensor * x,
+                                             int act, unsigned type);
+struct ggml_tensor * ggml_vera_gated(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * gate_up, int act, unsigned type);
+struct ggml_tensor * ggml_vera_gated_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * dy,
+                                          struct ggml_tensor * gate_up, int act, unsigned type);
 struct ggml_tensor * ggml_vera_rotate(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * x, struct ggml_tensor * table, int heads,
                                       int head_dim, bool halves, bool back, unsigned type);
 struct ggml_tensor * ggml_vera_convert(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * x, unsigned type);
+struct ggml_tensor * ggml_vera_capped(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * x, float cap);
 struct ggml_tensor * ggml_vera_cross_entropy(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * logits,
-                                             struct ggml_tensor * labels);
+                                             struct ggml_tensor * labels, float cap);
 struct ggml_tensor * ggml_vera_cross_entropy_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * logits,
-                                                  struct ggml_tensor * labels, unsigned type);
+                                                  struct ggml_tensor * labels, float cap, unsigned type);
 
 // [1]: how many operations the processor's registers made in computing it, in bfloat16 where x is, else in float32; for measuring what is possible.
 struct ggml_tensor * ggml_vera_peak(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * x);

@@ -137,7 +137,7 @@ func step(c *bindings.Context, g *bindings.Graph, types []bindings.Type) {
 	g.Expand(c.OptStepAdamW(f(width), c.MulInplace(f(width), b), b, b, f(7)))
 	g.Expand(c.FactoredGrad(x, f(rank, rows), v))
 	g.Expand(c.NormBack(c.Norm(x, b, 1e-5, f32), x, b, 1e-5, x))
-	g.Expand(c.SwiGLUBack(c.SwiGLU(f(2*width, rows), f32), f(2*width, rows), f32))
+	g.Expand(c.GatedBack(c.Gated(f(2*width, rows), bindings.SiLU, f32), f(2*width, rows), bindings.SiLU, f32))
 	table := c.Rope(f(headDim, 1, rows), integers(rows), nil, bindings.Rope{Dims: headDim, FreqBase: 1e4, FreqScale: 1, AttnFactor: 1})
 	qkv := c.Rotate(f(headDim*(heads+2*kvHeads), rows), c.Reshape(table, headDim, rows), heads+kvHeads, headDim, bindings.Neighbours, false, f32)
 	norms := bindings.HeadNorms{Q: f(headDim), K: f(headDim)}
@@ -149,6 +149,6 @@ func step(c *bindings.Context, g *bindings.Graph, types []bindings.Type) {
 	g.Expand(c.AttentionBack(out, qkv, segments, attends))
 	g.Expand(c.AddInplace(c.View(qkv, [4]int64{width, rows, 1, 1}, [4]int64{}), b)) // a bias
 	labels := integers(rows)
-	g.Expand(c.CrossEntropy(x, labels))
-	g.Expand(c.SetRows(f(width, rows), c.CrossEntropyBack(x, labels, f32), labels))
+	g.Expand(c.CrossEntropy(x, labels, 0))
+	g.Expand(c.SetRows(f(width, rows), c.CrossEntropyBack(x, labels, 0, f32), labels))
 }

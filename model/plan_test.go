@@ -72,7 +72,10 @@ func TestPlan(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		saved := m.savedBytes(p)
+		saved, _, err := m.saved(p)
+		if err != nil {
+			t.Fatal(err)
+		}
 		m.options.Memory = need.Total() + c.blocks*saved + saved/2
 		keep, err := m.keeping(p)
 		if c.want < 0 {

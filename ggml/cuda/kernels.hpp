@@ -218,51 +218,140 @@ __global__ static void norm_back(matrix dy, matrix x, const float * w, matrix ac
     }
 }
 
-// A head a block: those of q and of k are normed, each by itself; v's are copied.
-__global__ static void norm_heads(matrix x, const float * q, const float * k, matrix y, int64_t dim, int heads, int kv_heads, float eps) {
-    const int64_t r = blockIdx.y, h = blockIdx.x, first = h * dim;
-    const float * w = h < heads ? q : k;
-    float         squares = 0;
-    for (int64_t i = threadIdx.x; i < dim; i += THREADS) {
-        squares += x.get(r, first + i) * x.get(r, first + i);
+// The mean of a row and 1 / √(variance + eps).
+struct moments {
+    float mean, scale;
+
+    __device__ moments(matrix x, int64_t r, int64_t n, float eps) {
+        float sum = 0, squares = 0;
+        for (int64_t i = threadIdx.x; i < n; i += THREADS) {
+            sum += x.get(r, i);
+        }
+        mean = block_sum(sum) / n;
+        for (int64_t i = threadIdx.x; i < n; i += THREADS) {
+            const float d = x.get(r, i) - mean;
+            squares += d * d;
+        }
+        scale = 1 / sqrtf(block_sum(squares) / n + eps);
     }
-    const float s = 1 / sqrtf(block_sum(squares) / dim + eps);
-    for (int64_t i = threadIdx.x; i < dim; i += THREADS) {
-        y.put(r, first + i, h < heads + kv_heads ? x.get(r, first + i) * s * w[i] : x.get(r, first + i));
+};
+
+// With s = 1 / √(var(x) + eps): y = s (x − mean(x)) ⊙ w + b, a row a block.
+__global__ static void layer_norm(matrix x, const float * w, const float * b, matrix y, int64_t n, float eps) {
+    const int64_t r = blockIdx.x;
+    const moments m(x, r, n, eps);
+    for (int64_t i = threadIdx.x; i < n; i += THREADS) {
+        y.put(r, i, (x.get(r, i) - m.mean) * m.scale * w[i] + b[i]);
     }
 }
 
-__global__ static void norm_heads_back(matrix dy, matrix x, const float * q, const float * k, matrix dx, int64_t dim, int heads, int kv_heads, float eps) {
-    const int64_t r = blockIdx.y, h = blockIdx.x, first = h * dim;
-    const float * w = h < heads ? q : k;
-    float         squares = 0, xg = 0;
-    for (int64_t i = threadIdx.x; i < dim; i += THREADS) {
-        squares += x.get(r, first + i) * x.get(r, first + i);
-        xg += x.get(r, first + i) * (dy.get(r, first + i) * w[i]);
+// With d = x − mean(x) and g = dy ⊙ w: dx = s (g − mean(g) − s² mean(d ⊙ g) d), + acc.
+__global__ static void layer_norm_back(matrix dy, matrix x, const float * w, matrix acc, matrix dx, int64_t n, float eps) {
+    const int64_t r = blockIdx.x;
+    const moments m(x, r, n, eps);
+    float         all = 0, with = 0;
+    for (int64_t i = threadIdx.x; i < n; i += THREADS) {
+        const float g = dy.get(r, i) * w[i];
+        all += g;
+        with += (x.get(r, i) - m.mean) * g;
     }
-    const float s = 1 / sqrtf(block_sum(squares) / dim + eps), by = block_sum(xg) / dim * s * s;
-    for (int64_t i = threadIdx.x; i < dim; i += THREADS) {
-        const float g = dy.get(r, first + i);
-        dx.put(r, first + i, h < heads + kv_heads ? s * (g * w[i] - by * x.get(r, first + i)) : g);
+    const float mean = block_sum(all) / n, by = block_sum(with) / n * m.scale * m.scale;
+    for (int64_t i = threadIdx.x; i < n; i += THREADS) {
+        const float d = m.scale * (dy.get(r, i) * w[i] - mean - by * (x.get(r, i) - m.mean));
+        dx.put(r, i, acc.data ? acc.get(r, i) + d : d);
     }
 }
 
-// y = gate ⊙ σ(gate) ⊙ up, for rows [gate, up] of 2n numbers.
-__global__ static void swiglu(matrix gate_up, matrix y, int64_t n) {
+// What is normed in a row [q, k, v]: the heads of q and of k, or all of q and all of k, as long as their weights are. v's heads stay as they are.
+struct head_norms {
+    const float * q, * k;
+    int64_t       q_size, k_size, dim;
+    int           heads, kv_heads;
+
+    __host__ __device__ int64_t of_q() const { return heads * dim / q_size; }
+
+    __host__ __device__ int64_t of_k() const { return kv_heads * dim / k_size; }
+
+    __host__ int64_t parts() const { return of_q() + of_k() + kv_heads; }
+
+    // One of these parts of a row; without weights it is a head of v.
+    struct part {
+        const float * w;
+        int64_t       first, size;
+    };
+
+    __device__ part at(int64_t i) const {
+        if (i < of_q()) {
+            return { q, i * q_size, q_size };
+        }
+        i -= of_q();
+        if (i < of_k()) {
+            return { k, heads * dim + i * k_size, k_size };
+        }
+        return { nullptr, (heads + kv_heads + i - of_k()) * dim, dim };
+    }
+};
+
+// A part of a row a block.
+__global__ static void norm_heads(matrix x, head_norms norms, matrix y, float eps) {
+    const int64_t          r = blockIdx.y;
+    const head_norms::part p = norms.at(blockIdx.x);
+    float                  squares = 0;
+    for (int64_t i = threadIdx.x; i < p.size; i += THREADS) {
+        squares += x.get(r, p.first + i) * x.get(r, p.first + i);
+    }
+    const float s = 1 / sqrtf(block_sum(squares) / p.size + eps);
+    for (int64_t i = threadIdx.x; i < p.size; i += THREADS) {
+        y.put(r, p.first + i, p.w ? x.get(r, p.first + i) * s * p.w[i] : x.get(r, p.first + i));
+    }
+}
+
+__global__ static void norm_heads_back(matrix dy, matrix x, head_norms norms, matrix dx, float eps) {
+    const int64_t          r = blockIdx.y;
+    const head_norms::part p = norms.at(blockIdx.x);
+    float                  squares = 0, xg = 0;
+    for (int64_t i = threadIdx.x; p.w && i < p.size; i += THREADS) {
+        squares += x.get(r, p.first + i) * x.get(r, p.first + i);
+        xg += x.get(r, p.first + i) * (dy.get(r, p.first + i) * p.w[i]);
+    }
+    const float s = 1 / sqrtf(block_sum(squares) / p.size + eps), by = block_sum(xg) / p.size * s * s;
+    for (int64_t i = threadIdx.x; i < p.size; i += THREADS) {
+        const float g = dy.get(r, p.first + i);
+        dx.put(r, p.first + i, p.w ? s * (g * p.w[i] - by * x.get(r, p.first + i)) : g);
+    }
+}
+
+// Activations x σ(φ(x)): φ(x) = x (linear + cubic x²).
+struct activation {
+    float linear, cubic;
+    bool  straight;  // φ(x) = x
+
+    __host__ activation(int which) : linear(1.5957691216057308f), cubic(0.07135481627159867f), straight(which != GELU) {}  // 2 √(2/π), and 0.044715 times that
+
+    __device__ float phi(float x) const { return straight ? x : x * (linear + cubic * (x * x)); }
+
+    // x φ′(x).
+    __device__ float along(float x) const { return straight ? x : x * (linear + 3 * cubic * (x * x)); }
+};
+
+// y = act(x), or act(gate) ⊙ up for rows [gate, up] of 2n numbers.
+__global__ static void activated(matrix gate_up, matrix y, int64_t n, activation act, bool gated) {
     const int64_t r = blockIdx.y, i = blockIdx.x * (int64_t) THREADS + threadIdx.x;
     if (i < n) {
-        const float x = gate_up.get(r, i);
-        y.put(r, i, x / (1 + expf(-x)) * gate_up.get(r, n + i));
+        const float x = gate_up.get(r, i), v = x / (1 + expf(-act.phi(x)));
+        y.put(r, i, gated ? v * gate_up.get(r, n + i) : v);
     }
 }
 
-// With s = σ(gate): ∂gate = dy ⊙ up ⊙ s (1 + gate (1 − s)), ∂up = dy ⊙ gate ⊙ s.
-__global__ static void swiglu_back(matrix dy, matrix gate_up, matrix d, int64_t n) {
+// With s = σ(φ(x)): act′(x) = s (1 + x φ′(x) (1 − s)); ∂x = dy ⊙ act′(x), or ∂gate = dy ⊙ up ⊙ act′(gate), ∂up = dy ⊙ gate ⊙ s.
+__global__ static void activated_back(matrix dy, matrix gate_up, matrix d, int64_t n, activation act, bool gated) {
     const int64_t r = blockIdx.y, i = blockIdx.x * (int64_t) THREADS + threadIdx.x;
     if (i < n) {
-        const float x = gate_up.get(r, i), s = 1 / (1 + expf(-x)), gs = dy.get(r, i) * s;
-        d.put(r, i, gs * gate_up.get(r, n + i) * (1 + x * (1 - s)));
-        d.put(r, n + i, gs * x);
+        const float x = gate_up.get(r, i), s = 1 / (1 + expf(-act.phi(x))), gs = dy.get(r, i) * s;
+        d.put(r, i, (gated ? gs * gate_up.get(r, n + i) : gs) * (1 + act.along(x) * (1 - s)));
+        if (gated) {
+            d.put(r, n + i, gs * x);
+        }
     }
 }
 
@@ -284,12 +373,30 @@ __global__ static void rotate(matrix x, matrix table, matrix y, int64_t n, int64
     y.put(r, i, first ? x.get(r, i) * cos - x.get(r, i + apart) * sin : x.get(r, i) * cos + x.get(r, i - apart) * sin);
 }
 
+// Rows of logits, float32, capped where there is a cap.
+struct logits {
+    matrix x;
+    float  cap;
+
+    __device__ float get(int64_t r, int64_t i) const { return cap == 0 ? x.get(r, i) : cap * tanhf(x.get(r, i) / cap); }
+
+    // The derivative of a capped number c: tanh′ = 1 − tanh².
+    __device__ float slope(float c) const { return cap == 0 ? 1 : 1 - c / cap * (c / cap); }
+};
+
+__global__ static void capped(logits x, matrix y, int64_t n) {
+    const int64_t r = blockIdx.y, i = blockIdx.x * (int64_t) THREADS + threadIdx.x;
+    if (i < n) {
+        y.put(r, i, x.get(r, i));
+    }
+}
+
 // What a row of logits is normalised by: softmax = exp(logit − by) / total.
 struct normalizer {
     float by;     // the greatest logit; 0 if that is infinite, as exp(0) alone is no number then
     float total;  // Σ exp(logit − by), which is NaN if a logit is
 
-    __device__ normalizer(matrix x, int64_t r, int64_t n) : by(-INFINITY), total(0) {
+    __device__ normalizer(logits x, int64_t r, int64_t n) : by(-INFINITY), total(0) {
         for (int64_t i = threadIdx.x; i < n; i += THREADS) {
             by = fmaxf(by, x.get(r, i));
         }
@@ -303,7 +410,7 @@ struct normalizer {
 };
 
 // −log softmax(x)[label] of each row of x.
-__global__ static void cross_entropy(matrix x, const int32_t * labels, float * to, int64_t n) {
+__global__ static void cross_entropy(logits x, const int32_t * labels, float * to, int64_t n) {
     const int64_t    r = blockIdx.x;
     const normalizer z(x, r, n);
     if (threadIdx.x == 0) {
@@ -311,12 +418,13 @@ __global__ static void cross_entropy(matrix x, const int32_t * labels, float * t
     }
 }
 
-// softmax(x) − onehot(label).
-__global__ static void cross_entropy_back(matrix x, const int32_t * labels, matrix y, int64_t n) {
+// softmax(x) − onehot(label), times the slope.
+__global__ static void cross_entropy_back(logits x, const int32_t * labels, matrix y, int64_t n) {
     const int64_t    r = blockIdx.x;
     const normalizer z(x, r, n);
     for (int64_t i = threadIdx.x; i < n; i += THREADS) {
-        y.put(r, i, expf(x.get(r, i) - z.by) / z.total - (i == labels[r]));
+        const float c = x.get(r, i);
+        y.put(r, i, (expf(c - z.by) / z.total - (i == labels[r])) * x.slope(c));
     }
 }
 

@@ -261,6 +261,11 @@ static void attention_back(machine & m, ggml_tensor * const * src, const paramet
     });
 }
 
+// For rows of n numbers.
+static head_norms norms_of(const ggml_tensor * q, const ggml_tensor * k, const parameters & with, int64_t n) {
+    return { numbers(q), numbers(k), q->ne[0], k->ne[0], n / (with.i[0] + 2 * with.i[1]), with.i[0], with.i[1] };
+}
+
 // Whether there is a kernel for such a node.
 static bool supported(operation op, const parameters & with, ggml_tensor * const * src) {
     switch (op) {
@@ -308,30 +313,44 @@ static void compute(machine & m, operation op, const parameters & with, ggml_ten
         case NORM_BACK:
             LAUNCH(m, norm_back, by_rows, THREADS, 0, view(src[0]), view(src[1]), numbers(src[2]), src[3] ? view(src[3]) : none(), to, n, with.f[0]);
             return;
-        case NORM_HEADS:
-            LAUNCH(m, norm_heads, dim3((unsigned) (n / src[1]->ne[0]), rows), THREADS, 0, view(src[0]), numbers(src[1]), numbers(src[2]), to, src[1]->ne[0], with.i[0],
-                   with.i[1], with.f[0]);
+        case LAYER_NORM:
+            LAUNCH(m, layer_norm, by_rows, THREADS, 0, view(src[0]), numbers(src[1]), numbers(src[2]), to, n, with.f[0]);
             return;
-        case NORM_HEADS_BACK:
-            LAUNCH(m, norm_heads_back, dim3((unsigned) (n / src[2]->ne[0]), rows), THREADS, 0, view(src[0]), view(src[1]), numbers(src[2]), numbers(src[3]), to,
-                   src[2]->ne[0], with.i[0], with.i[1], with.f[0]);
+        case LAYER_NORM_BACK:
+            LAUNCH(m, layer_norm_back, by_rows, THREADS, 0, view(src[0]), view(src[1]), numbers(src[2]), src[3] ? view(src[3]) : none(), to, n, with.f[0]);
             return;
-        case SWIGLU:
-            LAUNCH(m, swiglu, by_numbers, THREADS, 0, view(src[0]), to, n);
+        case NORM_HEADS: {
+            const head_norms norms = norms_of(src[1], src[2], with, n);
+            LAUNCH(m, norm_heads, dim3((unsigned) norms.parts(), rows), THREADS, 0, view(src[0]), norms, to, with.f[0]);
             return;
-        case SWIGLU_BACK:
-            LAUNCH(m, swiglu_back, dim3((unsigned) pieces(n / 2, THREADS), rows), THREADS, 0, view(src[0]), view(src[1]), to, n / 2);
+        }
+        case NORM_HEADS_BACK: {
+            const head_norms norms = norms_of(src[2], src[3], with, n);
+            LAUNCH(m, norm_heads_back, dim3((unsigned) norms.parts(), rows), THREADS, 0, view(src[0]), view(src[1]), norms, to, with.f[0]);
+            return;
+        }
+        case ACTIVATE:
+        case GATED:
+            LAUNCH(m, activated, by_numbers, THREADS, 0, view(src[0]), to, n, activation(with.i[0]), op == GATED);
+            return;
+        case ACTIVATE_BACK:
+        case GATED_BACK:
+            LAUNCH(m, activated_back, dim3((unsigned) pieces(src[0]->ne[0], THREADS), rows), THREADS, 0, view(src[0]), view(src[1]), to, src[0]->ne[0],
+                   activation(with.i[0]), op == GATED_BACK);
             return;
         case ROTATE:
             LAUNCH(m, rotate, by_numbers, THREADS, 0, view(src[0]), view(src[1]), to, n, src[1]->ne[0], with.i[0], with.i[1], with.i[2] ? -1.0f : 1.0f, with.i[3] != 0);
             return;
         case CONVERT:
             return copied(m, view(src[0]), to, n, dst->ne[1]);
+        case CAPPED:
+            LAUNCH(m, capped, by_numbers, THREADS, 0, logits{ view(src[0]), with.f[0] }, to, n);
+            return;
         case CROSS_ENTROPY:
-            LAUNCH(m, cross_entropy, dim3((unsigned) n), THREADS, 0, view(src[0]), (const int32_t *) src[1]->data, (float *) dst->data, src[0]->ne[0]);
+            LAUNCH(m, cross_entropy, dim3((unsigned) n), THREADS, 0, logits{ view(src[0]), with.f[0] }, (const int32_t *) src[1]->data, (float *) dst->data, src[0]->ne[0]);
             return;
         case CROSS_ENTROPY_BACK:
-            LAUNCH(m, cross_entropy_back, by_rows, THREADS, 0, view(src[0]), (const int32_t *) src[1]->data, to, n);
+            LAUNCH(m, cross_entropy_back, by_rows, THREADS, 0, logits{ view(src[0]), with.f[0] }, (const int32_t *) src[1]->data, to, n);
             return;
         default:
             return;
