@@ -87,11 +87,10 @@ func (g *graph) normBack(dn, x *bindings.Tensor, n norm, acc *bindings.Tensor) *
 
 // rotate turns the queries and keys of qkv by their positions, or back, where the block does so.
 func (g *graph) rotate(b *block, qkv *bindings.Tensor, back bool, t bindings.Type) *bindings.Tensor {
-	table := g.rotations[b.rotation]
-	if b.straight || table == nil {
+	if b.straight {
 		return g.as(qkv, t)
 	}
-	return g.Rotate(qkv, table, g.m.Heads+g.m.KVHeads, g.m.HeadDim, g.m.made.pairs, back, t)
+	return g.Rotate(qkv, g.rotations[b.rotation], g.m.Heads+g.m.KVHeads, g.m.HeadDim, g.m.made.pairs, back, t)
 }
 
 // added is the residual stream x and what a group makes of its input, normed where n is a norm, and scaled. out is what the norm takes, its first tokens being first.

@@ -365,7 +365,7 @@ func (l *loader) block(i int) *block {
 		attnAfter: l.norm(name("post_attention_norm"), m.made.norms != before),
 		ffnAfter:  l.norm(name("post_ffw_norm"), m.made.norms != before),
 	}
-	b.straight = m.made.straight > 0 && (i+1)%m.made.straight == 0
+	b.straight = m.made.positions || m.made.straight > 0 && (i+1)%m.made.straight == 0
 	b.local = m.local != nil && m.local[i]
 	if b.local {
 		b.rotation = len(m.rotaries) - 1
