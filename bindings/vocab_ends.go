@@ -11,15 +11,9 @@ const keyEnds = "tokenizer.ggml.eos_token_ids"
 // findEnds finds the tokens that end generation beside those that llama.cpp knows.
 func (v *Vocab) findEnds(g *GGUF) {
 	v.ends = map[int32]bool{}
-	switch ids := g.Value(keyEnds).(type) {
-	case []int32:
-		for _, id := range ids {
-			v.ends[id] = true
-		}
-	case []uint32:
-		for _, id := range ids {
-			v.ends[int32(id)] = true
-		}
+	ids, _ := g.Uints(keyEnds)
+	for _, id := range ids {
+		v.ends[int32(id)] = true
 	}
 	_ = v.Controls(func(token int32, text string, _, _ bool) {
 		if moreEnds[text] {

@@ -1,0 +1,61 @@
+package testutil
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/veratune/veratune/bindings"
+)
+
+// Split cuts a GGUF file into parts of so many tensors each, as llama.cpp's gguf-split does, in a folder that goes with the test, and returns their paths. With
+// empty, the first part has metadata alone.
+func Split(t testing.TB, path string, tensors int, empty bool) []string {
+	t.Helper()
+	g, err := bindings.OpenGGUF(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	var parts [][]bindings.TensorInfo
+	if empty {
+		parts = append(parts, nil)
+	}
+	for rest := g.Tensors(); len(rest) > 0; rest = rest[min(tensors, len(rest)):] {
+		parts = append(parts, rest[:min(tensors, len(rest))])
+	}
+	name := filepath.Join(t.TempDir(), strings.TrimSuffix(filepath.Base(path), ".gguf"))
+	var paths []string
+	for i, part := range parts {
+		values := map[string]any{"split.no": uint16(i), "split.count": uint16(len(parts)), "split.tensors.count": int32(len(g.Tensors()))}
+		if i == 0 {
+			for _, key := range g.Keys() {
+				values[key] = g.Value(key)
+			}
+		}
+		paths = append(paths, fmt.Sprintf("%s-%05d-of-%05d.gguf", name, i+1, len(parts)))
+		WritePart(t, paths[i], values, g, part)
+	}
+	return paths
+}
+
+// WritePart writes a file of some of another's tensors.
+func WritePart(t testing.TB, path string, values map[string]any, of *bindings.GGUF, tensors []bindings.TensorInfo) {
+	t.Helper()
+	w := bindings.NewGGUFWriter()
+	defer w.Close()
+	for key, value := range values {
+		if err := w.Set(key, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, x := range tensors {
+		if err := w.AddTensor(x.Name, x.Type, x.Shape, of.Data(x)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.WriteFile(path); err != nil {
+		t.Fatal(err)
+	}
+}
