@@ -86,7 +86,7 @@ func TestBrokenSplit(t *testing.T) {
 	tensors := whole.Tensors()
 	part := func(no, count any, tensors []bindings.TensorInfo) func(*testing.T, []string) {
 		return func(t *testing.T, paths []string) {
-			testutil.WritePart(t, paths[2], map[string]any{"split.no": no, "split.count": count, "split.tensors.count": int32(20)}, whole, tensors)
+			testutil.WritePart(t, paths[2], whole, false, map[string]any{"split.no": no, "split.count": count, "split.tensors.count": int32(20)}, tensors)
 		}
 	}
 	third := tensors[12:18]

@@ -1,6 +1,7 @@
 package testutil
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -28,34 +29,31 @@ func Split(t testing.TB, path string, tensors int, empty bool) []string {
 	name := filepath.Join(t.TempDir(), strings.TrimSuffix(filepath.Base(path), ".gguf"))
 	var paths []string
 	for i, part := range parts {
-		values := map[string]any{"split.no": uint16(i), "split.count": uint16(len(parts)), "split.tensors.count": int32(len(g.Tensors()))}
-		if i == 0 {
-			for _, key := range g.Keys() {
-				values[key] = g.Value(key)
-			}
-		}
+		split := map[string]any{"split.no": uint16(i), "split.count": uint16(len(parts)), "split.tensors.count": int32(len(g.Tensors()))}
 		paths = append(paths, fmt.Sprintf("%s-%05d-of-%05d.gguf", name, i+1, len(parts)))
-		WritePart(t, paths[i], values, g, part)
+		WritePart(t, paths[i], g, i == 0, split, part)
 	}
 	return paths
 }
 
-// WritePart writes a file of some of another's tensors.
-func WritePart(t testing.TB, path string, values map[string]any, of *bindings.GGUF, tensors []bindings.TensorInfo) {
+// WritePart writes a file of some of another's tensors, of its metadata where they are wanted, and of what is said of the part.
+func WritePart(t testing.TB, path string, of *bindings.GGUF, metadata bool, split map[string]any, tensors []bindings.TensorInfo) {
 	t.Helper()
 	w := bindings.NewGGUFWriter()
 	defer w.Close()
-	for key, value := range values {
-		if err := w.Set(key, value); err != nil {
-			t.Fatal(err)
+	var errs []error
+	if metadata {
+		for _, key := range of.Keys() {
+			errs = append(errs, w.Set(key, of.Value(key)))
 		}
+	}
+	for key, value := range split {
+		errs = append(errs, w.Set(key, value))
 	}
 	for _, x := range tensors {
-		if err := w.AddTensor(x.Name, x.Type, x.Shape, of.Data(x)); err != nil {
-			t.Fatal(err)
-		}
+		errs = append(errs, w.AddTensor(x.Name, x.Type, x.Shape, of.Data(x)))
 	}
-	if err := w.WriteFile(path); err != nil {
+	if err := errors.Join(append(errs, w.WriteFile(path))...); err != nil {
 		t.Fatal(err)
 	}
 }
