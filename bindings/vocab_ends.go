@@ -13,7 +13,9 @@ func (v *Vocab) findEnds(g *GGUF) {
 	v.ends = map[int32]bool{}
 	ids, _ := g.Uints(keyEnds)
 	for _, id := range ids {
-		v.ends[int32(id)] = true
+		if id < uint64(v.Size()) {
+			v.ends[int32(id)] = true
+		}
 	}
 	_ = v.Controls(func(token int32, text string, _, _ bool) {
 		if moreEnds[text] {

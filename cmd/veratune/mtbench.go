@@ -27,9 +27,9 @@ func evaluationFlag(to *string) cli.Flag {
 	return &cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "evaluation `FOLDER`", Value: "mtbench", Destination: to}
 }
 
-// modelName is what a model's file is called in tables.
+// modelName is what a model's file is called in tables, be it split into parts.
 func modelName(path string) string {
-	return strings.TrimSuffix(filepath.Base(path), ".gguf")
+	return strings.TrimSuffix(partName.ReplaceAllString(filepath.Base(path), ".gguf"), ".gguf")
 }
 
 // reporter shows how work on many items gets on.

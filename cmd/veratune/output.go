@@ -3,6 +3,9 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -13,6 +16,9 @@ import (
 	"github.com/veratune/veratune/train"
 	"github.com/veratune/veratune/vera"
 )
+
+// partName ends the name of a part of a split GGUF file.
+var partName = regexp.MustCompile(`-\d{5}-of-\d{5}\.gguf$`)
 
 // output is a file that a command writes where a person says.
 type output struct {
@@ -94,6 +100,10 @@ func (o *output) given(c *cli.Context) []string {
 		}
 		if info, err := os.Stat(word); err == nil && info.IsDir() {
 			words = append(words, vera.PEFTFiles(word)...)
+		}
+		if partName.MatchString(word) { // whichever part of a model is named, all are read
+			parts, _ := filepath.Glob(filepath.Join(filepath.Dir(word), "*.gguf"))
+			words = append(words, slices.DeleteFunc(parts, func(path string) bool { return modelName(path) != modelName(word) })...)
 		}
 	}
 	return words
