@@ -29,7 +29,11 @@ func evaluationFlag(to *string) cli.Flag {
 
 // modelName is what a model's file is called in tables, be it split into parts.
 func modelName(path string) string {
-	return strings.TrimSuffix(partName.ReplaceAllString(filepath.Base(path), ".gguf"), ".gguf")
+	name := filepath.Base(path)
+	if part := partName.FindStringSubmatch(name); part != nil {
+		return part[1]
+	}
+	return strings.TrimSuffix(name, ".gguf")
 }
 
 // reporter shows how work on many items gets on.

@@ -3,9 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"path/filepath"
-	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -16,9 +13,6 @@ import (
 	"github.com/veratune/veratune/train"
 	"github.com/veratune/veratune/vera"
 )
-
-// partName ends the name of a part of a split GGUF file.
-var partName = regexp.MustCompile(`-\d{5}-of-\d{5}\.gguf$`)
 
 // output is a file that a command writes where a person says.
 type output struct {
@@ -101,10 +95,7 @@ func (o *output) given(c *cli.Context) []string {
 		if info, err := os.Stat(word); err == nil && info.IsDir() {
 			words = append(words, vera.PEFTFiles(word)...)
 		}
-		if partName.MatchString(word) { // whichever part of a model is named, all are read
-			parts, _ := filepath.Glob(filepath.Join(filepath.Dir(word), "*.gguf"))
-			words = append(words, slices.DeleteFunc(parts, func(path string) bool { return modelName(path) != modelName(word) })...)
-		}
+		words = append(words, parts(word)...)
 	}
 	return words
 }

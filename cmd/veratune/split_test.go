@@ -2,10 +2,15 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/veratune/veratune/bindings"
 	"github.com/veratune/veratune/internal/testutil"
@@ -69,6 +74,22 @@ func TestSplit(t *testing.T) {
 			t.Errorf("%s over a part: exit code %d, %q", to, code, stderr)
 		}
 	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		file, found := strings.CutPrefix(r.URL.Path, "/a/b/resolve/main/q4/")
+		if !found {
+			http.NotFound(w, r)
+			return
+		}
+		part := read(t, filepath.Join(filepath.Dir(parts[0]), file))
+		w.Header().Set("X-Repo-Commit", strings.Repeat("a", 40))
+		w.Header().Set("ETag", fmt.Sprintf(`"%x"`, sha256.Sum256(part)))
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(part))
+	}))
+	defer server.Close()
+	t.Setenv("HF_ENDPOINT", server.URL)
+	t.Setenv("HF_HUB_CACHE", t.TempDir())
+	t.Setenv("HF_HUB_OFFLINE", "")
+	work("generate", "--threads", "1", "--model", "hf:a/b/q4/"+filepath.Base(parts[1]), "--adapter", adapter, "--max-tokens", "2", "-p", "add 3")
 	if modelName(parts[0]) != "tiny" || modelName(model) != "tiny" {
 		t.Errorf("called %q", modelName(parts[0]))
 	}
