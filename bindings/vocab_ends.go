@@ -9,7 +9,7 @@ var moreEnds = map[string]bool{
 const keyEnds = "tokenizer.ggml.eos_token_ids"
 
 // findEnds finds the tokens that end generation beside those that llama.cpp knows.
-func (v *Vocab) findEnds(g *GGUF) {
+func (v *Vocab) findEnds(g *GGUF) error {
 	v.ends = map[int32]bool{}
 	ids, _ := g.Uints(keyEnds)
 	for _, id := range ids {
@@ -17,7 +17,7 @@ func (v *Vocab) findEnds(g *GGUF) {
 			v.ends[int32(id)] = true
 		}
 	}
-	_ = v.Controls(func(token int32, text string, _, _ bool) {
+	err := v.Controls(func(token int32, text string, _, _ bool) {
 		if moreEnds[text] {
 			v.ends[token] = true
 		}
@@ -27,4 +27,5 @@ func (v *Vocab) findEnds(g *GGUF) {
 			v.ends[twin], v.ends[first] = true, true
 		}
 	}
+	return err
 }

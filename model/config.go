@@ -171,8 +171,10 @@ func (r *metadata) rope(c Config) bindings.Rope {
 		rope.FreqScale, rope.ExtFactor = float32(1/factor), float32(r.number("rope.scaling.yarn_ext_factor", 1))
 		rope.BetaFast, rope.BetaSlow = float32(r.number("rope.scaling.yarn_beta_fast", 32)), float32(r.number("rope.scaling.yarn_beta_slow", 1))
 		usual := 1 + 0.1*math.Log(factor) // by which ggml multiplies
-		if asked := r.number("rope.scaling.yarn_attn_factor", usual); math.Abs(asked-usual) > 1e-3 && r.err == nil {
-			r.err = fmt.Errorf("%s is %g: only the usual %.4g of that factor is computed here", r.key("rope.scaling.yarn_attn_factor"), asked, usual)
+		for key, computed := range map[string]float64{"rope.scaling.yarn_attn_factor": usual, "rope.scaling.yarn_log_multiplier": 0} {
+			if asked := r.number(key, computed); math.Abs(asked-computed) > 1e-3 && r.err == nil {
+				r.err = fmt.Errorf("%s is %g: with the factor %g, only %.4g is computed here", r.key(key), asked, factor, computed)
+			}
 		}
 	default:
 		r.err = fmt.Errorf("%s %q: only none, linear and yarn can be used", r.key("rope.scaling.type"), kind)

@@ -80,6 +80,11 @@ func TestBrokenModels(t *testing.T) {
 			set("llama.rope.scaling.factor", float32(4))(f)
 			set("llama.rope.scaling.yarn_attn_factor", float32(1))(f)
 		}, []string{"llama.rope.scaling.yarn_attn_factor", "1.139"}},
+		"another YaRN multiplier": {func(f *file) {
+			set("llama.rope.scaling.type", "yarn")(f)
+			set("llama.rope.scaling.factor", float32(4))(f)
+			set("llama.rope.scaling.yarn_log_multiplier", float32(1))(f)
+		}, []string{"llama.rope.scaling.yarn_log_multiplier"}},
 		"a token too many": {func(f *file) {
 			f.Metadata["tokenizer.ggml.tokens"] = append(slices.Clone(f.Metadata["tokenizer.ggml.tokens"].([]string)), "more")
 		}, []string{"301 tokens", "300 rows"}},
