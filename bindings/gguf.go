@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"unsafe"
@@ -310,8 +311,26 @@ func (g *GGUF) String(key string) (string, bool) {
 }
 
 // Uint gives a metadata integer of any width that is not negative.
-func (g *GGUF) Uint(key string) (uint64, bool) {
-	switch v := g.Value(key).(type) {
+func (g *GGUF) Uint(key string) (uint64, bool) { return unsigned(g.Value(key)) }
+
+// Uints gives a metadata list of such integers.
+func (g *GGUF) Uints(key string) ([]uint64, bool) {
+	list := reflect.ValueOf(g.Value(key))
+	if list.Kind() != reflect.Slice {
+		return nil, false
+	}
+	numbers := make([]uint64, list.Len())
+	for i := range numbers {
+		var ok bool
+		if numbers[i], ok = unsigned(list.Index(i).Interface()); !ok {
+			return nil, false
+		}
+	}
+	return numbers, true
+}
+
+func unsigned(value any) (uint64, bool) {
+	switch v := value.(type) {
 	case uint8:
 		return uint64(v), true
 	case uint16:

@@ -78,7 +78,7 @@ func (g *GGUF) openOthers(named *part, no, count uint16) error {
 		path := fmt.Sprintf("%s-%05d-of-%05d.gguf", name[1], i+1, count)
 		p, err := openPart(path)
 		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%s: part %d of %d of the model is missing: put it beside %s: %w", path, i+1, count, named.path, err)
+			return fmt.Errorf("%s: part %d of %d of the model is missing: put it beside %s", path, i+1, count, named.path)
 		}
 		if err != nil {
 			return err

@@ -81,8 +81,7 @@ func (v *Vocab) open(g *GGUF) error {
 	}
 	v.c = C.llama_model_get_vocab(v.model)
 	v.cuts = sync.OnceValue(func() *cuts { return v.newCuts(merges) })
-	v.findEnds(g)
-	return nil
+	return v.findEnds(g)
 }
 
 // check refuses what llama.cpp aborts the process on, or reads beyond the end of, and reads what llama.cpp doesn't tell. It gives the merges of byte-level BPE, else nil.

@@ -9,19 +9,15 @@ var moreEnds = map[string]bool{
 const keyEnds = "tokenizer.ggml.eos_token_ids"
 
 // findEnds finds the tokens that end generation beside those that llama.cpp knows.
-func (v *Vocab) findEnds(g *GGUF) {
+func (v *Vocab) findEnds(g *GGUF) error {
 	v.ends = map[int32]bool{}
-	switch ids := g.Value(keyEnds).(type) {
-	case []int32:
-		for _, id := range ids {
-			v.ends[id] = true
-		}
-	case []uint32:
-		for _, id := range ids {
+	ids, _ := g.Uints(keyEnds)
+	for _, id := range ids {
+		if id < uint64(v.Size()) {
 			v.ends[int32(id)] = true
 		}
 	}
-	_ = v.Controls(func(token int32, text string, _, _ bool) {
+	err := v.Controls(func(token int32, text string, _, _ bool) {
 		if moreEnds[text] {
 			v.ends[token] = true
 		}
@@ -31,4 +27,5 @@ func (v *Vocab) findEnds(g *GGUF) {
 			v.ends[twin], v.ends[first] = true, true
 		}
 	}
+	return err
 }

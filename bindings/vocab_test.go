@@ -230,6 +230,8 @@ func TestBrokenVocab(t *testing.T) {
 	}
 	// These are not refused, and must not crash either.
 	for name, change := range map[string]func(*testutil.TinyFile){
+		"a token twice":     tokens(func(l []string) []string { l[7] = l[8]; return l }),
+		"all tokens alike":  tokens(func(l []string) []string { return slices.Repeat([]string{"a"}, len(l)) }),
 		"unknown splitting": set("pre", "unheard-of"),
 		"BOS out of range":  set("bos_token_id", uint32(1<<31)),
 		"an empty token":    tokens(func(l []string) []string { l[299] = ""; return l }),

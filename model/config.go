@@ -3,6 +3,7 @@ package model
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/veratune/veratune/bindings"
 )
@@ -78,6 +79,8 @@ func readConfig(g *bindings.GGUF) (Config, error) {
 		return c, fmt.Errorf("head dimension %d for keys and %d for values: they must be equal and at least 2", c.HeadDim, r.optional("attention.value_length", c.HeadDim))
 	case c.Rope.Dims < 2 || c.Rope.Dims%2 != 0 || c.Rope.Dims > c.HeadDim:
 		return c, fmt.Errorf("%s is %d: an even number up to the head dimension %d is needed", r.key("rope.dimension_count"), c.Rope.Dims, c.HeadDim)
+	case r.g.Value(r.key("attention.causal")) == false:
+		return c, fmt.Errorf("%s is false: tokens see those behind them, which is not computed here", r.key("attention.causal"))
 	case r.optional("expert_count", 0) != 0:
 		return c, fmt.Errorf("a mixture of %d experts: only dense models can be used", r.optional("expert_count", 0))
 	}
@@ -112,12 +115,19 @@ type metadata struct {
 // key is the whole name of a key of the architecture: "llama.block_count".
 func (r *metadata) key(name string) string { return r.architecture + "." + name }
 
+// optional reads a whole number. Some converters repeat it for every block.
 func (r *metadata) optional(key string, otherwise int) int {
 	key = r.key(key)
 	if r.g.Value(key) == nil {
 		return otherwise
 	}
 	v, ok := r.g.Uint(key)
+	if list, _ := r.g.Uints(key); len(list) > 0 {
+		v, ok = list[0], true
+		if slices.Max(list) != slices.Min(list) && r.err == nil {
+			r.err = fmt.Errorf("%s is %v: blocks that differ in it are not computed here", key, list)
+		}
+	}
 	if !ok || v > math.MaxInt32 {
 		if r.err == nil {
 			r.err = fmt.Errorf("%s is %v: a whole number is needed", key, r.g.Value(key))
@@ -167,7 +177,14 @@ func (r *metadata) rope(c Config) bindings.Rope {
 	case !stated || kind == "linear":
 		rope.FreqScale = float32(1 / factor)
 	case kind == "yarn":
-		rope.FreqScale, rope.ExtFactor = float32(1/factor), 1
+		rope.FreqScale, rope.ExtFactor = float32(1/factor), float32(r.number("rope.scaling.yarn_ext_factor", 1))
+		rope.BetaFast, rope.BetaSlow = float32(r.number("rope.scaling.yarn_beta_fast", 32)), float32(r.number("rope.scaling.yarn_beta_slow", 1))
+		usual := 1 + 0.1*math.Log(factor) // by which ggml multiplies
+		for key, computed := range map[string]float64{"rope.scaling.yarn_attn_factor": usual, "rope.scaling.yarn_log_multiplier": 0} {
+			if asked := r.number(key, computed); math.Abs(asked-computed) > 1e-3 && r.err == nil {
+				r.err = fmt.Errorf("%s is %g: with the factor %g, only %.4g is computed here", r.key(key), asked, factor, computed)
+			}
+		}
 	default:
 		r.err = fmt.Errorf("%s %q: only none, linear and yarn can be used", r.key("rope.scaling.type"), kind)
 	}

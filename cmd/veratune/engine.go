@@ -64,7 +64,8 @@ func (e *engine) modelFlag() cli.Flag {
 	return &cli.StringFlag{Name: "model", Aliases: []string{"m"}, Usage: "GGUF `FILE` of a model; hf:OWNER/REPO/FILE fetches it from Hugging Face", Required: true, Destination: &e.path, Action: fetch(&e.path)}
 }
 
-// fetch is the action of a flag that names a model: it puts the path of a file that is fetched from Hugging Face in place of its name.
+// fetch is the action of a flag that names a model: it puts the path of a file that is fetched from Hugging Face in place of its name. Of a split model, all parts
+// are fetched.
 func fetch(path *string) func(*cli.Context, string) error {
 	return func(c *cli.Context, s string) error {
 		if !strings.HasPrefix(s, hub.Scheme) {
@@ -78,8 +79,18 @@ func fetch(path *string) func(*cli.Context, string) error {
 		if err != nil {
 			return err
 		}
-		*path, err = client.Fetch(c.Context, name)
-		return err
+		if *path, err = client.Fetch(c.Context, name); err != nil {
+			return err
+		}
+		for _, part := range parts(name.File) {
+			if part == name.File {
+				continue
+			}
+			if _, err := client.Fetch(c.Context, hub.Name{Repo: name.Repo, File: part}); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 }
 

@@ -103,7 +103,11 @@ func printModel(w io.Writer, d modelSummary) error {
 	t.row("blocks", "%d", d.Blocks)
 	t.row("width", "%d, feed-forward %d", d.Width, d.Hidden)
 	t.row("heads", "%d of %d numbers, %d for keys and values", d.Heads, d.HeadDim, d.KVHeads)
-	t.row("vocabulary", "%d", d.Vocab)
+	if d.Tokens < d.Vocab {
+		t.row("vocabulary", "%d tokens, %d rows of the embedding", d.Tokens, d.Vocab)
+	} else {
+		t.row("vocabulary", "%d", d.Vocab)
+	}
 	t.row("context", "%d tokens", d.Context)
 	t.row("fingerprint", "%s", d.Fingerprint)
 	if len(d.Facts) > 0 {

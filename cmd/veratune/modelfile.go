@@ -49,6 +49,9 @@ func (x *export) modelfile(c *cli.Context, s *session) error {
 	path, model, adapter := file.path, x.out.path, ""
 	if x.to == "lora" {
 		model, adapter = x.engine.path, x.out.path
+		if n := len(s.File().Paths()); n > 1 {
+			fmt.Fprintf(c.App.ErrWriter, "%s names a model in %d parts, and Ollama takes one in a single file: put them together with `llama-gguf-split --merge %s OUT.gguf`, and name that behind FROM\n", path, n, s.File().Paths()[0])
+		}
 	}
 	for _, line := range [][2]string{{"FROM", model}, {"ADAPTER", adapter}} {
 		if line[1] == "" {

@@ -27,9 +27,13 @@ func evaluationFlag(to *string) cli.Flag {
 	return &cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "evaluation `FOLDER`", Value: "mtbench", Destination: to}
 }
 
-// modelName is what a model's file is called in tables.
+// modelName is what a model's file is called in tables, be it split into parts.
 func modelName(path string) string {
-	return strings.TrimSuffix(filepath.Base(path), ".gguf")
+	name := filepath.Base(path)
+	if part := partName.FindStringSubmatch(name); part != nil {
+		return part[1]
+	}
+	return strings.TrimSuffix(name, ".gguf")
 }
 
 // reporter shows how work on many items gets on.

@@ -95,6 +95,7 @@ func (o *output) given(c *cli.Context) []string {
 		if info, err := os.Stat(word); err == nil && info.IsDir() {
 			words = append(words, vera.PEFTFiles(word)...)
 		}
+		words = append(words, parts(word)...)
 	}
 	return words
 }
