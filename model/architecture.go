@@ -26,7 +26,6 @@ type architecture struct {
 	mayHave   []string         // linear layers that have one where the file holds it
 	act       bindings.Activation
 	plain     bool // the feed-forward has no gate
-	experts   bool // it is a mixture of experts, which are not adapted
 
 	windows   int        // every so many blocks, one sees all tokens, and the others a window of the last ones; 1: all have windows; 0: none
 	window    int        // tokens of a window where the file says nothing; 0: all
@@ -71,7 +70,6 @@ var architectures = map[string]*architecture{
 	"phi3":       {pairs: bindings.Halves, windows: 1},  // also Phi-3.5 and Phi-4. llama.cpp leaves the windows out
 	"qwen2":      {pairs: bindings.Halves, biases: qkv}, // also Qwen 2.5
 	"qwen3":      {qkNorms: head, pairs: bindings.Halves},
-	"qwen3moe":   {qkNorms: head, pairs: bindings.Halves, experts: true},
 	"smollm3":    {straight: 4},
 	"starcoder2": {layerNorm: true, pairs: bindings.Halves, biases: many, act: bindings.GELU, plain: true, windows: 1},
 }

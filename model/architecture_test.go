@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"testing"
 
 	"github.com/veratune/veratune/bindings"
@@ -116,7 +115,7 @@ func (s small) checkGradients(t *testing.T, m *Model, a *vera.Adapter, most boun
 	worst, at := 0.0, 0
 	var all []float32
 	for _, l := range a.Layers {
-		prefix := "base_model.model.model.layers." + strconv.Itoa(l.Block) + "." + hfModules[l.Target] + ".vera_lambda_"
+		prefix := "base_model.model." + a.Base.Module(l.Linear) + ".vera_lambda_"
 		b := floats(t, refs, prefix+"b")
 		if heads := a.Base.RotaryHeads(l.Target); heads > 0 {
 			b = vera.GGUFRows(b, heads, m.HeadDim)
