@@ -183,15 +183,17 @@ func TestArchitectureRecomputing(t *testing.T) {
 	})
 }
 
-// TestArchitectureComposed holds the form of other devices to the same references.
-func TestArchitectureComposed(t *testing.T) {
+// TestDeviceArchitectures holds the form of other devices to the same references.
+func TestDeviceArchitectures(t *testing.T) {
 	smalls(t, func(t *testing.T, s small) {
-		m := open(t, filepath.Join(s.dir, "model.gguf"), on(bindings.Composed))
-		a := s.attach(t, m)
-		if sum := s.batch().loss(t, m); !(math.Abs(sum-s.Adapter)/s.Adapter <= 1e-5) {
-			t.Errorf("loss %.7f, want %.7f", sum, s.Adapter)
-		}
-		s.checkGradients(t, m, a, smallTolerances[ComputeF32])
+		eachDevice(t, func(t *testing.T, device string) {
+			m := open(t, filepath.Join(s.dir, "model.gguf"), on(device))
+			a := s.attach(t, m)
+			if sum := s.batch().loss(t, m); !(math.Abs(sum-s.Adapter)/s.Adapter <= 1e-5) {
+				t.Errorf("loss %.7f, want %.7f", sum, s.Adapter)
+			}
+			s.checkGradients(t, m, a, smallTolerances[ComputeF32])
+		})
 	})
 }
 

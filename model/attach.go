@@ -81,13 +81,16 @@ func (m *Model) attach(adapter *vera.Adapter) error {
 	n := (a.size() + gradientRow - 1) / gradientRow * gradientRow
 	a.params, a.grads = p.c.NewTensor(bindings.F32, n), p.c.NewTensor(bindings.F32, n)
 	p.makePairs(groups)
-	if a.memory, err = m.backend.Allocate(p.c); err != nil {
-		return err
+	if m.asked == nil {
+		if a.memory, err = m.backend.Allocate(p.c); err != nil {
+			return err
+		}
 	}
 	for _, gr := range groups {
 		p.group(gr)
 	}
-	if err := p.c.Err(); err != nil {
+	if err := p.c.Err(); err != nil || m.asked != nil {
+		a.stale = true
 		return err
 	}
 	for _, set := range p.sets {

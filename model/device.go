@@ -1,10 +1,14 @@
 package model
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/veratune/veratune/bindings"
+	"github.com/veratune/veratune/vera"
 )
 
 // CPU is the name of the device that is always there.
@@ -63,18 +67,26 @@ func multiplies(d bindings.Device, c Compute) error {
 // DeviceMemory is how much memory of the model's device is in use now, by all programs, in bytes; 0 where that is the CPU.
 func (m *Model) DeviceMemory() int64 { return m.backend.Used() }
 
-// Devices lists the devices that there are, and why a backend could not be loaded. Operations are asked for with the weights' types of the model in a GGUF file, or
-// common ones where the path is empty.
+// Devices lists the devices that there are, and why a backend could not be loaded. Operations are those of the model in a GGUF file or, where the path is empty, of a
+// Llama with common types of weights.
 func Devices(path string) (list []Device, failed []error, err error) {
-	types := []bindings.Type{bindings.F32, bindings.F16, bindings.Q4_0, bindings.Q4_1, bindings.Q8_0, bindings.Q4_K, bindings.Q6_K}
-	if path != "" {
-		if types, err = fileTypes(path); err != nil {
+	if path == "" {
+		folder, err := os.MkdirTemp("", "veratune")
+		if err != nil {
+			return nil, nil, err
+		}
+		defer os.RemoveAll(folder)
+		path = filepath.Join(folder, "common.gguf")
+		if err := writeCommon(path); err != nil {
 			return nil, nil, err
 		}
 	}
 	found, failed := bindings.Devices()
 	for _, d := range found {
-		device, err := ask(d, types)
+		device, err := ask(d, path)
+		if err != nil && len(list) == 0 { // the CPU, so that it is the file
+			return nil, nil, err
+		}
 		if err != nil {
 			failed = append(failed, err)
 			continue
@@ -84,71 +96,106 @@ func Devices(path string) (list []Device, failed []error, err error) {
 	return list, failed, nil
 }
 
-// fileTypes lists the types of a file's matrices.
-func fileTypes(path string) (list []bindings.Type, err error) {
-	file, err := bindings.OpenGGUF(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	for _, t := range file.Tensors() {
-		if len(t.Shape) > 1 && !slices.Contains(list, t.Type) {
-			list = append(list, t.Type)
-		}
-	}
-	return list, nil
-}
-
-// ask builds all operations of a step, and asks the device for each.
-func ask(d bindings.Device, types []bindings.Type) (Device, error) {
+// ask makes all graphs of a training step of a model, without memory for its weights, and asks the device for each of their operations.
+func ask(d bindings.Device, path string) (Device, error) {
 	device := Device{Device: d}
-	if d.Name == bindings.CPU {
-		return device, nil
-	}
-	backend, err := d.Open(1)
+	o := Default()
+	o.Device, o.Threads, o.Compute = d.Name, 1, arithmetics(d)[0]
+	file, err := bindings.OpenGGUF(path)
 	if err != nil {
 		return device, err
 	}
-	defer backend.Close()
-	c := backend.NewContext()
-	defer c.Close()
-	g := c.NewGraph()
-	step(c, g, types)
-	device.Operations, device.Lacks = g.Operations(), backend.Lacks(g)
-	return device, c.Err()
+	m := &Model{options: o, file: file, dry: true, asked: &device}
+	defer m.Close()
+	if err := m.open(); err != nil {
+		return device, fmt.Errorf("%s: %w", path, err)
+	}
+	if d.Name == bindings.CPU { // has all
+		return device, nil
+	}
+	c := vera.Default()
+	c.Rank, c.Only = 64, "b"
+	adapter, err := vera.New(c, m.Base())
+	if err != nil {
+		return device, err
+	}
+	samples, err := m.check([]int32{0, 0}, []int32{0, 0}, []int{2})
+	if err != nil {
+		return device, err
+	}
+	for _, m.options.Plan = range []Plan{PlanFactored, PlanMerged} {
+		if err := m.Attach(adapter); err != nil {
+			return device, err
+		}
+		adamw, err := m.MakeAdamW(0.9, 0.999, 1e-8, 0.1)
+		if err != nil {
+			return device, err
+		}
+		if err := m.merge(); err != nil {
+			return device, err
+		}
+		if _, err := m.gradients(newPack(samples, true), 0, 0); err != nil {
+			return device, err
+		}
+		if _, err := m.GradientNorm(); err != nil {
+			return device, err
+		}
+		if err := adamw.Step(1, 1, 1); err != nil {
+			return device, err
+		}
+	}
+	return device, nil
 }
 
-// step puts every operation of a training step into a graph, once.
-func step(c *bindings.Context, g *bindings.Graph, types []bindings.Type) {
-	const width, heads, kvHeads, headDim, rank, rows, f32 = 256, 4, 2, 64, 64, 32, bindings.F32
-	f := func(ne ...int64) *bindings.Tensor { return c.NewTensor(f32, ne...) }
-	integers := func(ne ...int64) *bindings.Tensor { return c.NewTensor(bindings.I32, ne...) }
-	x, b, d := f(width, rows), f(width), f(rank)
-	v := bindings.Vectors{A: f(width, rank), Rows: f(rank, width), B: b, D: d}
-	for _, t := range types {
-		w := c.NewTensor(t, width, width)
-		g.Expand(c.GetRows(w, integers(rows)))
-		g.Expand(c.Linear(w, x, bindings.Product{In: b, Out: b, Acc: x, Into: f(width, rows)}, f32))
-		g.Expand(c.LinearBack(w, x, bindings.Product{Acc: x}, f32))
-		g.Expand(c.Merge(f(width, width), w, &v))
+// note adds a graph's operations, and those that the device lacks.
+func (d *Device) note(b *bindings.Backend, g *bindings.Graph) {
+	add := func(list *[]string, names []string) {
+		for _, name := range names {
+			if !slices.Contains(*list, name) {
+				*list = append(*list, name)
+			}
+		}
 	}
-	g.Expand(c.AddInplace(f(width+rank), c.MergedGrad(c.WeightGrad(x, x, f32), v)))
-	g.Expand(c.SumOfSquares(x))
-	g.Expand(c.OptStepAdamW(f(width), c.MulInplace(f(width), b), b, b, f(7)))
-	g.Expand(c.FactoredGrad(x, f(rank, rows), v))
-	g.Expand(c.NormBack(c.Norm(x, b, 1e-5, f32), x, b, 1e-5, x))
-	g.Expand(c.GatedBack(c.Gated(f(2*width, rows), bindings.SiLU, f32), f(2*width, rows), bindings.SiLU, f32))
-	table := c.Rope(f(headDim, 1, rows), integers(rows), nil, bindings.Rope{Dims: headDim, FreqBase: 1e4, FreqScale: 1, AttnFactor: 1})
-	qkv := c.Rotate(f(headDim*(heads+2*kvHeads), rows), c.Reshape(table, headDim, rows), heads+kvHeads, headDim, bindings.Neighbours, false, f32)
-	norms := bindings.HeadNorms{Q: f(headDim), K: f(headDim)}
-	qkv = c.Rotate(c.NormHeads(qkv, norms, heads, kvHeads, 1e-5, f32), c.Reshape(table, headDim, rows), heads+kvHeads, headDim, bindings.Halves, false, f32)
-	g.Expand(c.NormHeadsBack(qkv, qkv, norms, heads, kvHeads, 1e-5, f32))
-	segments := c.NewSegments([][4]int32{{0, rows, -1, 0}})
-	attends := bindings.Heads{Query: heads, KV: kvHeads, Dim: headDim, Scale: 1}
-	out := c.Attention(qkv, segments, attends, f32)
-	g.Expand(c.AttentionBack(out, qkv, segments, attends))
-	g.Expand(c.AddInplace(c.View(qkv, [4]int64{width, rows, 1, 1}, [4]int64{}), b)) // a bias
-	labels := integers(rows)
-	g.Expand(c.CrossEntropy(x, labels, 0))
-	g.Expand(c.SetRows(f(width, rows), c.CrossEntropyBack(x, labels, 0, f32), labels))
+	add(&d.Operations, g.Operations())
+	add(&d.Lacks, b.Lacks(g))
+}
+
+// writeCommon writes a Llama whose blocks have one type of weights each, all of them 0.
+func writeCommon(path string) error {
+	const width, heads, vocab = 256, 4, 8
+	types := []bindings.Type{bindings.F32, bindings.F16, bindings.Q4_0, bindings.Q4_1, bindings.Q8_0, bindings.Q4_K, bindings.Q6_K}
+	w := bindings.NewGGUFWriter()
+	defer w.Close()
+	var err error
+	set := func(key string, value any) { err = errors.Join(err, w.Set(key, value)) }
+	add := func(name string, t bindings.Type, shape ...int64) {
+		n := int64(1)
+		for _, size := range shape {
+			n *= size
+		}
+		err = errors.Join(err, w.AddTensor(name, t, shape, make([]byte, t.RowBytes(n))))
+	}
+	set("general.architecture", "llama")
+	set("llama.block_count", uint32(len(types)))
+	set("llama.embedding_length", uint32(width))
+	set("llama.feed_forward_length", uint32(width))
+	set("llama.attention.head_count", uint32(heads))
+	set("llama.attention.layer_norm_rms_epsilon", float32(1e-5))
+	add("output_norm.weight", bindings.F32, width)
+	add("token_embd.weight", bindings.Q4_K, width, vocab)
+	add("output.weight", bindings.Q6_K, width, vocab)
+	for i, t := range types {
+		for _, norm := range []string{"attn_norm", "ffn_norm"} {
+			add(fmt.Sprintf("blk.%d.%s.weight", i, norm), bindings.F32, width)
+		}
+		for _, target := range vera.Targets {
+			if target != "attn_qkv" {
+				add(fmt.Sprintf("blk.%d.%s.weight", i, target), t, width, width)
+			}
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return w.WriteFile(path)
 }

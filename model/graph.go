@@ -112,6 +112,10 @@ func (g *graph) allocate() error {
 	if err := g.Err(); err != nil {
 		return err
 	}
+	if g.m.asked != nil {
+		g.m.asked.note(g.m.backend, g.nodes)
+		return nil
+	}
 	if missing := g.m.backend.Lacks(g.nodes); len(missing) > 0 {
 		return fmt.Errorf("device %s lacks %s; train on another, such as --device cpu", g.m.backend.Device().Name, strings.Join(missing, ", "))
 	}

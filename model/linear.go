@@ -116,7 +116,7 @@ func (m *Model) planMerging() error {
 		gr.merged = a.merged.NewTensor(m.kind(), int64(gr.in), int64(gr.out))
 		any = true
 	}
-	if !any {
+	if !any || m.asked != nil {
 		return a.merged.Err()
 	}
 	var err error

@@ -135,6 +135,7 @@ type Model struct {
 	attachment  int              // counts the calls of Attach
 	free        int64            // memory that was free at the first training step, in bytes
 	dry         bool             // graphs are measured and not computed
+	asked       *Device          // which has to say whether it has a graph\'s operations; nothing is computed
 	work        int64            // memory of the largest graph measured
 	largest     bindings.Largest // of all graphs measured
 }
@@ -299,7 +300,7 @@ func (m *Model) loadWeights() error {
 			return fmt.Errorf("tensor %s is not part of a model of architecture %s as it is computed here; its effect would be lost", t.Name, m.Architecture)
 		}
 	}
-	if l.err == nil && m.store != nil {
+	if l.err == nil && m.store != nil && m.asked == nil {
 		m.store.fixed = fixed
 		return m.store.place()
 	}
