@@ -66,6 +66,7 @@ test: build model lint ## run every check and test, those on the real model too
 	$(GO_TEST) -timeout 60m ./...
 	$(EMULATED) -run '^Test(ProductsComposed|RowsComposed|Convert|MergeAlone|InfiniteLogits)$$' ./bindings
 	$(EMULATED) -run '^TestAttention$$/^f32$$/^(3_of_10|2_of_16)' ./bindings
+	$(EMULATED) -run '^TestAttentionLimits$$/^(4_of_16|2_of_256)' ./bindings
 
 test-fast: ## run the tests that take seconds
 	go build ./...

@@ -493,6 +493,12 @@ func TestAttentionRefuses(t *testing.T) {
 		"a result of float16": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
 			return c.Attention(f(F32, 8*4, 3), c.NewSegments(samples(3)), Heads{Query: 2, KV: 1, Dim: 8, Scale: 1}, F16)
 		},
+		"a window below 0": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
+			return c.Attention(f(F32, 8*4, 3), c.NewSegments(samples(3)), Heads{Query: 2, KV: 1, Dim: 8, Scale: 1, Window: -1}, F32)
+		},
+		"a cap below 0": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
+			return c.Attention(f(F32, 8*4, 3), c.NewSegments(samples(3)), Heads{Query: 2, KV: 1, Dim: 8, Scale: 1, Cap: -1}, F32)
+		},
 		"no segments": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
 			return c.Attention(f(F32, 8*4, 3), nil, Heads{Query: 2, KV: 1, Dim: 8, Scale: 1}, F32)
 		},
@@ -539,9 +545,10 @@ func BenchmarkAttention(b *testing.B) {
 	shared := tree([]int32{40, 60, 80, 100, 120, 60, 80, 100, 120}, []int32{-1, 0, 0, 0, 0, 0, 0, 0, 0})
 	for _, a := range []attentionCase{
 		{9, 3, 64, samples(lengths...), 0, 0}, {32, 32, 128, samples(lengths...), 0, 0}, {9, 3, 64, samples(100), 0, 0}, {9, 3, 64, samples(2000), 0, 0}, {9, 3, 64, shared, 0, 0},
+		{4, 1, 256, samples(4000), 0, 0}, {4, 1, 256, samples(4000), 512, 0}, {8, 4, 256, samples(lengths...), 0, 0}, {8, 4, 256, samples(lengths...), 0, 50},
 	} {
 		for _, op := range []string{"forward", "back"} {
-			b.Run(fmt.Sprintf("%s/%d of %d on %d/%d segments/%d tokens", op, a.heads, a.dim, a.kv, len(a.segments), a.tokens()), func(b *testing.B) {
+			b.Run(fmt.Sprintf("%s/%d of %d on %d/%d segments/%d tokens/window %d/cap %g", op, a.heads, a.dim, a.kv, len(a.segments), a.tokens(), a.window, a.cap), func(b *testing.B) {
 				a.benchmark(b, backend, op == "back")
 			})
 		}
@@ -556,7 +563,13 @@ func (a attentionCase) benchmark(b *testing.B, backend *Backend, back bool) {
 	dout := leaf(b, c, backend, F32, normal(2, a.tokens()*a.heads*a.dim), int64(a.heads*a.dim), n)
 	segments := c.NewSegments(a.segments)
 	for _, s := range a.segments {
-		scores += int(s[1]) * (2*int(s[3]) + int(s[1]) + 1) / 2 * a.heads
+		for i := range s[1] {
+			seen := int(s[3] + i + 1)
+			if a.window > 0 {
+				seen = min(seen, a.window)
+			}
+			scores += seen * a.heads
+		}
 	}
 	y := c.Attention(qkv, segments, a.of(), F32)
 	if back {

@@ -119,7 +119,7 @@ struct attention {
     const ggml_tensor * qkv;
     const segment *     segments;
     int64_t             count, kv, dim, group;  // group: heads that share a KV head
-    int64_t             padded, longest;        // padded: dim in whole vectors; longest: the most keys before a query and its own
+    int64_t             padded, longest;        // padded: dim in whole vectors; longest: the most tokens up to a query, itself among them
     int64_t             window;                 // how many of them it sees
     float               scale, cap;
 
