@@ -266,6 +266,7 @@ void                              ggml_backend_tensor_memset(struct ggml_tensor 
 int                               ggml_backend_graph_compute(struct ggml_backend * backend, struct ggml_cgraph * cgraph);
 struct ggml_gallocr *             ggml_gallocr_new(struct ggml_backend_buffer_type * buft);
 void                              ggml_gallocr_free(struct ggml_gallocr * galloc);
+bool                              ggml_gallocr_reserve(struct ggml_gallocr * galloc, struct ggml_cgraph * graph);
 bool                              ggml_gallocr_alloc_graph(struct ggml_gallocr * galloc, struct ggml_cgraph * graph);
 void                              ggml_gallocr_reserve_n_size(struct ggml_gallocr * galloc, struct ggml_cgraph * graph, const int * node_buffer_ids,
                                                               const int * leaf_buffer_ids, size_t * sizes);

@@ -116,7 +116,8 @@ bool vt_tensor_place(struct ggml_backend_buffer * buffer, struct ggml_tensor * t
 }
 
 bool vt_alloc_graph(struct ggml_gallocr * galloc, struct ggml_cgraph * graph) {
-    return guarded(false, [&] { return ggml_gallocr_alloc_graph(galloc, graph); });
+    // ggml takes the plan of the graph before where both have as many nodes and leaves, though they be others.
+    return guarded(false, [&] { return ggml_gallocr_reserve(galloc, graph) && ggml_gallocr_alloc_graph(galloc, graph); });
 }
 
 int vt_graph_compute(struct ggml_backend * backend, struct ggml_cgraph * graph) {

@@ -14,6 +14,10 @@ The test runs this script, with the interpreter that PYTHON names (default .tool
     tools/check_peft.py --model M.gguf --tokens 3,1,4 --lora FOLDER '{"r": 8, "target_modules": ["q_proj"], "use_rslora": true}' …
         does so with a LoRA of these options of LoraConfig, whose A and B are random
 
+A model of another architecture than Llama's needs --config FOLDER, with the config.json of the model that the GGUF was converted from. One of those in ../shared/refs/arch:
+
+    go test ./cmd/veratune -run PEFTAgreesOnArchitectures/gemma3 -v
+
 A .logits file holds little-endian float32 numbers, the vocabulary's for each token in turn. Prints a JSON line for each folder; exits with 1 where one differs.
 """
 
@@ -28,6 +32,7 @@ from peft import LoraConfig, PeftModel, VeraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers.utils import logging
 
+from gguf_model import load_described
 from peft_bench import load_model
 
 # Rounding of float32 in another order of additions, through all blocks: what the engine's own tests allow against float64.
@@ -74,7 +79,7 @@ def gradients_differ(model: torch.nn.Module, folder: str, tokens: list[int]) -> 
 
 def make(base: torch.nn.Module, args: argparse.Namespace) -> None:
     config = VeraConfig(
-        r=args.rank, target_modules=args.targets.split(","), projection_prng_key=args.seed, save_projection=False, task_type="CAUSAL_LM"
+        r=args.rank, target_modules=args.targets if args.targets == "all-linear" else args.targets.split(","), projection_prng_key=args.seed, save_projection=False, task_type="CAUSAL_LM"
     )
     model = get_peft_model(base, config)
     torch.manual_seed(args.seed)
@@ -109,6 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folders", nargs="*", metavar="FOLDER", help="adapters of PEFT to compare")
     parser.add_argument("--model", required=True, metavar="GGUF")
+    parser.add_argument("--config", metavar="FOLDER", help="with the config.json of the model")
     parser.add_argument("--tokens", required=True, type=lambda text: [int(word) for word in text.split(",")])
     parser.add_argument("--make", metavar="FOLDER", help="make an adapter there")
     parser.add_argument("--lora", nargs=2, action="append", default=[], metavar=("FOLDER", "JSON"), help="make a LoRA there, with these options of LoraConfig")
@@ -120,7 +126,7 @@ def main() -> None:
 
     logging.set_verbosity_error()
     warnings.filterwarnings("error", message="Found missing adapter keys")
-    base = load_model(args.model)
+    base = load_described(args.model, args.config) if args.config else load_model(args.model)
     if args.make:
         make(base, args)
     for folder, options in args.lora:

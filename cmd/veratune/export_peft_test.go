@@ -203,6 +203,29 @@ func TestPEFTAgrees(t *testing.T) {
 	})
 }
 
+// TestPEFTAgreesOnArchitectures does so with the reference model of each architecture, in which attention reaches past windows.
+func TestPEFTAgreesOnArchitectures(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes half a minute a model")
+	}
+	interpreter := python(t)
+	for _, folder := range testutil.Folders(t, "VERATUNE_ARCH", "refs/arch/*") {
+		t.Run(filepath.Base(folder), func(t *testing.T) {
+			path := filepath.Join(folder, "model.gguf")
+			if m, err := model.Open(path, model.Default()); err == nil {
+				m.Close()
+			} else if strings.Contains(err.Error(), "only models of these can be used") {
+				t.Skip(err)
+			}
+			comparePEFT(t, interpreter, path, 0.3, map[string]func(*vera.Config){
+				"all":  nil,
+				"lora": lora,
+				"some": func(c *vera.Config) { lora(c); c.Targets, c.Layers = []string{"attn_output"}, []int{1} },
+			}, "--config", folder, "--rank", "8", "--seed", "5", "--targets", "all-linear")
+		})
+	}
+}
+
 // saveGradients writes the gradients of the mean loss of predicting each token as if they were an adapter's numbers.
 func saveGradients(t *testing.T, m *model.Model, adapter string, tokens []int32, folder string) {
 	t.Helper()
@@ -224,7 +247,7 @@ func saveGradients(t *testing.T, m *model.Model, adapter string, tokens []int32,
 func comparePEFT(t *testing.T, interpreter, path string, scale float64, adapters map[string]func(*vera.Config), making ...string) {
 	m, dir := exact(t, path), t.TempDir()
 	random := rand.New(rand.NewPCG(3, 3))
-	tokens := make([]int32, 24)
+	tokens := make([]int32, 40)
 	words := make([]string, len(tokens))
 	for i := range tokens {
 		tokens[i] = int32(random.IntN(m.Vocab))
