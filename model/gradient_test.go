@@ -145,25 +145,29 @@ func checkGradients(t *testing.T, m *Model, b batch, seed uint64) {
 	if !(math.Abs(sum-want.loss) <= tinyLossTolerance*want.loss) {
 		t.Errorf("loss %.9g, want %.9g", sum, want.loss)
 	}
-	compareGradients(t, m.adapter.Adapter, grad, want.grad, tinyGradientTolerance)
+	compareGradients(t, m.adapter.Adapter, grad, want.grad, bounds{gradient: tinyGradientTolerance, together: tinyGradientTolerance})
 }
 
-// compareGradients compares gradients part by part, relative to each part's length.
-func compareGradients(t *testing.T, a *vera.Adapter, got, want []float32, most float64) {
+// compareGradients compares the gradients of each vector and matrix, relative to its length, and of all together.
+func compareGradients(t *testing.T, a *vera.Adapter, got, want []float32, most bounds) {
 	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("%d gradients, want %d", len(got), len(want))
+	}
 	worst, at := 0.0, 0
 	for p := range a.Trained {
 		end := at + len(p.Values)
 		e := relativeL2(got[at:end], want[at:end])
-		if !(e <= most) {
+		if !(e <= most.gradient) {
 			t.Errorf("%s, %s (%d numbers): relative error %.2g", p.Name(), p.Part, len(p.Values), e)
 		}
 		worst, at = max(worst, e), end
 	}
-	if at != len(got) || at != len(want) {
-		t.Errorf("%d of %d gradients compared with %d", at, len(got), len(want))
+	together := relativeL2(got, want)
+	if !(together <= most.together) {
+		t.Errorf("the whole gradient: relative error %.2g", together)
 	}
-	t.Logf("the worst gradient is off by %.1e", worst)
+	t.Logf("the worst gradient off by %.1e, all together by %.1e", worst, together)
 }
 
 // TestNaive holds the naive model's gradients to its own differences, along a random direction in each part of an adapter.
