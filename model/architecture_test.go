@@ -28,6 +28,7 @@ func TestRowOrder(t *testing.T) {
 // small is the reference of an architecture: a tiny random model, PEFT's VeRA of it, and what transformers and PEFT make of both in float64.
 type small struct {
 	dir       string
+	model     string    // path of the model: the folder's, or a copy that a test changed
 	Sequences [][]int32 `json:"sequences"`
 	Targets   [][]int32 `json:"targets"`
 	Base      float64   `json:"base_loss_sum"`
@@ -47,7 +48,7 @@ func smalls(t *testing.T, test func(t *testing.T, s small)) {
 			if architectures[name] == nil {
 				t.Skipf("architecture %s is not in the table", name)
 			}
-			s := small{dir: dir}
+			s := small{dir: dir, model: filepath.Join(dir, "model.gguf")}
 			data, err := os.ReadFile(filepath.Join(dir, "reference.json"))
 			if err != nil {
 				t.Fatal(err)
@@ -63,7 +64,7 @@ func smalls(t *testing.T, test func(t *testing.T, s small)) {
 func (s small) open(t *testing.T, compute Compute) *Model {
 	o := options()
 	o.Compute = compute
-	return open(t, filepath.Join(s.dir, "model.gguf"), o)
+	return open(t, s.model, o)
 }
 
 // attach attaches PEFT's adapter.
@@ -246,30 +247,32 @@ func TestArchitecturesInLlama(t *testing.T) {
 
 // TestArchitectureAnswers has greedy answers with a cache equal to those without, in each arithmetic of generation, and many at once equal to each alone.
 func TestArchitectureAnswers(t *testing.T) {
-	smalls(t, func(t *testing.T, s small) {
-		for _, compute := range []Compute{ComputeF32, ComputeQ8} {
-			m := s.open(t, compute)
-			s.attach(t, m)
-			list := trials(m.Vocab)
-			answers := checkTogether(t, m, list, 8, 3)
-			for i, r := range list {
-				if r.Temperature != 0 {
-					continue
+	smalls(t, func(t *testing.T, s small) { s.checkAnswers(t) })
+}
+
+func (s small) checkAnswers(t *testing.T) {
+	for _, compute := range []Compute{ComputeF32, ComputeQ8} {
+		m := s.open(t, compute)
+		s.attach(t, m)
+		list := trials(m.Vocab)
+		answers := checkTogether(t, m, list, 8, 3)
+		for i, r := range list {
+			if r.Temperature != 0 {
+				continue
+			}
+			text := slices.Clone(r.prompt)
+			for j, token := range answers[i] {
+				logits, err := m.Logits(text, 1)
+				if err != nil {
+					t.Fatal(err)
 				}
-				text := slices.Clone(r.prompt)
-				for j, token := range answers[i] {
-					logits, err := m.Logits(text, 1)
-					if err != nil {
-						t.Fatal(err)
-					}
-					if best := slices.Max(logits); compute == ComputeF32 && logits[token] != best || best-logits[token] > 0.1 {
-						t.Fatalf("%s, answer %d: token %d is %d, whose logit without a cache is %g below the best", compute, i, j, token, best-logits[token])
-					}
-					text = append(text, token)
+				if best := slices.Max(logits); compute == ComputeF32 && logits[token] != best || best-logits[token] > 0.1 {
+					t.Fatalf("%s, answer %d: token %d is %d, whose logit without a cache is %g below the best", compute, i, j, token, best-logits[token])
 				}
+				text = append(text, token)
 			}
 		}
-	})
+	}
 }
 
 // TestArchitectureRoundTrip writes PEFT's folder again: the same bytes of its tensors.
