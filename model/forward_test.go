@@ -33,19 +33,12 @@ func TestLogits(t *testing.T) {
 				if name == "adapted" {
 					adapted(t, m, nil)
 				}
-				n := newNaive(t, m)
-				var want []float32
-				for _, row := range n.logits(b.tokens, 0) {
-					for _, v := range row {
-						want = append(want, float32(v))
-					}
-				}
-				if e := relativeL2(m.mustLogits(t, b.tokens), want); !(e <= tinyTolerance) {
+				want := newNaive(t, m).run(b)
+				if e := relativeL2(m.mustLogits(t, b.tokens), want.logits); !(e <= tinyTolerance) {
 					t.Errorf("%s: logits are off by %.1e", name, e)
 				}
-				sum, want64 := b.loss(t, m), n.loss(b)
-				if !(math.Abs(sum-want64) <= tinyLossTolerance*want64) {
-					t.Errorf("%s: loss %.9g, want %.9g", name, sum, want64)
+				if sum := b.loss(t, m); !(math.Abs(sum-want.loss) <= tinyLossTolerance*want.loss) {
+					t.Errorf("%s: loss %.9g, want %.9g", name, sum, want.loss)
 				}
 			}
 		})
@@ -157,21 +150,8 @@ func TestManyLabels(t *testing.T) {
 			embed.Values[i] = float32(math.Sin(float64(i)))
 		}
 	}})
-	a := adapted(t, m, nil)
-	b := randomBatch(5, m.Vocab, tokenChunk+40, 170)
-	sum, grad := b.gradients(t, m, 0)
-	n := newNaive(t, m)
-	if want := n.loss(b); !(math.Abs(sum-want) <= tinyLossTolerance*want) {
-		t.Errorf("loss %.9g, want %.9g", sum, want)
-	}
-	direction := wide(grad)
-	length := math.Sqrt(dot(direction, direction))
-	for i := range direction {
-		direction[i] /= length
-	}
-	if got := n.difference(b, n.params, direction); !(math.Abs(got-length) <= tinyGradientTolerance*length) {
-		t.Errorf("the gradient of %d numbers has the length %.7g, want %.7g", len(a.Params), length, got)
-	}
+	adapted(t, m, nil)
+	checkGradients(t, m, randomBatch(5, m.Vocab, tokenChunk+40, 170), 0)
 }
 
 // TestRepeated asks for the same bits again, also after larger and smaller batches have used the memory, and from another Model, with

@@ -3,6 +3,7 @@ package model
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -11,15 +12,13 @@ import (
 	"github.com/veratune/veratune/vera"
 )
 
-// The engine's float32 sums of some hundred terms against float64. Central differences of the float64 model with the step 1e-4 add less than 1e-8. What is
-// measured is at most a third of these.
+// The engine's float32 sums of some hundred terms against float64.
 const (
 	tinyLossTolerance     = 2e-6 // relative
 	tinyGradientTolerance = 1e-5 // of a vector's gradient, relative to its length
-	differenceStep        = 1e-4
 )
 
-// TestGradients compares the loss with the naive model's, and the gradient of every b and d with its central differences along random directions.
+// TestGradients compares the loss and the gradient of every b and d with the naive model's.
 func TestGradients(t *testing.T) {
 	for _, shape := range shapes {
 		t.Run(shape.name, func(t *testing.T) {
@@ -134,7 +133,7 @@ func TestGradientsWithDropout(t *testing.T) {
 	}
 }
 
-// checkGradients compares the engine's loss and gradients on a batch with the naive model's.
+// checkGradients compares the engine's loss and the gradient of each vector and matrix of the adapter with the naive model's.
 func checkGradients(t *testing.T, m *Model, b batch, seed uint64) {
 	t.Helper()
 	sum, grad := b.gradients(t, m, seed)
@@ -142,78 +141,61 @@ func checkGradients(t *testing.T, m *Model, b batch, seed uint64) {
 	if seed != 0 {
 		n.dropout(seed, len(b.tokens))
 	}
-	if want := n.loss(b); !(math.Abs(sum-want) <= tinyLossTolerance*want) {
-		t.Errorf("loss %.9g, want %.9g", sum, want)
+	want := n.run(b)
+	if !(math.Abs(sum-want.loss) <= tinyLossTolerance*want.loss) {
+		t.Errorf("loss %.9g, want %.9g", sum, want.loss)
 	}
-	random, worst, at := rand.New(rand.NewPCG(seed, 9)), 0.0, 0
-	check := func(what string, size int) {
-		t.Helper()
-		got := wide(grad[at : at+size])
-		length := math.Sqrt(dot(got, got))
-		for range 2 {
-			direction := make([]float64, size)
-			for i := range direction {
-				direction[i] = random.NormFloat64()
-			}
-			scale := 1 / math.Sqrt(dot(direction, direction))
-			for i := range direction {
-				direction[i] *= scale
-			}
-			want := n.difference(b, n.params[at:at+size], direction)
-			off := math.Abs(dot(got, direction)-want) / length
-			if !(off <= tinyGradientTolerance) {
-				t.Errorf("%s: derivative %.7g, want %.7g; off by %.1e of the gradient", what, dot(got, direction), want, off)
-			}
-			worst = max(worst, off)
-		}
-		at += size
-	}
-	for _, l := range n.adapter.Layers {
-		names, parts := trained(n.adapter, l)
-		for i, name := range names {
-			check(name, len(parts[i]))
-		}
-	}
-	if at != len(grad) {
-		t.Errorf("%d of %d gradients compared", at, len(grad))
-	}
-	t.Logf("worst error of a derivative: %.1e of its gradient", worst)
+	compareGradients(t, m.adapter.Adapter, grad, want.grad, bounds{gradient: tinyGradientTolerance, together: tinyGradientTolerance})
 }
 
-// difference is the derivative of the loss along a direction of some of the parameters.
-func (n *naive) difference(b batch, params, direction []float64) float64 {
-	kept := append([]float64(nil), params...)
-	at := func(step float64) float64 {
-		for i, v := range direction {
-			params[i] = kept[i] + step*v
-		}
-		return n.loss(b)
+// compareGradients compares the gradients of each vector and matrix, relative to its length, and of all together.
+func compareGradients(t *testing.T, a *vera.Adapter, got, want []float32, most bounds) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("%d gradients, want %d", len(got), len(want))
 	}
-	d := (at(differenceStep) - at(-differenceStep)) / (2 * differenceStep)
-	copy(params, kept)
-	return d
+	worst, at := 0.0, 0
+	for p := range a.Trained {
+		end := at + len(p.Values)
+		e := relativeL2(got[at:end], want[at:end])
+		if !(e <= most.gradient) {
+			t.Errorf("%s, %s (%d numbers): relative error %.2g", p.Name(), p.Part, len(p.Values), e)
+		}
+		worst, at = max(worst, e), end
+	}
+	together := relativeL2(got, want)
+	if !(together <= most.together) {
+		t.Errorf("the whole gradient: relative error %.2g", together)
+	}
+	t.Logf("the worst gradient off by %.1e, all together by %.1e", worst, together)
 }
 
-// TestEveryGradient compares each single number's gradient, where random directions could hide an exchange of two small ones.
-func TestEveryGradient(t *testing.T) {
-	m := tiny(t, testutil.TinyOptions{Width: 16, Hidden: 12, Blocks: 2})
-	a := adapted(t, m, func(c *vera.Config) { c.Rank = 4 })
-	b := randomBatch(4, m.Vocab, 4, 3)
-	_, grad := b.gradients(t, m, 0)
-	n := newNaive(t, m)
-	want := make([]float32, len(grad))
-	for i := range want {
-		want[i] = float32(n.difference(b, n.params[i:i+1], []float64{1}))
-	}
-	at := 0
-	check := func(what string, size int) {
-		if e := relativeL2(grad[at:at+size], want[at:at+size]); !(e <= tinyGradientTolerance) {
-			t.Errorf("%s: relative error %.1e", what, e)
+// TestNaive holds the naive model's gradients to its own differences, along a random direction in each part of an adapter.
+func TestNaive(t *testing.T) {
+	m := tiny(t, testutil.TinyOptions{Width: 16, Hidden: 12})
+	for _, c := range []vera.Config{vera.Default(), vera.LoRADefault()} {
+		a := adapted(t, m, func(own *vera.Config) { *own = c; own.Rank, own.Dropout = 4, 0.2 })
+		b, n := randomBatch(4, m.Vocab, 4, 3), newNaive(t, m)
+		n.dropout(5, len(b.tokens))
+		grad := n.run(b).grad
+		for p := range a.Trained {
+			kept := slices.Clone(p.Values)
+			var losses [2]float64
+			var ends [2][]float64
+			for side := range losses {
+				random := rand.New(rand.NewPCG(2, 9))
+				for i, v := range kept {
+					p.Values[i] = v + float32(2*side-1)*1e-4*float32(random.NormFloat64())
+				}
+				losses[side], ends[side] = n.run(b).loss, wide(p.Values)
+			}
+			copy(p.Values, kept)
+			addScaled(ends[1], ends[0], -1)
+			want := losses[1] - losses[0]
+			if got := dot(wide(grad[:len(kept)]), ends[1]); !(math.Abs(got-want) <= 1e-5*math.Abs(want)) {
+				t.Errorf("%s, %s: the loss changes by %.9g, by its gradient %.9g", p.Name(), p.Part, want, got)
+			}
+			grad = grad[len(kept):]
 		}
-		at += size
-	}
-	for _, l := range a.Layers {
-		check(l.Name()+" b", len(l.B))
-		check(l.Name()+" d", len(l.D))
 	}
 }

@@ -1,137 +1,299 @@
 package model
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
-	"strconv"
-	"strings"
+	"slices"
 	"testing"
 
 	"github.com/veratune/veratune/bindings"
 	"github.com/veratune/veratune/vera"
 )
 
-// naive is a Llama with VeRA in float64, written token by token after the formulas and sharing nothing with the engine but the file. It is what the
-// engine's losses are compared with; and since it has no rounding to speak of, its central differences are what the gradients are compared with.
+// naive is a language model with an adapter in float64, written after the papers' and transformers' formulas and sharing nothing with the engine but the file, whose keys
+// it reads itself. It is what the engine's losses, logits and gradients are compared with. Rows of a matrix are tokens of one sample.
 type naive struct {
-	Config
-	weights map[string][]float64 // every tensor of the file, dequantised
-	adapter *vera.Adapter        // nil: the base model
-	params  []float64            // the adapter's Params
-	masks   map[[2]int][]float32 // dropout by block and group, [tokens × in]; nil: none
+	*record
 	file    *bindings.GGUF
+	name    string               // general.architecture
+	weights map[string]*matrix   // every tensor of the file, dequantised
+	adapter *vera.Adapter        // nil: the base model
+	trained map[*float32]*matrix // the adapter's numbers, by where they begin
+	masks   map[[2]int][]float32 // dropout by block and group, [tokens × in]; nil: none
+}
+
+// answer is what a model makes of samples: the sum of their losses, all logits, and the gradients of the adapter's Params; nil where there are none.
+type answer struct {
+	loss         float64
+	logits, grad []float32
 }
 
 func newNaive(t *testing.T, m *Model) *naive {
 	t.Helper()
-	n := &naive{Config: m.Config, weights: map[string][]float64{}, file: m.file}
+	n := &naive{file: m.file, name: m.file.Value("general.architecture").(string), weights: map[string]*matrix{}}
 	if m.adapter != nil {
-		n.adapter, n.params = m.adapter.Adapter, wide(m.adapter.Params)
+		n.adapter = m.adapter.Adapter
 	}
 	for _, info := range m.file.Tensors() {
-		size := int64(1)
-		for _, s := range info.Shape {
-			size *= s
-		}
-		values := make([]float32, size)
+		values := make([]float32, info.Shape[0]*info.Rows())
 		if err := bindings.Dequantize(info.Type, m.file.Data(info), values); err != nil {
 			t.Fatal(err)
 		}
-		n.weights[info.Name] = wide(values)
+		n.weights[info.Name] = constant(int(info.Rows()), int(info.Shape[0]), wide(values))
 	}
 	return n
 }
 
-// scale is a number of the file's metadata.
-func (n *naive) scale(key string, otherwise float64) float64 {
-	if v, ok := n.file.Float(n.Architecture + "." + key); ok {
+// number is one of the file's metadata.
+func (n *naive) number(key string, otherwise float64) float64 {
+	if v, ok := n.file.Float(n.name + "." + key); ok {
 		return v
+	}
+	if v, ok := n.file.Uint(n.name + "." + key); ok {
+		return float64(v)
 	}
 	return otherwise
 }
 
-// loss sums −log p over the labels of packed samples.
-func (n *naive) loss(b batch) float64 {
-	sum, at := 0.0, 0
+// run computes samples one after the other, and goes back.
+func (n *naive) run(b batch) (a answer) {
+	n.record, n.trained = &record{}, map[*float32]*matrix{}
+	at := 0
 	for _, length := range b.lengths {
-		for i, logits := range n.logits(b.tokens[at:at+length], at) {
-			if target := b.targets[at+i]; target >= 0 {
-				sum += logSumExp(logits) - logits[target]
-			}
-		}
+		logits := n.logits(b.tokens[at:at+length], at)
+		a.loss += n.loss(logits, b.targets[at:at+length])
+		a.logits = append(a.logits, converted[float32](logits.v)...)
 		at += length
 	}
-	return sum
+	if n.adapter == nil {
+		return a
+	}
+	n.backward()
+	for part := range n.adapter.Trained {
+		a.grad = append(a.grad, converted[float32](n.vector(part.Values, 1).g)...)
+	}
+	return a
 }
 
 // logits gives those after each token of one sample, whose first token is the pack's token at.
-func (n *naive) logits(tokens []int32, at int) [][]float64 {
-	x := make([][]float64, len(tokens))
-	for t, token := range tokens {
-		x[t] = make([]float64, n.Width)
-		addScaled(x[t], n.weights["token_embd.weight"][int(token)*n.Width:(int(token)+1)*n.Width], n.scale("embedding_scale", 1))
+func (n *naive) logits(tokens []int32, at int) *matrix {
+	embedding := n.weights["token_embd.weight"]
+	var values []float64
+	for _, token := range tokens {
+		values = append(values, embedding.row(int(token))...)
 	}
-	for block := range n.Blocks {
-		n.block(x, block, at)
+	scale := n.number("embedding_scale", 1)
+	if n.name == "gemma2" || n.name == "gemma3" {
+		scale = math.Sqrt(float64(embedding.cols))
+	}
+	x := n.scaled(constant(len(tokens), embedding.cols, values), scale)
+	if positions := n.weights["position_embd.weight"]; positions != nil {
+		x = n.sum(x, positions.part(0, len(tokens)))
+	}
+	for block := range int(n.number("block_count", 0)) {
+		x = n.block(x, block, at)
 	}
 	head := n.weights["output.weight"]
 	if head == nil {
-		head = n.weights["token_embd.weight"]
+		head = embedding
 	}
-	for t := range x {
-		logits := product(head, n.norm(x[t], "output_norm.weight"), n.Width)
-		x[t] = make([]float64, len(logits))
-		addScaled(x[t], logits, 1/n.scale("logit_scale", 1))
-	}
-	return x
+	logits := n.scaled(n.product(n.norm(x, "output_norm"), head), 1/n.number("logit_scale", 1))
+	return n.capped(logits, n.number("final_logit_softcapping", 0))
 }
 
-func (n *naive) block(x [][]float64, block, at int) {
-	prefix := "blk." + strconv.Itoa(block) + "."
-	qs, ks, vs := make([][]float64, len(x)), make([][]float64, len(x)), make([][]float64, len(x))
-	for t := range x {
-		h := n.norm(x[t], prefix+"attn_norm.weight")
-		turn := t
-		if n.Architecture == "smollm3" && block%4 == 3 {
-			turn = 0
-		}
-		qs[t] = n.rope(n.headNorms(n.linear(h, block, "attn_q", 0, at+t), prefix+"attn_q_norm.weight"), turn)
-		ks[t] = n.rope(n.headNorms(n.linear(h, block, "attn_k", 0, at+t), prefix+"attn_k_norm.weight"), turn)
-		vs[t] = n.linear(h, block, "attn_v", 0, at+t)
+func (n *naive) block(x *matrix, block, at int) *matrix {
+	prefix := fmt.Sprintf("blk.%d.", block)
+	added := n.number("residual_scale", 1)
+	y := n.attention(n.norm(x, prefix+"attn_norm"), block, at)
+	x = n.sum(x, n.scaled(n.norm(y, prefix+"post_attention_norm"), added))
+	h := n.norm(x, prefix+"ffn_norm")
+	if n.weights[prefix+"ffn_gate_inp.weight"] != nil {
+		y = n.mixture(h, prefix)
+	} else {
+		y = n.feedForward(h, block, at)
 	}
-	for t := range x {
-		out := make([]float64, n.Heads*n.HeadDim)
-		for head := range n.Heads {
-			kv := head / (n.Heads / n.KVHeads) * n.HeadDim
-			q := qs[t][head*n.HeadDim : (head+1)*n.HeadDim]
-			scores := make([]float64, t+1)
-			for s := range scores {
-				scores[s] = dot(q, ks[s][kv:kv+n.HeadDim]) * n.scale("attention.scale", 1/math.Sqrt(float64(n.HeadDim)))
-			}
-			total := logSumExp(scores)
-			for s := range scores {
-				p := math.Exp(scores[s] - total)
-				for i, v := range vs[s][kv : kv+n.HeadDim] {
-					out[head*n.HeadDim+i] += p * v
-				}
-			}
-		}
-		addScaled(x[t], n.linear(out, block, "attn_output", 1, at+t), n.scale("residual_scale", 1))
-		h := n.norm(x[t], prefix+"ffn_norm.weight")
-		gate, up := n.linear(h, block, "ffn_gate", 2, at+t), n.linear(h, block, "ffn_up", 2, at+t)
-		for i, g := range gate {
-			up[i] *= g / (1 + math.Exp(-g))
-		}
-		addScaled(x[t], n.linear(up, block, "ffn_down", 3, at+t), n.scale("residual_scale", 1))
-	}
+	return n.sum(x, n.scaled(n.norm(y, prefix+"post_ffw_norm"), added))
 }
 
-// linear is W x + b ⊙ (B (d ⊙ (A x))), and the bias, for one token of the pack.
-func (n *naive) linear(x []float64, block int, target string, group, token int) []float64 {
-	name := "blk." + strconv.Itoa(block) + "." + target
-	y := product(n.weights[name+".weight"], x, len(x))
+func (n *naive) attention(h *matrix, block, at int) *matrix {
+	heads := int(n.number("attention.head_count", 0))
+	kvHeads := int(n.number("attention.head_count_kv", float64(heads)))
+	dim := int(n.number("attention.key_length", float64(h.cols/heads)))
+	var q, k, v *matrix
+	if name := "attn_qkv"; n.weights[fmt.Sprintf("blk.%d.%s.weight", block, name)] != nil {
+		all := n.linear(h, block, name, 0, at)
+		q, k, v = n.columns(all, 0, heads*dim), n.columns(all, heads*dim, kvHeads*dim), n.columns(all, (heads+kvHeads)*dim, kvHeads*dim)
+	} else {
+		q, k, v = n.linear(h, block, "attn_q", 0, at), n.linear(h, block, "attn_k", 0, at), n.linear(h, block, "attn_v", 0, at)
+	}
+	// Norms of q and k are of a head or of the whole row: of as many numbers as they have weights.
+	window, local := n.window(block)
+	q = n.rotated(n.norm(q, fmt.Sprintf("blk.%d.attn_q_norm", block)), block, dim, local)
+	k = n.rotated(n.norm(k, fmt.Sprintf("blk.%d.attn_k_norm", block)), block, dim, local)
+	var outs []*matrix
+	for head := range heads {
+		kv := head / (heads / kvHeads) * dim
+		scores := n.scaled(n.product(n.columns(q, head*dim, dim), n.columns(k, kv, dim)), n.number("attention.scale", 1/math.Sqrt(float64(dim))))
+		scores = n.capped(scores, n.number("attn_logit_softcapping", 0))
+		p := n.softmax(scores, func(i, j int) bool { return j <= i && (!local || i-j < window) })
+		outs = append(outs, n.product(p, n.transposed(n.columns(v, kv, dim))))
+	}
+	return n.linear(n.beside(dim, outs), block, "attn_output", 1, at)
+}
+
+// window is the number of last tokens that a block sees, if it doesn't see all.
+func (n *naive) window(block int) (window int, local bool) {
+	every, ok := map[string]float64{"gemma2": 2, "gemma3": 6, "llama": 1, "phi3": 1, "starcoder2": 1}[n.name]
+	window = int(n.number("attention.sliding_window", 0))
+	if !ok || window == 0 {
+		return 0, false
+	}
+	const pattern = "attention.sliding_window_pattern"
+	if list, ok := n.file.Value(n.name + "." + pattern).([]bool); ok {
+		return window, list[block]
+	}
+	every = n.number(pattern, every)
+	return window, every == 1 || (block+1)%int(every) != 0
+}
+
+// rotated turns q and k by the positions of their tokens.
+func (n *naive) rotated(x *matrix, block, dim int, local bool) *matrix {
+	if n.weights["position_embd.weight"] != nil || n.name == "smollm3" && block%4 == 3 {
+		return x
+	}
+	dims := int(n.number("rope.dimension_count", float64(dim)))
+	pairs := make([][2]int, dims/2)
+	for i := range pairs {
+		pairs[i] = [2]int{i, i + dims/2}
+		if n.neighbours() {
+			pairs[i] = [2]int{2 * i, 2*i + 1}
+		}
+	}
+	angles, size := n.angles(dims, x.rows)
+	if n.name == "gemma3" && local {
+		angles, size = powers(n.number("rope.freq_base_swa", 10000), dims), 1
+	}
+	return n.turned(x, dim, pairs, func(row, pair int) float64 { return float64(row) * angles[pair] }, size)
+}
+
+// powers are base^(−2i/dims).
+func powers(base float64, dims int) []float64 {
+	list := make([]float64, dims/2)
+	for i := range list {
+		list[i] = math.Pow(base, -2*float64(i)/float64(dims))
+	}
+	return list
+}
+
+// angles are those by which pairs are rotated from one token to the next, and what the rotated numbers are multiplied by, in a text of that length.
+func (n *naive) angles(dims, length int) (angles []float64, size float64) {
+	base := n.number("rope.freq_base", 10000)
+	context := n.number("rope.scaling.original_context_length", n.number("context_length", 0))
+	angles, size = powers(base, dims), n.number("rope.scaling.attn_factor", 1)
+	factors := n.weights["rope_freqs.weight"]
+	if short := n.weights["rope_factors_short.weight"]; short != nil {
+		factors = short
+		if float64(length) > context {
+			factors = n.weights["rope_factors_long.weight"]
+		}
+	}
+	for i := range angles {
+		if factors != nil {
+			angles[i] /= factors.v[i]
+		}
+	}
+	factor := n.number("rope.scaling.factor", 1)
+	if kind, _ := n.file.String(n.name + ".rope.scaling.type"); kind != "yarn" {
+		for i := range angles {
+			angles[i] /= factor
+		}
+		return angles, size
+	}
+	// YaRN (Peng et al., arXiv 2309.00071, section 3.2): pairs that turn more than 32 times over the original context keep their angle, those below once are scaled.
+	turning := func(times float64) float64 { // the pair that turns so many times
+		return float64(dims) * math.Log(context/(times*2*math.Pi)) / (2 * math.Log(base))
+	}
+	low, high := max(0, math.Floor(turning(32))), min(float64(dims-1), math.Ceil(turning(1)))
+	for i := range angles {
+		scaled := min(1, max(0, (float64(i)-low)/max(0.001, high-low)))
+		angles[i] *= scaled/factor + 1 - scaled
+	}
+	return angles, size * (1 + 0.1*math.Log(factor))
+}
+
+// neighbours tells whether numbers 2i and 2i + 1 of a head are rotated together, because the file's converter reordered the rows of q and k. In Hugging Face's order,
+// numbers i and i + dims/2 are.
+func (n *naive) neighbours() bool {
+	return slices.Contains([]string{"granite", "llama", "smollm3"}, n.name)
+}
+
+// feedForward has its gate in a matrix of its own, or above the rows of ffn_up, or none.
+func (n *naive) feedForward(h *matrix, block, at int) *matrix {
+	up := n.linear(h, block, "ffn_up", 2, at)
+	hidden := int(n.number("feed_forward_length", 0))
+	switch {
+	case n.weights[fmt.Sprintf("blk.%d.ffn_gate.weight", block)] != nil:
+		up = n.times(n.activated(n.linear(h, block, "ffn_gate", 2, at)), up)
+	case up.cols == 2*hidden:
+		up = n.times(n.activated(n.columns(up, 0, hidden)), n.columns(up, hidden, hidden))
+	default:
+		up = n.activated(up)
+	}
+	return n.linear(up, block, "ffn_down", 3, at)
+}
+
+// activated is SiLU, or GELU in its form with tanh.
+func (n *naive) activated(x *matrix) *matrix {
+	silu := func(v float64) (y, slope float64) {
+		s := 1 / (1 + math.Exp(-v))
+		return v * s, s * (1 + v*(1-s))
+	}
+	gelu := func(v float64) (y, slope float64) {
+		c := math.Sqrt(2 / math.Pi)
+		tanh := math.Tanh(c * (v + 0.044715*v*v*v))
+		return v / 2 * (1 + tanh), (1+tanh)/2 + v/2*(1-tanh*tanh)*c*(1+3*0.044715*v*v)
+	}
+	if slices.Contains([]string{"gemma2", "gemma3", "gpt2", "starcoder2"}, n.name) {
+		return n.each(x, gelu)
+	}
+	return n.each(x, silu)
+}
+
+// mixture sums what the experts with the largest probabilities give, by these, which then are divided by their sum.
+func (n *naive) mixture(h *matrix, prefix string) *matrix {
+	gates, ups, downs := n.weights[prefix+"ffn_gate_exps.weight"], n.weights[prefix+"ffn_up_exps.weight"], n.weights[prefix+"ffn_down_exps.weight"]
+	scores := n.product(h, n.weights[prefix+"ffn_gate_inp.weight"])
+	used := int(n.number("expert_used_count", 0))
+	shares := n.softmax(scores, func(token, expert int) bool {
+		better := 0
+		for _, other := range scores.row(token) {
+			if other > scores.row(token)[expert] {
+				better++
+			}
+		}
+		return better < used
+	})
+	var y *matrix
+	for e := range shares.cols {
+		hidden := gates.rows / shares.cols
+		up := n.times(n.activated(n.product(h, gates.part(e*hidden, hidden))), n.product(h, ups.part(e*hidden, hidden)))
+		own := n.times(n.product(up, downs.part(e*h.cols, h.cols)), n.columns(shares, e, 1))
+		if y == nil {
+			y = own
+		} else {
+			y = n.sum(y, own)
+		}
+	}
+	return y
+}
+
+// linear is W x + b ⊙ (B (d ⊙ (A x))), and the bias.
+func (n *naive) linear(x *matrix, block int, target string, group, at int) *matrix {
+	name := fmt.Sprintf("blk.%d.%s", block, target)
+	y := n.product(x, n.weights[name+".weight"])
 	if bias := n.weights[name+".bias"]; bias != nil {
-		add(y, bias)
+		y = n.sum(y, bias)
 	}
 	if n.adapter == nil {
 		return y
@@ -141,117 +303,73 @@ func (n *naive) linear(x []float64, block int, target string, group, token int) 
 		return y
 	}
 	if mask := n.masks[[2]int{block, group}]; mask != nil {
-		x = append([]float64(nil), x...)
-		for i := range x {
-			x[i] *= float64(mask[token*len(x)+i])
-		}
+		x = n.times(x, constant(x.rows, x.cols, wide(mask[at*x.cols:(at+x.rows)*x.cols])))
 	}
-	downs, rows, b, d := n.numbers(l.Pair.A), n.numbers(l.Pair.B), n.numbers(l.B), n.numbers(l.D)
-	rank := len(l.D)
-	du := make([]float64, rank)
-	for r := range du {
-		for i, v := range x {
-			du[r] += downs(r*l.Pair.MaxIn+i) * v
-		}
-		du[r] *= d(r)
+	u := n.times(n.product(x, n.vector(l.Pair.A, l.Pair.MaxIn)), flat(n.vector(l.D, 1)))
+	rows := n.vector(l.Pair.B, len(l.D)).part(0, l.Out)
+	if n.adapter.Method == vera.MethodVeRA && n.neighbours() && (target == "attn_q" || target == "attn_k") {
+		rows = n.reordered(rows)
 	}
-	for i := range y {
-		row := i
-		if n.adapter.Method == vera.MethodVeRA && (target == "attn_q" || target == "attn_k") && !n.halves() {
-			// Row 2j + half of a head in the file is row half · (head dim / 2) + j in Hugging Face's order, which VeRA's B is in.
-			at := i % n.HeadDim
-			row = i - at + at%2*(n.HeadDim/2) + at/2
-		}
-		v := 0.0
-		for r, u := range du {
-			v += rows(row*rank+r) * u
-		}
-		y[i] += b(i) * v
-	}
-	return y
+	return n.sum(y, n.times(n.product(u, rows), flat(n.vector(l.B, 1))))
 }
 
-// numbers gives a layer's numbers, from params where they are trained.
-func (n *naive) numbers(values []float32) func(i int) float64 {
-	at := n.adapter.Offset(values)
-	return func(i int) float64 {
-		if at < 0 {
-			return float64(values[i])
-		}
-		return n.params[at+i]
+// reordered are the rows of VeRA's B, which are in Hugging Face's order, as the file has those of q and k: row 2j + half of a head is row half · (head dim / 2) + j there.
+func (n *naive) reordered(rows *matrix) *matrix {
+	dim := int(n.number("attention.key_length", n.number("embedding_length", 0)/n.number("attention.head_count", 0)))
+	var values []float64
+	for i := range rows.rows {
+		at := i % dim
+		values = append(values, rows.row(i-at+at%2*(dim/2)+at/2)...)
 	}
+	return constant(rows.rows, rows.cols, values)
 }
 
-// halves tells whether number i of a head is rotated with number i + dims/2, and rows are in Hugging Face's order.
-func (n *naive) halves() bool { return strings.HasPrefix(n.Architecture, "qwen") }
-
-// headNorms is the norm of every head, where the file has its weight.
-func (n *naive) headNorms(x []float64, name string) []float64 {
-	if n.weights[name] == nil {
-		return x
-	}
-	var all []float64
-	for head := 0; head < len(x); head += n.HeadDim {
-		all = append(all, n.norm(x[head:head+n.HeadDim], name)...)
-	}
-	return all
-}
-
-// rope rotates pairs of numbers of each head by the position times base^(−2i/dims) / factor, scaled where the file says so.
-func (n *naive) rope(x []float64, position int) []float64 {
-	factors := n.weights["rope_freqs.weight"]
-	for head := 0; head < len(x); head += n.HeadDim {
-		for i := 0; i < n.Rope.Dims; i += 2 {
-			angle := float64(position) * math.Pow(float64(n.Rope.FreqBase), -float64(i)/float64(n.Rope.Dims))
-			if factors != nil {
-				angle /= factors[i/2]
-			}
-			scale, size := n.yarn(i)
-			sin, cos := math.Sincos(angle * scale)
-			first, second := head+i, head+i+1
-			if n.halves() {
-				first, second = head+i/2, head+i/2+n.Rope.Dims/2
-			}
-			a, b := x[first], x[second]
-			x[first], x[second] = size*(a*cos-b*sin), size*(a*sin+b*cos)
+// vector is numbers of the adapter, and the same again for the same.
+func (n *naive) vector(values []float32, cols int) *matrix {
+	x := n.trained[&values[0]]
+	if x == nil {
+		x = constant(len(values)/cols, cols, wide(values))
+		if n.adapter.Offset(values) >= 0 {
+			x.g = make([]float64, len(values))
 		}
+		n.trained[&values[0]] = x
 	}
 	return x
 }
 
-// yarn gives what the angle of pair i/2 and the rotated numbers are multiplied by. Without YaRN that is the linear scale and 1. With it (Peng et al.,
-// arXiv 2309.00071, section 3.2), pairs that turn more than β_fast times over the original context keep their angle, those below β_slow are scaled, and
-// numbers grow by 0.1 ln s + 1.
-func (n *naive) yarn(i int) (scale, size float64) {
-	r := n.Rope
-	scale, size = float64(r.FreqScale), float64(r.AttnFactor)
-	if r.ExtFactor == 0 {
-		return scale, size
+// flat is x as one row.
+func flat(x *matrix) *matrix { return &matrix{rows: 1, cols: len(x.v), v: x.v, g: x.g} }
+
+// norm is that of x where the file has its weights, over as many numbers as it has: a layer norm where it has a bias.
+func (n *naive) norm(x *matrix, name string) *matrix {
+	weight, bias := n.weights[name+".weight"], n.weights[name+".bias"]
+	if weight == nil {
+		return x
 	}
-	turning := func(times float64) float64 { // the pair that turns so many times
-		return float64(r.Dims) * math.Log(float64(r.OrigContext)/(times*2*math.Pi)) / (2 * math.Log(float64(r.FreqBase)))
+	if bias != nil {
+		return n.sum(n.times(n.normed(n.centred(x), x.cols, n.number("attention.layer_norm_epsilon", 0)), weight), bias)
 	}
-	low, high := max(0, math.Floor(turning(float64(r.BetaFast)))), min(float64(r.Dims-1), math.Ceil(turning(float64(r.BetaSlow))))
-	scaled := min(1, max(0, (float64(i/2)-low)/max(0.001, high-low)))
-	return scale*scaled + 1 - scaled, size * (1 + 0.1*math.Log(1/float64(r.FreqScale)))
+	return n.times(n.normed(x, weight.cols, n.number("attention.layer_norm_rms_epsilon", 0)), weight)
 }
 
-func (n *naive) norm(x []float64, name string) []float64 {
-	scale := 1 / math.Sqrt(dot(x, x)/float64(len(x))+float64(n.NormEps))
-	y := make([]float64, len(x))
-	for i, w := range n.weights[name] {
-		y[i] = x[i] * scale * w
+// capped is c·tanh(x/c), or x where c is 0.
+func (n *naive) capped(x *matrix, c float64) *matrix {
+	if c == 0 {
+		return x
 	}
-	return y
+	return n.each(x, func(v float64) (y, slope float64) {
+		tanh := math.Tanh(v / c)
+		return c * tanh, 1 - tanh*tanh
+	})
 }
 
 // dropout draws the masks that the engine draws for a seed.
 func (n *naive) dropout(seed uint64, tokens int) {
 	n.masks = map[[2]int][]float32{}
-	for block := range n.Blocks {
-		for group, in := range []int{n.Width, n.Heads * n.HeadDim, n.Width, n.Hidden} {
+	for block := range int(n.number("block_count", 0)) {
+		for group, target := range []string{"attn_q", "attn_output", "ffn_up", "ffn_down"} {
 			random := rand.New(rand.NewPCG(seed, uint64(block)<<8|uint64(group)))
-			mask := make([]float32, in*tokens)
+			mask := make([]float32, n.weights[fmt.Sprintf("blk.%d.%s.weight", block, target)].cols*tokens)
 			for i := range mask {
 				if random.Float32() >= n.adapter.Dropout {
 					mask[i] = 1 / (1 - n.adapter.Dropout)
@@ -260,49 +378,4 @@ func (n *naive) dropout(seed uint64, tokens int) {
 			n.masks[[2]int{block, group}] = mask
 		}
 	}
-}
-
-// product is W x for W [out × width], row by row.
-func product(w, x []float64, width int) []float64 {
-	y := make([]float64, len(w)/width)
-	for i := range y {
-		y[i] = dot(w[i*width:(i+1)*width], x)
-	}
-	return y
-}
-
-func wide(values []float32) []float64 {
-	list := make([]float64, len(values))
-	for i, v := range values {
-		list[i] = float64(v)
-	}
-	return list
-}
-
-func dot(a, b []float64) float64 {
-	sum := 0.0
-	for i, v := range a {
-		sum += v * b[i]
-	}
-	return sum
-}
-
-func add(a, b []float64) { addScaled(a, b, 1) }
-
-func addScaled(a, b []float64, s float64) {
-	for i, v := range b {
-		a[i] += s * v
-	}
-}
-
-func logSumExp(x []float64) float64 {
-	top := math.Inf(-1)
-	for _, v := range x {
-		top = max(top, v)
-	}
-	sum := 0.0
-	for _, v := range x {
-		sum += math.Exp(v - top)
-	}
-	return top + math.Log(sum)
 }

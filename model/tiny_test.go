@@ -223,16 +223,3 @@ func sameBits(t *testing.T, what string, got, want []float32) {
 		}
 	}
 }
-
-// trained gives a layer's vectors or matrices that are trained, by name, in the order of Params.
-func trained(a *vera.Adapter, l vera.Layer) (names []string, parts [][]float32) {
-	for _, p := range []struct {
-		name   string
-		values []float32
-	}{{"A", l.Pair.A}, {"B", l.Pair.B}, {"b", l.B}, {"d", l.D}} {
-		if a.Offset(p.values) >= 0 {
-			names, parts = append(names, l.Name()+" "+p.name), append(parts, p.values)
-		}
-	}
-	return names, parts
-}
