@@ -23,7 +23,7 @@ func TestAllocateGraphsOfOneSize(t *testing.T) {
 		if _, err := buffer.Place(placed); err != nil {
 			t.Fatal(err)
 		}
-		graph, inner := c.NewGraph(16), c.Mul(free, free)
+		graph, inner := c.NewGraph(), c.Mul(free, free)
 		if first { // its leaf then comes before the other
 			graph.Expand(inner)
 		}
