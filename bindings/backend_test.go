@@ -12,7 +12,7 @@ func TestAllocateGraphsOfOneSize(t *testing.T) {
 	alloc := backend.NewAllocator()
 	defer alloc.Close()
 	for _, first := range []bool{false, true} {
-		c := NewContext(16, 16)
+		c := NewContext(16)
 		defer c.Close()
 		placed, free := c.NewTensor(F32, 4), c.NewTensor(F32, 4)
 		buffer, err := backend.NewBuffer(64)
