@@ -1,4 +1,4 @@
-// Command randomgguf writes a Llama of a real model's shape with random weights as a GGUF file, to measure memory and speed at sizes whose real models one
+// Command randomgguf writes a model of a real model's shape with random weights as a GGUF file, to measure memory and speed at sizes whose real models one
 // does not have. What such a model says is noise. It must not be needed by anything that veratune itself does.
 package main
 
@@ -16,7 +16,7 @@ import (
 
 const usage = `usage: randomgguf --shape 7b --type q4_0 --out llama2-7b-random.gguf
 
-Writes a Llama with random weights. Equal options give equal files. Only the largest matrices are held in memory (0.3 GB for 7b in q4_0).
+Writes a model with random weights. Equal options give equal files. Only the largest matrices are held in memory (in q4_0, 0.3 GB for 7b, 1 GB for gemma3-12b).
 
 `
 

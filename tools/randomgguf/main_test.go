@@ -12,10 +12,12 @@ import (
 	"testing"
 
 	"github.com/veratune/veratune/bindings"
+	"github.com/veratune/veratune/model"
+	"github.com/veratune/veratune/vera"
 )
 
 // tiny has fewer key heads than heads, a width that is no power of two, and rows of several chunks.
-var tiny = shape{"tiny", 2, 768, 1280, 6, 3, 600, 64, 10000, 1e-5}
+var tiny = shape{name: "tiny", architecture: "llama", blocks: 2, width: 768, hidden: 1280, heads: 6, kvHeads: 3, headDim: 128, vocab: 600, context: 64, ropeBase: 10000, normEps: 1e-5}
 
 func TestWritesAModel(t *testing.T) {
 	for _, kind := range []bindings.Type{bindings.Q4_0, bindings.Q4_K, bindings.Q8_0, bindings.F16} {
@@ -67,6 +69,64 @@ func TestWritesAModel(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestShapes compares the number of weights with what is published of the models, of Gemma 3 without what looks at images, and trains a narrow model of each shape.
+func TestShapes(t *testing.T) {
+	for name, want := range map[string]int{
+		"7b": 6_738_415_616, "13b": 13_015_864_320, "llama3.1-8b": 8_030_261_312, "qwen3-8b": 8_190_735_360, "gemma3-12b": 11_766_034_176, "phi4": 14_659_507_200,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := shapes[name]
+			if n := s.numbers(); n != want {
+				t.Errorf("%d weights, not %d", n, want)
+			}
+			s.blocks, s.width, s.hidden, s.heads, s.kvHeads, s.vocab = 1, 256, 512, 2, 1, 600
+			path := filepath.Join(t.TempDir(), "narrow.gguf")
+			if err := s.write(path, bindings.Q4_0, 1); err != nil {
+				t.Fatal(err)
+			}
+			o := model.Default()
+			o.Threads, o.Compute = 1, model.ComputeF32
+			m, err := model.Open(path, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer m.Close()
+			config := vera.Default()
+			config.Rank = 4
+			a, err := vera.New(config, m.Base())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := m.Attach(a); err != nil {
+				t.Fatal(err)
+			}
+			gradient := make([]float32, len(a.Params))
+			tokens, targets := []int32{5, 70, 400, 6}, []int32{70, 400, 6, 2}
+			loss, labels, err := m.Gradients(tokens, targets, []int{len(tokens)}, 0, gradient)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if mean, random := loss/float64(labels), math.Log(600); math.Abs(mean-random) > 0.5 {
+				t.Errorf("loss %g a token: about %g, of which the model knows nothing, expected", mean, random)
+			}
+			if !slices.ContainsFunc(gradient, func(v float32) bool { return v != 0 }) {
+				t.Error("no gradient")
+			}
+		})
+	}
+}
+
+// TestStretch compares with what transformers computes for Llama 3.1: rotations of short waves stay, those of long ones take eight times as long.
+func TestStretch(t *testing.T) {
+	s := shapes["llama3.1-8b"]
+	factors := s.stretch.factors(s.ropeBase, s.headDim)
+	for i, want := range map[int]float64{0: 1, 28: 1, 29: 1.2075, 34: 5.2573, 35: 8, 63: 8} {
+		if got := float64(factors[i]); math.Abs(got-want) > 1e-3 {
+			t.Errorf("rotation %d: %.4f, not %.4f", i, got, want)
+		}
 	}
 }
 
@@ -186,7 +246,7 @@ func TestErrors(t *testing.T) {
 	}
 	for _, c := range []struct{ args, want string }{
 		{"", "--out is missing"},
-		{"--out x --shape 70b", "--shape 70b: one of 7b, 13b is needed"},
+		{"--out x --shape 70b", "--shape 70b: one of 7b, llama3.1-8b, qwen3-8b, gemma3-12b, 13b, phi4 is needed"},
 		{"--out x --blocks 33", "--blocks 33: a number from 1 to 32"},
 		{"--out x --blocks -1", "--blocks -1: a number from 1 to 32"},
 		{"--out x --type q9", "--type q9: ggml has no such type"},

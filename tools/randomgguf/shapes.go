@@ -1,0 +1,147 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+)
+
+// shape is all that tells one model from another, before its weights.
+type shape struct {
+	name           string
+	architecture   string // general.architecture
+	blocks         int
+	width          int
+	hidden         int // feed-forward length
+	heads, kvHeads int
+	headDim        int
+	vocab          int
+	context        int
+	ropeBase       float64
+	normEps        float32
+
+	tied     bool           // the head is the embedding
+	fused    bool           // q k v are one matrix, and so are gate and up
+	qkNorms  bool           // norms of q and k, a head at a time
+	after    bool           // norms of what attention and feed-forward add, beside those of what they take
+	stretch  stretch        // of rotation
+	metadata map[string]any // what else the file says, keyed without the architecture
+}
+
+// shapes are those of published models, as llama.cpp converts their files. Numbers are from the models' config.json.
+var shapes = map[string]shape{
+	"7b": {name: "llama2-7b", architecture: "llama", blocks: 32, width: 4096, hidden: 11008, heads: 32, kvHeads: 32, headDim: 128, vocab: 32000, context: 4096, ropeBase: 10000,
+		normEps: 1e-5}, // Touvron et al., arXiv 2307.09288
+	"13b": {name: "llama2-13b", architecture: "llama", blocks: 40, width: 5120, hidden: 13824, heads: 40, kvHeads: 40, headDim: 128, vocab: 32000, context: 4096, ropeBase: 10000,
+		normEps: 1e-5},
+	"llama3.1-8b": {name: "llama3.1-8b", architecture: "llama", blocks: 32, width: 4096, hidden: 14336, heads: 32, kvHeads: 8, headDim: 128, vocab: 128256, context: 131072, ropeBase: 500000,
+		normEps: 1e-5, stretch: stretch{factor: 8, low: 1, high: 4, context: 8192}},
+	"qwen3-8b": {name: "qwen3-8b", architecture: "qwen3", blocks: 36, width: 4096, hidden: 12288, heads: 32, kvHeads: 8, headDim: 128, vocab: 151936, context: 40960, ropeBase: 1e6,
+		normEps: 1e-6, qkNorms: true},
+	"gemma3-12b": {name: "gemma3-12b", architecture: "gemma3", blocks: 48, width: 3840, hidden: 15360, heads: 16, kvHeads: 8, headDim: 256, vocab: 262208, context: 131072, ropeBase: 1e6,
+		normEps: 1e-6, tied: true, qkNorms: true, after: true,
+		metadata: map[string]any{"attention.sliding_window": uint32(1024), "rope.scaling.type": "linear", "rope.scaling.factor": float32(8)}},
+	"phi4": {name: "phi4", architecture: "phi3", blocks: 40, width: 5120, hidden: 17920, heads: 40, kvHeads: 10, headDim: 128, vocab: 100352, context: 16384, ropeBase: 250000,
+		normEps: 1e-5, fused: true, metadata: map[string]any{"attention.sliding_window": uint32(0)}},
+}
+
+func shapeNames() []string {
+	return slices.SortedFunc(maps.Keys(shapes), func(a, b string) int { return cmp.Or(shapes[a].numbers()-shapes[b].numbers(), cmp.Compare(a, b)) })
+}
+
+// stretch is Llama 3.1's way to read longer texts: rotations that turn fewer than low times in a text of the context are slowed down by factor, those that turn
+// more than high times stay, and between them it is in proportion. None where the factor is 0.
+type stretch struct {
+	factor, low, high float64
+	context           int
+}
+
+// factors are by what each of the rotations is slowed down: rope_freqs.weight.
+func (s stretch) factors(base float64, headDim int) []float32 {
+	list := make([]float32, headDim/2)
+	for i := range list {
+		turns := float64(s.context) * math.Pow(base, -2*float64(i)/float64(headDim)) / (2 * math.Pi)
+		kept := min(1, max(0, (turns-s.low)/(s.high-s.low)))
+		list[i] = float32(1 / ((1-kept)/s.factor + kept))
+	}
+	return list
+}
+
+// role is what a tensor is for, which says how its weights are drawn.
+type role int
+
+const (
+	plain      role = iota
+	projection      // adds to the residual stream
+	output          // gives the logits
+	norm            // ones
+	rotation        // factors of rotation
+)
+
+// tensor is a tensor's name without ".weight", and its shape in ggml's order: out is 0 for a vector.
+type tensor struct {
+	name    string
+	role    role
+	in, out int
+}
+
+// tensors are all of the model's, by llama.cpp's names.
+func (s shape) tensors() []tensor {
+	var list []tensor
+	prefix := ""
+	add := func(name string, role role, in, out int) { list = append(list, tensor{prefix + name, role, in, out}) }
+	if s.tied {
+		add("token_embd", output, s.width, s.vocab)
+	} else {
+		add("token_embd", plain, s.width, s.vocab)
+	}
+	add("output_norm", norm, s.width, 0)
+	if !s.tied {
+		add("output", output, s.width, s.vocab)
+	}
+	if s.stretch.factor > 0 {
+		add("rope_freqs", rotation, s.headDim/2, 0)
+	}
+	q, kv := s.heads*s.headDim, s.kvHeads*s.headDim
+	for i := range s.blocks {
+		prefix = fmt.Sprintf("blk.%d.", i)
+		add("attn_norm", norm, s.width, 0)
+		if s.fused {
+			add("attn_qkv", plain, s.width, q+2*kv)
+		} else {
+			add("attn_q", plain, s.width, q)
+			add("attn_k", plain, s.width, kv)
+			add("attn_v", plain, s.width, kv)
+		}
+		if s.qkNorms {
+			add("attn_q_norm", norm, s.headDim, 0)
+			add("attn_k_norm", norm, s.headDim, 0)
+		}
+		add("attn_output", projection, q, s.width)
+		if s.after {
+			add("post_attention_norm", norm, s.width, 0)
+		}
+		add("ffn_norm", norm, s.width, 0)
+		if s.fused {
+			add("ffn_up", plain, s.width, 2*s.hidden)
+		} else {
+			add("ffn_gate", plain, s.width, s.hidden)
+			add("ffn_up", plain, s.width, s.hidden)
+		}
+		add("ffn_down", projection, s.hidden, s.width)
+		if s.after {
+			add("post_ffw_norm", norm, s.width, 0)
+		}
+	}
+	return list
+}
+
+// numbers counts the model's weights.
+func (s shape) numbers() (n int) {
+	for _, t := range s.tensors() {
+		n += t.in * max(1, t.out)
+	}
+	return n
+}
