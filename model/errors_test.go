@@ -60,7 +60,7 @@ func TestBrokenModels(t *testing.T) {
 		change func(*file)
 		words  []string
 	}{
-		"another architecture":  {set("general.architecture", "gpt2"), []string{`"gpt2"`, "llama"}},
+		"another architecture":  {set("general.architecture", "mamba"), []string{`"mamba"`, "llama"}},
 		"no architecture":       {func(f *file) { delete(f.Metadata, "general.architecture") }, []string{"general.architecture"}},
 		"architecture no text":  {set("general.architecture", uint32(3)), []string{"general.architecture"}},
 		"an adapter":            {set("general.type", "adapter"), []string{"adapter", "model"}},

@@ -3,6 +3,7 @@ package model
 import (
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -158,6 +159,15 @@ var shapes = []struct {
 	}}},
 	{"granite", testutil.TinyOptions{Change: as("granite")}},
 	{"smollm3", testutil.TinyOptions{Blocks: 4, Change: as("smollm3")}},
+	{"gemma2", testutil.TinyOptions{HeadDim: 32, KVHeads: 1, Type: bindings.Q8_0, Change: as("gemma2")}},
+	{"gemma3", testutil.TinyOptions{HeadDim: 32, Type: bindings.Q4_0, Change: as("gemma3")}},
+	{"gemma3 of odd sizes, with a head", testutil.TinyOptions{Width: 30, Hidden: 37, Heads: 3, KVHeads: 3, HeadDim: 12, OwnHead: true, Change: as("gemma3")}},
+	{"olmo2", testutil.TinyOptions{KVHeads: 1, Type: bindings.Q4_0, Change: as("olmo2")}},
+	{"phi3", testutil.TinyOptions{Type: bindings.Q8_0, Change: as("phi3")}},
+	{"phi3 of odd sizes", testutil.TinyOptions{Width: 30, Hidden: 37, Heads: 3, KVHeads: 1, HeadDim: 10, Change: as("phi3")}},
+	{"starcoder2", testutil.TinyOptions{Type: bindings.Q4_0, Change: as("starcoder2")}},
+	{"gpt2", testutil.TinyOptions{Type: bindings.Q8_0, KVHeads: 4, Change: as("gpt2")}},
+	{"gpt2 of odd sizes", testutil.TinyOptions{Width: 30, Hidden: 37, Heads: 3, KVHeads: 3, HeadDim: 10, Change: as("gpt2")}},
 	{"linear rope scaling", testutil.TinyOptions{Change: func(f *testutil.TinyFile) {
 		f.Metadata["llama.rope.scaling.type"], f.Metadata["llama.rope.scaling.factor"] = "linear", float32(4)
 	}}},
@@ -188,19 +198,82 @@ func biased(targets ...string) func(*testutil.TinyFile) {
 	}
 }
 
+// joined makes one layer of several.
+func joined(f *testutil.TinyFile, as string, targets ...string) {
+	for block := range f.Metadata["llama.block_count"].(uint32) {
+		name := func(target string) string { return fmt.Sprintf("blk.%d.%s.weight", block, target) }
+		one := *f.Tensor(name(targets[0]))
+		one.Name, one.Shape, one.Values = name(as), []int64{one.Shape[0], 0}, nil
+		for _, target := range targets {
+			part := f.Tensor(name(target))
+			one.Shape[1], one.Values = one.Shape[1]+part.Shape[1], append(one.Values, part.Values...)
+			f.Remove(part.Name)
+		}
+		f.Tensors = append(f.Tensors, one)
+	}
+}
+
 // as makes a tiny model one of another architecture.
 func as(architecture string) func(*testutil.TinyFile) {
 	return func(f *testutil.TinyFile) {
-		dim := int64(f.Metadata["llama.attention.key_length"].(uint32))
+		number := func(key string) int64 { return int64(f.Metadata["llama."+key].(uint32)) }
+		dim, width := number("attention.key_length"), number("embedding_length")
+		norms := func(n int64, names ...string) {
+			for _, name := range names {
+				draw(f, name, n, 1, 0.2)
+			}
+		}
+		set := func(values map[string]any) {
+			for key, v := range values {
+				f.Metadata["llama."+key] = v
+			}
+		}
 		switch architecture {
 		case "qwen2":
 			biased("attn_q", "attn_k", "attn_v")(f)
 		case "granite":
 			biased("attn_q", "ffn_down")(f)
-			maps.Copy(f.Metadata, map[string]any{"llama.embedding_scale": float32(3), "llama.residual_scale": float32(0.4), "llama.attention.scale": float32(0.1), "llama.logit_scale": float32(2)})
+			set(map[string]any{"embedding_scale": float32(3), "residual_scale": float32(0.4), "attention.scale": float32(0.1), "logit_scale": float32(2)})
 		case "qwen3":
-			draw(f, "attn_q_norm.weight", dim, 1, 0.2)
-			draw(f, "attn_k_norm.weight", dim, 1, 0.2)
+			norms(dim, "attn_q_norm.weight", "attn_k_norm.weight")
+		case "gemma2":
+			norms(width, "post_attention_norm.weight", "post_ffw_norm.weight")
+			set(map[string]any{"attention.sliding_window": uint32(3), "attn_logit_softcapping": float32(5), "final_logit_softcapping": float32(3)})
+		case "gemma3":
+			norms(width, "post_attention_norm.weight", "post_ffw_norm.weight")
+			norms(dim, "attn_q_norm.weight", "attn_k_norm.weight")
+			set(map[string]any{"attention.sliding_window": uint32(3), "attention.sliding_window_pattern": uint32(2), "rope.freq_base": float32(1e6)})
+		case "olmo2":
+			norms(dim*number("attention.head_count"), "attn_q_norm.weight")
+			norms(dim*number("attention.head_count_kv"), "attn_k_norm.weight")
+			for i := range f.Tensors {
+				name := &f.Tensors[i].Name
+				*name = strings.NewReplacer(".attn_norm.", ".post_attention_norm.", ".ffn_norm.", ".post_ffw_norm.").Replace(*name)
+			}
+		case "phi3":
+			joined(f, "attn_qkv", "attn_q", "attn_k", "attn_v")
+			joined(f, "ffn_up", "ffn_gate", "ffn_up")
+			set(map[string]any{"attention.sliding_window": uint32(2)})
+		case "starcoder2", "gpt2":
+			joined(f, "ffn_up", "ffn_up")
+			for block := range number("block_count") {
+				f.Remove(fmt.Sprintf("blk.%d.ffn_gate.weight", block))
+			}
+			layers := []string{"attn_q", "attn_k", "attn_v", "attn_output", "ffn_up", "ffn_down"}
+			if architecture == "gpt2" {
+				joined(f, "attn_qkv", layers[:3]...)
+				layers = append(layers[3:], "attn_qkv")
+				f.Tensors = append(f.Tensors, testutil.TinyTensor{Name: "position_embd.weight", Shape: []int64{width, 512}, Values: make([]float32, 512*width)})
+				for i := range 512 * width {
+					f.Tensor("position_embd.weight").Values[i] = float32(math.Sin(float64(i * i)))
+				}
+			}
+			biased(layers...)(f)
+			draw(f, "attn_norm.bias", width, 0, 0.3)
+			draw(f, "ffn_norm.bias", width, 0, 0.3)
+			bias := f.Tensor("blk.0.ffn_norm.bias").Values
+			f.Tensors = append(f.Tensors, testutil.TinyTensor{Name: "output_norm.bias", Shape: []int64{width}, Values: bias})
+			set(map[string]any{"attention.layer_norm_epsilon": float32(1e-5)})
 		}
 		for _, key := range slices.Collect(maps.Keys(f.Metadata)) {
 			if name, ok := strings.CutPrefix(key, "llama."); ok {

@@ -150,7 +150,11 @@ func TestArchitectureVariants(t *testing.T) {
 				continue
 			}
 			t.Run(v.name, func(t *testing.T) {
+				plain := s.expected(t, nil).logits
 				s := s.changed(t, bindings.F32, v.changes...)
+				if e := maxDiff(plain, s.logits(t, s.open(t, ComputeF32))); e < 0.01 {
+					t.Errorf("logits differ by %.1g only from those of the reference model", e)
+				}
 				s.checkNaive(t)
 				s.checkAnswers(t)
 			})
