@@ -12,7 +12,7 @@ import (
 
 // architecture says what a general.architecture is made of. Where nothing stands here, a block is that of Llama 2: a norm (RMS), q k v, rotation of neighbours, causal
 // attention and its output, and a norm, gate and up, gated SiLU and down, each half added to the residual stream. block.go has each of these choices as a step beside
-// its gradient. A file with anything else that would change the result is refused by name: a tensor when the weights are loaded, a key by neutral.
+// its gradient. A file with anything else that would change the result is refused by name: a tensor when the weights are loaded, a key by checkComputed.
 //
 // Two layers may be one matrix in the file: attn_qkv for q k v, and ffn_up for gate and up. They are then one layer here as well.
 type architecture struct {
@@ -160,34 +160,66 @@ func (r *metadata) localRope(c Config) bindings.Rope {
 	return rope
 }
 
-// neutral are the keys that would change what a model computes, and the value with which they don't. 0 stands for nothing, too.
-var neutral = map[string]float64{"attention.clamp_kqv": 0, "attention.max_alibi_bias": 0}
+// neutral are keys that change what a model computes, without a tensor that would tell, and the values with which they don't; none of them is computed here.
+var neutral = map[string][]float64{
+	"activation.situ_beta":         {0},
+	"activation.situ_linear_beta":  {0},
+	"activation_sparsity_scale":    {0},
+	"attention.clamp_kqv":          {0},
+	"attention.max_alibi_bias":     {0},
+	"attention.output_scale":       {0, 1},
+	"attention.rope_pattern":       {1},
+	"attention.shared_kv_layers":   {0},
+	"attention.temperature_length": {0},
+	"attention.temperature_scale":  {0},
+	"attention.value_scale":        {0, 1},
+	"expert_gating_func":           {0, 1}, // 1 is softmax
+	"expert_group_count":           {0, 1},
+	"expert_group_scale":           {0, 1},
+	"expert_weights_scale":         {0, 1},
+	"full_attention_interval":      {0, 1},
+	"norm_before_residual":         {0},
+	"num_loops":                    {0, 1},
+	"rope.scaling.alpha":           {0, 1},
+	"router_logit_softcapping":     {0},
+	"swiglu_clamp_exp":             {0},
+	"swiglu_clamp_shexp":           {0},
+	"swin_norm":                    {0},
+	"use_parallel_residual":        {0},
+}
 
-// neutralScales are those of architectures without scales.
-var neutralScales = map[string]float64{"attention.scale": 0, "embedding_scale": 1, "residual_scale": 1, "logit_scale": 1}
+// activationNames are those of hidden_activation.
+var activationNames = map[bindings.Activation][]string{bindings.SiLU: {"silu", "swiglu"}, bindings.GELU: {"gelu_new", "gelu_pytorch_tanh"}}
 
-// checkNeutral refuses a file that asks for what its architecture does not have here.
-func (r *metadata) checkNeutral(made *architecture) {
-	check := func(keys map[string]float64) {
-		for _, key := range slices.Sorted(maps.Keys(keys)) {
-			if v := r.number(key, 0); r.err == nil && v != 0 && v != keys[key] {
+// checkComputed refuses a file that asks for what its architecture does not have here. A key may say what is computed anyway.
+func (r *metadata) checkComputed(c Config) {
+	values := maps.Clone(neutral)
+	maps.Copy(values, map[string][]float64{
+		"attention.key_length_swa":   {0, float64(c.HeadDim)},
+		"attention.value_length_swa": {0, float64(c.HeadDim)},
+		"attention.scale":            {0, float64(c.scale.scores)},
+		"embedding_scale":            {0, float64(c.scale.embedding)},
+		"logit_scale":                {0, 1 / float64(c.scale.logits)},
+		"residual_scale":             {0, float64(c.scale.added)},
+		"rope.dimension_count_swa":   {0, float64(c.Rope.Dims)},
+		"rope.freq_base_swa":         {0, float64(c.localRope.FreqBase)},
+	})
+	for i, key := range []string{"attn_logit_softcapping", "final_logit_softcapping"} {
+		if c.made.caps[i] == 0 {
+			values[key] = []float64{0}
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(values)) {
+		for _, v := range r.numbers(key) {
+			if !slices.ContainsFunc(values[key], func(w float64) bool { return math.Abs(v-w) <= 1e-6*math.Abs(w) }) {
 				r.fail(key, v)
 			}
 		}
 	}
-	check(neutral)
-	if !made.scales {
-		check(neutralScales)
+	if name, ok := r.g.String(r.key("hidden_activation")); ok && !slices.Contains(activationNames[c.made.act], name) {
+		r.fail("hidden_activation", name)
 	}
-	for i, key := range []string{"attn_logit_softcapping", "final_logit_softcapping"} {
-		if made.caps[i] == 0 {
-			check(map[string]float64{key: 0})
-		}
-	}
-	if made.localBase == 0 {
-		check(map[string]float64{"rope.freq_base_swa": r.number("rope.freq_base", 10000)})
-	}
-	if rotated, ok := r.g.Value(r.key("rope.scaling.finetuned")).(bool); ok && !rotated && made.scales {
+	if rotated, ok := r.g.Value(r.key("rope.scaling.finetuned")).(bool); ok && !rotated && c.made.scales {
 		r.fail("rope.scaling.finetuned", rotated)
 	}
 }

@@ -3,6 +3,7 @@ package model
 import (
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
 
 	"github.com/veratune/veratune/bindings"
@@ -66,8 +67,8 @@ func readConfig(g *bindings.GGUF) (Config, error) {
 	c.Rope = r.rope(c)
 	c.Window, c.local = r.windows(c)
 	c.localRope = r.localRope(c)
-	r.checkNeutral(c.made)
 	c.scale = r.scales(c)
+	r.checkComputed(c)
 	switch {
 	case r.err != nil:
 		return c, r.err
@@ -155,6 +156,36 @@ func (r *metadata) number(key string, otherwise float64) float64 {
 		r.err = fmt.Errorf("%s is %v: a number is needed", key, r.g.Value(key))
 	}
 	return v
+}
+
+// numbers are those of a key that has one, or one for each block; true is 1.
+func (r *metadata) numbers(key string) (list []float64) {
+	key = r.key(key)
+	value := r.g.Value(key)
+	if value == nil {
+		return nil
+	}
+	each := reflect.ValueOf(value)
+	if each.Kind() != reflect.Slice {
+		each = reflect.ValueOf([]any{value})
+	}
+	for i := range each.Len() {
+		switch v := reflect.ValueOf(each.Index(i).Interface()); {
+		case v.CanInt():
+			list = append(list, float64(v.Int()))
+		case v.CanUint():
+			list = append(list, float64(v.Uint()))
+		case v.CanFloat():
+			list = append(list, v.Float())
+		case v.Kind() == reflect.Bool && v.Bool():
+			list = append(list, 1)
+		case v.Kind() == reflect.Bool:
+			list = append(list, 0)
+		case r.err == nil:
+			r.err = fmt.Errorf("%s is %v: a number is needed", key, value)
+		}
+	}
+	return list
 }
 
 // rope follows llama.cpp's reading of the rope.* keys; the ramp constants of YaRN are those of its paper (Peng et al., arXiv 2309.00071).

@@ -60,7 +60,7 @@ func TestBrokenModels(t *testing.T) {
 		change func(*file)
 		words  []string
 	}{
-		"another architecture":  {set("general.architecture", "mamba"), []string{`"mamba"`, "llama"}},
+		"another architecture":  {set("general.architecture", "bert"), []string{`"bert"`, "llama"}},
 		"no architecture":       {func(f *file) { delete(f.Metadata, "general.architecture") }, []string{"general.architecture"}},
 		"architecture no text":  {set("general.architecture", uint32(3)), []string{"general.architecture"}},
 		"an adapter":            {set("general.type", "adapter"), []string{"adapter", "model"}},
@@ -123,8 +123,6 @@ func TestBrokenModels(t *testing.T) {
 		"a norm left out":        {func(f *file) { as("qwen3")(f); f.Remove("blk.1.attn_k_norm.weight") }, []string{"blk.1.attn_k_norm.weight", "missing"}},
 		"granite not rotated":    {func(f *file) { set("llama.rope.scaling.finetuned", false)(f); as("granite")(f) }, []string{"granite.rope.scaling.finetuned"}},
 		"a bias too many":        {func(f *file) { biased("attn_output")(f); as("qwen2")(f) }, []string{"attn_output.bias", "not part", "qwen2"}},
-		"capped scores":          {set("llama.attn_logit_softcapping", float32(50)), []string{"llama.attn_logit_softcapping", "50"}},
-		"a scaled embedding":     {set("llama.embedding_scale", float32(12)), []string{"llama.embedding_scale", "12"}},
 		"a fused matrix":         {insert("blk.0.attn_qkv.weight", 64, 128), []string{"blk.0.attn_qkv.weight", "not part"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -136,6 +134,59 @@ func TestBrokenModels(t *testing.T) {
 			wantError(t, err, append(c.words, path)...)
 		})
 	}
+}
+
+// TestComputedKeys gives a model each key that changes what it computes: it is refused by the key's name, and taken with the value that changes nothing.
+func TestComputedKeys(t *testing.T) {
+	const gelu, dim = "gelu_pytorch_tanh", uint32(16)
+	for key, c := range map[string]struct{ refused, taken any }{
+		"activation.situ_beta":         {float32(1), float32(0)},
+		"activation.situ_linear_beta":  {float32(1), float32(0)},
+		"activation_sparsity_scale":    {[]float32{1.6, 0}, []float32{0, 0}},
+		"attention.clamp_kqv":          {float32(8), float32(0)},
+		"attention.key_length_swa":     {uint32(32), dim},
+		"attention.max_alibi_bias":     {float32(8), float32(0)},
+		"attention.output_scale":       {float32(0.08), float32(1)},
+		"attention.rope_pattern":       {[]bool{true, false}, []bool{true, true}},
+		"attention.scale":              {float32(1), float32(0.25)},
+		"attention.shared_kv_layers":   {uint32(1), uint32(0)},
+		"attention.temperature_length": {uint32(8192), uint32(0)},
+		"attention.temperature_scale":  {float32(0.1), float32(0)},
+		"attention.value_length_swa":   {uint32(32), dim},
+		"attention.value_scale":        {float32(0.7), float32(1)},
+		"attn_logit_softcapping":       {float32(50), float32(0)},
+		"embedding_scale":              {float32(12), float32(1)},
+		"expert_gating_func":           {uint32(2), uint32(1)},
+		"expert_group_count":           {uint32(8), uint32(1)},
+		"expert_group_scale":           {float32(2), float32(1)},
+		"expert_weights_scale":         {float32(2.5), float32(1)},
+		"final_logit_softcapping":      {float32(30), float32(0)},
+		"full_attention_interval":      {uint32(4), uint32(1)},
+		"hidden_activation":            {gelu, "silu"},
+		"logit_scale":                  {float32(8), float32(1)},
+		"norm_before_residual":         {true, false},
+		"num_loops":                    {uint32(2), uint32(1)},
+		"residual_scale":               {float32(0.2), float32(1)},
+		"rope.dimension_count_swa":     {uint32(8), dim},
+		"rope.freq_base_swa":           {float32(1e6), float32(1e4)},
+		"rope.scaling.alpha":           {float32(1000), float32(1)},
+		"router_logit_softcapping":     {float32(30), float32(0)},
+		"swiglu_clamp_exp":             {[]float32{7, 7}, []float32{0, 0}},
+		"swiglu_clamp_shexp":           {[]float32{7, 0}, float32(0)},
+		"swin_norm":                    {true, false},
+		"use_parallel_residual":        {true, false},
+	} {
+		t.Run(key, func(t *testing.T) {
+			key := "llama." + key
+			_, err := Describe(testutil.TinyLlama(t, testutil.TinyOptions{Change: set(key, c.refused)}))
+			wantError(t, err, key, "architecture llama")
+			if _, err := Describe(testutil.TinyLlama(t, testutil.TinyOptions{Change: set(key, c.taken)})); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	_, err := Describe(testutil.TinyLlama(t, testutil.TinyOptions{Change: set("llama.swin_norm", "yes")}))
+	wantError(t, err, "llama.swin_norm", "yes", "a number is needed")
 }
 
 // TestTruncatedModel cuts a model at many lengths, the empty file among them.
