@@ -158,7 +158,7 @@ func TestManyLabels(t *testing.T) {
 		}
 	}})
 	a := adapted(t, m, nil)
-	b := randomBatch(5, m.Vocab, tokenChunk+40, 170)
+	b := randomBatch(5, m.Vocab, m.tokenChunk()+40, 170)
 	sum, grad := b.gradients(t, m, 0)
 	n := newNaive(t, m)
 	if want := n.loss(b); !(math.Abs(sum-want) <= tinyLossTolerance*want) {
