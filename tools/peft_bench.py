@@ -194,16 +194,17 @@ def encode(rows: list[dict], model_path: str, max_length: int) -> list[tuple[lis
 
 
 def write_tokens(path: str, samples: list) -> None:
-    """Each sample as its token ids and the index of the first that is labelled."""
-    firsts = [next((i for i, label in enumerate(labels) if label != IGNORED), len(labels)) for _, labels in samples]
-    Path(path).write_text(json.dumps([[ids, first] for (ids, _), first in zip(samples, firsts)], separators=(",", ":")))
+    """As `veratune data show --json` writes them."""
+    lines = [{"samples": [{"tokens": ids, "learnt": [label != IGNORED for label in labels]}]} for ids, labels in samples]
+    Path(path).write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def read_tokens(path: str, count: int, vocabulary: int) -> list[tuple[list[int], list[int]]]:
     samples = []
-    for ids, first in json.loads(Path(path).read_text())[:count]:
-        ids = [i % vocabulary for i in ids]
-        samples.append((ids, [IGNORED] * first + ids[first:]))
+    for line in Path(path).read_text().splitlines()[:count]:
+        for sample in json.loads(line)["samples"]:
+            ids = [i % vocabulary for i in sample["tokens"]]
+            samples.append((ids, [i if learnt else IGNORED for i, learnt in zip(ids, sample["learnt"])]))
     return samples
 
 
@@ -339,7 +340,7 @@ def main() -> None:
     parser.add_argument("--model", metavar="GGUF")
     parser.add_argument("--random", choices=list(SHAPES), help="a model of random weights in place of a file")
     parser.add_argument("--data", metavar="FILE", help="rows of instruction, input, output: a JSON array or JSON lines")
-    parser.add_argument("--tokens", metavar="JSON", help="rows that --write-tokens wrote, in place of --data")
+    parser.add_argument("--tokens", metavar="JSON", help="rows that --write-tokens or `veratune data show --json` wrote, in place of --data")
     parser.add_argument("--write-tokens", metavar="JSON", help="write the rows' tokens and stop")
     parser.add_argument("--check", metavar="JSON", help="compare the base loss with a reference.json and stop")
     parser.add_argument("--loss", type=float, help="compare the base loss on the rows with this and stop")
