@@ -52,15 +52,21 @@ $(MODEL) $(GEMMA):
 DEMO_QUESTION := What is a map?
 
 demo: build model ## train an adapter on the starter set and show an answer before and after, in under 5 minutes
-	@printf '\nBefore, to "%s":\n\n' "$(DEMO_QUESTION)"
-	@bin/veratune generate --model $(MODEL) --template alpaca --max-tokens 120 --prompt "$(DEMO_QUESTION)"
-	@printf '\nTraining:\n\n'
-	bin/veratune alpaca --model $(MODEL) --template alpaca --rank 256 --epochs 3 --lr 2e-2 --out runs/demo --force
-	@printf '\nAfter:\n\n'
-	@bin/veratune generate --model $(MODEL) --adapter runs/demo/adapter.gguf --max-tokens 120 --prompt "$(DEMO_QUESTION)"
+	$(call show,$(MODEL),demo)
 
 demo-gemma: build gemma ## the same with Gemma 3 270M
-	@XX
+	$(call show,$(GEMMA),demo-gemma)
+
+# A demonstration with a model, whose run is runs/$(2).
+define show
+	@printf '\nBefore, to "%s":\n\n' "$(DEMO_QUESTION)"
+	@bin/veratune generate --model $(1) --template alpaca --max-tokens 120 --prompt "$(DEMO_QUESTION)"
+	@printf '\nTraining:\n\n'
+	bin/veratune alpaca --model $(1) --template alpaca --rank 256 --epochs 3 --lr 2e-2 --out runs/$(2) --force
+	@printf '\nAfter:\n\n'
+	@bin/veratune generate --model $(1) --adapter runs/$(2)/adapter.gguf --max-tokens 120 --prompt "$(DEMO_QUESTION)"
+endef
+
 # The kernels for graphics processors, as an instruction set of this one. Slow: blocks of threads take turns.
 EMULATED := VERATUNE_ISA=emulated $(GO_TEST) -tags emulate -short -timeout 30m
 

@@ -151,7 +151,7 @@ func TestManyLabels(t *testing.T) {
 		}
 	}})
 	adapted(t, m, nil)
-	checkGradients(t, m, randomBatch(5, m.Vocab, tokenChunk+40, 170), 0)
+	checkGradients(t, m, randomBatch(5, m.Vocab, m.tokenChunk()+40, 170), 0)
 }
 
 // TestRepeated asks for the same bits again, also after larger and smaller batches have used the memory, and from another Model, with

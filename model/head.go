@@ -2,8 +2,8 @@ package model
 
 import "github.com/veratune/veratune/bindings"
 
-// tokenChunk is how many tokens' logits live at once.
-const tokenChunk = 512
+// tokenChunk is how many tokens' logits live at once: 128 MiB of them, since 512 tokens of a vocabulary of 262,144 would take more than all else.
+func (m *Model) tokenChunk() int { return max(32, min(512, 32<<20/m.Vocab/32*32)) }
 
 // outNorm is the last norm with the logits' scale in it.
 func (g *graph) outNorm() norm {
@@ -49,8 +49,9 @@ func (m *Model) loss(x kept, l labels, dx kept, sums []float64) (sum float64, er
 			return 0, err
 		}
 	}
-	for start := 0; start < len(l.tokens); start += tokenChunk {
-		end := min(start+tokenChunk, len(l.tokens))
+	chunk := m.tokenChunk()
+	for start := 0; start < len(l.tokens); start += chunk {
+		end := min(start+chunk, len(l.tokens))
 		s, err := m.lossChunk(x, labels{l.rows[start:end], l.tokens[start:end], l.samples[start:end]}, dx, sums)
 		if err != nil {
 			return 0, err

@@ -161,7 +161,7 @@ func TestLosses(t *testing.T) {
 		alone = append(alone, one.loss(t, m))
 		all.tokens, all.targets, all.lengths = append(all.tokens, one.tokens...), append(all.targets, one.targets...), append(all.lengths, one.lengths...)
 	}
-	if len(all.tokens) <= passRows || all.labels() <= tokenChunk {
+	if len(all.tokens) <= passRows || all.labels() <= m.tokenChunk() {
 		t.Fatalf("%d tokens and %d labels fit one pass and one chunk", len(all.tokens), all.labels())
 	}
 	sums := make([]float64, len(all.lengths))

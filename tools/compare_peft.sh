@@ -34,9 +34,13 @@ python=${PYTHON:-.tools/venv/bin/python}
 echo "load before:$(uptime | sed 's/.*load average[s]*://')" >&2
 ours=$(bin/veratune bench train --json --model "$model" --data "$data" --template alpaca --rows "$rows" --rank "$rank" ${compute:+--compute "$compute"} --threads "$threads")
 echo "veratune $ours"
+# PEFT takes the same tokens.
+tokens=$(mktemp)
+trap 'rm -f "$tokens"' EXIT
+bin/veratune data show --json --model "$model" --template alpaca --rows "$rows" "$data" >"$tokens"
 theirs=()
 for dtype in $peft; do
-	theirs+=("$("$python" tools/peft_bench.py --model "$model" --data "$data" --rows "$rows" --rank "$rank" --dtype "$dtype" --threads "$threads" --warm 1 --steps "$steps")")
+	theirs+=("$("$python" tools/peft_bench.py --model "$model" --tokens "$tokens" --rows "$rows" --rank "$rank" --dtype "$dtype" --threads "$threads" --warm 1 --steps "$steps")")
 	echo "PEFT     ${theirs[-1]}"
 done
 echo "load after:$(uptime | sed 's/.*load average[s]*://')" >&2

@@ -33,7 +33,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import numpy as np
 import torch
 from peft import LoraConfig, VeraConfig, get_peft_model
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from transformers.utils import logging
 
@@ -75,8 +75,8 @@ def unpermuted(rows: np.ndarray, heads: int) -> np.ndarray:
     return rows.reshape(heads, -1, 2, rows.shape[-1]).swapaxes(1, 2).reshape(rows.shape)
 
 
-def load_model(path: str) -> LlamaForCausalLM:
-    """The GGUF's Llama in float32, every tensor dequantised as ggml does."""
+def load_model(path: str) -> torch.nn.Module:
+    """The GGUF's model in float32, every tensor dequantised as ggml does. transformers itself loads others than Llama."""
     import gguf  # a random model does without
 
     reader = gguf.GGUFReader(path)
@@ -87,7 +87,10 @@ def load_model(path: str) -> LlamaForCausalLM:
 
     architecture = value("general.architecture")
     if architecture != "llama":
-        sys.exit(f"{path}: architecture {architecture}; only llama is known here")
+        folder, name = os.path.split(os.path.abspath(path))
+        model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32, local_files_only=True)
+        model.config.use_cache = False
+        return model
     if value("llama.rope.scaling.type", "none") != "none":
         sys.exit(f"{path}: rope scaling {value('llama.rope.scaling.type')} is not known here")
     tensors = {t.name: t for t in reader.tensors}
@@ -191,16 +194,17 @@ def encode(rows: list[dict], model_path: str, max_length: int) -> list[tuple[lis
 
 
 def write_tokens(path: str, samples: list) -> None:
-    """Each sample as its token ids and the index of the first that is labelled."""
-    firsts = [next((i for i, label in enumerate(labels) if label != IGNORED), len(labels)) for _, labels in samples]
-    Path(path).write_text(json.dumps([[ids, first] for (ids, _), first in zip(samples, firsts)], separators=(",", ":")))
+    """As `veratune data show --json` writes them."""
+    lines = [{"samples": [{"tokens": ids, "learnt": [label != IGNORED for label in labels]}]} for ids, labels in samples]
+    Path(path).write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def read_tokens(path: str, count: int, vocabulary: int) -> list[tuple[list[int], list[int]]]:
     samples = []
-    for ids, first in json.loads(Path(path).read_text())[:count]:
-        ids = [i % vocabulary for i in ids]
-        samples.append((ids, [IGNORED] * first + ids[first:]))
+    for line in Path(path).read_text().splitlines()[:count]:
+        for sample in json.loads(line)["samples"]:
+            ids = [i % vocabulary for i in sample["tokens"]]
+            samples.append((ids, [i if learnt else IGNORED for i, learnt in zip(ids, sample["learnt"])]))
     return samples
 
 
@@ -305,6 +309,20 @@ def measure(model: torch.nn.Module, args: argparse.Namespace, samples: list, che
             model.gradient_checkpointing_disable()
 
 
+def check_loss(model: torch.nn.Module, samples: list, ours: float) -> None:
+    """Compares the mean loss of the rows' labelled tokens."""
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for ids, labels in samples:
+            logits = model(input_ids=torch.tensor([ids])).logits[0, :-1]
+            total += torch.nn.functional.cross_entropy(logits, torch.tensor(labels[1:]), ignore_index=IGNORED, reduction="sum").item()
+            count += sum(label != IGNORED for label in labels[1:])
+    loss = total / count
+    print(json.dumps({"loss": loss, "tokens": count, "difference": abs(loss - ours) / loss}))
+    if not abs(loss - ours) <= 1e-3 * loss:
+        sys.exit(f"the loss is {loss}, not {ours}")
+
+
 def check(model: LlamaForCausalLM, path: str) -> None:
     """Compares the base model's loss with that of a reference.json; the tolerance is float32's against float64's."""
     reference = json.loads(Path(path).read_text())
@@ -322,9 +340,10 @@ def main() -> None:
     parser.add_argument("--model", metavar="GGUF")
     parser.add_argument("--random", choices=list(SHAPES), help="a model of random weights in place of a file")
     parser.add_argument("--data", metavar="FILE", help="rows of instruction, input, output: a JSON array or JSON lines")
-    parser.add_argument("--tokens", metavar="JSON", help="rows that --write-tokens wrote, for --random")
+    parser.add_argument("--tokens", metavar="JSON", help="rows that --write-tokens or `veratune data show --json` wrote, in place of --data")
     parser.add_argument("--write-tokens", metavar="JSON", help="write the rows' tokens and stop")
     parser.add_argument("--check", metavar="JSON", help="compare the base loss with a reference.json and stop")
+    parser.add_argument("--loss", type=float, help="compare the base loss on the rows with this and stop")
     parser.add_argument("--method", choices=["vera", "lora"], default="vera")
     parser.add_argument("--rows", type=int, default=64, help="the first rows of the file (default %(default)s)")
     parser.add_argument("--rank", type=int, default=1024)
@@ -342,8 +361,8 @@ def main() -> None:
     args = parser.parse_args()
     if (args.model is None) == (args.random is None):
         parser.error("one of --model and --random is needed")
-    if args.random and not args.tokens or args.model and not (args.check or args.data):
-        parser.error("--data is needed, --tokens with --random")
+    if args.random and not args.tokens or args.model and not (args.check or args.data or args.tokens):
+        parser.error("--data or --tokens is needed, --tokens with --random")
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -351,12 +370,14 @@ def main() -> None:
     torch.manual_seed(0)
     if args.check:
         return check(load_model(args.model), args.check)
-    if args.random:
-        samples = read_tokens(args.tokens, args.rows, SHAPES[args.random]["vocab_size"])
+    if args.tokens:
+        samples = read_tokens(args.tokens, args.rows, SHAPES[args.random]["vocab_size"] if args.random else sys.maxsize)
     else:
         samples = encode(read_rows(args.data, args.rows), args.model, args.max_length)
     if args.write_tokens:
         return write_tokens(args.write_tokens, samples)
+    if args.loss:
+        return check_loss(load_model(args.model), samples, args.loss)
     if args.full:
         samples = cut_to(samples, args.full)
     start = time.perf_counter()
