@@ -102,7 +102,7 @@ func (f *finetune) veraFlags() []cli.Flag {
 		methodFlag(&f.recipe.method),
 		&cli.StringFlag{Name: "from", Usage: "begin with what the adapter in `FILE` has learnt, also one of PEFT or a LoRA, or that of a run folder; its rank, layers and random matrices stay", Destination: &f.from, Action: findAdapter(&f.from)},
 		&cli.IntFlag{Name: "rank", Usage: rankUsage, DefaultText: rankDefault(), Destination: &f.vera.Rank},
-		&cli.StringSliceFlag{Name: "targets", Usage: "kinds of linear layers to adapt: " + strings.Join(vera.Targets, ", "), DefaultText: "all that the model has"},
+		&cli.StringSliceFlag{Name: "targets", Usage: "kinds of linear layers to adapt: " + strings.Join(vera.Targets, ", ") + "; inspect lists those of a model", DefaultText: "all that the model has"},
 		&cli.GenericFlag{Name: "layers", Usage: "blocks to adapt, counted from 0, such as 0-9,20; left out, all", Value: &f.layers},
 		&cli.Uint64Flag{Name: "seed", Usage: "seed of the random matrices (32 bits), the order of the rows and dropout", Destination: &f.recipe.seed},
 		&cli.Float64Flag{Name: "d-initial", Usage: "every number of d before training", Value: decimal(f.vera.DInitial), Destination: &f.recipe.dInitial},
