@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/veratune/veratune/bindings"
@@ -294,6 +295,38 @@ func TestArchitectureRoundTrip(t *testing.T) {
 		}
 		if !bytes.Equal(tensors(t, dir), tensors(t, filepath.Join(s.dir, "peft"))) {
 			t.Error("other bytes")
+		}
+	})
+}
+
+// TestDescriptions looks at what is said of a few references: each choice of the table is named.
+func TestDescriptions(t *testing.T) {
+	words := map[string][]string{
+		"llama-bias": {"RMS norms before attention", "rotation of neighbours, base 10000", "gated SiLU", "biases of attn_q, attn_k, attn_v"},
+		"gpt2":       {"layer norms", "128 of them", "feed-forward with GELU", "biases of attn_qkv, attn_output, ffn_up, ffn_down"},
+		"gemma2":     {"before and after", "rotation of halves", "2 of 4 blocks see the last 16 tokens", "gated GELU", "scores capped at 5", "logits capped at 3", "embedding × 8", "the head is the embedding"},
+		"gemma3":     {"a head at a time", "6 of 7 blocks see the last 16 tokens, and rotate by base 10000"},
+		"granite":    {"scores × ", "embedding × 3", "what attention and feed-forward add × 0.4", "logits × 0.5"},
+		"olmo2":      {"RMS norms after attention", "all heads at once"},
+		"smollm3":    {"one block in 4 excepted"},
+	}
+	smalls(t, func(t *testing.T, s small) {
+		d, err := Describe(filepath.Join(s.dir, "model.gguf"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		said := strings.Join(d.MadeOf, "; ")
+		for _, w := range words[filepath.Base(s.dir)] {
+			if !strings.Contains(said, w) {
+				t.Errorf("%q does not say %q", said, w)
+			}
+		}
+		layers := 0
+		for _, target := range d.Targets {
+			layers += target.Layers
+		}
+		if m := s.open(t, ComputeF32); layers != len(m.linears()) || d.TiedHead != m.TiedHead || d.RopeFactor != m.RopeFactor {
+			t.Errorf("%d layers, tied %v, factors %v: %d, %v, %v in the open model", layers, d.TiedHead, d.RopeFactor, len(m.linears()), m.TiedHead, m.RopeFactor)
 		}
 	})
 }

@@ -2,17 +2,32 @@ package model
 
 import (
 	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/veratune/veratune/bindings"
+	"github.com/veratune/veratune/vera"
 )
 
 // Description is what a model file says of itself.
 type Description struct {
 	Config
+	MadeOf      []string         `json:"made_of"` // what its architecture is, in words
+	Targets     []Target         `json:"targets"` // what an adapter adapts, in the order of vera.Targets
+	Frozen      []string         `json:"frozen"`  // the blocks' other matrices
 	Numbers     int64            `json:"numbers"` // of all weights
 	Bytes       int64            `json:"bytes"`   // of their data
 	Types       map[string]int64 `json:"types"`   // bytes of the tensors of each type
 	Fingerprint string           `json:"fingerprint"`
+}
+
+// Target is a kind of linear layer.
+type Target struct {
+	Name   string `json:"name"`
+	Layers int    `json:"layers"` // how many the model has
+	In     int    `json:"in"`
+	Out    int    `json:"out"`
 }
 
 // Describe reads a model's header; it need not be trainable otherwise.
@@ -22,10 +37,13 @@ func Describe(path string) (Description, error) {
 		return Description{}, err
 	}
 	defer g.Close()
-	d := Description{Types: map[string]int64{}, Fingerprint: fingerprint(g)}
+	d := Description{Types: map[string]int64{}, Targets: []Target{}, Frozen: []string{}, Fingerprint: fingerprint(g)}
 	if d.Config, err = readConfig(g); err != nil {
 		return d, fmt.Errorf("%s: %w", path, err)
 	}
+	var biases []string
+	_, untied := g.Tensor("output.weight")
+	d.TiedHead = !untied
 	for _, t := range g.Tensors() {
 		n := int64(1)
 		for _, size := range t.Shape {
@@ -37,12 +55,111 @@ func Describe(path string) (Description, error) {
 		if t.Name == "token_embd.weight" && len(t.Shape) == 2 {
 			d.Vocab = int(t.Shape[1])
 		}
+		d.RopeFactor = d.RopeFactor || strings.HasPrefix(t.Name, "rope_f")
+		if bias, ok := d.addLayer(t); ok && !slices.Contains(biases, bias) {
+			biases = append(biases, bias)
+		}
 	}
+	order := func(a, b string) int { return slices.Index(vera.Targets, a) - slices.Index(vera.Targets, b) }
+	slices.SortFunc(d.Targets, func(a, b Target) int { return order(a.Name, b.Name) })
+	slices.SortFunc(biases, order)
+	d.MadeOf = d.madeOf(biases)
 	if err := d.countTokens(g); err != nil {
 		return d, fmt.Errorf("%s: %w", path, err)
 	}
 	return d, nil
 }
+
+// addLayer counts a tensor of a block where it is a matrix. Of a linear layer's bias, it gives the layer's kind.
+func (d *Description) addLayer(t bindings.TensorInfo) (biased string, ok bool) {
+	name, ok := strings.CutPrefix(t.Name, "blk.")
+	if !ok {
+		return "", false
+	}
+	_, name, _ = strings.Cut(name, ".")
+	if kind, ok := strings.CutSuffix(name, ".bias"); ok {
+		return kind, slices.Contains(vera.Targets, kind)
+	}
+	kind := strings.TrimSuffix(name, ".weight")
+	i := slices.IndexFunc(d.Targets, func(t Target) bool { return t.Name == kind })
+	switch {
+	case len(t.Shape) < 2 || slices.Contains(d.Frozen, kind):
+	case !slices.Contains(vera.Targets, kind):
+		d.Frozen = append(d.Frozen, kind)
+	case i < 0:
+		d.Targets = append(d.Targets, Target{kind, 1, int(t.Shape[0]), int(t.Shape[1])})
+	default:
+		d.Targets[i].Layers++
+	}
+	return "", false
+}
+
+// madeOf says in words what the table of architectures and the file's metadata do.
+func (c Config) madeOf(biases []string) (list []string) {
+	add := func(there bool, format string, args ...any) {
+		if there {
+			list = append(list, fmt.Sprintf(format, args...))
+		}
+	}
+	norms := "RMS norms"
+	if c.made.layerNorm {
+		norms = "layer norms"
+	}
+	add(true, "%s %s attention and feed-forward", norms, map[places]string{before: "before", after: "after", both: "before and after"}[c.made.norms])
+	add(c.made.qkNorms == head, "RMS norms of q and k, a head at a time")
+	add(c.made.qkNorms == row, "RMS norms of q and k, all heads at once")
+	add(c.made.positions, "learned positions, %d of them", c.Context)
+	add(!c.made.positions, "%s", c.rotates())
+	windows := 0
+	for _, local := range c.local {
+		if local {
+			windows++
+		}
+	}
+	own := ""
+	if c.localRope != c.Rope {
+		own = ", and rotate by base " + decimal(c.localRope.FreqBase)
+	}
+	add(windows > 0, "%d of %d blocks see the last %d tokens%s", windows, c.Blocks, c.Window, own)
+	act := map[bindings.Activation]string{bindings.SiLU: "SiLU", bindings.GELU: "GELU"}[c.made.act]
+	add(c.made.plain, "feed-forward with %s", act)
+	add(!c.made.plain, "feed-forward with gated %s", act)
+	add(len(biases) > 0, "biases of %s", strings.Join(biases, ", "))
+	add(c.made.scales, "scores × %.4g", c.scale.scores)
+	add(c.scale.scoreCap > 0, "scores capped at %g", c.scale.scoreCap)
+	add(c.scale.logitCap > 0, "logits capped at %g", c.scale.logitCap)
+	for _, s := range []struct {
+		what  string
+		scale float32
+	}{{"embedding", c.scale.embedding}, {"what attention and feed-forward add", c.scale.added}, {"logits", c.scale.logits}} {
+		add(s.scale != 1, "%s × %.4g", s.what, s.scale)
+	}
+	add(c.TiedHead, "the head is the embedding")
+	return list
+}
+
+// rotates says how q and k are rotated.
+func (c Config) rotates() string {
+	s := map[bindings.Pairing]string{bindings.Neighbours: "neighbours", bindings.Halves: "halves"}[c.made.pairs]
+	s = "rotation of " + s + ", base " + decimal(c.Rope.FreqBase)
+	if c.Rope.Dims < c.HeadDim {
+		s += fmt.Sprintf(", of %d numbers of a head", c.Rope.Dims)
+	}
+	switch {
+	case c.Rope.ExtFactor != 0:
+		s += ", stretched by YaRN × " + decimal(1/c.Rope.FreqScale)
+	case c.Rope.FreqScale != 1:
+		s += ", stretched × " + decimal(1/c.Rope.FreqScale)
+	case c.RopeFactor:
+		s += ", with the file's factors"
+	}
+	if c.made.straight > 0 {
+		s += fmt.Sprintf(", one block in %d excepted", c.made.straight)
+	}
+	return s
+}
+
+func decimal(v float32) string { return strconv.FormatFloat(float64(v), 'f', -1, 32) }
 
 // IsAdapter tells whether a GGUF file is an adapter and not a model.
 func IsAdapter(path string) (bool, error) {

@@ -59,7 +59,7 @@ func (s *Server) Generate(ctx context.Context, prompt []int32, sampling Sampling
 		return errors.New("the prompt has no tokens")
 	}
 	if room := min(s.cache.room, s.m.Context); len(prompt) >= room {
-		return fmt.Errorf("a prompt of %d tokens: there is room for %d", len(prompt), room-1)
+		return fmt.Errorf("a prompt of %d tokens, and there is room for %d: shorten it, or take a model with a longer context", len(prompt), room-1)
 	}
 	r := &request{ctx: ctx, prompt: prompt, Sampling: sampling, emit: emit, done: make(chan error, 1), random: rand.New(rand.NewPCG(sampling.Seed, 0))}
 	select {

@@ -216,7 +216,7 @@ func (m *Model) check(tokens, targets []int32, lengths []int) ([]sample, error) 
 // reaches refuses a text of n tokens where the model has no embeddings for its last positions.
 func (m *Model) reaches(n int) error {
 	if m.positions != nil && n > m.Context {
-		return fmt.Errorf("a text of %d tokens: the model has embeddings of %d positions", n, m.Context)
+		return fmt.Errorf("a text of %d tokens, and the model has embeddings of %d positions: shorten it, with --max-length %d for example", n, m.Context, m.Context)
 	}
 	return nil
 }

@@ -102,7 +102,7 @@ func (f *finetune) veraFlags() []cli.Flag {
 		methodFlag(&f.recipe.method),
 		&cli.StringFlag{Name: "from", Usage: "begin with what the adapter in `FILE` has learnt, also one of PEFT or a LoRA, or that of a run folder; its rank, layers and random matrices stay", Destination: &f.from, Action: findAdapter(&f.from)},
 		&cli.IntFlag{Name: "rank", Usage: rankUsage, DefaultText: rankDefault(), Destination: &f.vera.Rank},
-		&cli.StringSliceFlag{Name: "targets", Usage: "kinds of linear layers to adapt: " + strings.Join(vera.Targets, ", "), DefaultText: "all that the model has"},
+		&cli.StringSliceFlag{Name: "targets", Usage: "kinds of linear layers to adapt: " + strings.Join(vera.Targets, ", ") + "; inspect lists those of a model", DefaultText: "all that the model has"},
 		&cli.GenericFlag{Name: "layers", Usage: "blocks to adapt, counted from 0, such as 0-9,20; left out, all", Value: &f.layers},
 		&cli.Uint64Flag{Name: "seed", Usage: "seed of the random matrices (32 bits), the order of the rows and dropout", Destination: &f.recipe.seed},
 		&cli.Float64Flag{Name: "d-initial", Usage: "every number of d before training", Value: decimal(f.vera.DInitial), Destination: &f.recipe.dInitial},
@@ -375,6 +375,16 @@ func (f *finetune) prepare(report io.Writer) (*prepared, error) {
 	return p, nil
 }
 
+// targets are the kinds of layers that the adapter adapts.
+func (p *prepared) targets() (list []string) {
+	for _, l := range p.adapter.Layers {
+		if !slices.Contains(list, l.Target) {
+			list = append(list, l.Target)
+		}
+	}
+	return list
+}
+
 // largest plans the memory of the step with the most tokens.
 func (p *prepared) largest(f *finetune) (model.Memory, error) {
 	tokens, targets, lengths, err := f.train.LargestStep(p.training.Source(f.data))
@@ -406,8 +416,8 @@ func (f *finetune) fill(p *prepared, report io.Writer) (err error) {
 	if device := f.engine.options.Device; device != model.CPU {
 		fmt.Fprintf(report, "device %s: %s, in %s\n", device, where, f.engine.options.Compute)
 	}
-	fmt.Fprintf(report, "%s: %d blocks, width %d; %s rank %d on %d layers, %d trained numbers\n",
-		orPath(p.Name, f.path), p.Blocks, p.Width, p.adapter.Method, p.adapter.Rank, len(p.adapter.Layers), len(p.adapter.Params))
+	fmt.Fprintf(report, "%s: %s, %d blocks, width %d; %s rank %d on %d layers (%s), %d trained numbers\n",
+		orPath(p.Name, f.path), p.Architecture, p.Blocks, p.Width, p.adapter.Method, p.adapter.Rank, len(p.adapter.Layers), strings.Join(p.targets(), ", "), len(p.adapter.Params))
 	return nil
 }
 

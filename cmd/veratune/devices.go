@@ -10,6 +10,12 @@ import (
 	"github.com/veratune/veratune/model"
 )
 
+// deviceFor is a device and the architecture of the model that it was asked about.
+type deviceFor struct {
+	model.Device
+	Architecture string `json:"architecture,omitempty"`
+}
+
 // devicesCommand lists what --device takes.
 func devicesCommand() *cli.Command {
 	var path string
@@ -29,12 +35,22 @@ func devicesCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
+			var architecture string
+			if path != "" {
+				d, err := model.Describe(path)
+				if err != nil {
+					return err
+				}
+				if architecture = d.Architecture; !asJSON {
+					fmt.Fprintf(c.App.Writer, "%s: %s\n", d.Architecture, strings.Join(d.MadeOf, "; "))
+				}
+			}
 			for _, err := range failed {
 				fmt.Fprintf(c.App.ErrWriter, "not usable: %v\n", err)
 			}
 			for _, d := range list {
 				if asJSON {
-					if err := json.NewEncoder(c.App.Writer).Encode(d); err != nil {
+					if err := json.NewEncoder(c.App.Writer).Encode(deviceFor{d, architecture}); err != nil {
 						return err
 					}
 					continue

@@ -100,6 +100,13 @@ func printModel(w io.Writer, d modelSummary) error {
 		t.row("", "%s: %.1f MB", kind, float64(d.Types[kind])/1e6)
 	}
 	t.row("architecture", "%s", d.Architecture)
+	for _, trait := range d.MadeOf {
+		t.row("", "%s", trait)
+	}
+	t.row("adapted", "%s", adapted(d.Description))
+	if len(d.Frozen) > 0 {
+		t.row("frozen", "%s", strings.Join(d.Frozen, ", "))
+	}
 	t.row("blocks", "%d", d.Blocks)
 	t.row("width", "%d, feed-forward %d", d.Width, d.Hidden)
 	t.row("heads", "%d of %d numbers, %d for keys and values", d.Heads, d.HeadDim, d.KVHeads)
@@ -115,6 +122,16 @@ func printModel(w io.Writer, d modelSummary) error {
 		t.facts(d.Facts)
 	}
 	return t.Flush()
+}
+
+// adapted says which linear layers of a model an adapter adapts where --targets and --layers say nothing else, and how much it trains.
+func adapted(d model.Description) string {
+	layers, out := 0, 0
+	var names []string
+	for _, t := range d.Targets {
+		layers, out, names = layers+t.Layers, out+t.Layers*t.Out, append(names, t.Name)
+	}
+	return fmt.Sprintf("%d linear layers: %s; VeRA trains %d + %d·rank numbers", layers, strings.Join(names, ", "), out, layers)
 }
 
 // listed gives values with commas between them.

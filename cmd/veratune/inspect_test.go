@@ -56,3 +56,27 @@ func TestInspectOfAMergedModel(t *testing.T) {
 		t.Errorf("%+v, %v", asJSON, err)
 	}
 }
+
+// Commands that look at a model say its architecture and what of it is adapted.
+func TestArchitectureIsSaid(t *testing.T) {
+	model, data := testutil.TinyLlama(t, testutil.TinyOptions{}), rows(t, 5)
+	plan := []string{"plan", "--model", model, "--data", data, "--rank", "4", "--threads", "1"}
+	for _, c := range []struct {
+		args  []string
+		words []string
+	}{
+		{[]string{"inspect", model}, []string{"llama", "rotation of neighbours", "14 linear layers: attn_q, attn_k", "VeRA trains 896 + 14·rank numbers"}},
+		{[]string{"inspect", "--json", model}, []string{`"architecture":"llama"`, `"made_of":["RMS`, `"targets":[{"name":"attn_q","layers":2,"in":64,"out":64}`, `"frozen":[]`}},
+		{plan, []string{"llama: RMS norms", "adapted: 14 layers, attn_q, "}},
+		{append(plan, "--json", "--targets", "attn_v"), []string{`"architecture":"llama"`, `"targets":["attn_v"],"layers":2`}},
+		{[]string{"devices", "--model", model}, []string{"llama: RMS norms", "cpu"}},
+		{[]string{"devices", "--model", model, "--json"}, []string{`"name":"cpu"`, `"architecture":"llama"`}},
+	} {
+		code, stdout, stderr := veratune(c.args...)
+		for _, w := range c.words {
+			if code != 0 || !strings.Contains(stdout, w) {
+				t.Errorf("%q: exit code %d, no %q in %s%s", c.args, code, w, stdout, stderr)
+			}
+		}
+	}
+}

@@ -1,4 +1,4 @@
-// Command veratune finetunes a quantised Llama straight from its GGUF file with VeRA adapters.
+// Command veratune finetunes a quantised model straight from its GGUF file with VeRA adapters.
 package main
 
 import (
@@ -92,7 +92,7 @@ func remedy(err error) string {
 func newApp(stdout, stderr io.Writer) *cli.App {
 	app := &cli.App{
 		Name:      "veratune",
-		Usage:     "finetune a quantised Llama straight from its GGUF file with VeRA adapters",
+		Usage:     "finetune a quantised model straight from its GGUF file with VeRA adapters",
 		Version:   version(),
 		Writer:    stdout,
 		ErrWriter: stderr,

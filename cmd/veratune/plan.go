@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -24,11 +25,10 @@ func planCommand() *cli.Command {
 				return err
 			}
 			if asJSON {
-				return json.NewEncoder(c.App.Writer).Encode(struct {
-					model.Memory
-					Total int64 `json:"total"`
-				}{n, n.Total()})
+				return json.NewEncoder(c.App.Writer).Encode(n)
 			}
+			fmt.Fprintf(c.App.Writer, "%s: %s\n", n.Architecture, strings.Join(n.MadeOf, "; "))
+			fmt.Fprintf(c.App.Writer, "adapted: %d layers, %s\n", n.Layers, strings.Join(n.Targets, ", "))
 			weights, process := "model file, mapped", "tokenizer, rows, adapter"
 			if device := f.engine.options.Device; device != model.CPU {
 				weights, process = "weights on "+device, "adapter"
@@ -41,7 +41,7 @@ func planCommand() *cli.Command {
 				bytes int64
 			}{
 				{weights, n.File}, {process, n.Process}, {"merged matrices", n.Merged}, {"between the blocks", n.Streams},
-				{"kept for the backward pass", n.Saved}, {"work", n.Work}, {"in all", n.Total()},
+				{"kept for the backward pass", n.Saved}, {"work", n.Work}, {"in all", n.Total},
 			} {
 				fmt.Fprintf(c.App.Writer, "%8.2f GiB  %s\n", float64(line.bytes)/(1<<30), line.what)
 			}
@@ -51,13 +51,28 @@ func planCommand() *cli.Command {
 	}
 }
 
+// planned is what a training would be.
+type planned struct {
+	model.Memory
+	Total        int64    `json:"total"`
+	Architecture string   `json:"architecture"`
+	MadeOf       []string `json:"made_of"`
+	Targets      []string `json:"targets"` // kinds of layers that would be adapted
+	Layers       int      `json:"layers"`  // how many
+}
+
 // plan gives what the step with the most tokens will need.
-func (f *finetune) plan(c *cli.Context) (model.Memory, error) {
+func (f *finetune) plan(c *cli.Context) (planned, error) {
 	f.data.Context = c.Context
 	p, err := f.prepare(c.App.ErrWriter)
 	if err != nil {
-		return model.Memory{}, err
+		return planned{}, err
 	}
 	defer p.Close()
-	return p.largest(f)
+	n, err := p.largest(f)
+	if err != nil {
+		return planned{}, err
+	}
+	d, err := model.Describe(f.path)
+	return planned{n, n.Total(), p.Architecture, d.MadeOf, p.targets(), len(p.adapter.Layers)}, err
 }
