@@ -61,17 +61,17 @@ var (
 
 // architectures are those that can be trained, by their general.architecture.
 var architectures = map[string]*architecture{
-	"gemma2":     {norms: both, pairs: bindings.Halves, act: bindings.GELU, windows: 2, window: 4096, caps: [2]float64{50, 30}, rootWidth: true, byWidth: 46},
-	"gemma3":     {norms: both, qkNorms: head, pairs: bindings.Halves, act: bindings.GELU, windows: 6, localBase: 10000, caps: [2]float64{0, -1}, rootWidth: true, byWidth: 62},
+	"gemma2":     {mayHave: many, norms: both, pairs: bindings.Halves, act: bindings.GELU, windows: 2, window: 4096, caps: [2]float64{50, 30}, rootWidth: true, byWidth: 46},
+	"gemma3":     {mayHave: many, norms: both, qkNorms: head, pairs: bindings.Halves, act: bindings.GELU, windows: 6, localBase: 10000, caps: [2]float64{0, -1}, rootWidth: true, byWidth: 62},
 	"gpt2":       {layerNorm: true, positions: true, biases: many, act: bindings.GELU, plain: true},
 	"granite":    {mayHave: many, scales: true},
 	"llama":      {mayHave: many, windows: 1}, // also SmolLM2, TinyLlama, Mistral
-	"olmo2":      {norms: after, qkNorms: row, pairs: bindings.Halves},
+	"olmo2":      {mayHave: many, norms: after, qkNorms: row, pairs: bindings.Halves},
 	"phi3":       {pairs: bindings.Halves, windows: 1},  // also Phi-3.5 and Phi-4. llama.cpp leaves the windows out
 	"qwen2":      {pairs: bindings.Halves, biases: qkv}, // also Qwen 2.5
-	"qwen3":      {qkNorms: head, pairs: bindings.Halves},
-	"smollm3":    {straight: 4},
-	"starcoder2": {layerNorm: true, pairs: bindings.Halves, biases: many, act: bindings.GELU, plain: true, windows: 1},
+	"qwen3":      {mayHave: many, qkNorms: head, pairs: bindings.Halves},
+	"smollm3":    {mayHave: many, straight: 4},
+	"starcoder2": {layerNorm: true, pairs: bindings.Halves, mayHave: many, act: bindings.GELU, plain: true, windows: 1},
 }
 
 // findArchitecture refuses those that are not in the table.

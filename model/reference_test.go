@@ -114,6 +114,9 @@ func relativeL2(got, want []float32) float64 {
 		diff += d * d
 		norm += float64(want[i]) * float64(want[i])
 	}
+	if diff == 0 {
+		return 0 // also where all must be 0: what q and k give a token that sees itself alone
+	}
 	return math.Sqrt(diff / norm)
 }
 

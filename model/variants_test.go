@@ -64,6 +64,9 @@ var variants = []struct {
 	{"biases", "granite", []change{
 		vector("blk.0.attn_q.bias", 64, -0.3, 0.3), vector("blk.0.ffn_gate.bias", 96, -0.3, 0.3), vector("blk.1.attn_v.bias", 32, -0.3, 0.3), vector("blk.1.ffn_down.bias", 64, -0.3, 0.3),
 	}},
+	{"biases", "smollm3", []change{vector("blk.0.attn_k.bias", 32, -0.3, 0.3), vector("blk.3.attn_q.bias", 64, -0.3, 0.3), vector("blk.1.attn_output.bias", 64, -0.3, 0.3)}},
+	{"biases", "olmo2", []change{vector("blk.0.attn_k.bias", 32, -0.3, 0.3), vector("blk.1.attn_output.bias", 64, -0.3, 0.3)}},
+	{"biases", "gemma3", []change{vector("blk.0.attn_q.bias", 128, -0.3, 0.3), vector("blk.5.attn_v.bias", 64, -0.3, 0.3)}},
 	{"biases", "llama", []change{vector("blk.0.attn_k.bias", 32, -0.3, 0.3), vector("blk.1.attn_output.bias", 64, -0.3, 0.3), vector("blk.1.ffn_up.bias", 96, -0.3, 0.3)}},
 }
 
@@ -105,6 +108,7 @@ func (s small) changed(t *testing.T, kind bindings.Type, changes ...change) smal
 		t.Fatal(err)
 	}
 	for _, n := range []int{30, 20} {
+		n = min(n, len(s.Sequences[0]))
 		s.Sequences, s.Targets = append(slices.Clone(s.Sequences), s.Sequences[0][:n]), append(slices.Clone(s.Targets), s.Targets[0][:n])
 	}
 	return s
