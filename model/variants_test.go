@@ -50,7 +50,7 @@ var variants = []struct {
 	{"a window in every block", "starcoder2", []change{with("starcoder2.attention.sliding_window", uint32(5))}},
 	{"a window in every block", "phi3", []change{with("phi3.attention.sliding_window", uint32(17))}},
 	{"short and long texts, part of a head rotated", "phi3", []change{
-		with("phi3.rope.scaling.original_context_length", uint32(22)), with("phi3.rope.scaling.attn_factor", float32(1.19)), with("phi3.rope.dimension_count", uint32(12)),
+		with("phi3.rope.scaling.original_context_length", uint32(21)), with("phi3.rope.scaling.attn_factor", float32(1.19)), with("phi3.rope.dimension_count", uint32(12)),
 		with("phi3.attention.sliding_window", uint32(17)), vector("rope_factors_short.weight", 6, 1, 2), vector("rope_factors_long.weight", 6, 1, 30),
 	}},
 	{"linear scaling and capped logits", "gemma3", []change{
