@@ -26,6 +26,7 @@ type architecture struct {
 	mayHave   []string         // linear layers that have one where the file holds it
 	act       bindings.Activation
 	plain     bool // the feed-forward has no gate
+	experts   bool // it is a mixture of experts, which are frozen (experts.go)
 
 	windows   int        // every so many blocks, one sees all tokens, and the others a window of the last ones; 1: all have windows; 0: none
 	window    int        // tokens of a window where the file says nothing; 0: all
@@ -70,6 +71,7 @@ var architectures = map[string]*architecture{
 	"phi3":       {pairs: bindings.Halves, windows: 1},  // also Phi-3.5 and Phi-4. llama.cpp leaves the windows out
 	"qwen2":      {pairs: bindings.Halves, biases: qkv}, // also Qwen 2.5
 	"qwen3":      {qkNorms: head, pairs: bindings.Halves},
+	"qwen3moe":   {qkNorms: head, pairs: bindings.Halves, experts: true}, // Qwen3-30B-A3B
 	"smollm3":    {straight: 4},
 	"starcoder2": {layerNorm: true, pairs: bindings.Halves, biases: many, act: bindings.GELU, plain: true, windows: 1},
 }
@@ -161,7 +163,11 @@ func (r *metadata) localRope(c Config) bindings.Rope {
 }
 
 // neutral are the keys that would change what a model computes, and the value with which they don't. 0 stands for nothing, too.
-var neutral = map[string]float64{"attention.clamp_kqv": 0, "attention.max_alibi_bias": 0}
+var neutral = map[string]float64{
+	"attention.clamp_kqv": 0, "attention.max_alibi_bias": 0,
+	"expert_shared_count": 0, "expert_shared_feed_forward_length": 0, "expert_gating_func": softMaxGate, "expert_weights_scale": 1,
+	"expert_group_count": 1, "expert_group_used_count": 1, "leading_dense_block_count": 0, "moe_every_n_layers": 1, "interleave_moe_layer_step": 1,
+}
 
 // neutralScales are those of architectures without scales.
 var neutralScales = map[string]float64{"attention.scale": 0, "embedding_scale": 1, "residual_scale": 1, "logit_scale": 1}
@@ -176,6 +182,9 @@ func (r *metadata) checkNeutral(made *architecture) {
 		}
 	}
 	check(neutral)
+	if normed, ok := r.g.Value(r.key("expert_weights_norm")).(bool); ok && !normed && made.experts {
+		r.fail("expert_weights_norm", normed)
+	}
 	if !made.scales {
 		check(neutralScales)
 	}
