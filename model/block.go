@@ -46,6 +46,7 @@ func (g *graph) forward(b *block, x *bindings.Tensor, c *cached) (y *bindings.Te
 // backward adds the gradients of the block's vectors and gives that of its input x for the gradient dy of its result; nil where needInput is
 // false.
 func (g *graph) backward(b *block, dy, x *bindings.Tensor, a acts, needInput bool) (dx *bindings.Tensor) {
+	g = g.in(g.m.backKind())
 	t := g.kind
 	var dn *bindings.Tensor
 	if b.experts != nil {

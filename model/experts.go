@@ -41,8 +41,7 @@ func (l *loader) experts(name func(part string) string) *experts {
 	}
 }
 
-// mixed is the feed-forward of experts: y [width, rows] is mid with what each row's experts give, by their weights. The router sees numbers that are not rounded, so that a
-// bfloat16 pass chooses as a float32 one does.
+// mixed is the feed-forward of experts: y [width, rows] is mid with what each row's experts give, by their weights.
 //
 //	y = mid + Σ w_e · down_e (act(gate_e n) ⊙ up_e n)    n = norm(mid)    w = softmax of the largest of router n
 func (g *graph) mixed(b *block, mid *bindings.Tensor) (y, up, routes *bindings.Tensor) {
