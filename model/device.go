@@ -66,15 +66,15 @@ func (m *Model) DeviceMemory() int64 { return m.backend.Used() }
 // Devices lists the devices that there are, and why a backend could not be loaded. Operations are asked for with the weights' types of the model in a GGUF file, or
 // common ones where the path is empty.
 func Devices(path string) (list []Device, failed []error, err error) {
-	types := []bindings.Type{bindings.F32, bindings.F16, bindings.Q4_0, bindings.Q4_1, bindings.Q8_0, bindings.Q4_K, bindings.Q6_K}
+	types, mixture := []bindings.Type{bindings.F32, bindings.F16, bindings.Q4_0, bindings.Q4_1, bindings.Q8_0, bindings.Q4_K, bindings.Q6_K}, false
 	if path != "" {
-		if types, err = fileTypes(path); err != nil {
+		if types, mixture, err = fileTypes(path); err != nil {
 			return nil, nil, err
 		}
 	}
 	found, failed := bindings.Devices()
 	for _, d := range found {
-		device, err := ask(d, types)
+		device, err := ask(d, types, mixture)
 		if err != nil {
 			failed = append(failed, err)
 			continue
@@ -84,23 +84,24 @@ func Devices(path string) (list []Device, failed []error, err error) {
 	return list, failed, nil
 }
 
-// fileTypes lists the types of a file's matrices.
-func fileTypes(path string) (list []bindings.Type, err error) {
+// fileTypes lists the types of a file's matrices, and tells whether some are experts.
+func fileTypes(path string) (list []bindings.Type, mixture bool, err error) {
 	file, err := bindings.OpenGGUF(path)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer file.Close()
 	for _, t := range file.Tensors() {
 		if len(t.Shape) > 1 && !slices.Contains(list, t.Type) {
 			list = append(list, t.Type)
 		}
+		mixture = mixture || len(t.Shape) == 3
 	}
-	return list, nil
+	return list, mixture, nil
 }
 
 // ask builds all operations of a step, and asks the device for each.
-func ask(d bindings.Device, types []bindings.Type) (Device, error) {
+func ask(d bindings.Device, types []bindings.Type, mixture bool) (Device, error) {
 	device := Device{Device: d}
 	if d.Name == bindings.CPU {
 		return device, nil
@@ -113,13 +114,13 @@ func ask(d bindings.Device, types []bindings.Type) (Device, error) {
 	c := backend.NewContext()
 	defer c.Close()
 	g := c.NewGraph()
-	step(c, g, types)
+	step(c, g, types, mixture)
 	device.Operations, device.Lacks = g.Operations(), backend.Lacks(g)
 	return device, c.Err()
 }
 
 // step puts every operation of a training step into a graph, once.
-func step(c *bindings.Context, g *bindings.Graph, types []bindings.Type) {
+func step(c *bindings.Context, g *bindings.Graph, types []bindings.Type, mixture bool) {
 	const width, heads, kvHeads, headDim, rank, rows, f32 = 256, 4, 2, 64, 64, 32, bindings.F32
 	f := func(ne ...int64) *bindings.Tensor { return c.NewTensor(f32, ne...) }
 	integers := func(ne ...int64) *bindings.Tensor { return c.NewTensor(bindings.I32, ne...) }
@@ -131,6 +132,13 @@ func step(c *bindings.Context, g *bindings.Graph, types []bindings.Type) {
 		g.Expand(c.Linear(w, x, bindings.Product{In: b, Out: b, Acc: x, Into: f(width, rows)}, f32))
 		g.Expand(c.LinearBack(w, x, bindings.Product{Acc: x}, f32))
 		g.Expand(c.Merge(f(width, width), w, &v))
+		if mixture {
+			routes := c.Route(f(kvHeads, rows), 1)
+			w, each := c.NewTensor(t, width, width, kvHeads), bindings.Mixture{Routes: routes}
+			h := c.EachExpert(w, x, each, f32)
+			g.Expand(c.RouteBack(h, h, routes, kvHeads))
+			g.Expand(c.SumExperts(w, c.Weigh(h, routes, f32), each))
+		}
 	}
 	g.Expand(c.AddInplace(f(width+rank), c.MergedGrad(c.WeightGrad(x, x, f32), v)))
 	g.Expand(c.SumOfSquares(x))

@@ -1,8 +1,10 @@
 package model
 
 import (
+	"cmp"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -118,12 +120,42 @@ func (n *naive) block(x [][]float64, block, at int) {
 		}
 		addScaled(x[t], n.linear(out, block, "attn_output", 1, at+t), n.scale("residual_scale", 1))
 		h := n.norm(x[t], prefix+"ffn_norm.weight")
+		if n.Experts > 0 {
+			add(x[t], n.mixture(h, prefix))
+			continue
+		}
 		gate, up := n.linear(h, block, "ffn_gate", 2, at+t), n.linear(h, block, "ffn_up", 2, at+t)
 		for i, g := range gate {
 			up[i] *= g / (1 + math.Exp(-g))
 		}
 		addScaled(x[t], n.linear(up, block, "ffn_down", 3, at+t), n.scale("residual_scale", 1))
 	}
+}
+
+// mixture is what the experts with the largest probabilities give, by these, which are made to sum to 1.
+func (n *naive) mixture(x []float64, prefix string) []float64 {
+	logits := product(n.weights[prefix+"ffn_gate_inp.weight"], x, n.Width)
+	order := make([]int, n.Experts)
+	for e := range order {
+		order[e] = e
+	}
+	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(logits[b], logits[a]) })
+	y, total, all := make([]float64, n.Width), 0.0, logSumExp(logits)
+	for _, e := range order[:n.ExpertsUsed] {
+		total += math.Exp(logits[e] - all)
+	}
+	for _, e := range order[:n.ExpertsUsed] {
+		of := func(part string) []float64 {
+			w := n.weights[prefix+part+"_exps.weight"]
+			return w[e*len(w)/n.Experts : (e+1)*len(w)/n.Experts]
+		}
+		gate, up := product(of("ffn_gate"), x, n.Width), product(of("ffn_up"), x, n.Width)
+		for i, g := range gate {
+			up[i] *= g / (1 + math.Exp(-g))
+		}
+		addScaled(y, product(of("ffn_down"), up, n.Hidden), math.Exp(logits[e]-all)/total)
+	}
+	return y
 }
 
 // linear is W x + b ⊙ (B (d ⊙ (A x))), and the bias, for one token of the pack.
