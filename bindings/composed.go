@@ -88,12 +88,14 @@ func (c *Context) unbroken(x *Tensor) *Tensor {
 // times is MulMat of whole operands. Vulkan's products take parts of a tensor only where they begin as a tensor could, and round those with gaps to float16. So do
 // Metal's with all that they multiply by more than 8 columns, in which small gradients are lost; by a matrix of bfloat16 they round to that.
 func (c *Context) times(a, b *Tensor) *Tensor {
-	a, b = c.whole(a), c.whole(b)
 	if c.composed.rounds && b.Ne(1) > 8 {
-		a = c.Cast(a, BF16)
+		return c.MulMat(c.Cast(c.whole(a), BF16), c.whole(b))
 	}
-	return c.MulMat(a, b)
+	return c.exactTimes(a, b)
 }
+
+// exactTimes is times where nothing is to be rounded.
+func (c *Context) exactTimes(a, b *Tensor) *Tensor { return c.MulMat(c.whole(a), c.whole(b)) }
 
 func (c *Context) whole(x *Tensor) *Tensor {
 	if x == nil || x.contiguous() && (x.view_src == nil || int64(x.view_offs)%c.composed.backend.Alignment() == 0) {
@@ -134,7 +136,11 @@ func (c *Context) composeLinear(w, x *Tensor, p Product, t Type) *Tensor {
 	if !c.float32s("linear", t, x) {
 		return nil
 	}
-	return p.finish(c, c.times(c.floats(w), c.scaled(x, p.In)))
+	times := c.times
+	if p.Way == Alike {
+		times = c.exactTimes
+	}
+	return p.finish(c, times(c.floats(w), c.scaled(x, p.In)))
 }
 
 func (c *Context) composeLinearBack(w, g *Tensor, p Product, t Type) *Tensor {
@@ -381,6 +387,16 @@ func (c *Context) at(x, labels *Tensor) *Tensor {
 	return c.GetRows(c.Reshape(x, 1, x.Ne(0), x.Ne(1)), c.Reshape(labels, 1, x.Ne(1)))
 }
 
+// setAt writes values [1, 1, rows] to these places of x, in its own memory.
+func (c *Context) setAt(x, values, labels *Tensor) *Tensor {
+	if !c.ok("set_rows", x, values, labels) {
+		return nil
+	}
+	whole := c.Reshape(x, 1, x.Ne(0), x.Ne(1))
+	y := (*Tensor)(C.ggml_set_rows(c.c, whole.c(), values.c(), c.Reshape(labels, 1, x.Ne(1)).c()))
+	return c.Reshape(y, x.Ne(0), x.Ne(1))
+}
+
 func (c *Context) composeCapped(x *Tensor, cap float32) *Tensor {
 	return c.ScaleBias(c.tanh(c.ScaleBias(c.unbroken(x), 1/cap, 0)), cap, 0)
 }
@@ -407,13 +423,7 @@ func (c *Context) composeCrossEntropyBack(logits, labels *Tensor, cap float32, t
 	}
 	logits = c.logits(logits, cap)
 	p := c.SoftMax(logits, 1)
-	rest := c.ScaleBias(c.at(p, labels), 1, -1)
-	if rest == nil || !c.take("set_rows") {
-		return nil
-	}
-	whole := c.Reshape(p, 1, p.Ne(0), p.Ne(1))
-	y := (*Tensor)(C.ggml_set_rows(c.c, whole.c(), rest.c(), c.Reshape(labels, 1, p.Ne(1)).c()))
-	y = c.Reshape(y, p.Ne(0), p.Ne(1))
+	y := c.setAt(p, c.ScaleBias(c.at(p, labels), 1, -1), labels)
 	if cap != 0 {
 		y = c.Mul(y, c.ScaleBias(c.Mul(logits, logits), -1/(cap*cap), 1)) // tanh′ = 1 − tanh²
 	}

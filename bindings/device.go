@@ -192,7 +192,7 @@ func (b *Backend) Lacks(g *Graph) (missing []string) {
 		if bool(C.ggml_backend_dev_supports_op(device, node)) {
 			continue
 		}
-		name := C.GoString(C.ggml_op_desc(node))
+		name := g.operation(node)
 		if src := (*Tensor)(node.src[0]); src != nil && src.Type() != F32 {
 			name += " of " + src.Type().String()
 		}
@@ -206,11 +206,19 @@ func (b *Backend) Lacks(g *Graph) (missing []string) {
 // Operations lists the operations of a graph, each once.
 func (g *Graph) Operations() (names []string) {
 	for i := range C.ggml_graph_n_nodes(g.built()) {
-		if name := C.GoString(C.ggml_op_desc(C.ggml_graph_node(g.c, i))); !slices.Contains(names, name) {
+		if name := g.operation(C.ggml_graph_node(g.c, i)); !slices.Contains(names, name) {
 			names = append(names, name)
 		}
 	}
 	return names
+}
+
+// operation is what a node computes, in ggml's words or ours.
+func (g *Graph) operation(node *C.struct_ggml_tensor) string {
+	if name := C.ggml_vera_name(g.context.nodes, node); name != nil {
+		return C.GoString(name)
+	}
+	return C.GoString(C.ggml_op_desc(node))
 }
 
 func deviceError(doing string) error {

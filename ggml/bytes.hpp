@@ -427,7 +427,7 @@ template <unsigned TYPE, typename F> static void multiply_bytes(const thread & t
     const rounded x(alone ? memory : t.shared(0), p.m, blocks);
     for (int64_t i = 0; (alone ? i : (i = t.take())) < p.m; i++) {
         const int64_t tokens = p.m / p.layers;
-        const float * from   = floats(p.a.t, row(p.a.t, i % tokens), buf, p.k);
+        const float * from   = floats(p.a.t, p.line(i % tokens), buf, p.k);
         if (p.s) {
             const float * s = p.s + i / tokens * p.step;
             for (int64_t k = 0; k < p.k; k++) {

@@ -208,6 +208,9 @@ struct product {
     int64_t       group;  // rows that pieces are cut at multiples of
     int64_t       layers = 1;  // that share B, for multiply_bytes: A is taken once for each, its rows for the first of them first
     int64_t       step   = 0;  // numbers from one layer's s to the next's
+    const int32_t * rows = nullptr;  // A's rows of the tensor, or NULL for all
+
+    const char * line(int64_t i) const { return row(a.t, rows ? rows[i] : i); }
 };
 
 static inline void scale(float * values, const float * s, int64_t n) {
@@ -400,7 +403,7 @@ template <bool HALF> static void turn(const ggml_tensor * t, int64_t m0, int64_t
 template <bool HALF> static lines prepare(const thread & t, const product & p) {
     const ggml_tensor * a  = p.a.t;
     const int64_t       kw = packed_count<HALF>(p.k), used = word_count<HALF>(p.k);
-    if (p.a.along && !p.s && kw == used && a->nb[1] % 4 == 0 && (HALF ? a->type == BF16 && p.k % 2 == 0 && (uintptr_t) a->data % 4 == 0 : a->type == F32)) {
+    if (p.a.along && !p.s && !p.rows && kw == used && a->nb[1] % 4 == 0 && (HALF ? a->type == BF16 && p.k % 2 == 0 && (uintptr_t) a->data % 4 == 0 : a->type == F32)) {
         return { (const int32_t *) a->data, (int64_t) a->nb[1] / 4 };
     }
     if (t.ith == 0) {
@@ -412,7 +415,7 @@ template <bool HALF> static lines prepare(const thread & t, const product & p) {
         float * buf = (float *) t.scratch(p.k * sizeof(float));
         for (int64_t b; (b = t.take() * LANES) < p.m;) {
             for (int64_t i = b; i < b + LANES && i < p.m; i++) {
-                const float * from = floats(a, row(a, i), buf, p.k);
+                const float * from = floats(a, p.line(i), buf, p.k);
                 if (p.s) {
                     for (int64_t k = 0; k < p.k; k++) {
                         buf[k] = from[k] * p.s[k];
@@ -546,6 +549,17 @@ static inline const float * numbers(const ggml_tensor * t) { return t ? (const f
 #include "dots.hpp"
 #include "bytes.hpp"
 
+// Computes the product in one of the ways of mul_mat.
+template <typename F> static void multiply(const thread & t, const product & p, bool half, int way, const place * direct, F use) {
+    if (way >= GGML_VERA_BYTES && has_quants(p.b.t->type)) {
+        multiply_bytes(t, p, way == GGML_VERA_TURNED, use);
+    } else if (way && !(HAS_BF16 && half)) {
+        multiply_dots(t, p, use);
+    } else {
+        multiply(t, p, half, direct, use);
+    }
+}
+
 // dst = C ⊙ t + acc; those of several layers lie behind each other in a row.
 static void linear(const thread & t, ggml_tensor * dst, const product & p, bool half, const float * by, const ggml_tensor * acc, int way = 0, int64_t step = 0) {
     const int64_t tokens = p.m / p.layers;
@@ -565,16 +579,8 @@ static void linear(const thread & t, ggml_tensor * dst, const product & p, bool 
             put(dst, row(dst, token) + at * size, c, cols);
         }
     };
-    if (way >= GGML_VERA_BYTES && has_quants(p.b.t->type)) {
-        multiply_bytes(t, p, way == GGML_VERA_TURNED, finish);
-        return;
-    }
-    if (way && !(HAS_BF16 && half)) {
-        multiply_dots(t, p, finish);
-        return;
-    }
     const place direct = { (float *) dst->data, (int64_t) dst->nb[1] / 4, acc ? (const float *) acc->data : nullptr, acc ? (int64_t) acc->nb[1] / 4 : 0 };
-    multiply(t, p, half, dst->type == F32 && !by ? &direct : nullptr, finish);
+    multiply(t, p, half, way, dst->type == F32 && !by ? &direct : nullptr, finish);
 }
 
 // Sources: w, x, then s, t and acc or NULL; parameter: the way.

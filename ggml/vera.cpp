@@ -36,7 +36,7 @@ struct memory {
 static const char * const operation_names[OPERATIONS] = {
     "linear", "linear back", "weight gradient", "merge", "merged gradient", "factored gradient", "attention", "attention back", "attention", "norm", "norm back",
     "layer norm", "layer norm back", "norm of heads", "norm of heads back", "activate", "activate back", "gated", "gated back", "rotate", "convert", "capped",
-    "cross-entropy", "cross-entropy back", "peak",
+    "cross-entropy", "cross-entropy back", "route", "route back", "weigh", "experts", "peak",
 };
 
 struct node : call {
@@ -160,6 +160,12 @@ struct ggml_vera_largest ggml_vera_largest_of(const struct ggml_vera_nodes * nod
         case WEIGHT_GRAD:
             see(n.operand, all(src[0]));
             break;
+        case EXPERTS:  // of one, which all rows may choose
+            see(n.matrix, all(src[0]));
+            see(n.operand, src[1]->ne[0] * src[2]->ne[1]);
+            see(n.length, src[0]->ne[0]);
+            see(n.length, src[0]->ne[1]);
+            continue;
         case MERGE:
             see(n.matrix, all(src[0]));
             if (src[2]) {
@@ -339,6 +345,40 @@ struct ggml_tensor * ggml_vera_cross_entropy_back(struct ggml_context * ctx, str
     ggml_tensor * y        = make(ctx, nodes, CROSS_ENTROPY_BACK, nullptr, type, logits->ne[0], logits->ne[1], { logits, labels });
     nodes->all.back().with = { {}, { cap } };
     return y;
+}
+
+struct ggml_tensor * ggml_vera_route(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * logits, int used) {
+    return make(ctx, nodes, ROUTE, nullptr, F32, 2 * used, logits->ne[1], { logits });
+}
+
+struct ggml_tensor * ggml_vera_route_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * dy, struct ggml_tensor * h,
+                                          struct ggml_tensor * routes, int64_t n) {
+    return make(ctx, nodes, ROUTE_BACK, nullptr, F32, n, routes->ne[1], { dy, h, routes });
+}
+
+struct ggml_tensor * ggml_vera_weigh(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * h, struct ggml_tensor * routes,
+                                     unsigned type) {
+    return make(ctx, nodes, WEIGH, nullptr, type, h->ne[0], h->ne[1], { h, routes });
+}
+
+struct ggml_tensor * ggml_vera_experts(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * w, struct ggml_tensor * x,
+                                       struct ggml_tensor * routes, struct ggml_tensor * acc, struct ggml_tensor * into, enum ggml_vera_way way, bool back,
+                                       bool sum, unsigned type) {
+    const int64_t rows     = sum ? routes->ne[1] : routes->ne[1] * (routes->ne[0] / 2);
+    ggml_tensor * y        = make(ctx, nodes, EXPERTS, into, type, w->ne[back ? 0 : 1], rows, { w, x, routes, acc });
+    nodes->all.back().with = { { way, back, sum }, {} };
+    return y;
+}
+
+const char * ggml_vera_name(const struct ggml_vera_nodes * nodes, const struct ggml_tensor * node) {
+    if (nodes) {
+        for (const struct node & x : nodes->all) {
+            if (x.dst == node) {
+                return operation_names[x.op];
+            }
+        }
+    }
+    return nullptr;
 }
 
 struct ggml_tensor * ggml_vera_peak(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * x) {

@@ -123,6 +123,20 @@ struct ggml_tensor * ggml_vera_cross_entropy(struct ggml_context * ctx, struct g
 struct ggml_tensor * ggml_vera_cross_entropy_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * logits,
                                                   struct ggml_tensor * labels, float cap, unsigned type);
 
+// A mixture of experts; bindings/experts.go has formulas and shapes. routes [2 · used, rows], float32, are of each row the experts that it chose, then their weights. The
+// products are with w [in, out, experts]: of each choice of a row, or their sum, with acc or NULL, float32; back is with the transposed.
+struct ggml_tensor * ggml_vera_route(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * logits, int used);
+struct ggml_tensor * ggml_vera_route_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * dy, struct ggml_tensor * h,
+                                          struct ggml_tensor * routes, int64_t experts);
+struct ggml_tensor * ggml_vera_weigh(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * h, struct ggml_tensor * routes,
+                                     unsigned type);
+struct ggml_tensor * ggml_vera_experts(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * w, struct ggml_tensor * x,
+                                       struct ggml_tensor * routes, struct ggml_tensor * acc, struct ggml_tensor * into, enum ggml_vera_way way, bool back,
+                                       bool sum, unsigned type);
+
+// The name of the operation that a context's node computes, or NULL where that is one of ggml's own.
+const char * ggml_vera_name(const struct ggml_vera_nodes * nodes, const struct ggml_tensor * node);
+
 // [1]: how many operations the processor's registers made in computing it, in bfloat16 where x is, else in float32; for measuring what is possible.
 struct ggml_tensor * ggml_vera_peak(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * x);
 

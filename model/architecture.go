@@ -26,6 +26,7 @@ type architecture struct {
 	mayHave   []string         // linear layers that have one where the file holds it
 	act       bindings.Activation
 	plain     bool // the feed-forward has no gate
+	experts   bool // it is a mixture of experts, which are frozen (experts.go)
 
 	windows   int        // every so many blocks, one sees all tokens, and the others a window of the last ones; 1: all have windows; 0: none
 	window    int        // tokens of a window where the file says nothing; 0: all
@@ -70,6 +71,7 @@ var architectures = map[string]*architecture{
 	"phi3":       {pairs: bindings.Halves, windows: 1},  // also Phi-3.5 and Phi-4. llama.cpp leaves the windows out
 	"qwen2":      {pairs: bindings.Halves, biases: qkv}, // also Qwen 2.5
 	"qwen3":      {mayHave: many, qkNorms: head, pairs: bindings.Halves},
+	"qwen3moe":   {mayHave: many, qkNorms: head, pairs: bindings.Halves, experts: true}, // Qwen3-30B-A3B
 	"smollm3":    {mayHave: many, straight: 4},
 	"starcoder2": {layerNorm: true, pairs: bindings.Halves, mayHave: many, act: bindings.GELU, plain: true, windows: 1},
 }
@@ -162,30 +164,36 @@ func (r *metadata) localRope(c Config) bindings.Rope {
 
 // neutral are keys that change what a model computes, without a tensor that would tell, and the values with which they don't; none of them is computed here.
 var neutral = map[string][]float64{
-	"activation.situ_beta":         {0},
-	"activation.situ_linear_beta":  {0},
-	"activation_sparsity_scale":    {0},
-	"attention.clamp_kqv":          {0},
-	"attention.max_alibi_bias":     {0},
-	"attention.output_scale":       {0, 1},
-	"attention.rope_pattern":       {1},
-	"attention.shared_kv_layers":   {0},
-	"attention.temperature_length": {0},
-	"attention.temperature_scale":  {0},
-	"attention.value_scale":        {0, 1},
-	"expert_gating_func":           {0, 1}, // 1 is softmax
-	"expert_group_count":           {0, 1},
-	"expert_group_scale":           {0, 1},
-	"expert_weights_scale":         {0, 1},
-	"full_attention_interval":      {0, 1},
-	"norm_before_residual":         {0},
-	"num_loops":                    {0, 1},
-	"rope.scaling.alpha":           {0, 1},
-	"router_logit_softcapping":     {0},
-	"swiglu_clamp_exp":             {0},
-	"swiglu_clamp_shexp":           {0},
-	"swin_norm":                    {0},
-	"use_parallel_residual":        {0},
+	"activation.situ_beta":              {0},
+	"activation.situ_linear_beta":       {0},
+	"activation_sparsity_scale":         {0},
+	"attention.clamp_kqv":               {0},
+	"attention.max_alibi_bias":          {0},
+	"attention.output_scale":            {0, 1},
+	"attention.rope_pattern":            {1},
+	"attention.shared_kv_layers":        {0},
+	"attention.temperature_length":      {0},
+	"attention.temperature_scale":       {0},
+	"attention.value_scale":             {0, 1},
+	"expert_gating_func":                {0, softMaxGate},
+	"expert_group_count":                {0, 1},
+	"expert_group_scale":                {0, 1},
+	"expert_group_used_count":           {0, 1},
+	"expert_shared_count":               {0},
+	"expert_shared_feed_forward_length": {0},
+	"expert_weights_scale":              {0, 1},
+	"full_attention_interval":           {0, 1},
+	"interleave_moe_layer_step":         {0, 1},
+	"leading_dense_block_count":         {0},
+	"moe_every_n_layers":                {0, 1},
+	"norm_before_residual":              {0},
+	"num_loops":                         {0, 1},
+	"rope.scaling.alpha":                {0, 1},
+	"router_logit_softcapping":          {0},
+	"swiglu_clamp_exp":                  {0},
+	"swiglu_clamp_shexp":                {0},
+	"swin_norm":                         {0},
+	"use_parallel_residual":             {0},
 }
 
 // activationNames are those of hidden_activation.
@@ -215,6 +223,9 @@ func (r *metadata) checkComputed(c Config) {
 				r.fail(key, v)
 			}
 		}
+	}
+	if normed, ok := r.g.Value(r.key("expert_weights_norm")).(bool); ok && !normed && c.made.experts {
+		r.fail("expert_weights_norm", normed)
 	}
 	if name, ok := r.g.String(r.key("hidden_activation")); ok && !slices.Contains(activationNames[c.made.act], name) {
 		r.fail("hidden_activation", name)

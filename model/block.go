@@ -4,18 +4,20 @@ import "github.com/veratune/veratune/bindings"
 
 // acts holds what the backward pass of a block needs of its forward pass, besides the block's input x.
 type acts struct {
-	raw  *bindings.Tensor    // [head dim · (heads + 2 · KV heads), rows], before norms of q and k; nil where there are none
-	qkv  *bindings.Tensor    // of the same shape, q and k rotated
-	att  *bindings.Tensor    // [head dim · heads, rows]: attention's result
-	mid  *bindings.Tensor    // [width, rows]: the residual stream between attention and feed-forward
-	up   *bindings.Tensor    // [feed-forward length, rows] before its activation, with a gate [2 · feed-forward length, rows]
-	outs [2]*bindings.Tensor // [width, rows]: what attention and feed-forward give, before norms; nil where there are none
-	u    [4]*bindings.Tensor // A x of each group that is adapted and not merged
+	raw *bindings.Tensor // [head dim · (heads + 2 · KV heads), rows], before norms of q and k; nil where there are none
+	qkv *bindings.Tensor // of the same shape, q and k rotated
+	att *bindings.Tensor // [head dim · heads, rows]: attention's result
+	mid *bindings.Tensor // [width, rows]: the residual stream between attention and feed-forward
+	up  *bindings.Tensor // [feed-forward length, rows] before its activation, with a gate [2 · feed-forward length, rows]; of experts, of each that a row chose
+
+	routes *bindings.Tensor    // those and their weights; nil where the feed-forward is dense
+	outs   [2]*bindings.Tensor // [width, rows]: what attention and feed-forward give, before norms; nil where there are none
+	u      [4]*bindings.Tensor // A x of each group that is adapted and not merged
 }
 
 // tensors lists all of them.
 func (a *acts) tensors() []**bindings.Tensor {
-	return []**bindings.Tensor{&a.raw, &a.qkv, &a.att, &a.mid, &a.up, &a.outs[0], &a.outs[1], &a.u[0], &a.u[1], &a.u[2], &a.u[3]}
+	return []**bindings.Tensor{&a.raw, &a.qkv, &a.att, &a.mid, &a.up, &a.routes, &a.outs[0], &a.outs[1], &a.u[0], &a.u[1], &a.u[2], &a.u[3]}
 }
 
 // forward computes a block: y [width, rows] from x [width, rows]. With a cache, the rows continue its texts.
@@ -32,6 +34,10 @@ func (g *graph) forward(b *block, x *bindings.Tensor, c *cached) (y *bindings.Te
 	a.mid, a.outs[0], a.u[1] = g.added(a.att, b.groups[1], b.attnAfter, x, first.outs[0])
 	a.mid = g.first.into(a.mid, first.mid)
 
+	if b.experts != nil {
+		y, a.up, a.routes = g.mixed(b, a.mid)
+		return g.first.into(y, y0), a
+	}
 	a.up, a.u[2] = g.linears(g.norm(a.mid, b.ffnNorm), b.groups[2], nil, g.kind)
 	y, a.outs[1], a.u[3] = g.added(g.activated(a.up), b.groups[3], b.ffnAfter, a.mid, first.outs[1])
 	return g.first.into(y, y0), a
@@ -40,9 +46,15 @@ func (g *graph) forward(b *block, x *bindings.Tensor, c *cached) (y *bindings.Te
 // backward adds the gradients of the block's vectors and gives that of its input x for the gradient dy of its result; nil where needInput is
 // false.
 func (g *graph) backward(b *block, dy, x *bindings.Tensor, a acts, needInput bool) (dx *bindings.Tensor) {
+	g = g.in(g.m.backKind())
 	t := g.kind
-	dhidden := g.linearsBack(g.addedBack(dy, a.outs[1], b.ffnAfter), g.activated(a.up), a.u[3], b.groups[3], true)
-	dn := g.linearsBack(g.activatedBack(dhidden, a.up), g.norm(a.mid, b.ffnNorm), a.u[2], b.groups[2], true)
+	var dn *bindings.Tensor
+	if b.experts != nil {
+		dn = g.mixedBack(b, dy, a)
+	} else {
+		dhidden := g.linearsBack(g.addedBack(dy, a.outs[1], b.ffnAfter), g.activated(a.up), a.u[3], b.groups[3], true)
+		dn = g.linearsBack(g.activatedBack(dhidden, a.up), g.norm(a.mid, b.ffnNorm), a.u[2], b.groups[2], true)
+	}
 	dmid := g.normBack(dn, a.mid, b.ffnNorm, dy)
 
 	datt := g.linearsBack(g.addedBack(dmid, a.outs[0], b.attnAfter), a.att, a.u[1], b.groups[1], true)

@@ -18,10 +18,12 @@ type Config struct {
 	local        []bool        // blocks that see a window; nil where none does
 	localRope    bindings.Rope // of these
 	Blocks       int           `json:"blocks"`
-	Width        int           `json:"width"`    // embedding length
-	Hidden       int           `json:"hidden"`   // feed-forward length
-	Heads        int           `json:"heads"`    // query heads
-	KVHeads      int           `json:"kv_heads"` // key and value heads; Heads is a multiple
+	Width        int           `json:"width"`        // embedding length
+	Hidden       int           `json:"hidden"`       // feed-forward length, of one expert where there are several
+	Experts      int           `json:"experts"`      // of a block; 0 where the feed-forward is dense
+	ExpertsUsed  int           `json:"experts_used"` // by each token
+	Heads        int           `json:"heads"`        // query heads
+	KVHeads      int           `json:"kv_heads"`     // key and value heads; Heads is a multiple
 	HeadDim      int           `json:"head_dim"`
 	Vocab        int           `json:"vocab"`   // rows of the embedding
 	Tokens       int           `json:"tokens"`  // of the tokenizer: up to Vocab, as embeddings are padded
@@ -51,7 +53,7 @@ func readConfig(g *bindings.GGUF) (Config, error) {
 	r := metadata{g: g, architecture: c.Architecture}
 	c.Blocks = r.count("block_count", 1, 1<<12)
 	c.Width = r.count("embedding_length", 1, 1<<20)
-	c.Hidden = r.count("feed_forward_length", 1, 1<<22)
+	r.feedForward(&c)
 	c.Heads = r.count("attention.head_count", 1, 1<<12)
 	c.KVHeads = r.optional("attention.head_count_kv", c.Heads)
 	c.Context = r.optional("context_length", 2048)
@@ -82,8 +84,8 @@ func readConfig(g *bindings.GGUF) (Config, error) {
 		return c, fmt.Errorf("%s is %d: an even number up to the head dimension %d is needed", r.key("rope.dimension_count"), c.Rope.Dims, c.HeadDim)
 	case r.g.Value(r.key("attention.causal")) == false:
 		return c, fmt.Errorf("%s is false: tokens see those behind them, which is not computed here", r.key("attention.causal"))
-	case r.optional("expert_count", 0) != 0:
-		return c, fmt.Errorf("a mixture of %d experts: only dense models can be used", r.optional("expert_count", 0))
+	case !c.made.experts && r.optional("expert_count", 0) != 0:
+		return c, fmt.Errorf("a mixture of %d experts: models of architecture %s can only be used where they are dense", r.optional("expert_count", 0), c.Architecture)
 	}
 	return c, nil
 }

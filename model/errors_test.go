@@ -37,6 +37,14 @@ func set(key string, value any) func(*file) {
 	return func(f *file) { f.Metadata[key] = value }
 }
 
+// mixed changes a metadata value of a tiny model with experts.
+func mixed(key string, value any) func(*file) {
+	return func(f *file) {
+		as("qwen3moe")(f)
+		f.Metadata["qwen3moe."+key] = value
+	}
+}
+
 // reshape gives a tensor of a tiny model another shape.
 func reshape(name string, shape ...int64) func(*file) {
 	return func(f *file) {
@@ -121,6 +129,15 @@ func TestBrokenModels(t *testing.T) {
 		"norms of heads":         {insert("blk.0.attn_q_norm.weight", 16), []string{"blk.0.attn_q_norm.weight", "not part", "llama"}},
 		"a bias left out":        {func(f *file) { as("qwen2")(f); f.Remove("blk.1.attn_k.bias") }, []string{"blk.1.attn_k.bias", "missing"}},
 		"a norm left out":        {func(f *file) { as("qwen3")(f); f.Remove("blk.1.attn_k_norm.weight") }, []string{"blk.1.attn_k_norm.weight", "missing"}},
+		"no experts":             {mixed("expert_count", uint32(0)), []string{"qwen3moe.expert_count"}},
+		"experts too few":        {mixed("expert_used_count", uint32(6)), []string{"qwen3moe.expert_used_count", "from 1 to 5"}},
+		"another expert count":   {mixed("expert_count", uint32(4)), []string{"blk.0.ffn_gate_inp.weight", "[64 5]", "[64 4]"}},
+		"experts of other width": {mixed("expert_feed_forward_length", uint32(32)), []string{"blk.0.ffn_gate_exps.weight", "[64 96 5]", "[64 32 5]"}},
+		"a shared expert":        {mixed("expert_shared_count", uint32(1)), []string{"qwen3moe.expert_shared_count"}},
+		"scaled experts":         {mixed("expert_weights_scale", float32(2.5)), []string{"qwen3moe.expert_weights_scale", "2.5"}},
+		"experts by sigmoid":     {mixed("expert_gating_func", uint32(2)), []string{"qwen3moe.expert_gating_func"}},
+		"experts not normed":     {mixed("expert_weights_norm", false), []string{"qwen3moe.expert_weights_norm"}},
+		"an expert left out":     {func(f *file) { as("qwen3moe")(f); f.Remove("blk.1.ffn_up_exps.weight") }, []string{"blk.1.ffn_up_exps.weight", "missing"}},
 		"granite not rotated":    {func(f *file) { set("llama.rope.scaling.finetuned", false)(f); as("granite")(f) }, []string{"granite.rope.scaling.finetuned"}},
 		"a bias too many":        {func(f *file) { biased("attn_output")(f); as("qwen2")(f) }, []string{"attn_output.bias", "not part", "qwen2"}},
 		"a fused matrix":         {insert("blk.0.attn_qkv.weight", 64, 128), []string{"blk.0.attn_qkv.weight", "not part"}},

@@ -136,12 +136,28 @@ func (g *graph) compute() error {
 	return g.m.backend.Compute(g.nodes)
 }
 
-// kind is the type of the activations that products take. Composed ones round them themselves.
+// kind is the type of the activations that products take forwards. Where rows choose experts nothing is rounded: a choice between two that are nearly equal would often turn
+// out otherwise, and the whole row with it. On a tiny model of two blocks, that changes the gradient by up to 0.13, and rounding otherwise by 0.01.
 func (m *Model) kind() bindings.Type {
+	if m.Experts > 0 {
+		return bindings.F32
+	}
+	return m.backKind()
+}
+
+// backKind is that of products by which nothing is chosen: those of the backward pass and of the head. Composed ones round activations themselves.
+func (m *Model) backKind() bindings.Type {
 	if m.options.Compute == ComputeBF16 && !m.backend.Composed() {
 		return bindings.BF16
 	}
 	return bindings.F32
+}
+
+// in is the graph with products that take activations of that type.
+func (g *graph) in(kind bindings.Type) *graph {
+	other := *g
+	other.kind = kind
+	return &other
 }
 
 // rounded is x as products take it.

@@ -27,6 +27,7 @@ func (g *graph) capped(logits *bindings.Tensor) *bindings.Tensor {
 //
 //	∂h = Wᵀ (p − onehot(label))
 func (g *graph) crossEntropy(x *bindings.Tensor, tokens []int32, wanted bool) (loss, dx *bindings.Tensor) {
+	g = g.in(g.m.backKind())
 	at := input(g, tokens, int64(len(tokens)))
 	n := g.outNorm()
 	logits := g.Linear(g.m.head, g.norm(x, n), bindings.Product{}, bindings.F32)

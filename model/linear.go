@@ -224,7 +224,7 @@ func (g *graph) pairProduct(w, x *bindings.Tensor, p bindings.Product, t binding
 	return g.Linear(w, x, p, t)
 }
 
-// linearsBack adds the gradients of a group's b and d, for its input x and the gradient dy [out, rows] of its result, both as products take them, and gives
+// linearsBack adds the gradients of a group's b and d, for its input x and the gradient dy [out, rows] of its result, which is as products take it, and gives
 // the gradient of x, or nil where it is not needed.
 //
 //	∂x = Σ Wᵀ g + Aᵀ Σ d ⊙ Bᵀ (b ⊙ g)
@@ -232,6 +232,7 @@ func (g *graph) linearsBack(dy, x, u *bindings.Tensor, gr *group, needInput bool
 	if dy == nil || x == nil {
 		return nil
 	}
+	x, u = g.rounded(x), g.rounded(u)
 	if gr.merged != nil {
 		grad := g.WeightGrad(dy, x, g.kind)
 		gr.each(func(l *linear, start int) {

@@ -97,7 +97,8 @@ type block struct {
 	attnNorm, ffnNorm   norm               // of what attention and feed-forward take
 	attnAfter, ffnAfter norm               // of what they add
 	qkNorms             bindings.HeadNorms // of q and k
-	groups              [4]*group          // q k v, output, gate up, down
+	groups              []*group           // q k v, output; and gate up, down where the feed-forward is dense
+	experts             *experts           // where it is not
 }
 
 // shape is what blocks of a model may have otherwise.
@@ -377,23 +378,28 @@ func (l *loader) block(i int) *block {
 	case row:
 		b.qkNorms = bindings.HeadNorms{Q: l.tensor(name("attn_q_norm.weight"), q), K: l.tensor(name("attn_k_norm.weight"), kv)}
 	}
+	add := func(layers ...*linear) { b.groups = append(b.groups, newGroup(len(b.groups), layers...)) }
 	// A converter that permutes the rows of q and k does so in matrices of their own.
 	if one := l.has(name("attn_qkv.weight")); one && (m.made.positions || m.made.pairs == bindings.Halves) {
-		b.groups[0] = newGroup(0, matrix("attn_qkv", m.Width, q+2*kv))
+		add(matrix("attn_qkv", m.Width, q+2*kv))
 	} else {
-		b.groups[0] = newGroup(0, matrix("attn_q", m.Width, q), matrix("attn_k", m.Width, kv), matrix("attn_v", m.Width, kv))
+		add(matrix("attn_q", m.Width, q), matrix("attn_k", m.Width, kv), matrix("attn_v", m.Width, kv))
 	}
-	b.groups[1] = newGroup(1, matrix("attn_output", q, m.Width))
+	add(matrix("attn_output", q, m.Width))
+	if m.made.experts {
+		b.experts = l.experts(name)
+		return b
+	}
 	up, _ := m.file.Tensor(name("ffn_up.weight"))
 	switch {
 	case m.made.plain:
-		b.groups[2] = newGroup(2, matrix("ffn_up", m.Width, m.Hidden))
+		add(matrix("ffn_up", m.Width, m.Hidden))
 	case len(up.Shape) == 2 && up.Shape[1] == int64(2*m.Hidden):
-		b.groups[2] = newGroup(2, matrix("ffn_up", m.Width, 2*m.Hidden))
+		add(matrix("ffn_up", m.Width, 2*m.Hidden))
 	default:
-		b.groups[2] = newGroup(2, matrix("ffn_gate", m.Width, m.Hidden), matrix("ffn_up", m.Width, m.Hidden))
+		add(matrix("ffn_gate", m.Width, m.Hidden), matrix("ffn_up", m.Width, m.Hidden))
 	}
-	b.groups[3] = newGroup(3, matrix("ffn_down", m.Hidden, m.Width))
+	add(matrix("ffn_down", m.Hidden, m.Width))
 	return b
 }
 

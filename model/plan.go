@@ -211,7 +211,7 @@ func (m *Model) makeRoom(p pack, keep int) error {
 func (m *Model) saved(p pack) (bytes int64, results int, err error) {
 	type made struct {
 		shape
-		down [4]int64
+		down [4]int64 // of each group
 	}
 	seen := map[made]bool{}
 	for _, b := range m.blocks[m.adapter.lowest:] {

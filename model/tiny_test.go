@@ -157,6 +157,8 @@ var shapes = []struct {
 		f.Metadata["llama.rope.dimension_count"] = uint32(8)
 		as("qwen3")(f)
 	}}},
+	{"qwen3moe", testutil.TinyOptions{Type: bindings.Q8_0, Change: as("qwen3moe")}},
+	{"qwen3moe of odd sizes", testutil.TinyOptions{Width: 30, Hidden: 37, Heads: 3, KVHeads: 3, HeadDim: 10, Change: as("qwen3moe")}},
 	{"granite", testutil.TinyOptions{Change: as("granite")}},
 	{"smollm3", testutil.TinyOptions{Blocks: 4, Change: as("smollm3")}},
 	{"gemma2", testutil.TinyOptions{HeadDim: 32, KVHeads: 1, Type: bindings.Q8_0, Change: as("gemma2")}},
@@ -213,6 +215,30 @@ func joined(f *testutil.TinyFile, as string, targets ...string) {
 	}
 }
 
+// mix puts a mixture of five experts, of which two are used, in the place of a tiny model's feed-forward.
+func mix(f *testutil.TinyFile) {
+	const experts, used = 5, 2
+	random := rand.New(rand.NewPCG(7, 7))
+	more := func(t *testutil.TinyTensor, n int64, deviation float64) {
+		for range n * t.Shape[0] * t.Shape[1] {
+			t.Values = append(t.Values, float32(deviation*random.NormFloat64()))
+		}
+	}
+	for i := range f.Tensors {
+		if t := &f.Tensors[i]; strings.Contains(t.Name, ".ffn_") && len(t.Shape) == 2 {
+			t.Name = strings.Replace(t.Name, ".weight", "_exps.weight", 1)
+			more(t, experts-1, 1/math.Sqrt(float64(t.Shape[0])))
+			t.Shape = append(t.Shape, experts)
+		}
+	}
+	for block := range f.Metadata["llama.block_count"].(uint32) {
+		router := testutil.TinyTensor{Name: fmt.Sprintf("blk.%d.ffn_gate_inp.weight", block), Shape: []int64{int64(f.Metadata["llama.embedding_length"].(uint32)), experts}}
+		more(&router, 1, 0.2)
+		f.Tensors = append(f.Tensors, router)
+	}
+	maps.Copy(f.Metadata, map[string]any{"llama.expert_count": uint32(experts), "llama.expert_used_count": uint32(used), "llama.expert_feed_forward_length": f.Metadata["llama.feed_forward_length"]})
+}
+
 // as makes a tiny model one of another architecture.
 func as(architecture string) func(*testutil.TinyFile) {
 	return func(f *testutil.TinyFile) {
@@ -234,7 +260,10 @@ func as(architecture string) func(*testutil.TinyFile) {
 		case "granite":
 			biased("attn_q", "ffn_down")(f)
 			set(map[string]any{"embedding_scale": float32(3), "residual_scale": float32(0.4), "attention.scale": float32(0.1), "logit_scale": float32(2)})
-		case "qwen3":
+		case "qwen3", "qwen3moe":
+			if architecture == "qwen3moe" {
+				mix(f)
+			}
 			norms(dim, "attn_q_norm.weight", "attn_k_norm.weight")
 		case "gemma2":
 			norms(width, "post_attention_norm.weight", "post_ffw_norm.weight")

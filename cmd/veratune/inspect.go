@@ -109,6 +109,9 @@ func printModel(w io.Writer, d modelSummary) error {
 	}
 	t.row("blocks", "%d", d.Blocks)
 	t.row("width", "%d, feed-forward %d", d.Width, d.Hidden)
+	if d.Experts > 0 {
+		t.row("experts", "%d frozen ones in each block, of which a token uses %d", d.Experts, d.ExpertsUsed)
+	}
 	t.row("heads", "%d of %d numbers, %d for keys and values", d.Heads, d.HeadDim, d.KVHeads)
 	if d.Tokens < d.Vocab {
 		t.row("vocabulary", "%d tokens, %d rows of the embedding", d.Tokens, d.Vocab)

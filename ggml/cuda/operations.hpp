@@ -275,6 +275,10 @@ static bool supported(operation op, const parameters & with, ggml_tensor * const
         case ATTENTION_BACK:
             return src[op == ATTENTION ? 0 : 1]->ne[0] / (with.i[0] + 2 * with.i[1]) <= MOST_DIM;
         case ATTENTION_CACHED:
+        case ROUTE:
+        case ROUTE_BACK:
+        case WEIGH:
+        case EXPERTS:
         case PEAK:
         case OPERATIONS:
             return false;

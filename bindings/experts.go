@@ -1,0 +1,116 @@
+package bindings
+
+// #include "guard.h"
+import "C"
+
+// A mixture of experts (Shazeer et al., arXiv 1701.06538): of a layer's matrices, w [in, out, experts] of any type that dequantises, every row of activations meets the
+// few that it chose. What is computed of its choices lies side by side: choice j of row r is column r · Slots + j. Experts are frozen: there are gradients of what they take
+// and of their weights, and none of the matrices; which are chosen is no function that has one.
+
+// Route gives each row of logits [experts, rows], float32, the `used` experts with the largest and a weight for each: the softmax of these logits, which is that of all
+// logits divided by the sum of those chosen. What the result holds is for the operations below, and float32 with a column for each row.
+func (c *Context) Route(logits *Tensor, used int) *Tensor {
+	if !c.rowwise("route", F32, logits) {
+		return nil
+	}
+	if logits.Type() != F32 || used < 1 || int64(used) > logits.Ne(0) {
+		return c.fail("route", "%d of %s", used, logits.describe())
+	}
+	if c.composed != nil {
+		return c.composeRoute(logits, used)
+	}
+	return (*Tensor)(C.ggml_vera_route(c.c, c.nodes, logits.c(), C.int(used)))
+}
+
+// Slots is how many columns a row has of what is computed of its choices. The composed form computes all experts for all rows.
+func (c *Context) Slots(routes *Tensor) int64 {
+	if c.composed != nil {
+		return routes.Ne(0)
+	}
+	return routes.Ne(0) / 2
+}
+
+// routed is rowwise with x having a column for each choice of routes.
+func (c *Context) routed(op string, t Type, routes *Tensor, x ...*Tensor) bool {
+	if !c.rowwise(op, t, x...) || !c.rowwise(op, F32, routes) {
+		return false
+	}
+	if routes.Type() != F32 || x[0].Ne(1) != c.Slots(routes)*routes.Ne(1) {
+		c.fail(op, "%s for %s", x[0].describe(), routes.describe())
+		return false
+	}
+	return true
+}
+
+// Weigh multiplies h [n, Slots · rows] by the weights of the choices, to type t.
+func (c *Context) Weigh(h, routes *Tensor, t Type) *Tensor {
+	if !c.routed("weigh", t, routes, h) {
+		return nil
+	}
+	if c.composed != nil {
+		return c.composeWeigh(h, routes, t)
+	}
+	return (*Tensor)(C.ggml_vera_weigh(c.c, c.nodes, h.c(), routes.c(), C.uint(t)))
+}
+
+// RouteBack is the gradient of Route's logits [experts, rows], float32, for the gradient dy of Weigh's result for h: with dw = dy · h of each choice of a row, w (dw − Σ w dw).
+func (c *Context) RouteBack(dy, h, routes *Tensor, experts int) *Tensor {
+	if !c.routed("route_back", F32, routes, dy, h) {
+		return nil
+	}
+	if dy.ne[0] != h.ne[0] || int64(experts) < c.Slots(routes) {
+		return c.fail("route_back", "%s for %s and %d experts", dy.describe(), h.describe(), experts)
+	}
+	if c.composed != nil {
+		return c.composeRouteBack(dy, h, routes)
+	}
+	return (*Tensor)(C.ggml_vera_route_back(c.c, c.nodes, dy.c(), h.c(), routes.c(), C.int64_t(experts)))
+}
+
+// Mixture is how rows meet experts: those that they chose, perhaps with the matrices transposed, for gradients. Acc and Into are as in Product.
+type Mixture struct {
+	Routes, Acc, Into *Tensor
+	Back              bool
+	Way               Way
+}
+
+// EachExpert is W x [out, Slots · rows] of type t of every choice of a row x [in, rows]. There is nothing to add to.
+func (c *Context) EachExpert(w, x *Tensor, m Mixture, t Type) *Tensor {
+	if !c.own("experts", x, m.Routes) {
+		return nil
+	}
+	if m.Acc != nil || x.Ne(1) != m.Routes.Ne(1) {
+		return c.fail("experts", "%s for %s", x.describe(), m.Routes.describe())
+	}
+	return c.experts(w, x, m, false, t)
+}
+
+// SumExperts is Acc and the sum of W x over the choices of each row, [out, rows], float32, for x [in, Slots · rows].
+func (c *Context) SumExperts(w, x *Tensor, m Mixture) *Tensor {
+	if !c.routed("experts", F32, m.Routes, x) {
+		return nil
+	}
+	return c.experts(w, x, m, true, F32)
+}
+
+func (c *Context) experts(w, x *Tensor, m Mixture, sum bool, t Type) *Tensor {
+	if !c.ok("experts", w) {
+		return nil
+	}
+	in, out, rows := w.Ne(0), w.Ne(1), m.Routes.Ne(1)
+	if m.Back {
+		in, out = out, in
+	}
+	if !sum {
+		rows *= c.Slots(m.Routes)
+	}
+	place := Product{Acc: m.Acc, Into: m.Into}
+	if !activation(x.Type()) || !w.Type().Dequantizes() || !w.contiguous() || w.ne[3] != 1 || w.Ne(2) < c.Slots(m.Routes) || x.Ne(0) != in || m.Way == Turned ||
+		!place.fits(in, out, rows, t) {
+		return c.fail("experts", "%s by %s to %v", w.describe(), x.describe(), t)
+	}
+	if c.composed != nil {
+		return c.composeExperts(w, x, m, sum, t)
+	}
+	return (*Tensor)(C.ggml_vera_experts(c.c, c.nodes, w.c(), x.c(), m.Routes.c(), m.Acc.c(), m.Into.c(), uint32(m.Way), C.bool(m.Back), C.bool(sum), C.uint(t)))
+}
