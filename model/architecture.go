@@ -220,7 +220,7 @@ func (r *metadata) checkComputed(c Config) {
 	for _, key := range slices.Sorted(maps.Keys(values)) {
 		for _, v := range r.numbers(key) {
 			if !slices.ContainsFunc(values[key], func(w float64) bool { return math.Abs(v-w) <= 1e-6*math.Abs(w) }) {
-				r.fail(key, v)
+				r.fail(key, float32(v))
 			}
 		}
 	}

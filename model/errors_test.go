@@ -196,7 +196,7 @@ func TestComputedKeys(t *testing.T) {
 		t.Run(key, func(t *testing.T) {
 			key := "llama." + key
 			_, err := Describe(testutil.TinyLlama(t, testutil.TinyOptions{Change: set(key, c.refused)}))
-			wantError(t, err, key, "architecture llama")
+			wantError(t, err, key+" is ", "architecture llama")
 			if _, err := Describe(testutil.TinyLlama(t, testutil.TinyOptions{Change: set(key, c.taken)})); err != nil {
 				t.Error(err)
 			}
