@@ -171,7 +171,7 @@ func TestArchitectures(t *testing.T) {
 func TestNaiveArchitectures(t *testing.T) {
 	smalls(t, func(t *testing.T, s small) {
 		m := s.open(t, ComputeF32)
-		most := bounds{loss: 1e-7, logits: 5e-6, gradient: 5e-6, together: 1e-6}
+		most := bounds{loss: 1e-7, logits: 3e-5, gradient: 1e-5, together: 5e-6}
 		compare(t, m, newNaive(t, m).run(s.batch()), s.expected(t, nil), most)
 		a := s.attach(t, m)
 		compare(t, m, newNaive(t, m).run(s.batch()), s.expected(t, a), most)
@@ -216,8 +216,9 @@ func TestDeviceArchitectures(t *testing.T) {
 func TestArchitecturesInLlama(t *testing.T) {
 	smalls(t, func(t *testing.T, s small) {
 		m := s.open(t, ComputeF32)
+		longest := slices.Max(s.batch().lengths)
 		theirs := func(path string, lora string) (all []float32) {
-			l := openLlama(t, path, bindings.LlamaOptions{Context: 64, Batch: 64, Threads: 1})
+			l := openLlama(t, path, bindings.LlamaOptions{Context: longest, Batch: longest, Threads: 1})
 			if lora != "" {
 				if err := l.SetLoRA(lora, 1); err != nil {
 					t.Fatal(err)
@@ -231,7 +232,7 @@ func TestArchitecturesInLlama(t *testing.T) {
 		near := func(what string, got, want []float32) {
 			t.Helper()
 			e := maxDiff(got, want)
-			if !(e <= 1e-2) {
+			if !(e <= 2e-2) {
 				t.Errorf("%s: off by %.2g", what, e)
 			}
 			t.Logf("%s: off by %.1e", what, e)
@@ -257,7 +258,7 @@ func (s small) checkAnswers(t *testing.T) {
 	for _, compute := range []Compute{ComputeF32, ComputeQ8} {
 		m := s.open(t, compute)
 		s.attach(t, m)
-		list := slices.DeleteFunc(trials(m.Vocab), func(r trial) bool { return len(r.prompt)+r.MaxTokens > m.Context })
+		list := slices.DeleteFunc(trials(m.Vocab), func(r trial) bool { return m.made.positions && len(r.prompt)+r.MaxTokens > m.Context })
 		answers := checkTogether(t, m, list, 8, 3)
 		for i, r := range list {
 			if r.Temperature != 0 {

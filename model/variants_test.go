@@ -47,6 +47,7 @@ var variants = []struct {
 	changes  []change
 }{
 	{"a window in every block", "llama", []change{with("llama.attention.sliding_window", uint32(7))}},
+	{"tokens that see themselves alone", "llama", []change{with("llama.attention.sliding_window", uint32(1))}},
 	{"a window in every block", "starcoder2", []change{with("starcoder2.attention.sliding_window", uint32(5))}},
 	{"a window in every block", "phi3", []change{with("phi3.attention.sliding_window", uint32(17))}},
 	{"short and long texts, part of a head rotated", "phi3", []change{
@@ -70,7 +71,7 @@ var variants = []struct {
 	{"biases", "llama", []change{vector("blk.0.attn_k.bias", 32, -0.3, 0.3), vector("blk.1.attn_output.bias", 64, -0.3, 0.3), vector("blk.1.ffn_up.bias", 96, -0.3, 0.3)}},
 }
 
-// changed is s with a copy of the model with other matrices' type and other changes. Its sequences are more by two beginnings of the first, which are computed
+// changed is s with a copy of the model with other matrices' type and other changes. Its sequences are more by three beginnings of the first, which are computed
 // once where they are the same.
 func (s small) changed(t *testing.T, kind bindings.Type, changes ...change) small {
 	t.Helper()
@@ -107,7 +108,7 @@ func (s small) changed(t *testing.T, kind bindings.Type, changes ...change) smal
 	if err := w.WriteFile(s.model); err != nil {
 		t.Fatal(err)
 	}
-	for _, n := range []int{30, 20} {
+	for _, n := range []int{30, 20, 1} {
 		n = min(n, len(s.Sequences[0]))
 		s.Sequences, s.Targets = append(slices.Clone(s.Sequences), s.Sequences[0][:n]), append(slices.Clone(s.Targets), s.Targets[0][:n])
 	}

@@ -49,9 +49,6 @@ func TestReferenceArchitectures(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(a.Layers) != len(base.Linears) {
-				t.Errorf("%d layers of %d are adapted", len(a.Layers), len(base.Linears))
-			}
 			tensors, err := safetensors.Deserialize(read(t, filepath.Join(dir, peftWeightsFile)))
 			if err != nil {
 				t.Fatal(err)
