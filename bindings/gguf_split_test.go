@@ -12,27 +12,17 @@ import (
 	"github.com/veratune/veratune/internal/testutil"
 )
 
-func openGGUF(t *testing.T, path string) *bindings.GGUF {
-	t.Helper()
-	g, err := bindings.OpenGGUF(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { g.Close() })
-	return g
-}
-
 // TestSplitGGUF opens the parts of a file by each of their names, finds in them what the whole has, and puts them together again.
 func TestSplitGGUF(t *testing.T) {
 	path := testutil.TinyLlama(t, testutil.TinyOptions{OwnHead: true, Type: bindings.Q4_0})
-	whole := openGGUF(t, path)
+	whole := testutil.OpenGGUF(t, path)
 	for _, c := range []struct {
 		tensors int
 		empty   bool
 	}{{8, false}, {1, false}, {20, true}, {100, true}} {
 		paths := testutil.Split(t, path, c.tensors, c.empty)
 		for _, named := range []string{paths[0], paths[len(paths)/2], paths[len(paths)-1]} {
-			g := openGGUF(t, named)
+			g := testutil.OpenGGUF(t, named)
 			if g.Path() != named || !slices.Equal(g.Paths(), paths) || g.Size() < whole.Size() {
 				t.Errorf("%s: %s of %v, %d bytes", named, g.Path(), g.Paths(), g.Size())
 			}
@@ -55,7 +45,7 @@ func TestSplitGGUF(t *testing.T) {
 			if err := w.WriteFile(again); err != nil {
 				t.Fatal(err)
 			}
-			sameData(t, openGGUF(t, again), whole)
+			sameData(t, testutil.OpenGGUF(t, again), whole)
 		}
 		v, err := bindings.OpenVocab(paths[len(paths)-1])
 		if err != nil || v.Size() != 300 || v.ChatTemplate("") == "" {
@@ -82,7 +72,7 @@ func sameData(t *testing.T, got, want *bindings.GGUF) {
 // TestBrokenSplit breaks one of four parts, and wants an error that names it, whichever part is opened.
 func TestBrokenSplit(t *testing.T) {
 	path := testutil.TinyLlama(t, testutil.TinyOptions{})
-	whole := openGGUF(t, path)
+	whole := testutil.OpenGGUF(t, path)
 	tensors := whole.Tensors()
 	part := func(no, count any, tensors []bindings.TensorInfo) func(*testing.T, []string) {
 		return func(t *testing.T, paths []string) {

@@ -119,7 +119,9 @@ template <typename T> struct cached_piece {
     void weigh(const cached<T> & a, int64_t i) const {
         const int64_t row = first + i / a.group, from = a.first_key(row);
         float *       s   = scores + i * stride;
-        memset(s, 0, (from - begin) * sizeof(float));
+        for (int64_t j = 0; j < from - begin; j++) {
+            s[j] = 0;
+        }
         softmax(s + from - begin, a.position(row) + 1 - from, keys - from, a.cap);
     }
 

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -238,10 +237,6 @@ func (r reference) check(t *testing.T, m *Model, name string) {
 	t.Logf("loss %.7f, off by %.1e; logits off by %.1e at most", loss, off, worst)
 }
 
-// hfModules are the layers' paths within a block of Hugging Face's models.
-var hfModules = map[string]string{"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
-	"ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
-
 func (r reference) checkGradients(t *testing.T, m *Model, a *vera.Adapter, name string) {
 	t.Helper()
 	targets := next(r.InputIDs)
@@ -254,7 +249,7 @@ func (r reference) checkGradients(t *testing.T, m *Model, a *vera.Adapter, name 
 	worst, at := 0.0, 0
 	var all []float32
 	for _, l := range a.Layers {
-		prefix := "base_model.model.model.layers." + strconv.Itoa(l.Block) + "." + hfModules[l.Target] + ".vera_lambda_"
+		prefix := "base_model.model." + a.Base.Module(l.Linear) + ".vera_lambda_"
 		wantB, wantD := floats(t, refs, prefix+"b"), floats(t, refs, prefix+"d")
 		if heads := a.Base.RotaryHeads(l.Target); heads > 0 {
 			wantB = vera.GGUFRows(wantB, heads, m.HeadDim)

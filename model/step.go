@@ -260,11 +260,11 @@ func (m *Model) passGraph(p pack, seed uint64) *graph {
 	g := m.newGraph(p.rows())
 	g.seed, g.merging = seed, true
 	for i, r := range m.rotaries {
-		table := g.NewTensor(bindings.F32, int64(r.Dims), int64(p.rows())) // of a pass that is not computed
-		if p.rotations != nil {
-			table = m.tape.leaf(g, p.rotations[i])
+		if p.rotations == nil { // the pass is not computed
+			g.rotations = append(g.rotations, g.NewTensor(bindings.F32, int64(r.Dims), int64(p.rows())))
+		} else {
+			g.rotations = append(g.rotations, m.tape.leaf(g, p.rotations[i]))
 		}
-		g.rotations = append(g.rotations, table)
 	}
 	runs := make([][4]int32, len(p.segments))
 	for i, s := range p.segments {

@@ -12,7 +12,7 @@ import (
 // described is a tiny model that says where it comes from.
 func described(t *testing.T) (*bindings.GGUF, Base) {
 	t.Helper()
-	g := openGGUF(t, testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.F32, Change: func(f *testutil.TinyFile) {
+	g := testutil.OpenGGUF(t, testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.F32, Change: func(f *testutil.TinyFile) {
 		for key, value := range map[string]any{
 			"name": "Small 1M Instruct", "basename": "small", "size_label": "1M", "finetune": "Instruct", "license": "apache-2.0", "organization": "Makers",
 			"source.repo_url": "https://example.org/small", "languages": []string{"en"}, "tags": []string{"chat"},

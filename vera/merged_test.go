@@ -29,17 +29,7 @@ func tinyBase(t *testing.T, kind bindings.Type) (*bindings.GGUF, Base) {
 	if kind.BlockSize() > 32 {
 		width, hidden = 256, 512
 	}
-	return openGGUF(t, testutil.TinyLlama(t, testutil.TinyOptions{Type: kind})), llama("tiny", 2, width, hidden, 4, 2)
-}
-
-func openGGUF(t *testing.T, path string) *bindings.GGUF {
-	t.Helper()
-	g, err := bindings.OpenGGUF(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { g.Close() })
-	return g
+	return testutil.OpenGGUF(t, testutil.TinyLlama(t, testutil.TinyOptions{Type: kind})), llama("tiny", 2, width, hidden, 4, 2)
 }
 
 // random has normally distributed b and d, every fifth b at 0, and a layer whose b and one whose d are all 0.
@@ -72,7 +62,7 @@ func saveMerged(t *testing.T, a *Adapter, base *bindings.GGUF, o MergeOptions) (
 	if err != nil {
 		t.Fatal(err)
 	}
-	return openGGUF(t, path), merged
+	return testutil.OpenGGUF(t, path), merged
 }
 
 func floats(t *testing.T, g *bindings.GGUF, name string) []float32 {
@@ -327,7 +317,7 @@ func TestMergedAuto(t *testing.T) {
 func TestMergedRefuses(t *testing.T) {
 	base, described := tinyBase(t, bindings.Q4_K)
 	a := random(t, described, 0.1)
-	needsMatrix := openGGUF(t, changed(t, base.Path(), func(c *content) {
+	needsMatrix := testutil.OpenGGUF(t, changed(t, base.Path(), func(c *content) {
 		const iq2xxs bindings.Type = 16
 		for i := range c.tensors {
 			if info := &c.tensors[i]; info.Name == "blk.1.attn_k.weight" {

@@ -43,7 +43,7 @@ func baseOf(t *testing.T, g *bindings.GGUF) Base {
 func TestReferenceArchitectures(t *testing.T) {
 	for _, folder := range testutil.Folders(t, "VERATUNE_ARCH", "refs/arch/*") {
 		t.Run(filepath.Base(folder), func(t *testing.T) {
-			g := openGGUF(t, filepath.Join(folder, "model.gguf"))
+			g := testutil.OpenGGUF(t, filepath.Join(folder, "model.gguf"))
 			base, dir := baseOf(t, g), filepath.Join(folder, "peft")
 			a, err := Load(dir, base)
 			if err != nil {

@@ -36,6 +36,17 @@ func Split(t testing.TB, path string, tensors int, empty bool) []string {
 	return paths
 }
 
+// OpenGGUF opens a file until the test ends.
+func OpenGGUF(t testing.TB, path string) *bindings.GGUF {
+	t.Helper()
+	g, err := bindings.OpenGGUF(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { g.Close() })
+	return g
+}
+
 // WritePart writes a file of some of another's tensors, of its metadata where they are wanted, and of what is said of the part.
 func WritePart(t testing.TB, path string, of *bindings.GGUF, metadata bool, split map[string]any, tensors []bindings.TensorInfo) {
 	t.Helper()
