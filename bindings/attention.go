@@ -11,9 +11,10 @@ import (
 // Segments cut the tokens of a pack into runs, a tree: of each its first token, its length, its parent's index, smaller than its own, or −1, and the number of
 // tokens in all its ancestors. A token sees the tokens of its run's ancestors and those up to itself in its own run.
 type Segments struct {
-	runs   [][4]int32
-	tensor *Tensor // [4, runs], int32: what the kernels take
-	pieces []piece // what the composed form takes
+	runs    [][4]int32
+	tensor  *Tensor // [4, runs], int32: what the kernels take
+	pieces  []piece // what composed attention takes
+	indices []index // what the composed convolution does
 }
 
 // NewSegments makes the inputs of a graph that tell the runs of a pack. Every token must be in one run, which begins where the one before it ends; that is not checked.
@@ -38,6 +39,13 @@ func (s *Segments) Set() error {
 				if err := Set(mask, masked(s.runs, p, window)); err != nil {
 					return err
 				}
+			}
+		}
+	}
+	for _, x := range s.indices {
+		if x.placed() {
+			if err := Set(x.Tensor, x.rows); err != nil {
+				return err
 			}
 		}
 	}

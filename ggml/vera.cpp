@@ -36,7 +36,7 @@ struct memory {
 static const char * const operation_names[OPERATIONS] = {
     "linear", "linear back", "weight gradient", "merge", "merged gradient", "factored gradient", "attention", "attention back", "attention", "norm", "norm back",
     "layer norm", "layer norm back", "norm of heads", "norm of heads back", "activate", "activate back", "gated", "gated back", "rotate", "convert", "capped",
-    "cross-entropy", "cross-entropy back", "route", "route back", "weigh", "experts", "peak",
+    "cross-entropy", "cross-entropy back", "route", "route back", "weigh", "experts", "convolution", "convolution back", "convolution", "peak",
 };
 
 struct node : call {
@@ -368,6 +368,21 @@ struct ggml_tensor * ggml_vera_experts(struct ggml_context * ctx, struct ggml_ve
     ggml_tensor * y        = make(ctx, nodes, EXPERTS, into, type, w->ne[back ? 0 : 1], rows, { w, x, routes, acc });
     nodes->all.back().with = { { way, back, sum }, {} };
     return y;
+}
+
+struct ggml_tensor * ggml_vera_convolution(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * x, struct ggml_tensor * w,
+                                           struct ggml_tensor * segments, unsigned type) {
+    return make(ctx, nodes, CONVOLUTION, nullptr, type, x->ne[0], x->ne[1], { x, w, segments });
+}
+
+struct ggml_tensor * ggml_vera_convolution_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * dy, struct ggml_tensor * w,
+                                                struct ggml_tensor * segments) {
+    return make(ctx, nodes, CONVOLUTION_BACK, nullptr, F32, dy->ne[0], dy->ne[1], { dy, w, segments });
+}
+
+struct ggml_tensor * ggml_vera_convolution_cached(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * x, struct ggml_tensor * w,
+                                                  struct ggml_tensor * state, struct ggml_tensor * rows, unsigned type) {
+    return make(ctx, nodes, CONVOLUTION_CACHED, nullptr, type, x->ne[0], x->ne[1], { x, w, state, rows });
 }
 
 const char * ggml_vera_name(const struct ggml_vera_nodes * nodes, const struct ggml_tensor * node) {

@@ -134,6 +134,14 @@ struct ggml_tensor * ggml_vera_experts(struct ggml_context * ctx, struct ggml_ve
                                        struct ggml_tensor * routes, struct ggml_tensor * acc, struct ggml_tensor * into, enum ggml_vera_way way, bool back,
                                        bool sum, unsigned type);
 
+// A causal convolution of every column for itself; bindings/convolution.go has formulas and shapes.
+struct ggml_tensor * ggml_vera_convolution(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * x, struct ggml_tensor * w,
+                                           struct ggml_tensor * segments, unsigned type);
+struct ggml_tensor * ggml_vera_convolution_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * dy, struct ggml_tensor * w,
+                                                struct ggml_tensor * segments);
+struct ggml_tensor * ggml_vera_convolution_cached(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * x, struct ggml_tensor * w,
+                                                  struct ggml_tensor * state, struct ggml_tensor * rows, unsigned type);
+
 // The name of the operation that a context's node computes, or NULL where that is one of ggml's own.
 const char * ggml_vera_name(const struct ggml_vera_nodes * nodes, const struct ggml_tensor * node);
 

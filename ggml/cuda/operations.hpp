@@ -279,6 +279,9 @@ static bool supported(operation op, const parameters & with, ggml_tensor * const
         case ROUTE_BACK:
         case WEIGH:
         case EXPERTS:
+        case CONVOLUTION:
+        case CONVOLUTION_BACK:
+        case CONVOLUTION_CACHED:
         case PEAK:
         case OPERATIONS:
             return false;

@@ -1,0 +1,162 @@
+package bindings
+
+// #include "guard.h"
+import "C"
+
+import "slices"
+
+// mostTaps is how many rows a convolution's sum may be of.
+const mostTaps = 16
+
+// convolves is rowwise with weights w [taps, columns], float32, of activations x.
+func (c *Context) convolves(op string, x, w *Tensor, t Type) bool {
+	if !c.rowwise(op, t, x) || !c.ok(op, w) {
+		return false
+	}
+	if w.Type() != F32 || !w.contiguousRows() || w.Ne(0) < 2 || w.Ne(0) > mostTaps || w.Elements() != w.Ne(0)*x.Ne(0) || w.Ne(1) != x.Ne(0) {
+		c.fail(op, "%s by %s", x.describe(), w.describe())
+		return false
+	}
+	return true
+}
+
+// Convolution is a causal convolution of every column for itself along each sample of a pack: row r is Σ w[taps − 1 − i] ⊙ x[the row i before r in its sample], of type t, for
+// x [n, rows] and w [taps, n], float32. Before a sample's first row are zeros.
+func (c *Context) Convolution(x, w *Tensor, s *Segments, t Type) *Tensor {
+	const op = "convolution"
+	if !c.convolves(op, x, w, t) {
+		return nil
+	}
+	if s == nil {
+		return c.fail(op, "there are no segments")
+	}
+	if c.composed != nil {
+		return c.composeConvolution(x, w, s, t)
+	}
+	return (*Tensor)(C.ggml_vera_convolution(c.c, c.nodes, x.c(), w.c(), s.tensor.c(), C.uint(t)))
+}
+
+// ConvolutionBack is the gradient of Convolution's input, float32, for the gradient dy of its result.
+func (c *Context) ConvolutionBack(dy, w *Tensor, s *Segments) *Tensor {
+	const op = "convolution_back"
+	if !c.convolves(op, dy, w, F32) {
+		return nil
+	}
+	if s == nil {
+		return c.fail(op, "there are no segments")
+	}
+	if c.composed != nil {
+		return c.composeConvolutionBack(dy, w, s)
+	}
+	return (*Tensor)(C.ggml_vera_convolution_back(c.c, c.nodes, dy.c(), w.c(), s.tensor.c()))
+}
+
+// ConvolutionCached is Convolution of rows, float32, that continue texts, as in AttentionCached. state [n, (taps − 1) · texts], float32, has the last rows of each text, and gets these.
+// A row's result does not depend on the rows that are computed with it.
+func (c *Context) ConvolutionCached(x, w, state, rows *Tensor, t Type) *Tensor {
+	const op = "convolution_cached"
+	if !c.convolves(op, x, w, t) || !c.ok(op, state, rows) {
+		return nil
+	}
+	if x.Type() != F32 || state.Type() != F32 || !state.contiguousRows() || state.Ne(0) != x.Ne(0) || state.Ne(1)%(w.Ne(0)-1) != 0 ||
+		rows.Type() != I32 || !rows.contiguous() || rows.Ne(0) != 2 || rows.Ne(1) != x.Ne(1) {
+		return c.fail(op, "%s with the state %s and the rows %s", x.describe(), state.describe(), rows.describe())
+	}
+	if c.composed != nil {
+		return c.fail(op, "answers are computed on the CPU alone")
+	}
+	return (*Tensor)(C.ggml_vera_convolution_cached(c.c, c.nodes, x.c(), w.c(), state.c(), rows.c(), C.uint(t)))
+}
+
+// before is the row that lies so many before row i of run r in its samples, or −1.
+func before(runs [][4]int32, r, i, back int) int {
+	for i -= back; i < 0; i += int(runs[r][1]) {
+		if r = int(runs[r][2]); r < 0 {
+			return -1
+		}
+	}
+	return int(runs[r][0]) + i
+}
+
+// index is an input that says which row each row of a pack takes; their number stands for none.
+type index struct {
+	*Tensor
+	rows []int32
+}
+
+// earlier is the row of each row that lies so many before it.
+func (s *Segments) earlier(c *Context, back int) *Tensor {
+	var rows []int32
+	for r, run := range s.runs {
+		for i := range int(run[1]) {
+			rows = append(rows, int32(before(s.runs, r, i, back)))
+		}
+	}
+	return s.index(c, rows)
+}
+
+// later are the rows that have each row so many before them: several, where samples begin alike.
+func (s *Segments) later(c *Context, back int) (list []*Tensor) {
+	last := s.runs[len(s.runs)-1]
+	found := make([][]int32, last[0]+last[1])
+	most := 0
+	for r, run := range s.runs {
+		for i := range run[1] {
+			if at := before(s.runs, r, int(i), back); at >= 0 {
+				found[at] = append(found[at], run[0]+i)
+				most = max(most, len(found[at]))
+			}
+		}
+	}
+	for k := range most {
+		rows := slices.Repeat([]int32{-1}, len(found))
+		for i, f := range found {
+			if k < len(f) {
+				rows[i] = f[k]
+			}
+		}
+		list = append(list, s.index(c, rows))
+	}
+	return list
+}
+
+// index makes the input, with −1 for none.
+func (s *Segments) index(c *Context, rows []int32) *Tensor {
+	for i, r := range rows {
+		if r < 0 {
+			rows[i] = int32(len(rows))
+		}
+	}
+	x := index{c.NewTensor(I32, int64(len(rows))).Input(), rows}
+	s.indices = append(s.indices, x)
+	return x.Tensor
+}
+
+// convolved sums what gather lists of the rows of x for each tap, times its weights.
+func (c *Context) convolved(x, w *Tensor, gather func(back int) []*Tensor) (y *Tensor) {
+	x, w = c.unbroken(x), c.turned(w)
+	taps := w.Ne(1)
+	weight := func(back int64) *Tensor { return c.View(w, [4]int64{w.Ne(0), 1, 1, 1}, [4]int64{0, taps - 1 - back}) }
+	y = c.Mul(x, weight(0))
+	x = c.concat(x, c.ScaleBias(weight(0), 0, 0), 1)
+	for back := int64(1); back < taps; back++ {
+		for _, rows := range gather(int(back)) {
+			y = c.Add(y, c.Mul(c.GetRows(x, rows), weight(back)))
+		}
+	}
+	return y
+}
+
+func (c *Context) composeConvolution(x, w *Tensor, s *Segments, t Type) *Tensor {
+	if !c.float32s("convolution", t, x) {
+		return nil
+	}
+	return c.convolved(x, w, func(back int) []*Tensor { return []*Tensor{s.earlier(c, back)} })
+}
+
+func (c *Context) composeConvolutionBack(dy, w *Tensor, s *Segments) *Tensor {
+	if !c.float32s("convolution_back", F32, dy) {
+		return nil
+	}
+	return c.convolved(dy, w, func(back int) []*Tensor { return s.later(c, back) })
+}
