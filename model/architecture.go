@@ -30,12 +30,15 @@ type architecture struct {
 
 	windows   int        // every so many blocks, one sees all tokens, and the others a window of the last ones; 1: all have windows; 0: none
 	window    int        // tokens of a window where the file says nothing; 0: all
-	localBase float64    // base of the rotation in blocks with windows where the file says nothing, which is then not scaled; 0: as in the others
+	localBase float64    // base of the rotation in blocks with windows where the file says nothing, sameBase that of the others; it is not scaled. 0: they rotate as the others
 	caps      [2]float64 // soft caps of scores and of logits where the file says nothing; a negative one stands for none, 0 for one that a file must not have
 	scales    bool       // the file has factors of the embedding, of what attention and feed-forward add, of scores and of logits
 	rootWidth bool       // the embedding is multiplied by √width
 	byWidth   int        // the model of this many blocks divides scores by √(width/heads), the others by √(head dimension)
 }
+
+// sameBase is of OLMo 3, whose blocks with windows alone are not scaled.
+const sameBase = -1
 
 // places are where the norms of attention and feed-forward stand.
 type places int
@@ -67,7 +70,7 @@ var architectures = map[string]*architecture{
 	"gpt2":       {layerNorm: true, positions: true, biases: many, act: bindings.GELU, plain: true},
 	"granite":    {mayHave: many, scales: true},
 	"llama":      {mayHave: many, windows: 1}, // also SmolLM2, TinyLlama, Mistral
-	"olmo2":      {mayHave: many, norms: after, qkNorms: row, pairs: bindings.Halves},
+	"olmo2":      {mayHave: many, norms: after, qkNorms: row, pairs: bindings.Halves, windows: 4, localBase: sameBase},
 	"phi3":       {pairs: bindings.Halves, windows: 1},  // also Phi-3.5 and Phi-4. llama.cpp leaves the windows out
 	"qwen2":      {pairs: bindings.Halves, biases: qkv}, // also Qwen 2.5
 	"qwen3":      {mayHave: many, qkNorms: head, pairs: bindings.Halves},
@@ -155,10 +158,15 @@ func (r *metadata) windows(c Config) (window int, local []bool) {
 // localRope is the rotation of blocks with windows, which has no scaling where it has a base of its own.
 func (r *metadata) localRope(c Config) bindings.Rope {
 	rope := c.Rope
-	if c.made.localBase > 0 {
-		rope.FreqBase = float32(r.number("rope.freq_base_swa", c.made.localBase))
-		rope.FreqScale, rope.ExtFactor, rope.AttnFactor = 1, 0, 1
+	base := c.made.localBase
+	switch base {
+	case 0:
+		return rope
+	case sameBase:
+		base = float64(rope.FreqBase)
 	}
+	rope.FreqBase = float32(r.number("rope.freq_base_swa", base))
+	rope.FreqScale, rope.ExtFactor, rope.AttnFactor = 1, 0, 1
 	return rope
 }
 

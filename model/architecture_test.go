@@ -38,7 +38,7 @@ type small struct {
 
 // smalls are the references of all architectures in the table; the others are skipped by name.
 func smalls(t *testing.T, test func(t *testing.T, s small)) {
-	for _, dir := range testutil.Folders(t, "VERATUNE_ARCH", "refs/arch/*") {
+	for _, dir := range testutil.Architectures(t) {
 		t.Run(filepath.Base(dir), func(t *testing.T) {
 			file, err := bindings.OpenGGUF(filepath.Join(dir, "model.gguf"))
 			if err != nil {

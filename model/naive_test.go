@@ -144,7 +144,7 @@ func (n *naive) attention(h *matrix, block, at int) *matrix {
 
 // window is the number of last tokens that a block sees, if it doesn't see all.
 func (n *naive) window(block int) (window int, local bool) {
-	every, ok := map[string]float64{"gemma2": 2, "gemma3": 6, "llama": 1, "phi3": 1, "starcoder2": 1}[n.name]
+	every, ok := map[string]float64{"gemma2": 2, "gemma3": 6, "llama": 1, "olmo2": 4, "phi3": 1, "starcoder2": 1}[n.name]
 	window = int(n.number("attention.sliding_window", 0))
 	if !ok || window == 0 {
 		return 0, false
@@ -171,8 +171,11 @@ func (n *naive) rotated(x *matrix, block, dim int, local bool) *matrix {
 		}
 	}
 	angles, size := n.angles(dims, x.rows)
-	if n.name == "gemma3" && local {
+	switch {
+	case n.name == "gemma3" && local:
 		angles, size = powers(n.number("rope.freq_base_swa", 10000), dims), 1
+	case n.name == "olmo2" && local:
+		angles, size = powers(n.number("rope.freq_base_swa", n.number("rope.freq_base", 10000)), dims), 1
 	}
 	return n.turned(x, dim, pairs, func(row, pair int) float64 { return float64(row) * angles[pair] }, size)
 }
