@@ -27,6 +27,8 @@ type architecture struct {
 	mayHave   []string         // linear layers that have one where the file holds it
 	act       bindings.Activation
 	plain     bool   // the feed-forward has no gate
+	shortConv bool   // some blocks have a short convolution in the place of attention (shortconv.go)
+	outNorm   string // name of the norm before the head; "": output_norm
 	ffnNorm   string // name of the norm of what the feed-forward takes; "": ffn_norm
 	experts   bool   // it is a mixture of experts, which are frozen (experts.go)
 
@@ -73,6 +75,7 @@ var architectures = map[string]*architecture{
 	"gemma3":     {mayHave: many, norms: both, qkNorms: head, pairs: bindings.Halves, act: bindings.GELU, windows: 6, localBase: 10000, caps: [2]float64{0, -1}, rootWidth: true, byWidth: 62},
 	"gpt2":       {layerNorm: true, positions: true, biases: many, act: bindings.GELU, plain: true},
 	"granite":    {mayHave: many, scales: true},
+	"lfm2":       {pairs: bindings.Halves, qkNorms: head, shortConv: true, outNorm: "token_embd_norm"},
 	"llama":      {mayHave: many, windows: 1},                // also SmolLM2, TinyLlama, Mistral
 	"mistral3":   {mayHave: many, windows: 1, warming: true}, // Ministral 3, Mistral Small 3
 	"olmo2":      {mayHave: many, norms: after, qkNorms: row, pairs: bindings.Halves, windows: 4, localBase: sameBase},

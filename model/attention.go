@@ -2,8 +2,8 @@ package model
 
 import "github.com/veratune/veratune/bindings"
 
-// cached is where the rows of texts that grow find the keys and values of earlier tokens, and which rows they are.
-type cached struct{ keys, values, rows *bindings.Tensor }
+// cached is where the rows of texts that grow find the keys and values of earlier tokens, or what a short convolution takes of the last ones, and which rows they are.
+type cached struct{ keys, values, last, rows *bindings.Tensor }
 
 func (g *graph) heads(b *block) bindings.Heads {
 	h := bindings.Heads{Query: g.m.Heads, KV: g.m.KVHeads, Dim: g.m.HeadDim, Scale: g.m.scale.scores, Cap: g.m.scale.scoreCap}

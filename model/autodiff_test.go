@@ -176,6 +176,23 @@ func (r *record) each(x *matrix, f func(v float64) (y, slope float64)) *matrix {
 	return y
 }
 
+// convolved sums, for each column, the last rows by its row of w, the last number being that of the row itself.
+func (r *record) convolved(x, w *matrix) *matrix {
+	y := r.result(x.rows, x.cols)
+	visit := func(f func(to, from int, by float64)) {
+		for i := range y.v {
+			for back := range w.cols {
+				if from := i - back*x.cols; from >= 0 {
+					f(i, from, w.row(i % x.cols)[w.cols-1-back])
+				}
+			}
+		}
+	}
+	visit(func(to, from int, by float64) { y.v[to] += by * x.v[from] })
+	r.note(func() { visit(func(to, from int, by float64) { x.pass(from, by*y.g[to]) }) })
+	return y
+}
+
 // normed divides every n numbers by the root of their mean square and of eps.
 func (r *record) normed(x *matrix, n int, eps float64) *matrix {
 	y := r.result(x.rows, x.cols)

@@ -5,8 +5,8 @@ import "github.com/veratune/veratune/bindings"
 // acts holds what the backward pass of a block needs of its forward pass, besides the block's input x.
 type acts struct {
 	raw *bindings.Tensor // [head dim · (heads + 2 · KV heads), rows], before norms of q and k; nil where there are none
-	qkv *bindings.Tensor // of the same shape, q and k rotated
-	att *bindings.Tensor // [head dim · heads, rows]: attention's result
+	qkv *bindings.Tensor // of the same shape, q and k rotated; of a short convolution [3 · width, rows], its two gates and what it takes
+	att *bindings.Tensor // [head dim · heads, rows]: attention's result; or [width, rows], that of a short convolution
 	mid *bindings.Tensor // [width, rows]: the residual stream between attention and feed-forward
 	up  *bindings.Tensor // [feed-forward length, rows] before its activation, with a gate [2 · feed-forward length, rows]; of experts, of each that a row chose
 
@@ -25,12 +25,17 @@ func (g *graph) forward(b *block, x *bindings.Tensor, c *cached) (y *bindings.Te
 	y0, first := g.first.forward(b, x)
 	qkv, u := g.linears(g.norm(x, b.attnNorm), b.groups[0], nil, bindings.F32)
 	a.u[0] = u
-	if b.qkNorms.Q != nil {
-		a.raw = g.first.into(qkv, first.raw)
-		qkv = g.NormHeads(a.raw, b.qkNorms, g.m.Heads, g.m.KVHeads, g.m.NormEps, bindings.F32)
+	if b.conv != nil {
+		a.qkv = g.first.into(qkv, first.qkv)
+		a.att = g.shortConv(b, a.qkv, c)
+	} else {
+		if b.qkNorms.Q != nil {
+			a.raw = g.first.into(qkv, first.raw)
+			qkv = g.NormHeads(a.raw, b.qkNorms, g.m.Heads, g.m.KVHeads, g.m.NormEps, bindings.F32)
+		}
+		a.qkv = g.first.into(g.rotate(b, qkv, false, bindings.F32), first.qkv)
+		a.att = g.attention(b, a.qkv, c)
 	}
-	a.qkv = g.first.into(g.rotate(b, qkv, false, bindings.F32), first.qkv)
-	a.att = g.attention(b, a.qkv, c)
 	a.mid, a.outs[0], a.u[1] = g.added(a.att, b.groups[1], b.attnAfter, x, first.outs[0])
 	a.mid = g.first.into(a.mid, first.mid)
 
@@ -58,11 +63,14 @@ func (g *graph) backward(b *block, dy, x *bindings.Tensor, a acts, needInput boo
 	dmid := g.normBack(dn, a.mid, b.ffnNorm, dy)
 
 	datt := g.linearsBack(g.addedBack(dmid, a.outs[0], b.attnAfter), a.att, a.u[1], b.groups[1], true)
-	dqkv := g.attentionBack(b, datt, a.qkv)
-	if b.qkNorms.Q != nil {
-		dqkv = g.NormHeadsBack(g.rotate(b, dqkv, true, bindings.F32), a.raw, b.qkNorms, g.m.Heads, g.m.KVHeads, g.m.NormEps, t)
-	} else {
-		dqkv = g.rotate(b, dqkv, true, t)
+	var dqkv *bindings.Tensor
+	switch {
+	case b.conv != nil:
+		dqkv = g.shortConvBack(b, datt, a.qkv)
+	case b.qkNorms.Q != nil:
+		dqkv = g.NormHeadsBack(g.rotate(b, g.attentionBack(b, datt, a.qkv), true, bindings.F32), a.raw, b.qkNorms, g.m.Heads, g.m.KVHeads, g.m.NormEps, t)
+	default:
+		dqkv = g.rotate(b, g.attentionBack(b, datt, a.qkv), true, t)
 	}
 	dn = g.linearsBack(dqkv, g.norm(x, b.attnNorm), a.u[0], b.groups[0], needInput)
 	if !needInput {

@@ -12,7 +12,8 @@ type Cache struct {
 	m            *Model
 	context      *bindings.Context
 	memory       *bindings.Buffer
-	keys, values []*bindings.Tensor // of each block, [head · room, texts · KV heads]
+	keys, values []*bindings.Tensor // of each block, [head · room, texts · KV heads]; nil where it has no attention
+	last         []*bindings.Tensor // of each block with a short convolution, [width, (taps − 1) · texts]: what it takes of each text's last tokens
 	room         int
 	texts        [][]int32
 	long         []bool        // whether each text is rotated as long ones are
@@ -42,9 +43,14 @@ func (m *Model) NewCache(texts, room int) (*Cache, error) {
 	if m.options.Compute == ComputeQ8 {
 		kind = bindings.F16
 	}
-	for range m.blocks {
-		c.keys = append(c.keys, c.context.NewTensor(kind, width, count))
-		c.values = append(c.values, c.context.NewTensor(kind, width, count))
+	for _, b := range m.blocks {
+		var keys, values, last *bindings.Tensor
+		if b.short {
+			last = c.context.NewTensor(bindings.F32, int64(m.Width), int64((m.Taps-1)*texts))
+		} else {
+			keys, values = c.context.NewTensor(kind, width, count), c.context.NewTensor(kind, width, count)
+		}
+		c.keys, c.values, c.last = append(c.keys, keys), append(c.values, values), append(c.last, last)
 	}
 	var err error
 	if c.memory, err = m.backend.Allocate(c.context); err != nil {
@@ -72,14 +78,22 @@ func (c *Cache) forgetSteps() {
 // Held is what a text holds.
 func (c *Cache) Held(text int) []int32 { return c.texts[text] }
 
-// Cut makes a text forget all but its first n tokens.
-func (c *Cache) Cut(text, n int) { c.texts[text] = c.texts[text][:min(n, len(c.texts[text]))] }
+// Cut makes a text forget all but its first n tokens, or all of them, where what blocks keep of the last tokens is not that of the n-th.
+func (c *Cache) Cut(text, n int) { c.texts[text] = c.texts[text][:c.reusable(text, n)] }
+
+// reusable is how many of a text's first n tokens are held after a cut there.
+func (c *Cache) reusable(text, n int) int {
+	if n < len(c.texts[text]) && c.m.recurrent() {
+		return 0
+	}
+	return min(n, len(c.texts[text]))
+}
 
 // cacheRows bounds the tokens that are computed together, and with them the memory.
 const cacheRows = 512
 
 // Append lets texts go on, each at most once, and gives the logits that are wanted, row after row of Vocab numbers, one addition's after the other's. What is
-// computed for a text does not depend on the others, nor, in float32, on how its tokens come in pieces. After an error the texts hold what they held before.
+// computed for a text does not depend on the others, nor, in float32, on how its tokens come in pieces. After an error the texts hold what they held before, or nothing.
 func (c *Cache) Append(adds ...Addition) ([]float32, error) {
 	if c.attachment != c.m.attachment {
 		c.forgetSteps() // and with another adapter all keys and values are others
@@ -106,6 +120,11 @@ func (c *Cache) Append(adds ...Addition) ([]float32, error) {
 	for start := 0; start < len(all.tokens); start += cacheRows {
 		var err error
 		if logits, err = c.compute(all.part(start, min(start+cacheRows, len(all.tokens))), logits); err != nil {
+			for _, a := range adds {
+				if c.m.recurrent() { // states may have gone on
+					c.Cut(a.Text, 0)
+				}
+			}
 			return nil, err
 		}
 	}
@@ -241,7 +260,7 @@ func (c *Cache) pass(like rows) *pass {
 	places := input(g, p.places, 2, int64(n))
 	x := g.embedded(p.tokens, p.positions)
 	for i, b := range m.blocks {
-		x, _ = g.forward(b, x, &cached{c.keys[i], c.values[i], places})
+		x, _ = g.forward(b, x, &cached{c.keys[i], c.values[i], c.last[i], places})
 	}
 	if like.wanted > 0 && x != nil {
 		if like.wanted < n {

@@ -16,6 +16,7 @@ type Config struct {
 	made         *architecture
 	scale        scales
 	temperature  temperature
+	conv         []bool        // blocks that have a short convolution in the place of attention; nil where none does
 	local        []bool        // blocks that see a window; nil where none does
 	localRope    bindings.Rope // of these
 	Blocks       int           `json:"blocks"`
@@ -28,6 +29,7 @@ type Config struct {
 	HeadDim      int           `json:"head_dim"`
 	Vocab        int           `json:"vocab"`   // rows of the embedding
 	Tokens       int           `json:"tokens"`  // of the tokenizer: up to Vocab, as embeddings are padded
+	Taps         int           `json:"taps"`    // tokens that a short convolution sees
 	Context      int           `json:"context"` // context length of the original training
 	Window       int           `json:"window"`  // tokens that blocks with a window see; 0: all see all
 	NormEps      float32       `json:"norm_eps"`
@@ -56,7 +58,7 @@ func readConfig(g *bindings.GGUF) (Config, error) {
 	c.Width = r.count("embedding_length", 1, 1<<20)
 	r.feedForward(&c)
 	c.Heads = r.count("attention.head_count", 1, 1<<12)
-	c.KVHeads = r.optional("attention.head_count_kv", c.Heads)
+	r.kvHeads(&c)
 	c.Context = r.optional("context_length", 2048)
 	epsilon := "attention.layer_norm_rms_epsilon"
 	if c.made.layerNorm {

@@ -188,7 +188,7 @@ func writeCommon(path string) error {
 		for _, norm := range []string{"attn_norm", "ffn_norm"} {
 			add(fmt.Sprintf("blk.%d.%s.weight", i, norm), bindings.F32, width)
 		}
-		for _, target := range vera.Targets {
+		for _, target := range many {
 			if target != "attn_qkv" {
 				add(fmt.Sprintf("blk.%d.%s.weight", i, target), t, width, width)
 			}

@@ -98,7 +98,8 @@ type block struct {
 	attnNorm, ffnNorm   norm               // of what attention and feed-forward take
 	attnAfter, ffnAfter norm               // of what they add
 	qkNorms             bindings.HeadNorms // of q and k
-	groups              []*group           // q k v, output; and gate up, down where the feed-forward is dense
+	conv                *bindings.Tensor   // [taps, width]: the weights of a short convolution, where it has that and no attention
+	groups              []*group           // q k v, output, or those of the short convolution; and gate up, down where the feed-forward is dense
 	experts             *experts           // where it is not
 }
 
@@ -106,6 +107,7 @@ type block struct {
 type shape struct {
 	straight bool // q and k are not rotated
 	local    bool // it sees a window
+	short    bool // it has a short convolution in the place of attention
 	rotation int  // which of the model's it takes
 }
 
@@ -253,6 +255,14 @@ func (l *loader) tensor(name string, shape ...int) *bindings.Tensor {
 	return t
 }
 
+// numbers is tensor for what operations take in float32 alone.
+func (l *loader) numbers(name string, shape ...int) *bindings.Tensor {
+	if info, ok := l.m.file.Tensor(name); ok && info.Type != bindings.F32 && l.err == nil {
+		l.err = fmt.Errorf("tensor %s: type %v, f32 is needed", name, info.Type)
+	}
+	return l.tensor(name, shape...)
+}
+
 func equal(a, b []int64) bool {
 	for i := range a {
 		if a[i] != b[i] {
@@ -279,7 +289,7 @@ func (m *Model) loadWeights() error {
 	if m.made.positions {
 		m.positions = l.tensor("position_embd.weight", m.Width, m.Context)
 	}
-	m.outNorm = l.norm("output_norm", true)
+	m.outNorm = l.norm(cmp.Or(m.made.outNorm, "output_norm"), true)
 	m.head = m.embed
 	if m.TiedHead = !l.has("output.weight"); !m.TiedHead {
 		m.head = l.tensor("output.weight", m.Width, m.Vocab)
@@ -374,13 +384,20 @@ func (l *loader) block(i int) *block {
 	if b.local {
 		b.rotation = len(m.rotaries) - 1
 	}
+	b.short = m.conv != nil && m.conv[i]
+	add := func(layers ...*linear) { b.groups = append(b.groups, newGroup(len(b.groups), layers...)) }
+	if b.short {
+		b.conv = l.numbers(name("shortconv.conv.weight"), m.Taps, m.Width)
+		add(matrix("shortconv.in_proj", m.Width, 3*m.Width))
+		add(matrix("shortconv.out_proj", m.Width, m.Width))
+		return l.feedForward(b, name, matrix, add)
+	}
 	switch m.made.qkNorms {
 	case head:
 		b.qkNorms = bindings.HeadNorms{Q: l.tensor(name("attn_q_norm.weight"), m.HeadDim), K: l.tensor(name("attn_k_norm.weight"), m.HeadDim)}
 	case row:
 		b.qkNorms = bindings.HeadNorms{Q: l.tensor(name("attn_q_norm.weight"), q), K: l.tensor(name("attn_k_norm.weight"), kv)}
 	}
-	add := func(layers ...*linear) { b.groups = append(b.groups, newGroup(len(b.groups), layers...)) }
 	// A converter that permutes the rows of q and k does so in matrices of their own.
 	if one := l.has(name("attn_qkv.weight")); one && (m.made.positions || m.made.pairs == bindings.Halves) {
 		add(matrix("attn_qkv", m.Width, q+2*kv))
@@ -388,6 +405,12 @@ func (l *loader) block(i int) *block {
 		add(matrix("attn_q", m.Width, q), matrix("attn_k", m.Width, kv), matrix("attn_v", m.Width, kv))
 	}
 	add(matrix("attn_output", q, m.Width))
+	return l.feedForward(b, name, matrix, add)
+}
+
+// feedForward loads that of block b.
+func (l *loader) feedForward(b *block, name func(part string) string, matrix func(target string, in, out int) *linear, add func(layers ...*linear)) *block {
+	m := l.m
 	if m.made.experts {
 		b.experts = l.experts(name)
 		return b

@@ -98,14 +98,19 @@ func (n *naive) logits(tokens []int32, at int) *matrix {
 	if head == nil {
 		head = embedding
 	}
-	logits := n.scaled(n.product(n.norm(x, "output_norm"), head), 1/n.number("logit_scale", 1))
+	logits := n.scaled(n.product(n.norm(n.norm(x, "output_norm"), "token_embd_norm"), head), 1/n.number("logit_scale", 1))
 	return n.capped(logits, n.number("final_logit_softcapping", 0))
 }
 
 func (n *naive) block(x *matrix, block, at int) *matrix {
 	prefix := fmt.Sprintf("blk.%d.", block)
 	added := n.number("residual_scale", 1)
-	y := n.attention(n.norm(x, prefix+"attn_norm"), block, at)
+	y := n.norm(x, prefix+"attn_norm")
+	if taps := n.weights[prefix+"shortconv.conv.weight"]; taps != nil {
+		y = n.shortConv(y, taps, block, at)
+	} else {
+		y = n.attention(y, block, at)
+	}
 	if n.name != "seed_oss" {
 		y = n.norm(y, prefix+"post_attention_norm")
 	}
@@ -123,9 +128,19 @@ func (n *naive) block(x *matrix, block, at int) *matrix {
 	return n.sum(x, n.scaled(n.norm(y, prefix+"post_ffw_norm"), added))
 }
 
+// shortConv is a gate times the convolution of what another gate lets through.
+func (n *naive) shortConv(h, taps *matrix, block, at int) *matrix {
+	all, w := n.linear(h, block, "shortconv.in_proj", 0, at), h.cols
+	y := n.convolved(n.times(n.columns(all, 0, w), n.columns(all, 2*w, w)), taps)
+	return n.linear(n.times(n.columns(all, w, w), y), block, "shortconv.out_proj", 1, at)
+}
+
 func (n *naive) attention(h *matrix, block, at int) *matrix {
 	heads := int(n.number("attention.head_count", 0))
 	kvHeads := int(n.number("attention.head_count_kv", float64(heads)))
+	if list, ok := n.file.Uints(n.name + ".attention.head_count_kv"); ok && len(list) > 0 {
+		kvHeads = int(list[block])
+	}
 	dim := int(n.number("attention.key_length", float64(h.cols/heads)))
 	var q, k, v *matrix
 	if name := "attn_qkv"; n.weights[fmt.Sprintf("blk.%d.%s.weight", block, name)] != nil {

@@ -121,11 +121,11 @@ func (s *Server) begin(r *request, active []*request) error {
 	}
 	most := -1
 	for i := range s.cache.texts {
-		if n := common(s.cache.Held(i), r.prompt); !busy[i] && n > most {
+		n := min(common(s.cache.Held(i), r.prompt), len(r.prompt)-1) // the last token's logits are needed
+		if n = s.cache.reusable(i, n); !busy[i] && n > most {
 			most, r.text = n, i
 		}
 	}
-	most = min(most, len(r.prompt)-1) // the last token's logits are needed
 	s.cache.Cut(r.text, most)
 	r.next = r.prompt[most:]
 	return r.ctx.Err()

@@ -28,7 +28,12 @@ var (
 		"ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj",
 	}
 	fusedModules = map[string]string{"attn_qkv": "self_attn.qkv_proj", "attn_output": "self_attn.o_proj", "ffn_up": "mlp.gate_up_proj", "ffn_down": "mlp.down_proj"}
-	gpt2Modules  = map[string]string{"attn_qkv": "attn.c_attn", "attn_output": "attn.c_proj", "ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj"}
+	lfm2Modules  = map[string]string{
+		"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.out_proj",
+		"shortconv.in_proj": "conv.in_proj", "shortconv.out_proj": "conv.out_proj",
+		"ffn_gate": "feed_forward.w1", "ffn_up": "feed_forward.w3", "ffn_down": "feed_forward.w2",
+	}
+	gpt2Modules = map[string]string{"attn_qkv": "attn.c_attn", "attn_output": "attn.c_proj", "ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj"}
 )
 
 // hfModels are the architectures whose modules are known, by their general.architecture.
@@ -38,6 +43,7 @@ var hfModels = map[string]hfModel{
 	"gemma3":     common(gatedModules),
 	"gpt2":       {blocks: "transformer.h", embedding: "transformer.wte", modules: gpt2Modules, transposed: true},
 	"granite":    reordered(gatedModules),
+	"lfm2":       common(lfm2Modules),
 	"llama":      reordered(gatedModules), // also Mistral
 	"mistral3":   reordered(gatedModules),
 	"olmo2":      common(gatedModules),

@@ -23,11 +23,11 @@ import (
 
 // Targets are the kinds of linear layers that can be adapted, by their GGUF names, in the order used everywhere. attn_qkv holds the rows of q, k and v in one; ffn_up
 // has those of gate as well in some models, and there is no gate in others.
-var Targets = []string{"attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "ffn_gate", "ffn_up", "ffn_down"}
+var Targets = []string{"attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "shortconv.in_proj", "shortconv.out_proj", "ffn_gate", "ffn_up", "ffn_down"}
 
 // seats are the places of a block's layers that give the seeds of unique pairs. They must stay as they are: a file keeps the seed, not the pairs. No block has both
-// attn_q and attn_qkv.
-var seats = map[string]int{"attn_q": 0, "attn_qkv": 0, "attn_k": 1, "attn_v": 2, "attn_output": 3, "ffn_gate": 4, "ffn_up": 5, "ffn_down": 6}
+// attn_q and attn_qkv, or attention and a short convolution.
+var seats = map[string]int{"attn_q": 0, "attn_qkv": 0, "attn_k": 1, "attn_v": 2, "attn_output": 3, "shortconv.in_proj": 0, "shortconv.out_proj": 3, "ffn_gate": 4, "ffn_up": 5, "ffn_down": 6}
 
 const seatsInBlock = 7
 
