@@ -38,7 +38,7 @@ type small struct {
 
 // smalls are the references of all architectures in the table; the others are skipped by name.
 func smalls(t *testing.T, test func(t *testing.T, s small)) {
-	for _, dir := range testutil.Folders(t, "VERATUNE_ARCH", "refs/arch/*") {
+	for _, dir := range testutil.Architectures(t) {
 		t.Run(filepath.Base(dir), func(t *testing.T) {
 			file, err := bindings.OpenGGUF(filepath.Join(dir, "model.gguf"))
 			if err != nil {
@@ -308,7 +308,9 @@ func TestDescriptions(t *testing.T) {
 		"gemma2":     {"before and after", "rotation of halves", "2 of 4 blocks see the last 16 tokens", "gated GELU", "scores capped at 5", "logits capped at 3", "embedding × 8", "the head is the embedding"},
 		"gemma3":     {"a head at a time", "6 of 7 blocks see the last 16 tokens, and rotate by base 10000"},
 		"granite":    {"scores × ", "embedding × 3", "what attention and feed-forward add × 0.4", "logits × 0.5"},
+		"mistral3":   {"stretched by YaRN × 4", "scores × 1 + 0.1 ln(1 + ⌊position / 32⌋)"},
 		"olmo2":      {"RMS norms after attention", "all heads at once"},
+		"olmo3":      {"3 of 4 blocks see the last 16 tokens"},
 		"smollm3":    {"one block in 4 excepted"},
 	}
 	smalls(t, func(t *testing.T, s small) {

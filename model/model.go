@@ -367,14 +367,15 @@ func (l *loader) block(i int) *block {
 		return x
 	}
 	q, kv := m.Heads*m.HeadDim, m.KVHeads*m.HeadDim
+	ffnNorm := cmp.Or(m.made.ffnNorm, "ffn_norm")
 	b := &block{
 		attnNorm:  l.norm(name("attn_norm"), m.made.norms != after),
-		ffnNorm:   l.norm(name(cmp.Or(m.made.ffnNorm, "ffn_norm")), m.made.norms != after),
+		ffnNorm:   l.norm(name(ffnNorm), m.made.norms != after),
 		attnAfter: l.norm(name("post_attention_norm"), m.made.norms != before),
 		ffnAfter:  l.norm(name("post_ffw_norm"), m.made.norms != before),
 	}
-	b.straight = m.made.positions || m.made.straight > 0 && (i+1)%m.made.straight == 0
 	b.local = m.local != nil && m.local[i]
+	b.straight = m.made.positions || m.made.straight > 0 && (i+1)%m.made.straight == 0 || m.made.straights && m.local != nil && !b.local
 	if b.local {
 		b.rotation = len(m.rotaries) - 1
 	}

@@ -209,7 +209,7 @@ func TestPEFTAgreesOnArchitectures(t *testing.T) {
 		t.Skip("takes half a minute a model")
 	}
 	interpreter := python(t)
-	for _, folder := range testutil.Folders(t, "VERATUNE_ARCH", "refs/arch/*") {
+	for _, folder := range testutil.Architectures(t) {
 		t.Run(filepath.Base(folder), func(t *testing.T) {
 			path := filepath.Join(folder, "model.gguf")
 			if m, err := model.Open(path, model.Default()); err == nil {
