@@ -213,7 +213,12 @@ func TestDeviceArchitectures(t *testing.T) {
 }
 
 // TestArchitecturesInLlama has llama.cpp run the models, with and without a LoRA export of the adapter, and merged with it. It keeps keys and values in float16.
+//
+// It begins and ends YaRN's ramp at whole pairs in gpt-oss, too, which moves the logits of these models by up to 2: both are compared with that.
 func TestArchitecturesInLlama(t *testing.T) {
+	made := architectures["gpt-oss"]
+	made.smooth = false
+	defer func() { made.smooth = true }()
 	smalls(t, func(t *testing.T, s small) {
 		m := s.open(t, ComputeF32)
 		longest := slices.Max(s.batch().lengths)
@@ -307,6 +312,7 @@ func TestDescriptions(t *testing.T) {
 		"gpt2":       {"layer norms", "128 of them", "feed-forward with GELU", "biases of attn_qkv, attn_output, ffn_up, ffn_down"},
 		"gemma2":     {"before and after", "rotation of halves", "2 of 4 blocks see the last 16 tokens", "gated GELU", "scores capped at 5", "logits capped at 3", "embedding × 8", "the head is the embedding"},
 		"gemma3":     {"a head at a time", "6 of 7 blocks see the last 16 tokens, and rotate by base 10000"},
+		"gpt-oss":    {"stretched by YaRN × 32", "1 of 2 blocks see the last 16 tokens", "gated SiLU, between limits", "a sink for each head", "biases of attn_q, attn_k, attn_v, attn_output"},
 		"granite":    {"scores × ", "embedding × 3", "what attention and feed-forward add × 0.4", "logits × 0.5"},
 		"mistral3":   {"stretched by YaRN × 4", "scores × 1 + 0.1 ln(1 + ⌊position / 32⌋)"},
 		"olmo2":      {"RMS norms after attention", "all heads at once"},
