@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -234,13 +235,37 @@ func TestArchitecturesInLlama(t *testing.T) {
 			}
 			return all
 		}
+		// Rows whose choice of experts hangs on less than float16 keys and values change are named, and those that see them are not compared.
 		near := func(what string, got, want []float32) {
 			t.Helper()
-			e := maxDiff(got, want)
-			if !(e <= 2e-2) {
-				t.Errorf("%s: off by %.2g", what, e)
+			var ties map[int]tie
+			if m.Experts > 0 {
+				n := newNaive(t, m)
+				n.whole = true
+				n.run(s.batch())
+				ties = n.ties
 			}
-			t.Logf("%s: off by %.1e", what, e)
+			worst, row := 0.0, 0
+			for i, tokens := range s.Sequences {
+				tied := ""
+				for j := range tokens {
+					if choice, ok := ties[row]; ok && choice.gap < 5e-3 && tied == "" {
+						tied = fmt.Sprintf("sequence %d, row %d, %s: two experts are %.1e apart", i, j, strings.TrimSuffix(choice.block, "."), choice.gap)
+					}
+					e := maxDiff(got[row*m.Vocab:(row+1)*m.Vocab], want[row*m.Vocab:(row+1)*m.Vocab])
+					row++
+					if tied != "" && !(e <= 2e-2) {
+						t.Logf("%s: %s; the rows from there on are not compared", what, tied)
+						row += len(tokens) - j - 1
+						break
+					}
+					worst = max(worst, e)
+				}
+			}
+			if !(worst <= 2e-2) {
+				t.Errorf("%s: off by %.2g", what, worst)
+			}
+			t.Logf("%s: off by %.1e", what, worst)
 		}
 		near("base", theirs(m.File().Path(), ""), s.logits(t, m))
 		a := s.attach(t, m)
