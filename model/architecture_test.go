@@ -216,12 +216,8 @@ func TestDeviceArchitectures(t *testing.T) {
 }
 
 // TestArchitecturesInLlama has llama.cpp run the models, with and without a LoRA export of the adapter, and merged with it. It keeps keys and values in float16.
-//
-// It begins and ends YaRN's ramp at whole pairs in gpt-oss, too, which moves the logits of these models by up to 2: both are compared with that.
 func TestArchitecturesInLlama(t *testing.T) {
-	made := architectures["gpt-oss"]
-	made.smooth = false
-	defer func() { made.smooth = true }()
+	asLlama(t)
 	smalls(t, func(t *testing.T, s small) {
 		m := s.open(t, ComputeF32)
 		llamaComputes(t, m)
@@ -291,6 +287,7 @@ func TestArchitecturesInCurrentLlama(t *testing.T) {
 	if err := exec.Command(python, "-c", "import llama_cpp").Run(); err != nil {
 		t.Skipf("%s has no llama-cpp-python", python)
 	}
+	asLlama(t)
 	smalls(t, func(t *testing.T, s small) {
 		m := s.open(t, ComputeF32)
 		llamaComputes(t, m)
@@ -318,6 +315,13 @@ func TestArchitecturesInCurrentLlama(t *testing.T) {
 		a := s.attach(t, m)
 		check("--lora", saveLoRA(t, a, 0, "f32"))
 	})
+}
+
+// asLlama has YaRN's ramp begin and end at whole pairs in gpt-oss, too, as llama.cpp does: that moves the logits of tiny models by up to 2.
+func asLlama(t *testing.T) {
+	made := architectures["gpt-oss"]
+	made.smooth = false
+	t.Cleanup(func() { made.smooth = true })
 }
 
 // llamaComputes skips a test where llama.cpp leaves out what a model has.
