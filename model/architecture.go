@@ -31,6 +31,9 @@ type architecture struct {
 	outNorm   string // name of the norm before the head; "": output_norm
 	ffnNorm   string // name of the norm of what the feed-forward takes; "": ffn_norm
 	experts   bool   // it is a mixture of experts, which are frozen (experts.go)
+	biased    bool   // these and their router have biases
+	sinks     bool   // a head's tokens see one score more, which belongs to no token
+	smooth    bool   // YaRN's ramp begins and ends between pairs of numbers
 
 	windows   int        // every so many blocks, one sees all tokens, and the others a window of the last ones; 1: all have windows; 0: none
 	window    int        // tokens of a window where the file says nothing; 0: all
@@ -73,6 +76,7 @@ var architectures = map[string]*architecture{
 	"exaone4":    {mayHave: many, norms: after, qkNorms: head, pairs: bindings.Halves, windows: 4, straights: true},
 	"gemma2":     {mayHave: many, norms: both, pairs: bindings.Halves, act: bindings.GELU, windows: 2, window: 4096, caps: [2]float64{50, 30}, rootWidth: true, byWidth: 46},
 	"gemma3":     {mayHave: many, norms: both, qkNorms: head, pairs: bindings.Halves, act: bindings.GELU, windows: 6, localBase: 10000, caps: [2]float64{0, -1}, rootWidth: true, byWidth: 62},
+	"gpt-oss":    {mayHave: many, pairs: bindings.Halves, act: bindings.Clamped, experts: true, biased: true, sinks: true, smooth: true, ffnNorm: "post_attention_norm", windows: 2},
 	"gpt2":       {layerNorm: true, positions: true, biases: many, act: bindings.GELU, plain: true},
 	"granite":    {mayHave: many, scales: true},
 	"lfm2":       {pairs: bindings.Halves, qkNorms: head, shortConv: true, outNorm: "token_embd_norm"},
@@ -215,7 +219,7 @@ var neutral = map[string][]float64{
 	"attention.temperature_length":      {0},
 	"attention.temperature_scale":       {0},
 	"attention.value_scale":             {0, 1},
-	"expert_gating_func":                {0, softMaxGate},
+	"expert_gating_func":                {0, softMaxGate, softMaxChosenGate},
 	"expert_group_count":                {0, 1},
 	"expert_group_scale":                {0, 1},
 	"expert_group_used_count":           {0, 1},
@@ -237,7 +241,7 @@ var neutral = map[string][]float64{
 }
 
 // activationNames are those of hidden_activation.
-var activationNames = map[bindings.Activation][]string{bindings.SiLU: {"silu", "swiglu"}, bindings.GELU: {"gelu_new", "gelu_pytorch_tanh"}}
+var activationNames = map[bindings.Activation][]string{bindings.SiLU: {"silu", "swiglu"}, bindings.GELU: {"gelu_new", "gelu_pytorch_tanh"}, bindings.Clamped: {"silu", "swiglu"}}
 
 // checkComputed refuses a file that asks for what its architecture does not have here. A key may say what is computed anyway.
 func (r *metadata) checkComputed(c Config) {

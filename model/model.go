@@ -101,6 +101,7 @@ type block struct {
 	conv                *bindings.Tensor   // [taps, width]: the weights of a short convolution, where it has that and no attention
 	groups              []*group           // q k v, output, or those of the short convolution; and gate up, down where the feed-forward is dense
 	experts             *experts           // where it is not
+	sinks               *bindings.Tensor   // [heads]: see Heads; nil where there are none
 }
 
 // shape is what blocks of a model may have otherwise.
@@ -115,6 +116,7 @@ type shape struct {
 type rotary struct {
 	bindings.Rope
 	factors     *bindings.Tensor // [dims/2] or nil
+	computed    []float32        // the same, where they are in no file; nil: they are not
 	longFactors *bindings.Tensor // of texts longer than rope.OrigContext, where they have others
 }
 
@@ -345,6 +347,9 @@ func (l *loader) rotaries() []rotary {
 		return nil
 	}
 	all := rotary{Rope: m.Rope}
+	if m.made.smooth && m.Rope.ExtFactor != 0 {
+		all.Rope, all.computed = smoothYaRN(m.Rope)
+	}
 	switch {
 	case l.has(freqs):
 		m.RopeFactor = true
@@ -391,6 +396,9 @@ func (l *loader) block(i int) *block {
 		add(matrix("shortconv.in_proj", m.Width, 3*m.Width))
 		add(matrix("shortconv.out_proj", m.Width, m.Width))
 		return l.feedForward(b, name, matrix, add)
+	}
+	if m.made.sinks {
+		b.sinks = l.tensor(name("attn_sinks.weight"), m.Heads)
 	}
 	switch m.made.qkNorms {
 	case head:
