@@ -138,7 +138,7 @@ func (c *Context) convolved(x, w *Tensor, gather func(back int) []*Tensor) (y *T
 	taps := w.Ne(1)
 	weight := func(back int64) *Tensor { return c.View(w, [4]int64{w.Ne(0), 1, 1, 1}, [4]int64{0, taps - 1 - back}) }
 	y = c.Mul(x, weight(0))
-	x = c.concat(x, c.ScaleBias(weight(0), 0, 0), 1)
+	x = c.concat(x, c.ScaleBias(c.Cont(weight(0)), 0, 0), 1)
 	for back := int64(1); back < taps; back++ {
 		for _, rows := range gather(int(back)) {
 			y = c.Add(y, c.Mul(c.GetRows(x, rows), weight(back)))
