@@ -221,6 +221,9 @@ func TestArchitecturesInLlama(t *testing.T) {
 	smalls(t, func(t *testing.T, s small) {
 		m := s.open(t, ComputeF32)
 		llamaComputes(t, m)
+		if m.Architecture == "lfm2" {
+			t.Skip("the llama.cpp in this program cannot open lfm2; a current one is asked by TestArchitecturesInCurrentLlama")
+		}
 		longest := slices.Max(s.batch().lengths)
 		theirs := func(path string, lora string) (all []float32) {
 			l := openLlama(t, path, bindings.LlamaOptions{Context: longest, Batch: longest, Threads: 1})
@@ -270,10 +273,17 @@ func TestArchitecturesInLlama(t *testing.T) {
 		a := s.attach(t, m)
 		own := s.logits(t, m)
 		near("LoRA", theirs(m.File().Path(), saveLoRA(t, a, 0, "f32")), own)
-		path := merged(t, m, a)
-		near("merged", theirs(path, ""), own)
-		if e := maxDiff(s.logits(t, open(t, path, options())), own); !(e <= 1e-4) {
-			t.Errorf("merged, opened again: off by %.2g", e)
+		near("merged", theirs(merged(t, m, a), ""), own)
+	})
+}
+
+// TestArchitectureMerged opens a model that an adapter was merged into.
+func TestArchitectureMerged(t *testing.T) {
+	smalls(t, func(t *testing.T, s small) {
+		m := s.open(t, ComputeF32)
+		a := s.attach(t, m)
+		if e := maxDiff(s.logits(t, open(t, merged(t, m, a), options())), s.logits(t, m)); !(e <= 1e-4) {
+			t.Errorf("off by %.2g", e)
 		}
 	})
 }
@@ -395,6 +405,7 @@ func TestDescriptions(t *testing.T) {
 		"mistral3":   {"stretched by YaRN × 4", "scores × 1 + 0.1 ln(1 + ⌊position / 32⌋)"},
 		"olmo2":      {"RMS norms after attention", "all heads at once"},
 		"olmo3":      {"3 of 4 blocks see the last 16 tokens"},
+		"lfm2":       {"3 of 4 blocks have a gated convolution of 3 tokens"},
 		"smollm3":    {"one block in 4 excepted"},
 	}
 	smalls(t, func(t *testing.T, s small) {

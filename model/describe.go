@@ -120,6 +120,13 @@ func (c Config) madeOf(biases []string) (list []string) {
 	if c.localRope != c.Rope {
 		own = ", and rotate by base " + decimal(c.localRope.FreqBase)
 	}
+	short := 0
+	for _, s := range c.conv {
+		if s {
+			short++
+		}
+	}
+	add(short > 0, "%d of %d blocks have a gated convolution of %d tokens in the place of attention", short, c.Blocks, c.Taps)
 	add(windows > 0, "%d of %d blocks see the last %d tokens%s", windows, c.Blocks, c.Window, own)
 	act := map[bindings.Activation]string{bindings.SiLU: "SiLU", bindings.GELU: "GELU", bindings.Clamped: "SiLU, between limits"}[c.made.act]
 	add(c.made.plain, "feed-forward with %s", act)

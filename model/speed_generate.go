@@ -57,7 +57,11 @@ func (m *Model) GenerationSpeed(prompt, answer, texts int) (s GenerationSpeed, e
 	if _, err = rate(1, 1, next); err != nil { // makes the graph
 		return s, err
 	}
-	c.Cut(0, prompt)
+	if c.Cut(0, prompt); len(c.Held(0)) < prompt { // a state cannot go back
+		if _, err := c.Append(Addition{Tokens: tokens[:prompt]}); err != nil {
+			return s, err
+		}
+	}
 	if s.Decode, err = rate(1, answer, next); err != nil || texts == 1 {
 		return s, err
 	}
