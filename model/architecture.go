@@ -27,6 +27,11 @@ type architecture struct {
 	act       bindings.Activation
 	plain     bool // the feed-forward has no gate
 	experts   bool // it is a mixture of experts, which are frozen (experts.go)
+	vNorm     bool // of v, a head at a time, without weights
+
+	embeddings bool // each block adds an embedding of its own of the tokens, where the file has them (embeddings.go), and scales its result
+	sharing    bool // the last blocks may take the keys and values of an earlier one
+	localHeads bool // heads of blocks with windows may have another size
 
 	windows   int        // every so many blocks, one sees all tokens, and the others a window of the last ones; 1: all have windows; 0: none
 	window    int        // tokens of a window where the file says nothing; 0: all
@@ -34,6 +39,7 @@ type architecture struct {
 	caps      [2]float64 // soft caps of scores and of logits where the file says nothing; a negative one stands for none, 0 for one that a file must not have
 	scales    bool       // the file has factors of the embedding, of what attention and feed-forward add, of scores and of logits
 	rootWidth bool       // the embedding is multiplied by √width
+	unscaled  bool       // scores are the products of q and k as they are
 	byWidth   int        // the model of this many blocks divides scores by √(width/heads), the others by √(head dimension)
 }
 
@@ -65,8 +71,10 @@ var (
 
 // architectures are those that can be trained, by their general.architecture.
 var architectures = map[string]*architecture{
-	"gemma2":     {mayHave: many, norms: both, pairs: bindings.Halves, act: bindings.GELU, windows: 2, window: 4096, caps: [2]float64{50, 30}, rootWidth: true, byWidth: 46},
-	"gemma3":     {mayHave: many, norms: both, qkNorms: head, pairs: bindings.Halves, act: bindings.GELU, windows: 6, localBase: 10000, caps: [2]float64{0, -1}, rootWidth: true, byWidth: 62},
+	"gemma2": {mayHave: many, norms: both, pairs: bindings.Halves, act: bindings.GELU, windows: 2, window: 4096, caps: [2]float64{50, 30}, rootWidth: true, byWidth: 46},
+	"gemma3": {mayHave: many, norms: both, qkNorms: head, pairs: bindings.Halves, act: bindings.GELU, windows: 6, localBase: 10000, caps: [2]float64{0, -1}, rootWidth: true, byWidth: 62},
+	"gemma4": {mayHave: many, norms: both, qkNorms: head, vNorm: true, pairs: bindings.Halves, act: bindings.GELU, windows: 6, localBase: 10000, localHeads: true, caps: [2]float64{0, -1},
+		rootWidth: true, unscaled: true, embeddings: true, sharing: true},
 	"gpt2":       {layerNorm: true, positions: true, biases: many, act: bindings.GELU, plain: true},
 	"granite":    {mayHave: many, scales: true},
 	"llama":      {mayHave: many, windows: 1}, // also SmolLM2, TinyLlama, Mistral
@@ -109,6 +117,9 @@ func (r *metadata) scales(c Config) scales {
 	perHead := float64(c.HeadDim)
 	if c.Blocks == c.made.byWidth {
 		perHead = float64(c.Width / c.Heads)
+	}
+	if c.made.unscaled {
+		perHead = 1
 	}
 	embedding := 1.0
 	if c.made.rootWidth {
@@ -167,6 +178,9 @@ func (r *metadata) localRope(c Config) bindings.Rope {
 	}
 	rope.FreqBase = float32(r.number("rope.freq_base_swa", base))
 	rope.FreqScale, rope.ExtFactor, rope.AttnFactor = 1, 0, 1
+	if c.made.localHeads {
+		rope.Dims = r.optional("rope.dimension_count_swa", c.LocalHeadDim)
+	}
 	return rope
 }
 
@@ -179,7 +193,6 @@ var neutral = map[string][]float64{
 	"attention.max_alibi_bias":          {0},
 	"attention.output_scale":            {0, 1},
 	"attention.rope_pattern":            {1},
-	"attention.shared_kv_layers":        {0},
 	"attention.temperature_length":      {0},
 	"attention.temperature_scale":       {0},
 	"attention.value_scale":             {0, 1},
@@ -211,13 +224,14 @@ var activationNames = map[bindings.Activation][]string{bindings.SiLU: {"silu", "
 func (r *metadata) checkComputed(c Config) {
 	values := maps.Clone(neutral)
 	maps.Copy(values, map[string][]float64{
-		"attention.key_length_swa":   {0, float64(c.HeadDim)},
-		"attention.value_length_swa": {0, float64(c.HeadDim)},
+		"attention.key_length_swa":   {0, float64(c.LocalHeadDim)},
+		"attention.value_length_swa": {0, float64(c.LocalHeadDim)},
+		"attention.shared_kv_layers": {0, float64(c.sharing)},
 		"attention.scale":            {0, float64(c.scale.scores)},
 		"embedding_scale":            {0, float64(c.scale.embedding)},
 		"logit_scale":                {0, 1 / float64(c.scale.logits)},
 		"residual_scale":             {0, float64(c.scale.added)},
-		"rope.dimension_count_swa":   {0, float64(c.Rope.Dims)},
+		"rope.dimension_count_swa":   {0, float64(c.localRope.Dims)},
 		"rope.freq_base_swa":         {0, float64(c.localRope.FreqBase)},
 	})
 	for i, key := range []string{"attn_logit_softcapping", "final_logit_softcapping"} {

@@ -1,6 +1,10 @@
 package model
 
-import "github.com/veratune/veratune/bindings"
+import (
+	"slices"
+
+	"github.com/veratune/veratune/bindings"
+)
 
 // experts are the frozen matrices of a block's feed-forward, of which every row takes a few: in the order of importance that the router gives them.
 type experts struct {
@@ -15,7 +19,8 @@ const softMaxGate = 1
 func (r *metadata) feedForward(c *Config) {
 	const most = 1 << 22
 	if !c.made.experts {
-		c.Hidden = r.count("feed_forward_length", 1, most)
+		c.hidden = r.each("feed_forward_length", *c, 0, most)
+		c.Hidden = slices.Max(c.hidden)
 		return
 	}
 	c.Experts = r.count("expert_count", 1, 1<<12)

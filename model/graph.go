@@ -11,24 +11,26 @@ import (
 // graph is one ggml graph under construction: operations that follow each other on the rows of one pack.
 type graph struct {
 	*bindings.Context
-	m         *Model
-	kind      bindings.Type // of the activations that products take
-	nodes     *bindings.Graph
-	rows      int
-	rotations []*bindings.Tensor // of the model's rotaries, [rotated numbers, rows]: m·cos, m·sin for each pair
-	segments  *bindings.Segments
-	inputs    *[]func() error // to be run once the graph has memory
-	first     *firstRows      // nil where no row needs it
-	merging   bool            // groups with a merged matrix multiply with that
-	seed      uint64          // of the dropout masks; 0 is no dropout
-	way       bindings.Way    // of products
-	alloc     *bindings.Allocator
+	m                   *Model
+	kind                bindings.Type // of the activations that products take
+	nodes               *bindings.Graph
+	rows                int
+	rotations           []*bindings.Tensor // of the model's rotaries, [rotated numbers, rows]: m·cos, m·sin for each pair
+	segments            *bindings.Segments
+	embeddings          *bindings.Tensor         // of the blocks, [·, rows]; nil where they have none
+	shared, sharedGrads map[int]*bindings.Tensor // by block: keys and values that others take, [·, rows], and the sums of their gradients
+	inputs              *[]func() error          // to be run once the graph has memory
+	first               *firstRows               // nil where no row needs it
+	merging             bool                     // groups with a merged matrix multiply with that
+	seed                uint64                   // of the dropout masks; 0 is no dropout
+	way                 bindings.Way             // of products
+	alloc               *bindings.Allocator
 }
 
 // newGraph makes a graph on that many rows.
 func (m *Model) newGraph(rows int) *graph {
 	c := m.backend.NewContext()
-	return &graph{Context: c, m: m, kind: m.kind(), nodes: c.NewGraph(), rows: rows, inputs: new([]func() error), alloc: m.alloc}
+	return &graph{Context: c, m: m, kind: m.kind(), nodes: c.NewGraph(), rows: rows, inputs: new([]func() error), shared: map[int]*bindings.Tensor{}, sharedGrads: map[int]*bindings.Tensor{}, alloc: m.alloc}
 }
 
 // input makes a tensor that gets its values once the graph has memory.

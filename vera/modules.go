@@ -35,6 +35,7 @@ var (
 var hfModels = map[string]hfModel{
 	"gemma2":     common(gatedModules),
 	"gemma3":     common(gatedModules),
+	"gemma4":     common(gatedModules),
 	"gpt2":       {blocks: "transformer.h", embedding: "transformer.wte", modules: gpt2Modules, transposed: true},
 	"granite":    reordered(gatedModules),
 	"llama":      reordered(gatedModules), // also Mistral
