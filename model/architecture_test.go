@@ -172,6 +172,9 @@ func TestNaiveArchitectures(t *testing.T) {
 	smalls(t, func(t *testing.T, s small) {
 		m := s.open(t, ComputeF32)
 		most := bounds{loss: 1e-7, logits: 3e-5, gradient: 1e-5, together: 5e-6}
+		if m.made.unscaled { // a softmax of large scores: a float32 norm is felt
+			most.gradient, most.together = 2e-4, 1e-4
+		}
 		compare(t, m, newNaive(t, m).run(s.batch()), s.expected(t, nil), most)
 		a := s.attach(t, m)
 		compare(t, m, newNaive(t, m).run(s.batch()), s.expected(t, a), most)
