@@ -22,12 +22,14 @@ type architecture struct {
 	pairs     bindings.Pairing // which numbers of a head are rotated together
 	positions bool             // learned embeddings of positions are added to those of tokens, and nothing is rotated
 	straight  int              // every so many blocks, one does not rotate; 0: all do
+	straights bool             // where some blocks have windows, the others do not rotate
 	biases    []string         // linear layers that have a bias
 	mayHave   []string         // linear layers that have one where the file holds it
 	act       bindings.Activation
-	plain     bool // the feed-forward has no gate
-	experts   bool // it is a mixture of experts, which are frozen (experts.go)
-	vNorm     bool // of v, a head at a time, without weights
+	plain     bool   // the feed-forward has no gate
+	ffnNorm   string // name of the norm of what the feed-forward takes; "": ffn_norm
+	experts   bool   // it is a mixture of experts, which are frozen (experts.go)
+	vNorm     bool   // of v, a head at a time, without weights
 
 	embeddings bool // each block adds an embedding of its own of the tokens, where the file has them (embeddings.go), and scales its result
 	sharing    bool // the last blocks may take the keys and values of an earlier one
@@ -40,6 +42,7 @@ type architecture struct {
 	scales    bool       // the file has factors of the embedding, of what attention and feed-forward add, of scores and of logits
 	rootWidth bool       // the embedding is multiplied by √width
 	unscaled  bool       // scores are the products of q and k as they are
+	warming   bool       // the file may have scores grow with the position of the query
 	byWidth   int        // the model of this many blocks divides scores by √(width/heads), the others by √(head dimension)
 }
 
@@ -71,18 +74,21 @@ var (
 
 // architectures are those that can be trained, by their general.architecture.
 var architectures = map[string]*architecture{
-	"gemma2": {mayHave: many, norms: both, pairs: bindings.Halves, act: bindings.GELU, windows: 2, window: 4096, caps: [2]float64{50, 30}, rootWidth: true, byWidth: 46},
-	"gemma3": {mayHave: many, norms: both, qkNorms: head, pairs: bindings.Halves, act: bindings.GELU, windows: 6, localBase: 10000, caps: [2]float64{0, -1}, rootWidth: true, byWidth: 62},
+	"exaone4": {mayHave: many, norms: after, qkNorms: head, pairs: bindings.Halves, windows: 4, straights: true},
+	"gemma2":  {mayHave: many, norms: both, pairs: bindings.Halves, act: bindings.GELU, windows: 2, window: 4096, caps: [2]float64{50, 30}, rootWidth: true, byWidth: 46},
+	"gemma3":  {mayHave: many, norms: both, qkNorms: head, pairs: bindings.Halves, act: bindings.GELU, windows: 6, localBase: 10000, caps: [2]float64{0, -1}, rootWidth: true, byWidth: 62},
 	"gemma4": {mayHave: many, norms: both, qkNorms: head, vNorm: true, pairs: bindings.Halves, act: bindings.GELU, windows: 6, localBase: 10000, localHeads: true, caps: [2]float64{0, -1},
 		rootWidth: true, unscaled: true, embeddings: true, sharing: true},
 	"gpt2":       {layerNorm: true, positions: true, biases: many, act: bindings.GELU, plain: true},
 	"granite":    {mayHave: many, scales: true},
-	"llama":      {mayHave: many, windows: 1}, // also SmolLM2, TinyLlama, Mistral
+	"llama":      {mayHave: many, windows: 1},                // also SmolLM2, TinyLlama, Mistral
+	"mistral3":   {mayHave: many, windows: 1, warming: true}, // Ministral 3, Mistral Small 3
 	"olmo2":      {mayHave: many, norms: after, qkNorms: row, pairs: bindings.Halves, windows: 4, localBase: sameBase},
 	"phi3":       {pairs: bindings.Halves, windows: 1},  // also Phi-3.5 and Phi-4. llama.cpp leaves the windows out
 	"qwen2":      {pairs: bindings.Halves, biases: qkv}, // also Qwen 2.5
 	"qwen3":      {mayHave: many, qkNorms: head, pairs: bindings.Halves},
 	"qwen3moe":   {mayHave: many, qkNorms: head, pairs: bindings.Halves, experts: true}, // Qwen3-30B-A3B
+	"seed_oss":   {mayHave: many, pairs: bindings.Halves, ffnNorm: "post_attention_norm"},
 	"smollm3":    {mayHave: many, straight: 4},
 	"starcoder2": {layerNorm: true, pairs: bindings.Halves, mayHave: many, act: bindings.GELU, plain: true, windows: 1},
 }
@@ -133,6 +139,29 @@ func (r *metadata) scales(c Config) scales {
 		scoreCap:  float32(max(0, r.number("attn_logit_softcapping", c.made.caps[0]))),
 		logitCap:  float32(max(0, r.number("final_logit_softcapping", c.made.caps[1]))),
 	}
+}
+
+// temperature is by how much the scores of a query grow with its position: 1 + scale · ln(1 + ⌊position / length⌋).
+type temperature struct {
+	scale  float32 // 0: not at all
+	length int
+}
+
+// at is what the scores of a query at that position are multiplied by.
+func (t temperature) at(position int32) float32 {
+	return float32(1 + float64(t.scale)*math.Log(float64(1+int(position)/t.length)))
+}
+
+// temperature reads it. Its length is that of texts in the original training where the file has no other.
+func (r *metadata) temperature(c Config) (t temperature) {
+	if !c.made.warming {
+		return t
+	}
+	t.scale, t.length = float32(r.number("attention.temperature_scale", 0)), r.optional("attention.temperature_length", c.Rope.OrigContext)
+	if t.scale != 0 && t.length < 1 && r.err == nil {
+		r.err = fmt.Errorf("%s is %d: a positive number is needed", r.key("attention.temperature_length"), t.length)
+	}
+	return t
 }
 
 // windows tells for each block whether it sees a window of the last tokens alone, and of how many; 0 where all blocks see all.
@@ -234,6 +263,10 @@ func (r *metadata) checkComputed(c Config) {
 		"rope.dimension_count_swa":   {0, float64(c.localRope.Dims)},
 		"rope.freq_base_swa":         {0, float64(c.localRope.FreqBase)},
 	})
+	if c.made.warming {
+		delete(values, "attention.temperature_length")
+		delete(values, "attention.temperature_scale")
+	}
 	for i, key := range []string{"attn_logit_softcapping", "final_logit_softcapping"} {
 		if c.made.caps[i] == 0 {
 			values[key] = []float64{0}

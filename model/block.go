@@ -113,7 +113,21 @@ func (g *graph) rotate(b *block, qkv *bindings.Tensor, back bool, t bindings.Typ
 	if b.straight {
 		return g.as(qkv, t)
 	}
-	return g.Rotate(qkv, g.rotations[b.rotation], g.made(b), b.headDim, g.m.made.pairs, back, t)
+	if back {
+		g.warm(b, qkv)
+	}
+	y := g.Rotate(qkv, g.rotations[b.rotation], g.made(b), b.headDim, g.m.made.pairs, back, t)
+	if !back {
+		g.warm(b, y)
+	}
+	return y
+}
+
+// warm multiplies the queries of qkv, float32, or their gradients by what their scores grow by at their positions, in place.
+func (g *graph) warm(b *block, qkv *bindings.Tensor) {
+	if g.warmth != nil && qkv != nil {
+		g.nodes.Expand(g.MulInplace(g.columns(qkv, 0, g.queries(b)), g.warmth))
+	}
 }
 
 // added is the residual stream x and what a group makes of its input, normed where n is a norm, and scaled. out is what the norm takes, its first tokens being first.

@@ -153,6 +153,12 @@ func (c Config) rotates() string {
 	case c.RopeFactor:
 		s += ", with the file's factors"
 	}
+	if c.made.straights && c.local != nil {
+		s += ", in blocks with windows"
+	}
+	if c.temperature.scale != 0 {
+		s += fmt.Sprintf("; scores × 1 + %.4g ln(1 + ⌊position / %d⌋)", c.temperature.scale, c.temperature.length)
+	}
 	if c.made.straight > 0 {
 		s += fmt.Sprintf(", one block in %d excepted", c.made.straight)
 	}

@@ -16,6 +16,7 @@ type graph struct {
 	nodes               *bindings.Graph
 	rows                int
 	rotations           []*bindings.Tensor // of the model's rotaries, [rotated numbers, rows]: m·cos, m·sin for each pair
+	warmth              *bindings.Tensor   // [1, rows]: what the scores of each row's queries are multiplied by; nil: nothing
 	segments            *bindings.Segments
 	embeddings          *bindings.Tensor         // of the blocks, [·, rows]; nil where they have none
 	shared, sharedGrads map[int]*bindings.Tensor // by block: keys and values that others take, [·, rows], and the sums of their gradients
@@ -30,7 +31,8 @@ type graph struct {
 // newGraph makes a graph on that many rows.
 func (m *Model) newGraph(rows int) *graph {
 	c := m.backend.NewContext()
-	return &graph{Context: c, m: m, kind: m.kind(), nodes: c.NewGraph(), rows: rows, inputs: new([]func() error), shared: map[int]*bindings.Tensor{}, sharedGrads: map[int]*bindings.Tensor{}, alloc: m.alloc}
+	return &graph{Context: c, m: m, kind: m.kind(), nodes: c.NewGraph(), rows: rows, inputs: new([]func() error), alloc: m.alloc,
+		shared: map[int]*bindings.Tensor{}, sharedGrads: map[int]*bindings.Tensor{}}
 }
 
 // input makes a tensor that gets its values once the graph has memory.
@@ -79,6 +81,23 @@ func (g *graph) tables(positions, turns []int32) (list []*bindings.Tensor) {
 		list = append(list, table)
 	}
 	return list
+}
+
+// temperatures gives the model's at these positions.
+func (g *graph) temperatures(positions []int32) *bindings.Tensor {
+	if g.m.temperature.scale == 0 {
+		return nil
+	}
+	values := make([]float32, len(positions))
+	x := g.NewTensor(bindings.F32, 1, int64(len(values))).Input()
+	g.nodes.Expand(x)
+	*g.inputs = append(*g.inputs, func() error {
+		for i, p := range positions {
+			values[i] = g.m.temperature.at(p)
+		}
+		return bindings.Set(x, values)
+	})
+	return x
 }
 
 // table is ggml's own rotation of (1, 0) in every pair, so that all of its scalings hold: [rotated numbers, rows].
@@ -139,8 +158,8 @@ func (g *graph) compute() error {
 }
 
 // kind is the type of the activations that products take forwards. Where rows choose experts nothing is rounded: a choice between two that are nearly equal would often turn
-// out otherwise, and the whole row with it. On a tiny model of two blocks, that changes the gradient by up to 0.13, and rounding otherwise by 0.01. Nor where scores are not scaled: their softmax is nearly a choice, and a tiny Gemma 4 of six
-// blocks has its gradient changed by 0.5.
+// out otherwise, and the whole row with it. On a tiny model of two blocks, that changes the gradient by up to 0.13, and rounding otherwise by 0.01. Nor where scores are not
+// scaled: their softmax is nearly a choice, and the gradient of a tiny Gemma 4 of six blocks changes by 0.5.
 func (m *Model) kind() bindings.Type {
 	if m.Experts > 0 || m.made.unscaled {
 		return bindings.F32

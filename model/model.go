@@ -8,6 +8,7 @@
 package model
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -372,10 +373,11 @@ func (l *loader) block(i int) *block {
 		}
 		return x
 	}
+	ffnNorm := cmp.Or(m.made.ffnNorm, "ffn_norm")
 	b := &block{
 		shape: m.shape(i), scale: 1,
 		attnNorm:  l.norm(name("attn_norm"), m.made.norms != after),
-		ffnNorm:   l.norm(name("ffn_norm"), m.made.norms != after),
+		ffnNorm:   l.norm(name(ffnNorm), m.made.norms != after),
 		attnAfter: l.norm(name("post_attention_norm"), m.made.norms != before),
 		ffnAfter:  l.norm(name("post_ffw_norm"), m.made.norms != before),
 	}
@@ -427,12 +429,12 @@ func (l *loader) block(i int) *block {
 // shape is what the model's constants make of block i.
 func (m *Model) shape(i int) shape {
 	s := shape{
-		straight: m.made.positions || m.made.straight > 0 && (i+1)%m.made.straight == 0,
-		local:    m.windowed(i), headDim: m.HeadDim, kvHeads: m.kvHeads[i], hidden: m.Hidden, from: m.from(i),
+		local: m.windowed(i), headDim: m.HeadDim, kvHeads: m.kvHeads[i], hidden: m.Hidden, from: m.from(i),
 	}
 	if m.hidden != nil {
 		s.hidden = m.hidden[i]
 	}
+	s.straight = m.made.positions || m.made.straight > 0 && (i+1)%m.made.straight == 0 || m.made.straights && m.local != nil && !s.local
 	if s.local {
 		s.rotation, s.headDim = len(m.rotaries)-1, m.LocalHeadDim
 	}

@@ -109,8 +109,15 @@ func (n *naive) block(x *matrix, block, at int) *matrix {
 	prefix := fmt.Sprintf("blk.%d.", block)
 	added := n.number("residual_scale", 1)
 	y := n.attention(n.norm(x, prefix+"attn_norm"), block, at)
-	x = n.sum(x, n.scaled(n.norm(y, prefix+"post_attention_norm"), added))
-	h := n.norm(x, prefix+"ffn_norm")
+	if n.name != "seed_oss" {
+		y = n.norm(y, prefix+"post_attention_norm")
+	}
+	x = n.sum(x, n.scaled(y, added))
+	ffnNorm := "ffn_norm"
+	if n.name == "seed_oss" {
+		ffnNorm = "post_attention_norm"
+	}
+	h := n.norm(x, prefix+ffnNorm)
 	if n.weights[prefix+"ffn_gate_inp.weight"] != nil {
 		y = n.mixture(h, prefix)
 	} else {
@@ -192,6 +199,7 @@ func (n *naive) attention(h *matrix, block, at int) *matrix {
 	if n.name == "gemma4" {
 		perHead = 1
 	}
+	q = n.warmed(q)
 	var outs []*matrix
 	for head := range heads {
 		kv := head / (heads / kvHeads) * dim
@@ -203,9 +211,22 @@ func (n *naive) attention(h *matrix, block, at int) *matrix {
 	return n.linear(n.beside(dim, outs), block, "attn_output", 1, at)
 }
 
+// warmed are queries that grow with their position.
+func (n *naive) warmed(q *matrix) *matrix {
+	scale := n.number("attention.temperature_scale", 0)
+	if scale == 0 {
+		return q
+	}
+	var by []float64
+	for position := range q.rows {
+		by = append(by, 1+scale*math.Log(1+math.Floor(float64(position)/n.number("rope.scaling.original_context_length", 0))))
+	}
+	return n.times(q, constant(q.rows, 1, by))
+}
+
 // window is the number of last tokens that a block sees, if it doesn't see all.
 func (n *naive) window(block int) (window int, local bool) {
-	every, ok := map[string]float64{"gemma2": 2, "gemma3": 6, "gemma4": 6, "llama": 1, "olmo2": 4, "phi3": 1, "starcoder2": 1}[n.name]
+	every, ok := map[string]float64{"exaone4": 4, "gemma2": 2, "gemma3": 6, "gemma4": 6, "llama": 1, "mistral3": 1, "olmo2": 4, "phi3": 1, "starcoder2": 1}[n.name]
 	window = int(n.number("attention.sliding_window", 0))
 	if !ok || window == 0 {
 		return 0, false
@@ -220,7 +241,7 @@ func (n *naive) window(block int) (window int, local bool) {
 
 // rotated turns q and k by the positions of their tokens.
 func (n *naive) rotated(x *matrix, block, dim int, local bool) *matrix {
-	if n.weights["position_embd.weight"] != nil || n.name == "smollm3" && block%4 == 3 {
+	if n.weights["position_embd.weight"] != nil || n.name == "smollm3" && block%4 == 3 || n.name == "exaone4" && !local && n.number("attention.sliding_window", 0) > 0 {
 		return x
 	}
 	dims := int(n.number("rope.dimension_count", float64(dim)))
@@ -281,18 +302,19 @@ func (n *naive) angles(dims, length int) (angles []float64, size float64) {
 	turning := func(times float64) float64 { // the pair that turns so many times
 		return float64(dims) * math.Log(context/(times*2*math.Pi)) / (2 * math.Log(base))
 	}
-	low, high := max(0, math.Floor(turning(32))), min(float64(dims-1), math.Ceil(turning(1)))
+	low, high := max(0, math.Floor(turning(n.number("rope.scaling.yarn_beta_fast", 32)))), min(float64(dims-1), math.Ceil(turning(n.number("rope.scaling.yarn_beta_slow", 1))))
 	for i := range angles {
 		scaled := min(1, max(0, (float64(i)-low)/max(0.001, high-low)))
 		angles[i] *= scaled/factor + 1 - scaled
 	}
-	return angles, size * (1 + 0.1*math.Log(factor))
+	scales := (1 + 0.1*math.Log(factor)) / (1 + 0.1*n.number("rope.scaling.yarn_log_multiplier", 0)*math.Log(factor))
+	return angles, size * n.number("rope.scaling.yarn_attn_factor", scales)
 }
 
 // neighbours tells whether numbers 2i and 2i + 1 of a head are rotated together, because the file's converter reordered the rows of q and k. In Hugging Face's order,
 // numbers i and i + dims/2 are.
 func (n *naive) neighbours() bool {
-	return slices.Contains([]string{"granite", "llama", "smollm3"}, n.name)
+	return slices.Contains([]string{"granite", "llama", "mistral3", "smollm3"}, n.name)
 }
 
 // feedForward has its gate in a matrix of its own, or above the rows of ffn_up, or none.

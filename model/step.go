@@ -286,7 +286,9 @@ func (m *Model) shareGradients(p *pack) (err error) {
 func (m *Model) begin(p *pack) (kept, error) {
 	g := m.newGraph(p.rows())
 	defer g.Close()
-	g.addFirst(p.positions)
+	if m.embeddings != nil {
+		g.addFirst(p.positions)
+	}
 	stream := g.embedded(p.tokens, p.positions)
 	x, err := m.tape.keep(g, stream)
 	if err != nil {
@@ -324,6 +326,7 @@ func (m *Model) passGraph(p pack, seed uint64) *graph {
 		runs[i] = [4]int32{s.start, s.length, s.parent, s.past}
 	}
 	g.segments = g.pack(runs)
+	g.warmth = g.temperatures(p.positions)
 	g.addFirst(p.positions)
 	m.giveTables(g, p)
 	return g
