@@ -29,6 +29,9 @@ type architecture struct {
 	plain     bool   // the feed-forward has no gate
 	ffnNorm   string // name of the norm of what the feed-forward takes; "": ffn_norm
 	experts   bool   // it is a mixture of experts, which are frozen (experts.go)
+	biased    bool   // these and their router have biases
+	sinks     bool   // a head's tokens see one score more, which belongs to no token
+	smooth    bool   // YaRN's ramp begins and ends between pairs of numbers
 	vNorm     bool   // of v, a head at a time, without weights
 
 	embeddings bool // each block adds an embedding of its own of the tokens, where the file has them (embeddings.go), and scales its result
@@ -79,6 +82,7 @@ var architectures = map[string]*architecture{
 	"gemma3":  {mayHave: many, norms: both, qkNorms: head, pairs: bindings.Halves, act: bindings.GELU, windows: 6, localBase: 10000, caps: [2]float64{0, -1}, rootWidth: true, byWidth: 62},
 	"gemma4": {mayHave: many, norms: both, qkNorms: head, vNorm: true, pairs: bindings.Halves, act: bindings.GELU, windows: 6, localBase: 10000, localHeads: true, caps: [2]float64{0, -1},
 		rootWidth: true, unscaled: true, embeddings: true, sharing: true},
+	"gpt-oss":    {mayHave: many, pairs: bindings.Halves, act: bindings.Clamped, experts: true, biased: true, sinks: true, smooth: true, ffnNorm: "post_attention_norm", windows: 2},
 	"gpt2":       {layerNorm: true, positions: true, biases: many, act: bindings.GELU, plain: true},
 	"granite":    {mayHave: many, scales: true},
 	"llama":      {mayHave: many, windows: 1},                // also SmolLM2, TinyLlama, Mistral
@@ -225,7 +229,7 @@ var neutral = map[string][]float64{
 	"attention.temperature_length":      {0},
 	"attention.temperature_scale":       {0},
 	"attention.value_scale":             {0, 1},
-	"expert_gating_func":                {0, softMaxGate},
+	"expert_gating_func":                {0, softMaxGate, softMaxChosenGate},
 	"expert_group_count":                {0, 1},
 	"expert_group_scale":                {0, 1},
 	"expert_group_used_count":           {0, 1},
@@ -247,7 +251,7 @@ var neutral = map[string][]float64{
 }
 
 // activationNames are those of hidden_activation.
-var activationNames = map[bindings.Activation][]string{bindings.SiLU: {"silu", "swiglu"}, bindings.GELU: {"gelu_new", "gelu_pytorch_tanh"}}
+var activationNames = map[bindings.Activation][]string{bindings.SiLU: {"silu", "swiglu"}, bindings.GELU: {"gelu_new", "gelu_pytorch_tanh"}, bindings.Clamped: {"silu", "swiglu"}}
 
 // checkComputed refuses a file that asks for what its architecture does not have here. A key may say what is computed anyway.
 func (r *metadata) checkComputed(c Config) {

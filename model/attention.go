@@ -10,7 +10,7 @@ import (
 type cached struct{ keys, values, rows *bindings.Tensor }
 
 func (g *graph) heads(b *block) bindings.Heads {
-	h := bindings.Heads{Query: g.m.Heads, KV: b.kvHeads, Dim: b.headDim, Scale: g.m.scale.scores, Cap: g.m.scale.scoreCap}
+	h := bindings.Heads{Query: g.m.Heads, KV: b.kvHeads, Dim: b.headDim, Scale: g.m.scale.scores, Cap: g.m.scale.scoreCap, Sinks: b.sinks}
 	if b.local {
 		h.Window = g.m.Window
 	}
@@ -52,7 +52,7 @@ func (g *graph) normHeads(b *block, raw *bindings.Tensor) *bindings.Tensor {
 	y := g.NormHeads(raw, b.qkNorms, g.m.Heads, b.kvHeads, eps, bindings.F32)
 	if g.m.made.vNorm {
 		v := g.values(b, raw)
-		g.nodes.Expand(g.Cpy(g.together(g.Norm(g.apart(b, v), g.ones(b), eps, bindings.F32), v), g.values(b, y)))
+		g.nodes.Expand(g.Cpy(g.together(g.Norm(g.apart(b, v), g.unweighted(b), eps, bindings.F32), v), g.values(b, y)))
 	}
 	return y
 }
@@ -66,7 +66,7 @@ func (g *graph) normHeadsBack(b *block, dy, raw *bindings.Tensor, t bindings.Typ
 	dx := g.NormHeadsBack(dy, raw, b.qkNorms, g.m.Heads, b.kvHeads, eps, t)
 	if g.m.made.vNorm {
 		v := g.values(b, raw)
-		dv := g.NormBack(g.apart(b, g.values(b, dy)), g.apart(b, v), g.ones(b), eps, nil)
+		dv := g.NormBack(g.apart(b, g.values(b, dy)), g.apart(b, v), g.unweighted(b), eps, nil)
 		g.nodes.Expand(g.Cpy(g.together(dv, v), g.values(b, dx)))
 	}
 	return dx
@@ -78,8 +78,8 @@ func (g *graph) values(b *block, qkv *bindings.Tensor) *bindings.Tensor {
 	return g.columns(qkv, g.queries(b)+n, n)
 }
 
-// ones are the weights of a head's norm without weights.
-func (g *graph) ones(b *block) *bindings.Tensor { return g.ScaleBias(b.qkNorms.Q, 0, 1) }
+// unweighted are the weights of a head's norm without weights.
+func (g *graph) unweighted(b *block) *bindings.Tensor { return g.ScaleBias(b.qkNorms.Q, 0, 1) }
 
 // apart has each head of x in a column of its own, together as they were in x.
 func (g *graph) apart(b *block, x *bindings.Tensor) *bindings.Tensor {

@@ -300,3 +300,21 @@ func (r *metadata) rope(c Config) bindings.Rope {
 	}
 	return rope
 }
+
+// smoothYaRN is the rotation by YaRN whose ramp begins and ends where pairs turn BetaFast and BetaSlow times over the original context, and not at the next whole pair,
+// as ggml's does: as one without YaRN, by which each angle is divided by a factor.
+func smoothYaRN(r bindings.Rope) (bindings.Rope, []float32) {
+	dims, base := float64(r.Dims), float64(r.FreqBase)
+	turning := func(times float32) float64 {
+		return dims * math.Log(float64(r.OrigContext)/(float64(times)*2*math.Pi)) / (2 * math.Log(base))
+	}
+	low, high := max(0, turning(r.BetaFast)), min(dims-1, turning(r.BetaSlow))
+	scale, factors := float64(r.FreqScale), make([]float32, r.Dims/2)
+	for i := range factors {
+		stretched := float64(r.ExtFactor) * (1 - min(1, max(0, (float64(i)-low)/max(0.001, high-low))))
+		factors[i] = float32(1 / (scale*(1-stretched) + stretched))
+	}
+	r.AttnFactor *= float32(1 - 0.1*math.Log(scale))
+	r.FreqScale, r.ExtFactor = 1, 0
+	return r, factors
+}

@@ -70,7 +70,11 @@ func turns(long []bool) []int32 {
 func (g *graph) tables(positions, turns []int32) (list []*bindings.Tensor) {
 	n := int64(len(positions))
 	for _, r := range g.m.rotaries {
-		table := g.table(positions, r.factors, r.Rope)
+		factors := r.factors
+		if r.computed != nil {
+			factors = input(g, r.computed, int64(len(r.computed)))
+		}
+		table := g.table(positions, factors, r.Rope)
 		if r.longFactors != nil {
 			both := g.NewTensor(bindings.F32, int64(r.Dims), 2*n)
 			for i, t := range []*bindings.Tensor{table, g.table(positions, r.longFactors, r.Rope)} {

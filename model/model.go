@@ -101,6 +101,7 @@ type block struct {
 	qkNorms             bindings.HeadNorms // of q and k
 	groups              []*group           // q k v, or q where it takes others' keys and values; output; and gate up, down where the feed-forward is dense
 	experts             *experts           // where it is not
+	sinks               *bindings.Tensor   // [heads]: see Heads; nil where there are none
 	embedding           *blockEmbedding    // nil where it has none
 	scale               float32            // of its result
 }
@@ -121,6 +122,7 @@ type shape struct {
 type rotary struct {
 	bindings.Rope
 	factors     *bindings.Tensor // [dims/2] or nil
+	computed    []float32        // the same, where they are in no file; nil: they are not
 	longFactors *bindings.Tensor // of texts longer than rope.OrigContext, where they have others
 }
 
@@ -347,6 +349,9 @@ func (l *loader) rotaries() []rotary {
 		return nil
 	}
 	all := rotary{Rope: m.Rope}
+	if m.made.smooth && m.Rope.ExtFactor != 0 {
+		all.Rope, all.computed = smoothYaRN(m.Rope)
+	}
 	switch {
 	case l.has(freqs):
 		m.RopeFactor = true
@@ -382,6 +387,9 @@ func (l *loader) block(i int) *block {
 		ffnAfter:  l.norm(name("post_ffw_norm"), m.made.norms != before),
 	}
 	q, kv := m.Heads*b.headDim, b.kvHeads*b.headDim
+	if m.made.sinks {
+		b.sinks = l.tensor(name("attn_sinks.weight"), m.Heads)
+	}
 	switch m.made.qkNorms {
 	case head:
 		b.qkNorms.Q = l.tensor(name("attn_q_norm.weight"), b.headDim)

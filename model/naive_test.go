@@ -109,12 +109,13 @@ func (n *naive) block(x *matrix, block, at int) *matrix {
 	prefix := fmt.Sprintf("blk.%d.", block)
 	added := n.number("residual_scale", 1)
 	y := n.attention(n.norm(x, prefix+"attn_norm"), block, at)
-	if n.name != "seed_oss" {
+	early := n.name == "gpt-oss" || n.name == "seed_oss" // their files have the norm before the feed-forward by another's name
+	if !early {
 		y = n.norm(y, prefix+"post_attention_norm")
 	}
 	x = n.sum(x, n.scaled(y, added))
 	ffnNorm := "ffn_norm"
-	if n.name == "seed_oss" {
+	if early {
 		ffnNorm = "post_attention_norm"
 	}
 	h := n.norm(x, prefix+ffnNorm)
@@ -205,7 +206,16 @@ func (n *naive) attention(h *matrix, block, at int) *matrix {
 		kv := head / (heads / kvHeads) * dim
 		scores := n.scaled(n.product(n.columns(q, head*dim, dim), n.columns(k, kv, dim)), n.number("attention.scale", perHead))
 		scores = n.capped(scores, n.number("attn_logit_softcapping", 0))
-		p := n.softmax(scores, func(i, j int) bool { return j <= i && (!local || i-j < window) })
+		if sinks := n.weights[fmt.Sprintf("blk.%d.attn_sinks.weight", block)]; sinks != nil {
+			// One more score, whose value is nothing.
+			var all []*matrix
+			for j := range scores.cols {
+				all = append(all, n.columns(scores, j, 1))
+			}
+			scores = n.beside(1, append(all, constant(scores.rows, 1, slices.Repeat([]float64{sinks.v[head]}, scores.rows))))
+		}
+		p := n.softmax(scores, func(i, j int) bool { return j == h.rows || j <= i && (!local || i-j < window) })
+		p = n.columns(p, 0, h.rows)
 		outs = append(outs, n.product(p, n.transposed(n.columns(v, kv, dim))))
 	}
 	return n.linear(n.beside(dim, outs), block, "attn_output", 1, at)
@@ -226,7 +236,7 @@ func (n *naive) warmed(q *matrix) *matrix {
 
 // window is the number of last tokens that a block sees, if it doesn't see all.
 func (n *naive) window(block int) (window int, local bool) {
-	every, ok := map[string]float64{"exaone4": 4, "gemma2": 2, "gemma3": 6, "gemma4": 6, "llama": 1, "mistral3": 1, "olmo2": 4, "phi3": 1, "starcoder2": 1}[n.name]
+	every, ok := map[string]float64{"exaone4": 4, "gemma2": 2, "gemma3": 6, "gemma4": 6, "gpt-oss": 2, "llama": 1, "mistral3": 1, "olmo2": 4, "phi3": 1, "starcoder2": 1}[n.name]
 	window = int(n.number("attention.sliding_window", 0))
 	if !ok || window == 0 {
 		return 0, false
@@ -302,7 +312,11 @@ func (n *naive) angles(dims, length int) (angles []float64, size float64) {
 	turning := func(times float64) float64 { // the pair that turns so many times
 		return float64(dims) * math.Log(context/(times*2*math.Pi)) / (2 * math.Log(base))
 	}
-	low, high := max(0, math.Floor(turning(n.number("rope.scaling.yarn_beta_fast", 32)))), min(float64(dims-1), math.Ceil(turning(n.number("rope.scaling.yarn_beta_slow", 1))))
+	low, high := turning(n.number("rope.scaling.yarn_beta_fast", 32)), turning(n.number("rope.scaling.yarn_beta_slow", 1))
+	if n.name != "gpt-oss" {
+		low, high = math.Floor(low), math.Ceil(high)
+	}
+	low, high = max(0, low), min(float64(dims-1), high)
 	for i := range angles {
 		scaled := min(1, max(0, (float64(i)-low)/max(0.001, high-low)))
 		angles[i] *= scaled/factor + 1 - scaled
@@ -338,6 +352,13 @@ func (n *naive) activated(x *matrix) *matrix {
 		s := 1 / (1 + math.Exp(-v))
 		return v * s, s * (1 + v*(1-s))
 	}
+	steep := func(v float64) (y, slope float64) {
+		s := 1 / (1 + math.Exp(-1.702*v))
+		return v * s, s * (1 + 1.702*v*(1-s))
+	}
+	if n.name == "gpt-oss" {
+		return n.each(x, steep)
+	}
 	gelu := func(v float64) (y, slope float64) {
 		c := math.Sqrt(2 / math.Pi)
 		tanh := math.Tanh(c * (v + 0.044715*v*v*v))
@@ -349,10 +370,26 @@ func (n *naive) activated(x *matrix) *matrix {
 	return n.each(x, silu)
 }
 
+// between is x, from low to high.
+func (n *naive) between(x *matrix, low, high float64) *matrix {
+	return n.each(x, func(v float64) (y, slope float64) {
+		if v < low || v > high {
+			return min(max(v, low), high), 0
+		}
+		return v, 1
+	})
+}
+
 // mixture sums what the experts with the largest probabilities give, by these, which then are divided by their sum.
 func (n *naive) mixture(h *matrix, prefix string) *matrix {
 	gates, ups, downs := n.weights[prefix+"ffn_gate_exps.weight"], n.weights[prefix+"ffn_up_exps.weight"], n.weights[prefix+"ffn_down_exps.weight"]
-	scores := n.product(h, n.weights[prefix+"ffn_gate_inp.weight"])
+	biased := func(y *matrix, part string, e int) *matrix {
+		if bias := n.weights[prefix+part+".bias"]; bias != nil {
+			return n.sum(y, bias.part(e, 1))
+		}
+		return y
+	}
+	scores := biased(n.product(h, n.weights[prefix+"ffn_gate_inp.weight"]), "ffn_gate_inp", 0)
 	used := int(n.number("expert_used_count", 0))
 	shares := n.softmax(scores, func(token, expert int) bool {
 		better := 0
@@ -366,8 +403,13 @@ func (n *naive) mixture(h *matrix, prefix string) *matrix {
 	var y *matrix
 	for e := range shares.cols {
 		hidden := gates.rows / shares.cols
-		up := n.times(n.activated(n.product(h, gates.part(e*hidden, hidden))), n.product(h, ups.part(e*hidden, hidden)))
-		own := n.times(n.product(up, downs.part(e*h.cols, h.cols)), n.columns(shares, e, 1))
+		gate, up := biased(n.product(h, gates.part(e*hidden, hidden)), "ffn_gate_exps", e), biased(n.product(h, ups.part(e*hidden, hidden)), "ffn_up_exps", e)
+		if n.name == "gpt-oss" {
+			gate, up = n.between(gate, math.Inf(-1), 7), n.between(up, -7, 7)
+			up = n.each(up, func(v float64) (y, slope float64) { return v + 1, 1 })
+		}
+		up = n.times(n.activated(gate), up)
+		own := n.times(biased(n.product(up, downs.part(e*h.cols, h.cols)), "ffn_down_exps", e), n.columns(shares, e, 1))
 		if y == nil {
 			y = own
 		} else {

@@ -37,6 +37,7 @@ var hfModels = map[string]hfModel{
 	"gemma2":     common(gatedModules),
 	"gemma3":     common(gatedModules),
 	"gemma4":     common(gatedModules),
+	"gpt-oss":    common(gatedModules),
 	"gpt2":       {blocks: "transformer.h", embedding: "transformer.wte", modules: gpt2Modules, transposed: true},
 	"granite":    reordered(gatedModules),
 	"llama":      reordered(gatedModules), // also Mistral
