@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -219,9 +221,7 @@ func TestDeviceArchitectures(t *testing.T) {
 func TestArchitecturesInLlama(t *testing.T) {
 	smalls(t, func(t *testing.T, s small) {
 		m := s.open(t, ComputeF32)
-		if m.Architecture == "gemma4" {
-			t.Skip("the pinned llama.cpp does not know gemma4")
-		}
+		llamaComputes(t, m)
 		longest := slices.Max(s.batch().lengths)
 		theirs := func(path string, lora string) (all []float32) {
 			l := openLlama(t, path, bindings.LlamaOptions{Context: longest, Batch: longest, Threads: 1})
@@ -253,6 +253,52 @@ func TestArchitecturesInLlama(t *testing.T) {
 			t.Errorf("merged, opened again: off by %.2g", e)
 		}
 	})
+}
+
+// TestArchitecturesInCurrentLlama has the llama.cpp of PyPI's llama-cpp-python run the models with and without a LoRA export, by tools/check_logits.py.
+func TestArchitecturesInCurrentLlama(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second a model")
+	}
+	python := testutil.Python(t)
+	if err := exec.Command(python, "-c", "import llama_cpp").Run(); err != nil {
+		t.Skipf("%s has no llama-cpp-python", python)
+	}
+	smalls(t, func(t *testing.T, s small) {
+		m := s.open(t, ComputeF32)
+		llamaComputes(t, m)
+		tolerance := "4e-3"
+		if m.Architecture == "gemma4" {
+			tolerance = "0.04" // llama.cpp takes GELU from a table of 16 bits
+		}
+		check := func(lora ...string) {
+			t.Helper()
+			file := filepath.Join(t.TempDir(), "logits")
+			var data bytes.Buffer
+			if err := errors.Join(binary.Write(&data, binary.LittleEndian, s.logits(t, m)), os.WriteFile(file, data.Bytes(), 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			args := []string{"../tools/check_logits.py", "--model", m.File().Path(), "--sequences", filepath.Join(s.dir, "reference.json"), "--logits", file, "--tolerance", tolerance}
+			var said, log bytes.Buffer
+			c := exec.Command(python, append(args, lora...)...)
+			c.Stdout, c.Stderr = &said, &log
+			if err := c.Run(); err != nil {
+				t.Errorf("%v: %s%s", err, said.Bytes(), log.Bytes())
+			}
+			t.Logf("%s", said.Bytes())
+		}
+		check()
+		a := s.attach(t, m)
+		check("--lora", saveLoRA(t, a, 0, "f32"))
+	})
+}
+
+// llamaComputes skips a test where llama.cpp leaves out what a model has.
+func llamaComputes(t *testing.T, m *Model) {
+	t.Helper()
+	if _, sized := m.file.Float(m.Architecture + ".rope.scaling.yarn_attn_factor"); sized || m.made.straights && m.local != nil && m.Blocks != 64 {
+		t.Skip("llama.cpp doesn't read YaRN's own factor, nor windows of exaone4 in a model of other than 64 blocks")
+	}
 }
 
 // TestArchitectureAnswers has greedy answers with a cache equal to those without, in each arithmetic of generation, and many at once equal to each alone.

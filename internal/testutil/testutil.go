@@ -66,6 +66,19 @@ func globbed(t testing.TB, variable string, patterns []string) []string {
 	return found
 }
 
+// Python gives the interpreter of the scripts in tools: environment variable PYTHON, or the one that tools/requirements.txt is installed for. It skips the test where there is none.
+func Python(t testing.TB) string {
+	t.Helper()
+	if path := os.Getenv("PYTHON"); path != "" {
+		return path
+	}
+	path := fromRoot(".tools/venv/bin/python")
+	if _, err := os.Stat(path); err != nil {
+		t.Skipf("no Python at %s: see tools/requirements.txt, or set PYTHON", path)
+	}
+	return path
+}
+
 // SmolLM2 gives the path of the real 4-bit model: environment variable VERATUNE_MODEL, or what `make model` fetched. It skips the test where the model is
 // not there.
 func SmolLM2(t testing.TB) string {
