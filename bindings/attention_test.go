@@ -521,6 +521,9 @@ func TestAttentionRefuses(t *testing.T) {
 		"a cap below 0": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
 			return c.Attention(f(F32, 8*4, 3), c.NewSegments(samples(3)), Heads{Query: 2, KV: 1, Dim: 8, Scale: 1, Cap: -1}, F32)
 		},
+		"sinks of other heads": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
+			return c.Attention(f(F32, 8*4, 3), c.NewSegments(samples(3)), Heads{Query: 2, KV: 1, Dim: 8, Scale: 1, Sinks: f(F32, 3)}, F32)
+		},
 		"no segments": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
 			return c.Attention(f(F32, 8*4, 3), nil, Heads{Query: 2, KV: 1, Dim: 8, Scale: 1}, F32)
 		},

@@ -22,7 +22,15 @@ type naive struct {
 	trained map[*float32]*matrix // the adapter's numbers, by where they begin
 	given   map[int][2]*matrix   // keys and values of each block, for those that take them
 	extra   []*matrix            // of a gemma4, what its blocks get of each token
+	ties    map[int]tie          // of each row, where it chose between experts
+	whole   bool                 // YaRN's ramp begins and ends at whole pairs in gpt-oss, too
 	masks   map[[2]int][]float32 // dropout by block and group, [tokens × in]; nil: none
+}
+
+// tie is where a row's last chosen expert was nearest to the next one: the difference of their logits.
+type tie struct {
+	block string
+	gap   float64
 }
 
 // answer is what a model makes of samples: the sum of their losses, all logits, and the gradients of the adapter's Params; nil where there are none.
@@ -60,7 +68,7 @@ func (n *naive) number(key string, otherwise float64) float64 {
 
 // run computes samples one after the other, and goes back.
 func (n *naive) run(b batch) (a answer) {
-	n.record, n.trained = &record{}, map[*float32]*matrix{}
+	n.record, n.trained, n.ties = &record{}, map[*float32]*matrix{}, map[int]tie{}
 	at := 0
 	for _, length := range b.lengths {
 		logits := n.logits(b.tokens[at:at+length], at)
@@ -120,7 +128,7 @@ func (n *naive) block(x *matrix, block, at int) *matrix {
 	}
 	h := n.norm(x, prefix+ffnNorm)
 	if n.weights[prefix+"ffn_gate_inp.weight"] != nil {
-		y = n.mixture(h, prefix)
+		y = n.mixture(h, prefix, at)
 	} else {
 		y = n.feedForward(h, block, at)
 	}
@@ -313,7 +321,7 @@ func (n *naive) angles(dims, length int) (angles []float64, size float64) {
 		return float64(dims) * math.Log(context/(times*2*math.Pi)) / (2 * math.Log(base))
 	}
 	low, high := turning(n.number("rope.scaling.yarn_beta_fast", 32)), turning(n.number("rope.scaling.yarn_beta_slow", 1))
-	if n.name != "gpt-oss" {
+	if n.whole || n.name != "gpt-oss" {
 		low, high = math.Floor(low), math.Ceil(high)
 	}
 	low, high = max(0, low), min(float64(dims-1), high)
@@ -381,7 +389,7 @@ func (n *naive) between(x *matrix, low, high float64) *matrix {
 }
 
 // mixture sums what the experts with the largest probabilities give, by these, which then are divided by their sum.
-func (n *naive) mixture(h *matrix, prefix string) *matrix {
+func (n *naive) mixture(h *matrix, prefix string, at int) *matrix {
 	gates, ups, downs := n.weights[prefix+"ffn_gate_exps.weight"], n.weights[prefix+"ffn_up_exps.weight"], n.weights[prefix+"ffn_down_exps.weight"]
 	biased := func(y *matrix, part string, e int) *matrix {
 		if bias := n.weights[prefix+part+".bias"]; bias != nil {
@@ -391,6 +399,16 @@ func (n *naive) mixture(h *matrix, prefix string) *matrix {
 	}
 	scores := biased(n.product(h, n.weights[prefix+"ffn_gate_inp.weight"]), "ffn_gate_inp", 0)
 	used := int(n.number("expert_used_count", 0))
+	for i := range scores.rows {
+		sorted := slices.Clone(scores.row(i))
+		slices.Sort(sorted)
+		if least := len(sorted) - used; least > 0 {
+			gap := sorted[least] - sorted[least-1]
+			if old, ok := n.ties[at+i]; !ok || gap < old.gap {
+				n.ties[at+i] = tie{prefix, gap}
+			}
+		}
+	}
 	shares := n.softmax(scores, func(token, expert int) bool {
 		better := 0
 		for _, other := range scores.row(token) {

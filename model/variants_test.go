@@ -155,7 +155,11 @@ func (s small) checkNaive(t *testing.T) {
 // TestArchitecturesQuantised holds the reference models with quantised matrices to float64 on the same numbers.
 func TestArchitecturesQuantised(t *testing.T) {
 	smalls(t, func(t *testing.T, s small) {
-		for _, kind := range []bindings.Type{bindings.Q8_0, bindings.Q4_0} {
+		kinds := []bindings.Type{bindings.Q8_0, bindings.Q4_0}
+		if filepath.Base(s.dir) == "gpt-oss" {
+			kinds = append(kinds, bindings.MXFP4)
+		}
+		for _, kind := range kinds {
 			t.Run(kind.String(), func(t *testing.T) { s.changed(t, kind).checkNaive(t) })
 		}
 	})
