@@ -8,7 +8,8 @@ namespace vera {
 enum operation {
     MUL_MAT, MUL_MAT_BACK, WEIGHT_GRAD, MERGE, MERGED_GRAD, FACTORED_GRAD, ATTENTION, ATTENTION_BACK, ATTENTION_CACHED,
     NORM, NORM_BACK, LAYER_NORM, LAYER_NORM_BACK, NORM_HEADS, NORM_HEADS_BACK, ACTIVATE, ACTIVATE_BACK, GATED, GATED_BACK, ROTATE, CONVERT, CAPPED,
-    CROSS_ENTROPY, CROSS_ENTROPY_BACK, ROUTE, ROUTE_BACK, WEIGH, EXPERTS, PEAK, OPERATIONS
+    CROSS_ENTROPY, CROSS_ENTROPY_BACK, ROUTE, ROUTE_BACK, WEIGH, EXPERTS, DELTA_NET, DELTA_NET_BACK, DELTA_NET_CACHED, GATED_NORM, GATED_NORM_BACK, PEAK,
+    OPERATIONS
 };
 
 // Numbers that an operation is made with; which is which, its kernel says.
@@ -19,7 +20,7 @@ struct parameters {
 
 // What a node tells its kernel: the userdata of its tensor.
 struct call {
-    enum { VERSION = 0x76657204 };  // another one where this, parameters or operations change: a backend may come from another build
+    enum { VERSION = 0x76657205 };  // another one where this, parameters or operations change: a backend may come from another build
     uint32_t   version = VERSION;
     operation  op;
     bool       into;  // the result goes into a given place, which dst->src has before the operation's sources
