@@ -171,7 +171,7 @@ func (c *Context) composeDeltaNetBack(dy *Tensor, d Delta, s *Segments, h DeltaH
 			}
 		}
 		x := c.Reshape(c.Cont(c.part(d.QKV, at*dk*keys, dk*keys)), dk, keys*n)
-		w := c.ScaleBias(c.View(x, [4]int64{dk, 1, 1, 1}, [4]int64{}), 0, float32(by))
+		w := c.ScaleBias(c.Cont(c.View(x, [4]int64{dk, 1, 1, 1}, [4]int64{})), 0, float32(by))
 		return c.Reshape(c.composeNormBack(c.Reshape(g, dk, keys*n), x, w, h.Eps/float32(h.DimK), nil), dk*keys, n)
 	}
 	gate := func(at int64) *Tensor { return c.Cont(c.part(all, 2*width+h.out()+at*values, values)) }
