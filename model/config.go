@@ -15,20 +15,26 @@ type Config struct {
 	Architecture string `json:"architecture"` // general.architecture
 	made         *architecture
 	scale        scales
+	temperature  temperature
 	local        []bool        // blocks that see a window; nil where none does
 	localRope    bindings.Rope // of these
+	hidden       []int         // feed-forward length of each block, nil with experts
+	kvHeads      []int         // key and value heads of each block
+	sharing      int           // how many of the last blocks take keys and values of an earlier one
 	Blocks       int           `json:"blocks"`
 	Width        int           `json:"width"`        // embedding length
-	Hidden       int           `json:"hidden"`       // feed-forward length, of one expert where there are several
+	Hidden       int           `json:"hidden"`       // feed-forward length, the largest of all blocks; of one expert where there are several
 	Experts      int           `json:"experts"`      // of a block; 0 where the feed-forward is dense
 	ExpertsUsed  int           `json:"experts_used"` // by each token
 	Heads        int           `json:"heads"`        // query heads
-	KVHeads      int           `json:"kv_heads"`     // key and value heads; Heads is a multiple
+	KVHeads      int           `json:"kv_heads"`     // key and value heads, the most of all blocks; Heads is a multiple
 	HeadDim      int           `json:"head_dim"`
-	Vocab        int           `json:"vocab"`   // rows of the embedding
-	Tokens       int           `json:"tokens"`  // of the tokenizer: up to Vocab, as embeddings are padded
-	Context      int           `json:"context"` // context length of the original training
-	Window       int           `json:"window"`  // tokens that blocks with a window see; 0: all see all
+	LocalHeadDim int           `json:"local_head_dim"` // of blocks with a window
+	Embedding    int           `json:"embedding"`      // length of the embedding that each block has of a token; 0 where there is none
+	Vocab        int           `json:"vocab"`          // rows of the embedding
+	Tokens       int           `json:"tokens"`         // of the tokenizer: up to Vocab, as embeddings are padded
+	Context      int           `json:"context"`        // context length of the original training
+	Window       int           `json:"window"`         // tokens that blocks with a window see; 0: all see all
 	NormEps      float32       `json:"norm_eps"`
 	Rope         bindings.Rope `json:"rope"`
 	TiedHead     bool          `json:"tied_head"`   // the output head is the token embedding
@@ -55,7 +61,8 @@ func readConfig(g *bindings.GGUF) (Config, error) {
 	c.Width = r.count("embedding_length", 1, 1<<20)
 	r.feedForward(&c)
 	c.Heads = r.count("attention.head_count", 1, 1<<12)
-	c.KVHeads = r.optional("attention.head_count_kv", c.Heads)
+	c.kvHeads = r.each("attention.head_count_kv", c, c.Heads, c.Heads)
+	c.KVHeads = slices.Max(c.kvHeads)
 	c.Context = r.optional("context_length", 2048)
 	epsilon := "attention.layer_norm_rms_epsilon"
 	if c.made.layerNorm {
@@ -66,28 +73,73 @@ func readConfig(g *bindings.GGUF) (Config, error) {
 		return c, r.err
 	}
 	c.HeadDim = r.optional("attention.key_length", c.Width/c.Heads)
+	c.LocalHeadDim = c.HeadDim
+	if c.made.localHeads {
+		c.LocalHeadDim = r.optional("attention.key_length_swa", c.HeadDim)
+	}
+	if c.made.sharing {
+		c.sharing = r.optional("attention.shared_kv_layers", 0)
+	}
+	if c.made.embeddings {
+		c.Embedding = r.optional("embedding_length_per_layer_input", 0)
+	}
 	c.Rope = r.rope(c)
 	c.Window, c.local = r.windows(c)
 	c.localRope = r.localRope(c)
 	c.scale = r.scales(c)
+	c.temperature = r.temperature(c)
 	r.checkComputed(c)
 	switch {
 	case r.err != nil:
 		return c, r.err
 	case c.NormEps <= 0 || c.NormEps > 0.1:
 		return c, fmt.Errorf("%s is %g: a small positive number is needed", r.key(epsilon), c.NormEps)
-	case c.KVHeads < 1 || c.Heads%c.KVHeads != 0:
+	case slices.ContainsFunc(c.kvHeads, func(n int) bool { return c.Heads%n != 0 }):
 		return c, fmt.Errorf("%d query heads are not a multiple of %d key heads", c.Heads, c.KVHeads)
 	case c.HeadDim < 2 || r.optional("attention.value_length", c.HeadDim) != c.HeadDim:
 		return c, fmt.Errorf("head dimension %d for keys and %d for values: they must be equal and at least 2", c.HeadDim, r.optional("attention.value_length", c.HeadDim))
 	case c.Rope.Dims < 2 || c.Rope.Dims%2 != 0 || c.Rope.Dims > c.HeadDim:
 		return c, fmt.Errorf("%s is %d: an even number up to the head dimension %d is needed", r.key("rope.dimension_count"), c.Rope.Dims, c.HeadDim)
+	case c.LocalHeadDim < 2 || c.localRope.Dims < 2 || c.localRope.Dims%2 != 0 || c.localRope.Dims > c.LocalHeadDim:
+		return c, fmt.Errorf("%s is %d: an even number up to the head dimension %d is needed", r.key("rope.dimension_count_swa"), c.localRope.Dims, c.LocalHeadDim)
 	case r.g.Value(r.key("attention.causal")) == false:
 		return c, fmt.Errorf("%s is false: tokens see those behind them, which is not computed here", r.key("attention.causal"))
 	case !c.made.experts && r.optional("expert_count", 0) != 0:
 		return c, fmt.Errorf("a mixture of %d experts: models of architecture %s can only be used where they are dense", r.optional("expert_count", 0), c.Architecture)
 	}
-	return c, nil
+	return c, c.checkSharing()
+}
+
+// checkSharing refuses blocks that find no keys and values to take.
+func (c *Config) checkSharing() error {
+	if c.sharing >= c.Blocks {
+		return fmt.Errorf("%d blocks take keys and values of an earlier one, and the model has %d", c.sharing, c.Blocks)
+	}
+	for i := range c.Blocks {
+		switch from := c.from(i); {
+		case i < c.Blocks-c.sharing:
+		case from < 0:
+			return fmt.Errorf("block %d takes keys and values of an earlier block of its kind, and there is none", i)
+		case c.kvHeads[i] != c.kvHeads[from]:
+			return fmt.Errorf("block %d with %d key heads takes keys and values of block %d, which has %d", i, c.kvHeads[i], from, c.kvHeads[from])
+		}
+	}
+	return nil
+}
+
+// windowed tells whether a block sees a window.
+func (c *Config) windowed(block int) bool { return c.local != nil && c.local[block] }
+
+// from is the block whose keys and values a block takes: of those that make their own, the last that is of its kind; or -1 where it makes its own.
+func (c *Config) from(block int) int {
+	from := c.Blocks - c.sharing - 1
+	if block <= from {
+		return -1
+	}
+	for from >= 0 && c.windowed(from) != c.windowed(block) {
+		from--
+	}
+	return from
 }
 
 // countTokens finds how many of the embedding's rows are tokens that a text may have: not those beyond the tokenizer's last, or that converters fill its list up with.
@@ -140,6 +192,26 @@ func (r *metadata) optional(key string, otherwise int) int {
 	return int(v)
 }
 
+// each reads a whole number above 0 of each block: one that is given for all, or a list.
+func (r *metadata) each(key string, c Config, otherwise, most int) []int {
+	all := make([]int, max(1, c.Blocks))
+	list, _ := r.g.Uints(r.key(key))
+	if n := len(list); n > 0 && n < c.Blocks && r.err == nil {
+		r.err = fmt.Errorf("%s has %d values, the model %d blocks", r.key(key), n, c.Blocks)
+	}
+	for i := range all {
+		if len(list) == 0 || r.err != nil {
+			all[i] = r.optional(key, otherwise)
+		} else {
+			all[i] = int(min(list[i], math.MaxInt32))
+		}
+		if r.err == nil && (all[i] < 1 || all[i] > most) {
+			r.err = fmt.Errorf("%s is %d: a number from 1 to %d is needed", r.key(key), all[i], most)
+		}
+	}
+	return all
+}
+
 func (r *metadata) count(key string, low, high int) int {
 	v := r.optional(key, 0)
 	if r.err == nil && (v < low || v > high) {
@@ -190,6 +262,14 @@ func (r *metadata) numbers(key string) (list []float64) {
 	return list
 }
 
+// yarnSize is what YaRN multiplies q and k by: what the file says, or for the scales of its two halves mscale, which is 1, and mscale_all_dim
+//
+//	(1 + 0.1 mscale ln factor) / (1 + 0.1 mscale_all_dim ln factor)
+func (r *metadata) yarnSize(factor float64) float64 {
+	logarithm := math.Log(max(1, factor))
+	return r.number("rope.scaling.yarn_attn_factor", (1+0.1*logarithm)/(1+0.1*r.number("rope.scaling.yarn_log_multiplier", 0)*logarithm))
+}
+
 // rope follows llama.cpp's reading of the rope.* keys; the ramp constants of YaRN are those of its paper (Peng et al., arXiv 2309.00071).
 func (r *metadata) rope(c Config) bindings.Rope {
 	rope := bindings.Rope{
@@ -212,14 +292,29 @@ func (r *metadata) rope(c Config) bindings.Rope {
 	case kind == "yarn":
 		rope.FreqScale, rope.ExtFactor = float32(1/factor), float32(r.number("rope.scaling.yarn_ext_factor", 1))
 		rope.BetaFast, rope.BetaSlow = float32(r.number("rope.scaling.yarn_beta_fast", 32)), float32(r.number("rope.scaling.yarn_beta_slow", 1))
-		usual := 1 + 0.1*math.Log(factor) // by which ggml multiplies
-		for key, computed := range map[string]float64{"rope.scaling.yarn_attn_factor": usual, "rope.scaling.yarn_log_multiplier": 0} {
-			if asked := r.number(key, computed); math.Abs(asked-computed) > 1e-3 && r.err == nil {
-				r.err = fmt.Errorf("%s is %g: with the factor %g, only %.4g is computed here", r.key(key), asked, factor, computed)
-			}
+		if rope.ExtFactor != 0 {
+			rope.AttnFactor *= float32(r.yarnSize(factor) / (1 + 0.1*math.Log(factor))) // ggml multiplies by the latter
 		}
 	default:
 		r.err = fmt.Errorf("%s %q: only none, linear and yarn can be used", r.key("rope.scaling.type"), kind)
 	}
 	return rope
+}
+
+// smoothYaRN is the rotation by YaRN whose ramp begins and ends where pairs turn BetaFast and BetaSlow times over the original context, and not at the next whole pair,
+// as ggml's does: as one without YaRN, by which each angle is divided by a factor.
+func smoothYaRN(r bindings.Rope) (bindings.Rope, []float32) {
+	dims, base := float64(r.Dims), float64(r.FreqBase)
+	turning := func(times float32) float64 {
+		return dims * math.Log(float64(r.OrigContext)/(float64(times)*2*math.Pi)) / (2 * math.Log(base))
+	}
+	low, high := max(0, turning(r.BetaFast)), min(dims-1, turning(r.BetaSlow))
+	scale, factors := float64(r.FreqScale), make([]float32, r.Dims/2)
+	for i := range factors {
+		stretched := float64(r.ExtFactor) * (1 - min(1, max(0, (float64(i)-low)/max(0.001, high-low))))
+		factors[i] = float32(1 / (scale*(1-stretched) + stretched))
+	}
+	r.AttnFactor *= float32(1 - 0.1*math.Log(scale))
+	r.FreqScale, r.ExtFactor = 1, 0
+	return r, factors
 }
