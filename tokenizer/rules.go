@@ -508,8 +508,9 @@ func (newlines) part(s string, _ *memory) int {
 
 // han takes Han characters apart from the rest, and words beside them.
 func han() *expression {
-	e := compile(`[一-鿿㐀-䶿𠀀-𪛟𪜀-𫜿𫝀-𫠟𫠠-𬺯𬺰-𮯯豈-﫿丽-𯨟]+|[^\r\n\p{L}\p{N}]?\p{L}+(?C)|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`)
-	ranges := e.list[0].items[0].ranges
+	e := compile(`x+|[^\r\n\p{L}\p{N}]?\p{L}+(?C)|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`)
+	ranges := []rune{0x4e00, 0x9fff, 0x3400, 0x4dbf, 0x20000, 0x2a6df, 0x2a700, 0x2ebef, 0xf900, 0xfaff, 0x2f800, 0x2fa1f}
+	e.list[0].items[0].set = set{ranges: ranges}
 	words := &e.list[1].items[1].set
 	words.ranges, words.negate = ranges, true
 	return e
