@@ -206,12 +206,13 @@ func TestAttentionCached(t *testing.T) {
 		for i, a := range []attentionCase{
 			{heads: 9, kv: 3, dim: 64}, {heads: 4, kv: 4, dim: 20}, {heads: 32, kv: 1, dim: 8}, {heads: 2, kv: 1, dim: 130}, {heads: 4, kv: 2, dim: 256, cap: 1},
 			{heads: 4, kv: 2, dim: 64, window: 1}, {heads: 4, kv: 2, dim: 10, window: 7, cap: 3}, {heads: 9, kv: 3, dim: 16, window: 50}, {heads: 2, kv: 2, dim: 8, window: 1000},
+			{heads: 4, kv: 2, dim: 16, window: 50, sinks: true}, {heads: 9, kv: 3, dim: 20, sinks: true},
 		} {
 			const n, room, text, texts = 150, 160, 1, 3
 			w, size := a.width(), CacheHead(a.dim)*room
 			qkv := normal(7, n*w)
 			want := onBackend(t, func(b *bench) []*Tensor {
-				return []*Tensor{b.Attention(b.f(qkv, int64(w), n), b.segments(samples(n)), a.of(), F32)}
+				return []*Tensor{b.Attention(b.f(qkv, int64(w), n), b.segments(samples(n)), a.in(b), F32)}
 			})[0]
 			kind, tolerance := F32, 1e-6
 			if i%2 == 1 {
@@ -231,7 +232,7 @@ func TestAttentionCached(t *testing.T) {
 						for i := range count {
 							rows = append(rows, text, int32(at+i))
 						}
-						y := b.AttentionCached(b.f(qkv[at*w:(at+count)*w], int64(w), int64(count)), k, v, b.i(rows, 2, int64(count)), a.of(), F32)
+						y := b.AttentionCached(b.f(qkv[at*w:(at+count)*w], int64(w), int64(count)), k, v, b.i(rows, 2, int64(count)), a.in(b), F32)
 						all := b.i([]int32{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}[:texts*a.kv], int64(texts*a.kv))
 						b.graph.Expand(y)
 						return []*Tensor{y, b.GetRows(k, all), b.GetRows(v, all)}

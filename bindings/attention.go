@@ -58,6 +58,7 @@ type Heads struct {
 	Scale          float32
 	Window         int     // how many of the last tokens a token sees, itself among them; 0: all
 	Cap            float32 // scores s become Cap · tanh(s / Cap), as in Gemma 2; 0: they stay as they are
+	Sinks          *Tensor // [Query], float32: a score more that every token of a head sees, to which no value belongs, as in gpt-oss (arXiv 2309.17453); nil: none
 }
 
 // width is that of qkv.
@@ -66,7 +67,8 @@ func (h Heads) width() int64 { return int64(h.Dim * (h.Query + 2*h.KV)) }
 // fit tells whether qkv is what the heads are in.
 func (h Heads) fit(qkv *Tensor) bool {
 	few := func(n int) bool { return n > 0 && n <= math.MaxInt16 }
-	return few(h.Query) && few(h.KV) && few(h.Dim) && h.Query%h.KV == 0 && h.Window >= 0 && h.Window <= math.MaxInt32 && h.Cap >= 0 && qkv.Ne(0) == h.width()
+	return few(h.Query) && few(h.KV) && few(h.Dim) && h.Query%h.KV == 0 && h.Window >= 0 && h.Window <= math.MaxInt32 && h.Cap >= 0 && qkv.Ne(0) == h.width() &&
+		(h.Sinks == nil || vector(h.Sinks, int64(h.Query)) && h.Sinks.contiguousRows())
 }
 
 func (h Heads) c() C.struct_ggml_vera_heads {
@@ -77,6 +79,9 @@ func (h Heads) String() string {
 	s := fmt.Sprintf("%d heads, %d KV heads of %d", h.Query, h.KV, h.Dim)
 	if h.Window != 0 || h.Cap != 0 {
 		s += fmt.Sprintf(", window %d, scores capped at %g", h.Window, h.Cap)
+	}
+	if h.Sinks != nil {
+		s += ", sinks " + h.Sinks.describe()
 	}
 	return s
 }
@@ -114,7 +119,7 @@ func (c *Context) Attention(qkv *Tensor, s *Segments, h Heads, t Type) *Tensor {
 	if c.composed != nil {
 		return c.composeAttention(qkv, s, h, t)
 	}
-	return (*Tensor)(C.ggml_vera_attention(c.c, c.nodes, qkv.c(), s.tensor.c(), h.c(), C.uint(t)))
+	return (*Tensor)(C.ggml_vera_attention(c.c, c.nodes, qkv.c(), s.tensor.c(), h.Sinks.c(), h.c(), C.uint(t)))
 }
 
 // AttentionBack is the gradient of qkv, float32, for the gradient dout of Attention's result.
@@ -125,7 +130,7 @@ func (c *Context) AttentionBack(dout, qkv *Tensor, s *Segments, h Heads) *Tensor
 	if c.composed != nil {
 		return c.composeAttentionBack(dout, qkv, s, h)
 	}
-	return (*Tensor)(C.ggml_vera_attention_back(c.c, c.nodes, dout.c(), qkv.c(), s.tensor.c(), h.c()))
+	return (*Tensor)(C.ggml_vera_attention_back(c.c, c.nodes, dout.c(), qkv.c(), s.tensor.c(), h.Sinks.c(), h.c()))
 }
 
 // CacheBlock is what the room of a text in a cache, and a head's numbers there, are multiples of.
@@ -159,5 +164,5 @@ func (c *Context) AttentionCached(qkv, keys, values, rows *Tensor, h Heads, t Ty
 	if c.composed != nil {
 		return c.fail(op, "answers are computed on the CPU alone")
 	}
-	return (*Tensor)(C.ggml_vera_attention_cached(c.c, c.nodes, qkv.c(), keys.c(), values.c(), rows.c(), h.c(), C.uint(t)))
+	return (*Tensor)(C.ggml_vera_attention_cached(c.c, c.nodes, qkv.c(), keys.c(), values.c(), rows.c(), h.Sinks.c(), h.c(), C.uint(t)))
 }

@@ -14,6 +14,7 @@ type attentionCase struct {
 	segments       [][4]int32
 	window         int
 	cap            float32
+	sinks          bool
 }
 
 // samples packs samples that share nothing.
@@ -49,6 +50,22 @@ func (a attentionCase) tokens() (n int) {
 
 func (a attentionCase) of() Heads {
 	return Heads{Query: a.heads, KV: a.kv, Dim: a.dim, Scale: float32(1 / math.Sqrt(float64(a.dim))), Window: a.window, Cap: a.cap}
+}
+
+// in has the sinks, too.
+func (a attentionCase) in(b *bench) Heads {
+	h := a.of()
+	if a.sinks {
+		h.Sinks = b.f(a.sink(), int64(a.heads))
+	}
+	return h
+}
+
+// sink is that of each head: the first ones are far below all scores, and far above.
+func (a attentionCase) sink() []float32 {
+	sinks := normal(3, a.heads)
+	copy(sinks, []float32{-40, 2, 30})
+	return sinks
 }
 
 func (a attentionCase) width() int { return a.dim * (a.heads + 2*a.kv) }
@@ -96,8 +113,9 @@ func (a attentionCase) on(t testing.TB, backend *Backend, kind Type, qkv, dout [
 	x := c.View(c.Cast(b.f(wide, int64(w+apart), int64(n)), kind), [4]int64{int64(w), int64(n), 1, 1}, [4]int64{})
 	g := c.Cast(b.f(dout, int64(a.dim*a.heads), int64(n)), kind)
 	segments := b.segments(a.segments)
-	y := c.Convert(c.Attention(x, segments, a.of(), kind), F32).Output()
-	dx := c.AttentionBack(g, x, segments, a.of()).Output()
+	h := a.in(b)
+	y := c.Convert(c.Attention(x, segments, h, kind), F32).Output()
+	dx := c.AttentionBack(g, x, segments, h).Output()
 	b.graph.Expand(y)
 	b.graph.Expand(dx)
 	if err := c.Err(); err != nil {
@@ -133,7 +151,7 @@ func (a attentionCase) composed(t testing.TB, qkv, dout []float32) (out, grad []
 			}
 			seen[r] = true
 		}
-		y, dx := attentionCase{a.heads, a.kv, a.dim, samples(len(rows)), a.window, a.cap}.on(t, backend, F32, x, g)
+		y, dx := attentionCase{a.heads, a.kv, a.dim, samples(len(rows)), a.window, a.cap, a.sinks}.on(t, backend, F32, x, g)
 		for i, r := range rows {
 			copy(out[r*o:(r+1)*o], y[i*o:])
 			for j := range w {
@@ -176,6 +194,9 @@ func (a attentionCase) exact(qkv, dout []float32) (out, grad []float32) {
 				to, g := i*o+head*a.dim, dout[i*o+head*a.dim:][:a.dim]
 				p, dp, slopes := make([]float64, len(keys)), make([]float64, len(keys)), make([]float64, len(keys))
 				all, mean := 0.0, 0.0
+				if a.sinks {
+					all = math.Exp(float64(a.sink()[head]))
+				}
 				for n, j := range keys {
 					s := float64(h.Scale) * dot(qkv[q:q+a.dim], qkv[at(j, 0):][:a.dim])
 					slopes[n] = 1
@@ -265,9 +286,9 @@ func TestAttention(t *testing.T) {
 	// Two levels under the first segment, a sample beside it, and many short children, whose gradients are summed in several families.
 	two := tree([]int32{9, 20, 5, 1, 70, 33, 40, 3, 2, 4, 5, 6, 7, 8}, []int32{-1, 0, 1, 1, 0, -1, -1, 6, 6, 6, 6, 6, 6, 6})
 	cases := []attentionCase{
-		{1, 1, 8, samples(1), 0, 0}, {3, 1, 10, samples(1), 0, 0}, {2, 2, 16, samples(7), 0, 0}, {9, 3, 64, samples(150), 0, 0},
-		{1, 1, 8, odd, 0, 0}, {3, 1, 10, odd, 0, 0}, {4, 2, 16, odd, 0, 0}, {9, 3, 24, odd, 0, 0}, {4, 2, 64, odd, 0, 0}, {3, 1, 128, odd, 0, 0}, {9, 1, 300, samples(20, 3), 0, 0},
-		{1, 1, 16, two, 0, 0}, {3, 1, 24, two, 0, 0}, {4, 2, 10, two, 0, 0}, {9, 3, 64, two, 0, 0}, {2, 2, 128, two, 0, 0}, {40, 1, 8, two, 0, 0},
+		{1, 1, 8, samples(1), 0, 0, false}, {3, 1, 10, samples(1), 0, 0, false}, {2, 2, 16, samples(7), 0, 0, false}, {9, 3, 64, samples(150), 0, 0, false},
+		{1, 1, 8, odd, 0, 0, false}, {3, 1, 10, odd, 0, 0, false}, {4, 2, 16, odd, 0, 0, false}, {9, 3, 24, odd, 0, 0, false}, {4, 2, 64, odd, 0, 0, false}, {3, 1, 128, odd, 0, 0, false}, {9, 1, 300, samples(20, 3), 0, 0, false},
+		{1, 1, 16, two, 0, 0, false}, {3, 1, 24, two, 0, 0, false}, {4, 2, 10, two, 0, 0, false}, {9, 3, 64, two, 0, 0, false}, {2, 2, 128, two, 0, 0, false}, {40, 1, 8, two, 0, 0, false},
 	}
 	for _, a := range cases {
 		for _, kind := range []Type{F32, BF16} {
@@ -307,10 +328,11 @@ func TestAttentionLimits(t *testing.T) {
 	odd := samples(1, 17, 64, 150)
 	two := tree([]int32{9, 20, 5, 1, 70, 33, 40, 3, 2, 90}, []int32{-1, 0, 1, 1, 0, -1, -1, 6, 6, 6})
 	for _, a := range []attentionCase{
-		{3, 1, 10, odd, 1, 0}, {3, 1, 10, two, 1, 0}, {4, 2, 16, odd, 7, 0}, {4, 2, 16, two, 7, 2}, {1, 1, 8, odd, 50, 0}, {2, 2, 16, two, 25, 0.5}, {9, 3, 64, two, 31, 0},
-		{1, 1, 7, samples(400), 100, 0}, {40, 1, 8, two, 20, 0}, {3, 1, 24, two, 1000, 50}, {2, 1, 256, two, 33, 1}, {2, 1, 255, odd, 0, 0.1}, {1, 1, 256, samples(70), 0, 0},
+		{3, 1, 10, odd, 1, 0, false}, {3, 1, 10, two, 1, 0, false}, {4, 2, 16, odd, 7, 0, false}, {4, 2, 16, two, 7, 2, false}, {1, 1, 8, odd, 50, 0, false}, {2, 2, 16, two, 25, 0.5, false}, {9, 3, 64, two, 31, 0, false},
+		{1, 1, 7, samples(400), 100, 0, false}, {40, 1, 8, two, 20, 0, false}, {3, 1, 24, two, 1000, 50, false}, {2, 1, 256, two, 33, 1, false}, {2, 1, 255, odd, 0, 0.1, false}, {1, 1, 256, samples(70), 0, 0, false},
+		{4, 2, 16, odd, 0, 0, true}, {9, 3, 24, two, 0, 0, true}, {4, 1, 10, two, 7, 0, true}, {3, 1, 64, odd, 50, 2, true}, {8, 2, 32, samples(1, 2, 400), 100, 0, true},
 	} {
-		t.Run(fmt.Sprintf("%d of %d on %d, %d segments, window %d, cap %g", a.heads, a.dim, a.kv, len(a.segments), a.window, a.cap), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%d of %d on %d, %d segments, window %d, cap %g, sinks %v", a.heads, a.dim, a.kv, len(a.segments), a.window, a.cap, a.sinks), func(t *testing.T) {
 			qkv, dout := normal(1, a.tokens()*a.width()), normal(2, a.tokens()*a.heads*a.dim)
 			want, wantGrad := a.exact(qkv, dout)
 			check := func(t *testing.T, out, grad []float32) {
@@ -343,7 +365,7 @@ func TestAttentionLimits(t *testing.T) {
 
 // TestAttentionWindowPoison has NaN for the first key and value of a text: what is a block of queries and a vector of keys behind their window does not touch them.
 func TestAttentionWindowPoison(t *testing.T) {
-	a := attentionCase{2, 1, 16, tree([]int32{100, 300}, []int32{-1, 0}), 40, 5}
+	a := attentionCase{2, 1, 16, tree([]int32{100, 300}, []int32{-1, 0}), 40, 5, false}
 	w, o, first := a.width(), a.heads*a.dim, a.window+64/a.heads+16
 	everyISA(t, func(t *testing.T) {
 		qkv, dout := normal(1, a.tokens()*w), normal(2, a.tokens()*o)
@@ -360,7 +382,7 @@ func TestAttentionWindowPoison(t *testing.T) {
 
 // TestAttentionExact holds the gradient that kernels are tested against to differences of the losses beside.
 func TestAttentionExact(t *testing.T) {
-	a := attentionCase{4, 2, 6, tree([]int32{4, 5, 3}, []int32{-1, 0, 0}), 5, 1.5}
+	a := attentionCase{4, 2, 6, tree([]int32{4, 5, 3}, []int32{-1, 0, 0}), 5, 1.5, true}
 	qkv, dout := normal(1, a.tokens()*a.width()), normal(2, a.tokens()*a.heads*a.dim)
 	loss := func() (s float64) {
 		out, _ := a.exact(qkv, dout)
@@ -386,7 +408,7 @@ func TestAttentionExact(t *testing.T) {
 
 // TestAttentionLargeScores has scores of 6400 or −6400, whose exponentials are no numbers: all keys count the same.
 func TestAttentionLargeScores(t *testing.T) {
-	a := attentionCase{1, 1, 16, samples(70), 0, 0}
+	a := attentionCase{1, 1, 16, samples(70), 0, 0, false}
 	for _, key := range []float32{40, -40} {
 		qkv, dout := normal(1, a.tokens()*a.width()), normal(2, a.tokens()*a.dim)
 		for i := range qkv {
@@ -410,7 +432,7 @@ func TestAttentionLargeScores(t *testing.T) {
 
 // TestAttentionPoison puts a NaN or an infinity into one token: every token that doesn't see it and isn't seen by what does comes out as without it.
 func TestAttentionPoison(t *testing.T) {
-	a := attentionCase{4, 2, 24, tree([]int32{30, 9, 20, 25, 7}, []int32{-1, 0, 0, -1, 2}), 0, 0}
+	a := attentionCase{4, 2, 24, tree([]int32{30, 9, 20, 25, 7}, []int32{-1, 0, 0, -1, 2}), 0, 0, false}
 	w, o := a.width(), a.heads*a.dim
 	everyISA(t, func(t *testing.T) {
 		qkv, dout := normal(1, a.tokens()*w), normal(2, a.tokens()*o)
@@ -499,6 +521,9 @@ func TestAttentionRefuses(t *testing.T) {
 		"a cap below 0": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
 			return c.Attention(f(F32, 8*4, 3), c.NewSegments(samples(3)), Heads{Query: 2, KV: 1, Dim: 8, Scale: 1, Cap: -1}, F32)
 		},
+		"sinks of other heads": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
+			return c.Attention(f(F32, 8*4, 3), c.NewSegments(samples(3)), Heads{Query: 2, KV: 1, Dim: 8, Scale: 1, Sinks: f(F32, 3)}, F32)
+		},
 		"no segments": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
 			return c.Attention(f(F32, 8*4, 3), nil, Heads{Query: 2, KV: 1, Dim: 8, Scale: 1}, F32)
 		},
@@ -544,8 +569,8 @@ func BenchmarkAttention(b *testing.B) {
 	defer backend.Close()
 	shared := tree([]int32{40, 60, 80, 100, 120, 60, 80, 100, 120}, []int32{-1, 0, 0, 0, 0, 0, 0, 0, 0})
 	for _, a := range []attentionCase{
-		{9, 3, 64, samples(lengths...), 0, 0}, {32, 32, 128, samples(lengths...), 0, 0}, {9, 3, 64, samples(100), 0, 0}, {9, 3, 64, samples(2000), 0, 0}, {9, 3, 64, shared, 0, 0},
-		{4, 1, 256, samples(4000), 0, 0}, {4, 1, 256, samples(4000), 512, 0}, {8, 4, 256, samples(lengths...), 0, 0}, {8, 4, 256, samples(lengths...), 0, 50},
+		{9, 3, 64, samples(lengths...), 0, 0, false}, {32, 32, 128, samples(lengths...), 0, 0, false}, {9, 3, 64, samples(100), 0, 0, false}, {9, 3, 64, samples(2000), 0, 0, false}, {9, 3, 64, shared, 0, 0, false},
+		{4, 1, 256, samples(4000), 0, 0, false}, {4, 1, 256, samples(4000), 512, 0, false}, {8, 4, 256, samples(lengths...), 0, 0, false}, {8, 4, 256, samples(lengths...), 0, 50, false},
 	} {
 		for _, op := range []string{"forward", "back"} {
 			b.Run(fmt.Sprintf("%s/%d of %d on %d/%d segments/%d tokens/window %d/cap %g", op, a.heads, a.dim, a.kv, len(a.segments), a.tokens(), a.window, a.cap), func(b *testing.B) {

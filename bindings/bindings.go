@@ -45,20 +45,21 @@ type Type uint32
 
 // The types that this project names. A file may hold any other that ggml knows.
 const (
-	F32  Type = 0
-	F16  Type = 1
-	Q4_0 Type = 2
-	Q4_1 Type = 3
-	Q5_0 Type = 6
-	Q5_1 Type = 7
-	Q8_0 Type = 8
-	Q2_K Type = 10
-	Q3_K Type = 11
-	Q4_K Type = 12
-	Q5_K Type = 13
-	Q6_K Type = 14
-	I32  Type = 26
-	BF16 Type = 30
+	F32   Type = 0
+	F16   Type = 1
+	Q4_0  Type = 2
+	Q4_1  Type = 3
+	Q5_0  Type = 6
+	Q5_1  Type = 7
+	Q8_0  Type = 8
+	Q2_K  Type = 10
+	Q3_K  Type = 11
+	Q4_K  Type = 12
+	Q5_K  Type = 13
+	Q6_K  Type = 14
+	I32   Type = 26
+	BF16  Type = 30
+	MXFP4 Type = 39 // 32 numbers of 4 bits, e2m1, with a scale of 8 bits, e8m0 (OCP Microscaling Formats 1.0)
 
 	typeCount Type = 40
 )

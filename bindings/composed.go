@@ -286,16 +286,22 @@ const geluLinear, geluCubic = 1.5957691216057308, 0.07135481627159867
 
 // sigma is σ(φ(x)).
 func (c *Context) sigma(x *Tensor, act Activation) *Tensor {
-	if act == GELU {
+	switch act {
+	case GELU:
 		x = c.Mul(x, c.ScaleBias(c.Mul(x, x), geluCubic, geluLinear))
+	case Clamped:
+		x = c.ScaleBias(x, clampSteep, 0)
 	}
 	return c.sigmoid(x)
 }
 
 // slope is act′(x) = σ + y φ′ (1 − σ) with y = x σ.
 func (c *Context) slope(x, s, y *Tensor, act Activation) *Tensor {
-	if act == GELU {
+	switch act {
+	case GELU:
 		y = c.Mul(y, c.ScaleBias(c.Mul(x, x), 3*geluCubic, geluLinear))
+	case Clamped:
+		y = c.ScaleBias(y, clampSteep, 0)
 	}
 	return c.Add(s, c.sub(y, c.Mul(y, s)))
 }
@@ -322,6 +328,11 @@ func (c *Context) composeGated(gateUp *Tensor, act Activation, t Type) *Tensor {
 		return nil
 	}
 	gate, up := c.halves(gateUp)
+	if act == Clamped {
+		gate, _ = c.atMost(gate)
+		up, _ = c.within(up)
+		up = c.ScaleBias(up, 1, 1)
+	}
 	return c.Mul(c.Mul(gate, c.sigma(gate, act)), up)
 }
 
@@ -331,9 +342,30 @@ func (c *Context) composeGatedBack(dy, gateUp *Tensor, act Activation, t Type) *
 	}
 	dy = c.unbroken(dy)
 	gate, up := c.halves(gateUp)
+	if act != Clamped {
+		s := c.sigma(gate, act)
+		y := c.Mul(gate, s)
+		return c.concat(c.Mul(c.Mul(dy, up), c.slope(gate, s, y, act)), c.Mul(dy, y), 0)
+	}
+	gate, gatePasses := c.atMost(gate)
+	up, upPasses := c.within(up)
 	s := c.sigma(gate, act)
 	y := c.Mul(gate, s)
-	return c.concat(c.Mul(c.Mul(dy, up), c.slope(gate, s, y, act)), c.Mul(dy, y), 0)
+	dgate := c.Mul(c.Mul(dy, c.ScaleBias(up, 1, 1)), c.slope(gate, s, y, act))
+	return c.concat(c.Mul(dgate, gatePasses), c.Mul(c.Mul(dy, y), upPasses), 0)
+}
+
+// atMost is min(x, clampLimit), and 1 where that is x, else 0.
+func (c *Context) atMost(x *Tensor) (y, passes *Tensor) {
+	above := c.ScaleBias(x, 1, -clampLimit)
+	return c.sub(x, c.relu(above)), c.ScaleBias(c.step(above), -1, 1)
+}
+
+// within is x, not below −clampLimit and not above clampLimit, and 1 where that is x, else 0.
+func (c *Context) within(x *Tensor) (y, passes *Tensor) {
+	below := c.ScaleBias(x, -1, -clampLimit)
+	y, passes = c.atMost(x)
+	return c.Add(y, c.relu(below)), c.sub(passes, c.step(below))
 }
 
 // composeRotate is x ⊙ (cos, cos) + swapped(x) ⊙ (−sin, sin) on every pair, and with sin for −sin and the other way round to rotate back.

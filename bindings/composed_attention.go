@@ -96,7 +96,11 @@ func (c *Context) heads(qkv *Tensor, p piece, h Heads, first, count int64) headG
 		scores, scale = g.t, h.Cap
 	}
 	scores = c.Reshape(scores, g.n, g.n, g.kv*g.shared)
-	g.p = c.Reshape(c.softMaxMasked(scores, c.mask(p, h.Window), scale), g.n, g.n*g.shared, g.kv)
+	sinks := h.Sinks
+	if sinks != nil {
+		sinks = c.View(sinks, [4]int64{count * g.shared, 1, 1, 1}, [4]int64{first * g.shared})
+	}
+	g.p = c.Reshape(c.softMaxMasked(scores, c.mask(p, h.Window), sinks, scale), g.n, g.n*g.shared, g.kv)
 	return g
 }
 

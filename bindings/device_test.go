@@ -67,8 +67,8 @@ func TestDevice(t *testing.T) {
 		}
 	}
 	for _, a := range []attentionCase{
-		{3, 1, 10, samples(5, 300, 70), 0, 0}, {4, 2, 16, tree([]int32{9, 20, 5, 1, 70, 33, 200, 40, 3}, []int32{-1, 0, 1, 1, 0, -1, -1, 6, 6}), 0, 0},
-		{4, 2, 16, tree([]int32{9, 20, 5, 1, 70, 33, 200, 40, 3}, []int32{-1, 0, 1, 1, 0, -1, -1, 6, 6}), 45, 2}, {2, 1, 256, samples(100), 30, 0},
+		{3, 1, 10, samples(5, 300, 70), 0, 0, false}, {4, 2, 16, tree([]int32{9, 20, 5, 1, 70, 33, 200, 40, 3}, []int32{-1, 0, 1, 1, 0, -1, -1, 6, 6}), 0, 0, false},
+		{4, 2, 16, tree([]int32{9, 20, 5, 1, 70, 33, 200, 40, 3}, []int32{-1, 0, 1, 1, 0, -1, -1, 6, 6}), 45, 2, false}, {2, 1, 256, samples(100), 30, 0, false},
 	} {
 		qkv, dout := normal(1, a.tokens()*a.width()), normal(2, a.tokens()*a.heads*a.dim)
 		want, wantGrad := a.on(t, cpu, F32, qkv, dout)

@@ -116,6 +116,9 @@ var mixtures = []mixture{
 	{kind: Q5_1, in: 96, mid: 32, out: 40, experts: 8, used: 3, rows: 2},
 	{kind: Q8_0, in: 64, mid: 96, out: 64, experts: 5, used: 2, rows: 1},
 	{kind: Q4_K, in: 256, mid: 256, out: 80, experts: 4, used: 2, rows: 21},
+	{kind: MXFP4, in: 64, mid: 96, out: 65, experts: 4, used: 2, rows: 21},
+	{kind: MXFP4, in: 64, mid: 32, out: 40, experts: 5, used: 3, rows: 1},
+	{kind: F32, in: 1, mid: 40, out: 33, experts: 6, used: 2, rows: 7}, // as biases are
 	{kind: Q6_K, in: 256, mid: 256, out: 70, experts: 4, used: 2, rows: 9},
 }
 
@@ -154,6 +157,32 @@ func TestExperts(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestMXFP4 has every number of four bits with several scales, as the format's definition has them: a byte for the scale, then the low bits of numbers 0 to 15, and as the high
+// ones numbers 16 to 31.
+func TestMXFP4(t *testing.T) {
+	magnitudes := []float64{0, 0.5, 1, 1.5, 2, 3, 4, 6}
+	for _, scale := range []byte{0, 1, 2, 3, 100, 127, 130, 250} {
+		block, want, got := []byte{scale}, make([]float32, 32), make([]float32, 32)
+		for i := range 16 {
+			high := (i*7 + 3) % 16
+			block = append(block, byte(high<<4|i))
+			for at, code := range map[int]int{i: i, 16 + i: high} {
+				v := math.Ldexp(magnitudes[code%8], int(scale)-127)
+				if code >= 8 {
+					v = -v
+				}
+				want[at] = float32(v)
+			}
+		}
+		if err := Dequantize(MXFP4, block, got); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("scale %d: %v, want %v", scale, got, want)
+		}
 	}
 }
 

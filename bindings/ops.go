@@ -115,6 +115,21 @@ func (c *Context) sigmoid(a *Tensor) *Tensor {
 	return (*Tensor)(C.ggml_sigmoid(c.c, a.c()))
 }
 
+func (c *Context) relu(a *Tensor) *Tensor {
+	if !c.sameShape("relu", a, a) {
+		return nil
+	}
+	return (*Tensor)(C.ggml_relu(c.c, a.c()))
+}
+
+// step is 1 where a is above 0, else 0.
+func (c *Context) step(a *Tensor) *Tensor {
+	if !c.sameShape("step", a, a) {
+		return nil
+	}
+	return (*Tensor)(C.ggml_step(c.c, a.c()))
+}
+
 func (c *Context) tanh(a *Tensor) *Tensor {
 	if !c.sameShape("tanh", a, a) {
 		return nil
@@ -344,15 +359,23 @@ func (c *Context) SoftMax(a *Tensor, scale float32) *Tensor {
 	return (*Tensor)(C.ggml_soft_max_ext(c.c, a.c(), nil, C.float(scale), 0))
 }
 
-// softMaxMasked is softmax(scale·a + mask) of each row; mask [keys, queries] is that of every matrix of a [keys, queries, any].
-func (c *Context) softMaxMasked(a, mask *Tensor, scale float32) *Tensor {
+// softMaxMasked is softmax(scale·a + mask) of each row; mask [keys, queries] is that of every matrix of a [keys, queries, any]. With sinks, one for each matrix, a row has that one
+// number more, which is left out of the result.
+func (c *Context) softMaxMasked(a, mask, sinks *Tensor, scale float32) *Tensor {
 	if !c.f32("soft_max", a, mask) {
 		return nil
 	}
 	if !a.contiguous() || !mask.contiguous() || mask.ne[0] != a.ne[0] || mask.ne[1] != a.ne[1] || mask.ne[2] != 1 || mask.ne[3] != 1 {
 		return c.fail("soft_max", "%s masked by %s", a.describe(), mask.describe())
 	}
-	return (*Tensor)(C.ggml_soft_max_ext(c.c, a.c(), mask.c(), C.float(scale), 0))
+	y := (*Tensor)(C.ggml_soft_max_ext(c.c, a.c(), mask.c(), C.float(scale), 0))
+	if sinks != nil {
+		if !vector(sinks, a.Ne(2)) || !sinks.contiguousRows() {
+			return c.fail("soft_max", "%s with sinks %s", a.describe(), sinks.describe())
+		}
+		C.ggml_soft_max_add_sinks(y.c(), sinks.c())
+	}
+	return y
 }
 
 // Rope holds the constants of rotary position embedding (Su et al., arXiv 2104.09864) in llama.cpp's words, with neighbouring numbers of a head rotated

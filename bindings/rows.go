@@ -135,17 +135,27 @@ type Activation int
 const (
 	SiLU        Activation = iota // φ = x
 	GELU                          // φ = 2 √(2/π) (x + 0.044715 x³): ½ x (1 + tanh(φ/2)) in other words (Hendrycks and Gimpel, arXiv 1606.08415)
+	Clamped                       // φ = 1.702 x; for Gated alone, which takes min(gate, 7), and 1 + up with up between −7 and 7 (gpt-oss, arXiv 2508.10925)
 	activations                   // how many
 )
 
+// The limits of Clamped, and its φ's slope.
+const (
+	clampLimit = 7
+	clampSteep = 1.702
+)
+
 func (a Activation) known() bool { return a >= 0 && a < activations }
+
+// alone tells whether it is there without a gate.
+func (a Activation) alone() bool { return a.known() && a != Clamped }
 
 // Activate is act(x), of type t.
 func (c *Context) Activate(x *Tensor, act Activation, t Type) *Tensor {
 	if !c.rowwise("activate", t, x) {
 		return nil
 	}
-	if !act.known() {
+	if !act.alone() {
 		return c.fail("activate", "activation %d", act)
 	}
 	if c.composed != nil {
@@ -159,7 +169,7 @@ func (c *Context) ActivateBack(dy, x *Tensor, act Activation, t Type) *Tensor {
 	if !c.rowwise("activate_back", t, dy, x) {
 		return nil
 	}
-	if x.ne[0] != dy.ne[0] || !act.known() {
+	if x.ne[0] != dy.ne[0] || !act.alone() {
 		return c.fail("activate_back", "%s for %s, activation %d", dy.describe(), x.describe(), act)
 	}
 	if c.composed != nil {

@@ -876,6 +876,7 @@ func TestRowsRefuse(t *testing.T) {
 		"activate to float16":   func(c *Context, f made) *Tensor { return c.Activate(f(F32, 4, 3), GELU, F16) },
 		"activate back: which":  func(c *Context, f made) *Tensor { return c.ActivateBack(f(F32, 4, 3), f(F32, 4, 3), -1, F32) },
 		"activate back: width":  func(c *Context, f made) *Tensor { return c.ActivateBack(f(F32, 4, 3), f(F32, 8, 3), GELU, F32) },
+		"clamped alone":         func(c *Context, f made) *Tensor { return c.Activate(f(F32, 4, 3), Clamped, F32) },
 		"gated of an odd width": func(c *Context, f made) *Tensor { return c.Gated(f(F32, 5, 3), SiLU, F32) },
 		"gated of integers":     func(c *Context, f made) *Tensor { return c.Gated(f(I32, 4, 3), SiLU, F32) },
 		"gated: which":          func(c *Context, f made) *Tensor { return c.Gated(f(F32, 4, 3), activations, F32) },
@@ -1003,4 +1004,44 @@ func (r rowCase) benchmark(b *testing.B, backend *Backend) {
 		}
 	}
 	b.ReportMetric(float64(moved)*float64(b.N)/b.Elapsed().Seconds()/1e9, "GB/s")
+}
+
+// TestClamped has numbers on both sides of the limits of what gpt-oss gates, and compares with float64.
+func TestClamped(t *testing.T) {
+	const n, rows = 37, 5
+	gateUp, dy := normal(1, 2*n*rows), normal(2, n*rows)
+	for i := range gateUp {
+		gateUp[i] *= 6
+	}
+	want := [2][]float32{make([]float32, n*rows), make([]float32, 2*n*rows)}
+	passes := func(inside bool) float64 {
+		if inside {
+			return 1
+		}
+		return 0
+	}
+	for i, g := range wide(dy) {
+		at := i/n*2*n + i%n
+		x, u := float64(gateUp[at]), float64(gateUp[at+n])
+		gate, up := min(x, 7), min(max(u, -7), 7)+1
+		s := 1 / (1 + math.Exp(-1.702*gate))
+		want[0][i] = float32(gate * s * up)
+		want[1][at] = float32(g * up * s * (1 + 1.702*gate*(1-s)) * passes(x <= 7))
+		want[1][at+n] = float32(g * gate * s * passes(u >= -7 && u <= 7))
+	}
+	check := func(t *testing.T, backend *Backend) {
+		t.Helper()
+		got := computeAll(t, backend, func(b *bench) []*Tensor {
+			x := b.f(gateUp, 2*n, rows)
+			return []*Tensor{b.Gated(x, Clamped, F32), b.GatedBack(b.f(dy, n, rows), x, Clamped, F32)}
+		})
+		for i, name := range []string{"result", "gradient"} {
+			if e := offBy(got[i], want[i]); !(e <= 1e-6) {
+				t.Errorf("%s off by %.1e", name, e)
+			}
+		}
+	}
+	check(t, openComposed(t))
+	cpu := openCPU(t, 2)
+	everyISA(t, func(t *testing.T) { check(t, cpu) })
 }

@@ -3,7 +3,7 @@
 //   S = scale · Q Kᵀ,  P = softmax of S's rows,  O = P V
 //   dV = Pᵀ dO,  dP = dO Vᵀ,  dS = P ⊙ (dP − rowsum(P ⊙ dP)),  dQ = scale · dS K,  dK = dSᵀ (scale · Q)
 //
-// With a cap, S = cap · T with T = tanh(scale · Q Kᵀ / cap), and dS ⊙ (1 − T²) takes the place of dS.
+// With a cap, S = cap · T with T = tanh(scale · Q Kᵀ / cap), and dS ⊙ (1 − T²) takes the place of dS. With sinks, P is the softmax of S's rows and their head's sink, whose column is left out.
 //
 // The pack is cut into segments, a tree. A query sees all keys of its segment's ancestors, in order from the root, and its own segment's up to itself; with a
 // window, the last of these.
@@ -122,10 +122,12 @@ struct attention {
     int64_t             padded, longest;        // padded: dim in whole vectors; longest: the most tokens up to a query, itself among them
     int64_t             window;                 // how many of them it sees
     float               scale, cap;
+    const float *       sinks;                  // of each head, or NULL
 
-    attention(const thread & t, const ggml_tensor * of, const ggml_tensor * tree)
+    attention(const thread & t, const ggml_tensor * of, const ggml_tensor * tree, const ggml_tensor * sink)
         : qkv(of), segments((const segment *) tree->data), count(tree->ne[1]), kv(t.with->i[1]), dim(of->ne[0] / (t.with->i[0] + 2 * t.with->i[1])),
-          group(t.with->i[0] / t.with->i[1]), padded(whole(dim)), longest(0), scale(t.with->f[0]), cap(t.with->f[1]) {
+          group(t.with->i[0] / t.with->i[1]), padded(whole(dim)), longest(0), scale(t.with->f[0]), cap(t.with->f[1]),
+          sinks(sink ? (const float *) sink->data : nullptr) {
         for (int64_t i = 0; i < count; i++) {
             const int64_t keys = segments[i].past + segments[i].length;
             longest            = keys > longest ? keys : longest;
@@ -275,11 +277,18 @@ struct query_rows {
         dense(a.dim, stop - skip, end - j, turned + j, stride, p + j * COLUMNS + skip, COLUMNS, to + skip, COLUMNS, true);
     }
 
-    // The rows' scores, [keys][COLUMNS], and of each row the greatest. With a cap, `slopes` gets 1 − T², unless it is NULL.
-    void scores(const float * k, const float * turned, float * to, float * slopes, float * greatest) const {
-        for (int64_t c = 0; c < width; c += LANES) {
-            store(greatest + c, splat(-INFINITY));
+    // The sink of each row, −∞ where there is none.
+    void sinks(int64_t head, float * to) const {
+        for (int64_t c = 0; c < width; c++) {
+            to[c] = a.sinks ? a.sinks[head * a.group + (first + c) % a.group] : -INFINITY;
         }
+    }
+
+    // The rows' scores, [keys][COLUMNS], of each row the greatest, its sink among them, and what the sink adds to the sum of exponentials. With a cap, `slopes` gets 1 − T²,
+    // unless it is NULL.
+    void scores(int64_t head, const float * k, const float * turned, float * to, float * slopes, float * greatest, float * sums) const {
+        sinks(head, greatest);
+        sinks(head, sums);
         for (int64_t j = begin, end; j < keys; j = end) {
             end = next(j);
             against(j, end, k, turned, to);
@@ -295,6 +304,9 @@ struct query_rows {
                 }
                 store(greatest + c, m);
             }
+        }
+        for (int64_t c = 0; c < width; c += LANES) {
+            store(sums + c, exp_of(load(sums + c) - load(greatest + c)));
         }
     }
 
@@ -349,9 +361,9 @@ struct forward_memory {
 };
 
 static void attend(const query_rows & r, const forward_memory & m, int64_t head, ggml_tensor * dst) {
-    alignas(64) float greatest[COLUMNS], sums[COLUMNS] = {};
+    alignas(64) float greatest[COLUMNS], sums[COLUMNS];
     r.fetch(r.a.qkv, head, r.a.scale, m.q, m.qt);
-    r.scores(m.k, m.qt, m.scores, nullptr, greatest);
+    r.scores(head, m.k, m.qt, m.scores, nullptr, greatest, sums);
     memset(m.out, 0, COLUMNS * r.a.padded * sizeof(float));
     for (int64_t j = r.begin, end; j < r.keys; j = end) {
         end = r.next(j);
@@ -377,9 +389,9 @@ static void attend(const query_rows & r, const forward_memory & m, int64_t head,
     r.put_back(dst, head, m.out, m.q);
 }
 
-// Sources: qkv, segments.
+// Sources: qkv, segments, sinks or NULL.
 static void attention_forward(const thread & t, ggml_tensor * dst) {
-    const attention a(t, t.src[0], t.src[1]);
+    const attention a(t, t.src[0], t.src[1], t.src[2]);
     const int64_t   each  = TASK > a.group ? TASK / a.group : 1;
     int64_t         count = 0;
     for (int64_t i = 0; i < a.count; i++) {
@@ -452,10 +464,10 @@ struct backward_memory {
 };
 
 static void attend_back(const query_rows & r, const backward_memory & m, int64_t head, const ggml_tensor * dout, ggml_tensor * dst) {
-    alignas(64) float greatest[COLUMNS], sums[COLUMNS] = {}, means[COLUMNS] = {};
+    alignas(64) float greatest[COLUMNS], sums[COLUMNS], means[COLUMNS] = {};
     r.fetch(r.a.qkv, head, r.a.scale, m.q, m.qt);
     r.fetch(dout, head, 1, m.g, m.gt);
-    r.scores(m.k, m.qt, m.scores, m.slopes, greatest);
+    r.scores(head, m.k, m.qt, m.scores, m.slopes, greatest, sums);
     for (int64_t j = r.begin, end; j < r.keys; j = end) {
         end = r.next(j);
         r.against(j, end, m.v, m.gt, m.back);
@@ -530,10 +542,10 @@ static void family_back(const attention & a, const family & f, const backward_me
     }
 }
 
-// Sources: dout, qkv, segments.
+// Sources: dout, qkv, segments, sinks or NULL.
 static void attention_back(const thread & t, ggml_tensor * dst) {
     const ggml_tensor * dout = t.src[0];
-    const attention     a(t, t.src[1], t.src[2]);
+    const attention     a(t, t.src[1], t.src[2], t.src[3]);
     carver              counted = { 0 };
     backward_memory(counted, a);
     carver                c = { (uintptr_t) t.scratch(counted.at) };

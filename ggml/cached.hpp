@@ -21,11 +21,12 @@ template <typename T> struct cached {  // T: float or half
     const int32_t *    rows;  // text and position of each
     int64_t            n, heads, kv, group, dim, padded, room, window;  // window: 0 is none
     float              scale, cap;
+    const float *      sinks;  // of each head, or NULL
 
     explicit cached(const thread & t)
         : qkv(t.src[0]), k(t.src[1]), v(t.src[2]), rows((const int32_t *) t.src[3]->data), n(qkv->ne[1]), heads(t.with->i[0]), kv(t.with->i[1]),
           group(heads / kv), dim(qkv->ne[0] / (heads + 2 * kv)), padded((dim + KEY_BLOCK - 1) / KEY_BLOCK * KEY_BLOCK), room(k->ne[0] / padded),
-          window(t.with->i[2]), scale(t.with->f[0]), cap(t.with->f[1]) {}
+          window(t.with->i[2]), scale(t.with->f[0]), cap(t.with->f[1]), sinks(t.src[4] ? (const float *) t.src[4]->data : nullptr) {}
 
     int64_t text(int64_t row) const { return rows[2 * row]; }
     int64_t position(int64_t row) const { return rows[2 * row + 1]; }
@@ -63,12 +64,12 @@ template <typename T> struct cached {  // T: float or half
     }
 };
 
-// Softmax of the first n numbers at s, with zeros behind up to `end`. With a cap they become cap · tanh(s / cap) before.
-static void softmax(float * s, int64_t n, int64_t end, float cap) {
+// Softmax of the first n numbers at s, with zeros behind up to `end`. With a cap they become cap · tanh(s / cap) before. The sink, −∞ for none, is one number more, whose place is not here.
+static void softmax(float * s, int64_t n, int64_t end, float cap, float sink) {
     if (cap != 0) {
         by_vectors(n, [&](int64_t i, auto some) { store(s + i, splat(cap) * tanh_of(load(s + i, some) * splat(1 / cap)), some); });
     }
-    vf top = splat(-INFINITY), sums = vf{};
+    vf top = splat(sink), sums = vf{};
     by_vectors(n, [&](int64_t i, auto some) {
         const vf v = load(s + i, some, -INFINITY);
         top        = v > top ? v : top;
@@ -79,7 +80,7 @@ static void softmax(float * s, int64_t n, int64_t end, float cap) {
         sums += p;
         store(s + i, p, some);
     });
-    const vf by = splat(1 / sum(sums));
+    const vf by = splat(1 / (sum(sums) + std::exp(sink - most)));
     by_vectors(n, [&](int64_t i, auto some) { store(s + i, load(s + i, some) * by, some); });
     memset(s + n, 0, (end - n) * sizeof(float));
 }
@@ -122,7 +123,7 @@ template <typename T> struct cached_piece {
         for (int64_t j = 0; j < from - begin; j++) {
             s[j] = 0;
         }
-        softmax(s + from - begin, a.position(row) + 1 - from, keys - from, a.cap);
+        softmax(s + from - begin, a.position(row) + 1 - from, keys - from, a.cap, a.sinks ? a.sinks[head * a.group + i % a.group] : -INFINITY);
     }
 
     // Sums of numbers d to d + WIDTH of the values.
@@ -205,7 +206,7 @@ template <typename T> static void attend_apart(const thread & t, const cached<T>
     });
 }
 
-// Sources: qkv, keys, values, rows; parameters: heads, KV heads, window; scale, cap.
+// Sources: qkv, keys, values, rows, sinks or NULL; parameters: heads, KV heads, window; scale, cap.
 template <typename T> static void attend_cached(const thread & t, ggml_tensor * dst) {
     const cached<T> a(t);
     for (int64_t r; (r = t.take()) < a.n;) {

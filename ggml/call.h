@@ -19,7 +19,7 @@ struct parameters {
 
 // What a node tells its kernel: the userdata of its tensor.
 struct call {
-    enum { VERSION = 0x76657204 };  // another one where this, parameters or operations change: a backend may come from another build
+    enum { VERSION = 0x76657205 };  // another one where this, parameters or operations change: a backend may come from another build
     uint32_t   version = VERSION;
     operation  op;
     bool       into;  // the result goes into a given place, which dst->src has before the operation's sources
@@ -31,7 +31,7 @@ struct call {
 // ggml's type numbers that the kernels treat on their own.
 enum { F32 = 0, BF16 = 30 };
 
-enum { SILU = 0, GELU = 1 };  // activations: bindings/rows.go has them
+enum { SILU = 0, GELU = 1, CLAMPED = 2 };  // activations: bindings/rows.go has them
 
 enum { PLAIN = 0 };  // the way of MUL_MAT that every processor has
 

@@ -180,14 +180,24 @@ static void norm_heads_back(const thread & t, ggml_tensor * dst) {
     });
 }
 
-// Activations x σ(φ(x)): φ(x) and x φ′(x).
-struct silu {
+// Activations x σ(φ(x)): φ(x) and x φ′(x). What is gated by them, and how, `gate` and `up` say, and where these pass no gradient on, `at_gate` and `at_up`.
+struct unlimited {
+    static vf gate(vf x) { return x; }
+
+    static vf up(vf u) { return u; }
+
+    static vf at_gate(vf, vf g) { return g; }
+
+    static vf at_up(vf, vf g) { return g; }
+};
+
+struct silu : unlimited {
     static vf phi(vf x) { return x; }
 
     static vf along(vf x) { return x; }
 };
 
-struct gelu {
+struct gelu : unlimited {
     static constexpr float LINEAR = 1.5957691216057308f, CUBIC = 0.07135481627159867f;  // 2 √(2/π), and 0.044715 times that
 
     static vf phi(vf x) { return x * (splat(LINEAR) + splat(CUBIC) * (x * x)); }
@@ -195,10 +205,32 @@ struct gelu {
     static vf along(vf x) { return x * (splat(LINEAR) + splat(3 * CUBIC) * (x * x)); }
 };
 
+// min(x, 7) σ(1.702 min(x, 7)) · (1 + u between −7 and 7).
+struct clamped {
+    static constexpr float LIMIT = 7, STEEP = 1.702f;
+
+    static vf phi(vf x) { return splat(STEEP) * x; }
+
+    static vf along(vf x) { return splat(STEEP) * x; }
+
+    static vf gate(vf x) { return x > splat(LIMIT) ? splat(LIMIT) : x; }
+
+    static vf up(vf u) {
+        const vf below = gate(u);
+        return splat(1) + (below < splat(-LIMIT) ? splat(-LIMIT) : below);
+    }
+
+    static vf at_gate(vf x, vf g) { return x > splat(LIMIT) ? vf{} : g; }
+
+    static vf at_up(vf u, vf g) { return u < splat(-LIMIT) ? vf{} : at_gate(u, g); }
+};
+
 // Calls f with the activation that a node is made with.
 template <typename F> static inline void with_activation(const thread & t, F f) {
     if (t.with->i[0] == GELU) {
         f(gelu());
+    } else if (t.with->i[0] == CLAMPED) {
+        f(clamped());
     } else {
         f(silu());
     }
@@ -213,8 +245,8 @@ template <bool GATED> static void activated(const thread & t, ggml_tensor * dst)
             typed(source, r, [&](auto * gate) {
                 typed(dst, r, [&](auto * y) {
                     by_vectors(n, [&](int64_t i, auto some) {
-                        const vf x = load(gate + i, some), v = x / (splat(1) + exp_of(-act.phi(x)));
-                        store(y + i, GATED ? v * load(gate + n + i, some) : v, some);
+                        const vf x = act.gate(load(gate + i, some)), v = x / (splat(1) + exp_of(-act.phi(x)));
+                        store(y + i, GATED ? v * act.up(load(gate + n + i, some)) : v, some);
                     });
                 });
             });
@@ -232,10 +264,10 @@ template <bool GATED> static void activated_back(const thread & t, ggml_tensor *
                 typed(source, r, [&](auto * gate) {
                     typed(dst, r, [&](auto * d) {
                         by_vectors(n, [&](int64_t i, auto some) {
-                            const vf x = load(gate + i, some), s = splat(1) / (splat(1) + exp_of(-act.phi(x))), gs = load(g + i, some) * s;
-                            store(d + i, (GATED ? gs * load(gate + n + i, some) : gs) * (splat(1) + act.along(x) * (splat(1) - s)), some);
+                            const vf from = load(gate + i, some), x = act.gate(from), s = splat(1) / (splat(1) + exp_of(-act.phi(x))), gs = load(g + i, some) * s;
+                            store(d + i, act.at_gate(from, (GATED ? gs * act.up(load(gate + n + i, some)) : gs) * (splat(1) + act.along(x) * (splat(1) - s))), some);
                             if (GATED) {
-                                store(d + n + i, gs * x, some);
+                                store(d + n + i, act.at_up(load(gate + n + i, some), gs * x), some);
                             }
                         });
                     });

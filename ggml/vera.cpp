@@ -228,22 +228,23 @@ static parameters with_heads(const struct ggml_vera_heads & h) { return { { h.qu
 static int64_t result_width(const ggml_tensor * qkv, const struct ggml_vera_heads & h) { return qkv->ne[0] / (h.query + 2 * h.kv) * h.query; }
 
 struct ggml_tensor * ggml_vera_attention(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * qkv, struct ggml_tensor * segments,
-                                         struct ggml_vera_heads heads, unsigned type) {
-    ggml_tensor * y        = make(ctx, nodes, ATTENTION, nullptr, type, result_width(qkv, heads), qkv->ne[1], { qkv, segments });
+                                         struct ggml_tensor * sinks, struct ggml_vera_heads heads, unsigned type) {
+    ggml_tensor * y        = make(ctx, nodes, ATTENTION, nullptr, type, result_width(qkv, heads), qkv->ne[1], { qkv, segments, sinks });
     nodes->all.back().with = with_heads(heads);
     return y;
 }
 
 struct ggml_tensor * ggml_vera_attention_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * dout, struct ggml_tensor * qkv,
-                                              struct ggml_tensor * segments, struct ggml_vera_heads heads) {
-    ggml_tensor * y        = make(ctx, nodes, ATTENTION_BACK, nullptr, F32, qkv->ne[0], qkv->ne[1], { dout, qkv, segments });
+                                              struct ggml_tensor * segments, struct ggml_tensor * sinks, struct ggml_vera_heads heads) {
+    ggml_tensor * y        = make(ctx, nodes, ATTENTION_BACK, nullptr, F32, qkv->ne[0], qkv->ne[1], { dout, qkv, segments, sinks });
     nodes->all.back().with = with_heads(heads);
     return y;
 }
 
 struct ggml_tensor * ggml_vera_attention_cached(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * qkv, struct ggml_tensor * keys,
-                                                struct ggml_tensor * values, struct ggml_tensor * rows, struct ggml_vera_heads heads, unsigned type) {
-    ggml_tensor * y        = make(ctx, nodes, ATTENTION_CACHED, nullptr, type, result_width(qkv, heads), qkv->ne[1], { qkv, keys, values, rows });
+                                                struct ggml_tensor * values, struct ggml_tensor * rows, struct ggml_tensor * sinks, struct ggml_vera_heads heads,
+                                                unsigned type) {
+    ggml_tensor * y        = make(ctx, nodes, ATTENTION_CACHED, nullptr, type, result_width(qkv, heads), qkv->ne[1], { qkv, keys, values, rows, sinks });
     nodes->all.back().with = with_heads(heads);
     return y;
 }

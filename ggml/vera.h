@@ -72,7 +72,7 @@ struct ggml_tensor * ggml_vera_factored_grad(struct ggml_context * ctx, struct g
                                              struct ggml_tensor * rows, struct ggml_tensor * b, struct ggml_tensor * d);
 
 // How attention is made of scores S = scale · Q Kᵀ: of the last `window` tokens that a token sees, itself among them, or of all where that is 0, and of
-// cap · tanh(S / cap) where cap is not 0.
+// cap · tanh(S / cap) where cap is not 0. Where an operation takes sinks [heads], float32, and not NULL, each token sees one score more, its head's sink, to which no value belongs.
 struct ggml_vera_heads {
     int   query, kv, window;
     float scale, cap;
@@ -83,17 +83,18 @@ struct ggml_vera_heads {
 // than its own, or -1, and the number of tokens in all its ancestors. A token sees all of the ancestors' tokens and those up to itself in its own segment.
 // → [dim · heads, tokens] of that type, F32 or BF16. Everything is computed in float32.
 struct ggml_tensor * ggml_vera_attention(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * qkv, struct ggml_tensor * segments,
-                                         struct ggml_vera_heads heads, unsigned type);
+                                         struct ggml_tensor * sinks, struct ggml_vera_heads heads, unsigned type);
 
 // The gradient of qkv, float32, for the gradient dout of attention's result.
 struct ggml_tensor * ggml_vera_attention_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * dout, struct ggml_tensor * qkv,
-                                              struct ggml_tensor * segments, struct ggml_vera_heads heads);
+                                              struct ggml_tensor * segments, struct ggml_tensor * sinks, struct ggml_vera_heads heads);
 
 // The same for rows that continue texts, each with a place in a cache: keys and values [dim · room, texts · KV heads], float32 or float16, where `dim` is a head's numbers
 // filled up to a multiple of 16, and `room`, another one, the tokens that a text may have. rows [2, n], int32: of each column of qkv, float32, its text and its
 // position there; rows of a text follow each other, without a gap from what the cache holds. Their keys and values are put into the cache.
 struct ggml_tensor * ggml_vera_attention_cached(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * qkv, struct ggml_tensor * keys,
-                                                struct ggml_tensor * values, struct ggml_tensor * rows, struct ggml_vera_heads heads, unsigned type);
+                                                struct ggml_tensor * values, struct ggml_tensor * rows, struct ggml_tensor * sinks, struct ggml_vera_heads heads,
+                                                unsigned type);
 
 // Row by row, in float32 inside. bindings/rows.go has their formulas and shapes, and which activation is which; acc may be NULL.
 struct ggml_tensor * ggml_vera_norm(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * x, struct ggml_tensor * w, float eps,

@@ -22,20 +22,29 @@ type architecture struct {
 	pairs     bindings.Pairing // which numbers of a head are rotated together
 	positions bool             // learned embeddings of positions are added to those of tokens, and nothing is rotated
 	straight  int              // every so many blocks, one does not rotate; 0: all do
+	straights bool             // where some blocks have windows, the others do not rotate
 	biases    []string         // linear layers that have a bias
 	mayHave   []string         // linear layers that have one where the file holds it
 	act       bindings.Activation
-	plain     bool // the feed-forward has no gate
-	experts   bool // it is a mixture of experts, which are frozen (experts.go)
+	plain     bool   // the feed-forward has no gate
+	ffnNorm   string // name of the norm of what the feed-forward takes; "": ffn_norm
+	experts   bool   // it is a mixture of experts, which are frozen (experts.go)
+	biased    bool   // these and their router have biases
+	sinks     bool   // a head's tokens see one score more, which belongs to no token
+	smooth    bool   // YaRN's ramp begins and ends between pairs of numbers
 
 	windows   int        // every so many blocks, one sees all tokens, and the others a window of the last ones; 1: all have windows; 0: none
 	window    int        // tokens of a window where the file says nothing; 0: all
-	localBase float64    // base of the rotation in blocks with windows where the file says nothing, which is then not scaled; 0: as in the others
+	localBase float64    // base of the rotation in blocks with windows where the file says nothing, sameBase that of the others; it is not scaled. 0: they rotate as the others
 	caps      [2]float64 // soft caps of scores and of logits where the file says nothing; a negative one stands for none, 0 for one that a file must not have
 	scales    bool       // the file has factors of the embedding, of what attention and feed-forward add, of scores and of logits
 	rootWidth bool       // the embedding is multiplied by √width
+	warming   bool       // the file may have scores grow with the position of the query
 	byWidth   int        // the model of this many blocks divides scores by √(width/heads), the others by √(head dimension)
 }
+
+// sameBase is of OLMo 3, whose blocks with windows alone are not scaled.
+const sameBase = -1
 
 // places are where the norms of attention and feed-forward stand.
 type places int
@@ -62,16 +71,20 @@ var (
 
 // architectures are those that can be trained, by their general.architecture.
 var architectures = map[string]*architecture{
+	"exaone4":    {mayHave: many, norms: after, qkNorms: head, pairs: bindings.Halves, windows: 4, straights: true},
 	"gemma2":     {mayHave: many, norms: both, pairs: bindings.Halves, act: bindings.GELU, windows: 2, window: 4096, caps: [2]float64{50, 30}, rootWidth: true, byWidth: 46},
 	"gemma3":     {mayHave: many, norms: both, qkNorms: head, pairs: bindings.Halves, act: bindings.GELU, windows: 6, localBase: 10000, caps: [2]float64{0, -1}, rootWidth: true, byWidth: 62},
+	"gpt-oss":    {mayHave: many, pairs: bindings.Halves, act: bindings.Clamped, experts: true, biased: true, sinks: true, smooth: true, ffnNorm: "post_attention_norm", windows: 2},
 	"gpt2":       {layerNorm: true, positions: true, biases: many, act: bindings.GELU, plain: true},
 	"granite":    {mayHave: many, scales: true},
-	"llama":      {mayHave: many, windows: 1}, // also SmolLM2, TinyLlama, Mistral
-	"olmo2":      {mayHave: many, norms: after, qkNorms: row, pairs: bindings.Halves},
+	"llama":      {mayHave: many, windows: 1},                // also SmolLM2, TinyLlama, Mistral
+	"mistral3":   {mayHave: many, windows: 1, warming: true}, // Ministral 3, Mistral Small 3
+	"olmo2":      {mayHave: many, norms: after, qkNorms: row, pairs: bindings.Halves, windows: 4, localBase: sameBase},
 	"phi3":       {pairs: bindings.Halves, windows: 1},  // also Phi-3.5 and Phi-4. llama.cpp leaves the windows out
 	"qwen2":      {pairs: bindings.Halves, biases: qkv}, // also Qwen 2.5
 	"qwen3":      {mayHave: many, qkNorms: head, pairs: bindings.Halves},
 	"qwen3moe":   {mayHave: many, qkNorms: head, pairs: bindings.Halves, experts: true}, // Qwen3-30B-A3B
+	"seed_oss":   {mayHave: many, pairs: bindings.Halves, ffnNorm: "post_attention_norm"},
 	"smollm3":    {mayHave: many, straight: 4},
 	"starcoder2": {layerNorm: true, pairs: bindings.Halves, mayHave: many, act: bindings.GELU, plain: true, windows: 1},
 }
@@ -121,6 +134,29 @@ func (r *metadata) scales(c Config) scales {
 	}
 }
 
+// temperature is by how much the scores of a query grow with its position: 1 + scale · ln(1 + ⌊position / length⌋).
+type temperature struct {
+	scale  float32 // 0: not at all
+	length int
+}
+
+// at is what the scores of a query at that position are multiplied by.
+func (t temperature) at(position int32) float32 {
+	return float32(1 + float64(t.scale)*math.Log(float64(1+int(position)/t.length)))
+}
+
+// temperature reads it. Its length is that of texts in the original training where the file has no other.
+func (r *metadata) temperature(c Config) (t temperature) {
+	if !c.made.warming {
+		return t
+	}
+	t.scale, t.length = float32(r.number("attention.temperature_scale", 0)), r.optional("attention.temperature_length", c.Rope.OrigContext)
+	if t.scale != 0 && t.length < 1 && r.err == nil {
+		r.err = fmt.Errorf("%s is %d: a positive number is needed", r.key("attention.temperature_length"), t.length)
+	}
+	return t
+}
+
 // windows tells for each block whether it sees a window of the last tokens alone, and of how many; 0 where all blocks see all.
 func (r *metadata) windows(c Config) (window int, local []bool) {
 	made := c.made
@@ -155,10 +191,15 @@ func (r *metadata) windows(c Config) (window int, local []bool) {
 // localRope is the rotation of blocks with windows, which has no scaling where it has a base of its own.
 func (r *metadata) localRope(c Config) bindings.Rope {
 	rope := c.Rope
-	if c.made.localBase > 0 {
-		rope.FreqBase = float32(r.number("rope.freq_base_swa", c.made.localBase))
-		rope.FreqScale, rope.ExtFactor, rope.AttnFactor = 1, 0, 1
+	base := c.made.localBase
+	switch base {
+	case 0:
+		return rope
+	case sameBase:
+		base = float64(rope.FreqBase)
 	}
+	rope.FreqBase = float32(r.number("rope.freq_base_swa", base))
+	rope.FreqScale, rope.ExtFactor, rope.AttnFactor = 1, 0, 1
 	return rope
 }
 
@@ -175,7 +216,7 @@ var neutral = map[string][]float64{
 	"attention.temperature_length":      {0},
 	"attention.temperature_scale":       {0},
 	"attention.value_scale":             {0, 1},
-	"expert_gating_func":                {0, softMaxGate},
+	"expert_gating_func":                {0, softMaxGate, softMaxChosenGate},
 	"expert_group_count":                {0, 1},
 	"expert_group_scale":                {0, 1},
 	"expert_group_used_count":           {0, 1},
@@ -197,7 +238,7 @@ var neutral = map[string][]float64{
 }
 
 // activationNames are those of hidden_activation.
-var activationNames = map[bindings.Activation][]string{bindings.SiLU: {"silu", "swiglu"}, bindings.GELU: {"gelu_new", "gelu_pytorch_tanh"}}
+var activationNames = map[bindings.Activation][]string{bindings.SiLU: {"silu", "swiglu"}, bindings.GELU: {"gelu_new", "gelu_pytorch_tanh"}, bindings.Clamped: {"silu", "swiglu"}}
 
 // checkComputed refuses a file that asks for what its architecture does not have here. A key may say what is computed anyway.
 func (r *metadata) checkComputed(c Config) {
@@ -212,6 +253,10 @@ func (r *metadata) checkComputed(c Config) {
 		"rope.dimension_count_swa":   {0, float64(c.Rope.Dims)},
 		"rope.freq_base_swa":         {0, float64(c.localRope.FreqBase)},
 	})
+	if c.made.warming {
+		delete(values, "attention.temperature_length")
+		delete(values, "attention.temperature_scale")
+	}
 	for i, key := range []string{"attn_logit_softcapping", "final_logit_softcapping"} {
 		if c.made.caps[i] == 0 {
 			values[key] = []float64{0}

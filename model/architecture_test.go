@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -38,7 +41,7 @@ type small struct {
 
 // smalls are the references of all architectures in the table; the others are skipped by name.
 func smalls(t *testing.T, test func(t *testing.T, s small)) {
-	for _, dir := range testutil.Folders(t, "VERATUNE_ARCH", "refs/arch/*") {
+	for _, dir := range testutil.Architectures(t) {
 		t.Run(filepath.Base(dir), func(t *testing.T) {
 			file, err := bindings.OpenGGUF(filepath.Join(dir, "model.gguf"))
 			if err != nil {
@@ -214,8 +217,10 @@ func TestDeviceArchitectures(t *testing.T) {
 
 // TestArchitecturesInLlama has llama.cpp run the models, with and without a LoRA export of the adapter, and merged with it. It keeps keys and values in float16.
 func TestArchitecturesInLlama(t *testing.T) {
+	asLlama(t)
 	smalls(t, func(t *testing.T, s small) {
 		m := s.open(t, ComputeF32)
+		llamaComputes(t, m)
 		longest := slices.Max(s.batch().lengths)
 		theirs := func(path string, lora string) (all []float32) {
 			l := openLlama(t, path, bindings.LlamaOptions{Context: longest, Batch: longest, Threads: 1})
@@ -229,13 +234,37 @@ func TestArchitecturesInLlama(t *testing.T) {
 			}
 			return all
 		}
+		// Rows whose choice of experts hangs on less than float16 keys and values change are named, and those that see them are not compared.
 		near := func(what string, got, want []float32) {
 			t.Helper()
-			e := maxDiff(got, want)
-			if !(e <= 2e-2) {
-				t.Errorf("%s: off by %.2g", what, e)
+			var ties map[int]tie
+			if m.Experts > 0 {
+				n := newNaive(t, m)
+				n.whole = true
+				n.run(s.batch())
+				ties = n.ties
 			}
-			t.Logf("%s: off by %.1e", what, e)
+			worst, row := 0.0, 0
+			for i, tokens := range s.Sequences {
+				tied := ""
+				for j := range tokens {
+					if choice, ok := ties[row]; ok && choice.gap < 5e-3 && tied == "" {
+						tied = fmt.Sprintf("sequence %d, row %d, %s: two experts are %.1e apart", i, j, strings.TrimSuffix(choice.block, "."), choice.gap)
+					}
+					e := maxDiff(got[row*m.Vocab:(row+1)*m.Vocab], want[row*m.Vocab:(row+1)*m.Vocab])
+					row++
+					if tied != "" && !(e <= 2e-2) {
+						t.Logf("%s: %s; the rows from there on are not compared", what, tied)
+						row += len(tokens) - j - 1
+						break
+					}
+					worst = max(worst, e)
+				}
+			}
+			if !(worst <= 2e-2) {
+				t.Errorf("%s: off by %.2g", what, worst)
+			}
+			t.Logf("%s: off by %.1e", what, worst)
 		}
 		near("base", theirs(m.File().Path(), ""), s.logits(t, m))
 		a := s.attach(t, m)
@@ -247,6 +276,60 @@ func TestArchitecturesInLlama(t *testing.T) {
 			t.Errorf("merged, opened again: off by %.2g", e)
 		}
 	})
+}
+
+// TestArchitecturesInCurrentLlama has the llama.cpp of PyPI's llama-cpp-python run the models with and without a LoRA export, by tools/check_logits.py.
+func TestArchitecturesInCurrentLlama(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second a model")
+	}
+	python := testutil.Python(t)
+	if err := exec.Command(python, "-c", "import llama_cpp").Run(); err != nil {
+		t.Skipf("%s has no llama-cpp-python", python)
+	}
+	asLlama(t)
+	smalls(t, func(t *testing.T, s small) {
+		m := s.open(t, ComputeF32)
+		llamaComputes(t, m)
+		tolerance := "4e-3"
+		if m.Architecture == "gemma4" {
+			tolerance = "0.04" // llama.cpp takes GELU from a table of 16 bits
+		}
+		check := func(lora ...string) {
+			t.Helper()
+			file := filepath.Join(t.TempDir(), "logits")
+			var data bytes.Buffer
+			if err := errors.Join(binary.Write(&data, binary.LittleEndian, s.logits(t, m)), os.WriteFile(file, data.Bytes(), 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			args := []string{"../tools/check_logits.py", "--model", m.File().Path(), "--sequences", filepath.Join(s.dir, "reference.json"), "--logits", file, "--tolerance", tolerance}
+			var said, log bytes.Buffer
+			c := exec.Command(python, append(args, lora...)...)
+			c.Stdout, c.Stderr = &said, &log
+			if err := c.Run(); err != nil {
+				t.Errorf("%v: %s%s", err, said.Bytes(), log.Bytes())
+			}
+			t.Logf("%s", said.Bytes())
+		}
+		check()
+		a := s.attach(t, m)
+		check("--lora", saveLoRA(t, a, 0, "f32"))
+	})
+}
+
+// asLlama has YaRN's ramp begin and end at whole pairs in gpt-oss, too, as llama.cpp does: that moves the logits of tiny models by up to 2.
+func asLlama(t *testing.T) {
+	made := architectures["gpt-oss"]
+	made.smooth = false
+	t.Cleanup(func() { made.smooth = true })
+}
+
+// llamaComputes skips a test where llama.cpp leaves out what a model has.
+func llamaComputes(t *testing.T, m *Model) {
+	t.Helper()
+	if _, sized := m.file.Float(m.Architecture + ".rope.scaling.yarn_attn_factor"); sized || m.made.straights && m.local != nil && m.Blocks != 64 {
+		t.Skip("llama.cpp doesn't read YaRN's own factor, nor windows of exaone4 in a model of other than 64 blocks")
+	}
 }
 
 // TestArchitectureAnswers has greedy answers with a cache equal to those without, in each arithmetic of generation, and many at once equal to each alone.
@@ -307,8 +390,11 @@ func TestDescriptions(t *testing.T) {
 		"gpt2":       {"layer norms", "128 of them", "feed-forward with GELU", "biases of attn_qkv, attn_output, ffn_up, ffn_down"},
 		"gemma2":     {"before and after", "rotation of halves", "2 of 4 blocks see the last 16 tokens", "gated GELU", "scores capped at 5", "logits capped at 3", "embedding × 8", "the head is the embedding"},
 		"gemma3":     {"a head at a time", "6 of 7 blocks see the last 16 tokens, and rotate by base 10000"},
+		"gpt-oss":    {"stretched by YaRN × 32", "1 of 2 blocks see the last 16 tokens", "gated SiLU, between limits", "a sink for each head", "biases of attn_q, attn_k, attn_v, attn_output"},
 		"granite":    {"scores × ", "embedding × 3", "what attention and feed-forward add × 0.4", "logits × 0.5"},
+		"mistral3":   {"stretched by YaRN × 4", "scores × 1 + 0.1 ln(1 + ⌊position / 32⌋)"},
 		"olmo2":      {"RMS norms after attention", "all heads at once"},
+		"olmo3":      {"3 of 4 blocks see the last 16 tokens"},
 		"smollm3":    {"one block in 4 excepted"},
 	}
 	smalls(t, func(t *testing.T, s small) {

@@ -6,7 +6,7 @@ import "github.com/veratune/veratune/bindings"
 type cached struct{ keys, values, rows *bindings.Tensor }
 
 func (g *graph) heads(b *block) bindings.Heads {
-	h := bindings.Heads{Query: g.m.Heads, KV: g.m.KVHeads, Dim: g.m.HeadDim, Scale: g.m.scale.scores, Cap: g.m.scale.scoreCap}
+	h := bindings.Heads{Query: g.m.Heads, KV: g.m.KVHeads, Dim: g.m.HeadDim, Scale: g.m.scale.scores, Cap: g.m.scale.scoreCap, Sinks: b.sinks}
 	if b.local {
 		h.Window = g.m.Window
 	}

@@ -102,7 +102,21 @@ func (g *graph) rotate(b *block, qkv *bindings.Tensor, back bool, t bindings.Typ
 	if b.straight {
 		return g.as(qkv, t)
 	}
-	return g.Rotate(qkv, g.rotations[b.rotation], g.m.Heads+g.m.KVHeads, g.m.HeadDim, g.m.made.pairs, back, t)
+	if back {
+		g.warm(qkv)
+	}
+	y := g.Rotate(qkv, g.rotations[b.rotation], g.m.Heads+g.m.KVHeads, g.m.HeadDim, g.m.made.pairs, back, t)
+	if !back {
+		g.warm(y)
+	}
+	return y
+}
+
+// warm multiplies the queries of qkv, float32, or their gradients by what their scores grow by at their positions, in place.
+func (g *graph) warm(qkv *bindings.Tensor) {
+	if g.warmth != nil && qkv != nil {
+		g.nodes.Expand(g.MulInplace(g.columns(qkv, 0, g.m.Heads*g.m.HeadDim), g.warmth))
+	}
 }
 
 // added is the residual stream x and what a group makes of its input, normed where n is a norm, and scaled. out is what the norm takes, its first tokens being first.

@@ -236,6 +236,7 @@ func (c *Cache) pass(like rows) *pass {
 		g.way = bindings.Bytes
 	}
 	g.rotations = g.tables(p.positions, p.turns)
+	g.warmth = g.temperatures(p.positions)
 	g.addFirst(p.positions)
 	places := input(g, p.places, 2, int64(n))
 	x := g.embedded(p.tokens, p.positions)

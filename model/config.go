@@ -15,6 +15,7 @@ type Config struct {
 	Architecture string `json:"architecture"` // general.architecture
 	made         *architecture
 	scale        scales
+	temperature  temperature
 	local        []bool        // blocks that see a window; nil where none does
 	localRope    bindings.Rope // of these
 	Blocks       int           `json:"blocks"`
@@ -70,6 +71,7 @@ func readConfig(g *bindings.GGUF) (Config, error) {
 	c.Window, c.local = r.windows(c)
 	c.localRope = r.localRope(c)
 	c.scale = r.scales(c)
+	c.temperature = r.temperature(c)
 	r.checkComputed(c)
 	switch {
 	case r.err != nil:
@@ -190,6 +192,14 @@ func (r *metadata) numbers(key string) (list []float64) {
 	return list
 }
 
+// yarnSize is what YaRN multiplies q and k by: what the file says, or for the scales of its two halves mscale, which is 1, and mscale_all_dim
+//
+//	(1 + 0.1 mscale ln factor) / (1 + 0.1 mscale_all_dim ln factor)
+func (r *metadata) yarnSize(factor float64) float64 {
+	logarithm := math.Log(max(1, factor))
+	return r.number("rope.scaling.yarn_attn_factor", (1+0.1*logarithm)/(1+0.1*r.number("rope.scaling.yarn_log_multiplier", 0)*logarithm))
+}
+
 // rope follows llama.cpp's reading of the rope.* keys; the ramp constants of YaRN are those of its paper (Peng et al., arXiv 2309.00071).
 func (r *metadata) rope(c Config) bindings.Rope {
 	rope := bindings.Rope{
@@ -212,14 +222,29 @@ func (r *metadata) rope(c Config) bindings.Rope {
 	case kind == "yarn":
 		rope.FreqScale, rope.ExtFactor = float32(1/factor), float32(r.number("rope.scaling.yarn_ext_factor", 1))
 		rope.BetaFast, rope.BetaSlow = float32(r.number("rope.scaling.yarn_beta_fast", 32)), float32(r.number("rope.scaling.yarn_beta_slow", 1))
-		usual := 1 + 0.1*math.Log(factor) // by which ggml multiplies
-		for key, computed := range map[string]float64{"rope.scaling.yarn_attn_factor": usual, "rope.scaling.yarn_log_multiplier": 0} {
-			if asked := r.number(key, computed); math.Abs(asked-computed) > 1e-3 && r.err == nil {
-				r.err = fmt.Errorf("%s is %g: with the factor %g, only %.4g is computed here", r.key(key), asked, factor, computed)
-			}
+		if rope.ExtFactor != 0 {
+			rope.AttnFactor *= float32(r.yarnSize(factor) / (1 + 0.1*math.Log(factor))) // ggml multiplies by the latter
 		}
 	default:
 		r.err = fmt.Errorf("%s %q: only none, linear and yarn can be used", r.key("rope.scaling.type"), kind)
 	}
 	return rope
+}
+
+// smoothYaRN is the rotation by YaRN whose ramp begins and ends where pairs turn BetaFast and BetaSlow times over the original context, and not at the next whole pair,
+// as ggml's does: as one without YaRN, by which each angle is divided by a factor.
+func smoothYaRN(r bindings.Rope) (bindings.Rope, []float32) {
+	dims, base := float64(r.Dims), float64(r.FreqBase)
+	turning := func(times float32) float64 {
+		return dims * math.Log(float64(r.OrigContext)/(float64(times)*2*math.Pi)) / (2 * math.Log(base))
+	}
+	low, high := max(0, turning(r.BetaFast)), min(dims-1, turning(r.BetaSlow))
+	scale, factors := float64(r.FreqScale), make([]float32, r.Dims/2)
+	for i := range factors {
+		stretched := float64(r.ExtFactor) * (1 - min(1, max(0, (float64(i)-low)/max(0.001, high-low))))
+		factors[i] = float32(1 / (scale*(1-stretched) + stretched))
+	}
+	r.AttnFactor *= float32(1 - 0.1*math.Log(scale))
+	r.FreqScale, r.ExtFactor = 1, 0
+	return r, factors
 }

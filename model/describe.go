@@ -121,9 +121,10 @@ func (c Config) madeOf(biases []string) (list []string) {
 		own = ", and rotate by base " + decimal(c.localRope.FreqBase)
 	}
 	add(windows > 0, "%d of %d blocks see the last %d tokens%s", windows, c.Blocks, c.Window, own)
-	act := map[bindings.Activation]string{bindings.SiLU: "SiLU", bindings.GELU: "GELU"}[c.made.act]
+	act := map[bindings.Activation]string{bindings.SiLU: "SiLU", bindings.GELU: "GELU", bindings.Clamped: "SiLU, between limits"}[c.made.act]
 	add(c.made.plain, "feed-forward with %s", act)
 	add(!c.made.plain, "feed-forward with gated %s", act)
+	add(c.made.sinks, "a sink for each head of attention")
 	add(len(biases) > 0, "biases of %s", strings.Join(biases, ", "))
 	add(c.made.scales, "scores × %.4g", c.scale.scores)
 	add(c.scale.scoreCap > 0, "scores capped at %g", c.scale.scoreCap)
@@ -152,6 +153,12 @@ func (c Config) rotates() string {
 		s += ", stretched × " + decimal(1/c.Rope.FreqScale)
 	case c.RopeFactor:
 		s += ", with the file's factors"
+	}
+	if c.made.straights && c.local != nil {
+		s += ", in blocks with windows"
+	}
+	if c.temperature.scale != 0 {
+		s += fmt.Sprintf("; scores × 1 + %.4g ln(1 + ⌊position / %d⌋)", c.temperature.scale, c.temperature.length)
 	}
 	if c.made.straight > 0 {
 		s += fmt.Sprintf(", one block in %d excepted", c.made.straight)

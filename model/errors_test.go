@@ -83,16 +83,6 @@ func TestBrokenModels(t *testing.T) {
 		"a list of texts":       {set("llama.attention.head_count_kv", []string{"2", "2"}), []string{"llama.attention.head_count_kv"}},
 		"an empty list":         {set("llama.attention.head_count_kv", []uint32{}), []string{"llama.attention.head_count_kv"}},
 		"both directions":       {set("llama.attention.causal", false), []string{"llama.attention.causal"}},
-		"another YaRN factor": {func(f *file) {
-			set("llama.rope.scaling.type", "yarn")(f)
-			set("llama.rope.scaling.factor", float32(4))(f)
-			set("llama.rope.scaling.yarn_attn_factor", float32(1))(f)
-		}, []string{"llama.rope.scaling.yarn_attn_factor", "1.139"}},
-		"another YaRN multiplier": {func(f *file) {
-			set("llama.rope.scaling.type", "yarn")(f)
-			set("llama.rope.scaling.factor", float32(4))(f)
-			set("llama.rope.scaling.yarn_log_multiplier", float32(1))(f)
-		}, []string{"llama.rope.scaling.yarn_log_multiplier"}},
 		"a token too many": {func(f *file) {
 			f.Metadata["tokenizer.ggml.tokens"] = append(slices.Clone(f.Metadata["tokenizer.ggml.tokens"].([]string)), "more")
 		}, []string{"301 tokens", "300 rows"}},
@@ -137,6 +127,7 @@ func TestBrokenModels(t *testing.T) {
 		"scaled experts":         {mixed("expert_weights_scale", float32(2.5)), []string{"qwen3moe.expert_weights_scale", "2.5"}},
 		"experts by sigmoid":     {mixed("expert_gating_func", uint32(2)), []string{"qwen3moe.expert_gating_func"}},
 		"experts not normed":     {mixed("expert_weights_norm", false), []string{"qwen3moe.expert_weights_norm"}},
+		"no sinks":               {func(f *file) { as("gpt-oss")(f); f.Remove("blk.1.attn_sinks.weight") }, []string{"blk.1.attn_sinks.weight", "missing"}},
 		"an expert left out":     {func(f *file) { as("qwen3moe")(f); f.Remove("blk.1.ffn_up_exps.weight") }, []string{"blk.1.ffn_up_exps.weight", "missing"}},
 		"granite not rotated":    {func(f *file) { set("llama.rope.scaling.finetuned", false)(f); as("granite")(f) }, []string{"granite.rope.scaling.finetuned"}},
 		"a bias too many":        {func(f *file) { biased("attn_output")(f); as("qwen2")(f) }, []string{"attn_output.bias", "not part", "qwen2"}},

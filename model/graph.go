@@ -16,6 +16,7 @@ type graph struct {
 	nodes     *bindings.Graph
 	rows      int
 	rotations []*bindings.Tensor // of the model's rotaries, [rotated numbers, rows]: m·cos, m·sin for each pair
+	warmth    *bindings.Tensor   // [1, rows]: what the scores of each row's queries are multiplied by; nil: nothing
 	segments  *bindings.Segments
 	inputs    *[]func() error // to be run once the graph has memory
 	first     *firstRows      // nil where no row needs it
@@ -66,7 +67,11 @@ func turns(long []bool) []int32 {
 func (g *graph) tables(positions, turns []int32) (list []*bindings.Tensor) {
 	n := int64(len(positions))
 	for _, r := range g.m.rotaries {
-		table := g.table(positions, r.factors, r.Rope)
+		factors := r.factors
+		if r.computed != nil {
+			factors = input(g, r.computed, int64(len(r.computed)))
+		}
+		table := g.table(positions, factors, r.Rope)
 		if r.longFactors != nil {
 			both := g.NewTensor(bindings.F32, int64(r.Dims), 2*n)
 			for i, t := range []*bindings.Tensor{table, g.table(positions, r.longFactors, r.Rope)} {
@@ -77,6 +82,23 @@ func (g *graph) tables(positions, turns []int32) (list []*bindings.Tensor) {
 		list = append(list, table)
 	}
 	return list
+}
+
+// temperatures gives the model's at these positions.
+func (g *graph) temperatures(positions []int32) *bindings.Tensor {
+	if g.m.temperature.scale == 0 {
+		return nil
+	}
+	values := make([]float32, len(positions))
+	x := g.NewTensor(bindings.F32, 1, int64(len(values))).Input()
+	g.nodes.Expand(x)
+	*g.inputs = append(*g.inputs, func() error {
+		for i, p := range positions {
+			values[i] = g.m.temperature.at(p)
+		}
+		return bindings.Set(x, values)
+	})
+	return x
 }
 
 // table is ggml's own rotation of (1, 0) in every pair, so that all of its scalings hold: [rotated numbers, rows].

@@ -8,6 +8,7 @@
 package model
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -99,6 +100,7 @@ type block struct {
 	qkNorms             bindings.HeadNorms // of q and k
 	groups              []*group           // q k v, output; and gate up, down where the feed-forward is dense
 	experts             *experts           // where it is not
+	sinks               *bindings.Tensor   // [heads]: see Heads; nil where there are none
 }
 
 // shape is what blocks of a model may have otherwise.
@@ -112,6 +114,7 @@ type shape struct {
 type rotary struct {
 	bindings.Rope
 	factors     *bindings.Tensor // [dims/2] or nil
+	computed    []float32        // the same, where they are in no file; nil: they are not
 	longFactors *bindings.Tensor // of texts longer than rope.OrigContext, where they have others
 }
 
@@ -334,6 +337,9 @@ func (l *loader) rotaries() []rotary {
 		return nil
 	}
 	all := rotary{Rope: m.Rope}
+	if m.made.smooth && m.Rope.ExtFactor != 0 {
+		all.Rope, all.computed = smoothYaRN(m.Rope)
+	}
 	switch {
 	case l.has(freqs):
 		m.RopeFactor = true
@@ -361,16 +367,20 @@ func (l *loader) block(i int) *block {
 		return x
 	}
 	q, kv := m.Heads*m.HeadDim, m.KVHeads*m.HeadDim
+	ffnNorm := cmp.Or(m.made.ffnNorm, "ffn_norm")
 	b := &block{
 		attnNorm:  l.norm(name("attn_norm"), m.made.norms != after),
-		ffnNorm:   l.norm(name("ffn_norm"), m.made.norms != after),
+		ffnNorm:   l.norm(name(ffnNorm), m.made.norms != after),
 		attnAfter: l.norm(name("post_attention_norm"), m.made.norms != before),
 		ffnAfter:  l.norm(name("post_ffw_norm"), m.made.norms != before),
 	}
-	b.straight = m.made.positions || m.made.straight > 0 && (i+1)%m.made.straight == 0
 	b.local = m.local != nil && m.local[i]
+	b.straight = m.made.positions || m.made.straight > 0 && (i+1)%m.made.straight == 0 || m.made.straights && m.local != nil && !b.local
 	if b.local {
 		b.rotation = len(m.rotaries) - 1
+	}
+	if m.made.sinks {
+		b.sinks = l.tensor(name("attn_sinks.weight"), m.Heads)
 	}
 	switch m.made.qkNorms {
 	case head:

@@ -20,7 +20,15 @@ type naive struct {
 	weights map[string]*matrix   // every tensor of the file, dequantised
 	adapter *vera.Adapter        // nil: the base model
 	trained map[*float32]*matrix // the adapter's numbers, by where they begin
+	ties    map[int]tie          // of each row, where it chose between experts
+	whole   bool                 // YaRN's ramp begins and ends at whole pairs in gpt-oss, too
 	masks   map[[2]int][]float32 // dropout by block and group, [tokens × in]; nil: none
+}
+
+// tie is where a row's last chosen expert was nearest to the next one: the difference of their logits.
+type tie struct {
+	block string
+	gap   float64
 }
 
 // answer is what a model makes of samples: the sum of their losses, all logits, and the gradients of the adapter's Params; nil where there are none.
@@ -58,7 +66,7 @@ func (n *naive) number(key string, otherwise float64) float64 {
 
 // run computes samples one after the other, and goes back.
 func (n *naive) run(b batch) (a answer) {
-	n.record, n.trained = &record{}, map[*float32]*matrix{}
+	n.record, n.trained, n.ties = &record{}, map[*float32]*matrix{}, map[int]tie{}
 	at := 0
 	for _, length := range b.lengths {
 		logits := n.logits(b.tokens[at:at+length], at)
@@ -106,10 +114,18 @@ func (n *naive) block(x *matrix, block, at int) *matrix {
 	prefix := fmt.Sprintf("blk.%d.", block)
 	added := n.number("residual_scale", 1)
 	y := n.attention(n.norm(x, prefix+"attn_norm"), block, at)
-	x = n.sum(x, n.scaled(n.norm(y, prefix+"post_attention_norm"), added))
-	h := n.norm(x, prefix+"ffn_norm")
+	early := n.name == "gpt-oss" || n.name == "seed_oss" // their files have the norm before the feed-forward by another's name
+	if !early {
+		y = n.norm(y, prefix+"post_attention_norm")
+	}
+	x = n.sum(x, n.scaled(y, added))
+	ffnNorm := "ffn_norm"
+	if early {
+		ffnNorm = "post_attention_norm"
+	}
+	h := n.norm(x, prefix+ffnNorm)
 	if n.weights[prefix+"ffn_gate_inp.weight"] != nil {
-		y = n.mixture(h, prefix)
+		y = n.mixture(h, prefix, at)
 	} else {
 		y = n.feedForward(h, block, at)
 	}
@@ -131,20 +147,43 @@ func (n *naive) attention(h *matrix, block, at int) *matrix {
 	window, local := n.window(block)
 	q = n.rotated(n.norm(q, fmt.Sprintf("blk.%d.attn_q_norm", block)), block, dim, local)
 	k = n.rotated(n.norm(k, fmt.Sprintf("blk.%d.attn_k_norm", block)), block, dim, local)
+	q = n.warmed(q)
 	var outs []*matrix
 	for head := range heads {
 		kv := head / (heads / kvHeads) * dim
 		scores := n.scaled(n.product(n.columns(q, head*dim, dim), n.columns(k, kv, dim)), n.number("attention.scale", 1/math.Sqrt(float64(dim))))
 		scores = n.capped(scores, n.number("attn_logit_softcapping", 0))
-		p := n.softmax(scores, func(i, j int) bool { return j <= i && (!local || i-j < window) })
+		if sinks := n.weights[fmt.Sprintf("blk.%d.attn_sinks.weight", block)]; sinks != nil {
+			// One more score, whose value is nothing.
+			var all []*matrix
+			for j := range scores.cols {
+				all = append(all, n.columns(scores, j, 1))
+			}
+			scores = n.beside(1, append(all, constant(scores.rows, 1, slices.Repeat([]float64{sinks.v[head]}, scores.rows))))
+		}
+		p := n.softmax(scores, func(i, j int) bool { return j == h.rows || j <= i && (!local || i-j < window) })
+		p = n.columns(p, 0, h.rows)
 		outs = append(outs, n.product(p, n.transposed(n.columns(v, kv, dim))))
 	}
 	return n.linear(n.beside(dim, outs), block, "attn_output", 1, at)
 }
 
+// warmed are queries that grow with their position.
+func (n *naive) warmed(q *matrix) *matrix {
+	scale := n.number("attention.temperature_scale", 0)
+	if scale == 0 {
+		return q
+	}
+	var by []float64
+	for position := range q.rows {
+		by = append(by, 1+scale*math.Log(1+math.Floor(float64(position)/n.number("rope.scaling.original_context_length", 0))))
+	}
+	return n.times(q, constant(q.rows, 1, by))
+}
+
 // window is the number of last tokens that a block sees, if it doesn't see all.
 func (n *naive) window(block int) (window int, local bool) {
-	every, ok := map[string]float64{"gemma2": 2, "gemma3": 6, "llama": 1, "phi3": 1, "starcoder2": 1}[n.name]
+	every, ok := map[string]float64{"exaone4": 4, "gemma2": 2, "gemma3": 6, "gpt-oss": 2, "llama": 1, "mistral3": 1, "olmo2": 4, "phi3": 1, "starcoder2": 1}[n.name]
 	window = int(n.number("attention.sliding_window", 0))
 	if !ok || window == 0 {
 		return 0, false
@@ -159,7 +198,7 @@ func (n *naive) window(block int) (window int, local bool) {
 
 // rotated turns q and k by the positions of their tokens.
 func (n *naive) rotated(x *matrix, block, dim int, local bool) *matrix {
-	if n.weights["position_embd.weight"] != nil || n.name == "smollm3" && block%4 == 3 {
+	if n.weights["position_embd.weight"] != nil || n.name == "smollm3" && block%4 == 3 || n.name == "exaone4" && !local && n.number("attention.sliding_window", 0) > 0 {
 		return x
 	}
 	dims := int(n.number("rope.dimension_count", float64(dim)))
@@ -171,8 +210,11 @@ func (n *naive) rotated(x *matrix, block, dim int, local bool) *matrix {
 		}
 	}
 	angles, size := n.angles(dims, x.rows)
-	if n.name == "gemma3" && local {
+	switch {
+	case n.name == "gemma3" && local:
 		angles, size = powers(n.number("rope.freq_base_swa", 10000), dims), 1
+	case n.name == "olmo2" && local:
+		angles, size = powers(n.number("rope.freq_base_swa", n.number("rope.freq_base", 10000)), dims), 1
 	}
 	return n.turned(x, dim, pairs, func(row, pair int) float64 { return float64(row) * angles[pair] }, size)
 }
@@ -214,18 +256,23 @@ func (n *naive) angles(dims, length int) (angles []float64, size float64) {
 	turning := func(times float64) float64 { // the pair that turns so many times
 		return float64(dims) * math.Log(context/(times*2*math.Pi)) / (2 * math.Log(base))
 	}
-	low, high := max(0, math.Floor(turning(32))), min(float64(dims-1), math.Ceil(turning(1)))
+	low, high := turning(n.number("rope.scaling.yarn_beta_fast", 32)), turning(n.number("rope.scaling.yarn_beta_slow", 1))
+	if n.whole || n.name != "gpt-oss" {
+		low, high = math.Floor(low), math.Ceil(high)
+	}
+	low, high = max(0, low), min(float64(dims-1), high)
 	for i := range angles {
 		scaled := min(1, max(0, (float64(i)-low)/max(0.001, high-low)))
 		angles[i] *= scaled/factor + 1 - scaled
 	}
-	return angles, size * (1 + 0.1*math.Log(factor))
+	scales := (1 + 0.1*math.Log(factor)) / (1 + 0.1*n.number("rope.scaling.yarn_log_multiplier", 0)*math.Log(factor))
+	return angles, size * n.number("rope.scaling.yarn_attn_factor", scales)
 }
 
 // neighbours tells whether numbers 2i and 2i + 1 of a head are rotated together, because the file's converter reordered the rows of q and k. In Hugging Face's order,
 // numbers i and i + dims/2 are.
 func (n *naive) neighbours() bool {
-	return slices.Contains([]string{"granite", "llama", "smollm3"}, n.name)
+	return slices.Contains([]string{"granite", "llama", "mistral3", "smollm3"}, n.name)
 }
 
 // feedForward has its gate in a matrix of its own, or above the rows of ffn_up, or none.
@@ -249,6 +296,13 @@ func (n *naive) activated(x *matrix) *matrix {
 		s := 1 / (1 + math.Exp(-v))
 		return v * s, s * (1 + v*(1-s))
 	}
+	steep := func(v float64) (y, slope float64) {
+		s := 1 / (1 + math.Exp(-1.702*v))
+		return v * s, s * (1 + 1.702*v*(1-s))
+	}
+	if n.name == "gpt-oss" {
+		return n.each(x, steep)
+	}
 	gelu := func(v float64) (y, slope float64) {
 		c := math.Sqrt(2 / math.Pi)
 		tanh := math.Tanh(c * (v + 0.044715*v*v*v))
@@ -260,11 +314,37 @@ func (n *naive) activated(x *matrix) *matrix {
 	return n.each(x, silu)
 }
 
+// between is x, from low to high.
+func (n *naive) between(x *matrix, low, high float64) *matrix {
+	return n.each(x, func(v float64) (y, slope float64) {
+		if v < low || v > high {
+			return min(max(v, low), high), 0
+		}
+		return v, 1
+	})
+}
+
 // mixture sums what the experts with the largest probabilities give, by these, which then are divided by their sum.
-func (n *naive) mixture(h *matrix, prefix string) *matrix {
+func (n *naive) mixture(h *matrix, prefix string, at int) *matrix {
 	gates, ups, downs := n.weights[prefix+"ffn_gate_exps.weight"], n.weights[prefix+"ffn_up_exps.weight"], n.weights[prefix+"ffn_down_exps.weight"]
-	scores := n.product(h, n.weights[prefix+"ffn_gate_inp.weight"])
+	biased := func(y *matrix, part string, e int) *matrix {
+		if bias := n.weights[prefix+part+".bias"]; bias != nil {
+			return n.sum(y, bias.part(e, 1))
+		}
+		return y
+	}
+	scores := biased(n.product(h, n.weights[prefix+"ffn_gate_inp.weight"]), "ffn_gate_inp", 0)
 	used := int(n.number("expert_used_count", 0))
+	for i := range scores.rows {
+		sorted := slices.Clone(scores.row(i))
+		slices.Sort(sorted)
+		if least := len(sorted) - used; least > 0 {
+			gap := sorted[least] - sorted[least-1]
+			if old, ok := n.ties[at+i]; !ok || gap < old.gap {
+				n.ties[at+i] = tie{prefix, gap}
+			}
+		}
+	}
 	shares := n.softmax(scores, func(token, expert int) bool {
 		better := 0
 		for _, other := range scores.row(token) {
@@ -277,8 +357,13 @@ func (n *naive) mixture(h *matrix, prefix string) *matrix {
 	var y *matrix
 	for e := range shares.cols {
 		hidden := gates.rows / shares.cols
-		up := n.times(n.activated(n.product(h, gates.part(e*hidden, hidden))), n.product(h, ups.part(e*hidden, hidden)))
-		own := n.times(n.product(up, downs.part(e*h.cols, h.cols)), n.columns(shares, e, 1))
+		gate, up := biased(n.product(h, gates.part(e*hidden, hidden)), "ffn_gate_exps", e), biased(n.product(h, ups.part(e*hidden, hidden)), "ffn_up_exps", e)
+		if n.name == "gpt-oss" {
+			gate, up = n.between(gate, math.Inf(-1), 7), n.between(up, -7, 7)
+			up = n.each(up, func(v float64) (y, slope float64) { return v + 1, 1 })
+		}
+		up = n.times(n.activated(gate), up)
+		own := n.times(biased(n.product(up, downs.part(e*h.cols, h.cols)), "ffn_down_exps", e), n.columns(shares, e, 1))
 		if y == nil {
 			y = own
 		} else {

@@ -271,6 +271,7 @@ func (m *Model) passGraph(p pack, seed uint64) *graph {
 		runs[i] = [4]int32{s.start, s.length, s.parent, s.past}
 	}
 	g.segments = g.pack(runs)
+	g.warmth = g.temperatures(p.positions)
 	g.addFirst(p.positions)
 	return g
 }

@@ -159,6 +159,7 @@ var shapes = []struct {
 	}}},
 	{"qwen3moe", testutil.TinyOptions{Type: bindings.Q8_0, Change: as("qwen3moe")}},
 	{"qwen3moe of odd sizes", testutil.TinyOptions{Width: 30, Hidden: 37, Heads: 3, KVHeads: 3, HeadDim: 10, Change: as("qwen3moe")}},
+	{"gpt-oss", testutil.TinyOptions{HeadDim: 20, Change: as("gpt-oss")}},
 	{"granite", testutil.TinyOptions{Change: as("granite")}},
 	{"smollm3", testutil.TinyOptions{Blocks: 4, Change: as("smollm3")}},
 	{"gemma2", testutil.TinyOptions{HeadDim: 32, KVHeads: 1, Type: bindings.Q8_0, Change: as("gemma2")}},
@@ -265,6 +266,23 @@ func as(architecture string) func(*testutil.TinyFile) {
 				mix(f)
 			}
 			norms(dim, "attn_q_norm.weight", "attn_k_norm.weight")
+		case "gpt-oss":
+			biased("attn_q", "attn_k", "attn_v", "attn_output")(f)
+			mix(f)
+			experts := number("expert_count")
+			draw(f, "ffn_gate_inp.bias", experts, 0, 0.3)
+			draw(f, "attn_sinks.weight", number("attention.head_count"), 0, 2)
+			for _, part := range []string{"ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"} {
+				draw(f, part+".bias", experts*f.Tensor("blk.0." + part + ".weight").Shape[1], 0, 0.3)
+			}
+			for i := range f.Tensors {
+				t := &f.Tensors[i]
+				t.Name = strings.Replace(t.Name, ".ffn_norm.", ".post_attention_norm.", 1)
+				if strings.HasSuffix(t.Name, "_exps.bias") {
+					t.Shape = []int64{t.Shape[0] / experts, experts}
+				}
+			}
+			set(map[string]any{"attention.sliding_window": uint32(3)})
 		case "gemma2":
 			norms(width, "post_attention_norm.weight", "post_ffw_norm.weight")
 			set(map[string]any{"attention.sliding_window": uint32(3), "attn_logit_softcapping": float32(5), "final_logit_softcapping": float32(3)})

@@ -62,6 +62,20 @@ var variants = []struct {
 	{"YaRN", "qwen3", []change{
 		with("qwen3.rope.scaling.type", "yarn"), with("qwen3.rope.scaling.factor", float32(4)), with("qwen3.rope.scaling.original_context_length", uint32(32)),
 	}},
+	{"YaRN of its own size, and ramp", "llama", []change{
+		with("llama.rope.scaling.type", "yarn"), with("llama.rope.scaling.factor", float32(4)), with("llama.rope.scaling.original_context_length", uint32(32)), with("llama.rope.scaling.yarn_attn_factor", float32(0.8)), with("llama.rope.scaling.yarn_beta_fast", float32(8)),
+	}},
+	{"YaRN of two scales", "qwen2", []change{
+		with("qwen2.rope.scaling.type", "yarn"), with("qwen2.rope.scaling.factor", float32(4)), with("qwen2.rope.scaling.original_context_length", uint32(32)), with("qwen2.rope.scaling.yarn_log_multiplier", float32(0.7)),
+	}},
+	{"YaRN", "olmo3", []change{
+		with("olmo2.rope.scaling.type", "yarn"), with("olmo2.rope.scaling.factor", float32(4)), with("olmo2.rope.scaling.original_context_length", uint32(32)),
+	}},
+	{"another scale", "mistral3", []change{
+		with("mistral3.rope.scaling.yarn_log_multiplier", float32(0.3)), with("mistral3.attention.temperature_scale", float32(0.5)), with("mistral3.attention.sliding_window", uint32(20)),
+	}},
+	{"one length of tokens", "mistral3", []change{without("mistral3.attention.temperature_scale")}},
+	{"biases", "seed-oss", []change{vector("blk.0.attn_output.bias", 64, -0.3, 0.3)}},
 	{"biases", "granite", []change{
 		vector("blk.0.attn_q.bias", 64, -0.3, 0.3), vector("blk.0.ffn_gate.bias", 96, -0.3, 0.3), vector("blk.1.attn_v.bias", 32, -0.3, 0.3), vector("blk.1.ffn_down.bias", 64, -0.3, 0.3),
 	}},
@@ -141,7 +155,11 @@ func (s small) checkNaive(t *testing.T) {
 // TestArchitecturesQuantised holds the reference models with quantised matrices to float64 on the same numbers.
 func TestArchitecturesQuantised(t *testing.T) {
 	smalls(t, func(t *testing.T, s small) {
-		for _, kind := range []bindings.Type{bindings.Q8_0, bindings.Q4_0} {
+		kinds := []bindings.Type{bindings.Q8_0, bindings.Q4_0}
+		if filepath.Base(s.dir) == "gpt-oss" {
+			kinds = append(kinds, bindings.MXFP4)
+		}
+		for _, kind := range kinds {
 			t.Run(kind.String(), func(t *testing.T) { s.changed(t, kind).checkNaive(t) })
 		}
 	})

@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from peft_bench import unpermuted
 
 # Whose rows of q and k are put in the order of neighbours, and whose norms are kept as 1 + w.
-REORDERED = ("llama", "granite", "smollm3")
+REORDERED = ("llama", "granite", "mistral3", "smollm3")
 NORMS_OF_ONE = ("gemma2", "gemma3")
 
 

@@ -33,16 +33,20 @@ var (
 
 // hfModels are the architectures whose modules are known, by their general.architecture.
 var hfModels = map[string]hfModel{
+	"exaone4":    common(gatedModules),
 	"gemma2":     common(gatedModules),
 	"gemma3":     common(gatedModules),
+	"gpt-oss":    common(gatedModules),
 	"gpt2":       {blocks: "transformer.h", embedding: "transformer.wte", modules: gpt2Modules, transposed: true},
 	"granite":    reordered(gatedModules),
 	"llama":      reordered(gatedModules), // also Mistral
+	"mistral3":   reordered(gatedModules),
 	"olmo2":      common(gatedModules),
 	"phi3":       common(fusedModules),
 	"qwen2":      common(gatedModules),
 	"qwen3":      common(gatedModules),
 	"qwen3moe":   common(gatedModules),
+	"seed_oss":   common(gatedModules),
 	"smollm3":    reordered(gatedModules),
 	"starcoder2": common(plainModules),
 }

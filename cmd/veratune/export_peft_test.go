@@ -144,22 +144,6 @@ func TestForce(t *testing.T) {
 	}
 }
 
-// python is the interpreter with PEFT: that of the variable PYTHON, or of the environment that tools/requirements.txt tells how to make.
-func python(t *testing.T) string {
-	t.Helper()
-	if path := os.Getenv("PYTHON"); path != "" {
-		return path
-	}
-	path, err := filepath.Abs("../../.tools/venv/bin/python")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(path); err != nil {
-		t.Skipf("no Python with PEFT at %s: see tools/requirements.txt, or set PYTHON", path)
-	}
-	return path
-}
-
 // lora makes a configuration that of a LoRA of rank 16.
 func lora(c *vera.Config) {
 	seed := c.Seed
@@ -170,7 +154,7 @@ func lora(c *vera.Config) {
 // TestPEFTAgrees exports adapters for PEFT and compares PEFT's logits and gradients with ours in float32, and loads an adapter that PEFT made and saved without its
 // projections.
 func TestPEFTAgrees(t *testing.T) {
-	interpreter := python(t)
+	interpreter := testutil.Python(t)
 	targets := func(names ...string) func(*vera.Config) { return func(c *vera.Config) { c.Targets = names } }
 	all := map[string]func(*vera.Config){
 		"all":         nil,
@@ -208,8 +192,8 @@ func TestPEFTAgreesOnArchitectures(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute a model")
 	}
-	interpreter := python(t)
-	for _, folder := range testutil.Folders(t, "VERATUNE_ARCH", "refs/arch/*") {
+	interpreter := testutil.Python(t)
+	for _, folder := range testutil.Architectures(t) {
 		t.Run(filepath.Base(folder), func(t *testing.T) {
 			path := filepath.Join(folder, "model.gguf")
 			if m, err := model.Open(path, model.Default()); err == nil {
@@ -315,7 +299,7 @@ var peftLoRAs = map[string]string{
 
 // TestPEFTLoRAAgrees loads LoRAs that PEFT makes with each of its options: logits are PEFT's, and the way to our file and back loses nothing.
 func TestPEFTLoRAAgrees(t *testing.T) {
-	interpreter := python(t)
+	interpreter := testutil.Python(t)
 	t.Run("tiny", func(t *testing.T) {
 		checkLoRAs(t, interpreter, testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_1}), "0.2")
 	})

@@ -54,7 +54,7 @@ func TestPEFTLossOfGemma(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes minutes")
 	}
-	interpreter, path, rows := python(t), testutil.Gemma(t), someRows(t, 0, 64)
+	interpreter, path, rows := testutil.Python(t), testutil.Gemma(t), someRows(t, 0, 64)
 	loss := lossOf(t, "--model", path, "--data", rows, "--compute", "f32")
 	code, stdout, stderr := veratune("data", "show", "--json", "--model", path, "--rows", "64", rows)
 	tokens := filepath.Join(t.TempDir(), "tokens")

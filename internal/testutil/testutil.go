@@ -19,25 +19,35 @@ func fromRoot(path string) string {
 	return filepath.Join(filepath.Dir(file), "..", "..", path)
 }
 
-// Shared gives the folders or files under the shared folder (environment variable VERATUNE_SHARED, default ../shared beside the repository) that match a
-// pattern, and skips the test where there is none.
-func Shared(t testing.TB, pattern string) []string {
+// Shared gives the folders or files under the shared folder (environment variable VERATUNE_SHARED, default ../shared beside the repository) that match one of
+// these patterns, and skips the test where there is none.
+func Shared(t testing.TB, patterns ...string) []string {
 	t.Helper()
 	base := os.Getenv("VERATUNE_SHARED")
 	if base == "" {
 		base = "../shared"
 	}
-	return globbed(t, "VERATUNE_SHARED", []string{filepath.Join(base, pattern)})
+	under := make([]string, len(patterns))
+	for i, p := range patterns {
+		under[i] = filepath.Join(base, p)
+	}
+	return globbed(t, "VERATUNE_SHARED", under)
 }
 
-// Folders gives the folders that the environment variable lists (colon-separated, patterns allowed), or else those under the shared folder that match a
-// pattern, and skips the test where there is none.
-func Folders(t testing.TB, variable, pattern string) []string {
+// Folders gives the folders that the environment variable lists (colon-separated, patterns allowed), or else those under the shared folder that match one of
+// these patterns, and skips the test where there is none.
+func Folders(t testing.TB, variable string, patterns ...string) []string {
 	t.Helper()
 	if list := os.Getenv(variable); list != "" {
 		return globbed(t, variable, filepath.SplitList(list))
 	}
-	return Shared(t, pattern)
+	return Shared(t, patterns...)
+}
+
+// Architectures gives the folders with references of architectures, of which VERATUNE_ARCH may list others.
+func Architectures(t testing.TB) []string {
+	t.Helper()
+	return Folders(t, "VERATUNE_ARCH", "refs/arch/*", "refs/arch-2026/*")
 }
 
 func globbed(t testing.TB, variable string, patterns []string) []string {
@@ -54,6 +64,19 @@ func globbed(t testing.TB, variable string, patterns []string) []string {
 		t.Skipf("no reference data at %s; set %s", strings.Join(patterns, ", "), variable)
 	}
 	return found
+}
+
+// Python gives the interpreter of the scripts in tools: environment variable PYTHON, or the one that tools/requirements.txt is installed for. It skips the test where there is none.
+func Python(t testing.TB) string {
+	t.Helper()
+	if path := os.Getenv("PYTHON"); path != "" {
+		return path
+	}
+	path := fromRoot(".tools/venv/bin/python")
+	if _, err := os.Stat(path); err != nil {
+		t.Skipf("no Python at %s: see tools/requirements.txt, or set PYTHON", path)
+	}
+	return path
 }
 
 // SmolLM2 gives the path of the real 4-bit model: environment variable VERATUNE_MODEL, or what `make model` fetched. It skips the test where the model is
