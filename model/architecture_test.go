@@ -175,6 +175,9 @@ func TestNaiveArchitectures(t *testing.T) {
 	smalls(t, func(t *testing.T, s small) {
 		m := s.open(t, ComputeF32)
 		most := bounds{loss: 1e-7, logits: 3e-5, gradient: 1e-5, together: 5e-6}
+		if m.made.unscaled { // a softmax of large scores: a float32 norm is felt
+			most.gradient, most.together = 2e-4, 1e-4
+		}
 		compare(t, m, newNaive(t, m).run(s.batch()), s.expected(t, nil), most)
 		a := s.attach(t, m)
 		compare(t, m, newNaive(t, m).run(s.batch()), s.expected(t, a), most)
@@ -327,6 +330,9 @@ func asLlama(t *testing.T) {
 // llamaComputes skips a test where llama.cpp leaves out what a model has.
 func llamaComputes(t *testing.T, m *Model) {
 	t.Helper()
+	if m.Architecture == "gemma4" {
+		t.Skip("the pinned llama.cpp doesn't know gemma4")
+	}
 	if _, sized := m.file.Float(m.Architecture + ".rope.scaling.yarn_attn_factor"); sized || m.made.straights && m.local != nil && m.Blocks != 64 {
 		t.Skip("llama.cpp doesn't read YaRN's own factor, nor windows of exaone4 in a model of other than 64 blocks")
 	}

@@ -12,7 +12,7 @@ type Cache struct {
 	m            *Model
 	context      *bindings.Context
 	memory       *bindings.Buffer
-	keys, values []*bindings.Tensor // of each block, [head · room, texts · KV heads]
+	keys, values []*bindings.Tensor // of each block, [head · room, texts · KV heads]; those of the earlier one where a block takes its
 	room         int
 	texts        [][]int32
 	long         []bool        // whether each text is rotated as long ones are
@@ -37,12 +37,16 @@ func (m *Model) NewCache(texts, room int) (*Cache, error) {
 	}
 	room = (room + bindings.CacheBlock - 1) / bindings.CacheBlock * bindings.CacheBlock
 	c := &Cache{m: m, context: bindings.NewContext(2 * len(m.blocks)), room: room, texts: make([][]int32, texts), long: make([]bool, texts), attachment: m.attachment, steps: map[int]*pass{}}
-	width, count := int64(bindings.CacheHead(m.HeadDim)*room), int64(texts*m.KVHeads)
 	kind := bindings.F32
 	if m.options.Compute == ComputeQ8 {
 		kind = bindings.F16
 	}
-	for range m.blocks {
+	for _, b := range m.blocks {
+		if b.from >= 0 {
+			c.keys, c.values = append(c.keys, c.keys[b.from]), append(c.values, c.values[b.from])
+			continue
+		}
+		width, count := int64(bindings.CacheHead(b.headDim)*room), int64(texts*b.kvHeads)
 		c.keys = append(c.keys, c.context.NewTensor(kind, width, count))
 		c.values = append(c.values, c.context.NewTensor(kind, width, count))
 	}
@@ -240,6 +244,7 @@ func (c *Cache) pass(like rows) *pass {
 	g.addFirst(p.positions)
 	places := input(g, p.places, 2, int64(n))
 	x := g.embedded(p.tokens, p.positions)
+	g.embedBlocks(p.tokens, x)
 	for i, b := range m.blocks {
 		x, _ = g.forward(b, x, &cached{c.keys[i], c.values[i], places})
 	}

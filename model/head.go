@@ -2,8 +2,8 @@ package model
 
 import "github.com/veratune/veratune/bindings"
 
-// tokenChunk is how many tokens' logits live at once: 128 MiB of them, since 512 tokens of a vocabulary of 262,144 would take more than all else.
-func (m *Model) tokenChunk() int { return max(32, min(512, 32<<20/m.Vocab/32*32)) }
+// tokenChunk is how many tokens' logits live at once: 64 MiB of them, since 512 tokens of a vocabulary of 262,144 would take more than all else.
+func (m *Model) tokenChunk() int { return max(32, min(512, 16<<20/m.Vocab/32*32)) }
 
 // outNorm is the last norm with the logits' scale in it.
 func (g *graph) outNorm() norm {
