@@ -5,15 +5,15 @@ import "C"
 
 import "slices"
 
-// mostTaps is how many rows a convolution's sum may be of.
-const mostTaps = 16
+// MostTaps is how many rows a convolution's sum may be of.
+const MostTaps = 16
 
 // convolves is rowwise with weights w [taps, columns], float32, of activations x.
 func (c *Context) convolves(op string, x, w *Tensor, t Type) bool {
 	if !c.rowwise(op, t, x) || !c.ok(op, w) {
 		return false
 	}
-	if w.Type() != F32 || !w.contiguousRows() || w.Ne(0) < 2 || w.Ne(0) > mostTaps || w.Elements() != w.Ne(0)*x.Ne(0) || w.Ne(1) != x.Ne(0) {
+	if w.Type() != F32 || !w.contiguousRows() || w.Ne(0) < 2 || w.Ne(0) > MostTaps || w.Elements() != w.Ne(0)*x.Ne(0) || w.Ne(1) != x.Ne(0) {
 		c.fail(op, "%s by %s", x.describe(), w.describe())
 		return false
 	}

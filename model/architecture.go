@@ -34,6 +34,11 @@ type architecture struct {
 	biased    bool   // these and their router have biases
 	sinks     bool   // a head's tokens see one score more, which belongs to no token
 	smooth    bool   // YaRN's ramp begins and ends between pairs of numbers
+	vNorm     bool   // of v, a head at a time, without weights
+
+	embeddings bool // each block adds an embedding of its own of the tokens, where the file has them (embeddings.go), and scales its result
+	sharing    bool // the last blocks may take the keys and values of an earlier one
+	localHeads bool // heads of blocks with windows may have another size
 
 	windows   int        // every so many blocks, one sees all tokens, and the others a window of the last ones; 1: all have windows; 0: none
 	window    int        // tokens of a window where the file says nothing; 0: all
@@ -41,6 +46,7 @@ type architecture struct {
 	caps      [2]float64 // soft caps of scores and of logits where the file says nothing; a negative one stands for none, 0 for one that a file must not have
 	scales    bool       // the file has factors of the embedding, of what attention and feed-forward add, of scores and of logits
 	rootWidth bool       // the embedding is multiplied by √width
+	unscaled  bool       // scores are the products of q and k as they are
 	warming   bool       // the file may have scores grow with the position of the query
 	byWidth   int        // the model of this many blocks divides scores by √(width/heads), the others by √(head dimension)
 }
@@ -73,9 +79,11 @@ var (
 
 // architectures are those that can be trained, by their general.architecture.
 var architectures = map[string]*architecture{
-	"exaone4":    {mayHave: many, norms: after, qkNorms: head, pairs: bindings.Halves, windows: 4, straights: true},
-	"gemma2":     {mayHave: many, norms: both, pairs: bindings.Halves, act: bindings.GELU, windows: 2, window: 4096, caps: [2]float64{50, 30}, rootWidth: true, byWidth: 46},
-	"gemma3":     {mayHave: many, norms: both, qkNorms: head, pairs: bindings.Halves, act: bindings.GELU, windows: 6, localBase: 10000, caps: [2]float64{0, -1}, rootWidth: true, byWidth: 62},
+	"exaone4": {mayHave: many, norms: after, qkNorms: head, pairs: bindings.Halves, windows: 4, straights: true},
+	"gemma2":  {mayHave: many, norms: both, pairs: bindings.Halves, act: bindings.GELU, windows: 2, window: 4096, caps: [2]float64{50, 30}, rootWidth: true, byWidth: 46},
+	"gemma3":  {mayHave: many, norms: both, qkNorms: head, pairs: bindings.Halves, act: bindings.GELU, windows: 6, localBase: 10000, caps: [2]float64{0, -1}, rootWidth: true, byWidth: 62},
+	"gemma4": {mayHave: many, norms: both, qkNorms: head, vNorm: true, pairs: bindings.Halves, act: bindings.GELU, windows: 6, localBase: 10000, localHeads: true, caps: [2]float64{0, -1},
+		rootWidth: true, unscaled: true, embeddings: true, sharing: true},
 	"gpt-oss":    {mayHave: many, pairs: bindings.Halves, act: bindings.Clamped, experts: true, biased: true, sinks: true, smooth: true, ffnNorm: "post_attention_norm", windows: 2},
 	"gpt2":       {layerNorm: true, positions: true, biases: many, act: bindings.GELU, plain: true},
 	"granite":    {mayHave: many, scales: true},
@@ -122,6 +130,9 @@ func (r *metadata) scales(c Config) scales {
 	perHead := float64(c.HeadDim)
 	if c.Blocks == c.made.byWidth {
 		perHead = float64(c.Width / c.Heads)
+	}
+	if c.made.unscaled {
+		perHead = 1
 	}
 	embedding := 1.0
 	if c.made.rootWidth {
@@ -203,6 +214,9 @@ func (r *metadata) localRope(c Config) bindings.Rope {
 	}
 	rope.FreqBase = float32(r.number("rope.freq_base_swa", base))
 	rope.FreqScale, rope.ExtFactor, rope.AttnFactor = 1, 0, 1
+	if c.made.localHeads {
+		rope.Dims = r.optional("rope.dimension_count_swa", c.LocalHeadDim)
+	}
 	return rope
 }
 
@@ -215,7 +229,6 @@ var neutral = map[string][]float64{
 	"attention.max_alibi_bias":          {0},
 	"attention.output_scale":            {0, 1},
 	"attention.rope_pattern":            {1},
-	"attention.shared_kv_layers":        {0},
 	"attention.temperature_length":      {0},
 	"attention.temperature_scale":       {0},
 	"attention.value_scale":             {0, 1},
@@ -247,13 +260,14 @@ var activationNames = map[bindings.Activation][]string{bindings.SiLU: {"silu", "
 func (r *metadata) checkComputed(c Config) {
 	values := maps.Clone(neutral)
 	maps.Copy(values, map[string][]float64{
-		"attention.key_length_swa":   {0, float64(c.HeadDim)},
-		"attention.value_length_swa": {0, float64(c.HeadDim)},
+		"attention.key_length_swa":   {0, float64(c.LocalHeadDim)},
+		"attention.value_length_swa": {0, float64(c.LocalHeadDim)},
+		"attention.shared_kv_layers": {0, float64(c.sharing)},
 		"attention.scale":            {0, float64(c.scale.scores)},
 		"embedding_scale":            {0, float64(c.scale.embedding)},
 		"logit_scale":                {0, 1 / float64(c.scale.logits)},
 		"residual_scale":             {0, float64(c.scale.added)},
-		"rope.dimension_count_swa":   {0, float64(c.Rope.Dims)},
+		"rope.dimension_count_swa":   {0, float64(c.localRope.Dims)},
 		"rope.freq_base_swa":         {0, float64(c.localRope.FreqBase)},
 	})
 	if c.made.warming {

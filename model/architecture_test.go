@@ -175,6 +175,9 @@ func TestNaiveArchitectures(t *testing.T) {
 	smalls(t, func(t *testing.T, s small) {
 		m := s.open(t, ComputeF32)
 		most := bounds{loss: 1e-7, logits: 3e-5, gradient: 1e-5, together: 5e-6}
+		if m.made.unscaled { // a softmax of large scores: a float32 norm is felt
+			most.gradient, most.together = 2e-4, 1e-4
+		}
 		compare(t, m, newNaive(t, m).run(s.batch()), s.expected(t, nil), most)
 		a := s.attach(t, m)
 		compare(t, m, newNaive(t, m).run(s.batch()), s.expected(t, a), most)
@@ -220,6 +223,9 @@ func TestArchitecturesInLlama(t *testing.T) {
 	asLlama(t)
 	smalls(t, func(t *testing.T, s small) {
 		m := s.open(t, ComputeF32)
+		if m.Architecture == "gemma4" {
+			t.Skip("the pinned llama.cpp doesn't know gemma4; tools/check_logits.py asks a current one")
+		}
 		llamaComputes(t, m)
 		if m.Architecture == "lfm2" {
 			t.Skip("the llama.cpp in this program cannot open lfm2; a current one is asked by TestArchitecturesInCurrentLlama")

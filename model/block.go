@@ -11,13 +11,14 @@ type acts struct {
 	up  *bindings.Tensor // [feed-forward length, rows] before its activation, with a gate [2 · feed-forward length, rows]; of experts, of each that a row chose
 
 	routes *bindings.Tensor    // those and their weights; nil where the feed-forward is dense
-	outs   [2]*bindings.Tensor // [width, rows]: what attention and feed-forward give, before norms; nil where there are none
+	outs   [3]*bindings.Tensor // [width, rows]: what attention, feed-forward and the block's embedding give, before norms; nil where there are none
+	gates  *bindings.Tensor    // [2 · embedding's length, rows]: the gate of the block's embedding, and that; nil where there is none
 	u      [4]*bindings.Tensor // A x of each group that is adapted and not merged
 }
 
 // tensors lists all of them.
 func (a *acts) tensors() []**bindings.Tensor {
-	return []**bindings.Tensor{&a.raw, &a.qkv, &a.att, &a.mid, &a.up, &a.routes, &a.outs[0], &a.outs[1], &a.u[0], &a.u[1], &a.u[2], &a.u[3]}
+	return []**bindings.Tensor{&a.raw, &a.qkv, &a.att, &a.mid, &a.up, &a.routes, &a.outs[0], &a.outs[1], &a.outs[2], &a.gates, &a.u[0], &a.u[1], &a.u[2], &a.u[3]}
 }
 
 // forward computes a block: y [width, rows] from x [width, rows]. With a cache, the rows continue its texts.
@@ -25,15 +26,18 @@ func (g *graph) forward(b *block, x *bindings.Tensor, c *cached) (y *bindings.Te
 	y0, first := g.first.forward(b, x)
 	qkv, u := g.linears(g.norm(x, b.attnNorm), b.groups[0], nil, bindings.F32)
 	a.u[0] = u
-	if b.conv != nil {
+	if b.short {
 		a.qkv = g.first.into(qkv, first.qkv)
 		a.att = g.shortConv(b, a.qkv, c)
 	} else {
 		if b.qkNorms.Q != nil {
 			a.raw = g.first.into(qkv, first.raw)
-			qkv = g.NormHeads(a.raw, b.qkNorms, g.m.Heads, g.m.KVHeads, g.m.NormEps, bindings.F32)
+			qkv = g.normHeads(b, a.raw)
 		}
-		a.qkv = g.first.into(g.rotate(b, qkv, false, bindings.F32), first.qkv)
+		a.qkv = g.first.into(g.takeShared(b, g.rotate(b, qkv, false, bindings.F32)), first.qkv)
+		if b.gives {
+			g.share(b.groups[0].block, g.keysValues(b, a.qkv))
+		}
 		a.att = g.attention(b, a.qkv, c)
 	}
 	a.mid, a.outs[0], a.u[1] = g.added(a.att, b.groups[1], b.attnAfter, x, first.outs[0])
@@ -45,7 +49,10 @@ func (g *graph) forward(b *block, x *bindings.Tensor, c *cached) (y *bindings.Te
 	}
 	a.up, a.u[2] = g.linears(g.norm(a.mid, b.ffnNorm), b.groups[2], nil, g.kind)
 	y, a.outs[1], a.u[3] = g.added(g.activated(a.up), b.groups[3], b.ffnAfter, a.mid, first.outs[1])
-	return g.first.into(y, y0), a
+	if b.embedding != nil {
+		y, a.gates, a.outs[2] = g.embeddingAdded(b, y, first)
+	}
+	return g.first.into(g.scaled(y, b.scale), y0), a
 }
 
 // backward adds the gradients of the block's vectors and gives that of its input x for the gradient dy of its result; nil where needInput is
@@ -53,6 +60,10 @@ func (g *graph) forward(b *block, x *bindings.Tensor, c *cached) (y *bindings.Te
 func (g *graph) backward(b *block, dy, x *bindings.Tensor, a acts, needInput bool) (dx *bindings.Tensor) {
 	g = g.in(g.m.backKind())
 	t := g.kind
+	dy = g.scaled(dy, b.scale)
+	if b.embedding != nil {
+		dy = g.embeddingBack(b, dy, a)
+	}
 	var dn *bindings.Tensor
 	if b.experts != nil {
 		dn = g.mixedBack(b, dy, a)
@@ -64,13 +75,15 @@ func (g *graph) backward(b *block, dy, x *bindings.Tensor, a acts, needInput boo
 
 	datt := g.linearsBack(g.addedBack(dmid, a.outs[0], b.attnAfter), a.att, a.u[1], b.groups[1], true)
 	var dqkv *bindings.Tensor
-	switch {
-	case b.conv != nil:
+	if b.short {
 		dqkv = g.shortConvBack(b, datt, a.qkv)
-	case b.qkNorms.Q != nil:
-		dqkv = g.NormHeadsBack(g.rotate(b, g.attentionBack(b, datt, a.qkv), true, bindings.F32), a.raw, b.qkNorms, g.m.Heads, g.m.KVHeads, g.m.NormEps, t)
-	default:
-		dqkv = g.rotate(b, g.attentionBack(b, datt, a.qkv), true, t)
+	} else {
+		dqkv = g.sharedBack(b, g.attentionBack(b, datt, a.qkv))
+		if b.qkNorms.Q != nil {
+			dqkv = g.normHeadsBack(b, g.rotate(b, dqkv, true, bindings.F32), a.raw, t)
+		} else {
+			dqkv = g.rotate(b, dqkv, true, t)
+		}
 	}
 	dn = g.linearsBack(dqkv, g.norm(x, b.attnNorm), a.u[0], b.groups[0], needInput)
 	if !needInput {
@@ -111,19 +124,19 @@ func (g *graph) rotate(b *block, qkv *bindings.Tensor, back bool, t bindings.Typ
 		return g.as(qkv, t)
 	}
 	if back {
-		g.warm(qkv)
+		g.warm(b, qkv)
 	}
-	y := g.Rotate(qkv, g.rotations[b.rotation], g.m.Heads+g.m.KVHeads, g.m.HeadDim, g.m.made.pairs, back, t)
+	y := g.Rotate(qkv, g.rotations[b.rotation], g.made(b), b.headDim, g.m.made.pairs, back, t)
 	if !back {
-		g.warm(y)
+		g.warm(b, y)
 	}
 	return y
 }
 
 // warm multiplies the queries of qkv, float32, or their gradients by what their scores grow by at their positions, in place.
-func (g *graph) warm(qkv *bindings.Tensor) {
+func (g *graph) warm(b *block, qkv *bindings.Tensor) {
 	if g.warmth != nil && qkv != nil {
-		g.nodes.Expand(g.MulInplace(g.columns(qkv, 0, g.m.Heads*g.m.HeadDim), g.warmth))
+		g.nodes.Expand(g.MulInplace(g.columns(qkv, 0, g.queries(b)), g.warmth))
 	}
 }
 

@@ -12,7 +12,7 @@ type Cache struct {
 	m            *Model
 	context      *bindings.Context
 	memory       *bindings.Buffer
-	keys, values []*bindings.Tensor // of each block, [head · room, texts · KV heads]; nil where it has no attention
+	keys, values []*bindings.Tensor // of each block, [head · room, texts · KV heads]; those of the earlier one where a block takes its, nil where it has no attention
 	last         []*bindings.Tensor // of each block with a short convolution, [width, (taps − 1) · texts]: what it takes of each text's last tokens
 	room         int
 	texts        [][]int32
@@ -38,16 +38,19 @@ func (m *Model) NewCache(texts, room int) (*Cache, error) {
 	}
 	room = (room + bindings.CacheBlock - 1) / bindings.CacheBlock * bindings.CacheBlock
 	c := &Cache{m: m, context: bindings.NewContext(2 * len(m.blocks)), room: room, texts: make([][]int32, texts), long: make([]bool, texts), attachment: m.attachment, steps: map[int]*pass{}}
-	width, count := int64(bindings.CacheHead(m.HeadDim)*room), int64(texts*m.KVHeads)
 	kind := bindings.F32
 	if m.options.Compute == ComputeQ8 {
 		kind = bindings.F16
 	}
 	for _, b := range m.blocks {
 		var keys, values, last *bindings.Tensor
-		if b.short {
+		switch {
+		case b.short:
 			last = c.context.NewTensor(bindings.F32, int64(m.Width), int64((m.Taps-1)*texts))
-		} else {
+		case b.from >= 0:
+			keys, values = c.keys[b.from], c.values[b.from]
+		default:
+			width, count := int64(bindings.CacheHead(b.headDim)*room), int64(texts*b.kvHeads)
 			keys, values = c.context.NewTensor(kind, width, count), c.context.NewTensor(kind, width, count)
 		}
 		c.keys, c.values, c.last = append(c.keys, keys), append(c.values, values), append(c.last, last)
@@ -259,6 +262,7 @@ func (c *Cache) pass(like rows) *pass {
 	g.addFirst(p.positions)
 	places := input(g, p.places, 2, int64(n))
 	x := g.embedded(p.tokens, p.positions)
+	g.embedBlocks(p.tokens, x)
 	for i, b := range m.blocks {
 		x, _ = g.forward(b, x, &cached{c.keys[i], c.values[i], c.last[i], places})
 	}

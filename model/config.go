@@ -16,22 +16,26 @@ type Config struct {
 	made         *architecture
 	scale        scales
 	temperature  temperature
-	conv         []bool        // blocks that have a short convolution in the place of attention; nil where none does
 	local        []bool        // blocks that see a window; nil where none does
 	localRope    bindings.Rope // of these
+	hidden       []int         // feed-forward length of each block, nil with experts
+	kvHeads      []int         // key and value heads of each block
+	sharing      int           // how many of the last blocks take keys and values of an earlier one
 	Blocks       int           `json:"blocks"`
 	Width        int           `json:"width"`        // embedding length
-	Hidden       int           `json:"hidden"`       // feed-forward length, of one expert where there are several
+	Hidden       int           `json:"hidden"`       // feed-forward length, the largest of all blocks; of one expert where there are several
 	Experts      int           `json:"experts"`      // of a block; 0 where the feed-forward is dense
 	ExpertsUsed  int           `json:"experts_used"` // by each token
 	Heads        int           `json:"heads"`        // query heads
-	KVHeads      int           `json:"kv_heads"`     // key and value heads; Heads is a multiple
+	KVHeads      int           `json:"kv_heads"`     // key and value heads, the most of all blocks; Heads is a multiple
 	HeadDim      int           `json:"head_dim"`
-	Vocab        int           `json:"vocab"`   // rows of the embedding
-	Tokens       int           `json:"tokens"`  // of the tokenizer: up to Vocab, as embeddings are padded
-	Taps         int           `json:"taps"`    // tokens that a short convolution sees
-	Context      int           `json:"context"` // context length of the original training
-	Window       int           `json:"window"`  // tokens that blocks with a window see; 0: all see all
+	LocalHeadDim int           `json:"local_head_dim"` // of blocks with a window
+	Embedding    int           `json:"embedding"`      // length of the embedding that each block has of a token; 0 where there is none
+	Vocab        int           `json:"vocab"`          // rows of the embedding
+	Tokens       int           `json:"tokens"`         // of the tokenizer: up to Vocab, as embeddings are padded
+	Taps         int           `json:"taps"`           // tokens that a short convolution sees; 0 where there is none
+	Context      int           `json:"context"`        // context length of the original training
+	Window       int           `json:"window"`         // tokens that blocks with a window see; 0: all see all
 	NormEps      float32       `json:"norm_eps"`
 	Rope         bindings.Rope `json:"rope"`
 	TiedHead     bool          `json:"tied_head"`   // the output head is the token embedding
@@ -58,7 +62,12 @@ func readConfig(g *bindings.GGUF) (Config, error) {
 	c.Width = r.count("embedding_length", 1, 1<<20)
 	r.feedForward(&c)
 	c.Heads = r.count("attention.head_count", 1, 1<<12)
-	r.kvHeads(&c)
+	least := 1
+	if c.made.shortConv { // blocks without keys have a short convolution
+		least, c.Taps = 0, r.count("shortconv.l_cache", 2, bindings.MostTaps)
+	}
+	c.kvHeads = r.each("attention.head_count_kv", c, c.Heads, least, c.Heads)
+	c.KVHeads = slices.Max(c.kvHeads)
 	c.Context = r.optional("context_length", 2048)
 	epsilon := "attention.layer_norm_rms_epsilon"
 	if c.made.layerNorm {
@@ -69,6 +78,16 @@ func readConfig(g *bindings.GGUF) (Config, error) {
 		return c, r.err
 	}
 	c.HeadDim = r.optional("attention.key_length", c.Width/c.Heads)
+	c.LocalHeadDim = c.HeadDim
+	if c.made.localHeads {
+		c.LocalHeadDim = r.optional("attention.key_length_swa", c.HeadDim)
+	}
+	if c.made.sharing {
+		c.sharing = r.optional("attention.shared_kv_layers", 0)
+	}
+	if c.made.embeddings {
+		c.Embedding = r.optional("embedding_length_per_layer_input", 0)
+	}
 	c.Rope = r.rope(c)
 	c.Window, c.local = r.windows(c)
 	c.localRope = r.localRope(c)
@@ -80,18 +99,52 @@ func readConfig(g *bindings.GGUF) (Config, error) {
 		return c, r.err
 	case c.NormEps <= 0 || c.NormEps > 0.1:
 		return c, fmt.Errorf("%s is %g: a small positive number is needed", r.key(epsilon), c.NormEps)
-	case c.KVHeads < 1 || c.Heads%c.KVHeads != 0:
+	case slices.ContainsFunc(c.kvHeads, func(n int) bool { return n > 0 && c.Heads%n != 0 }):
 		return c, fmt.Errorf("%d query heads are not a multiple of %d key heads", c.Heads, c.KVHeads)
 	case c.HeadDim < 2 || r.optional("attention.value_length", c.HeadDim) != c.HeadDim:
 		return c, fmt.Errorf("head dimension %d for keys and %d for values: they must be equal and at least 2", c.HeadDim, r.optional("attention.value_length", c.HeadDim))
 	case c.Rope.Dims < 2 || c.Rope.Dims%2 != 0 || c.Rope.Dims > c.HeadDim:
 		return c, fmt.Errorf("%s is %d: an even number up to the head dimension %d is needed", r.key("rope.dimension_count"), c.Rope.Dims, c.HeadDim)
+	case c.LocalHeadDim < 2 || c.localRope.Dims < 2 || c.localRope.Dims%2 != 0 || c.localRope.Dims > c.LocalHeadDim:
+		return c, fmt.Errorf("%s is %d: an even number up to the head dimension %d is needed", r.key("rope.dimension_count_swa"), c.localRope.Dims, c.LocalHeadDim)
 	case r.g.Value(r.key("attention.causal")) == false:
 		return c, fmt.Errorf("%s is false: tokens see those behind them, which is not computed here", r.key("attention.causal"))
 	case !c.made.experts && r.optional("expert_count", 0) != 0:
 		return c, fmt.Errorf("a mixture of %d experts: models of architecture %s can only be used where they are dense", r.optional("expert_count", 0), c.Architecture)
 	}
-	return c, nil
+	return c, c.checkSharing()
+}
+
+// checkSharing refuses blocks that find no keys and values to take.
+func (c *Config) checkSharing() error {
+	if c.sharing >= c.Blocks {
+		return fmt.Errorf("%d blocks take keys and values of an earlier one, and the model has %d", c.sharing, c.Blocks)
+	}
+	for i := range c.Blocks {
+		switch from := c.from(i); {
+		case i < c.Blocks-c.sharing:
+		case from < 0:
+			return fmt.Errorf("block %d takes keys and values of an earlier block of its kind, and there is none", i)
+		case c.kvHeads[i] != c.kvHeads[from]:
+			return fmt.Errorf("block %d with %d key heads takes keys and values of block %d, which has %d", i, c.kvHeads[i], from, c.kvHeads[from])
+		}
+	}
+	return nil
+}
+
+// windowed tells whether a block sees a window.
+func (c *Config) windowed(block int) bool { return c.local != nil && c.local[block] }
+
+// from is the block whose keys and values a block takes: of those that make their own, the last that is of its kind; or -1 where it makes its own.
+func (c *Config) from(block int) int {
+	from := c.Blocks - c.sharing - 1
+	if block <= from {
+		return -1
+	}
+	for from >= 0 && c.windowed(from) != c.windowed(block) {
+		from--
+	}
+	return from
 }
 
 // countTokens finds how many of the embedding's rows are tokens that a text may have: not those beyond the tokenizer's last, or that converters fill its list up with.
@@ -142,6 +195,26 @@ func (r *metadata) optional(key string, otherwise int) int {
 		return otherwise
 	}
 	return int(v)
+}
+
+// each reads a whole number of each block: one that is given for all, or a list.
+func (r *metadata) each(key string, c Config, otherwise, least, most int) []int {
+	all := make([]int, max(1, c.Blocks))
+	list, _ := r.g.Uints(r.key(key))
+	if n := len(list); n > 0 && n < c.Blocks && r.err == nil {
+		r.err = fmt.Errorf("%s has %d values, the model %d blocks", r.key(key), n, c.Blocks)
+	}
+	for i := range all {
+		if len(list) == 0 || r.err != nil {
+			all[i] = r.optional(key, otherwise)
+		} else {
+			all[i] = int(min(list[i], math.MaxInt32))
+		}
+		if r.err == nil && (all[i] < least || all[i] > most) {
+			r.err = fmt.Errorf("%s is %d: a number from %d to %d is needed", r.key(key), all[i], least, most)
+		}
+	}
+	return all
 }
 
 func (r *metadata) count(key string, low, high int) int {

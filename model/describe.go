@@ -121,8 +121,8 @@ func (c Config) madeOf(biases []string) (list []string) {
 		own = ", and rotate by base " + decimal(c.localRope.FreqBase)
 	}
 	short := 0
-	for _, s := range c.conv {
-		if s {
+	for _, n := range c.kvHeads {
+		if n == 0 {
 			short++
 		}
 	}

@@ -23,7 +23,8 @@ const softMaxGate, softMaxChosenGate = 1, 3
 func (r *metadata) feedForward(c *Config) {
 	const most = 1 << 22
 	if !c.made.experts {
-		c.Hidden = r.count("feed_forward_length", 1, most)
+		c.hidden = r.each("feed_forward_length", *c, 0, 1, most)
+		c.Hidden = slices.Max(c.hidden)
 		return
 	}
 	c.Experts = r.count("expert_count", 1, 1<<12)

@@ -31,7 +31,7 @@ func (g *graph) addFirst(positions []int32) {
 	f := &firstRows{graph: *g, at: input(g, rows, int64(len(rows)))}
 	f.kind, f.rows, f.first = bindings.F32, len(rows), nil
 	f.segments = g.pack(runs)
-	f.rotations, f.warmth = nil, nil // no temperature at position 0
+	f.rotations, f.shared, f.warmth = nil, map[int]*bindings.Tensor{}, nil // no temperature at position 0
 	for _, table := range g.rotations {
 		f.rotations = append(f.rotations, f.GetRows(table, f.at))
 	}

@@ -11,25 +11,28 @@ import (
 // graph is one ggml graph under construction: operations that follow each other on the rows of one pack.
 type graph struct {
 	*bindings.Context
-	m         *Model
-	kind      bindings.Type // of the activations that products take
-	nodes     *bindings.Graph
-	rows      int
-	rotations []*bindings.Tensor // of the model's rotaries, [rotated numbers, rows]: m·cos, m·sin for each pair
-	warmth    *bindings.Tensor   // [1, rows]: what the scores of each row's queries are multiplied by; nil: nothing
-	segments  *bindings.Segments
-	inputs    *[]func() error // to be run once the graph has memory
-	first     *firstRows      // nil where no row needs it
-	merging   bool            // groups with a merged matrix multiply with that
-	seed      uint64          // of the dropout masks; 0 is no dropout
-	way       bindings.Way    // of products
-	alloc     *bindings.Allocator
+	m                   *Model
+	kind                bindings.Type // of the activations that products take
+	nodes               *bindings.Graph
+	rows                int
+	rotations           []*bindings.Tensor // of the model's rotaries, [rotated numbers, rows]: m·cos, m·sin for each pair
+	warmth              *bindings.Tensor   // [1, rows]: what the scores of each row's queries are multiplied by; nil: nothing
+	segments            *bindings.Segments
+	embeddings          *bindings.Tensor         // of the blocks, [·, rows]; nil where they have none
+	shared, sharedGrads map[int]*bindings.Tensor // by block: keys and values that others take, [·, rows], and the sums of their gradients
+	inputs              *[]func() error          // to be run once the graph has memory
+	first               *firstRows               // nil where no row needs it
+	merging             bool                     // groups with a merged matrix multiply with that
+	seed                uint64                   // of the dropout masks; 0 is no dropout
+	way                 bindings.Way             // of products
+	alloc               *bindings.Allocator
 }
 
 // newGraph makes a graph on that many rows.
 func (m *Model) newGraph(rows int) *graph {
 	c := m.backend.NewContext()
-	return &graph{Context: c, m: m, kind: m.kind(), nodes: c.NewGraph(), rows: rows, inputs: new([]func() error), alloc: m.alloc}
+	return &graph{Context: c, m: m, kind: m.kind(), nodes: c.NewGraph(), rows: rows, inputs: new([]func() error), alloc: m.alloc,
+		shared: map[int]*bindings.Tensor{}, sharedGrads: map[int]*bindings.Tensor{}}
 }
 
 // input makes a tensor that gets its values once the graph has memory.
@@ -159,9 +162,10 @@ func (g *graph) compute() error {
 }
 
 // kind is the type of the activations that products take forwards. Where rows choose experts nothing is rounded: a choice between two that are nearly equal would often turn
-// out otherwise, and the whole row with it. On a tiny model of two blocks, that changes the gradient by up to 0.13, and rounding otherwise by 0.01.
+// out otherwise, and the whole row with it. On a tiny model of two blocks, that changes the gradient by up to 0.13, and rounding otherwise by 0.01. Nor where scores are not
+// scaled: their softmax is nearly a choice, and the gradient of a tiny Gemma 4 of six blocks changes by 0.5.
 func (m *Model) kind() bindings.Type {
-	if m.Experts > 0 {
+	if m.Experts > 0 || m.made.unscaled {
 		return bindings.F32
 	}
 	return m.backKind()

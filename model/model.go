@@ -14,6 +14,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
 	"strconv"
@@ -99,9 +100,11 @@ type block struct {
 	attnAfter, ffnAfter norm               // of what they add
 	qkNorms             bindings.HeadNorms // of q and k
 	conv                *bindings.Tensor   // [taps, width]: the weights of a short convolution, where it has that and no attention
-	groups              []*group           // q k v, output, or those of the short convolution; and gate up, down where the feed-forward is dense
+	groups              []*group           // q k v, or q where it takes others' keys and values, output; or those of the short convolution; and gate up, down where the feed-forward is dense
 	experts             *experts           // where it is not
 	sinks               *bindings.Tensor   // [heads]: see Heads; nil where there are none
+	embedding           *blockEmbedding    // nil where it has none
+	scale               float32            // of its result
 }
 
 // shape is what blocks of a model may have otherwise.
@@ -110,6 +113,11 @@ type shape struct {
 	local    bool // it sees a window
 	short    bool // it has a short convolution in the place of attention
 	rotation int  // which of the model's it takes
+	headDim  int
+	kvHeads  int
+	hidden   int  // feed-forward length
+	from     int  // the block whose keys and values it takes; -1 where it makes its own
+	gives    bool // others take its keys and values
 }
 
 // rotary is a way to rotate: rope_freqs.weight, or those for short and for long texts.
@@ -132,6 +140,7 @@ type Model struct {
 	tape        *tape
 	embed       *bindings.Tensor // [width, vocab]
 	positions   *bindings.Tensor // [width, context], learned; nil where there are none
+	embeddings  *embeddings      // of the blocks; nil where they have none
 	outNorm     norm
 	head        *bindings.Tensor // [width, vocab]
 	rotaries    []rotary         // those that blocks take
@@ -291,6 +300,9 @@ func (m *Model) loadWeights() error {
 	if m.made.positions {
 		m.positions = l.tensor("position_embd.weight", m.Width, m.Context)
 	}
+	if m.Embedding > 0 {
+		m.embeddings = l.embeddings()
+	}
 	m.outNorm = l.norm(cmp.Or(m.made.outNorm, "output_norm"), true)
 	m.head = m.embed
 	if m.TiedHead = !l.has("output.weight"); !m.TiedHead {
@@ -359,7 +371,7 @@ func (l *loader) rotaries() []rotary {
 		all.factors, all.longFactors = l.tensor(short, m.Rope.Dims/2), l.tensor(long, m.Rope.Dims/2)
 	}
 	list := []rotary{all}
-	if m.local != nil && m.localRope != m.Rope {
+	if m.local != nil && (m.localRope != m.Rope || m.made.localBase != 0 && m.RopeFactor) {
 		list = append(list, rotary{Rope: m.localRope})
 	}
 	return list
@@ -376,20 +388,14 @@ func (l *loader) block(i int) *block {
 		}
 		return x
 	}
-	q, kv := m.Heads*m.HeadDim, m.KVHeads*m.HeadDim
 	ffnNorm := cmp.Or(m.made.ffnNorm, "ffn_norm")
 	b := &block{
+		shape: m.shape(i), scale: 1,
 		attnNorm:  l.norm(name("attn_norm"), m.made.norms != after),
 		ffnNorm:   l.norm(name(ffnNorm), m.made.norms != after),
 		attnAfter: l.norm(name("post_attention_norm"), m.made.norms != before),
 		ffnAfter:  l.norm(name("post_ffw_norm"), m.made.norms != before),
 	}
-	b.local = m.local != nil && m.local[i]
-	b.straight = m.made.positions || m.made.straight > 0 && (i+1)%m.made.straight == 0 || m.made.straights && m.local != nil && !b.local
-	if b.local {
-		b.rotation = len(m.rotaries) - 1
-	}
-	b.short = m.conv != nil && m.conv[i]
 	add := func(layers ...*linear) { b.groups = append(b.groups, newGroup(len(b.groups), layers...)) }
 	if b.short {
 		b.conv = l.numbers(name("shortconv.conv.weight"), m.Taps, m.Width)
@@ -397,19 +403,33 @@ func (l *loader) block(i int) *block {
 		add(matrix("shortconv.out_proj", m.Width, m.Width))
 		return l.feedForward(b, name, matrix, add)
 	}
+	q, kv := m.Heads*b.headDim, b.kvHeads*b.headDim
 	if m.made.sinks {
 		b.sinks = l.tensor(name("attn_sinks.weight"), m.Heads)
 	}
 	switch m.made.qkNorms {
 	case head:
-		b.qkNorms = bindings.HeadNorms{Q: l.tensor(name("attn_q_norm.weight"), m.HeadDim), K: l.tensor(name("attn_k_norm.weight"), m.HeadDim)}
+		b.qkNorms.Q = l.tensor(name("attn_q_norm.weight"), b.headDim)
+		if b.from < 0 {
+			b.qkNorms.K = l.tensor(name("attn_k_norm.weight"), b.headDim)
+		}
 	case row:
 		b.qkNorms = bindings.HeadNorms{Q: l.tensor(name("attn_q_norm.weight"), q), K: l.tensor(name("attn_k_norm.weight"), kv)}
 	}
+	if m.embeddings != nil {
+		b.embedding = l.blockEmbedding(name)
+	}
+	if scale := name("layer_output_scale.weight"); m.made.embeddings && l.has(scale) {
+		b.scale = l.number(scale)
+	}
 	// A converter that permutes the rows of q and k does so in matrices of their own.
-	if one := l.has(name("attn_qkv.weight")); one && (m.made.positions || m.made.pairs == bindings.Halves) {
+	switch one := l.has(name("attn_qkv.weight")); {
+	case b.from >= 0:
+		add(matrix("attn_q", m.Width, q))
+		l.unused(name("attn_k.weight"), name("attn_v.weight"), name("attn_k_norm.weight"))
+	case one && (m.made.positions || m.made.pairs == bindings.Halves):
 		add(matrix("attn_qkv", m.Width, q+2*kv))
-	} else {
+	default:
 		add(matrix("attn_q", m.Width, q), matrix("attn_k", m.Width, kv), matrix("attn_v", m.Width, kv))
 	}
 	add(matrix("attn_output", q, m.Width))
@@ -426,14 +446,48 @@ func (l *loader) feedForward(b *block, name func(part string) string, matrix fun
 	up, _ := m.file.Tensor(name("ffn_up.weight"))
 	switch {
 	case m.made.plain:
-		add(matrix("ffn_up", m.Width, m.Hidden))
-	case len(up.Shape) == 2 && up.Shape[1] == int64(2*m.Hidden):
-		add(matrix("ffn_up", m.Width, 2*m.Hidden))
+		add(matrix("ffn_up", m.Width, b.hidden))
+	case len(up.Shape) == 2 && up.Shape[1] == int64(2*b.hidden):
+		add(matrix("ffn_up", m.Width, 2*b.hidden))
 	default:
-		add(matrix("ffn_gate", m.Width, m.Hidden), matrix("ffn_up", m.Width, m.Hidden))
+		add(matrix("ffn_gate", m.Width, b.hidden), matrix("ffn_up", m.Width, b.hidden))
 	}
-	add(matrix("ffn_down", m.Hidden, m.Width))
+	add(matrix("ffn_down", b.hidden, m.Width))
 	return b
+}
+
+// shape is what the model's constants make of block i.
+func (m *Model) shape(i int) shape {
+	s := shape{
+		local: m.windowed(i), headDim: m.HeadDim, kvHeads: m.kvHeads[i], short: m.kvHeads[i] == 0, hidden: m.Hidden, from: m.from(i),
+	}
+	if m.hidden != nil {
+		s.hidden = m.hidden[i]
+	}
+	s.straight = m.made.positions || m.made.straight > 0 && (i+1)%m.made.straight == 0 || m.made.straights && m.local != nil && !s.local
+	if s.local {
+		s.rotation, s.headDim = len(m.rotaries)-1, m.LocalHeadDim
+	}
+	for taker := m.Blocks - m.sharing; taker < m.Blocks; taker++ {
+		s.gives = s.gives || m.from(taker) == i
+	}
+	return s
+}
+
+// unused lets a file have tensors that nothing is computed with.
+func (l *loader) unused(names ...string) {
+	for _, name := range names {
+		l.seen[name] = true
+	}
+}
+
+// number is the one of a tensor that has one.
+func (l *loader) number(name string) float32 {
+	if l.tensor(name, 1) == nil {
+		return 1
+	}
+	info, _ := l.m.file.Tensor(name)
+	return math.Float32frombits(binary.LittleEndian.Uint32(l.m.file.Data(info)))
 }
 
 // fingerprint is a SHA-256 over the names, types and shapes of all tensors and 4 KiB from the beginning and the end of each tensor's data, so that

@@ -20,6 +20,8 @@ type naive struct {
 	weights map[string]*matrix   // every tensor of the file, dequantised
 	adapter *vera.Adapter        // nil: the base model
 	trained map[*float32]*matrix // the adapter's numbers, by where they begin
+	given   map[int][2]*matrix   // keys and values of each block, for those that take them
+	extra   []*matrix            // of a gemma4, what its blocks get of each token
 	ties    map[int]tie          // of each row, where it chose between experts
 	whole   bool                 // YaRN's ramp begins and ends at whole pairs in gpt-oss, too
 	masks   map[[2]int][]float32 // dropout by block and group, [tokens × in]; nil: none
@@ -92,13 +94,14 @@ func (n *naive) logits(tokens []int32, at int) *matrix {
 		values = append(values, embedding.row(int(token))...)
 	}
 	scale := n.number("embedding_scale", 1)
-	if n.name == "gemma2" || n.name == "gemma3" {
+	if slices.Contains([]string{"gemma2", "gemma3", "gemma4"}, n.name) {
 		scale = math.Sqrt(float64(embedding.cols))
 	}
 	x := n.scaled(constant(len(tokens), embedding.cols, values), scale)
 	if positions := n.weights["position_embd.weight"]; positions != nil {
 		x = n.sum(x, positions.part(0, len(tokens)))
 	}
+	n.given, n.extra = map[int][2]*matrix{}, n.extras(tokens, x)
 	for block := range int(n.number("block_count", 0)) {
 		x = n.block(x, block, at)
 	}
@@ -134,7 +137,43 @@ func (n *naive) block(x *matrix, block, at int) *matrix {
 	} else {
 		y = n.feedForward(h, block, at)
 	}
-	return n.sum(x, n.scaled(n.norm(y, prefix+"post_ffw_norm"), added))
+	x = n.sum(x, n.scaled(n.norm(y, prefix+"post_ffw_norm"), added))
+	if gate := n.weights[prefix+"inp_gate.weight"]; gate != nil {
+		y = n.product(n.times(n.activated(n.product(x, gate)), n.extra[block]), n.weights[prefix+"proj.weight"])
+		x = n.sum(x, n.norm(y, prefix+"post_norm"))
+	}
+	if scale := n.weights[prefix+"layer_output_scale.weight"]; scale != nil {
+		x = n.scaled(x, scale.v[0])
+	}
+	return x
+}
+
+// extras are what each block of a gemma4 gets of the tokens, whose scaled embeddings are x: a row of a table times √n, and the embedding's projection, together by 1/√2.
+func (n *naive) extras(tokens []int32, x *matrix) (list []*matrix) {
+	table := n.weights["per_layer_token_embd.weight"]
+	if table == nil {
+		return nil
+	}
+	blocks := int(n.number("block_count", 0))
+	width := table.cols / blocks
+	projected := n.scaled(n.product(x, n.weights["per_layer_model_proj.weight"]), 1/math.Sqrt(float64(x.cols)))
+	for block := range blocks {
+		var values []float64
+		for _, token := range tokens {
+			values = append(values, table.row(int(token))[block*width:(block+1)*width]...)
+		}
+		own := n.scaled(constant(len(tokens), width, values), math.Sqrt(float64(width)))
+		list = append(list, n.scaled(n.sum(own, n.norm(n.columns(projected, block*width, width), "per_layer_proj_norm")), 1/math.Sqrt2))
+	}
+	return list
+}
+
+// of is a number that each block may have otherwise.
+func (n *naive) of(block int, key string, otherwise float64) int {
+	if list, _ := n.file.Uints(n.name + "." + key); len(list) > 0 {
+		return int(list[block])
+	}
+	return int(n.number(key, otherwise))
 }
 
 // shortConv is a gate times the convolution of what another gate lets through.
@@ -146,27 +185,46 @@ func (n *naive) shortConv(h, taps *matrix, block, at int) *matrix {
 
 func (n *naive) attention(h *matrix, block, at int) *matrix {
 	heads := int(n.number("attention.head_count", 0))
-	kvHeads := int(n.number("attention.head_count_kv", float64(heads)))
-	if list, ok := n.file.Uints(n.name + ".attention.head_count_kv"); ok && len(list) > 0 {
-		kvHeads = int(list[block])
-	}
+	kvHeads := n.of(block, "attention.head_count_kv", float64(heads))
+	window, local := n.window(block)
 	dim := int(n.number("attention.key_length", float64(h.cols/heads)))
+	if local {
+		dim = int(n.number("attention.key_length_swa", float64(dim)))
+	}
 	var q, k, v *matrix
-	if name := "attn_qkv"; n.weights[fmt.Sprintf("blk.%d.%s.weight", block, name)] != nil {
+	taker := block - int(n.number("block_count", 0)) + int(n.number("attention.shared_kv_layers", 0))
+	if taker >= 0 {
+		q = n.linear(h, block, "attn_q", 0, at)
+	} else if name := "attn_qkv"; n.weights[fmt.Sprintf("blk.%d.%s.weight", block, name)] != nil {
 		all := n.linear(h, block, name, 0, at)
 		q, k, v = n.columns(all, 0, heads*dim), n.columns(all, heads*dim, kvHeads*dim), n.columns(all, (heads+kvHeads)*dim, kvHeads*dim)
 	} else {
 		q, k, v = n.linear(h, block, "attn_q", 0, at), n.linear(h, block, "attn_k", 0, at), n.linear(h, block, "attn_v", 0, at)
 	}
 	// Norms of q and k are of a head or of the whole row: of as many numbers as they have weights.
-	window, local := n.window(block)
 	q = n.rotated(n.norm(q, fmt.Sprintf("blk.%d.attn_q_norm", block)), block, dim, local)
-	k = n.rotated(n.norm(k, fmt.Sprintf("blk.%d.attn_k_norm", block)), block, dim, local)
+	if taker < 0 {
+		k = n.rotated(n.norm(k, fmt.Sprintf("blk.%d.attn_k_norm", block)), block, dim, local)
+		if n.name == "gemma4" {
+			v = n.normed(v, dim, n.number("attention.layer_norm_rms_epsilon", 0))
+		}
+		n.given[block] = [2]*matrix{k, v}
+	} else {
+		from := block - taker - 1
+		for _, other := n.window(from); other != local; _, other = n.window(from) {
+			from--
+		}
+		k, v = n.given[from][0], n.given[from][1]
+	}
+	perHead := 1 / math.Sqrt(float64(dim))
+	if n.name == "gemma4" {
+		perHead = 1
+	}
 	q = n.warmed(q)
 	var outs []*matrix
 	for head := range heads {
 		kv := head / (heads / kvHeads) * dim
-		scores := n.scaled(n.product(n.columns(q, head*dim, dim), n.columns(k, kv, dim)), n.number("attention.scale", 1/math.Sqrt(float64(dim))))
+		scores := n.scaled(n.product(n.columns(q, head*dim, dim), n.columns(k, kv, dim)), n.number("attention.scale", perHead))
 		scores = n.capped(scores, n.number("attn_logit_softcapping", 0))
 		if sinks := n.weights[fmt.Sprintf("blk.%d.attn_sinks.weight", block)]; sinks != nil {
 			// One more score, whose value is nothing.
@@ -198,7 +256,7 @@ func (n *naive) warmed(q *matrix) *matrix {
 
 // window is the number of last tokens that a block sees, if it doesn't see all.
 func (n *naive) window(block int) (window int, local bool) {
-	every, ok := map[string]float64{"exaone4": 4, "gemma2": 2, "gemma3": 6, "gpt-oss": 2, "llama": 1, "mistral3": 1, "olmo2": 4, "phi3": 1, "starcoder2": 1}[n.name]
+	every, ok := map[string]float64{"exaone4": 4, "gemma2": 2, "gemma3": 6, "gemma4": 6, "gpt-oss": 2, "llama": 1, "mistral3": 1, "olmo2": 4, "phi3": 1, "starcoder2": 1}[n.name]
 	window = int(n.number("attention.sliding_window", 0))
 	if !ok || window == 0 {
 		return 0, false
@@ -217,6 +275,9 @@ func (n *naive) rotated(x *matrix, block, dim int, local bool) *matrix {
 		return x
 	}
 	dims := int(n.number("rope.dimension_count", float64(dim)))
+	if local {
+		dims = int(n.number("rope.dimension_count_swa", float64(dims)))
+	}
 	pairs := make([][2]int, dims/2)
 	for i := range pairs {
 		pairs[i] = [2]int{i, i + dims/2}
@@ -226,7 +287,7 @@ func (n *naive) rotated(x *matrix, block, dim int, local bool) *matrix {
 	}
 	angles, size := n.angles(dims, x.rows)
 	switch {
-	case n.name == "gemma3" && local:
+	case (n.name == "gemma3" || n.name == "gemma4") && local:
 		angles, size = powers(n.number("rope.freq_base_swa", 10000), dims), 1
 	case n.name == "olmo2" && local:
 		angles, size = powers(n.number("rope.freq_base_swa", n.number("rope.freq_base", 10000)), dims), 1
@@ -293,7 +354,7 @@ func (n *naive) neighbours() bool {
 // feedForward has its gate in a matrix of its own, or above the rows of ffn_up, or none.
 func (n *naive) feedForward(h *matrix, block, at int) *matrix {
 	up := n.linear(h, block, "ffn_up", 2, at)
-	hidden := int(n.number("feed_forward_length", 0))
+	hidden := n.of(block, "feed_forward_length", 0)
 	switch {
 	case n.weights[fmt.Sprintf("blk.%d.ffn_gate.weight", block)] != nil:
 		up = n.times(n.activated(n.linear(h, block, "ffn_gate", 2, at)), up)
@@ -323,7 +384,7 @@ func (n *naive) activated(x *matrix) *matrix {
 		tanh := math.Tanh(c * (v + 0.044715*v*v*v))
 		return v / 2 * (1 + tanh), (1+tanh)/2 + v/2*(1-tanh*tanh)*c*(1+3*0.044715*v*v)
 	}
-	if slices.Contains([]string{"gemma2", "gemma3", "gpt2", "starcoder2"}, n.name) {
+	if slices.Contains([]string{"gemma2", "gemma3", "gemma4", "gpt2", "starcoder2"}, n.name) {
 		return n.each(x, gelu)
 	}
 	return n.each(x, silu)

@@ -12,6 +12,9 @@ type pack struct {
 	long      []bool  // whether each row is of a long sample
 	labels    labels
 	rotations []kept // of these rows, while the pass is computed
+
+	embeddings          kept         // of the blocks, also then
+	shared, sharedGrads map[int]kept // by block: keys and values that others take, and their gradients
 }
 
 // segment is a run of rows. parent is the index of the segment before it in its samples, or -1; past is the number of rows in all its ancestors.

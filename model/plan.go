@@ -106,7 +106,7 @@ func (m *Model) gradientsNeed(p pack) (Memory, error) {
 
 // lossNeeds is what a pass without gradients takes.
 func (m *Model) lossNeeds(p pack) (n Memory, err error) {
-	n = Memory{File: m.store.size(true), Process: m.driver(), Streams: 2*m.streamBytes(p) + m.rotationBytes(p), Rows: p.rows()}
+	n = Memory{File: m.store.size(true), Process: m.driver(), Streams: 2*m.streamBytes(p) + m.tableBytes(p), Rows: p.rows()}
 	if m.adapter != nil {
 		n.Process += m.adapter.memory.Size() + m.adapter.moments.size()
 		if err := m.planMerging(); err != nil {
@@ -159,8 +159,10 @@ func (m *Model) scratch() int64 {
 	return size * (64*int64(m.options.Threads)*most.Length + max(most.Operand, most.Pair))
 }
 
-// betweenBytes is the size of what lives between the blocks of a pass: every residual stream, and the rotations.
-func (m *Model) betweenBytes(p pack) int64 { return m.streams()*m.streamBytes(p) + m.rotationBytes(p) }
+// betweenBytes is the size of what lives between the blocks of a pass: every residual stream, and what blocks share.
+func (m *Model) betweenBytes(p pack) int64 {
+	return m.streams()*m.streamBytes(p) + m.tableBytes(p) + m.sharedBytes(p)
+}
 
 // streams is the number of residual streams that live between the blocks of a pass.
 func (m *Model) streams() int64 { return int64(len(m.blocks) + 2) }
@@ -203,7 +205,7 @@ func (m *Model) makeRoom(p pack, keep int) error {
 	if err != nil {
 		return err
 	}
-	return m.tape.reserve(m.betweenBytes(p)+int64(keep)*saved, int(m.streams())+len(m.rotaries)+keep*results)
+	return m.tape.reserve(m.betweenBytes(p)+int64(keep)*saved, int(m.streams())+m.tables()+len(m.givers())+keep*results)
 }
 
 // saved is the size of what the block that keeps most keeps for its backward pass (type acts), and how many results that are at most. The blocks are made for it,

@@ -45,7 +45,7 @@ func (m *Model) lossOf(p pack, sums []float64) (float64, error) {
 	if len(p.labels.rows) == 0 {
 		return 0, nil
 	}
-	if err := m.tape.reserve(2*m.streamBytes(p)+m.rotationBytes(p), 2+len(m.rotaries)); err != nil {
+	if err := m.tape.reserve(2*m.streamBytes(p)+m.tableBytes(p), 2+m.tables()); err != nil {
 		return 0, err
 	}
 	x, err := m.begin(&p)
@@ -130,6 +130,9 @@ func (m *Model) gradients(p pack, keep int, seed uint64) (sum float64, err error
 	xs := make([]kept, len(m.blocks)+1)
 	saved := make([][]kept, len(m.blocks))
 	if xs[0], err = m.begin(&p); err != nil {
+		return 0, err
+	}
+	if err := m.shareGradients(&p); err != nil {
 		return 0, err
 	}
 	for i, b := range m.blocks {
@@ -229,20 +232,72 @@ func (m *Model) long(n int) bool {
 // streamBytes is the size of the residual stream, [width, rows] in float32.
 func (m *Model) streamBytes(p pack) int64 { return 4 * int64(m.Width) * int64(p.rows()) }
 
-// rotationBytes is the size of the tables of rotary embedding, each [rotated numbers, rows] in float32.
-func (m *Model) rotationBytes(p pack) (n int64) {
+// tableBytes is the size of what blocks share beside the residual stream, in float32: the tables of rotary embedding, each [rotated numbers, rows], the blocks' embeddings, and
+// keys and values that several take.
+func (m *Model) tableBytes(p pack) (n int64) {
 	for _, r := range m.rotaries {
 		n += 4 * int64(r.Dims) * int64(p.rows())
+	}
+	return n + 4*int64(m.Embedding*m.Blocks)*int64(p.rows()) + m.sharedBytes(p)
+}
+
+// tables is how many that are.
+func (m *Model) tables() int { return len(m.rotaries) + 1 + len(m.givers()) }
+
+// sharedBytes is the size of the keys and values that several blocks take.
+func (m *Model) sharedBytes(p pack) (n int64) {
+	for _, b := range m.givers() {
+		n += 4 * int64(b.keyValues()) * int64(p.rows())
 	}
 	return n
 }
 
-// begin looks the tokens up, [width, rows], and computes the rotations that all blocks share.
+// placeShared makes room for what blocks from the lowest on give to others, or for its gradients.
+func (m *Model) placeShared(p *pack, lowest int) (map[int]kept, error) {
+	places := map[int]kept{}
+	for _, b := range m.givers() {
+		i := b.groups[0].block
+		if i < lowest {
+			continue
+		}
+		var err error
+		width, rows := int64(b.keyValues()), int64(p.rows())
+		if places[i], err = m.spare(kept{kind: bindings.F32, shape: [4]int64{width, rows, 1, 1}, bytes: 4 * width * rows}); err != nil {
+			return nil, err
+		}
+	}
+	return places, nil
+}
+
+// shareGradients makes room for the gradients of keys and values that several blocks take, as far as they are asked for, all 0.
+func (m *Model) shareGradients(p *pack) (err error) {
+	if p.sharedGrads, err = m.placeShared(p, m.adapter.lowest); err != nil {
+		return err
+	}
+	for _, k := range p.sharedGrads {
+		if err := m.zero(k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// begin looks the tokens up, [width, rows], and computes the rotations and embeddings that all blocks share.
 func (m *Model) begin(p *pack) (kept, error) {
 	g := m.newGraph(p.rows())
 	defer g.Close()
-	x, err := m.tape.keep(g, g.embedded(p.tokens, p.positions))
+	if m.embeddings != nil {
+		g.addFirst(p.positions)
+	}
+	stream := g.embedded(p.tokens, p.positions)
+	x, err := m.tape.keep(g, stream)
 	if err != nil {
+		return kept{}, err
+	}
+	if p.embeddings, err = m.tape.keep(g, g.embedBlocks(p.tokens, stream)); err != nil {
+		return kept{}, err
+	}
+	if p.shared, err = m.placeShared(p, 0); err != nil {
 		return kept{}, err
 	}
 	for _, table := range g.tables(p.positions, turns(p.long)) {
@@ -273,7 +328,28 @@ func (m *Model) passGraph(p pack, seed uint64) *graph {
 	g.segments = g.pack(runs)
 	g.warmth = g.temperatures(p.positions)
 	g.addFirst(p.positions)
+	m.giveTables(g, p)
 	return g
+}
+
+// giveTables lets a block's graph take the blocks' embeddings, and keys and values of other blocks with their gradients.
+func (m *Model) giveTables(g *graph, p pack) {
+	if p.shared == nil { // the pass is not computed
+		if m.Embedding > 0 {
+			g.giveEmbeddings(g.NewTensor(bindings.F32, int64(m.Embedding*m.Blocks), int64(p.rows())))
+		}
+		for _, b := range m.givers() {
+			g.share(b.groups[0].block, g.NewTensor(bindings.F32, int64(b.keyValues()), int64(p.rows())))
+		}
+		return
+	}
+	g.giveEmbeddings(m.tape.leaf(g, p.embeddings))
+	for i, k := range p.shared {
+		g.share(i, m.tape.leaf(g, k))
+	}
+	for i, k := range p.sharedGrads {
+		g.sharedGrads[i] = m.tape.leaf(g, k)
+	}
 }
 
 // blockForward computes one block. Its result goes to place, or to a new place where that is none.
@@ -288,6 +364,11 @@ func (m *Model) blockForward(b *block, p pack, x, place kept, seed uint64, save 
 				return kept{}, nil, err
 			}
 			saved = append(saved, k)
+		}
+	}
+	if b.gives {
+		if err := m.tape.keepAt(g, g.Cont(g.shared[b.groups[0].block]), p.shared[b.groups[0].block]); err != nil {
+			return kept{}, nil, err
 		}
 	}
 	if place.bytes > 0 {

@@ -41,6 +41,7 @@ var hfModels = map[string]hfModel{
 	"exaone4":    common(gatedModules),
 	"gemma2":     common(gatedModules),
 	"gemma3":     common(gatedModules),
+	"gemma4":     common(gatedModules),
 	"gpt-oss":    common(gatedModules),
 	"gpt2":       {blocks: "transformer.h", embedding: "transformer.wte", modules: gpt2Modules, transposed: true},
 	"granite":    reordered(gatedModules),

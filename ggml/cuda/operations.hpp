@@ -285,6 +285,11 @@ static bool supported(operation op, const parameters & with, ggml_tensor * const
         case CONVOLUTION:
         case CONVOLUTION_BACK:
         case CONVOLUTION_CACHED:
+        case DELTA_NET:
+        case DELTA_NET_BACK:
+        case DELTA_NET_CACHED:
+        case GATED_NORM:
+        case GATED_NORM_BACK:
         case PEAK:
         case OPERATIONS:
             return false;
