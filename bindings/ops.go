@@ -137,6 +137,61 @@ func (c *Context) tanh(a *Tensor) *Tensor {
 	return (*Tensor)(C.ggml_tanh(c.c, a.c()))
 }
 
+func (c *Context) exp(a *Tensor) *Tensor {
+	if !c.sameShape("exp", a, a) {
+		return nil
+	}
+	return (*Tensor)(C.ggml_exp(c.c, a.c()))
+}
+
+// softplus is log(1 + eᵃ).
+func (c *Context) softplus(a *Tensor) *Tensor {
+	if !c.sameShape("softplus", a, a) {
+		return nil
+	}
+	return (*Tensor)(C.ggml_softplus(c.c, a.c()))
+}
+
+// cumulated has in each place of a row the sum of the numbers up to it.
+func (c *Context) cumulated(a *Tensor) *Tensor {
+	if !c.sameShape("cumsum", a, a) {
+		return nil
+	}
+	return (*Tensor)(C.ggml_cumsum(c.c, a.c()))
+}
+
+// triangle is what tri leaves of a matrix [n, n, any]; the rest becomes 0. Number i of row r is above the diagonal where i > r.
+type triangle uint32
+
+// ggml's numbers.
+const (
+	fromDiagonal  triangle = iota // on the diagonal and above
+	aboveDiagonal                 // above it
+	upToDiagonal                  // on it and below
+	belowDiagonal                 // below it
+)
+
+func (c *Context) tri(a *Tensor, t triangle) *Tensor {
+	if !c.sameShape("tri", a, a) {
+		return nil
+	}
+	if a.ne[0] != a.ne[1] {
+		return c.fail("tri", "%s", a.describe())
+	}
+	return (*Tensor)(C.ggml_tri(c.c, a.c(), C.uint(t)))
+}
+
+// solve is x of A x = b for a lower triangle A [n, n, any] and b [m, n, any].
+func (c *Context) solve(a, b *Tensor) *Tensor {
+	if !c.sameShape("solve", a, a) || !c.sameShape("solve", b, b) {
+		return nil
+	}
+	if a.ne[0] != a.ne[1] || a.ne[1] != b.ne[1] || a.ne[2] != b.ne[2] || a.ne[3] != b.ne[3] {
+		return c.fail("solve", "%s for %s", b.describe(), a.describe())
+	}
+	return (*Tensor)(C.ggml_solve_tri(c.c, a.c(), b.c(), true, true, false))
+}
+
 // sumRows is the sum of each row, [1, rows].
 func (c *Context) sumRows(a *Tensor) *Tensor {
 	if !c.sameShape("sum_rows", a, a) {

@@ -149,6 +149,7 @@ static inline char * row(const ggml_tensor * t, int64_t i) { return (char *) t->
 #include "cached.hpp"
 #include "rows.hpp"
 #include "experts.hpp"
+#include "delta.hpp"
 #include "peak.hpp"
 
 }  // namespace KERNELS
@@ -161,6 +162,7 @@ const isa ISA = { NAME(ISA),
                     KERNELS::attention_forward, KERNELS::attention_back, KERNELS::attention_cached,
                     KERNELS::norm, KERNELS::norm_back, KERNELS::layer_norm, KERNELS::layer_norm_back, KERNELS::norm_heads, KERNELS::norm_heads_back,
                     KERNELS::activated<false>, KERNELS::activated_back<false>, KERNELS::activated<true>, KERNELS::activated_back<true>, KERNELS::rotate, KERNELS::convert, KERNELS::capped,
-                    KERNELS::cross_entropy, KERNELS::cross_entropy_back, KERNELS::route, KERNELS::route_back, KERNELS::weigh, KERNELS::experts, KERNELS::peak } };
+                    KERNELS::cross_entropy, KERNELS::cross_entropy_back, KERNELS::route, KERNELS::route_back, KERNELS::weigh, KERNELS::experts,
+                    KERNELS::delta_net, KERNELS::delta_net_back, KERNELS::delta_net_cached, KERNELS::gated_norm, KERNELS::gated_norm_back, KERNELS::peak } };
 
 }  // namespace vera

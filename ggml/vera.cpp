@@ -36,7 +36,7 @@ struct memory {
 static const char * const operation_names[OPERATIONS] = {
     "linear", "linear back", "weight gradient", "merge", "merged gradient", "factored gradient", "attention", "attention back", "attention", "norm", "norm back",
     "layer norm", "layer norm back", "norm of heads", "norm of heads back", "activate", "activate back", "gated", "gated back", "rotate", "convert", "capped",
-    "cross-entropy", "cross-entropy back", "route", "route back", "weigh", "experts", "peak",
+    "cross-entropy", "cross-entropy back", "route", "route back", "weigh", "experts", "delta net", "delta net back", "delta net", "gated norm", "gated norm back", "peak",
 };
 
 struct node : call {
@@ -368,6 +368,46 @@ struct ggml_tensor * ggml_vera_experts(struct ggml_context * ctx, struct ggml_ve
     const int64_t rows     = sum ? routes->ne[1] : routes->ne[1] * (routes->ne[0] / 2);
     ggml_tensor * y        = make(ctx, nodes, EXPERTS, into, type, w->ne[back ? 0 : 1], rows, { w, x, routes, acc });
     nodes->all.back().with = { { way, back, sum }, {} };
+    return y;
+}
+
+static parameters with_delta(const struct ggml_vera_delta & d) { return { { d.keys, d.values, d.dim_k, d.dim_v }, { d.eps } }; }
+
+struct ggml_tensor * ggml_vera_delta_net(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * qkv, struct ggml_tensor * a,
+                                         struct ggml_tensor * b, struct ggml_tensor * decay, struct ggml_tensor * bias, struct ggml_tensor * segments,
+                                         struct ggml_vera_delta heads, unsigned type) {
+    ggml_tensor * y        = make(ctx, nodes, DELTA_NET, nullptr, type, heads.dim_v * heads.values, qkv->ne[1], { qkv, a, b, decay, bias, segments });
+    nodes->all.back().with = with_delta(heads);
+    return y;
+}
+
+struct ggml_tensor * ggml_vera_delta_net_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * dy, struct ggml_tensor * qkv,
+                                              struct ggml_tensor * a, struct ggml_tensor * b, struct ggml_tensor * decay, struct ggml_tensor * bias,
+                                              struct ggml_tensor * segments, struct ggml_vera_delta heads) {
+    ggml_tensor * y        = make(ctx, nodes, DELTA_NET_BACK, nullptr, F32, qkv->ne[0] + 2 * heads.values, qkv->ne[1], { dy, qkv, a, b, decay, bias, segments });
+    nodes->all.back().with = with_delta(heads);
+    return y;
+}
+
+struct ggml_tensor * ggml_vera_delta_net_cached(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * qkv, struct ggml_tensor * a,
+                                                struct ggml_tensor * b, struct ggml_tensor * decay, struct ggml_tensor * bias, struct ggml_tensor * states,
+                                                struct ggml_tensor * rows, struct ggml_vera_delta heads, unsigned type) {
+    ggml_tensor * y        = make(ctx, nodes, DELTA_NET_CACHED, nullptr, type, heads.dim_v * heads.values, qkv->ne[1], { qkv, a, b, decay, bias, states, rows });
+    nodes->all.back().with = with_delta(heads);
+    return y;
+}
+
+struct ggml_tensor * ggml_vera_gated_norm(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * x, struct ggml_tensor * z,
+                                          struct ggml_tensor * w, float eps, unsigned type) {
+    ggml_tensor * y        = make(ctx, nodes, GATED_NORM, nullptr, type, x->ne[0], x->ne[1], { x, z, w });
+    nodes->all.back().with = { {}, { eps } };
+    return y;
+}
+
+struct ggml_tensor * ggml_vera_gated_norm_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * dy, struct ggml_tensor * x,
+                                               struct ggml_tensor * z, struct ggml_tensor * w, float eps, unsigned type) {
+    ggml_tensor * y        = make(ctx, nodes, GATED_NORM_BACK, nullptr, type, 2 * x->ne[0], x->ne[1], { dy, x, z, w });
+    nodes->all.back().with = { {}, { eps } };
     return y;
 }
 

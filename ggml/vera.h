@@ -135,6 +135,25 @@ struct ggml_tensor * ggml_vera_experts(struct ggml_context * ctx, struct ggml_ve
                                        struct ggml_tensor * routes, struct ggml_tensor * acc, struct ggml_tensor * into, enum ggml_vera_way way, bool back,
                                        bool sum, unsigned type);
 
+// A gated delta net and its gated norm; bindings/delta.go has formulas and shapes. The gradients of qkv, a and b, and those of x and z, lie side by side in one result.
+struct ggml_vera_delta {
+    int   keys, values, dim_k, dim_v;
+    float eps;
+};
+struct ggml_tensor * ggml_vera_delta_net(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * qkv, struct ggml_tensor * a,
+                                         struct ggml_tensor * b, struct ggml_tensor * decay, struct ggml_tensor * bias, struct ggml_tensor * segments,
+                                         struct ggml_vera_delta heads, unsigned type);
+struct ggml_tensor * ggml_vera_delta_net_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * dy, struct ggml_tensor * qkv,
+                                              struct ggml_tensor * a, struct ggml_tensor * b, struct ggml_tensor * decay, struct ggml_tensor * bias,
+                                              struct ggml_tensor * segments, struct ggml_vera_delta heads);
+struct ggml_tensor * ggml_vera_delta_net_cached(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * qkv, struct ggml_tensor * a,
+                                                struct ggml_tensor * b, struct ggml_tensor * decay, struct ggml_tensor * bias, struct ggml_tensor * states,
+                                                struct ggml_tensor * rows, struct ggml_vera_delta heads, unsigned type);
+struct ggml_tensor * ggml_vera_gated_norm(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * x, struct ggml_tensor * z,
+                                          struct ggml_tensor * w, float eps, unsigned type);
+struct ggml_tensor * ggml_vera_gated_norm_back(struct ggml_context * ctx, struct ggml_vera_nodes * nodes, struct ggml_tensor * dy, struct ggml_tensor * x,
+                                               struct ggml_tensor * z, struct ggml_tensor * w, float eps, unsigned type);
+
 // The name of the operation that a context's node computes, or NULL where that is one of ggml's own.
 const char * ggml_vera_name(const struct ggml_vera_nodes * nodes, const struct ggml_tensor * node);
 

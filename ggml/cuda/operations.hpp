@@ -282,6 +282,11 @@ static bool supported(operation op, const parameters & with, ggml_tensor * const
         case ROUTE_BACK:
         case WEIGH:
         case EXPERTS:
+        case DELTA_NET:
+        case DELTA_NET_BACK:
+        case DELTA_NET_CACHED:
+        case GATED_NORM:
+        case GATED_NORM_BACK:
         case PEAK:
         case OPERATIONS:
             return false;

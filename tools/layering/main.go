@@ -26,6 +26,7 @@ var allowed = map[string][]string{
 	"ggml/...":          {"ggml/..."},
 	"alpaca":            {"internal/durable"},
 	"mtbench":           {"internal/durable", "internal/terminal"},
+	"tokenizer":         {},
 	"internal/durable":  {},
 	"internal/terminal": {},
 	"internal/hub":      {"internal/terminal", "internal/durable"},
@@ -39,7 +40,7 @@ var allowed = map[string][]string{
 // withC are the packages that may have cgo, pure those that may not even reach it.
 var (
 	withC = []string{"bindings", "ggml/..."}
-	pure  = []string{"alpaca", "mtbench"}
+	pure  = []string{"alpaca", "mtbench", "tokenizer"}
 )
 
 // testsOnly are what tests are made with, and bindings, whose types testutil's options name.

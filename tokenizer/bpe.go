@@ -1,0 +1,408 @@
+package tokenizer
+
+import (
+	"container/heap"
+	"context"
+	"strings"
+	"sync"
+)
+
+// merge is two symbols that become one. Its rank is its place in the list.
+type merge struct{ left, right, made int32 }
+
+// bpe merges neighbours in the order of a list. Symbols are tokens, and behind them what merges make that are none.
+type bpe struct {
+	t     *Tokenizer
+	rules rules
+	parts []splitter
+	more  names // symbols that are no tokens, numbered from t.Size() on
+
+	merges []merge
+	slots  []int32 // a hash table of merges, -1: free
+	single [256]int32
+	bytes  [256]int32 // the token of a byte that is in no other, -1: none
+	joined [1 << 10]uint64
+	caches sync.Pool
+}
+
+// noSymbol stands for a character that no merge knows.
+const noSymbol = int32(-2)
+
+func newBPE(t *Tokenizer, r rules, list []string) *bpe {
+	b := &bpe{t: t, rules: r, parts: r.parts()}
+	b.more.init(256)
+	if !r.plain {
+		for c := range b.single {
+			b.single[c] = b.symbol(string([]byte{byte(c)}), true)
+		}
+	}
+	for c := range b.bytes {
+		switch {
+		case r.plain:
+			b.bytes[c] = t.names.find(byteName(byte(c)))
+		case c > ' ' && c < 0x7f:
+			b.bytes[c] = t.names.find(string(rune(c)))
+		default:
+			b.bytes[c] = -1
+		}
+	}
+	slots := 16
+	for slots < 2*len(list) {
+		slots *= 2
+	}
+	b.slots = make([]int32, slots)
+	for i := range b.slots {
+		b.slots[i] = -1
+	}
+	b.merges = make([]merge, len(list))
+	var buffer []byte
+	for rank, text := range list {
+		b.merges[rank] = merge{-1, -1, -1}
+		at := -1
+		if text, _, _ = strings.Cut(text, "\x00"); text != "" {
+			at = strings.IndexByte(text[1:], ' ')
+		}
+		if at < 0 {
+			continue
+		}
+		left, right := text[:at+1], text[at+2:]
+		if !r.plain {
+			bytes, ok := toBytes(buffer[:0], left)
+			n := len(bytes)
+			buffer = bytes
+			if !ok {
+				continue
+			}
+			if bytes, ok = toBytes(bytes, right); !ok {
+				continue
+			}
+			buffer = bytes
+			left, right = string(bytes[:n]), string(bytes[n:])
+		}
+		if left == "" || right == "" {
+			continue
+		}
+		m := merge{b.symbol(left, true), b.symbol(right, true), b.symbol(left+right, true)}
+		if i := b.slot(m.left, m.right); b.slots[i] < 0 {
+			b.slots[i], b.merges[rank] = int32(rank), m
+			if rest, is := strings.CutPrefix(right, "▁"); is && r.plain {
+				_ = rest
+				b.join(left)
+			}
+			if at := strings.Index(left+right, "▁"); r.plain && at > 0 {
+				b.joinAll(left + right)
+			}
+		}
+	}
+	b.caches.New = func() any { return newCache() }
+	return b
+}
+
+// joinAll notes what stands before a ▁ within a merged symbol.
+func (b *bpe) joinAll(s string) {
+	for at := 0; ; {
+		i := strings.Index(s[at:], "▁")
+		if i < 0 {
+			return
+		}
+		at += i
+		if at > 0 {
+			b.join(s[:at])
+		}
+		at += len("▁")
+	}
+}
+
+// join notes that a merge may join the last character of s with a ▁ behind it.
+func (b *bpe) join(s string) {
+	c := s[len(s)-1]
+	d := byte(0)
+	if len(s) > 1 {
+		d = s[len(s)-2]
+	}
+	h := b.hash(d, c)
+	b.joined[h>>6] |= 1 << (h & 63)
+}
+
+// hash takes the last two bytes for a character beyond ASCII, else the last.
+func (b *bpe) hash(d, c byte) uint32 {
+	if c < 0x80 {
+		return uint32(c)
+	}
+	return uint32(d)<<8 | uint32(c)
+}
+
+func byteName(b byte) string {
+	const hex = "0123456789ABCDEF"
+	return string([]byte{'<', '0', 'x', hex[b>>4], hex[b&15], '>'})
+}
+
+// symbol gives the number of a text; where there is none, noSymbol or a new one.
+func (b *bpe) symbol(text string, add bool) int32 {
+	if id := b.t.names.find(text); id >= 0 {
+		return id
+	}
+	id := b.more.find(text)
+	if id < 0 && add {
+		id, _ = b.more.add(text)
+	}
+	if id < 0 {
+		return noSymbol
+	}
+	return id + int32(b.t.Size())
+}
+
+func (b *bpe) slot(left, right int32) int {
+	h := (uint64(uint32(left))<<32 | uint64(uint32(right))) * 0x9e3779b97f4a7c15
+	for i := int(h>>33) & (len(b.slots) - 1); ; i = (i + 1) & (len(b.slots) - 1) {
+		if at := b.slots[i]; at < 0 || b.merges[at].left == left && b.merges[at].right == right {
+			return i
+		}
+	}
+}
+
+// rank is that of the merge of two symbols, -1 where there is none.
+func (b *bpe) rank(left, right int32) int32 { return b.slots[b.slot(left, right)] }
+
+// encode implements encoder.
+func (b *bpe) encode(ctx context.Context, tokens []int32, text string, _ bool) ([]int32, error) {
+	text = clean(text)
+	if b.rules.space {
+		text = strings.ReplaceAll(text, " ", "▁")
+	}
+	c := b.caches.Get().(*cache)
+	defer b.caches.Put(c)
+	w := walk{b: b, ctx: ctx, tokens: tokens, cache: c}
+	err := w.split(b.parts, text)
+	return w.tokens, err
+}
+
+// walk goes through a text.
+type walk struct {
+	b      *bpe
+	ctx    context.Context
+	tokens []int32
+	cache  *cache
+	pieces int
+}
+
+func (w *walk) split(parts []splitter, s string) error {
+	if len(parts) == 0 {
+		return w.piece(s)
+	}
+	var m memory
+	for s != "" {
+		n := parts[0].part(s, &m)
+		if err := w.split(parts[1:], s[:n]); err != nil {
+			return err
+		}
+		s = s[n:]
+	}
+	return nil
+}
+
+func (w *walk) piece(s string) error {
+	if w.pieces++; w.pieces&1023 == 0 {
+		if err := w.ctx.Err(); err != nil {
+			return err
+		}
+	}
+	r := &w.b.rules
+	switch {
+	case r.meta && s[0] != '\n':
+		if !strings.HasPrefix(s, "▁") {
+			s = "▁" + s
+		}
+		for s != "" {
+			n := strings.Index(s[len("▁"):], "▁")
+			if n < 0 {
+				return w.word(s)
+			}
+			if err := w.word(s[:n+len("▁")]); err != nil {
+				return err
+			}
+			s = s[n+len("▁"):]
+		}
+		return nil
+	case r.lines && s[0] == '\n':
+		if id := w.b.t.names.find(s); id >= 0 {
+			w.tokens = append(w.tokens, id)
+			return nil
+		}
+		return w.word(s)
+	case r.space:
+		return w.spaced(s)
+	}
+	return w.word(s)
+}
+
+// spaced takes a piece apart before each ▁ that no merge joins with what stands before it, which changes no token.
+func (w *walk) spaced(s string) error {
+	from := 0
+	for at := 1; at < len(s); at++ {
+		i := strings.Index(s[at:], "▁")
+		if i < 0 {
+			break
+		}
+		at += i
+		h := uint32(s[at-1])
+		if at > 1 {
+			h = w.b.hash(s[at-2], s[at-1])
+		}
+		if w.b.joined[h>>6]>>(h&63)&1 != 0 {
+			continue
+		}
+		if err := w.word(s[from:at]); err != nil {
+			return err
+		}
+		from = at
+	}
+	return w.word(s[from:])
+}
+
+// word appends the tokens of what is merged by itself.
+func (w *walk) word(s string) error {
+	if len(s) > longestWord {
+		return w.merge(s)
+	}
+	e := w.cache.entry(s)
+	if ids, ok := w.cache.get(e, s); ok {
+		w.tokens = append(w.tokens, ids...)
+		return nil
+	}
+	n := len(w.tokens)
+	if err := w.merge(s); err != nil {
+		return err
+	}
+	w.cache.put(e, s, w.tokens[n:])
+	return nil
+}
+
+// node is a symbol of a word that is merged.
+type node struct {
+	id         int32
+	begin, end int32 // in the word
+	prev, next int32 // -1: none
+	rank       int32 // of the merge with the next, -1: none
+}
+
+func (w *walk) merge(s string) error {
+	b := w.b
+	if b.rules.whole {
+		if id := b.t.names.find(s); id >= 0 {
+			w.tokens = append(w.tokens, id)
+			return nil
+		}
+	}
+	nodes := w.cache.nodes[:0]
+	for i := 0; i < len(s); {
+		id, n := int32(0), 1
+		if b.rules.plain {
+			_, n = decode(s[i:])
+			id = b.symbol(s[i:i+n], false)
+		} else {
+			id = b.single[s[i]]
+		}
+		k := int32(len(nodes))
+		nodes = append(nodes, node{id, int32(i), int32(i + n), k - 1, k + 1, -1})
+		i += n
+	}
+	nodes[len(nodes)-1].next = -1
+	w.cache.nodes = nodes
+	for i := range nodes[:len(nodes)-1] {
+		nodes[i].rank = b.rank(nodes[i].id, nodes[i+1].id)
+	}
+	if len(nodes) <= 64 {
+		b.mergeShort(nodes)
+	} else if err := b.mergeLong(w.ctx, nodes); err != nil {
+		return err
+	}
+	for i := int32(0); i >= 0; i = nodes[i].next {
+		n := &nodes[i]
+		if n.id >= 0 && int(n.id) < b.t.Size() {
+			w.tokens = append(w.tokens, n.id)
+			continue
+		}
+		for _, c := range []byte(s[n.begin:n.end]) {
+			if id := b.bytes[c]; id >= 0 {
+				w.tokens = append(w.tokens, id)
+			}
+		}
+	}
+	return nil
+}
+
+// join merges a symbol with the next.
+func (b *bpe) merged(nodes []node, i int32) {
+	n := &nodes[i]
+	gone := &nodes[n.next]
+	n.id, n.end, n.next = b.merges[n.rank].made, gone.end, gone.next
+	gone.begin = -1
+	n.rank = -1
+	if n.next >= 0 {
+		nodes[n.next].prev = i
+		n.rank = b.rank(n.id, nodes[n.next].id)
+	}
+	if n.prev >= 0 {
+		p := &nodes[n.prev]
+		p.rank = b.rank(p.id, n.id)
+	}
+}
+
+// mergeShort looks for the first merge each time.
+func (b *bpe) mergeShort(nodes []node) {
+	for {
+		best, least := int32(-1), int32(1<<31-1)
+		for i := int32(0); i >= 0; i = nodes[i].next {
+			if r := nodes[i].rank; r >= 0 && r < least {
+				best, least = i, r
+			}
+		}
+		if best < 0 {
+			return
+		}
+		b.merged(nodes, best)
+	}
+}
+
+// waiting are merges in their order: rank, then place.
+type waiting []uint64
+
+func (w waiting) Len() int           { return len(w) }
+func (w waiting) Less(i, j int) bool { return w[i] < w[j] }
+func (w waiting) Swap(i, j int)      { w[i], w[j] = w[j], w[i] }
+func (w *waiting) Push(x any)        { *w = append(*w, x.(uint64)) }
+func (w *waiting) Pop() any {
+	last := (*w)[len(*w)-1]
+	*w = (*w)[:len(*w)-1]
+	return last
+}
+
+func (b *bpe) mergeLong(ctx context.Context, nodes []node) error {
+	var w waiting
+	for i, n := range nodes {
+		if n.rank >= 0 {
+			w = append(w, uint64(n.rank)<<32|uint64(i))
+		}
+	}
+	heap.Init(&w)
+	for steps := 0; len(w) > 0; steps++ {
+		if steps&0xffff == 0xffff {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+		}
+		top := heap.Pop(&w).(uint64)
+		i := int32(uint32(top))
+		if n := &nodes[i]; n.begin < 0 || n.rank < 0 || uint64(n.rank) != top>>32 {
+			continue
+		}
+		b.merged(nodes, i)
+		for _, k := range []int32{nodes[i].prev, i} {
+			if k >= 0 && nodes[k].rank >= 0 {
+				heap.Push(&w, uint64(nodes[k].rank)<<32|uint64(k))
+			}
+		}
+	}
+	return nil
+}
