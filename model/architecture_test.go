@@ -407,12 +407,14 @@ func TestDescriptions(t *testing.T) {
 		"gemma2":     {"before and after", "rotation of halves", "2 of 4 blocks see the last 16 tokens", "gated GELU", "scores capped at 5", "logits capped at 3", "embedding × 8", "the head is the embedding"},
 		"gemma3":     {"a head at a time", "6 of 7 blocks see the last 16 tokens, and rotate by base 10000"},
 		"gpt-oss":    {"stretched by YaRN × 32", "1 of 2 blocks see the last 16 tokens", "gated SiLU, between limits", "a sink for each head", "biases of attn_q, attn_k, attn_v, attn_output"},
-		"granite":    {"scores × ", "embedding × 3", "what attention and feed-forward add × 0.4", "logits × 0.5"},
-		"mistral3":   {"stretched by YaRN × 4", "scores × 1 + 0.1 ln(1 + ⌊position / 32⌋)"},
-		"olmo2":      {"RMS norms after attention", "all heads at once"},
-		"olmo3":      {"3 of 4 blocks see the last 16 tokens"},
-		"lfm2":       {"3 of 4 blocks have a gated convolution of 3 tokens"},
-		"smollm3":    {"one block in 4 excepted"},
+		"gemma4": {"norm of v", "3 of 6 blocks see the last 16 tokens, and rotate by base 10000", "their heads have 32 numbers", "the last 2 blocks take keys and values", "16 numbers with a gate",
+			"scores × 1", "logits capped at 3"},
+		"granite":  {"scores × ", "embedding × 3", "what attention and feed-forward add × 0.4", "logits × 0.5"},
+		"lfm2":     {"3 of 4 blocks have a gated convolution of 3 tokens"},
+		"mistral3": {"stretched by YaRN × 4", "scores × 1 + 0.1 ln(1 + ⌊position / 32⌋)"},
+		"olmo2":    {"RMS norms after attention", "all heads at once"},
+		"olmo3":    {"3 of 4 blocks see the last 16 tokens"},
+		"smollm3":  {"one block in 4 excepted"},
 	}
 	smalls(t, func(t *testing.T, s small) {
 		d, err := Describe(filepath.Join(s.dir, "model.gguf"))

@@ -30,6 +30,7 @@ func (g *graph) forward(b *block, x *bindings.Tensor, c *cached) (y *bindings.Te
 		a.qkv = g.first.into(qkv, first.qkv)
 		a.att = g.shortConv(b, a.qkv, c)
 	} else {
+		qkv = g.copyKeys(b, qkv)
 		if b.qkNorms.Q != nil {
 			a.raw = g.first.into(qkv, first.raw)
 			qkv = g.normHeads(b, a.raw)
@@ -80,7 +81,7 @@ func (g *graph) backward(b *block, dy, x *bindings.Tensor, a acts, needInput boo
 	} else {
 		dqkv = g.sharedBack(b, g.attentionBack(b, datt, a.qkv))
 		if b.qkNorms.Q != nil {
-			dqkv = g.normHeadsBack(b, g.rotate(b, dqkv, true, bindings.F32), a.raw, t)
+			dqkv = g.copyKeysBack(b, g.normHeadsBack(b, g.rotate(b, dqkv, true, bindings.F32), a.raw, t))
 		} else {
 			dqkv = g.rotate(b, dqkv, true, t)
 		}
