@@ -36,6 +36,7 @@ type architecture struct {
 
 	embeddings bool // each block adds an embedding of its own of the tokens, where the file has them (embeddings.go), and scales its result
 	sharing    bool // the last blocks may take the keys and values of an earlier one
+	keysOnly   bool // blocks without attn_v have their keys, before norm and rotation, for values
 	localHeads bool // heads of blocks with windows may have another size
 
 	windows   int        // every so many blocks, one sees all tokens, and the others a window of the last ones; 1: all have windows; 0: none
@@ -81,7 +82,7 @@ var architectures = map[string]*architecture{
 	"gemma2":  {mayHave: many, norms: both, pairs: bindings.Halves, act: bindings.GELU, windows: 2, window: 4096, caps: [2]float64{50, 30}, rootWidth: true, byWidth: 46},
 	"gemma3":  {mayHave: many, norms: both, qkNorms: head, pairs: bindings.Halves, act: bindings.GELU, windows: 6, localBase: 10000, caps: [2]float64{0, -1}, rootWidth: true, byWidth: 62},
 	"gemma4": {mayHave: many, norms: both, qkNorms: head, vNorm: true, pairs: bindings.Halves, act: bindings.GELU, windows: 6, localBase: 10000, localHeads: true, caps: [2]float64{0, -1},
-		rootWidth: true, unscaled: true, embeddings: true, sharing: true},
+		rootWidth: true, unscaled: true, embeddings: true, sharing: true, keysOnly: true},
 	"gpt-oss":    {mayHave: many, pairs: bindings.Halves, act: bindings.Clamped, experts: true, biased: true, sinks: true, smooth: true, ffnNorm: "post_attention_norm", windows: 2},
 	"gpt2":       {layerNorm: true, positions: true, biases: many, act: bindings.GELU, plain: true},
 	"granite":    {mayHave: many, scales: true},

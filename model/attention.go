@@ -30,7 +30,7 @@ func (g *graph) attentionBack(b *block, dout, qkv *bindings.Tensor) *bindings.Te
 	return g.AttentionBack(dout, qkv, g.segments, g.heads(b))
 }
 
-// queries and keyValues are the numbers of a row's queries, and of its keys and values.
+// queries and keyValues are how many numbers a row's queries are, and its keys and values.
 func (g *graph) queries(b *block) int { return g.m.Heads * b.headDim }
 
 func (s shape) keyValues() int { return 2 * s.kvHeads * s.headDim }
@@ -63,6 +63,9 @@ func (g *graph) normHeadsBack(b *block, dy, raw *bindings.Tensor, t bindings.Typ
 	if b.from >= 0 {
 		return g.as(g.together(g.NormBack(g.apart(b, dy), g.apart(b, raw), b.qkNorms.Q, eps, nil), raw), t)
 	}
+	if b.keysOnly {
+		t = bindings.F32 // copyKeysBack adds
+	}
 	dx := g.NormHeadsBack(dy, raw, b.qkNorms, g.m.Heads, b.kvHeads, eps, t)
 	if g.m.made.vNorm {
 		v := g.values(b, raw)
@@ -94,6 +97,28 @@ func (g *graph) together(y, x *bindings.Tensor) *bindings.Tensor {
 		return nil
 	}
 	return g.Reshape(y, x.Ne(0), x.Ne(1))
+}
+
+// copyKeys puts values behind the keys of qk, where they are these.
+func (g *graph) copyKeys(b *block, qk *bindings.Tensor) *bindings.Tensor {
+	if !b.keysOnly || qk == nil {
+		return qk
+	}
+	q, n := g.queries(b), b.keyValues()/2
+	qkv := g.NewTensor(bindings.F32, int64(q+2*n), qk.Ne(1))
+	g.nodes.Expand(g.Cpy(qk, g.columns(qkv, 0, q+n)))
+	g.nodes.Expand(g.Cpy(g.columns(qk, q, n), g.values(b, qkv)))
+	return qkv
+}
+
+// copyKeysBack is the gradient of copyKeys' qk, as products take it.
+func (g *graph) copyKeysBack(b *block, dqkv *bindings.Tensor) *bindings.Tensor {
+	if !b.keysOnly {
+		return dqkv
+	}
+	q, n := g.queries(b), b.keyValues()/2
+	g.nodes.Expand(g.AddInplace(g.columns(dqkv, q, n), g.values(b, dqkv)))
+	return g.rounded(g.Cont(g.columns(dqkv, 0, q+n)))
 }
 
 // takeShared puts the keys and values that a block takes of an earlier one behind its queries.

@@ -26,6 +26,7 @@ func (g *graph) forward(b *block, x *bindings.Tensor, c *cached) (y *bindings.Te
 	y0, first := g.first.forward(b, x)
 	qkv, u := g.linears(g.norm(x, b.attnNorm), b.groups[0], nil, bindings.F32)
 	a.u[0] = u
+	qkv = g.copyKeys(b, qkv)
 	if b.qkNorms.Q != nil {
 		a.raw = g.first.into(qkv, first.raw)
 		qkv = g.normHeads(b, a.raw)
@@ -71,7 +72,7 @@ func (g *graph) backward(b *block, dy, x *bindings.Tensor, a acts, needInput boo
 	datt := g.linearsBack(g.addedBack(dmid, a.outs[0], b.attnAfter), a.att, a.u[1], b.groups[1], true)
 	dqkv := g.sharedBack(b, g.attentionBack(b, datt, a.qkv))
 	if b.qkNorms.Q != nil {
-		dqkv = g.normHeadsBack(b, g.rotate(b, dqkv, true, bindings.F32), a.raw, t)
+		dqkv = g.copyKeysBack(b, g.normHeadsBack(b, g.rotate(b, dqkv, true, bindings.F32), a.raw, t))
 	} else {
 		dqkv = g.rotate(b, dqkv, true, t)
 	}

@@ -108,6 +108,7 @@ func (c Config) madeOf(biases []string) (list []string) {
 	add(true, "%s %s attention and feed-forward", norms, map[places]string{before: "before", after: "after", both: "before and after"}[c.made.norms])
 	add(c.made.qkNorms == head, "RMS norms of q and k, a head at a time")
 	add(c.made.qkNorms == row, "RMS norms of q and k, all heads at once")
+	add(c.made.vNorm, "RMS norm of v, a head at a time, without weights")
 	add(c.made.positions, "learned positions, %d of them", c.Context)
 	add(!c.made.positions, "%s", c.rotates())
 	windows := 0
@@ -121,12 +122,15 @@ func (c Config) madeOf(biases []string) (list []string) {
 		own = ", and rotate by base " + decimal(c.localRope.FreqBase)
 	}
 	add(windows > 0, "%d of %d blocks see the last %d tokens%s", windows, c.Blocks, c.Window, own)
+	add(c.LocalHeadDim != c.HeadDim, "their heads have %d numbers", c.LocalHeadDim)
+	add(c.sharing > 0, "the last %d blocks take keys and values of an earlier one", c.sharing)
+	add(c.Embedding > 0, "each block adds an embedding of its own of each token, %d numbers with a gate", c.Embedding)
 	act := map[bindings.Activation]string{bindings.SiLU: "SiLU", bindings.GELU: "GELU", bindings.Clamped: "SiLU, between limits"}[c.made.act]
 	add(c.made.plain, "feed-forward with %s", act)
 	add(!c.made.plain, "feed-forward with gated %s", act)
 	add(c.made.sinks, "a sink for each head of attention")
 	add(len(biases) > 0, "biases of %s", strings.Join(biases, ", "))
-	add(c.made.scales, "scores × %.4g", c.scale.scores)
+	add(c.made.scales || c.made.unscaled, "scores × %.4g", c.scale.scores)
 	add(c.scale.scoreCap > 0, "scores capped at %g", c.scale.scoreCap)
 	add(c.scale.logitCap > 0, "logits capped at %g", c.scale.logitCap)
 	for _, s := range []struct {

@@ -79,14 +79,14 @@ func TestBrokenModels(t *testing.T) {
 		"huge width":            {set("llama.embedding_length", uint64(math.MaxUint64)), []string{"llama.embedding_length"}},
 		"another width":         {set("llama.embedding_length", uint32(32)), []string{"token_embd.weight", "[64 300]", "[32 300]"}},
 		"no heads":              {set("llama.attention.head_count", uint32(0)), []string{"llama.attention.head_count"}},
-		"different heads":       {set("llama.attention.head_count_kv", []uint32{2, 4}), []string{"llama.attention.head_count_kv", "[2 4]"}},
+		"different heads":       {set("llama.attention.head_count_kv", []uint32{2, 4}), []string{"blk.1.attn_k.weight", "[64 64]"}},
 		"a list of texts":       {set("llama.attention.head_count_kv", []string{"2", "2"}), []string{"llama.attention.head_count_kv"}},
 		"an empty list":         {set("llama.attention.head_count_kv", []uint32{}), []string{"llama.attention.head_count_kv"}},
 		"both directions":       {set("llama.attention.causal", false), []string{"llama.attention.causal"}},
 		"a token too many": {func(f *file) {
 			f.Metadata["tokenizer.ggml.tokens"] = append(slices.Clone(f.Metadata["tokenizer.ggml.tokens"].([]string)), "more")
 		}, []string{"301 tokens", "300 rows"}},
-		"no key heads":         {set("llama.attention.head_count_kv", uint32(0)), []string{"key heads"}},
+		"no key heads":         {set("llama.attention.head_count_kv", uint32(0)), []string{"llama.attention.head_count_kv", "0"}},
 		"uneven key heads":     {set("llama.attention.head_count_kv", uint32(3)), []string{"4 query heads", "3 key heads"}},
 		"odd rope":             {set("llama.rope.dimension_count", uint32(7)), []string{"llama.rope.dimension_count", "7"}},
 		"rope beyond the head": {set("llama.rope.dimension_count", uint32(18)), []string{"llama.rope.dimension_count", "18"}},

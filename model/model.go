@@ -116,6 +116,7 @@ type shape struct {
 	hidden   int  // feed-forward length
 	from     int  // the block whose keys and values it takes; -1 where it makes its own
 	gives    bool // others take its keys and values
+	keysOnly bool // its values are its keys before their norm
 }
 
 // rotary is a way to rotate: rope_freqs.weight, or those for short and for long texts.
@@ -413,6 +414,9 @@ func (l *loader) block(i int) *block {
 		l.unused(name("attn_k.weight"), name("attn_v.weight"), name("attn_k_norm.weight"))
 	case one && (m.made.positions || m.made.pairs == bindings.Halves):
 		add(matrix("attn_qkv", m.Width, q+2*kv))
+	case m.made.keysOnly && !l.has(name("attn_v.weight")):
+		b.keysOnly = true
+		add(matrix("attn_q", m.Width, q), matrix("attn_k", m.Width, kv))
 	default:
 		add(matrix("attn_q", m.Width, q), matrix("attn_k", m.Width, kv), matrix("attn_v", m.Width, kv))
 	}

@@ -187,7 +187,11 @@ func (n *naive) attention(h *matrix, block, at int) *matrix {
 		all := n.linear(h, block, name, 0, at)
 		q, k, v = n.columns(all, 0, heads*dim), n.columns(all, heads*dim, kvHeads*dim), n.columns(all, (heads+kvHeads)*dim, kvHeads*dim)
 	} else {
-		q, k, v = n.linear(h, block, "attn_q", 0, at), n.linear(h, block, "attn_k", 0, at), n.linear(h, block, "attn_v", 0, at)
+		q, k = n.linear(h, block, "attn_q", 0, at), n.linear(h, block, "attn_k", 0, at)
+		v = k
+		if n.weights[fmt.Sprintf("blk.%d.attn_v.weight", block)] != nil {
+			v = n.linear(h, block, "attn_v", 0, at)
+		}
 	}
 	// Norms of q and k are of a head or of the whole row: of as many numbers as they have weights.
 	q = n.rotated(n.norm(q, fmt.Sprintf("blk.%d.attn_q_norm", block)), block, dim, local)

@@ -166,6 +166,14 @@ var shapes = []struct {
 	{"gemma3", testutil.TinyOptions{HeadDim: 32, Type: bindings.Q4_0, Change: as("gemma3")}},
 	{"gemma3 of odd sizes, with a head", testutil.TinyOptions{Width: 30, Hidden: 37, Heads: 3, KVHeads: 3, HeadDim: 12, OwnHead: true, Change: as("gemma3")}},
 	{"olmo2", testutil.TinyOptions{KVHeads: 1, Type: bindings.Q4_0, Change: as("olmo2")}},
+	{"olmo2 with windows", testutil.TinyOptions{Blocks: 4, Change: func(f *testutil.TinyFile) {
+		maps.Copy(f.Metadata, stretched)
+		f.Metadata["llama.attention.sliding_window"] = uint32(3)
+		as("olmo2")(f)
+	}}},
+	{"exaone4", testutil.TinyOptions{Blocks: 4, HeadDim: 20, Change: as("exaone4")}},
+	{"mistral3", testutil.TinyOptions{HeadDim: 32, Type: bindings.Q8_0, Change: as("mistral3")}},
+	{"seed_oss", testutil.TinyOptions{HeadDim: 20, Change: as("seed_oss")}},
 	{"phi3", testutil.TinyOptions{Type: bindings.Q8_0, Change: as("phi3")}},
 	{"phi3 of odd sizes", testutil.TinyOptions{Width: 30, Hidden: 37, Heads: 3, KVHeads: 1, HeadDim: 10, Change: as("phi3")}},
 	{"starcoder2", testutil.TinyOptions{Type: bindings.Q4_0, Change: as("starcoder2")}},
@@ -240,6 +248,12 @@ func mix(f *testutil.TinyFile) {
 	maps.Copy(f.Metadata, map[string]any{"llama.expert_count": uint32(experts), "llama.expert_used_count": uint32(used), "llama.expert_feed_forward_length": f.Metadata["llama.feed_forward_length"]})
 }
 
+// stretched is YaRN of another size, for a Llama that was trained on 4 tokens.
+var stretched = map[string]any{
+	"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": float32(4), "llama.rope.scaling.original_context_length": uint32(4),
+	"llama.rope.scaling.yarn_log_multiplier": float32(0.5),
+}
+
 // as makes a tiny model one of another architecture.
 func as(architecture string) func(*testutil.TinyFile) {
 	return func(f *testutil.TinyFile) {
@@ -266,6 +280,14 @@ func as(architecture string) func(*testutil.TinyFile) {
 				mix(f)
 			}
 			norms(dim, "attn_q_norm.weight", "attn_k_norm.weight")
+		case "seed_oss":
+			biased("attn_q", "attn_k", "attn_v")(f)
+			for i := range f.Tensors {
+				f.Tensors[i].Name = strings.Replace(f.Tensors[i].Name, ".ffn_norm.", ".post_attention_norm.", 1)
+			}
+		case "mistral3":
+			set(map[string]any{"attention.temperature_scale": float32(0.3)})
+			maps.Copy(f.Metadata, stretched)
 		case "gpt-oss":
 			biased("attn_q", "attn_k", "attn_v", "attn_output")(f)
 			mix(f)
@@ -290,9 +312,14 @@ func as(architecture string) func(*testutil.TinyFile) {
 			norms(width, "post_attention_norm.weight", "post_ffw_norm.weight")
 			norms(dim, "attn_q_norm.weight", "attn_k_norm.weight")
 			set(map[string]any{"attention.sliding_window": uint32(3), "attention.sliding_window_pattern": uint32(2), "rope.freq_base": float32(1e6)})
-		case "olmo2":
-			norms(dim*number("attention.head_count"), "attn_q_norm.weight")
-			norms(dim*number("attention.head_count_kv"), "attn_k_norm.weight")
+		case "olmo2", "exaone4":
+			if architecture == "exaone4" {
+				norms(dim, "attn_q_norm.weight", "attn_k_norm.weight")
+				set(map[string]any{"attention.sliding_window": uint32(3)})
+			} else {
+				norms(dim*number("attention.head_count"), "attn_q_norm.weight")
+				norms(dim*number("attention.head_count_kv"), "attn_k_norm.weight")
+			}
 			for i := range f.Tensors {
 				name := &f.Tensors[i].Name
 				*name = strings.NewReplacer(".attn_norm.", ".post_attention_norm.", ".ffn_norm.", ".post_ffw_norm.").Replace(*name)

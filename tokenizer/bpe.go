@@ -85,11 +85,7 @@ func newBPE(t *Tokenizer, r rules, list []string) *bpe {
 		m := merge{b.symbol(left, true), b.symbol(right, true), b.symbol(left+right, true)}
 		if i := b.slot(m.left, m.right); b.slots[i] < 0 {
 			b.slots[i], b.merges[rank] = int32(rank), m
-			if rest, is := strings.CutPrefix(right, "▁"); is && r.plain {
-				_ = rest
-				b.join(left)
-			}
-			if at := strings.Index(left+right, "▁"); r.plain && at > 0 {
+			if r.space {
 				b.joinAll(left + right)
 			}
 		}
@@ -332,7 +328,7 @@ func (w *walk) merge(s string) error {
 	return nil
 }
 
-// join merges a symbol with the next.
+// merged merges a symbol with the next.
 func (b *bpe) merged(nodes []node, i int32) {
 	n := &nodes[i]
 	gone := &nodes[n.next]

@@ -357,7 +357,7 @@ func parseSet(s string) set {
 			}
 		}
 	}
-	// bounds reads one end of a range.
+	// bound reads one end of a range.
 	bound := func() rune {
 		if list[0] == '\\' {
 			r, known := escapes[list[1]]
@@ -405,7 +405,7 @@ func parseSet(s string) set {
 	return t
 }
 
-// A set of letters without those of ASCII of one case.
+// without is the set without some characters of ASCII.
 func (t set) without(first, last byte) set {
 	for c := first; c <= last; c++ {
 		t.ascii[c] = false

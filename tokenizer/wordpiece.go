@@ -3,6 +3,7 @@ package tokenizer
 import (
 	"context"
 	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
 )
@@ -47,10 +48,8 @@ func (w *wordPiece) encode(ctx context.Context, tokens []int32, text string, _ b
 		}
 		r, n := decode(text[i:])
 		i += n
-		if w.accents {
-			if d := norm.NFD.PropertiesString(string(r)).Decomposition(); d != nil {
-				r, _ = decode(string(d))
-			}
+		if w.accents && r >= 0x80 && utf8.ValidRune(r) { // the first of the characters that it is made of
+			r, _ = decode(norm.NFD.String(string(r)))
 		}
 		class := classes()[r>>8][r&255]
 		switch {

@@ -70,6 +70,7 @@ func (s shape) allMetadata() (map[string]any, error) {
 		"vocab_size":                       uint32(s.vocab),
 	}
 	maps.Copy(own, s.metadata)
+	maps.Copy(own, s.own())
 	for key, value := range own {
 		m[s.architecture+"."+key] = value
 	}
@@ -106,7 +107,11 @@ func (s shape) addTensors(w *bindings.GGUFWriter, t bindings.Type, random *rand.
 		case norm:
 			err = addVector(w, name, slices.Repeat([]float32{1}, x.in))
 		case rotation:
-			err = addVector(w, name, s.stretch.factors(s.ropeBase, s.headDim))
+			factors := s.stretch.factors(s.ropeBase, s.headDim)
+			if s.gemma4 != nil {
+				factors = s.still()
+			}
+			err = addVector(w, name, factors)
 		default:
 			p := pools[x.role]
 			err = w.AddTensor(name, p.kind, []int64{int64(x.in), int64(x.out)}, p.matrix(random, x.in, x.out))

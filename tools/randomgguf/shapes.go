@@ -26,6 +26,7 @@ type shape struct {
 	fused    bool           // q k v are one matrix, and so are gate and up
 	qkNorms  bool           // norms of q and k, a head at a time
 	after    bool           // norms of what attention and feed-forward add, beside those of what they take
+	gemma4   *gemma4        // what Gemma 4 has besides; nil in others
 	stretch  stretch        // of rotation
 	metadata map[string]any // what else the file says, keyed without the architecture
 }
@@ -43,12 +44,59 @@ var shapes = map[string]shape{
 	"gemma3-12b": {name: "gemma3-12b", architecture: "gemma3", blocks: 48, width: 3840, hidden: 15360, heads: 16, kvHeads: 8, headDim: 256, vocab: 262208, context: 131072, ropeBase: 1e6,
 		normEps: 1e-6, tied: true, qkNorms: true, after: true,
 		metadata: map[string]any{"attention.sliding_window": uint32(1024), "rope.scaling.type": "linear", "rope.scaling.factor": float32(8)}},
+	"gemma4-e4b": {name: "gemma4-e4b", architecture: "gemma4", blocks: 42, width: 2560, hidden: 10240, heads: 8, kvHeads: 2, headDim: 512, vocab: 262144, context: 131072, ropeBase: 1e6,
+		normEps: 1e-6, tied: true, qkNorms: true, after: true, gemma4: &gemma4{localHeadDim: 256, sharing: 18, embedding: 256, every: 6, rotated: 4},
+		metadata: map[string]any{"attention.sliding_window": uint32(512), "rope.freq_base_swa": float32(10000), "final_logit_softcapping": float32(30)}},
 	"phi4": {name: "phi4", architecture: "phi3", blocks: 40, width: 5120, hidden: 17920, heads: 40, kvHeads: 10, headDim: 128, vocab: 100352, context: 16384, ropeBase: 250000,
 		normEps: 1e-5, fused: true, metadata: map[string]any{"attention.sliding_window": uint32(0)}},
 }
 
 func shapeNames() []string {
 	return slices.SortedFunc(maps.Keys(shapes), func(a, b string) int { return cmp.Or(shapes[a].numbers()-shapes[b].numbers(), cmp.Compare(a, b)) })
+}
+
+// gemma4 is what Gemma 4 has beyond Gemma 3.
+type gemma4 struct {
+	localHeadDim int // of blocks that see a window
+	sharing      int // how many of the last blocks have no keys and values of their own, where more blocks than every are before them
+	embedding    int // length of each block's embedding
+	every        int // so many blocks, one sees all tokens
+	rotated      int // one number in so many of a head rotates there
+}
+
+// local tells whether a block sees a window.
+func (s shape) local(block int) bool { return s.gemma4 != nil && (block+1)%s.gemma4.every != 0 }
+
+// sharing is how many of the last blocks take keys and values of earlier ones: of few blocks, those behind the first that sees all tokens.
+func (s shape) sharing() int {
+	if s.gemma4 == nil {
+		return 0
+	}
+	return max(0, min(s.gemma4.sharing, s.blocks-s.gemma4.every))
+}
+
+// own is the metadata of it.
+func (s shape) own() map[string]any {
+	g, local := s.gemma4, make([]bool, s.blocks)
+	if g == nil {
+		return nil
+	}
+	for i := range local {
+		local[i] = s.local(i)
+	}
+	return map[string]any{
+		"attention.key_length_swa": uint32(g.localHeadDim), "attention.value_length_swa": uint32(g.localHeadDim), "rope.dimension_count_swa": uint32(g.localHeadDim),
+		"attention.shared_kv_layers": uint32(s.sharing()), "attention.sliding_window_pattern": local, "embedding_length_per_layer_input": uint32(g.embedding),
+	}
+}
+
+// still are the factors of rotation by which all but the first pairs of a head stand still.
+func (s shape) still() []float32 {
+	list := slices.Repeat([]float32{1e30}, s.headDim/2)
+	for i := range len(list) / s.gemma4.rotated {
+		list[i] = 1
+	}
+	return list
 }
 
 // stretch is Llama 3.1's way to read longer texts: rotations that turn fewer than low times in a text of the context are slowed down by factor, those that turn
@@ -101,23 +149,42 @@ func (s shape) tensors() []tensor {
 	if !s.tied {
 		add("output", output, s.width, s.vocab)
 	}
-	if s.stretch.factor > 0 {
+	if g := s.gemma4; g != nil {
+		add("per_layer_token_embd", plain, g.embedding*s.blocks, s.vocab)
+		add("per_layer_model_proj", plain, s.width, g.embedding*s.blocks)
+		add("per_layer_proj_norm", norm, g.embedding, 0)
+	}
+	if s.stretch.factor > 0 || s.gemma4 != nil {
 		add("rope_freqs", rotation, s.headDim/2, 0)
 	}
-	q, kv := s.heads*s.headDim, s.kvHeads*s.headDim
 	for i := range s.blocks {
+		dim, takes := s.headDim, i >= s.blocks-s.sharing()
+		if s.local(i) {
+			dim = s.gemma4.localHeadDim
+		}
+		q, kv := s.heads*dim, s.kvHeads*dim
 		prefix = fmt.Sprintf("blk.%d.", i)
 		add("attn_norm", norm, s.width, 0)
 		if s.fused {
 			add("attn_qkv", plain, s.width, q+2*kv)
 		} else {
 			add("attn_q", plain, s.width, q)
-			add("attn_k", plain, s.width, kv)
-			add("attn_v", plain, s.width, kv)
+			if !takes {
+				add("attn_k", plain, s.width, kv)
+				add("attn_v", plain, s.width, kv)
+			}
 		}
 		if s.qkNorms {
-			add("attn_q_norm", norm, s.headDim, 0)
-			add("attn_k_norm", norm, s.headDim, 0)
+			add("attn_q_norm", norm, dim, 0)
+			if !takes {
+				add("attn_k_norm", norm, dim, 0)
+			}
+		}
+		if g := s.gemma4; g != nil {
+			add("inp_gate", plain, s.width, g.embedding)
+			add("proj", projection, g.embedding, s.width)
+			add("post_norm", norm, s.width, 0)
+			add("layer_output_scale", norm, 1, 0)
 		}
 		add("attn_output", projection, q, s.width)
 		if s.after {
