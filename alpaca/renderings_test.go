@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -76,6 +77,40 @@ func (r rendering) conversation(t *testing.T) conversation {
 	return c
 }
 
+// render renders the case as on a day.
+func (r rendering) render(t *testing.T, source string, day time.Time) (string, error) {
+	t.Helper()
+	tok := specialTokens{bos: r.BOS, eos: r.EOS}
+	c, err := newControls(tok)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template, err := newChatTemplate(r.Template, source, tok, c, nil, day)
+	if err != nil {
+		return "", err
+	}
+	got, err := template.render(r.conversation(t), r.Prompt)
+	return got.text, err
+}
+
+// days are those that the rendering names: a template that asks for the date was rendered on one of them.
+func (r rendering) days() []time.Time {
+	var list []time.Time
+	if r.Text == nil {
+		return nil
+	}
+	for _, s := range namedDay.FindAllString(*r.Text, -1) {
+		for _, layout := range []string{"2006-01-02", "02-01-2006", "02 Jan 2006"} {
+			if day, err := time.Parse(layout, s); err == nil {
+				list = append(list, day)
+			}
+		}
+	}
+	return list
+}
+
+var namedDay = regexp.MustCompile(`\d{4}-\d\d-\d\d|\d\d-\d\d-\d{4}|\d\d [A-Z][a-z]{2} \d{4}`)
+
 // asWritten is a message with its fields as they stand.
 func asWritten(t *testing.T, raw json.RawMessage) Message {
 	t.Helper()
@@ -120,29 +155,25 @@ func TestTemplateRenderings(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			tok := specialTokens{bos: r.BOS, eos: r.EOS}
-			c, err := newControls(tok)
-			if err != nil {
-				t.Fatal(err)
+			got, err := r.render(t, string(source), time.Now())
+			for _, day := range r.days() {
+				if err != nil || got == *r.Text {
+					break
+				}
+				got, err = r.render(t, string(source), day)
 			}
-			template, err := newChatTemplate(r.Template, string(source), tok, c, nil, time.Now())
-			if err != nil {
-				t.Errorf("%v", err)
-				continue
-			}
-			got, err := template.render(r.conversation(t), r.Prompt)
 			switch {
 			case r.Text == nil && err != nil:
 				equal++
 			case r.Text == nil:
-				t.Errorf("%s, %s: renders %q, want the error %s", r.Template, r.Case, got.text, r.Error)
+				t.Errorf("%s, %s: renders %q, want the error %s", r.Template, r.Case, got, r.Error)
 				failed++
 			case err != nil:
 				t.Errorf("%s, %s: %v", r.Template, r.Case, err)
 				failed++
-			case got.text != *r.Text:
-				n := commonPrefix(got.text, *r.Text)
-				t.Errorf("%s, %s: after %q, %q instead of %q", r.Template, r.Case, got.text[max(0, n-20):n], excerpt(got.text[n:]), excerpt((*r.Text)[n:]))
+			case got != *r.Text:
+				n := commonPrefix(got, *r.Text)
+				t.Errorf("%s, %s: after %q, %q instead of %q", r.Template, r.Case, got[max(0, n-20):n], excerpt(got[n:]), excerpt((*r.Text)[n:]))
 				failed++
 			default:
 				equal++

@@ -19,18 +19,19 @@
 // A thread takes a key head and the value heads that share it, through a text. Per token and value head, forward takes 6 dim k · dim v + 2 SPAN (dim k + dim v) operations,
 // backward about three times as many; memory and operands of a span stay in the second-level cache.
 
-enum { SPAN = 64 };
+// Rows lie an odd number of vectors apart, so that they don't meet in the same sets of the cache.
+enum { SPAN = 64, WIDE = 2 * SPAN + LANES };
 
 // What all the delta net's kernels take.
 struct delta {
     const ggml_tensor *qkv, *a, *b;
     const float *      decay, *bias;
-    int64_t            keys, values, dk, dv, group, pk, pv;  // pk, pv: in whole vectors
+    int64_t            keys, values, dk, dv, group, pk, pv, lk, lv;  // in whole vectors; and how far rows of them lie apart
     float              eps, scale;
 
     delta(const thread & t, ggml_tensor * const * src)
         : qkv(src[0]), a(src[1]), b(src[2]), decay((const float *) src[3]->data), bias((const float *) src[4]->data), keys(t.with->i[0]), values(t.with->i[1]),
-          dk(t.with->i[2]), dv(t.with->i[3]), group(values / keys), pk(whole(dk)), pv(whole(dv)), eps(t.with->f[0]), scale(1 / std::sqrt((float) dk)) {}
+          dk(t.with->i[2]), dv(t.with->i[3]), group(values / keys), pk(whole(dk)), pv(whole(dv)), lk(pk | LANES), lv(pv | LANES), eps(t.with->f[0]), scale(1 / std::sqrt((float) dk)) {}
 
     int64_t value_at(int64_t head) const { return 2 * keys * dk + head * dv; }
 
@@ -104,27 +105,27 @@ struct gates {
 };
 
 // w of (1 − N) w = w, block by block.
-static void solve(int64_t m, int64_t width, const float * n, float * w) {
+static void solve(int64_t m, int64_t width, const float * n, float * w, int64_t stride) {
     for (int64_t from = 0, end; from < m; from = end) {
         end = from + ROWS < m ? from + ROWS : m;
         if (from) {
-            dense(end - from, width, from, n + from * SPAN, SPAN, w, width, w + from * width, width, true);
+            dense(end - from, width, from, n + from * SPAN, SPAN, w, stride, w + from * stride, stride, true);
         }
         for (int64_t i = from + 1; i < end; i++) {
-            dense(1, width, i - from, n + i * SPAN + from, SPAN, w + from * width, width, w + i * width, width, true);
+            dense(1, width, i - from, n + i * SPAN + from, SPAN, w + from * stride, stride, w + i * stride, stride, true);
         }
     }
 }
 
 // The same of (1 − N)ᵀ, for Nᵀ.
-static void solve_back(int64_t m, int64_t width, const float * n, float * w) {
+static void solve_back(int64_t m, int64_t width, const float * n, float * w, int64_t stride) {
     for (int64_t end = m, from; end > 0; end = from) {
         from = end > ROWS ? end - ROWS : 0;
         if (end < m) {
-            dense(end - from, width, m - end, n + from * SPAN + end, SPAN, w + end * width, width, w + from * width, width, true);
+            dense(end - from, width, m - end, n + from * SPAN + end, SPAN, w + end * stride, stride, w + from * stride, stride, true);
         }
         for (int64_t i = end - 2; i >= from; i--) {
-            dense(1, width, end - 1 - i, n + i * SPAN + i + 1, SPAN, w + (i + 1) * width, width, w + i * width, width, true);
+            dense(1, width, end - 1 - i, n + i * SPAN + i + 1, SPAN, w + (i + 1) * stride, stride, w + i * stride, stride, true);
         }
     }
 }
@@ -145,45 +146,45 @@ static inline void scale_row(const float * x, float by, float * to, int64_t n, b
 struct span {
     const delta & d;
     int64_t       first, n, m;   // m: tokens in whole vectors
-    float *       qk, * turned;  // normed [q; k] [2m][dim k], and [dim k][2 SPAN]
+    float *       qk, * turned;  // normed [q; k] [2m][dim k], and [dim k][WIDE]
     float *       pairs;         // [q kᵀ; k kᵀ] [2m][SPAN]
     float *       decays, * p, * minus;  // D, P, N [m][SPAN]
     float *       read;          // [Q S; K S] [2m][dim v]
     float *       inverse;       // what q and k were multiplied with, [2 SPAN]
 
     span(const delta & of, carver & c) : d(of) {
-        qk      = c.take<float>(2 * SPAN * d.pk);
-        turned  = c.take<float>(2 * SPAN * d.pk);
+        qk      = c.take<float>(2 * SPAN * d.lk);
+        turned  = c.take<float>(WIDE * d.pk);
         pairs   = c.take<float>(2 * SPAN * SPAN);
         decays  = c.take<float>(SPAN * SPAN);
         p       = c.take<float>(SPAN * SPAN);
         minus   = c.take<float>(SPAN * SPAN);
-        read    = c.take<float>(2 * SPAN * d.pv);
+        read    = c.take<float>(2 * SPAN * d.lv);
         inverse = c.take<float>(2 * SPAN);
     }
 
-    const float * k() const { return qk + m * d.pk; }
+    const float * k() const { return qk + m * d.lk; }
     const float * keys_turned() const { return turned + m; }
 
     void begin(int64_t at, int64_t count, int64_t head) {
         first = at, n = count, m = whole(count);
         for (int64_t part = 0; part < 2; part++) {
-            float * to = qk + part * m * d.pk;
+            float * to = qk + part * m * d.lk;
             for (int64_t i = 0; i < n; i++) {
-                inverse[part * SPAN + i] = d.fetch_normed(first + i, (part * d.keys + head) * d.dk, part ? 1 : d.scale, to + i * d.pk);
+                inverse[part * SPAN + i] = d.fetch_normed(first + i, (part * d.keys + head) * d.dk, part ? 1 : d.scale, to + i * d.lk);
             }
-            memset(to + n * d.pk, 0, (m - n) * d.pk * sizeof(float));
+            memset(to + n * d.lk, 0, (m - n) * d.lk * sizeof(float));
         }
-        turn(2 * m, d.pk, qk, d.pk, turned, 2 * SPAN);
-        dense(2 * m, m, d.dk, qk, d.pk, keys_turned(), 2 * SPAN, pairs, SPAN, false);
+        turn(2 * m, d.pk, qk, d.lk, turned, WIDE);
+        dense(2 * m, m, d.dk, qk, d.lk, keys_turned(), WIDE, pairs, SPAN, false);
     }
 
     // Rows of a value head, and zeros behind them.
     void rows(const ggml_tensor * t, int64_t at, float * to) const {
         for (int64_t i = 0; i < n; i++) {
-            delta::fetch(t, first + i, at, d.dv, d.pv, to + i * d.pv);
+            delta::fetch(t, first + i, at, d.dv, d.pv, to + i * d.lv);
         }
-        memset(to + n * d.pv, 0, (m - n) * d.pv * sizeof(float));
+        memset(to + n * d.lv, 0, (m - n) * d.lv * sizeof(float));
     }
 
     // D, P and N.
@@ -209,34 +210,34 @@ struct span {
     void write(const gates & g, int64_t head, const float * s, float * w, bool result) const {
         rows(d.qkv, d.value_at(head), w);
         const int64_t skip = result ? 0 : m;  // Q S is for the result
-        dense(2 * m - skip, d.pv, d.dk, qk + skip * d.pk, d.pk, s, d.pv, read + skip * d.pv, d.pv, false);
+        dense(2 * m - skip, d.pv, d.dk, qk + skip * d.lk, d.lk, s, d.lv, read + skip * d.lv, d.lv, false);
         for (int64_t i = 0; i < m; i++) {
-            scale_row(read + (m + i) * d.pv, -g.grown[i], w + i * d.pv, d.pv, true);
+            scale_row(read + (m + i) * d.lv, -g.grown[i], w + i * d.lv, d.pv, true);
         }
-        solve(m, d.pv, minus, w);
+        solve(m, d.pv, minus, w, d.lv);
     }
 
     // O, in the place of Q S.
     void result(const gates & g, int64_t head, const float * w, ggml_tensor * dst) const {
         for (int64_t i = 0; i < m; i++) {
-            scale_row(read + i * d.pv, g.grown[i], read + i * d.pv, d.pv, false);
+            scale_row(read + i * d.lv, g.grown[i], read + i * d.lv, d.pv, false);
         }
         for (int64_t i = 0; i < m; i += ROWS) {
             const int64_t end = i + ROWS < m ? i + ROWS : m;
-            dense(end - i, d.pv, end, p + i * SPAN, SPAN, w, d.pv, read + i * d.pv, d.pv, true);
+            dense(end - i, d.pv, end, p + i * SPAN, SPAN, w, d.lv, read + i * d.lv, d.lv, true);
         }
         for (int64_t i = 0; i < n; i++) {
-            put(dst, row(dst, first + i) + head * d.dv * (dst->type == BF16 ? 2 : 4), read + i * d.pv, d.dv);
+            put(dst, row(dst, first + i) + head * d.dv * (dst->type == BF16 ? 2 : 4), read + i * d.lv, d.dv);
         }
     }
 
     // S', with buf [m][dim v].
     void step(const gates & g, const float * w, float * s, float * buf) const {
         for (int64_t i = 0; i < m; i++) {
-            scale_row(w + i * d.pv, g.left[i] * g.beta[i], buf + i * d.pv, d.pv, false);
+            scale_row(w + i * d.lv, g.left[i] * g.beta[i], buf + i * d.lv, d.pv, false);
         }
-        scale_row(s, g.all, s, d.dk * d.pv, false);
-        dense(d.dk, d.pv, m, keys_turned(), 2 * SPAN, buf, d.pv, s, d.pv, true);
+        scale_row(s, g.all, s, d.dk * d.lv, false);
+        dense(d.dk, d.pv, m, keys_turned(), WIDE, buf, d.lv, s, d.lv, true);
     }
 };
 
@@ -304,14 +305,14 @@ static void enter(const delta_texts & t, const attention::segment & s, int64_t s
 // Sources: qkv, a, b, decay, bias, segments; parameters: key heads, value heads, dim k, dim v, eps.
 static void delta_net(const thread & t, ggml_tensor * dst) {
     const delta   d(t, t.src);
-    const int64_t one = d.pk * d.pv, size = d.group * one;
+    const int64_t one = d.pk * d.lv, size = d.group * one;
     const delta_texts texts(t, t.src[5]);
     float *           s, * kept, * w, * buf;
     const auto        place = [&](carver & c) {
         s    = c.take<float>(size);
         kept = c.take<float>(texts.kept * size);
-        w    = c.take<float>(SPAN * d.pv);
-        buf  = c.take<float>(SPAN * d.pv);
+        w    = c.take<float>(SPAN * d.lv);
+        buf  = c.take<float>(SPAN * d.lv);
         return span(d, c);
     };
     carver counted = { 0 };
@@ -347,71 +348,71 @@ struct delta_back {
     float *       states, * ws;                // of each span and value head: S, W
     float *       e, * st;                     // ∂S' of each value head; S or E turned [dim v][dim k]
     float *       g, * xy, * ke, * lw, * wt;   // [∂O; ∂V], [X; Y] [2m][dim v]; K E, L ⊙ W [m][dim v]; W turned [dim v][SPAN]
-    float *       products, * sums, * beside;  // [∂O Wᵀ; ∂V Wᵀ], then [J; M] [2m][SPAN]; what ∂g and ∂β sum [m][SPAN]; [Jᵀ, M + Mᵀ] [m][2 SPAN]
+    float *       products, * sums, * beside;  // [∂O Wᵀ; ∂V Wᵀ], then [J; M] [2m][SPAN]; what ∂g and ∂β sum [m][SPAN]; [Jᵀ, M + Mᵀ] [m][WIDE]
     float *       dqk, * part;                 // [∂Q; ∂K], and X Sᵀ and Y Sᵀ of one value head [2m][dim k]
 
     float *       s, * kept, * grads;          // memory, and of each segment with children its last and the gradient of that
 
     delta_back(const delta & of, int64_t spans, int64_t count, carver & c) : d(of) {
-        s        = c.take<float>(d.group * d.pk * d.pv);
-        kept     = c.take<float>(count * d.group * d.pk * d.pv);
-        grads    = c.take<float>(count * d.group * d.pk * d.pv);
-        states   = c.take<float>(spans * d.group * d.pk * d.pv);
-        ws       = c.take<float>(spans * d.group * SPAN * d.pv);
-        e        = c.take<float>(d.group * d.pk * d.pv);
-        st       = c.take<float>(d.pk * d.pv);
-        g        = c.take<float>(2 * SPAN * d.pv);
-        xy       = c.take<float>(2 * SPAN * d.pv);
-        ke       = c.take<float>(SPAN * d.pv);
-        lw       = c.take<float>(SPAN * d.pv);
-        wt       = c.take<float>(SPAN * d.pv);
+        s        = c.take<float>(d.group * d.pk * d.lv);
+        kept     = c.take<float>(count * d.group * d.pk * d.lv);
+        grads    = c.take<float>(count * d.group * d.pk * d.lv);
+        states   = c.take<float>(spans * d.group * d.pk * d.lv);
+        ws       = c.take<float>(spans * d.group * SPAN * d.lv);
+        e        = c.take<float>(d.group * d.pk * d.lv);
+        st       = c.take<float>(d.lk * d.pv);
+        g        = c.take<float>(2 * SPAN * d.lv);
+        xy       = c.take<float>(2 * SPAN * d.lv);
+        ke       = c.take<float>(SPAN * d.lv);
+        lw       = c.take<float>(SPAN * d.lv);
+        wt       = c.take<float>(SPAN * d.lv);
         products = c.take<float>(2 * SPAN * SPAN);
         sums     = c.take<float>(SPAN * SPAN);
-        beside   = c.take<float>(2 * SPAN * SPAN);
-        dqk      = c.take<float>(2 * SPAN * d.pk);
-        part     = c.take<float>(2 * SPAN * d.pk);
+        beside   = c.take<float>(WIDE * SPAN);
+        dqk      = c.take<float>(2 * SPAN * d.lk);
+        part     = c.take<float>(2 * SPAN * d.lk);
     }
 
     // One value head of a span: e becomes ∂S, its part of ∂q and ∂k is added to dqk; ∂v, ∂a and ∂b go to dst.
     void head(const span & of, int64_t value, const float * s, const float * w, float * e, const ggml_tensor * dy, ggml_tensor * dst) const {
-        const int64_t m = of.m, pk = d.pk, pv = d.pv;
+        const int64_t m = of.m, pk = d.pk, pv = d.pv, lk = d.lk, lv = d.lv;
         const gates   gate(d, of.first, of.n, m, value);
         of.weigh(gate);
-        float * dv = g + m * pv;
+        float * dv = g + m * lv;
         of.rows(dy, value * d.dv, g);
-        dense(m, pv, d.dk, of.k(), pk, e, pv, ke, pv, false);
+        dense(m, pv, d.dk, of.k(), lk, e, lv, ke, lv, false);
         turn(m, m, of.p, SPAN, beside, SPAN);
         for (int64_t i = 0; i < m; i++) {
-            scale_row(ke + i * pv, gate.left[i] * gate.beta[i], dv + i * pv, pv, false);
-            scale_row(w + i * pv, gate.left[i] * gate.beta[i], lw + i * pv, pv, false);
+            scale_row(ke + i * lv, gate.left[i] * gate.beta[i], dv + i * lv, pv, false);
+            scale_row(w + i * lv, gate.left[i] * gate.beta[i], lw + i * lv, pv, false);
         }
-        dense(m, pv, m, beside, SPAN, g, pv, dv, pv, true);
+        dense(m, pv, m, beside, SPAN, g, lv, dv, lv, true);
         turn(m, m, of.minus, SPAN, beside, SPAN);
-        solve_back(m, pv, beside, dv);
+        solve_back(m, pv, beside, dv, lv);
         for (int64_t i = 0; i < of.n; i++) {
-            memcpy((float *) row(dst, of.first + i) + d.value_at(value), dv + i * pv, d.dv * sizeof(float));
+            memcpy((float *) row(dst, of.first + i) + d.value_at(value), dv + i * lv, d.dv * sizeof(float));
         }
         for (int64_t i = 0; i < m; i++) {
-            scale_row(g + i * pv, gate.grown[i], xy + i * pv, pv, false);
-            scale_row(dv + i * pv, -gate.grown[i], xy + (m + i) * pv, pv, false);
+            scale_row(g + i * lv, gate.grown[i], xy + i * lv, pv, false);
+            scale_row(dv + i * lv, -gate.grown[i], xy + (m + i) * lv, pv, false);
         }
-        turn(m, pv, w, pv, wt, SPAN);
-        dense(2 * m, m, d.dv, g, pv, wt, SPAN, products, SPAN, false);
+        turn(m, pv, w, lv, wt, SPAN);
+        dense(2 * m, m, d.dv, g, lv, wt, SPAN, products, SPAN, false);
         pairs_back(of, gate);
 
         alignas(64) float below[SPAN] = {};  // sums of `sums` over the rows from i on
         double            passed[SPAN], reads[SPAN], writes[SPAN];
-        turn(pk, pv, s, pv, st, pk);
-        dense(2 * m, pk, d.dv, xy, pv, st, pk, part, pk, false);
+        turn(pk, pv, s, lv, st, lk);
+        dense(2 * m, pk, d.dv, xy, lv, st, lk, part, lk, false);
         for (int64_t i = m - 1; i >= 0; i--) {
             for (int64_t c = 0; c < m; c += LANES) {
                 store(below + c, load(below + c) + load(sums + i * SPAN + c));
             }
             passed[i] = dot(below, gate.beta, i);
-            reads[i]  = dot(of.qk + i * pk, part + i * pk, pk) + dot(of.k() + i * pk, part + (m + i) * pk, pk);
-            writes[i] = gate.left[i] * dot(ke + i * pv, w + i * pv, pv);
+            reads[i]  = dot(of.qk + i * lk, part + i * lk, pk) + dot(of.k() + i * lk, part + (m + i) * lk, pk);
+            writes[i] = gate.left[i] * dot(ke + i * lv, w + i * lv, pv);
         }
-        double after = gate.all * dot(e, s, d.dk * pv), all[SPAN];  // reads of i ≥ t and of S'
+        double after = gate.all * dot(e, s, d.dk * lv), all[SPAN];  // reads of i ≥ t and of S'
         for (int64_t i = m - 1; i >= 0; i--) {
             all[i] = after += reads[i];
         }
@@ -424,13 +425,13 @@ struct delta_back {
             before += gate.beta[i] * writes[i];
         }
 
-        scale_row(part, 1, dqk, 2 * m * pk, true);
-        turn(pk, pv, e, pv, st, pk);
-        dense(m, pk, d.dv, lw, pv, st, pk, dqk + m * pk, pk, true);
-        dense(m, pk, m, products, SPAN, of.k(), pk, dqk, pk, true);
-        dense(m, pk, 2 * m, beside, 2 * SPAN, of.qk, pk, dqk + m * pk, pk, true);
-        scale_row(e, gate.all, e, d.dk * pv, false);
-        dense(d.dk, pv, 2 * m, of.turned, 2 * SPAN, xy, pv, e, pv, true);
+        scale_row(part, 1, dqk, 2 * m * lk, true);
+        turn(pk, pv, e, lv, st, lk);
+        dense(m, pk, d.dv, lw, lv, st, lk, dqk + m * lk, lk, true);
+        dense(m, pk, m, products, SPAN, of.k(), lk, dqk, lk, true);
+        dense(m, pk, 2 * m, beside, WIDE, of.qk, lk, dqk + m * lk, lk, true);
+        scale_row(e, gate.all, e, d.dk * lv, false);
+        dense(d.dk, pv, 2 * m, of.turned, WIDE, xy, lv, e, lv, true);
     }
 
     // J and M, and what is beside them.
@@ -446,10 +447,10 @@ struct delta_back {
                 store(k + c, y * beta);
             }
         }
-        turn(m, m, products, SPAN, beside, 2 * SPAN);
-        turn(m, m, products + m * SPAN, SPAN, beside + m, 2 * SPAN);
+        turn(m, m, products, SPAN, beside, WIDE);
+        turn(m, m, products + m * SPAN, SPAN, beside + m, WIDE);
         for (int64_t i = 0; i < m; i++) {
-            scale_row(products + (m + i) * SPAN, 1, beside + i * 2 * SPAN + m, m, true);
+            scale_row(products + (m + i) * SPAN, 1, beside + i * WIDE + m, m, true);
         }
     }
 
@@ -458,7 +459,7 @@ struct delta_back {
         for (int64_t part = 0; part < 2; part++) {
             const float by = part ? 1 : d.scale;
             for (int64_t i = 0; i < of.n; i++) {
-                const float * x = of.qk + (part * of.m + i) * d.pk, * dx = dqk + (part * of.m + i) * d.pk;
+                const float * x = of.qk + (part * of.m + i) * d.lk, * dx = dqk + (part * of.m + i) * d.lk;
                 const float   s = of.inverse[part * SPAN + i], along = (float) (dot(x, dx, d.pk) / (by * by));
                 float *       to = (float *) row(dst, of.first + i) + (part * d.keys + head) * d.dk;
                 by_vectors(d.dk, [&](int64_t j, auto some) { store(to + j, splat(s * by) * (load(dx + j) - splat(along) * load(x + j)), some); });
@@ -471,7 +472,7 @@ struct delta_back {
 static void delta_net_back(const thread & t, ggml_tensor * dst) {
     const ggml_tensor * dy = t.src[0];
     const delta         d(t, t.src + 1);
-    const int64_t       one = d.pk * d.pv, size = d.group * one;
+    const int64_t       one = d.pk * d.lv, size = d.group * one;
     const delta_texts   texts(t, t.src[6]);
     carver              counted = { 0 };
     span(d, counted), delta_back(d, texts.spans, texts.kept, counted);
@@ -491,7 +492,7 @@ static void delta_net_back(const thread & t, ggml_tensor * dst) {
                 for (int64_t r = 0; r < d.group; r++) {
                     const int64_t value = head + r * d.keys;
                     const gates   g(d, of.first, of.n, of.m, value);
-                    float *       w = back.ws + (at * d.group + r) * SPAN * d.pv;
+                    float *       w = back.ws + (at * d.group + r) * SPAN * d.lv;
                     of.weigh(g);
                     of.write(g, value, s + r * one, w, false);
                     of.step(g, w, s + r * one, back.lw);
@@ -512,9 +513,9 @@ static void delta_net_back(const thread & t, ggml_tensor * dst) {
             for (int64_t j = (run.length - 1) / SPAN * SPAN; j >= 0; j -= SPAN) {
                 at--;
                 of.begin(run.first + j, run.length - j < SPAN ? run.length - j : SPAN, head);
-                memset(back.dqk, 0, 2 * of.m * d.pk * sizeof(float));
+                memset(back.dqk, 0, 2 * of.m * d.lk * sizeof(float));
                 for (int64_t r = 0; r < d.group; r++) {
-                    back.head(of, head + r * d.keys, back.states + at * size + r * one, back.ws + (at * d.group + r) * SPAN * d.pv, back.e + r * one, dy, dst);
+                    back.head(of, head + r * d.keys, back.states + at * size + r * one, back.ws + (at * d.group + r) * SPAN * d.lv, back.e + r * one, dy, dst);
                 }
                 back.put_keys(of, head, dst);
             }
