@@ -150,7 +150,7 @@ func (c *Config) from(block int) int {
 // countTokens finds how many of the embedding's rows are tokens that a text may have: not those beyond the tokenizer's last, or that converters fill its list up with.
 func (c *Config) countTokens(g *bindings.GGUF) error {
 	const unused = 5 // llama.cpp's type of tokens that no text has
-	tokens, _ := g.Value("tokenizer.ggml.tokens").([]string)
+	tokens, _ := g.Texts("tokenizer.ggml.tokens")
 	types, _ := g.Value("tokenizer.ggml.token_type").([]int32)
 	c.Tokens = len(tokens)
 	switch {

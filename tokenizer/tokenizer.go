@@ -5,10 +5,13 @@ package tokenizer
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/xrash/smetrics"
 )
 
 // Kinds of tokens, as in tokenizer.ggml.token_type.
@@ -74,7 +77,7 @@ func PreTokenizers() []string {
 // New makes a tokenizer. It fails for a kind or a pre-tokenizer that it does not know, and for lists that do not fit together.
 func New(v Vocabulary) (*Tokenizer, error) {
 	if len(v.Tokens) == 0 {
-		return nil, fmt.Errorf("tokenizer.ggml.tokens is empty")
+		return nil, errors.New("tokenizer.ggml.tokens is missing, or empty")
 	}
 	if v.Types != nil && len(v.Types) < len(v.Tokens) {
 		return nil, fmt.Errorf("tokenizer.ggml.token_type are %d numbers for %d tokens", len(v.Types), len(v.Tokens))
@@ -90,10 +93,13 @@ func New(v Vocabulary) (*Tokenizer, error) {
 		if v.Model == "gemma4" {
 			pre = "gemma4"
 		}
-		var known bool
-		if r, known = preTokenizers[pre]; !known {
-			return nil, fmt.Errorf("the pre-tokenizer %q (tokenizer.ggml.pre) is unknown; the nearest known is %q", pre, nearest(pre))
+		if err := CheckPre(pre); err != nil {
+			return nil, fmt.Errorf("tokenizer.ggml.pre: %w", err)
 		}
+		if v.Merges == nil {
+			return nil, errors.New("tokenizer.ggml.merges is missing")
+		}
+		r = preTokenizers[pre]
 		t.decoded, t.escape = !r.plain, r.space
 		t.addBOS = r.bos
 	case "llama":
@@ -118,31 +124,22 @@ func New(v Vocabulary) (*Tokenizer, error) {
 	return t, nil
 }
 
-// nearest is the known pre-tokenizer with the fewest letters other than in a name.
-func nearest(name string) string {
-	best, least := "", 1<<30
-	for _, known := range PreTokenizers() {
-		row := make([]int, len(known)+1)
-		for i := range row {
-			row[i] = i
-		}
-		for i := range len(name) {
-			before := row[0]
-			row[0] = i + 1
-			for j := range len(known) {
-				cost := before
-				if name[i] != known[j] {
-					cost++
-				}
-				before = row[j+1]
-				row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-			}
-		}
-		if row[len(known)] < least {
-			best, least = known, row[len(known)]
-		}
+// UnknownPre is the error of a pre-tokenizer that there is not.
+type UnknownPre struct{ Name string }
+
+func (e UnknownPre) Error() string {
+	known := PreTokenizers()
+	far := func(name string) int { return smetrics.WagnerFischer(e.Name, name, 1, 1, 1) }
+	slices.SortStableFunc(known, func(a, b string) int { return cmp.Compare(far(a), far(b)) })
+	return fmt.Sprintf("pre-tokenizer %q: not known; the nearest that are: %s, %s, %s", e.Name, known[0], known[1], known[2])
+}
+
+// CheckPre gives UnknownPre for a name that New does not know.
+func CheckPre(name string) error {
+	if _, known := preTokenizers[name]; !known {
+		return UnknownPre{name}
 	}
-	return best
+	return nil
 }
 
 // read takes the tokens' texts and kinds.

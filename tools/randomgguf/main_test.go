@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/veratune/veratune/bindings"
+	"github.com/veratune/veratune/internal/testutil"
 	"github.com/veratune/veratune/model"
 	"github.com/veratune/veratune/vera"
 )
@@ -207,11 +208,10 @@ func TestTokenizer(t *testing.T) {
 	if err := s.write(path, bindings.Q4_0, 1); err != nil {
 		t.Fatal(err)
 	}
-	v, err := bindings.OpenVocab(path)
+	v, err := model.ReadTokenizer(testutil.OpenGGUF(t, path), "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer v.Close()
 	if v.Size() != 32000 || v.BOS() != 1 || v.EOS() != 2 || !v.AddBOS() {
 		t.Errorf("%d tokens, BOS %d, EOS %d, AddBOS %v: Llama 2 has 32000, 1, 2, true", v.Size(), v.BOS(), v.EOS(), v.AddBOS())
 	}
