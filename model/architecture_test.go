@@ -22,8 +22,8 @@ import (
 // Rows of q and k stand in the file's order where neighbours are rotated together, and only there.
 func TestRowOrder(t *testing.T) {
 	for name, a := range architectures {
-		base := vera.Base{Architecture: name, Heads: 2, KVHeads: 1, HeadDim: 4}
-		if permuted := base.RotaryHeads("attn_q") > 0; permuted != (a.pairs == bindings.Neighbours && !a.positions) {
+		rows, _ := vera.Base{Architecture: name, HeadDim: 4}.Orders("attn_q")
+		if permuted := rows != (vera.Order{}); permuted != (a.pairs == bindings.Neighbours && !a.positions) {
 			t.Errorf("%s: rows are permuted: %v, rotates %v", name, permuted, a.pairs)
 		}
 	}
@@ -111,8 +111,8 @@ func (s small) expected(t *testing.T, a *vera.Adapter) answer {
 	refs := readSafetensors(t, filepath.Join(s.dir, "grads.safetensors"))
 	for p := range a.Trained {
 		grad := floats(t, refs, "base_model.model."+a.Base.Module(p.Linear)+".vera_lambda_"+p.Part)
-		if heads := a.Base.RotaryHeads(p.Target); heads > 0 && p.Part == "b" {
-			grad = vera.GGUFRows(grad, heads, a.Base.HeadDim)
+		if rows, _ := a.Base.Orders(p.Target); p.Part == "b" {
+			grad = vera.GGUFRows(grad, p.Out, rows)
 		}
 		want.grad = append(want.grad, grad...)
 	}
