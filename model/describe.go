@@ -129,7 +129,8 @@ func (c Config) madeOf(biases []string) (list []string) {
 	add(have[deltaNet] > 0, "%d of %d blocks have a gated delta net in the place of attention: %d value heads of %d numbers, %d key heads of %d, behind a convolution of %d tokens", have[deltaNet], c.Blocks,
 		c.Delta.Values, c.Delta.DimV, c.Delta.Keys, c.Delta.DimK, c.Taps)
 	add(c.made.gated, "a gate for each head of attention")
-	add(c.Further > 0, "%d more blocks, for speculative decoding, are left as they are", c.Further)
+	add(c.Further == 1, "one more block, for speculative decoding, is left as it is")
+	add(c.Further > 1, "%d more blocks, for speculative decoding, are left as they are", c.Further)
 	add(windows > 0, "%d of %d blocks see the last %d tokens%s", windows, c.Blocks, c.Window, own)
 	add(c.LocalHeadDim != c.HeadDim, "their heads have %d numbers", c.LocalHeadDim)
 	add(c.sharing > 0, "the last %d blocks take keys and values of an earlier one", c.sharing)
