@@ -76,7 +76,7 @@ func TestWritesAModel(t *testing.T) {
 // TestShapes compares the number of weights with what is published of the models, of Gemma 3 without what looks at images, and trains a narrow model of each shape.
 func TestShapes(t *testing.T) {
 	for name, want := range map[string]int{
-		"7b": 6_738_415_616, "13b": 13_015_864_320, "llama3.1-8b": 8_030_261_312, "qwen3-8b": 8_190_735_360, "gemma3-12b": 11_766_034_176, "gemma4-e4b": 7_463_013_674, "phi4": 14_659_507_200,
+		"7b": 6_738_415_616, "13b": 13_015_864_320, "llama3.1-8b": 8_030_261_312, "qwen3-8b": 8_190_735_360, "gemma3-12b": 11_766_034_176, "gemma4-e4b": 7_463_013_674, "qwen3.5-4b": 4_205_751_296, "phi4": 14_659_507_200,
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := shapes[name]
@@ -84,6 +84,9 @@ func TestShapes(t *testing.T) {
 				t.Errorf("%d weights, not %d", n, want)
 			}
 			s.blocks, s.width, s.hidden, s.heads, s.kvHeads, s.vocab = 1, 256, 512, 2, 1, 600
+			if s.qwen35 != nil {
+				s.blocks = s.qwen35.every
+			}
 			path := filepath.Join(t.TempDir(), "narrow.gguf")
 			if err := s.write(path, bindings.Q4_0, 1); err != nil {
 				t.Fatal(err)
@@ -246,7 +249,7 @@ func TestErrors(t *testing.T) {
 	}
 	for _, c := range []struct{ args, want string }{
 		{"", "--out is missing"},
-		{"--out x --shape 70b", "--shape 70b: one of 7b, gemma4-e4b, llama3.1-8b, qwen3-8b, gemma3-12b, 13b, phi4 is needed"},
+		{"--out x --shape 70b", "--shape 70b: one of qwen3.5-4b, 7b, gemma4-e4b, llama3.1-8b, qwen3-8b, gemma3-12b, 13b, phi4 is needed"},
 		{"--out x --blocks 33", "--blocks 33: a number from 1 to 32"},
 		{"--out x --blocks -1", "--blocks -1: a number from 1 to 32"},
 		{"--out x --type q9", "--type q9: ggml has no such type"},
