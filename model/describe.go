@@ -20,6 +20,9 @@ type Description struct {
 	Bytes       int64            `json:"bytes"`   // of their data
 	Types       map[string]int64 `json:"types"`   // bytes of the tensors of each type
 	Fingerprint string           `json:"fingerprint"`
+
+	Tokenizer    string `json:"tokenizer"`     // tokenizer.ggml.model
+	PreTokenizer string `json:"pre_tokenizer"` // tokenizer.ggml.pre
 }
 
 // Target is a kind of linear layer.
@@ -41,6 +44,8 @@ func Describe(path string) (Description, error) {
 	if d.Config, err = readConfig(g); err != nil {
 		return d, fmt.Errorf("%s: %w", path, err)
 	}
+	d.Tokenizer, _ = g.String("tokenizer.ggml.model")
+	d.PreTokenizer, _ = g.String("tokenizer.ggml.pre")
 	var biases []string
 	_, untied := g.Tensor("output.weight")
 	d.TiedHead = !untied

@@ -37,7 +37,7 @@ func ReadTokenizer(g *bindings.GGUF, preTokenizer string) (Tokenizer, error) {
 		t.Tokenizer, err = tokenizer.New(v)
 	}
 	if unknown := (tokenizer.UnknownPre{}); errors.As(err, &unknown) {
-		err = fmt.Errorf("%w; --pre-tokenizer has another taken", err)
+		err = fmt.Errorf("%w; --pre-tokenizer NAME takes another in its place", err)
 	}
 	if err != nil {
 		return Tokenizer{}, fmt.Errorf("%s: no usable tokenizer: %w", g.Path(), err)
