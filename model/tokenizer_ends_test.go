@@ -124,8 +124,8 @@ func TestTwins(t *testing.T) {
 			t.Errorf("%q, %v", text, err)
 		}
 		n := 0
-		if err := v.Controls(func(int32, string, bool, bool) { n++ }); err != nil || n != 3 {
-			t.Errorf("%d control tokens, %v", n, err)
+		if v.Controls(func(int32, string, bool, bool) { n++ }); n != 3 {
+			t.Errorf("%d control tokens", n)
 		}
 	}
 }
