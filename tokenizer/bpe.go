@@ -90,7 +90,7 @@ func newBPE(t *Tokenizer, r rules, list []string) *bpe {
 			}
 		}
 	}
-	b.caches.New = func() any { return newCache() }
+	b.caches.New = func() any { return newCache(len(b.parts)) }
 	return b
 }
 
@@ -152,9 +152,10 @@ func (w *walk) split(parts []splitter, s string) error {
 	if len(parts) == 0 {
 		return w.piece(s)
 	}
-	var m memory
+	m := &w.cache.memories[len(w.b.parts)-len(parts)]
+	*m = memory{}
 	for s != "" {
-		n := parts[0].part(s, &m)
+		n := parts[0].part(s, m)
 		if err := w.split(parts[1:], s[:n]); err != nil {
 			return err
 		}

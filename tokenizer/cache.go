@@ -3,15 +3,16 @@ package tokenizer
 import "sync"
 
 const (
-	longestWord = 64      // bytes of a word that is kept
-	cacheSize   = 1 << 13 // words; one takes the place of another with the same hash
-	keptTokens  = 8       // of a word
+	longestWord = 30 // bytes of a word that is kept
+	cacheBits   = 14 // of the number of words; one takes the place of another with the same hash
+	keptTokens  = 6  // of a word
 )
 
 // cache keeps the tokens of words, and what merging them needs.
 type cache struct {
-	entries []entry
-	nodes   []node
+	entries  []entry
+	nodes    []node
+	memories []memory // of each of a pre-tokenizer's parts
 }
 
 type entry struct {
@@ -21,7 +22,9 @@ type entry struct {
 	tokens [keptTokens]int32
 }
 
-func newCache() *cache { return &cache{entries: make([]entry, cacheSize)} }
+func newCache(parts int) *cache {
+	return &cache{entries: make([]entry, 1<<cacheBits), memories: make([]memory, parts)}
+}
 
 // release gives the cache back, without the room that a long word took.
 func (c *cache) release(to *sync.Pool) {
@@ -43,7 +46,7 @@ func (c *cache) entry(s string) *entry {
 		h = (h ^ uint64(s[i])) * 0x100000001b3
 	}
 	h *= 0x9e3779b97f4a7c15
-	return &c.entries[h>>(64-13)]
+	return &c.entries[h>>(64-cacheBits)]
 }
 
 // merger appends the tokens of what is merged by itself.

@@ -33,7 +33,7 @@ func newSentencePiece(t *Tokenizer, scores []float32) *sentencePiece {
 	for i := range int32(t.Size()) {
 		s.joints.add(t.names.name(i))
 	}
-	s.caches.New = func() any { return newCache() }
+	s.caches.New = func() any { return newCache(0) }
 	return s
 }
 
