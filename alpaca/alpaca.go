@@ -81,6 +81,6 @@ type Tokenizer interface {
 	ChatTemplate(name string) string // a chat template of the model, "" where it has none of that name; the name of the first is ""
 	ChatTemplates() []string         // their names
 	// Controls yields the tokens that stand for no text: Tokenize finds theirs only with parseSpecial.
-	Controls(yield func(token int32, text string, stripBefore, stripAfter bool)) error
+	Controls(yield func(token int32, text string, stripBefore, stripAfter bool))
 	Piece(token int32) (string, error) // what a token adds to a text, in bytes
 }

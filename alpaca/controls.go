@@ -22,9 +22,9 @@ type controls struct {
 	texts  map[int32]string
 }
 
-func newControls(tok Tokenizer) (*controls, error) {
+func newControls(tok Tokenizer) *controls {
 	c := &controls{texts: map[int32]string{}}
-	err := tok.Controls(func(token int32, text string, stripBefore, stripAfter bool) {
+	tok.Controls(func(token int32, text string, stripBefore, stripAfter bool) {
 		c.list = append(c.list, control{token, text, stripBefore, stripAfter})
 		c.texts[token] = text
 	})
@@ -32,7 +32,7 @@ func newControls(tok Tokenizer) (*controls, error) {
 	for i, control := range c.list {
 		c.byByte[control.text[0]] = append(c.byByte[control.text[0]], int32(i))
 	}
-	return c, err
+	return c
 }
 
 // text is that of a control token, "" for any other.

@@ -82,11 +82,10 @@ func (f fakeTokenizer) ChatTemplate(name string) string {
 
 func (f fakeTokenizer) ChatTemplates() []string { return slices.Sorted(maps.Keys(f.named)) }
 
-func (f fakeTokenizer) Controls(yield func(token int32, text string, stripBefore, stripAfter bool)) error {
+func (f fakeTokenizer) Controls(yield func(token int32, text string, stripBefore, stripAfter bool)) {
 	for i, text := range fakeControls {
 		yield(256+int32(i), text, false, false)
 	}
-	return nil
 }
 
 func (f fakeTokenizer) Piece(token int32) (string, error) { return detokenize([]int32{token}), nil }

@@ -47,10 +47,7 @@ func TestJinja(t *testing.T) {
 		"{{ mood or 'none' }}": "calm",
 	} {
 		tok := specialTokens{bos: "<s>", eos: "</s>"}
-		controls, err := newControls(tok)
-		if err != nil {
-			t.Fatal(err)
-		}
+		controls := newControls(tok)
 		variables := map[string]string{"mood": "calm"}
 		got := ""
 		chat, err := newChatTemplate("the template", template, tok, controls, rawVariables(variables), time.Date(2026, 1, 31, 0, 0, 0, 0, time.UTC))
@@ -75,10 +72,7 @@ func FuzzJinja(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, source string) {
 		tok := specialTokens{bos: "<s>", eos: "</s>"}
-		controls, err := newControls(tok)
-		if err != nil {
-			t.Fatal(err)
-		}
+		controls := newControls(tok)
 		if chat, err := newChatTemplate("the template", source, tok, controls, nil, time.Time{}); err == nil {
 			chat.render(conversation{messages: []Message{{Role: User, Content: "Hi <s>"}, {Role: Assistant, Content: "Ho"}}}, true)
 		}

@@ -48,10 +48,7 @@ func NewEncoder(form Form, tok Tokenizer) (*Encoder, error) {
 	if err := form.Validate(); err != nil {
 		return nil, err
 	}
-	c, err := newControls(tok)
-	if err != nil {
-		return nil, err
-	}
+	c := newControls(tok)
 	e := &Encoder{ctx: context.Background(), tok: tok, form: form, trainOn: TrainAssistant, controls: c, now: time.Now()}
 	source, err := e.form.resolve(tok)
 	if err != nil {

@@ -333,11 +333,8 @@ void                       llama_model_free(struct llama_model * model);
 const struct llama_vocab * llama_model_get_vocab(const struct llama_model * model);
 int32_t                    llama_vocab_n_tokens(const struct llama_vocab * vocab);
 bool                       llama_vocab_is_eog(const struct llama_vocab * vocab, int32_t token);
-const char *               llama_vocab_get_text(const struct llama_vocab * vocab, int32_t token);
-unsigned                   llama_vocab_get_attr(const struct llama_vocab * vocab, int32_t token);
 int32_t                    llama_vocab_bos(const struct llama_vocab * vocab);
 int32_t                    llama_vocab_eos(const struct llama_vocab * vocab);
-int32_t                    llama_vocab_eot(const struct llama_vocab * vocab);
 bool                       llama_vocab_get_add_bos(const struct llama_vocab * vocab);
 int32_t                    llama_tokenize(const struct llama_vocab * vocab, const char * text, int32_t text_len, int32_t * tokens,
                                           int32_t n_tokens_max, bool add_special, bool parse_special);

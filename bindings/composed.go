@@ -295,7 +295,15 @@ func (c *Context) sigma(x *Tensor, act Activation) *Tensor {
 	return c.sigmoid(x)
 }
 
-// slope is act′(x) = σ + y φ′ (1 − σ) with y = x σ.
+// value is act(x), for σ(φ(x)).
+func (c *Context) value(x, s *Tensor, act Activation) *Tensor {
+	if act == Sigmoid {
+		return s
+	}
+	return c.Mul(x, s)
+}
+
+// slope is act′(x) = σ + y φ′ (1 − σ) with y = x σ, or σ (1 − σ).
 func (c *Context) slope(x, s, y *Tensor, act Activation) *Tensor {
 	switch act {
 	case GELU:
@@ -303,7 +311,11 @@ func (c *Context) slope(x, s, y *Tensor, act Activation) *Tensor {
 	case Clamped:
 		y = c.ScaleBias(y, clampSteep, 0)
 	}
-	return c.Add(s, c.sub(y, c.Mul(y, s)))
+	y = c.sub(y, c.Mul(y, s))
+	if act == Sigmoid {
+		return y
+	}
+	return c.Add(s, y)
 }
 
 func (c *Context) composeActivate(x *Tensor, act Activation, t Type) *Tensor {
@@ -333,7 +345,7 @@ func (c *Context) composeGated(gateUp *Tensor, act Activation, t Type) *Tensor {
 		up, _ = c.within(up)
 		up = c.ScaleBias(up, 1, 1)
 	}
-	return c.Mul(c.Mul(gate, c.sigma(gate, act)), up)
+	return c.Mul(c.value(gate, c.sigma(gate, act), act), up)
 }
 
 func (c *Context) composeGatedBack(dy, gateUp *Tensor, act Activation, t Type) *Tensor {
@@ -344,7 +356,7 @@ func (c *Context) composeGatedBack(dy, gateUp *Tensor, act Activation, t Type) *
 	gate, up := c.halves(gateUp)
 	if act != Clamped {
 		s := c.sigma(gate, act)
-		y := c.Mul(gate, s)
+		y := c.value(gate, s, act)
 		return c.concat(c.Mul(c.Mul(dy, up), c.slope(gate, s, y, act)), c.Mul(dy, y), 0)
 	}
 	gate, gatePasses := c.atMost(gate)

@@ -14,9 +14,11 @@ import "math"
 
 // DeltaHeads say what is in a row of a delta net. Value head i goes with key head i mod Keys, as GGUF files have them (transformers: i / (Values / Keys)).
 type DeltaHeads struct {
-	Keys, Values int     // how many; Values is a multiple of Keys
-	DimK, DimV   int     // numbers of a head of q and k, and of v
-	Eps          float32 // of the norm of q and k
+	Keys   int     `json:"keys"`   // how many heads of q and k
+	Values int     `json:"values"` // of v, a multiple
+	DimK   int     `json:"dim_k"`  // numbers of a head of q and k
+	DimV   int     `json:"dim_v"`  // of v
+	Eps    float32 `json:"eps"`    // of the norm of q and k
 }
 
 func (h DeltaHeads) c() C.struct_ggml_vera_delta {

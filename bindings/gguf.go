@@ -1,6 +1,7 @@
 package bindings
 
 // #include <stdlib.h>
+// #include <string.h>
 // #include "guard.h"
 import "C"
 
@@ -224,9 +225,9 @@ func (p *part) value(key string) any {
 	case ggufArray:
 		n := int(C.gguf_get_arr_n(p.c, id))
 		if C.gguf_get_arr_type(p.c, id) == ggufString {
-			list := make([]string, n)
+			list, _ := p.texts(key)
 			for i := range list {
-				list[i] = C.GoString(C.gguf_get_arr_str(p.c, id, C.size_t(i)))
+				list[i] = strings.Clone(list[i])
 			}
 			return list
 		}
@@ -237,6 +238,24 @@ func (p *part) value(key string) any {
 	default:
 		return first(values(t, unsafe.Pointer(C.gguf_get_val_data(p.c, id)), 1))
 	}
+}
+
+// Texts gives a metadata list of texts in the file's own memory, as a vocabulary has hundreds of thousands: they are gone when the file is closed.
+func (g *GGUF) Texts(key string) ([]string, bool) { return g.parts[0].texts(key) }
+
+func (p *part) texts(key string) ([]string, bool) {
+	k := C.CString(key)
+	defer C.free(unsafe.Pointer(k))
+	id := C.gguf_find_key(p.c, k)
+	if id < 0 || C.gguf_get_kv_type(p.c, id) != ggufArray || C.gguf_get_arr_type(p.c, id) != ggufString {
+		return nil, false
+	}
+	list := make([]string, int(C.gguf_get_arr_n(p.c, id)))
+	for i := range list {
+		text := C.gguf_get_arr_str(p.c, id, C.size_t(i))
+		list[i] = unsafe.String((*byte)(unsafe.Pointer(text)), int(C.strlen(text)))
+	}
+	return list, true
 }
 
 // values copies n numbers of a gguf type.

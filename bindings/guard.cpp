@@ -220,18 +220,6 @@ int32_t vt_tokenize(const struct llama_vocab * vocab, const char * text, int32_t
     return guarded((int32_t) INT32_MIN, [&] { return on_stack((size_t) text_len * bytes_a_letter + (1 << 20), tokenize), n; });
 }
 
-// llama_detokenize would also take spaces out before punctuation for many vocabularies, Llama 3's among them: "ls ." became "ls.".
-int32_t vt_detokenize(const struct llama_vocab * vocab, const int32_t * tokens, int32_t n, char * text, int32_t size, bool strip, bool special) {
-    return guarded((int32_t) INT32_MIN, [&] {
-        int32_t total = 0;
-        for (int32_t i = 0; i < n; i++) {
-            int32_t at = std::min(total, size);
-            total += std::abs(llama_token_to_piece(vocab, tokens[i], text + at, size - at, strip && i == 0, special));
-        }
-        return total <= size ? total : -total;
-    });
-}
-
 size_t vt_tensors_and_sources(struct ggml_context * ctx) {
     size_t n = 0;
     for (ggml_tensor * t = ggml_get_first_tensor(ctx); t; t = ggml_get_next_tensor(ctx, t)) {

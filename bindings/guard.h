@@ -51,12 +51,9 @@ struct llama_context * vt_new_context(struct llama_model * model, uint32_t n_ctx
 // llama_decode with logits for the last rows of n tokens; INT32_MIN after an exception.
 int32_t vt_decode(struct llama_context * context, int32_t * tokens, int32_t n, int32_t rows);
 
-// As their llama_* namesakes; INT32_MIN after an exception.
+// llama_tokenize; INT32_MIN after an exception.
 int32_t vt_tokenize(const struct llama_vocab * vocab, const char * text, int32_t text_len, int32_t * tokens, int32_t n_max, bool add_special,
                     bool parse_special);
-
-// The text of tokens, with strip without a space that it begins with. Gives its size, negative where there was no room for it; INT32_MIN after an exception.
-int32_t vt_detokenize(const struct llama_vocab * vocab, const int32_t * tokens, int32_t n, char * text, int32_t size, bool strip, bool special);
 
 #ifdef __cplusplus
 }

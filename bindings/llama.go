@@ -53,12 +53,8 @@ func OpenLlama(path string, o LlamaOptions) (*Llama, error) {
 		return nil, err
 	}
 	defer g.Close()
-	var v Vocab
-	if _, err := v.check(g); err != nil {
-		return nil, fmt.Errorf("%s: no usable tokenizer: %w", path, err)
-	}
-	for twin, first := range v.twins {
-		return nil, fmt.Errorf("%s: llama.cpp cannot open it: tokens %d and %d have the same text", path, first, twin)
+	if err := checkVocab(g); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	p := C.CString(g.Paths()[0])
 	defer C.free(unsafe.Pointer(p))

@@ -128,7 +128,7 @@ func (c *Context) NormHeadsBack(dy, x *Tensor, w HeadNorms, heads, kvHeads int, 
 	return (*Tensor)(C.ggml_vera_norm_heads_back(c.c, c.nodes, dy.c(), x.c(), w.Q.c(), w.K.c(), C.int(heads), C.int(kvHeads), C.float(eps), C.uint(t)))
 }
 
-// Activation is a function of one number, x · σ(φ(x)) with the logistic σ.
+// Activation is a function of one number: x · σ(φ(x)) with the logistic σ, or that.
 type Activation int
 
 // The activations that there are.
@@ -136,6 +136,7 @@ const (
 	SiLU        Activation = iota // φ = x
 	GELU                          // φ = 2 √(2/π) (x + 0.044715 x³): ½ x (1 + tanh(φ/2)) in other words (Hendrycks and Gimpel, arXiv 1606.08415)
 	Clamped                       // φ = 1.702 x; for Gated alone, which takes min(gate, 7), and 1 + up with up between −7 and 7 (gpt-oss, arXiv 2508.10925)
+	Sigmoid                       // σ(x); for Gated alone (gated attention, arXiv 2505.06708)
 	activations                   // how many
 )
 
@@ -148,7 +149,7 @@ const (
 func (a Activation) known() bool { return a >= 0 && a < activations }
 
 // alone tells whether it is there without a gate.
-func (a Activation) alone() bool { return a.known() && a != Clamped }
+func (a Activation) alone() bool { return a.known() && a != Clamped && a != Sigmoid }
 
 // Activate is act(x), of type t.
 func (c *Context) Activate(x *Tensor, act Activation, t Type) *Tensor {

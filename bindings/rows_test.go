@@ -1006,42 +1006,55 @@ func (r rowCase) benchmark(b *testing.B, backend *Backend) {
 	b.ReportMetric(float64(moved)*float64(b.N)/b.Elapsed().Seconds()/1e9, "GB/s")
 }
 
-// TestClamped has numbers on both sides of the limits of what gpt-oss gates, and compares with float64.
-func TestClamped(t *testing.T) {
+// TestGates compares with float64 what Gated alone takes; numbers are on both sides of gpt-oss's limits.
+func TestGates(t *testing.T) {
 	const n, rows = 37, 5
-	gateUp, dy := normal(1, 2*n*rows), normal(2, n*rows)
-	for i := range gateUp {
-		gateUp[i] *= 6
-	}
-	want := [2][]float32{make([]float32, n*rows), make([]float32, 2*n*rows)}
-	passes := func(inside bool) float64 {
+	within := func(inside bool) float64 {
 		if inside {
 			return 1
 		}
 		return 0
 	}
-	for i, g := range wide(dy) {
-		at := i/n*2*n + i%n
-		x, u := float64(gateUp[at]), float64(gateUp[at+n])
-		gate, up := min(x, 7), min(max(u, -7), 7)+1
-		s := 1 / (1 + math.Exp(-1.702*gate))
-		want[0][i] = float32(gate * s * up)
-		want[1][at] = float32(g * up * s * (1 + 1.702*gate*(1-s)) * passes(x <= 7))
-		want[1][at+n] = float32(g * gate * s * passes(u >= -7 && u <= 7))
-	}
-	check := func(t *testing.T, backend *Backend) {
-		t.Helper()
-		got := computeAll(t, backend, func(b *bench) []*Tensor {
-			x := b.f(gateUp, 2*n, rows)
-			return []*Tensor{b.Gated(x, Clamped, F32), b.GatedBack(b.f(dy, n, rows), x, Clamped, F32)}
-		})
-		for i, name := range []string{"result", "gradient"} {
-			if e := offBy(got[i], want[i]); !(e <= 1e-6) {
-				t.Errorf("%s off by %.1e", name, e)
+	for name, test := range map[string]struct {
+		act   Activation
+		gated func(x, u float64) (y, dx, du float64)
+	}{
+		"clamped": {Clamped, func(x, u float64) (y, dx, du float64) {
+			gate, up := min(x, 7), min(max(u, -7), 7)+1
+			s := 1 / (1 + math.Exp(-1.702*gate))
+			return gate * s * up, up * s * (1 + 1.702*gate*(1-s)) * within(x <= 7), gate * s * within(u >= -7 && u <= 7)
+		}},
+		"sigmoid": {Sigmoid, func(x, u float64) (y, dx, du float64) {
+			s := 1 / (1 + math.Exp(-x))
+			return s * u, u * s * (1 - s), s
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			gateUp, dy := normal(1, 2*n*rows), normal(2, n*rows)
+			for i := range gateUp {
+				gateUp[i] *= 6
 			}
-		}
+			want := [2][]float32{make([]float32, n*rows), make([]float32, 2*n*rows)}
+			for i, g := range wide(dy) {
+				at := i/n*2*n + i%n
+				y, dx, du := test.gated(float64(gateUp[at]), float64(gateUp[at+n]))
+				want[0][i], want[1][at], want[1][at+n] = float32(y), float32(g*dx), float32(g*du)
+			}
+			check := func(t *testing.T, backend *Backend) {
+				t.Helper()
+				got := computeAll(t, backend, func(b *bench) []*Tensor {
+					x := b.f(gateUp, 2*n, rows)
+					return []*Tensor{b.Gated(x, test.act, F32), b.GatedBack(b.f(dy, n, rows), x, test.act, F32)}
+				})
+				for i, name := range []string{"result", "gradient"} {
+					if e := offBy(got[i], want[i]); !(e <= 1e-6) {
+						t.Errorf("%s off by %.1e", name, e)
+					}
+				}
+			}
+			check(t, openComposed(t))
+			cpu := openCPU(t, 2)
+			everyISA(t, func(t *testing.T) { check(t, cpu) })
+		})
 	}
-	check(t, openComposed(t))
-	cpu := openCPU(t, 2)
-	everyISA(t, func(t *testing.T) { check(t, cpu) })
 }

@@ -32,7 +32,7 @@ struct call {
 // ggml's type numbers that the kernels treat on their own.
 enum { F32 = 0, BF16 = 30 };
 
-enum { SILU = 0, GELU = 1, CLAMPED = 2 };  // activations: bindings/rows.go has them
+enum { SILU = 0, GELU = 1, CLAMPED = 2, SIGMOID = 3 };  // activations: bindings/rows.go has them
 
 enum { PLAIN = 0 };  // the way of MUL_MAT that every processor has
 

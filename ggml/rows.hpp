@@ -180,8 +180,13 @@ static void norm_heads_back(const thread & t, ggml_tensor * dst) {
     });
 }
 
-// Activations x σ(φ(x)): φ(x) and x φ′(x). What is gated by them, and how, `gate` and `up` say, and where these pass no gradient on, `at_gate` and `at_up`.
+// Activations f(x) σ(φ(x)): f(x), which is x where nothing else stands, and f′(x); φ(x), and f(x) φ′(x). What is gated by them, and how, `gate` and `up` say, and where these
+// pass no gradient on, `at_gate` and `at_up`.
 struct unlimited {
+    static vf value(vf x) { return x; }
+
+    static vf rise() { return splat(1); }
+
     static vf gate(vf x) { return x; }
 
     static vf up(vf u) { return u; }
@@ -205,8 +210,19 @@ struct gelu : unlimited {
     static vf along(vf x) { return x * (splat(LINEAR) + splat(3 * CUBIC) * (x * x)); }
 };
 
+// σ(x)
+struct logistic : unlimited {
+    static vf value(vf) { return splat(1); }
+
+    static vf rise() { return vf{}; }
+
+    static vf phi(vf x) { return x; }
+
+    static vf along(vf) { return splat(1); }
+};
+
 // min(x, 7) σ(1.702 min(x, 7)) · (1 + u between −7 and 7).
-struct clamped {
+struct clamped : unlimited {
     static constexpr float LIMIT = 7, STEEP = 1.702f;
 
     static vf phi(vf x) { return splat(STEEP) * x; }
@@ -231,6 +247,8 @@ template <typename F> static inline void with_activation(const thread & t, F f) 
         f(gelu());
     } else if (t.with->i[0] == CLAMPED) {
         f(clamped());
+    } else if (t.with->i[0] == SIGMOID) {
+        f(logistic());
     } else {
         f(silu());
     }
@@ -245,7 +263,7 @@ template <bool GATED> static void activated(const thread & t, ggml_tensor * dst)
             typed(source, r, [&](auto * gate) {
                 typed(dst, r, [&](auto * y) {
                     by_vectors(n, [&](int64_t i, auto some) {
-                        const vf x = act.gate(load(gate + i, some)), v = x / (splat(1) + exp_of(-act.phi(x)));
+                        const vf x = act.gate(load(gate + i, some)), v = act.value(x) / (splat(1) + exp_of(-act.phi(x)));
                         store(y + i, GATED ? v * act.up(load(gate + n + i, some)) : v, some);
                     });
                 });
@@ -254,7 +272,7 @@ template <bool GATED> static void activated(const thread & t, ggml_tensor * dst)
     });
 }
 
-// With s = σ(φ(x)): act′(x) = s (1 + x φ′(x) (1 − s)); ∂x = dy ⊙ act′(x), or of [gate, up]: ∂gate = dy ⊙ up ⊙ act′(gate), ∂up = dy ⊙ gate ⊙ s. Sources: dy, and as above.
+// With s = σ(φ(x)): act′(x) = s (f′(x) + f(x) φ′(x) (1 − s)); ∂x = dy ⊙ act′(x), or of [gate, up]: ∂gate = dy ⊙ up ⊙ act′(gate), ∂up = dy ⊙ f(gate) ⊙ s. Sources: dy, and as above.
 template <bool GATED> static void activated_back(const thread & t, ggml_tensor * dst) {
     const ggml_tensor * dy = t.src[0], * source = t.src[1];
     const int64_t       n = dy->ne[0];
@@ -265,9 +283,9 @@ template <bool GATED> static void activated_back(const thread & t, ggml_tensor *
                     typed(dst, r, [&](auto * d) {
                         by_vectors(n, [&](int64_t i, auto some) {
                             const vf from = load(gate + i, some), x = act.gate(from), s = splat(1) / (splat(1) + exp_of(-act.phi(x))), gs = load(g + i, some) * s;
-                            store(d + i, act.at_gate(from, (GATED ? gs * act.up(load(gate + n + i, some)) : gs) * (splat(1) + act.along(x) * (splat(1) - s))), some);
+                            store(d + i, act.at_gate(from, (GATED ? gs * act.up(load(gate + n + i, some)) : gs) * (act.rise() + act.along(x) * (splat(1) - s))), some);
                             if (GATED) {
-                                store(d + n + i, act.at_up(load(gate + n + i, some), gs * x), some);
+                                store(d + n + i, act.at_up(load(gate + n + i, some), gs * act.value(x)), some);
                             }
                         });
                     });

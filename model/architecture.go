@@ -27,7 +27,8 @@ type architecture struct {
 	mayHave   []string         // linear layers that have one where the file holds it
 	act       bindings.Activation
 	plain     bool   // the feed-forward has no gate
-	shortConv bool   // some blocks have a short convolution in the place of attention (shortconv.go)
+	mixer     mixer  // what some blocks have in the place of attention
+	gated     bool   // attention's result is multiplied by σ of a gate, of each head behind its query
 	outNorm   string // name of the norm before the head; "": output_norm
 	ffnNorm   string // name of the norm of what the feed-forward takes; "": ffn_norm
 	experts   bool   // it is a mixture of experts, which are frozen (experts.go)
@@ -64,6 +65,15 @@ const (
 	both
 )
 
+// mixer is what lets a block's tokens see those before them.
+type mixer int
+
+const (
+	attention        mixer = iota
+	shortConvolution       // shortconv.go
+	deltaNet               // delta.go
+)
+
 // scope is what one norm of q, or of k, is taken over.
 type scope int
 
@@ -88,13 +98,14 @@ var architectures = map[string]*architecture{
 	"gpt-oss":    {mayHave: many, pairs: bindings.Halves, act: bindings.Clamped, experts: true, biased: true, sinks: true, smooth: true, ffnNorm: "post_attention_norm", windows: 2},
 	"gpt2":       {layerNorm: true, positions: true, biases: many, act: bindings.GELU, plain: true},
 	"granite":    {mayHave: many, scales: true},
-	"lfm2":       {pairs: bindings.Halves, qkNorms: head, shortConv: true, outNorm: "token_embd_norm"},
+	"lfm2":       {pairs: bindings.Halves, qkNorms: head, mixer: shortConvolution, outNorm: "token_embd_norm"},
 	"llama":      {mayHave: many, windows: 1},                // also SmolLM2, TinyLlama, Mistral
 	"mistral3":   {mayHave: many, windows: 1, warming: true}, // Ministral 3, Mistral Small 3
 	"olmo2":      {mayHave: many, norms: after, qkNorms: row, pairs: bindings.Halves, windows: 4, localBase: sameBase},
 	"phi3":       {pairs: bindings.Halves, windows: 1},  // also Phi-3.5 and Phi-4. llama.cpp leaves the windows out
 	"qwen2":      {pairs: bindings.Halves, biases: qkv}, // also Qwen 2.5
 	"qwen3":      {mayHave: many, qkNorms: head, pairs: bindings.Halves},
+	"qwen35":     {mayHave: many, qkNorms: head, pairs: bindings.Halves, ffnNorm: "post_attention_norm", mixer: deltaNet, gated: true},
 	"qwen3moe":   {mayHave: many, qkNorms: head, pairs: bindings.Halves, experts: true}, // Qwen3-30B-A3B
 	"seed_oss":   {mayHave: many, pairs: bindings.Halves, ffnNorm: "post_attention_norm"},
 	"smollm3":    {mayHave: many, straight: 4},
@@ -182,25 +193,80 @@ func (r *metadata) windows(c Config) (window int, local []bool) {
 	case made.windows == 0 || window == 0:
 		return 0, nil
 	}
-	local = make([]bool, c.Blocks)
-	every := made.windows
 	const pattern = "attention.sliding_window_pattern"
-	switch v := r.g.Value(r.key(pattern)).(type) {
-	case nil:
-	case []bool:
-		if len(v) < c.Blocks {
-			r.err = fmt.Errorf("%s has %d values, the model %d blocks", r.key(pattern), len(v), c.Blocks)
-			return 0, nil
-		}
-		copy(local, v)
+	if local = r.flags(pattern, c); local != nil {
 		return window, local
-	default:
-		every = r.optional(pattern, every)
 	}
-	for i := range local {
-		local[i] = every <= 1 || (i+1)%every != 0
+	return window, allBut(r.optional(pattern, made.windows), c)
+}
+
+// flags reads a list that has one of each block; nil where there is none.
+func (r *metadata) flags(key string, c Config) []bool {
+	list, ok := r.g.Value(r.key(key)).([]bool)
+	switch {
+	case !ok:
+		return nil
+	case len(list) < c.Blocks:
+		r.err = fmt.Errorf("%s has %d values, the model %d blocks", r.key(key), len(list), c.Blocks)
+		return make([]bool, c.Blocks)
 	}
-	return window, local
+	return list[:c.Blocks]
+}
+
+// allBut flags all blocks but every so manieth.
+func allBut(every int, c Config) []bool {
+	list := make([]bool, c.Blocks)
+	for i := range list {
+		list[i] = every <= 1 || (i+1)%every != 0
+	}
+	return list
+}
+
+// mix reads what blocks have in the place of attention.
+func (r *metadata) mix(c *Config) {
+	c.mixers = make([]mixer, c.Blocks)
+	switch c.made.mixer {
+	case shortConvolution:
+		c.Taps = r.count("shortconv.l_cache", 2, bindings.MostTaps)
+		for i, n := range c.kvHeads[:c.Blocks] {
+			if n == 0 {
+				c.mixers[i] = shortConvolution
+			}
+		}
+	case deltaNet:
+		c.Taps = r.count("ssm.conv_kernel", 2, bindings.MostTaps)
+		c.Delta = bindings.DeltaHeads{Keys: r.count("ssm.group_count", 1, 1<<12), Values: r.count("ssm.time_step_rank", 1, 1<<12), DimK: r.count("ssm.state_size", 1, 1<<12), Eps: deltaEps}
+		inner := r.count("ssm.inner_size", 1, 1<<20)
+		if r.err != nil {
+			return
+		}
+		if c.Delta.Values%c.Delta.Keys != 0 || inner%c.Delta.Values != 0 {
+			r.err = fmt.Errorf("a delta net of %d numbers with %d value heads and %d key heads: multiples are needed", inner, c.Delta.Values, c.Delta.Keys)
+			return
+		}
+		c.Delta.DimV = inner / c.Delta.Values
+		recurrent := r.flags("attention.recurrent_layers", *c)
+		if recurrent == nil {
+			recurrent = allBut(r.optional("full_attention_interval", 4), *c)
+		}
+		for i, yes := range recurrent {
+			if yes {
+				c.mixers[i] = deltaNet
+			}
+		}
+	}
+}
+
+// recurrent tells whether blocks keep a state of a text, which cannot go back to what it was some tokens before.
+func (c *Config) recurrent() bool {
+	return slices.ContainsFunc(c.mixers, func(m mixer) bool { return m != attention })
+}
+
+// further tells whether a tensor is of a block that is not computed.
+func (c *Config) further(name string) bool {
+	var block int
+	_, err := fmt.Sscanf(name, "blk.%d.", &block)
+	return err == nil && block >= c.Blocks && block < c.Blocks+c.Further
 }
 
 // localRope is the rotation of blocks with windows, which has no scaling where it has a base of its own.
@@ -229,6 +295,7 @@ var neutral = map[string][]float64{
 	"attention.clamp_kqv":               {0},
 	"attention.max_alibi_bias":          {0},
 	"attention.output_scale":            {0, 1},
+	"attention.recurrent_layers":        {0},
 	"attention.rope_pattern":            {1},
 	"attention.temperature_length":      {0},
 	"attention.temperature_scale":       {0},
@@ -274,6 +341,10 @@ func (r *metadata) checkComputed(c Config) {
 	if c.made.warming {
 		delete(values, "attention.temperature_length")
 		delete(values, "attention.temperature_scale")
+	}
+	if c.made.mixer == deltaNet {
+		delete(values, "attention.recurrent_layers")
+		delete(values, "full_attention_interval")
 	}
 	for i, key := range []string{"attn_logit_softcapping", "final_logit_softcapping"} {
 		if c.made.caps[i] == 0 {

@@ -164,9 +164,9 @@ type placing struct {
 	at   int64          // of params
 	sets []func() error // to be run once the tensors have memory
 
-	pairA, plain, rotated *bindings.Tensor            // of a shared pair: A [max in, rank]; B [rank, max out]; B in the order of attn_q's and attn_k's rows
-	down                  map[*group]*bindings.Tensor // of pairs that are the layers' own
-	rows                  map[*linear]*bindings.Tensor
+	downs, ups map[vera.Order]*bindings.Tensor // of a shared pair, in each order that layers see: A [in, rank] and B [rank, out]
+	down       map[*group]*bindings.Tensor     // of pairs that are the layers' own
+	rows       map[*linear]*bindings.Tensor
 }
 
 // makePairs makes room for the matrices that are not trained.
@@ -176,23 +176,22 @@ func (p *placing) makePairs(groups []adaptedGroup) {
 	case a.Method == vera.MethodLoRA:
 	case a.Pair != nil:
 		a.turned = p.inBytes(groups)
-		p.pairA = p.matrix(p.m.kind(), a.Pair.A, a.MaxIn)
-		p.plain = p.matrix(bindings.F32, a.Pair.B, a.Rank)
-		// q and k see the rows of B in the file's order; k's are the first of q's, since the order is a head's own.
-		heads := 0
-		for _, l := range a.Layers {
-			heads = max(heads, a.Base.RotaryHeads(l.Target))
+		place := func(t bindings.Type, all map[vera.Order]vera.Matrix) map[vera.Order]*bindings.Tensor {
+			placed := map[vera.Order]*bindings.Tensor{}
+			for o, x := range all {
+				placed[o] = p.matrix(t, x.Values, x.Width)
+			}
+			return placed
 		}
-		if heads > 0 {
-			p.rotated = p.matrix(bindings.F32, a.Pair.PermutedB(heads, p.m.HeadDim), a.Rank)
-		}
+		down, up := a.Ordered()
+		p.downs, p.ups = place(p.m.kind(), down), place(bindings.F32, up)
 	default:
 		p.down, p.rows = map[*group]*bindings.Tensor{}, map[*linear]*bindings.Tensor{}
 		for _, gr := range groups {
 			down := p.c.NewTensor(p.m.kind(), int64(gr.in), rank*int64(len(gr.layers)))
 			var all []float32
 			for _, l := range gr.layers {
-				all = append(all, l.of.Pair.A...)
+				all = append(all, a.Columns(l.of)...)
 				rows, values := p.c.NewTensor(bindings.F32, rank, int64(l.out)), a.Rows(l.of)
 				p.rows[l.linear] = rows
 				p.sets = append(p.sets, func() error { return bindings.Set(rows, values) })
@@ -267,7 +266,7 @@ func (p *placing) take(width, columns int64, parts ...[]float32) (x, grad *bindi
 // group gives a group and its layers their tensors. A LoRA's A of all layers come first, so that they are one matrix.
 func (p *placing) group(gr adaptedGroup) {
 	in := int64(gr.in)
-	gr.sharedDown = p.pairA != nil || len(gr.layers) == 1
+	gr.sharedDown = p.downs != nil || len(gr.layers) == 1
 	switch {
 	case p.a.Method == vera.MethodLoRA:
 		var downs [][]float32
@@ -276,15 +275,16 @@ func (p *placing) group(gr adaptedGroup) {
 			downs, ranks = append(downs, l.of.Pair.A), ranks+l.of.Rank()
 		}
 		gr.down, gr.gradDown = p.take(in, int64(ranks), downs...)
-	case p.pairA != nil:
-		gr.down = p.c.View(p.pairA, [4]int64{in, int64(p.a.Rank), 1, 1}, [4]int64{})
+	case p.downs != nil:
+		_, columns := p.a.Base.Orders(gr.layers[0].target) // of all of the group: they share their input
+		gr.down = p.c.View(p.downs[columns], [4]int64{in, int64(p.a.Rank), 1, 1}, [4]int64{})
 	default:
 		gr.down = p.down[gr.group]
 	}
 	first, next := p.at, 0
 	for _, l := range gr.layers {
 		l.rank = l.of.Rank()
-		if p.pairA == nil {
+		if p.downs == nil {
 			l.down, next = next, next+l.rank
 		}
 		out, rank := int64(l.out), int64(l.rank)
@@ -292,12 +292,11 @@ func (p *placing) group(gr adaptedGroup) {
 		switch {
 		case p.a.Method == vera.MethodLoRA:
 			v.Rows, l.gradRows = p.take(rank, out, l.of.Pair.B)
-		case p.pairA == nil:
+		case p.downs == nil:
 			v.Rows = p.rows[l.linear]
-		case p.a.Base.RotaryHeads(l.target) > 0:
-			v.Rows = p.c.View(p.rotated, [4]int64{rank, out, 1, 1}, [4]int64{})
 		default:
-			v.Rows = p.c.View(p.plain, [4]int64{rank, out, 1, 1}, [4]int64{})
+			rows, _ := p.a.Base.Orders(l.target)
+			v.Rows = p.c.View(p.ups[rows], [4]int64{rank, out, 1, 1}, [4]int64{})
 		}
 		l.grads = p.part(p.a.grads, out+rank, 1)
 		v.B, _ = p.take(out, 1, l.of.B)
@@ -312,8 +311,9 @@ func (p *placing) group(gr adaptedGroup) {
 // share makes one of the vectors of all layers of a group, from `first` of params on, where they see the same rows of B.
 func (p *placing) share(gr adaptedGroup, first int64) {
 	out, rank, n := int64(gr.layers[0].out), int64(p.a.Rank), int64(len(gr.layers))
+	order, _ := p.a.Base.Orders(gr.layers[0].target)
 	for _, l := range gr.layers {
-		if n == 1 || int64(l.out) != out || p.a.Base.RotaryHeads(l.target) > 0 {
+		if own, _ := p.a.Base.Orders(l.target); n == 1 || int64(l.out) != out || own != order {
 			return
 		}
 	}

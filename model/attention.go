@@ -6,8 +6,9 @@ import (
 	"github.com/veratune/veratune/bindings"
 )
 
-// cached is where the rows of texts that grow find the keys and values of earlier tokens, or what a short convolution takes of the last ones, and which rows they are.
-type cached struct{ keys, values, last, rows *bindings.Tensor }
+// cached is where the rows of texts that grow find the keys and values of earlier tokens, or what a convolution takes of the last ones and a delta net's memory, and which rows
+// they are.
+type cached struct{ keys, values, last, states, rows *bindings.Tensor }
 
 func (g *graph) heads(b *block) bindings.Heads {
 	h := bindings.Heads{Query: g.m.Heads, KV: b.kvHeads, Dim: b.headDim, Scale: g.m.scale.scores, Cap: g.m.scale.scoreCap, Sinks: b.sinks}
@@ -20,9 +21,72 @@ func (g *graph) heads(b *block) bindings.Heads {
 // attention is the causal attention of qkv [head dim · (heads + 2 · KV heads), rows] within each sample, or text: [head dim · heads, rows] as products take it.
 func (g *graph) attention(b *block, qkv *bindings.Tensor, c *cached) *bindings.Tensor {
 	if c != nil {
-		return g.AttentionCached(qkv, c.keys, c.values, c.rows, g.heads(b), g.kind)
+		return g.AttentionCached(qkv, c.keys, c.values, c.rows, g.heads(b), g.attentionKind())
 	}
-	return g.Attention(qkv, g.segments, g.heads(b), g.kind)
+	return g.Attention(qkv, g.segments, g.heads(b), g.attentionKind())
+}
+
+// attentionKind is the type of attention's result: that of products, which take it, but where a gate stands before them.
+func (g *graph) attentionKind() bindings.Type {
+	if g.m.made.gated {
+		return bindings.F32
+	}
+	return g.kind
+}
+
+// ungated takes the gates apart from queries, keys and values, where each head has one [head dim] behind its query.
+func (g *graph) ungated(b *block, x *bindings.Tensor) (qkv, gates *bindings.Tensor) {
+	if !g.m.made.gated || x == nil {
+		return x, nil
+	}
+	q, kv := g.queries(b), b.keyValues()
+	qkv = g.NewTensor(bindings.F32, int64(q+kv), x.Ne(1))
+	g.nodes.Expand(g.Cpy(g.eachQuery(x, b.headDim, 2*b.headDim, 0), g.eachQuery(qkv, b.headDim, b.headDim, 0)))
+	g.nodes.Expand(g.Cpy(g.columns(x, 2*q, kv), g.columns(qkv, q, kv)))
+	return qkv, g.eachQuery(x, b.headDim, 2*b.headDim, b.headDim)
+}
+
+// ungatedBack is the gradient of ungated's x, as products take it.
+func (g *graph) ungatedBack(b *block, dqkv, dgates *bindings.Tensor) *bindings.Tensor {
+	if !g.m.made.gated || dqkv == nil {
+		return dqkv
+	}
+	q, kv := g.queries(b), b.keyValues()
+	dx := g.NewTensor(bindings.F32, int64(2*q+kv), dqkv.Ne(1))
+	g.nodes.Expand(g.Cpy(g.eachQuery(dqkv, b.headDim, b.headDim, 0), g.eachQuery(dx, b.headDim, 2*b.headDim, 0)))
+	g.nodes.Expand(g.Cpy(g.eachQuery(dgates, b.headDim, b.headDim, 0), g.eachQuery(dx, b.headDim, 2*b.headDim, b.headDim)))
+	g.nodes.Expand(g.Cpy(g.columns(dqkv, q, kv), g.columns(dx, 2*q, kv)))
+	return g.rounded(dx)
+}
+
+// eachQuery is n numbers of every query head, [n, heads, rows] from at on, where these lie so far apart in rows of x.
+func (g *graph) eachQuery(x *bindings.Tensor, n, apart, at int) *bindings.Tensor {
+	if x == nil {
+		return nil
+	}
+	heads := g.Reshape(x, int64(apart), x.Ne(0)/int64(apart), x.Ne(1))
+	return g.View(heads, [4]int64{int64(n), int64(g.m.Heads), x.Ne(1), 1}, [4]int64{int64(at)})
+}
+
+// gatedBy puts attention's result behind its gates; attended multiplies it by their σ.
+func (g *graph) gatedBy(gates, att *bindings.Tensor) *bindings.Tensor {
+	if gates == nil || att == nil {
+		return att
+	}
+	q := att.Ne(0)
+	both := g.NewTensor(bindings.F32, 2*q, att.Ne(1))
+	g.nodes.Expand(g.Cpy(gates, g.eachQuery(both, int(gates.Ne(0)), int(gates.Ne(0)), 0)))
+	g.nodes.Expand(g.Cpy(att, g.columns(both, int(q), int(q))))
+	return both
+}
+
+// gatedByBack gives the gradients of attention's result and of its gates, for the gradient dy of what attended makes of both.
+func (g *graph) gatedByBack(dy, both *bindings.Tensor) (datt, dgates *bindings.Tensor) {
+	if !g.m.made.gated || dy == nil {
+		return dy, nil
+	}
+	d, q := g.GatedBack(dy, both, bindings.Sigmoid, bindings.F32), int(dy.Ne(0))
+	return g.columns(d, q, q), g.Cont(g.columns(d, 0, q))
 }
 
 // attentionBack is the gradient of qkv for the gradient of attention's result.
@@ -63,8 +127,8 @@ func (g *graph) normHeadsBack(b *block, dy, raw *bindings.Tensor, t bindings.Typ
 	if b.from >= 0 {
 		return g.as(g.together(g.NormBack(g.apart(b, dy), g.apart(b, raw), b.qkNorms.Q, eps, nil), raw), t)
 	}
-	if b.keysOnly {
-		t = bindings.F32 // copyKeysBack adds
+	if b.keysOnly || g.m.made.gated {
+		t = bindings.F32 // copyKeysBack and ungatedBack go on with it
 	}
 	dx := g.NormHeadsBack(dy, raw, b.qkNorms, g.m.Heads, b.kvHeads, eps, t)
 	if g.m.made.vNorm {

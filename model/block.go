@@ -5,8 +5,8 @@ import "github.com/veratune/veratune/bindings"
 // acts holds what the backward pass of a block needs of its forward pass, besides the block's input x.
 type acts struct {
 	raw *bindings.Tensor // [head dim · (heads + 2 · KV heads), rows], before norms of q and k; nil where there are none
-	qkv *bindings.Tensor // of the same shape, q and k rotated; of a short convolution [3 · width, rows], its two gates and what it takes
-	att *bindings.Tensor // [head dim · heads, rows]: attention's result; or [width, rows], that of a short convolution
+	qkv *bindings.Tensor // of the same shape, q and k rotated; of a short convolution [3 · width, rows], its two gates and what it takes; of a delta net what deltaParts takes apart
+	att *bindings.Tensor // [head dim · heads, rows]: attention's result, behind its gate where it has one; or that of a short convolution or a delta net
 	mid *bindings.Tensor // [width, rows]: the residual stream between attention and feed-forward
 	up  *bindings.Tensor // [feed-forward length, rows] before its activation, with a gate [2 · feed-forward length, rows]; of experts, of each that a row chose
 
@@ -26,11 +26,15 @@ func (g *graph) forward(b *block, x *bindings.Tensor, c *cached) (y *bindings.Te
 	y0, first := g.first.forward(b, x)
 	qkv, u := g.linears(g.norm(x, b.attnNorm), b.groups[0], nil, bindings.F32)
 	a.u[0] = u
-	if b.short {
+	switch b.mixer {
+	case shortConvolution:
 		a.qkv = g.first.into(qkv, first.qkv)
 		a.att = g.shortConv(b, a.qkv, c)
-	} else {
-		qkv = g.copyKeys(b, qkv)
+	case deltaNet:
+		a.qkv = g.first.into(qkv, first.qkv)
+		a.att = g.deltaNet(b, a.qkv, c)
+	default:
+		qkv, gate := g.ungated(b, g.copyKeys(b, qkv))
 		if b.qkNorms.Q != nil {
 			a.raw = g.first.into(qkv, first.raw)
 			qkv = g.normHeads(b, a.raw)
@@ -39,9 +43,9 @@ func (g *graph) forward(b *block, x *bindings.Tensor, c *cached) (y *bindings.Te
 		if b.gives {
 			g.share(b.groups[0].block, g.keysValues(b, a.qkv))
 		}
-		a.att = g.attention(b, a.qkv, c)
+		a.att = g.gatedBy(gate, g.attention(b, a.qkv, c))
 	}
-	a.mid, a.outs[0], a.u[1] = g.added(a.att, b.groups[1], b.attnAfter, x, first.outs[0])
+	a.mid, a.outs[0], a.u[1] = g.added(g.attended(b, a), b.groups[1], b.attnAfter, x, first.outs[0])
 	a.mid = g.first.into(a.mid, first.mid)
 
 	if b.experts != nil {
@@ -74,23 +78,40 @@ func (g *graph) backward(b *block, dy, x *bindings.Tensor, a acts, needInput boo
 	}
 	dmid := g.normBack(dn, a.mid, b.ffnNorm, dy)
 
-	datt := g.linearsBack(g.addedBack(dmid, a.outs[0], b.attnAfter), a.att, a.u[1], b.groups[1], true)
+	datt := g.linearsBack(g.addedBack(dmid, a.outs[0], b.attnAfter), g.attended(b, a), a.u[1], b.groups[1], true)
 	var dqkv *bindings.Tensor
-	if b.short {
+	switch b.mixer {
+	case shortConvolution:
 		dqkv = g.shortConvBack(b, datt, a.qkv)
-	} else {
+	case deltaNet:
+		dqkv = g.deltaNetBack(b, datt, a.qkv, a.att)
+	default:
+		datt, dgate := g.gatedByBack(datt, a.att)
 		dqkv = g.sharedBack(b, g.attentionBack(b, datt, a.qkv))
 		if b.qkNorms.Q != nil {
 			dqkv = g.copyKeysBack(b, g.normHeadsBack(b, g.rotate(b, dqkv, true, bindings.F32), a.raw, t))
 		} else {
 			dqkv = g.rotate(b, dqkv, true, t)
 		}
+		dqkv = g.ungatedBack(b, dqkv, dgate)
 	}
 	dn = g.linearsBack(dqkv, g.norm(x, b.attnNorm), a.u[0], b.groups[0], needInput)
 	if !needInput {
 		return nil
 	}
 	return g.normBack(dn, x, b.attnNorm, dmid)
+}
+
+// attended is what the output's group takes, as products do, for what is kept of attention or of what stands in its place.
+func (g *graph) attended(b *block, a acts) *bindings.Tensor {
+	switch {
+	case b.mixer == deltaNet:
+		_, z, _, _ := g.deltaParts(a.qkv)
+		return g.GatedNorm(a.att, z, b.delta.norm, g.m.NormEps, g.kind)
+	case g.m.made.gated:
+		return g.Gated(a.att, bindings.Sigmoid, g.kind)
+	}
+	return a.att
 }
 
 // norm is x [width, rows] normed as products take it, or as it is where there is no norm.

@@ -13,7 +13,8 @@ type Cache struct {
 	context      *bindings.Context
 	memory       *bindings.Buffer
 	keys, values []*bindings.Tensor // of each block, [head · room, texts · KV heads]; those of the earlier one where a block takes its, nil where it has no attention
-	last         []*bindings.Tensor // of each block with a short convolution, [width, (taps − 1) · texts]: what it takes of each text's last tokens
+	last         []*bindings.Tensor // of each block with a convolution, [width, (taps − 1) · texts]: what it takes of each text's last tokens
+	states       []*bindings.Tensor // of each block with a delta net, [numbers, texts]: its memory
 	room         int
 	texts        [][]int32
 	long         []bool        // whether each text is rotated as long ones are
@@ -43,9 +44,12 @@ func (m *Model) NewCache(texts, room int) (*Cache, error) {
 		kind = bindings.F16
 	}
 	for _, b := range m.blocks {
-		var keys, values, last *bindings.Tensor
+		var keys, values, last, states *bindings.Tensor
 		switch {
-		case b.short:
+		case b.mixer == deltaNet:
+			last = c.context.NewTensor(bindings.F32, int64(m.mixed()), int64((m.Taps-1)*texts))
+			states = c.context.NewTensor(bindings.F32, int64(m.Delta.DimK*m.read()), int64(texts))
+		case b.mixer == shortConvolution:
 			last = c.context.NewTensor(bindings.F32, int64(m.Width), int64((m.Taps-1)*texts))
 		case b.from >= 0:
 			keys, values = c.keys[b.from], c.values[b.from]
@@ -53,7 +57,7 @@ func (m *Model) NewCache(texts, room int) (*Cache, error) {
 			width, count := int64(bindings.CacheHead(b.headDim)*room), int64(texts*b.kvHeads)
 			keys, values = c.context.NewTensor(kind, width, count), c.context.NewTensor(kind, width, count)
 		}
-		c.keys, c.values, c.last = append(c.keys, keys), append(c.values, values), append(c.last, last)
+		c.keys, c.values, c.last, c.states = append(c.keys, keys), append(c.values, values), append(c.last, last), append(c.states, states)
 	}
 	var err error
 	if c.memory, err = m.backend.Allocate(c.context); err != nil {
@@ -264,7 +268,7 @@ func (c *Cache) pass(like rows) *pass {
 	x := g.embedded(p.tokens, p.positions)
 	g.embedBlocks(p.tokens, x)
 	for i, b := range m.blocks {
-		x, _ = g.forward(b, x, &cached{c.keys[i], c.values[i], c.last[i], places})
+		x, _ = g.forward(b, x, &cached{c.keys[i], c.values[i], c.last[i], c.states[i], places})
 	}
 	if like.wanted > 0 && x != nil {
 		if like.wanted < n {

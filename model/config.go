@@ -16,30 +16,33 @@ type Config struct {
 	made         *architecture
 	scale        scales
 	temperature  temperature
-	local        []bool        // blocks that see a window; nil where none does
-	localRope    bindings.Rope // of these
-	hidden       []int         // feed-forward length of each block, nil with experts
-	kvHeads      []int         // key and value heads of each block
-	sharing      int           // how many of the last blocks take keys and values of an earlier one
-	Blocks       int           `json:"blocks"`
-	Width        int           `json:"width"`        // embedding length
-	Hidden       int           `json:"hidden"`       // feed-forward length, the largest of all blocks; of one expert where there are several
-	Experts      int           `json:"experts"`      // of a block; 0 where the feed-forward is dense
-	ExpertsUsed  int           `json:"experts_used"` // by each token
-	Heads        int           `json:"heads"`        // query heads
-	KVHeads      int           `json:"kv_heads"`     // key and value heads, the most of all blocks; Heads is a multiple
-	HeadDim      int           `json:"head_dim"`
-	LocalHeadDim int           `json:"local_head_dim"` // of blocks with a window
-	Embedding    int           `json:"embedding"`      // length of the embedding that each block has of a token; 0 where there is none
-	Vocab        int           `json:"vocab"`          // rows of the embedding
-	Tokens       int           `json:"tokens"`         // of the tokenizer: up to Vocab, as embeddings are padded
-	Taps         int           `json:"taps"`           // tokens that a short convolution sees; 0 where there is none
-	Context      int           `json:"context"`        // context length of the original training
-	Window       int           `json:"window"`         // tokens that blocks with a window see; 0: all see all
-	NormEps      float32       `json:"norm_eps"`
-	Rope         bindings.Rope `json:"rope"`
-	TiedHead     bool          `json:"tied_head"`   // the output head is the token embedding
-	RopeFactor   bool          `json:"rope_factor"` // the file has rope_freqs.weight (Llama 3.1)
+	local        []bool              // blocks that see a window; nil where none does
+	localRope    bindings.Rope       // of these
+	hidden       []int               // feed-forward length of each block, nil with experts
+	mixers       []mixer             // of each block
+	kvHeads      []int               // key and value heads of each block
+	sharing      int                 // how many of the last blocks take keys and values of an earlier one
+	Blocks       int                 `json:"blocks"`
+	Width        int                 `json:"width"`        // embedding length
+	Hidden       int                 `json:"hidden"`       // feed-forward length, the largest of all blocks; of one expert where there are several
+	Experts      int                 `json:"experts"`      // of a block; 0 where the feed-forward is dense
+	ExpertsUsed  int                 `json:"experts_used"` // by each token
+	Heads        int                 `json:"heads"`        // query heads
+	KVHeads      int                 `json:"kv_heads"`     // key and value heads, the most of all blocks; Heads is a multiple
+	HeadDim      int                 `json:"head_dim"`
+	LocalHeadDim int                 `json:"local_head_dim"` // of blocks with a window
+	Embedding    int                 `json:"embedding"`      // length of the embedding that each block has of a token; 0 where there is none
+	Vocab        int                 `json:"vocab"`          // rows of the embedding
+	Tokens       int                 `json:"tokens"`         // of the tokenizer: up to Vocab, as embeddings are padded
+	Taps         int                 `json:"taps"`           // tokens that a convolution sees; 0 where there is none
+	Delta        bindings.DeltaHeads `json:"delta"`          // of delta nets; zeros where there are none
+	Further      int                 `json:"further"`        // blocks behind these that the file has for speculative decoding, and that are not computed
+	Context      int                 `json:"context"`        // context length of the original training
+	Window       int                 `json:"window"`         // tokens that blocks with a window see; 0: all see all
+	NormEps      float32             `json:"norm_eps"`
+	Rope         bindings.Rope       `json:"rope"`
+	TiedHead     bool                `json:"tied_head"`   // the output head is the token embedding
+	RopeFactor   bool                `json:"rope_factor"` // the file has rope_freqs.weight (Llama 3.1)
 }
 
 // readConfig checks the metadata of a GGUF file. Every error names the key and what it must be.
@@ -58,16 +61,18 @@ func readConfig(g *bindings.GGUF) (Config, error) {
 	}
 	c.Name, _ = g.String("general.name")
 	r := metadata{g: g, architecture: c.Architecture}
-	c.Blocks = r.count("block_count", 1, 1<<12)
+	c.Further = r.optional("nextn_predict_layers", 0)
+	c.Blocks = r.count("block_count", 1+c.Further, 1<<12) - c.Further
 	c.Width = r.count("embedding_length", 1, 1<<20)
 	r.feedForward(&c)
 	c.Heads = r.count("attention.head_count", 1, 1<<12)
 	least := 1
-	if c.made.shortConv { // blocks without keys have a short convolution
-		least, c.Taps = 0, r.count("shortconv.l_cache", 2, bindings.MostTaps)
+	if c.made.mixer == shortConvolution { // blocks without keys have one
+		least = 0
 	}
 	c.kvHeads = r.each("attention.head_count_kv", c, c.Heads, least, c.Heads)
 	c.KVHeads = slices.Max(c.kvHeads)
+	r.mix(&c)
 	c.Context = r.optional("context_length", 2048)
 	epsilon := "attention.layer_norm_rms_epsilon"
 	if c.made.layerNorm {
@@ -150,7 +155,7 @@ func (c *Config) from(block int) int {
 // countTokens finds how many of the embedding's rows are tokens that a text may have: not those beyond the tokenizer's last, or that converters fill its list up with.
 func (c *Config) countTokens(g *bindings.GGUF) error {
 	const unused = 5 // llama.cpp's type of tokens that no text has
-	tokens, _ := g.Value("tokenizer.ggml.tokens").([]string)
+	tokens, _ := g.Texts("tokenizer.ggml.tokens")
 	types, _ := g.Value("tokenizer.ggml.token_type").([]int32)
 	c.Tokens = len(tokens)
 	switch {

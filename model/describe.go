@@ -20,6 +20,9 @@ type Description struct {
 	Bytes       int64            `json:"bytes"`   // of their data
 	Types       map[string]int64 `json:"types"`   // bytes of the tensors of each type
 	Fingerprint string           `json:"fingerprint"`
+
+	Tokenizer    string `json:"tokenizer"`     // tokenizer.ggml.model
+	PreTokenizer string `json:"pre_tokenizer"` // tokenizer.ggml.pre
 }
 
 // Target is a kind of linear layer.
@@ -41,6 +44,8 @@ func Describe(path string) (Description, error) {
 	if d.Config, err = readConfig(g); err != nil {
 		return d, fmt.Errorf("%s: %w", path, err)
 	}
+	d.Tokenizer, _ = g.String("tokenizer.ggml.model")
+	d.PreTokenizer, _ = g.String("tokenizer.ggml.pre")
 	var biases []string
 	_, untied := g.Tensor("output.weight")
 	d.TiedHead = !untied
@@ -73,7 +78,7 @@ func Describe(path string) (Description, error) {
 // addLayer counts a tensor of a block where it is a matrix. Of a linear layer's bias, it gives the layer's kind.
 func (d *Description) addLayer(t bindings.TensorInfo) (biased string, ok bool) {
 	name, ok := strings.CutPrefix(t.Name, "blk.")
-	if !ok {
+	if !ok || d.further(t.Name) {
 		return "", false
 	}
 	_, name, _ = strings.Cut(name, ".")
@@ -121,13 +126,16 @@ func (c Config) madeOf(biases []string) (list []string) {
 	if c.localRope != c.Rope {
 		own = ", and rotate by base " + decimal(c.localRope.FreqBase)
 	}
-	short := 0
-	for _, n := range c.kvHeads {
-		if n == 0 {
-			short++
-		}
+	have := map[mixer]int{}
+	for _, m := range c.mixers {
+		have[m]++
 	}
-	add(short > 0, "%d of %d blocks have a gated convolution of %d tokens in the place of attention", short, c.Blocks, c.Taps)
+	add(have[shortConvolution] > 0, "%d of %d blocks have a gated convolution of %d tokens in the place of attention", have[shortConvolution], c.Blocks, c.Taps)
+	add(have[deltaNet] > 0, "%d of %d blocks have a gated delta net in the place of attention: %d value heads of %d numbers, %d key heads of %d, behind a convolution of %d tokens", have[deltaNet], c.Blocks,
+		c.Delta.Values, c.Delta.DimV, c.Delta.Keys, c.Delta.DimK, c.Taps)
+	add(c.made.gated, "a gate for each head of attention")
+	add(c.Further == 1, "one more block, for speculative decoding, is left as it is")
+	add(c.Further > 1, "%d more blocks, for speculative decoding, are left as they are", c.Further)
 	add(windows > 0, "%d of %d blocks see the last %d tokens%s", windows, c.Blocks, c.Window, own)
 	add(c.LocalHeadDim != c.HeadDim, "their heads have %d numbers", c.LocalHeadDim)
 	add(c.sharing > 0, "the last %d blocks take keys and values of an earlier one", c.sharing)

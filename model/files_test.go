@@ -42,11 +42,9 @@ func TestSplitModel(t *testing.T) {
 			if got, want := answers(t, parts, prompts), answers(t, whole, prompts); !slices.EqualFunc(got, want, slices.Equal) {
 				t.Errorf("answers %v, want %v", got, want)
 			}
-			v, err := parts.Tokenizer()
-			if err != nil {
+			if _, err := parts.Tokenizer(""); err != nil {
 				t.Fatal(err)
 			}
-			v.Close()
 			got, want := merged(t, parts, a), merged(t, whole, a)
 			if x, y := content(t, got), content(t, want); !bytes.Equal(x, y) {
 				t.Errorf("merged into %d bytes, want %d, or other ones", len(x), len(y))
@@ -128,11 +126,9 @@ func TestPaddedVocabulary(t *testing.T) {
 					t.Errorf("temperature %g: answer %v", r.Temperature, tokens)
 				}
 			}
-			v, err := m.Tokenizer()
-			if err != nil {
+			if _, err := m.Tokenizer(""); err != nil {
 				t.Fatal(err)
 			}
-			v.Close()
 			adapted(t, m, nil)
 			b := randomBatch(3, 300, 9, 14)
 			b.gradients(t, m, 1)
@@ -166,11 +162,9 @@ func TestEqualNumbers(t *testing.T) {
 			if !slices.Equal(ownLogits(t, m, tokens), ownLogits(t, plain, tokens)) {
 				t.Error("other logits")
 			}
-			v, err := m.Tokenizer()
-			if err != nil {
+			if _, err := m.Tokenizer(""); err != nil {
 				t.Fatal(err)
 			}
-			v.Close()
 		})
 	}
 }

@@ -96,11 +96,7 @@ func (j judge) compare(t *testing.T, what string, m *Model, l *bindings.Llama, p
 // chats are the tokens of questions as ChatML writes them.
 func chats(t *testing.T, path string, questions ...string) (prompts [][]int32) {
 	t.Helper()
-	v, err := bindings.OpenVocab(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer v.Close()
+	v := tokenizerOf(t, path)
 	for _, question := range questions {
 		tokens, err := v.Tokenize(t.Context(), "<|im_start|>user\n"+question+"<|im_end|>\n<|im_start|>assistant\n", false, true)
 		if err != nil {

@@ -99,8 +99,9 @@ type block struct {
 	attnNorm, ffnNorm   norm               // of what attention and feed-forward take
 	attnAfter, ffnAfter norm               // of what they add
 	qkNorms             bindings.HeadNorms // of q and k
-	conv                *bindings.Tensor   // [taps, width]: the weights of a short convolution, where it has that and no attention
-	groups              []*group           // q k v, or q where it takes others' keys and values, output; or those of the short convolution; and gate up, down where the feed-forward is dense
+	conv                *bindings.Tensor   // [taps, width]: the weights of a short convolution, where it has that
+	delta               *delta             // of a delta net, where it has that
+	groups              []*group           // q k v, or q where it takes others' keys and values, output; or those of what stands in the place of attention; and gate up, down where the feed-forward is dense
 	experts             *experts           // where it is not
 	sinks               *bindings.Tensor   // [heads]: see Heads; nil where there are none
 	embedding           *blockEmbedding    // nil where it has none
@@ -111,8 +112,8 @@ type block struct {
 type shape struct {
 	straight bool // q and k are not rotated
 	local    bool // it sees a window
-	short    bool // it has a short convolution in the place of attention
-	rotation int  // which of the model's it takes
+	mixer    mixer
+	rotation int // which of the model's it takes
 	headDim  int
 	kvHeads  int
 	hidden   int  // feed-forward length
@@ -322,6 +323,9 @@ func (m *Model) loadWeights() error {
 		}
 	}
 	for _, t := range infos {
+		if m.further(t.Name) {
+			continue
+		}
 		// rope_freqs of old conversions stand in every block and say nothing.
 		if !l.seen[t.Name] && !strings.HasSuffix(t.Name, "rope_freqs.weight") && !strings.HasSuffix(t.Name, "attn_rot_embd") {
 			return fmt.Errorf("tensor %s is not part of a model of architecture %s as it is computed here; its effect would be lost", t.Name, m.Architecture)
@@ -398,10 +402,17 @@ func (l *loader) block(i int) *block {
 		ffnAfter:  l.norm(name("post_ffw_norm"), m.made.norms != before),
 	}
 	add := func(layers ...*linear) { b.groups = append(b.groups, newGroup(len(b.groups), layers...)) }
-	if b.short {
+	switch b.mixer {
+	case shortConvolution:
 		b.conv = l.numbers(name("shortconv.conv.weight"), m.Taps, m.Width)
 		add(matrix("shortconv.in_proj", m.Width, 3*m.Width))
 		add(matrix("shortconv.out_proj", m.Width, m.Width))
+		return l.feedForward(b, name, matrix, add)
+	case deltaNet:
+		b.delta = l.delta(name)
+		heads := m.Delta.Values
+		add(matrix("attn_qkv", m.Width, m.mixed()), matrix("attn_gate", m.Width, m.read()), matrix("ssm_alpha", m.Width, heads), matrix("ssm_beta", m.Width, heads))
+		add(matrix("ssm_out", m.read(), m.Width))
 		return l.feedForward(b, name, matrix, add)
 	}
 	q, kv := m.Heads*b.headDim, b.kvHeads*b.headDim
@@ -423,18 +434,22 @@ func (l *loader) block(i int) *block {
 	if scale := name("layer_output_scale.weight"); m.made.embeddings && l.has(scale) {
 		b.scale = l.number(scale)
 	}
+	gates := 0
+	if m.made.gated {
+		gates = q
+	}
 	// A converter that permutes the rows of q and k does so in matrices of their own.
 	switch one := l.has(name("attn_qkv.weight")); {
 	case b.from >= 0:
 		add(matrix("attn_q", m.Width, q))
 		l.unused(name("attn_k.weight"), name("attn_v.weight"), name("attn_k_norm.weight"))
-	case one && (m.made.positions || m.made.pairs == bindings.Halves):
+	case one && gates == 0 && (m.made.positions || m.made.pairs == bindings.Halves):
 		add(matrix("attn_qkv", m.Width, q+2*kv))
 	case m.made.keysOnly && !l.has(name("attn_v.weight")):
 		b.keysOnly = true
 		add(matrix("attn_q", m.Width, q), matrix("attn_k", m.Width, kv))
 	default:
-		add(matrix("attn_q", m.Width, q), matrix("attn_k", m.Width, kv), matrix("attn_v", m.Width, kv))
+		add(matrix("attn_q", m.Width, q+gates), matrix("attn_k", m.Width, kv), matrix("attn_v", m.Width, kv))
 	}
 	add(matrix("attn_output", q, m.Width))
 	return l.feedForward(b, name, matrix, add)
@@ -463,7 +478,7 @@ func (l *loader) feedForward(b *block, name func(part string) string, matrix fun
 // shape is what the model's constants make of block i.
 func (m *Model) shape(i int) shape {
 	s := shape{
-		local: m.windowed(i), headDim: m.HeadDim, kvHeads: m.kvHeads[i], short: m.kvHeads[i] == 0, hidden: m.Hidden, from: m.from(i),
+		local: m.windowed(i), headDim: m.HeadDim, kvHeads: m.kvHeads[i], mixer: m.mixers[i], hidden: m.Hidden, from: m.from(i),
 	}
 	if m.hidden != nil {
 		s.hidden = m.hidden[i]
@@ -516,7 +531,7 @@ func (m *Model) File() *bindings.GGUF { return m.file }
 func (m *Model) Base() vera.Base {
 	b := vera.Base{
 		Architecture: m.Architecture, Name: m.Name, Fingerprint: m.fingerprint,
-		Blocks: m.Blocks, Heads: m.Heads, KVHeads: m.KVHeads, HeadDim: m.HeadDim, General: vera.General(m.file),
+		Blocks: m.Blocks, HeadDim: m.HeadDim, Delta: vera.Delta{Keys: m.Delta.Keys, Values: m.Delta.Values, DimK: m.Delta.DimK, DimV: m.Delta.DimV}, General: vera.General(m.file),
 	}
 	for _, l := range m.linears() {
 		b.Linears = append(b.Linears, vera.Linear{Block: l.block, Target: l.target, In: l.in, Out: l.out})

@@ -102,7 +102,7 @@ func (n *naive) logits(tokens []int32, at int) *matrix {
 		x = n.sum(x, positions.part(0, len(tokens)))
 	}
 	n.given, n.extra = map[int][2]*matrix{}, n.extras(tokens, x)
-	for block := range int(n.number("block_count", 0)) {
+	for block := range int(n.number("block_count", 0) - n.number("nextn_predict_layers", 0)) {
 		x = n.block(x, block, at)
 	}
 	head := n.weights["output.weight"]
@@ -119,10 +119,12 @@ func (n *naive) block(x *matrix, block, at int) *matrix {
 	y := n.norm(x, prefix+"attn_norm")
 	if taps := n.weights[prefix+"shortconv.conv.weight"]; taps != nil {
 		y = n.shortConv(y, taps, block, at)
+	} else if n.weights[prefix+"ssm_a"] != nil {
+		y = n.deltaNet(y, block, at)
 	} else {
 		y = n.attention(y, block, at)
 	}
-	early := n.name == "gpt-oss" || n.name == "seed_oss" // their files have the norm before the feed-forward by another's name
+	early := slices.Contains([]string{"gpt-oss", "qwen35", "seed_oss"}, n.name) // their files have the norm before the feed-forward by another's name
 	if !early {
 		y = n.norm(y, prefix+"post_attention_norm")
 	}
@@ -191,7 +193,7 @@ func (n *naive) attention(h *matrix, block, at int) *matrix {
 	if local {
 		dim = int(n.number("attention.key_length_swa", float64(dim)))
 	}
-	var q, k, v *matrix
+	var q, k, v, gates *matrix
 	taker := block - int(n.number("block_count", 0)) + int(n.number("attention.shared_kv_layers", 0))
 	if taker >= 0 {
 		q = n.linear(h, block, "attn_q", 0, at)
@@ -200,6 +202,9 @@ func (n *naive) attention(h *matrix, block, at int) *matrix {
 		q, k, v = n.columns(all, 0, heads*dim), n.columns(all, heads*dim, kvHeads*dim), n.columns(all, (heads+kvHeads)*dim, kvHeads*dim)
 	} else {
 		q, k = n.linear(h, block, "attn_q", 0, at), n.linear(h, block, "attn_k", 0, at)
+		if q.cols == 2*heads*dim {
+			q, gates = n.everyOther(q, dim, 0), n.everyOther(q, dim, 1)
+		}
 		v = k
 		if n.weights[fmt.Sprintf("blk.%d.attn_v.weight", block)] != nil {
 			v = n.linear(h, block, "attn_v", 0, at)
@@ -242,7 +247,60 @@ func (n *naive) attention(h *matrix, block, at int) *matrix {
 		p = n.columns(p, 0, h.rows)
 		outs = append(outs, n.product(p, n.transposed(n.columns(v, kv, dim))))
 	}
-	return n.linear(n.beside(dim, outs), block, "attn_output", 1, at)
+	y := n.beside(dim, outs)
+	if gates != nil {
+		y = n.times(y, n.each(gates, sigmoid))
+	}
+	return n.linear(y, block, "attn_output", 1, at)
+}
+
+// everyOther are dim columns of every 2 dim, the first or the second ones.
+func (n *naive) everyOther(x *matrix, dim, which int) *matrix {
+	var parts []*matrix
+	for at := which * dim; at < x.cols; at += 2 * dim {
+		parts = append(parts, n.columns(x, at, dim))
+	}
+	return n.beside(dim, parts)
+}
+
+func sigmoid(v float64) (y, slope float64) {
+	s := 1 / (1 + math.Exp(-v))
+	return s, s * (1 - s)
+}
+
+// deltaNet goes token by token: S ← e^g S, then S ← S + β (v − S k) kᵀ, and gives S q. Hugging Face's value head k·(values/keys) + i, which goes with key head k, is
+// head i·keys + k of the file.
+func (n *naive) deltaNet(h *matrix, block, at int) *matrix {
+	prefix := fmt.Sprintf("blk.%d.", block)
+	keys, values, dk := int(n.number("ssm.group_count", 0)), int(n.number("ssm.time_step_rank", 0)), int(n.number("ssm.state_size", 0))
+	dv := int(n.number("ssm.inner_size", 0)) / values
+	x := n.activated(n.convolved(n.linear(h, block, "attn_qkv", 0, at), n.weights[prefix+"ssm_conv1d.weight"]))
+	softplus := func(v float64) (y, slope float64) { return math.Log1p(math.Exp(v)), 1 / (1 + math.Exp(-v)) }
+	g := n.times(n.each(n.sum(n.linear(h, block, "ssm_alpha", 0, at), n.weights[prefix+"ssm_dt.bias"]), softplus), n.weights[prefix+"ssm_a"])
+	kept := n.each(g, func(v float64) (y, slope float64) { return math.Exp(v), math.Exp(v) })
+	beta := n.each(n.linear(h, block, "ssm_beta", 0, at), sigmoid)
+	unit := func(start int) *matrix { // over √(Σ x² + 1e-6)
+		return n.scaled(n.normed(n.columns(x, start, dk), dk, 1e-6/float64(dk)), 1/math.Sqrt(float64(dk)))
+	}
+	var outs []*matrix
+	for head := range values {
+		q, k := unit(head%keys*dk), unit((keys+head%keys)*dk)
+		q = n.scaled(q, 1/math.Sqrt(float64(dk)))
+		v := n.columns(x, 2*keys*dk+head*dv, dv)
+		memory := constant(dv, dk, make([]float64, dv*dk))
+		var reads []*matrix
+		for t := range h.rows {
+			one := func(of *matrix) *matrix { return n.columns(of.part(t, 1), head, 1) }
+			key := k.part(t, 1)
+			memory = n.times(memory, one(kept))
+			u := n.times(n.sum(v.part(t, 1), n.scaled(n.product(key, memory), -1)), one(beta))
+			memory = n.sum(memory, n.product(n.transposed(u), n.transposed(key)))
+			reads = append(reads, n.product(memory, q.part(t, 1)))
+		}
+		outs = append(outs, n.transposed(n.beside(1, reads)))
+	}
+	y := n.norm(n.beside(dv, outs), prefix+"ssm_norm")
+	return n.linear(n.times(y, n.activated(n.linear(h, block, "attn_gate", 0, at))), block, "ssm_out", 1, at)
 }
 
 // warmed are queries that grow with their position.
@@ -470,23 +528,54 @@ func (n *naive) linear(x *matrix, block int, target string, group, at int) *matr
 	if mask := n.masks[[2]int{block, group}]; mask != nil {
 		x = n.times(x, constant(x.rows, x.cols, wide(mask[at*x.cols:(at+x.rows)*x.cols])))
 	}
-	u := n.times(n.product(x, n.vector(l.Pair.A, l.Pair.MaxIn)), flat(n.vector(l.D, 1)))
-	rows := n.vector(l.Pair.B, len(l.D)).part(0, l.Out)
-	if n.adapter.Method == vera.MethodVeRA && n.neighbours() && (target == "attn_q" || target == "attn_k") {
-		rows = n.reordered(rows)
+	down, rows := n.vector(l.Pair.A, l.Pair.MaxIn), n.vector(l.Pair.B, len(l.D)).part(0, l.Out)
+	if n.adapter.Method == vera.MethodVeRA {
+		if target == "ssm_out" {
+			var columns []*matrix
+			for i := range l.In {
+				columns = append(columns, n.columns(down, n.place(target, i), 1))
+			}
+			down = n.beside(1, columns)
+		} else {
+			rows = n.reordered(rows, target)
+		}
 	}
+	u := n.times(n.product(x, down), flat(n.vector(l.D, 1)))
 	return n.sum(y, n.times(n.product(u, rows), flat(n.vector(l.B, 1))))
 }
 
-// reordered are the rows of VeRA's B, which are in Hugging Face's order, as the file has those of q and k: row 2j + half of a head is row half · (head dim / 2) + j there.
-func (n *naive) reordered(rows *matrix) *matrix {
-	dim := int(n.number("attention.key_length", n.number("embedding_length", 0)/n.number("attention.head_count", 0)))
+// reordered are the rows of VeRA's B, which are in Hugging Face's order, as the file has those of a layer.
+func (n *naive) reordered(rows *matrix, target string) *matrix {
 	var values []float64
 	for i := range rows.rows {
-		at := i % dim
-		values = append(values, rows.row(i-at+at%2*(dim/2)+at/2)...)
+		values = append(values, rows.row(n.place(target, i))...)
 	}
 	return constant(rows.rows, rows.cols, values)
+}
+
+// place is where Hugging Face has row i of the file's layer, or column i of ssm_out: row 2j + half of a head that is rotated by neighbours is row half · (head dim / 2) + j there,
+// and value head i·keys + k of a delta net is head k·(values/keys) + i.
+func (n *naive) place(target string, i int) int {
+	keys, values := int(n.number("ssm.group_count", 0)), int(n.number("ssm.time_step_rank", 0))
+	first, run := 0, 1
+	switch {
+	case n.neighbours() && (target == "attn_q" || target == "attn_k"):
+		dim := int(n.number("attention.key_length", n.number("embedding_length", 0)/n.number("attention.head_count", 0)))
+		at := i % dim
+		return i - at + at%2*(dim/2) + at/2
+	case keys == 0 || !slices.Contains([]string{"attn_qkv", "attn_gate", "ssm_alpha", "ssm_beta", "ssm_out"}, target):
+		return i
+	case target == "attn_qkv":
+		first = 2 * keys * int(n.number("ssm.state_size", 0))
+	}
+	if i < first {
+		return i
+	}
+	if target != "ssm_alpha" && target != "ssm_beta" {
+		run = int(n.number("ssm.inner_size", 0)) / values
+	}
+	head := (i - first) / run
+	return first + (head%keys*(values/keys)+head/keys)*run + (i-first)%run
 }
 
 // vector is numbers of the adapter, and the same again for the same.

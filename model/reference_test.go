@@ -251,9 +251,8 @@ func (r reference) checkGradients(t *testing.T, m *Model, a *vera.Adapter, name 
 	for _, l := range a.Layers {
 		prefix := "base_model.model." + a.Base.Module(l.Linear) + ".vera_lambda_"
 		wantB, wantD := floats(t, refs, prefix+"b"), floats(t, refs, prefix+"d")
-		if heads := a.Base.RotaryHeads(l.Target); heads > 0 {
-			wantB = vera.GGUFRows(wantB, heads, m.HeadDim)
-		}
+		rows, _ := a.Base.Orders(l.Target)
+		wantB = vera.GGUFRows(wantB, l.Out, rows)
 		for _, want := range [][]float32{wantB, wantD} {
 			got := grad[at : at+len(want)]
 			at += len(want)

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/veratune/veratune/bindings"
 	"github.com/veratune/veratune/internal/testutil"
 	"github.com/veratune/veratune/vera"
 )
@@ -253,11 +252,7 @@ func TestServerOnSmolLM2(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
-	v, err := bindings.OpenVocab(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer v.Close()
+	v := tokenizerOf(t, path)
 	var list []trial
 	for _, text := range []string{"The capital of France is", "Once upon a time", "1, 2, 3, 4,", "def add(a, b):\n", "The opposite of hot is", "Water boils at", "A", "Dear Sir or Madam,"} {
 		tokens, err := v.Tokenize(t.Context(), text, true, false)

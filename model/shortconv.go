@@ -1,13 +1,6 @@
 package model
 
-import (
-	"slices"
-
-	"github.com/veratune/veratune/bindings"
-)
-
-// recurrent tells whether blocks keep a state of a text, which cannot go back to what it was some tokens before.
-func (m *Model) recurrent() bool { return slices.Contains(m.kvHeads, 0) }
+import "github.com/veratune/veratune/bindings"
 
 // gates are the two gates of a short convolution and what it takes, [width, rows] each, of bcx [3 · width, rows].
 func (g *graph) gates(bcx *bindings.Tensor) (in, out, x *bindings.Tensor) {

@@ -75,6 +75,7 @@ var variants = []struct {
 		with("mistral3.rope.scaling.yarn_log_multiplier", float32(0.3)), with("mistral3.attention.temperature_scale", float32(0.5)), with("mistral3.attention.sliding_window", uint32(20)),
 	}},
 	{"one length of tokens", "mistral3", []change{without("mistral3.attention.temperature_scale")}},
+	{"another rotation", "qwen35", []change{with("qwen35.rope.dimension_count", uint32(10)), with("qwen35.rope.freq_base", float32(100)), vector("blk.3.attn_q.bias", 256, -0.3, 0.3), vector("blk.3.attn_output.bias", 64, -0.3, 0.3)}},
 	{"biases", "seed-oss", []change{vector("blk.0.attn_output.bias", 64, -0.3, 0.3)}},
 	{"biases", "granite", []change{
 		vector("blk.0.attn_q.bias", 64, -0.3, 0.3), vector("blk.0.ffn_gate.bias", 96, -0.3, 0.3), vector("blk.1.attn_v.bias", 32, -0.3, 0.3), vector("blk.1.ffn_down.bias", 64, -0.3, 0.3),

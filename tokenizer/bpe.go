@@ -21,7 +21,7 @@ type bpe struct {
 	slots  []int32 // a hash table of merges, -1: free
 	single [256]int32
 	bytes  [256]int32 // the token of a byte that is in no other, -1: none
-	joined [1 << 10]uint64
+	joints joints
 	caches sync.Pool
 }
 
@@ -86,46 +86,12 @@ func newBPE(t *Tokenizer, r rules, list []string) *bpe {
 		if i := b.slot(m.left, m.right); b.slots[i] < 0 {
 			b.slots[i], b.merges[rank] = int32(rank), m
 			if r.space {
-				b.joinAll(left + right)
+				b.joints.add(left + right)
 			}
 		}
 	}
-	b.caches.New = func() any { return newCache() }
+	b.caches.New = func() any { return newCache(len(b.parts)) }
 	return b
-}
-
-// joinAll notes what stands before a ▁ within a merged symbol.
-func (b *bpe) joinAll(s string) {
-	for at := 0; ; {
-		i := strings.Index(s[at:], "▁")
-		if i < 0 {
-			return
-		}
-		at += i
-		if at > 0 {
-			b.join(s[:at])
-		}
-		at += len("▁")
-	}
-}
-
-// join notes that a merge may join the last character of s with a ▁ behind it.
-func (b *bpe) join(s string) {
-	c := s[len(s)-1]
-	d := byte(0)
-	if len(s) > 1 {
-		d = s[len(s)-2]
-	}
-	h := b.hash(d, c)
-	b.joined[h>>6] |= 1 << (h & 63)
-}
-
-// hash takes the last two bytes for a character beyond ASCII, else the last.
-func (b *bpe) hash(d, c byte) uint32 {
-	if c < 0x80 {
-		return uint32(c)
-	}
-	return uint32(d)<<8 | uint32(c)
 }
 
 func byteName(b byte) string {
@@ -167,7 +133,7 @@ func (b *bpe) encode(ctx context.Context, tokens []int32, text string, _ bool) (
 		text = strings.ReplaceAll(text, " ", "▁")
 	}
 	c := b.caches.Get().(*cache)
-	defer b.caches.Put(c)
+	defer c.release(&b.caches)
 	w := walk{b: b, ctx: ctx, tokens: tokens, cache: c}
 	err := w.split(b.parts, text)
 	return w.tokens, err
@@ -186,9 +152,10 @@ func (w *walk) split(parts []splitter, s string) error {
 	if len(parts) == 0 {
 		return w.piece(s)
 	}
-	var m memory
+	m := &w.cache.memories[len(w.b.parts)-len(parts)]
+	*m = memory{}
 	for s != "" {
-		n := parts[0].part(s, &m)
+		n := parts[0].part(s, m)
 		if err := w.split(parts[1:], s[:n]); err != nil {
 			return err
 		}
@@ -227,51 +194,14 @@ func (w *walk) piece(s string) error {
 		}
 		return w.word(s)
 	case r.space:
-		return w.spaced(s)
+		return w.b.joints.split(s, w.word)
 	}
 	return w.word(s)
 }
 
-// spaced takes a piece apart before each ▁ that no merge joins with what stands before it, which changes no token.
-func (w *walk) spaced(s string) error {
-	from := 0
-	for at := 1; at < len(s); at++ {
-		i := strings.Index(s[at:], "▁")
-		if i < 0 {
-			break
-		}
-		at += i
-		h := uint32(s[at-1])
-		if at > 1 {
-			h = w.b.hash(s[at-2], s[at-1])
-		}
-		if w.b.joined[h>>6]>>(h&63)&1 != 0 {
-			continue
-		}
-		if err := w.word(s[from:at]); err != nil {
-			return err
-		}
-		from = at
-	}
-	return w.word(s[from:])
-}
-
-// word appends the tokens of what is merged by itself.
-func (w *walk) word(s string) error {
-	if len(s) > longestWord {
-		return w.merge(s)
-	}
-	e := w.cache.entry(s)
-	if ids, ok := w.cache.get(e, s); ok {
-		w.tokens = append(w.tokens, ids...)
-		return nil
-	}
-	n := len(w.tokens)
-	if err := w.merge(s); err != nil {
-		return err
-	}
-	w.cache.put(e, s, w.tokens[n:])
-	return nil
+func (w *walk) word(s string) (err error) {
+	w.tokens, err = w.cache.word(w.tokens, s, w)
+	return err
 }
 
 // node is a symbol of a word that is merged.
@@ -279,15 +209,16 @@ type node struct {
 	id         int32
 	begin, end int32 // in the word
 	prev, next int32 // -1: none
-	rank       int32 // of the merge with the next, -1: none
+	rank       int32 // of the merge with the next, or of SentencePiece the token that it makes; -1: none
+	score      float32
 }
 
-func (w *walk) merge(s string) error {
+// merge implements merger.
+func (w *walk) merge(tokens []int32, s string) ([]int32, error) {
 	b := w.b
 	if b.rules.whole {
 		if id := b.t.names.find(s); id >= 0 {
-			w.tokens = append(w.tokens, id)
-			return nil
+			return append(tokens, id), nil
 		}
 	}
 	nodes := w.cache.nodes[:0]
@@ -300,7 +231,7 @@ func (w *walk) merge(s string) error {
 			id = b.single[s[i]]
 		}
 		k := int32(len(nodes))
-		nodes = append(nodes, node{id, int32(i), int32(i + n), k - 1, k + 1, -1})
+		nodes = append(nodes, node{id: id, begin: int32(i), end: int32(i + n), prev: k - 1, next: k + 1, rank: -1})
 		i += n
 	}
 	nodes[len(nodes)-1].next = -1
@@ -311,21 +242,21 @@ func (w *walk) merge(s string) error {
 	if len(nodes) <= 64 {
 		b.mergeShort(nodes)
 	} else if err := b.mergeLong(w.ctx, nodes); err != nil {
-		return err
+		return nil, err
 	}
 	for i := int32(0); i >= 0; i = nodes[i].next {
 		n := &nodes[i]
 		if n.id >= 0 && int(n.id) < b.t.Size() {
-			w.tokens = append(w.tokens, n.id)
+			tokens = append(tokens, n.id)
 			continue
 		}
 		for _, c := range []byte(s[n.begin:n.end]) {
 			if id := b.bytes[c]; id >= 0 {
-				w.tokens = append(w.tokens, id)
+				tokens = append(tokens, id)
 			}
 		}
 	}
-	return nil
+	return tokens, nil
 }
 
 // merged merges a symbol with the next.

@@ -1,15 +1,18 @@
 package tokenizer
 
+import "sync"
+
 const (
-	longestWord = 64      // bytes of a word that is kept
-	cacheSize   = 1 << 13 // words; one takes the place of another with the same hash
-	keptTokens  = 8       // of a word
+	longestWord = 30 // bytes of a word that is kept
+	cacheBits   = 14 // of the number of words; one takes the place of another with the same hash
+	keptTokens  = 6  // of a word
 )
 
 // cache keeps the tokens of words, and what merging them needs.
 type cache struct {
-	entries []entry
-	nodes   []node
+	entries  []entry
+	nodes    []node
+	memories []memory // of each of a pre-tokenizer's parts
 }
 
 type entry struct {
@@ -19,7 +22,18 @@ type entry struct {
 	tokens [keptTokens]int32
 }
 
-func newCache() *cache { return &cache{entries: make([]entry, cacheSize)} }
+func newCache(parts int) *cache {
+	return &cache{entries: make([]entry, 1<<cacheBits), memories: make([]memory, parts)}
+}
+
+// release gives the cache back, without the room that a long word took.
+func (c *cache) release(to *sync.Pool) {
+	const most = 1 << 16
+	if cap(c.nodes) > most {
+		c.nodes = nil
+	}
+	to.Put(c)
+}
 
 func (c *cache) entry(s string) *entry {
 	h := uint64(len(s))
@@ -32,19 +46,27 @@ func (c *cache) entry(s string) *entry {
 		h = (h ^ uint64(s[i])) * 0x100000001b3
 	}
 	h *= 0x9e3779b97f4a7c15
-	return &c.entries[h>>(64-13)]
+	return &c.entries[h>>(64-cacheBits)]
 }
 
-func (c *cache) get(e *entry, s string) ([]int32, bool) {
-	if string(e.text[:e.length]) != s {
-		return nil, false
-	}
-	return e.tokens[:e.count], true
+// merger appends the tokens of what is merged by itself.
+type merger interface {
+	merge(tokens []int32, word string) ([]int32, error)
 }
 
-func (c *cache) put(e *entry, s string, tokens []int32) {
-	if len(tokens) > keptTokens {
-		return
+// word appends the tokens of a word, which are merged where the cache does not have them.
+func (c *cache) word(tokens []int32, s string, m merger) ([]int32, error) {
+	if len(s) > longestWord {
+		return m.merge(tokens, s)
 	}
-	e.length, e.count = uint8(copy(e.text[:], s)), uint8(copy(e.tokens[:], tokens))
+	e := c.entry(s)
+	if string(e.text[:e.length]) == s {
+		return append(tokens, e.tokens[:e.count]...), nil
+	}
+	n := len(tokens)
+	tokens, err := m.merge(tokens, s)
+	if err == nil && len(tokens)-n <= keptTokens {
+		e.length, e.count = uint8(copy(e.text[:], s)), uint8(copy(e.tokens[:], tokens[n:]))
+	}
+	return tokens, err
 }

@@ -40,7 +40,7 @@ func TestLong(t *testing.T) {
 // TestUnknown refuses what it does not know, and names the nearest.
 func TestUnknown(t *testing.T) {
 	v := tokenizer.Vocabulary{Model: "gpt2", Pre: "qwen-2", Tokens: []string{"a"}}
-	if _, err := tokenizer.New(v); err == nil || !strings.Contains(err.Error(), `"qwen-2"`) || !strings.Contains(err.Error(), `"qwen2"`) {
+	if _, err := tokenizer.New(v); err == nil || !strings.Contains(err.Error(), `"qwen-2"`) || !strings.Contains(err.Error(), "qwen2, qwen35") {
 		t.Errorf("%v", err)
 	}
 	v.Model = "t5"

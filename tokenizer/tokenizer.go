@@ -5,10 +5,13 @@ package tokenizer
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/xrash/smetrics"
 )
 
 // Kinds of tokens, as in tokenizer.ggml.token_type.
@@ -43,11 +46,10 @@ type Vocabulary struct {
 type Tokenizer struct {
 	names         // of all tokens
 	types []uint8 // kinds, with those that their texts tell
-	strip []uint8 // 1: white space before a token goes with it; 2: that behind it
 	ends  map[int32]bool
 	twins map[int32]int32 // tokens whose text one before them has, and that one
 
-	special []int32 // tokens that are looked for in a text, long ones first
+	special specials
 	ids     map[string]int32
 
 	addBOS, addEOS, prefix bool
@@ -74,7 +76,7 @@ func PreTokenizers() []string {
 // New makes a tokenizer. It fails for a kind or a pre-tokenizer that it does not know, and for lists that do not fit together.
 func New(v Vocabulary) (*Tokenizer, error) {
 	if len(v.Tokens) == 0 {
-		return nil, fmt.Errorf("tokenizer.ggml.tokens is empty")
+		return nil, errors.New("tokenizer.ggml.tokens is missing, or empty")
 	}
 	if v.Types != nil && len(v.Types) < len(v.Tokens) {
 		return nil, fmt.Errorf("tokenizer.ggml.token_type are %d numbers for %d tokens", len(v.Types), len(v.Tokens))
@@ -90,10 +92,13 @@ func New(v Vocabulary) (*Tokenizer, error) {
 		if v.Model == "gemma4" {
 			pre = "gemma4"
 		}
-		var known bool
-		if r, known = preTokenizers[pre]; !known {
-			return nil, fmt.Errorf("the pre-tokenizer %q (tokenizer.ggml.pre) is unknown; the nearest known is %q", pre, nearest(pre))
+		if err := CheckPre(pre); err != nil {
+			return nil, fmt.Errorf("tokenizer.ggml.pre: %w", err)
 		}
+		if v.Merges == nil {
+			return nil, errors.New("tokenizer.ggml.merges is missing")
+		}
+		r = preTokenizers[pre]
 		t.decoded, t.escape = !r.plain, r.space
 		t.addBOS = r.bos
 	case "llama":
@@ -118,37 +123,28 @@ func New(v Vocabulary) (*Tokenizer, error) {
 	return t, nil
 }
 
-// nearest is the known pre-tokenizer with the fewest letters other than in a name.
-func nearest(name string) string {
-	best, least := "", 1<<30
-	for _, known := range PreTokenizers() {
-		row := make([]int, len(known)+1)
-		for i := range row {
-			row[i] = i
-		}
-		for i := range len(name) {
-			before := row[0]
-			row[0] = i + 1
-			for j := range len(known) {
-				cost := before
-				if name[i] != known[j] {
-					cost++
-				}
-				before = row[j+1]
-				row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-			}
-		}
-		if row[len(known)] < least {
-			best, least = known, row[len(known)]
-		}
+// UnknownPre is the error of a pre-tokenizer that there is not.
+type UnknownPre struct{ Name string }
+
+func (e UnknownPre) Error() string {
+	known := PreTokenizers()
+	far := func(name string) int { return smetrics.WagnerFischer(e.Name, name, 1, 1, 1) }
+	slices.SortStableFunc(known, func(a, b string) int { return cmp.Compare(far(a), far(b)) })
+	return fmt.Sprintf("pre-tokenizer %q: not known; the nearest that are: %s, %s, %s", e.Name, known[0], known[1], known[2])
+}
+
+// CheckPre gives UnknownPre for a name that New does not know.
+func CheckPre(name string) error {
+	if _, known := preTokenizers[name]; !known {
+		return UnknownPre{name}
 	}
-	return best
+	return nil
 }
 
 // read takes the tokens' texts and kinds.
 func (t *Tokenizer) read(v Vocabulary) {
 	t.names.init(len(v.Tokens))
-	t.types, t.strip = make([]uint8, len(v.Tokens)), make([]uint8, len(v.Tokens))
+	t.types = make([]uint8, len(v.Tokens))
 	var buffer []byte
 	for i, text := range v.Tokens {
 		if text, _, _ = strings.Cut(text, "\x00"); text == "" { // as llama.cpp reads it
@@ -221,30 +217,23 @@ func (t *Tokenizer) findIDs(v Vocabulary, r rules) {
 func (t *Tokenizer) findSpecial(v Vocabulary) {
 	for token, kind := range t.types {
 		if kind == controlToken || kind == userToken || kind == unknownToken {
-			t.special = append(t.special, int32(token))
+			t.special.list = append(t.special.list, special{token: int32(token), text: t.text(int32(token))})
 		}
 	}
-	slices.SortStableFunc(t.special, func(a, b int32) int { return cmp.Compare(len(t.text(b)), len(t.text(a))) })
+	t.special.sort()
 	name := strings.ToLower(v.Name)
-	set := func(token string, mask uint8) {
-		for _, id := range t.special {
-			if t.text(id) == token {
-				t.strip[id] = mask
-			}
-		}
-	}
+	phi3 := strings.Contains(name, "phi-3") || strings.Contains(name, "phi3")
+	mask := ""
 	switch {
 	case slices.Contains([]string{"jina-v2-de", "jina-v2-es", "jina-v2-code", "mmbert"}, v.Pre):
-		set("<mask>", 1)
-	case strings.Contains(name, "phi-3"), strings.Contains(name, "phi3"):
-		for _, id := range t.special {
-			t.strip[id] = 2
-		}
-		set("<unk>", 0)
-		set("<s>", 0)
-		set("<|endoftext|>", 0)
-	case strings.Contains(name, "modern-bert"):
-		set("[MASK]", 1)
+		mask, phi3 = "<mask>", false
+	case !phi3 && strings.Contains(name, "modern-bert"):
+		mask = "[MASK]"
+	}
+	for i := range t.special.list {
+		s := &t.special.list[i]
+		s.left = s.text == mask
+		s.right = phi3 && !slices.Contains([]string{"<unk>", "<s>", "<|endoftext|>"}, s.text)
 	}
 }
 
@@ -297,61 +286,6 @@ func (t *Tokenizer) end() int32 {
 	return t.EOS()
 }
 
-// fragment is a part of a text, or a token that was found in it.
-type fragment struct {
-	text  string
-	token int32 // -1: none
-}
-
-func (t *Tokenizer) fragments(text string, parseSpecial bool) []fragment {
-	if text == "" {
-		return nil
-	}
-	list := []fragment{{text, -1}}
-	var begins [256]bool
-	for i := range len(text) {
-		begins[text[i]] = true
-	}
-	for _, token := range t.special {
-		name := t.text(token)
-		if !begins[name[0]] || !parseSpecial && t.types[token] != userToken || !strings.Contains(text, name) {
-			continue
-		}
-		var next []fragment
-		add := func(text string) {
-			if text != "" {
-				next = append(next, fragment{text, -1})
-			}
-		}
-		for _, f := range list {
-			for f.token < 0 {
-				at := strings.Index(f.text, name)
-				if at < 0 {
-					break
-				}
-				left, right := f.text[:at], f.text[at+len(name):]
-				const blank = " \t\n\v\f\r"
-				if t.strip[token]&1 != 0 {
-					left = strings.TrimRight(left, blank)
-				}
-				if t.strip[token]&2 != 0 {
-					right = strings.TrimLeft(right, blank)
-				}
-				add(left)
-				next = append(next, fragment{"", token})
-				f.text = right
-			}
-			if f.token >= 0 {
-				next = append(next, f)
-			} else {
-				add(f.text)
-			}
-		}
-		list = next
-	}
-	return list
-}
-
 // Piece is what a token adds to a text, in bytes that need be no whole character; of a control token, its text.
 func (t *Tokenizer) Piece(token int32) (string, error) {
 	if token < 0 || int(token) >= t.Size() {
@@ -400,11 +334,10 @@ func (t *Tokenizer) Detokenize(tokens []int32, special bool) (string, error) {
 }
 
 // Controls calls yield for every token whose text Tokenize reads as it only with parseSpecial, and says whether white space beside the text goes with it.
-func (t *Tokenizer) Controls(yield func(token int32, text string, stripBefore, stripAfter bool)) error {
-	for token, kind := range t.types {
-		if kind == controlToken || kind == unknownToken {
-			yield(int32(token), t.text(int32(token)), t.strip[token]&1 != 0, t.strip[token]&2 != 0)
+func (t *Tokenizer) Controls(yield func(token int32, text string, stripBefore, stripAfter bool)) {
+	for _, s := range t.special.list {
+		if t.types[s.token] != userToken {
+			yield(s.token, s.text, s.left, s.right)
 		}
 	}
-	return nil
 }

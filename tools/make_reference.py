@@ -65,6 +65,7 @@ def convert(llama_cpp: pathlib.Path, folder: pathlib.Path, to: pathlib.Path, nam
         w.add_unk_token_id(0)
 
     kind = get_model_class(get_model_architecture(ModelBase.load_hparams(folder, False), ModelType.TEXT))
+    kind.no_mtp = True  # the model has no blocks for speculative decoding
     with torch.inference_mode():
         model = kind(folder, gguf.LlamaFileType.ALL_F32, to, model_name=name)
         for part in (model, getattr(model, "impl", model)):  # some converters hand on to another

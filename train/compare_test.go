@@ -20,7 +20,7 @@ import (
 // reported runs a training whose adapter is a real one, and reads its folder; it is broken off before step stop, 0 for never.
 func reported(t *testing.T, stop int, change func(*Run)) (*Report, Result) {
 	t.Helper()
-	base := vera.Base{Architecture: "llama", Blocks: 1, Heads: 1, KVHeads: 1, HeadDim: 4, Linears: []vera.Linear{{Target: "attn_v", In: 4, Out: 4}}}
+	base := vera.Base{Architecture: "llama", Blocks: 1, HeadDim: 4, Linears: []vera.Linear{{Target: "attn_v", In: 4, Out: 4}}}
 	c := vera.Default()
 	c.Rank = parameters - 4
 	adapter, err := vera.New(c, base)

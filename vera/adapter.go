@@ -184,11 +184,22 @@ func (a *Adapter) Layer(block int, target string) *Layer {
 
 // Rows gives the Out rows of B, of rank values each, that a layer sees, in the row order of the GGUF file.
 func (a *Adapter) Rows(l *Layer) []float32 {
-	rows := l.Pair.B[:l.Out*l.Rank()]
-	if heads := a.Base.RotaryHeads(l.Target); heads > 0 && !l.Pair.fileOrder {
-		return l.Pair.PermutedB(heads, a.Base.HeadDim)
+	order, _ := a.orders(l)
+	return GGUFRows(l.Pair.B[:l.Out*l.Rank()], l.Out, order)
+}
+
+// Columns gives the rank rows of A, of In values each, that a layer sees, in the order of the GGUF file's columns.
+func (a *Adapter) Columns(l *Layer) []float32 {
+	_, order := a.orders(l)
+	return order.columns(l.Pair.A, l.Pair.MaxIn, l.In)
+}
+
+// orders are those in which a layer sees its pair.
+func (a *Adapter) orders(l *Layer) (rows, columns Order) {
+	if l.Pair.fileOrder {
+		return rows, columns
 	}
-	return rows
+	return a.Base.Orders(l.Target)
 }
 
 // tensors yields every vector of VeRA's layers, or both matrices of a LoRA's, with the name of its tensor in the file that Save writes.

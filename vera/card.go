@@ -14,6 +14,9 @@ const (
 	factData         = "data"          // names of files, separated by ", "
 	factChatTemplate = "chat_template" // a Jinja program
 	keyChatTemplate  = "tokenizer.chat_template"
+
+	factPreTokenizer = "pre_tokenizer" // the name of one
+	keyPreTokenizer  = "tokenizer.ggml.pre"
 )
 
 // maxDatasets keeps a broken file from asking for time without end.

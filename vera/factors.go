@@ -1,9 +1,9 @@
 package vera
 
-// Factors gives ΔW = up · down of an adapted layer, in the row order of the GGUF file: up = diag(b) B [Out × rank] and down = diag(d) A [rank × In], both
+// Factors gives ΔW = up · down of an adapted layer, in the order of the GGUF file: up = diag(b) B [Out × rank] and down = diag(d) A [rank × In], both
 // row-major.
 func (a *Adapter) Factors(l *Layer) (up, down []float32) {
-	rows, rank := a.Rows(l), l.Rank()
+	rows, columns, rank := a.Rows(l), a.Columns(l), l.Rank()
 	up, down = make([]float32, l.Out*rank), make([]float32, rank*l.In)
 	for o, b := range l.B {
 		for r := range rank {
@@ -12,7 +12,7 @@ func (a *Adapter) Factors(l *Layer) (up, down []float32) {
 	}
 	for r, d := range l.D {
 		for i := range l.In {
-			down[r*l.In+i] = d * l.Pair.A[r*l.Pair.MaxIn+i]
+			down[r*l.In+i] = d * columns[r*l.In+i]
 		}
 	}
 	return up, down

@@ -191,6 +191,9 @@ func (a *Adapter) describe(w *bindings.GGUFWriter, base *bindings.GGUF) error {
 		return err
 	}
 	entries := append(a.made(), a.facts(keyChatTemplate)...)
+	if pre := a.Facts[factPreTokenizer]; pre != "" {
+		entries = append(entries, entry{keyPreTokenizer, pre})
+	}
 	return setAll(w, append(entries,
 		entry{keyMergedAdapter, fmt.Sprintf("%s of rank %d, %s", a.Method, a.Rank, a.Digest())},
 		entry{keyMergedBase, a.Base.Fingerprint}))

@@ -21,8 +21,8 @@ type merger struct {
 	memory  *bindings.Buffer // of the pair
 	scratch *bindings.Buffer // of one chunk
 
-	// Of the shared pair; nil where each layer has its own.
-	a, rows, rotated *bindings.Tensor // A [MaxIn, rank]; B [rank, MaxOut]; B in the order of attn_q and attn_k, or nil
+	// Of the shared pair, in each order that layers see: A [in, rank] and B [rank, out]; nil where each layer has its own.
+	down, up map[Order]*bindings.Tensor
 }
 
 // chunkValues is about how many values of a tensor are worked on at once: rows enough for the product, in some tens of megabytes.
@@ -33,7 +33,7 @@ func newMerger(ctx context.Context, a *Adapter, base *bindings.GGUF, threads int
 	if err != nil {
 		return nil, err
 	}
-	m := &merger{Adapter: a, ctx: ctx, base: base, threads: threads, backend: backend, pair: bindings.NewContext(3)}
+	m := &merger{Adapter: a, ctx: ctx, base: base, threads: threads, backend: backend, pair: bindings.NewContext(16)}
 	if err := m.load(); err != nil {
 		m.close()
 		return nil, err
@@ -49,24 +49,28 @@ func (m *merger) load() (err error) {
 		m.scratch, err = m.backend.NewBuffer(4 * (scratch + rank*int64(m.MaxIn+m.MaxOut)))
 		return err
 	}
-	m.a, m.rows = m.pair.NewTensor(bindings.F32, int64(m.MaxIn), rank), m.pair.NewTensor(bindings.F32, rank, int64(m.MaxOut))
-	heads := 0 // k's rows are the first of q's, since the order is a head's own
-	for _, l := range m.Layers {
-		heads = max(heads, m.Base.RotaryHeads(l.Target))
+	var set []func() error
+	place := func(all map[Order]Matrix) map[Order]*bindings.Tensor {
+		placed := map[Order]*bindings.Tensor{}
+		for o, x := range all {
+			t := m.pair.NewTensor(bindings.F32, int64(x.Width), int64(len(x.Values)/x.Width))
+			placed[o] = t
+			set = append(set, func() error { return bindings.Set(t, x.Values) })
+		}
+		return placed
 	}
-	if heads > 0 {
-		m.rotated = m.pair.NewTensor(bindings.F32, rank, int64(heads*m.Base.HeadDim))
-	}
+	down, up := m.Ordered()
+	m.down, m.up = place(down), place(up)
 	if m.memory, err = m.backend.Allocate(m.pair); err != nil {
 		return err
 	}
 	if m.scratch, err = m.backend.NewBuffer(4 * scratch); err != nil {
 		return err
 	}
-	if heads > 0 {
-		err = bindings.Set(m.rotated, m.Pair.PermutedB(heads, m.Base.HeadDim))
+	for _, f := range set {
+		err = errors.Join(err, f())
 	}
-	return errors.Join(err, bindings.Set(m.a, m.Pair.A), bindings.Set(m.rows, m.Pair.B))
+	return err
 }
 
 func (m *merger) close() {
@@ -103,13 +107,11 @@ func (m *merger) merge(x *weight, start int, merged []float32) error {
 	dst, b, d := c.NewTensor(bindings.F32, in, n), c.NewTensor(bindings.F32, out), c.NewTensor(bindings.F32, rank)
 	m.scratch.Reset()
 	parts := []*bindings.Tensor{dst, b, d}
-	a, rows := m.a, m.rows
-	switch {
-	case m.Pair == nil:
+	rowOrder, columnOrder := m.Base.Orders(x.Target)
+	a, rows := m.down[columnOrder], m.up[rowOrder]
+	if m.Pair == nil {
 		a, rows = c.NewTensor(bindings.F32, in, rank), c.NewTensor(bindings.F32, rank, out)
 		parts = append(parts, a, rows)
-	case m.Base.RotaryHeads(x.Target) > 0:
-		rows = m.rotated
 	}
 	for _, t := range parts {
 		if _, err := m.scratch.Place(t); err != nil {
@@ -121,7 +123,7 @@ func (m *merger) merge(x *weight, start int, merged []float32) error {
 		return err
 	}
 	if m.Pair == nil {
-		if err := errors.Join(bindings.Set(a, x.Pair.A), bindings.Set(rows, m.Rows(x.Layer))); err != nil {
+		if err := errors.Join(bindings.Set(a, m.Columns(x.Layer)), bindings.Set(rows, m.Rows(x.Layer))); err != nil {
 			return err
 		}
 	}

@@ -9,10 +9,10 @@ import (
 
 // hfModel says how Hugging Face's form of an architecture names the linear layers, and what a GGUF file has otherwise.
 type hfModel struct {
-	blocks    string            // path of the list of blocks
-	embedding string            // path of the embedding
-	modules   map[string]string // paths of the targets within a block
-	reordered bool              // the converter to GGUF puts the rows of q and k in another order
+	blocks    string                                            // path of the list of blocks
+	embedding string                                            // path of the embedding
+	modules   map[string]string                                 // paths of the targets within a block
+	orders    func(b Base, target string) (rows, columns Order) // of the GGUF file; nil where its converter moves nothing
 	// transposed weights are kept as in × out (transformers' Conv1D). Adapters are the same as of other layers, and PEFT notes it in their configuration.
 	transposed bool
 }
@@ -33,6 +33,11 @@ var (
 		"shortconv.in_proj": "conv.in_proj", "shortconv.out_proj": "conv.out_proj",
 		"ffn_gate": "feed_forward.w1", "ffn_up": "feed_forward.w3", "ffn_down": "feed_forward.w2",
 	}
+	deltaModules = map[string]string{
+		"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
+		"attn_qkv": "linear_attn.in_proj_qkv", "attn_gate": "linear_attn.in_proj_z", "ssm_alpha": "linear_attn.in_proj_a", "ssm_beta": "linear_attn.in_proj_b", "ssm_out": "linear_attn.out_proj",
+		"ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
+	}
 	gpt2Modules = map[string]string{"attn_qkv": "attn.c_attn", "attn_output": "attn.c_proj", "ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj"}
 )
 
@@ -44,17 +49,18 @@ var hfModels = map[string]hfModel{
 	"gemma4":     common(gatedModules),
 	"gpt-oss":    common(gatedModules),
 	"gpt2":       {blocks: "transformer.h", embedding: "transformer.wte", modules: gpt2Modules, transposed: true},
-	"granite":    reordered(gatedModules),
+	"granite":    reordered(gatedModules, halves),
 	"lfm2":       common(lfm2Modules),
-	"llama":      reordered(gatedModules), // also Mistral
-	"mistral3":   reordered(gatedModules),
+	"llama":      reordered(gatedModules, halves), // also Mistral
+	"mistral3":   reordered(gatedModules, halves),
 	"olmo2":      common(gatedModules),
 	"phi3":       common(fusedModules),
 	"qwen2":      common(gatedModules),
 	"qwen3":      common(gatedModules),
+	"qwen35":     reordered(deltaModules, valueHeads),
 	"qwen3moe":   common(gatedModules),
 	"seed_oss":   common(gatedModules),
-	"smollm3":    reordered(gatedModules),
+	"smollm3":    reordered(gatedModules, halves),
 	"starcoder2": common(plainModules),
 }
 
@@ -62,9 +68,9 @@ func common(modules map[string]string) hfModel {
 	return hfModel{blocks: "model.layers", embedding: "model.embed_tokens", modules: modules}
 }
 
-func reordered(modules map[string]string) hfModel {
+func reordered(modules map[string]string, orders func(b Base, target string) (rows, columns Order)) hfModel {
 	h := common(modules)
-	h.reordered = true
+	h.orders = orders
 	return h
 }
 

@@ -23,9 +23,12 @@ func baseOf(t *testing.T, g *bindings.GGUF) Base {
 		n, _ := g.Uint(b.Architecture + "." + key)
 		return int(n)
 	}
-	b.Blocks, b.Heads, b.KVHeads, b.HeadDim = size("block_count"), size("attention.head_count"), size("attention.head_count_kv"), size("attention.key_length")
+	b.Blocks, b.HeadDim = size("block_count"), size("attention.key_length")
 	if b.HeadDim == 0 {
-		b.HeadDim = size("embedding_length") / b.Heads
+		b.HeadDim = size("embedding_length") / size("attention.head_count")
+	}
+	if values := size("ssm.time_step_rank"); values > 0 {
+		b.Delta = Delta{size("ssm.group_count"), values, size("ssm.state_size"), size("ssm.inner_size") / values}
 	}
 	for block := range b.Blocks {
 		for _, target := range Targets {
@@ -96,7 +99,7 @@ func TestModulesBack(t *testing.T) {
 
 // gpt2Base describes a GPT-2 of two blocks.
 func gpt2Base() Base {
-	b := Base{Architecture: "gpt2", Blocks: 2, Heads: 4, KVHeads: 4, HeadDim: 4, Name: "gpt2", Fingerprint: "fingerprint of gpt2"}
+	b := Base{Architecture: "gpt2", Blocks: 2, HeadDim: 4, Name: "gpt2", Fingerprint: "fingerprint of gpt2"}
 	for i := range b.Blocks {
 		b.Linears = append(b.Linears, Linear{i, "attn_qkv", 16, 48}, Linear{i, "attn_output", 16, 16}, Linear{i, "ffn_up", 16, 64}, Linear{i, "ffn_down", 64, 16})
 	}

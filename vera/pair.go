@@ -36,7 +36,7 @@ type Pair struct {
 	B      []float32 // MaxOut × Rank, row-major
 
 	origin    origin
-	fileOrder bool // the rows of B are in the order of the GGUF file, as a LoRA's are
+	fileOrder bool // the rows of B and the columns of A are in the order of the GGUF file, as a LoRA's are
 }
 
 // origin is what NewPair drew a pair from; a pair that came with a file has none.
@@ -111,11 +111,6 @@ func (p *Pair) SHA256() string {
 		}
 	}
 	return hex.EncodeToString(h.Sum(nil))
-}
-
-// PermutedB copies the first heads·headDim rows of B (of rank values each) into the order of a GGUF file's attn_q or attn_k rows.
-func (p *Pair) PermutedB(heads, headDim int) []float32 {
-	return GGUFRows(p.B[:heads*headDim*p.Rank], heads, headDim)
 }
 
 // appendFloats appends values as little-endian float32.

@@ -169,12 +169,9 @@ func (a *Adapter) readPEFTLoRA(file []byte, h hfModel) error {
 		if err := read(h.path(l.Linear)+peftLoRAB, l.Pair.B, l.Out, l.Rank()); err != nil {
 			return err
 		}
-		if heads := a.Base.RotaryHeads(l.Target); heads > 0 {
-			if l.Out != heads*a.Base.HeadDim {
-				return fmt.Errorf("%s: %d rows are not %d heads of %d", l.Name(), l.Out, heads, a.Base.HeadDim)
-			}
-			copy(l.Pair.B, GGUFRows(l.Pair.B, heads, a.Base.HeadDim))
-		}
+		rows, columns := a.Base.Orders(l.Target)
+		copy(l.Pair.A, columns.columns(l.Pair.A, l.In, l.In))
+		copy(l.Pair.B, GGUFRows(l.Pair.B, l.Out, rows))
 	}
 	for _, matrix := range slices.Sorted(maps.Keys(names)) {
 		return fmt.Errorf("tensor %s is of a layer that the configuration does not select", names[matrix])

@@ -131,9 +131,12 @@ func TestPEFTLoRAIsRead(t *testing.T) {
 				want.Mul(p.of(peftPrefix+a.Base.Module(l.Linear)+peftLoRAB), p.of(peftPrefix+a.Base.Module(l.Linear)+peftLoRAA))
 				want.Scale(test.scale(a.Base.Module(l.Linear), test.ranks[a.Base.Module(l.Linear)]), &want)
 				got := delta(a, l)
-				if heads := a.Base.RotaryHeads(l.Target); heads > 0 {
-					got = mat.NewDense(l.Out, l.In, HFRows(got.RawMatrix().Data, heads, a.Base.HeadDim))
+				rows, columns := a.Base.Orders(l.Target)
+				values := HFRows(got.RawMatrix().Data, l.Out, rows)
+				for at := 0; at < len(values); at += l.In {
+					copy(values[at:], HFRows(values[at:at+l.In], l.In, columns))
 				}
+				got = mat.NewDense(l.Out, l.In, values)
 				if e := off(got, &want); !(e <= 1e-6) {
 					t.Errorf("%s is off by %.2g", l.Name(), e)
 				}

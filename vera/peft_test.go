@@ -47,9 +47,8 @@ func peftOf(t testing.TB, a *Adapter) peft {
 	}
 	for _, l := range a.Layers {
 		b := l.B
-		if heads := a.Base.RotaryHeads(l.Target); heads > 0 {
-			b = HFRows(b, heads, a.Base.HeadDim)
-		}
+		rows, _ := a.Base.Orders(l.Target)
+		b = HFRows(b, l.Out, rows)
 		p.tensors[peftPrefix+a.Base.Module(l.Linear)+peftB] = tensor(t, b, uint64(l.Out))
 		p.tensors[peftPrefix+a.Base.Module(l.Linear)+peftD] = tensor(t, l.D, uint64(a.Rank))
 	}

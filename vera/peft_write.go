@@ -181,20 +181,18 @@ func (a *Adapter) peftWeights(projection bool) ([]byte, error) {
 		tensors[name] = view
 	}
 	for _, l := range a.Layers {
-		rows := l.B
-		if a.Method == MethodLoRA {
-			rows = l.Pair.B
-		}
-		if heads := a.Base.RotaryHeads(l.Target); heads > 0 {
-			rows = HFRows(rows, heads, a.Base.HeadDim)
-		}
+		rows, columns := a.Base.Orders(l.Target)
 		name := peftPrefix + a.Base.Module(l.Linear)
 		if a.Method == MethodLoRA {
-			add(name+peftLoRAA, l.Pair.A, l.Rank(), l.In)
-			add(name+peftLoRAB, rows, l.Out, l.Rank())
+			var down []float32
+			for r := range l.Rank() {
+				down = append(down, HFRows(l.Pair.A[r*l.In:][:l.In], l.In, columns)...)
+			}
+			add(name+peftLoRAA, down, l.Rank(), l.In)
+			add(name+peftLoRAB, HFRows(l.Pair.B, l.Out, rows), l.Out, l.Rank())
 			continue
 		}
-		add(name+peftB, rows, l.Out)
+		add(name+peftB, HFRows(l.B, l.Out, rows), l.Out)
 		add(name+peftD, l.D, a.Rank)
 	}
 	if projection && a.Pair != nil {

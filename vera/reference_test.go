@@ -56,9 +56,8 @@ func compareWithFile(t *testing.T, a *Adapter, tensors safetensors.SafeTensors) 
 	n := 2 * len(a.Layers)
 	for _, l := range a.Layers {
 		b := l.B
-		if heads := a.Base.RotaryHeads(l.Target); heads > 0 {
-			b = HFRows(b, heads, a.Base.HeadDim)
-		}
+		rows, _ := a.Base.Orders(l.Target)
+		b = HFRows(b, l.Out, rows)
 		same("base_model.model."+a.Base.Module(l.Linear)+".vera_lambda_b", b)
 		same("base_model.model."+a.Base.Module(l.Linear)+".vera_lambda_d", l.D)
 	}

@@ -65,12 +65,8 @@ func (a *Adapter) readPEFTWeights(file []byte, h hfModel, needPair bool) error {
 		if err := read(name+peftD, l.D, a.Rank); err != nil {
 			return err
 		}
-		if heads := a.Base.RotaryHeads(l.Target); heads > 0 {
-			if l.Out != heads*a.Base.HeadDim {
-				return fmt.Errorf("%s: %d rows are not %d heads of %d", l.Name(), l.Out, heads, a.Base.HeadDim)
-			}
-			copy(l.B, GGUFRows(l.B, heads, a.Base.HeadDim))
-		}
+		rows, _ := a.Base.Orders(l.Target)
+		copy(l.B, GGUFRows(l.B, l.Out, rows))
 	}
 	_, hasA := tensors.Tensor(peftPairA)
 	_, hasB := tensors.Tensor(peftPairB)

@@ -23,11 +23,14 @@ import (
 
 // Targets are the kinds of linear layers that can be adapted, by their GGUF names, in the order used everywhere. attn_qkv holds the rows of q, k and v in one; ffn_up
 // has those of gate as well in some models, and there is no gate in others.
-var Targets = []string{"attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "shortconv.in_proj", "shortconv.out_proj", "ffn_gate", "ffn_up", "ffn_down"}
+var Targets = []string{"attn_q", "attn_k", "attn_v", "attn_qkv", "attn_gate", "ssm_alpha", "ssm_beta", "attn_output", "ssm_out", "shortconv.in_proj", "shortconv.out_proj", "ffn_gate", "ffn_up", "ffn_down"}
 
 // seats are the places of a block's layers that give the seeds of unique pairs. They must stay as they are: a file keeps the seed, not the pairs. No block has both
-// attn_q and attn_qkv, or attention and a short convolution.
-var seats = map[string]int{"attn_q": 0, "attn_qkv": 0, "attn_k": 1, "attn_v": 2, "attn_output": 3, "shortconv.in_proj": 0, "shortconv.out_proj": 3, "ffn_gate": 4, "ffn_up": 5, "ffn_down": 6}
+// attn_q and attn_qkv, or two of attention, a short convolution and a delta net, whose fifth layer has a place behind those of all blocks.
+var seats = map[string]int{
+	"attn_q": 0, "attn_qkv": 0, "attn_k": 1, "attn_v": 2, "attn_output": 3, "shortconv.in_proj": 0, "shortconv.out_proj": 3,
+	"attn_gate": 1, "ssm_alpha": 2, "ssm_beta": seatsInBlock << 12, "ssm_out": 3, "ffn_gate": 4, "ffn_up": 5, "ffn_down": 6,
+}
 
 const seatsInBlock = 7
 
@@ -47,32 +50,23 @@ type Base struct {
 	Architecture string   // general.architecture: "llama"
 	Linears      []Linear // every layer that can be adapted
 	Blocks       int
-	Heads        int // query heads
-	KVHeads      int // key and value heads
-	HeadDim      int
+	HeadDim      int    // of attention
+	Delta        Delta  // net, where the model has one
 	Name         string // for people, in messages
 	Fingerprint  string // the same for the same weights only; empty where it isn't known
 	// General is what the file says of itself under "general.": strings and lists of strings, keyed without that. Exports say with it what they were made from.
 	General map[string]any
 }
 
-// RotaryHeads is the number of heads whose rows GGUFRows reorders in a layer of that kind: 0 where the file keeps Hugging Face's order.
-func (b Base) RotaryHeads(target string) int {
-	if !hfModels[b.Architecture].reordered {
-		return 0
-	}
-	switch target {
-	case "attn_q":
-		return b.Heads
-	case "attn_k":
-		return b.KVHeads
-	}
-	return 0
-}
-
 // Targets are the kinds of layers that the model has.
 func (b Base) Targets() []string {
 	return slices.DeleteFunc(slices.Clone(Targets), func(target string) bool { return !b.has(target) })
+}
+
+// Delta is the shape of a gated delta net.
+type Delta struct {
+	Keys, Values int // heads; Values is a multiple of Keys
+	DimK, DimV   int // numbers of a head
 }
 
 // has tells whether the model has layers of that kind, or that single layer.

@@ -12,7 +12,7 @@ import (
 // llama describes a Llama of that size.
 func llama(name string, blocks, width, feedForward, heads, kvHeads int) Base {
 	headDim := width / heads
-	b := Base{Architecture: "llama", Blocks: blocks, Heads: heads, KVHeads: kvHeads, HeadDim: headDim, Name: name, Fingerprint: "fingerprint of " + name}
+	b := Base{Architecture: "llama", Blocks: blocks, HeadDim: headDim, Name: name, Fingerprint: "fingerprint of " + name}
 	for i := range blocks {
 		b.Linears = append(b.Linears,
 			Linear{i, "attn_q", width, heads * headDim}, Linear{i, "attn_k", width, kvHeads * headDim}, Linear{i, "attn_v", width, kvHeads * headDim},
@@ -24,7 +24,7 @@ func llama(name string, blocks, width, feedForward, heads, kvHeads int) Base {
 
 // fused describes a Phi-3: q, k and v are one layer, gate and up another.
 func fused() Base {
-	b := Base{Architecture: "phi3", Blocks: 2, Heads: 4, KVHeads: 2, HeadDim: 4, Name: "fused", Fingerprint: "fingerprint of fused"}
+	b := Base{Architecture: "phi3", Blocks: 2, HeadDim: 4, Name: "fused", Fingerprint: "fingerprint of fused"}
 	for i := range b.Blocks {
 		b.Linears = append(b.Linears, Linear{i, "attn_qkv", 16, 32}, Linear{i, "attn_output", 16, 16}, Linear{i, "ffn_up", 16, 48}, Linear{i, "ffn_down", 24, 16})
 	}

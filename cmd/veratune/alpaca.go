@@ -319,7 +319,7 @@ func (f *finetune) learn(c *cli.Context, report io.Writer) (train.Result, error)
 			adapter.Facts = facts
 			return adapter.Save(path)
 		},
-		Facts:    formFacts(training),
+		Facts:    f.formFacts(training),
 		Setup:    f.setup(p.session, training.Form),
 		About:    about{Version: version(), Model: f.path, Data: training.Name, Threads: f.engine.options.Threads, Device: f.engine.options.Device, Ranks: f.size()},
 		MaxSteps: f.maxSteps, MaxTime: f.maxTime, NoHalt: f.noHalt,
@@ -462,12 +462,14 @@ type setup struct {
 	Base    string         `json:"base"` // fingerprint of the model
 	Compute model.Compute  `json:"compute"`
 	Plan    model.Plan     `json:"plan"`
+
+	PreTokenizer string `json:"pre_tokenizer,omitempty"`
 }
 
 func (f *finetune) setup(s *session, form alpaca.Form) setup {
 	data := f.data
 	data.Form = form
-	o := setup{Vera: f.vera, Data: data, Base: s.Base().Fingerprint, Compute: f.engine.options.Compute, Plan: f.engine.options.Plan}
+	o := setup{Vera: f.vera, Data: data, Base: s.Base().Fingerprint, Compute: f.engine.options.Compute, Plan: f.engine.options.Plan, PreTokenizer: f.preTokenizer}
 	if f.from != "" {
 		o.From = s.adapter.Digest()
 	}

@@ -135,7 +135,7 @@ func benchKernelsCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "kernels",
 		Usage: "measure the products of training on each kind of matrix of a model, beside the same built of stock ggml operations",
-		Flags: append(e.flags(),
+		Flags: append(append([]cli.Flag{e.modelFlag()}, e.computeFlags()...),
 			&cli.IntFlag{Name: "tokens", Usage: "tokens that are computed together", Value: 1024, Destination: &tokens},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object a line", Destination: &asJSON},
 		),

@@ -223,10 +223,9 @@ func (c *chat) messages(from int) (list []alpaca.Message) {
 // use puts an adapter on, or with nil takes it off, and begins a server for it.
 func (c *chat) use(a *vera.Adapter) (err error) {
 	c.close()
-	if err := c.session.Attach(a); err != nil {
+	if err := c.session.use(a); err != nil {
 		return err
 	}
-	c.session.adapter = a
 	c.assistant, err = newAssistant(c.session, c.answering.form, 1, c.room, c.answering.stops, io.Discard)
 	return err
 }

@@ -33,7 +33,7 @@ func dataCheckCommand() *cli.Command {
 		Name:      "check",
 		Usage:     "say what training on files of rows would be like: unusable, cut and repeated rows, lengths, control tokens in texts",
 		ArgsUsage: "FILE…",
-		Flags: append(append([]cli.Flag{d.modelFlag()}, sampleFlags(&d.data)...),
+		Flags: append(append([]cli.Flag{d.modelFlag(), d.preTokenizerFlag()}, sampleFlags(&d.data)...),
 			&cli.BoolFlag{Name: "strict", Usage: "exit with 1 where anything is found", Destination: &d.strict},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object, which names every row that something is found in", Destination: &d.asJSON},
 		),

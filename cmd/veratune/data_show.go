@@ -35,7 +35,7 @@ func dataShowCommand() *cli.Command {
 		Description: "Prints the text of rows in the model's template, with control tokens. What is learnt is green on a terminal, and stands between ⟦ and ⟧ elsewhere. An end token that\n" +
 			"is learnt although the template doesn't write it has a + before it.",
 		ArgsUsage: "FILE…",
-		Flags: append(append([]cli.Flag{d.modelFlag()}, sampleFlags(&d.data)...),
+		Flags: append(append([]cli.Flag{d.modelFlag(), d.preTokenizerFlag()}, sampleFlags(&d.data)...),
 			&cli.IntFlag{Name: "from", Usage: "number of the first row; in JSON lines and CSV, that of its line", Value: d.from, Destination: &d.from},
 			&cli.IntFlag{Name: "rows", Usage: "rows to show", Value: d.rows, Destination: &d.rows},
 			&cli.BoolFlag{Name: "ids", Usage: "print the numbers of the tokens, too", Destination: &d.ids},

@@ -14,6 +14,7 @@ import (
 	"github.com/veratune/veratune/internal/hub"
 	"github.com/veratune/veratune/internal/terminal"
 	"github.com/veratune/veratune/model"
+	"github.com/veratune/veratune/tokenizer"
 	"github.com/veratune/veratune/train"
 	"github.com/veratune/veratune/vera"
 )
@@ -29,6 +30,8 @@ type engine struct {
 	compute string          // "" is the default of the device
 	plan    string
 	memory  string
+
+	preTokenizer string // "" is that of the adapter's training, or the file's
 
 	computeDefault string // in words, where it depends on the machine
 }
@@ -57,11 +60,16 @@ var computeUsage = map[model.Compute]string{
 }
 
 func (e *engine) flags() []cli.Flag {
-	return append([]cli.Flag{e.modelFlag()}, e.computeFlags()...)
+	return slices.Concat([]cli.Flag{e.modelFlag(), e.preTokenizerFlag()}, e.computeFlags())
 }
 
 func (e *engine) modelFlag() cli.Flag {
 	return &cli.StringFlag{Name: "model", Aliases: []string{"m"}, Usage: "GGUF `FILE` of a model; hf:OWNER/REPO/FILE fetches it from Hugging Face", Required: true, Destination: &e.path, Action: fetch(&e.path)}
+}
+
+// preTokenizerFlag goes with the flag of a model whose tokenizer is needed.
+func (e *engine) preTokenizerFlag() cli.Flag {
+	return &cli.StringFlag{Name: "pre-tokenizer", Usage: "`NAME` of how a tokenizer of bytes (gpt2) takes texts apart, in llama.cpp's words; left out, that of the adapter's training, else tokenizer.ggml.pre in the model's file", Destination: &e.preTokenizer}
 }
 
 // fetch is the action of a flag that names a model: it puts the path of a file that is fetched from Hugging Face in place of its name. Of a split model, all parts
@@ -173,6 +181,11 @@ func (e *engine) validate() error {
 		}
 		e.options.Memory = int64(n)
 	}
+	if e.preTokenizer != "" {
+		if err := tokenizer.CheckPre(e.preTokenizer); err != nil {
+			return err
+		}
+	}
 	var err error
 	if e.options.Device, err = model.DeviceName(e.options.Device); err != nil {
 		return err
@@ -198,16 +211,13 @@ func (e *engine) open() (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &session{Model: m}
-	if s.tokenizer, err = m.Tokenizer(); err != nil {
-		s.Close()
-		return nil, err
+	s := &session{Model: m, preTokenizer: e.preTokenizer}
+	var a *vera.Adapter
+	if e.adapter != "" {
+		a, err = vera.Load(e.adapter, m.Base(), e.loadOptions()...)
 	}
-	if e.adapter == "" {
-		return s, nil
-	}
-	if s.adapter, err = vera.Load(e.adapter, m.Base(), e.loadOptions()...); err == nil {
-		err = m.Attach(s.adapter)
+	if err == nil {
+		err = s.use(a)
 	}
 	if err != nil {
 		s.Close()
@@ -237,12 +247,29 @@ type session struct {
 	tokenizer model.Tokenizer
 	adapter   *vera.Adapter
 	rows      []*alpaca.Dataset
+
+	preTokenizer string // that was asked for, or ""
+	taken        string // that the tokenizer has instead of the file's, or ""
+}
+
+// use puts an adapter on, or with nil takes it off, and takes the pre-tokenizer of its training where none was asked for.
+func (s *session) use(a *vera.Adapter) (err error) {
+	if err := s.Attach(a); err != nil {
+		return err
+	}
+	s.adapter = a
+	pre := s.preTokenizer
+	if pre == "" && a != nil {
+		pre = a.Facts[factPreTokenizer]
+	}
+	if s.tokenizer.Tokenizer == nil || pre != s.taken {
+		s.tokenizer, err = s.Tokenizer(pre)
+		s.taken = pre
+	}
+	return err
 }
 
 func (s *session) Close() {
-	if s.tokenizer.Vocab != nil {
-		s.tokenizer.Close()
-	}
 	for _, d := range s.rows {
 		d.Close()
 	}

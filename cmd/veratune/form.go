@@ -23,6 +23,8 @@ const (
 	factSource       = "chat_template"    // Jinja, where it isn't the model's own
 	factVariables    = "template_options" // a JSON object
 	factTrainingData = "data"             // names of files
+
+	factPreTokenizer = "pre_tokenizer" // where it isn't the model's own
 )
 
 // formFlags are the flags of how prompts are written.
@@ -143,10 +145,13 @@ func (s *session) describe(taken, asked alpaca.Form) string {
 }
 
 // formFacts are what an adapter says of its training data.
-func formFacts(d *alpaca.Dataset) map[string]string {
+func (f *finetune) formFacts(d *alpaca.Dataset) map[string]string {
 	facts := map[string]string{factTemplate: d.Form.Template, factTrainingData: d.Titles()}
 	if d.Form.Source != "" {
 		facts[factSource] = d.Form.Source
+	}
+	if f.preTokenizer != "" {
+		facts[factPreTokenizer] = f.preTokenizer
 	}
 	if len(d.Form.Variables) > 0 {
 		if text, err := json.Marshal(d.Form.Variables); err == nil {

@@ -118,6 +118,7 @@ func printModel(w io.Writer, d modelSummary) error {
 	} else {
 		t.row("vocabulary", "%d", d.Vocab)
 	}
+	t.row("tokenizer", "%s%s", d.Tokenizer, either(d.PreTokenizer != "", ", pre-tokenizer "+d.PreTokenizer, ""))
 	t.row("context", "%d tokens", d.Context)
 	t.row("fingerprint", "%s", d.Fingerprint)
 	if len(d.Facts) > 0 {

@@ -31,9 +31,13 @@ func (x *export) checkModelfile() error {
 	return nil
 }
 
-// tellTemplate has the files that other programs read say which template the adapter was trained in, where it isn't the model's own.
+// tellTemplate has the files that other programs read say which template and pre-tokenizer the adapter was trained in, where they aren't the model's own.
 func (x *export) tellTemplate(s *session) {
-	if facts := s.adapter.Facts; facts[factTemplate] == alpaca.Alpaca && (x.to == "lora" || x.to == "merged") {
+	facts := s.adapter.Facts
+	if s.taken != "" {
+		facts[factPreTokenizer] = s.taken
+	}
+	if facts[factTemplate] == alpaca.Alpaca && (x.to == "lora" || x.to == "merged") {
 		facts[factSource] = alpaca.AlpacaJinja
 	}
 }

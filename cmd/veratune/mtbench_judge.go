@@ -55,7 +55,7 @@ func mtbenchJudgeCommand() *cli.Command {
 			&cli.IntFlag{Name: "max-tokens", Usage: "longest judgment in tokens", Value: o.MaxTokens, Destination: &o.MaxTokens},
 			&cli.DurationFlag{Name: "timeout", Usage: "endpoint: longest time of a request", Value: defaultTimeout, Destination: &j.endpoint.Timeout},
 			&cli.StringFlag{Name: "key-env", Usage: "endpoint: `VARIABLE` of the environment that holds the key", Value: defaultKeyEnv, Destination: &j.keyEnv},
-		}, formFlags(&j.form), j.computeFlags()),
+		}, formFlags(&j.form), []cli.Flag{j.preTokenizerFlag()}, j.computeFlags()),
 		Action: func(c *cli.Context) error {
 			if err := noArguments(c); err != nil {
 				return err
@@ -79,7 +79,7 @@ func (j *mtbenchJudge) validateFlags(c *cli.Context) error {
 	}
 	ofOther := []string{"timeout", "key-env"}
 	if j.path == "" {
-		ofOther = []string{"threads", "compute", "template", "template-option", "date"}
+		ofOther = []string{"pre-tokenizer", "threads", "compute", "template", "template-option", "date"}
 	}
 	for _, name := range ofOther {
 		if c.IsSet(name) {

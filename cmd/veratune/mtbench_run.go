@@ -181,10 +181,9 @@ func (r *mtbenchRun) load(s *session, x *contestant) (err error) {
 
 // answer has one contestant answer.
 func (r *mtbenchRun) answer(c *cli.Context, folder *mtbench.Folder, s *session, x contestant) error {
-	if err := s.Attach(x.adapter); err != nil {
+	if err := s.use(x.adapter); err != nil {
 		return err
 	}
-	s.adapter = x.adapter
 	m, err := s.assistant(r.form, r.options.Parallel, c.App.ErrWriter)
 	if err != nil {
 		return err
@@ -200,6 +199,9 @@ func (r *mtbenchRun) answer(c *cli.Context, folder *mtbench.Folder, s *session, 
 	}
 	for name, value := range form.Variables {
 		o.Setup["template_option "+name] = string(value)
+	}
+	if s.taken != "" {
+		o.Setup["pre_tokenizer"] = s.taken
 	}
 	if x.adapter != nil {
 		if o.Setup["adapter"], err = fingerprint(x.adapter); err != nil {

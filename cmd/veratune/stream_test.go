@@ -8,7 +8,6 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"github.com/veratune/veratune/bindings"
 	"github.com/veratune/veratune/internal/testutil"
 	"github.com/veratune/veratune/model"
 )
@@ -18,12 +17,11 @@ func vocabularies(t testing.TB) map[string]model.Tokenizer {
 	t.Helper()
 	list := map[string]model.Tokenizer{}
 	for name, o := range map[string]testutil.TinyOptions{"byte-level BPE": {}, "SentencePiece": {SentencePiece: true}} {
-		v, err := bindings.OpenVocab(testutil.TinyLlama(t, o))
+		v, err := model.ReadTokenizer(testutil.OpenGGUF(t, testutil.TinyLlama(t, o)), "")
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(v.Close)
-		list[name] = model.Tokenizer{Vocab: v}
+		list[name] = v
 	}
 	return list
 }

@@ -17,10 +17,10 @@ const module = "github.com/veratune/veratune/"
 // allowed lists, for each package by its path in the module, those of the module's packages that it may import; "x/..." stands for x and all packages below
 // it. The tests of a package may import testsOnly besides.
 var allowed = map[string][]string{
-	"cmd/veratune":      {"train", "watch", "mtbench", "alpaca", "model", "vera", "internal/terminal", "internal/hub", "internal/mpi", "internal/durable"},
+	"cmd/veratune":      {"train", "watch", "mtbench", "alpaca", "model", "vera", "tokenizer", "internal/terminal", "internal/hub", "internal/mpi", "internal/durable"},
 	"train":             {"model", "vera", "internal/terminal", "internal/hub", "internal/durable"},
 	"watch":             {"train", "internal/durable"},
-	"model":             {"vera", "bindings"},
+	"model":             {"vera", "bindings", "tokenizer"},
 	"vera":              {"bindings", "internal/durable"},
 	"bindings":          {"ggml/...", "internal/durable"},
 	"ggml/...":          {"ggml/..."},

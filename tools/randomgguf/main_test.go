@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/veratune/veratune/bindings"
+	"github.com/veratune/veratune/internal/testutil"
 	"github.com/veratune/veratune/model"
 	"github.com/veratune/veratune/vera"
 )
@@ -75,7 +76,7 @@ func TestWritesAModel(t *testing.T) {
 // TestShapes compares the number of weights with what is published of the models, of Gemma 3 without what looks at images, and trains a narrow model of each shape.
 func TestShapes(t *testing.T) {
 	for name, want := range map[string]int{
-		"7b": 6_738_415_616, "13b": 13_015_864_320, "llama3.1-8b": 8_030_261_312, "qwen3-8b": 8_190_735_360, "gemma3-12b": 11_766_034_176, "gemma4-e4b": 7_463_013_674, "phi4": 14_659_507_200,
+		"7b": 6_738_415_616, "13b": 13_015_864_320, "llama3.1-8b": 8_030_261_312, "qwen3-8b": 8_190_735_360, "gemma3-12b": 11_766_034_176, "gemma4-e4b": 7_463_013_674, "qwen3.5-4b": 4_205_751_296, "phi4": 14_659_507_200,
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := shapes[name]
@@ -83,6 +84,9 @@ func TestShapes(t *testing.T) {
 				t.Errorf("%d weights, not %d", n, want)
 			}
 			s.blocks, s.width, s.hidden, s.heads, s.kvHeads, s.vocab = 1, 256, 512, 2, 1, 600
+			if s.qwen35 != nil {
+				s.blocks = s.qwen35.every
+			}
 			path := filepath.Join(t.TempDir(), "narrow.gguf")
 			if err := s.write(path, bindings.Q4_0, 1); err != nil {
 				t.Fatal(err)
@@ -207,11 +211,10 @@ func TestTokenizer(t *testing.T) {
 	if err := s.write(path, bindings.Q4_0, 1); err != nil {
 		t.Fatal(err)
 	}
-	v, err := bindings.OpenVocab(path)
+	v, err := model.ReadTokenizer(testutil.OpenGGUF(t, path), "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer v.Close()
 	if v.Size() != 32000 || v.BOS() != 1 || v.EOS() != 2 || !v.AddBOS() {
 		t.Errorf("%d tokens, BOS %d, EOS %d, AddBOS %v: Llama 2 has 32000, 1, 2, true", v.Size(), v.BOS(), v.EOS(), v.AddBOS())
 	}
@@ -246,7 +249,7 @@ func TestErrors(t *testing.T) {
 	}
 	for _, c := range []struct{ args, want string }{
 		{"", "--out is missing"},
-		{"--out x --shape 70b", "--shape 70b: one of 7b, gemma4-e4b, llama3.1-8b, qwen3-8b, gemma3-12b, 13b, phi4 is needed"},
+		{"--out x --shape 70b", "--shape 70b: one of qwen3.5-4b, 7b, gemma4-e4b, llama3.1-8b, qwen3-8b, gemma3-12b, 13b, phi4 is needed"},
 		{"--out x --blocks 33", "--blocks 33: a number from 1 to 32"},
 		{"--out x --blocks -1", "--blocks -1: a number from 1 to 32"},
 		{"--out x --type q9", "--type q9: ggml has no such type"},

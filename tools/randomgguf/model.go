@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 
 	"github.com/veratune/veratune/bindings"
 )
@@ -101,17 +102,28 @@ func (s shape) addTensors(w *bindings.GGUFWriter, t bindings.Type, random *rand.
 		pools[kind.role] = p
 	}
 	for _, x := range tensors {
-		name := x.name + ".weight"
+		name := x.name
+		if !strings.HasSuffix(name, ".ssm_a") && !strings.HasSuffix(name, ".bias") {
+			name += ".weight"
+		}
 		var err error
 		switch x.role {
 		case norm:
-			err = addVector(w, name, slices.Repeat([]float32{1}, x.in))
+			err = addFloats(w, name, slices.Repeat([]float32{1}, x.in), x.in)
+		case decay:
+			rates := make([]float32, x.in)
+			for i := range rates {
+				rates[i] = -0.01 * float32(1+10*i/x.in)
+			}
+			err = addFloats(w, name, rates, x.in)
+		case taps:
+			err = addFloats(w, name, slices.Repeat([]float32{1 / float32(x.in)}, x.in*x.out), x.in, x.out)
 		case rotation:
 			factors := s.stretch.factors(s.ropeBase, s.headDim)
 			if s.gemma4 != nil {
 				factors = s.still()
 			}
-			err = addVector(w, name, factors)
+			err = addFloats(w, name, factors, x.in)
 		default:
 			p := pools[x.role]
 			err = w.AddTensor(name, p.kind, []int64{int64(x.in), int64(x.out)}, p.matrix(random, x.in, x.out))
@@ -123,10 +135,14 @@ func (s shape) addTensors(w *bindings.GGUFWriter, t bindings.Type, random *rand.
 	return nil
 }
 
-func addVector(w *bindings.GGUFWriter, name string, values []float32) error {
-	data, err := bindings.Quantize(bindings.F32, values, int64(len(values)))
+func addFloats(w *bindings.GGUFWriter, name string, values []float32, shape ...int) error {
+	data, err := bindings.Quantize(bindings.F32, values, int64(shape[0]))
 	if err != nil {
 		return err
 	}
-	return w.AddTensor(name, bindings.F32, []int64{int64(len(values))}, data)
+	sizes := make([]int64, len(shape))
+	for i, n := range shape {
+		sizes[i] = int64(n)
+	}
+	return w.AddTensor(name, bindings.F32, sizes, data)
 }

@@ -27,6 +27,7 @@ type shape struct {
 	qkNorms  bool           // norms of q and k, a head at a time
 	after    bool           // norms of what attention and feed-forward add, beside those of what they take
 	gemma4   *gemma4        // what Gemma 4 has besides; nil in others
+	qwen35   *qwen35        // what Qwen 3.5 has besides; nil in others
 	stretch  stretch        // of rotation
 	metadata map[string]any // what else the file says, keyed without the architecture
 }
@@ -47,6 +48,9 @@ var shapes = map[string]shape{
 	"gemma4-e4b": {name: "gemma4-e4b", architecture: "gemma4", blocks: 42, width: 2560, hidden: 10240, heads: 8, kvHeads: 2, headDim: 512, vocab: 262144, context: 131072, ropeBase: 1e6,
 		normEps: 1e-6, tied: true, qkNorms: true, after: true, gemma4: &gemma4{localHeadDim: 256, sharing: 18, embedding: 256, every: 6, rotated: 4},
 		metadata: map[string]any{"attention.sliding_window": uint32(512), "rope.freq_base_swa": float32(10000), "final_logit_softcapping": float32(30)}},
+	"qwen3.5-4b": {name: "qwen3.5-4b", architecture: "qwen35", blocks: 32, width: 2560, hidden: 9216, heads: 16, kvHeads: 4, headDim: 256, vocab: 248320, context: 262144, ropeBase: 1e7,
+		normEps: 1e-6, tied: true, qkNorms: true, qwen35: &qwen35{keys: 16, values: 32, dim: 128, taps: 4, every: 4},
+		metadata: map[string]any{"rope.dimension_count": uint32(64)}},
 	"phi4": {name: "phi4", architecture: "phi3", blocks: 40, width: 5120, hidden: 17920, heads: 40, kvHeads: 10, headDim: 128, vocab: 100352, context: 16384, ropeBase: 250000,
 		normEps: 1e-5, fused: true, metadata: map[string]any{"attention.sliding_window": uint32(0)}},
 }
@@ -64,6 +68,16 @@ type gemma4 struct {
 	rotated      int // one number in so many of a head rotates there
 }
 
+// qwen35 is what Qwen 3.5 has beyond Qwen 3: delta nets in the place of attention but in every so manieth block, whose attention has a gate.
+type qwen35 struct {
+	keys, values, dim int // heads, and numbers of each
+	taps              int // tokens of the convolution
+	every             int
+}
+
+// delta tells whether a block has a delta net.
+func (s shape) delta(block int) bool { return s.qwen35 != nil && (block+1)%s.qwen35.every != 0 }
+
 // local tells whether a block sees a window.
 func (s shape) local(block int) bool { return s.gemma4 != nil && (block+1)%s.gemma4.every != 0 }
 
@@ -77,6 +91,12 @@ func (s shape) sharing() int {
 
 // own is the metadata of it.
 func (s shape) own() map[string]any {
+	if q := s.qwen35; q != nil {
+		return map[string]any{
+			"ssm.conv_kernel": uint32(q.taps), "ssm.state_size": uint32(q.dim), "ssm.group_count": uint32(q.keys), "ssm.time_step_rank": uint32(q.values),
+			"ssm.inner_size": uint32(q.values * q.dim), "full_attention_interval": uint32(q.every),
+		}
+	}
 	g, local := s.gemma4, make([]bool, s.blocks)
 	if g == nil {
 		return nil
@@ -125,10 +145,12 @@ const (
 	projection      // adds to the residual stream
 	output          // gives the logits
 	norm            // ones
+	decay           // of a delta net's memory, a token: e^−0.01 to e^−0.1 or so
+	taps            // of a convolution: the mean
 	rotation        // factors of rotation
 )
 
-// tensor is a tensor's name without ".weight", and its shape in ggml's order: out is 0 for a vector.
+// tensor is a tensor's name, without ".weight" where it has that, and its shape in ggml's order: out is 0 for a vector.
 type tensor struct {
 	name    string
 	role    role
@@ -165,10 +187,19 @@ func (s shape) tensors() []tensor {
 		q, kv := s.heads*dim, s.kvHeads*dim
 		prefix = fmt.Sprintf("blk.%d.", i)
 		add("attn_norm", norm, s.width, 0)
+		if s.delta(i) {
+			s.addDelta(add)
+			s.addFeedForward(add)
+			continue
+		}
 		if s.fused {
 			add("attn_qkv", plain, s.width, q+2*kv)
 		} else {
-			add("attn_q", plain, s.width, q)
+			gates := 0
+			if s.qwen35 != nil {
+				gates = q
+			}
+			add("attn_q", plain, s.width, q+gates)
 			if !takes {
 				add("attn_k", plain, s.width, kv)
 				add("attn_v", plain, s.width, kv)
@@ -190,19 +221,41 @@ func (s shape) tensors() []tensor {
 		if s.after {
 			add("post_attention_norm", norm, s.width, 0)
 		}
-		add("ffn_norm", norm, s.width, 0)
-		if s.fused {
-			add("ffn_up", plain, s.width, 2*s.hidden)
-		} else {
-			add("ffn_gate", plain, s.width, s.hidden)
-			add("ffn_up", plain, s.width, s.hidden)
-		}
-		add("ffn_down", projection, s.hidden, s.width)
-		if s.after {
-			add("post_ffw_norm", norm, s.width, 0)
-		}
+		s.addFeedForward(add)
 	}
 	return list
+}
+
+func (s shape) addFeedForward(add func(name string, role role, in, out int)) {
+	if s.qwen35 != nil {
+		add("post_attention_norm", norm, s.width, 0)
+	} else {
+		add("ffn_norm", norm, s.width, 0)
+	}
+	if s.fused {
+		add("ffn_up", plain, s.width, 2*s.hidden)
+	} else {
+		add("ffn_gate", plain, s.width, s.hidden)
+		add("ffn_up", plain, s.width, s.hidden)
+	}
+	add("ffn_down", projection, s.hidden, s.width)
+	if s.after {
+		add("post_ffw_norm", norm, s.width, 0)
+	}
+}
+
+func (s shape) addDelta(add func(name string, role role, in, out int)) {
+	q := s.qwen35
+	keys, read := 2*q.keys*q.dim, q.values*q.dim
+	add("ssm_a", decay, q.values, 0)
+	add("ssm_conv1d", taps, q.taps, keys+read)
+	add("ssm_dt.bias", norm, q.values, 0)
+	add("ssm_alpha", plain, s.width, q.values)
+	add("ssm_beta", plain, s.width, q.values)
+	add("attn_qkv", plain, s.width, keys+read)
+	add("attn_gate", plain, s.width, read)
+	add("ssm_norm", norm, q.dim, 0)
+	add("ssm_out", projection, read, s.width)
 }
 
 // numbers counts the model's weights.
