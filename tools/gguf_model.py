@@ -3,6 +3,7 @@
 Undoes what llama.cpp's converter does to the weights, in float32. gguf-py knows which tensor is which parameter.
 """
 
+import itertools
 import sys
 
 import gguf
@@ -19,38 +20,45 @@ NORMS_OF_ONE = ("gemma2", "gemma3")
 
 
 def load_described(path: str, folder: str) -> torch.nn.Module:
-    """The GGUF's model as the config.json of a folder describes it. Attention is eager: the other forms leave soft caps out."""
+    """The GGUF's model as the config.json of a folder describes it. Attention is eager: the other forms leave soft caps out; other forms of experts refuse odd sizes."""
     reader = gguf.GGUFReader(path)
     architecture = reader.fields["general.architecture"].contents()
     number = next(number for number, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
     tensors = {t.name: t for t in reader.tensors}
     config = AutoConfig.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float()
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", experts_implementation="eager").float()
     model.config.use_cache = False
     names = gguf.get_tensor_name_map(number, config.num_hidden_layers)
     used = {name for name in tensors if name.startswith("rope_")}  # factors, which config.json has as well
     conv = {name + ".weight" for name, module in model.named_modules() if isinstance(module, Conv1D)}
 
     def take(name: str) -> np.ndarray:
+        name = name if name in tensors else name + ".weight"  # of what has no suffix in transformers
         used.add(name)
         return gguf.quants.dequantize(tensors[name].data, tensors[name].tensor_type)
 
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        scalars = ((name, b) for name, b in model.named_buffers() if name.endswith("layer_scalar"))
+        for name, parameter in itertools.chain(model.named_parameters(), scalars):
             if ".experts." in name:  # of all experts in one
-                block = name.split(".")[2]
-                kinds = ("gate", "up") if name.endswith("gate_up_proj") else ("down",)
-                data = np.concatenate([take(f"blk.{block}.ffn_{kind}_exps.weight") for kind in kinds], axis=1)
+                block, suffix = name.split(".")[2], "bias" if name.endswith("_bias") else "weight"
+                kinds = ("gate", "up") if "gate_up_proj" in name else ("down",)
+                parts = [take(f"blk.{block}.ffn_{kind}_exps.{suffix}") for kind in kinds]
+                data = np.concatenate(parts, axis=1)
+                if architecture == "gpt-oss":  # a row of gate and one of up in turn, and matrices as x·W has them
+                    data = np.stack(parts, axis=2).reshape(data.shape)
+                    data = data.swapaxes(1, 2) if suffix == "weight" else data
             else:
                 data = take(names.get_name(name, try_suffixes=(".weight", ".bias")))
-            heads = {"q_proj": config.num_attention_heads, "k_proj": getattr(config, "num_key_value_heads", 0)}.get(name.split(".")[-2], 0)
-            if heads and architecture in REORDERED:
+            module = name.split(".")[-2]
+            if architecture in REORDERED and module in ("q_proj", "k_proj"):
+                heads = config.num_attention_heads if module == "q_proj" else config.num_key_value_heads
                 data = unpermuted(data.reshape(len(data), -1), heads).reshape(data.shape)
             elif name in conv:
                 data = data.T
             elif architecture in NORMS_OF_ONE and name.endswith("norm.weight"):
                 data = data - 1
-            parameter.copy_(torch.tensor(data))
+            parameter.copy_(torch.tensor(data).reshape(parameter.shape))  # convolutions have an axis of one channel more
     if left := set(tensors) - used:
         sys.exit(f"{path}: no place for {', '.join(sorted(left))}")
     return model
