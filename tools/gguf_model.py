@@ -16,7 +16,20 @@ from peft_bench import unpermuted
 
 # Whose rows of q and k are put in the order of neighbours, and whose norms are kept as 1 + w.
 REORDERED = ("llama", "granite", "mistral3", "smollm3")
-NORMS_OF_ONE = ("gemma2", "gemma3")
+NORMS_OF_ONE = ("gemma2", "gemma3", "qwen35")
+
+
+def grouped(data: np.ndarray, config, name: str) -> np.ndarray:
+    """A part of a delta net with its value heads by their key head, as transformers has them; the file has those of all key heads in turn. A's logarithm in place of −A."""
+    keys, each = config.linear_num_key_heads, config.linear_num_value_heads // config.linear_num_key_heads
+    if name.endswith("A_log"):
+        data = np.log(-data)
+    axis = 1 if name.endswith("out_proj.weight") else 0
+    before = 2 * keys * config.linear_key_head_dim if "qkv" in name or "conv1d" in name else 0
+    first, values = np.split(data, [before], axis)
+    shape = list(values.shape)
+    values = values.reshape(*shape[:axis], each, keys, -1, *shape[axis + 1:]).swapaxes(axis, axis + 1).reshape(shape)
+    return np.concatenate((first, values), axis)
 
 
 def load_described(path: str, folder: str) -> torch.nn.Module:
@@ -49,14 +62,16 @@ def load_described(path: str, folder: str) -> torch.nn.Module:
                     data = np.stack(parts, axis=2).reshape(data.shape)
                     data = data.swapaxes(1, 2) if suffix == "weight" else data
             else:
-                data = take(names.get_name(name, try_suffixes=(".weight", ".bias")))
+                data = take(names.get_name(name.replace(".dt_bias", ".dt_proj.bias"), try_suffixes=(".weight", ".bias")))
             module = name.split(".")[-2]
             if architecture in REORDERED and module in ("q_proj", "k_proj"):
                 heads = config.num_attention_heads if module == "q_proj" else config.num_key_value_heads
                 data = unpermuted(data.reshape(len(data), -1), heads).reshape(data.shape)
             elif name in conv:
                 data = data.T
-            elif architecture in NORMS_OF_ONE and name.endswith("norm.weight"):
+            elif "linear_attn" in name and not name.endswith("norm.weight"):
+                data = grouped(data, config, name)
+            elif architecture in NORMS_OF_ONE and name.endswith("norm.weight") and "linear_attn" not in name:
                 data = data - 1
             parameter.copy_(torch.tensor(data).reshape(parameter.shape))  # convolutions have an axis of one channel more
     if left := set(tensors) - used:
