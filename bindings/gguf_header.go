@@ -91,7 +91,7 @@ func (h *header) value() {
 	switch {
 	case kind == ggufString:
 		for i := uint64(0); i < n && h.err == nil; i++ {
-			h.text()
+			h.bytes(h.uint64())
 		}
 	case !number:
 		h.fail("key %q has an unknown type %d", key, kind)

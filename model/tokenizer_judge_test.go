@@ -266,3 +266,21 @@ func processorTime(t testing.TB) time.Duration {
 	}
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
+
+// BenchmarkReadTokenizer reads whole vocabularies, also with llama.cpp.
+func BenchmarkReadTokenizer(b *testing.B) {
+	for name, model := range map[string]func(testing.TB) string{"SmolLM2": testutil.SmolLM2, "Gemma 3": testutil.Gemma} {
+		path := model(b)
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				tokenizerOf(b, path)
+			}
+		})
+		b.Run(name+" by llama.cpp", func(b *testing.B) {
+			for b.Loop() {
+				llamaVocab(b, path)
+			}
+		})
+	}
+}

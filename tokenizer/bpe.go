@@ -30,7 +30,7 @@ const noSymbol = int32(-2)
 
 func newBPE(t *Tokenizer, r rules, list []string) *bpe {
 	b := &bpe{t: t, rules: r, parts: r.parts()}
-	b.more.init(256)
+	b.more.init(256, 0)
 	if !r.plain {
 		for c := range b.single {
 			b.single[c] = b.symbol(string([]byte{byte(c)}), true)

@@ -10,12 +10,13 @@ type names struct {
 	seed    maphash.Seed
 }
 
-func (n *names) init(size int) {
+// init makes room for so many texts of so many bytes in all.
+func (n *names) init(size, bytes int) {
 	slots := 16
 	for slots < 2*size {
 		slots *= 2
 	}
-	*n = names{offsets: make([]uint32, 1, size+1), slots: make([]int32, slots), seed: maphash.MakeSeed()}
+	*n = names{block: make([]byte, 0, bytes), offsets: make([]uint32, 1, size+1), slots: make([]int32, slots), seed: maphash.MakeSeed()}
 	for i := range n.slots {
 		n.slots[i] = -1
 	}
@@ -47,7 +48,7 @@ func (n *names) add(text string) (first int32, same bool) {
 	}
 	n.block = append(n.block, text...)
 	n.offsets = append(n.offsets, uint32(len(n.block)))
-	if 2*len(n.offsets) > len(n.slots) {
+	if 2*(len(n.offsets)-1) > len(n.slots) {
 		n.grow()
 	}
 	return first, first != number

@@ -143,7 +143,11 @@ func CheckPre(name string) error {
 
 // read takes the tokens' texts and kinds.
 func (t *Tokenizer) read(v Vocabulary) {
-	t.names.init(len(v.Tokens))
+	bytes := 0
+	for _, text := range v.Tokens {
+		bytes += len(text)
+	}
+	t.names.init(len(v.Tokens), bytes)
 	t.types = make([]uint8, len(v.Tokens))
 	var buffer []byte
 	for i, text := range v.Tokens {

@@ -19,17 +19,17 @@ REORDERED = ("llama", "granite", "mistral3", "smollm3")
 NORMS_OF_ONE = ("gemma2", "gemma3", "qwen35")
 
 
-def grouped(data: np.ndarray, config, name: str) -> np.ndarray:
-    """A part of a delta net with its value heads by their key head, as transformers has them; the file has those of all key heads in turn. A's logarithm in place of −A."""
-    keys, each = config.linear_num_key_heads, config.linear_num_value_heads // config.linear_num_key_heads
-    if name.endswith("A_log"):
-        data = np.log(-data)
-    axis = 1 if name.endswith("out_proj.weight") else 0
-    before = 2 * keys * config.linear_key_head_dim if "qkv" in name or "conv1d" in name else 0
-    first, values = np.split(data, [before], axis)
-    shape = list(values.shape)
-    values = values.reshape(*shape[:axis], each, keys, -1, *shape[axis + 1:]).swapaxes(axis, axis + 1).reshape(shape)
-    return np.concatenate((first, values), axis)
+def regrouped(name: str, data: np.ndarray, config: AutoConfig) -> np.ndarray:
+    """A weight of a delta net, with the value heads of each key head side by side: the converter has those of all key heads in turn. It also takes the exponent of A."""
+    kind = name.split(".")[4]
+    if kind == "norm":
+        return data
+    data = data.T if kind == "out_proj" else data
+    skip = 2 * config.linear_num_key_heads * config.linear_key_head_dim if kind in ("in_proj_qkv", "conv1d") else 0
+    dim = 1 if kind in ("in_proj_a", "in_proj_b", "dt_bias", "A_log") else config.linear_value_head_dim
+    heads = data[skip:].reshape(-1, config.linear_num_key_heads, dim, *data.shape[1:]).swapaxes(0, 1)
+    data = np.concatenate([data[:skip], heads.reshape(data[skip:].shape)])
+    return data.T if kind == "out_proj" else np.log(-data) if kind == "A_log" else data
 
 
 def load_described(path: str, folder: str) -> torch.nn.Module:
@@ -67,11 +67,11 @@ def load_described(path: str, folder: str) -> torch.nn.Module:
             if architecture in REORDERED and module in ("q_proj", "k_proj"):
                 heads = config.num_attention_heads if module == "q_proj" else config.num_key_value_heads
                 data = unpermuted(data.reshape(len(data), -1), heads).reshape(data.shape)
+            elif ".linear_attn." in name:
+                data = regrouped(name, data, config)
             elif name in conv:
                 data = data.T
-            elif "linear_attn" in name and not name.endswith("norm.weight"):
-                data = grouped(data, config, name)
-            elif architecture in NORMS_OF_ONE and name.endswith("norm.weight") and "linear_attn" not in name:
+            elif architecture in NORMS_OF_ONE and name.endswith("norm.weight"):
                 data = data - 1
             parameter.copy_(torch.tensor(data).reshape(parameter.shape))  # convolutions have an axis of one channel more
     if left := set(tensors) - used:
