@@ -177,6 +177,13 @@ struct ggml_vera_largest ggml_vera_largest_of(const struct ggml_vera_nodes * nod
         case FACTORED_GRAD:
             see(n.pair, all(src[2]));
             break;
+        case DELTA_NET_BACK: {  // of each span, the memory and W of a key head's value heads (delta.hpp)
+            enum { SPAN = 64, WIDEST = 16 };
+            const auto    whole = [](int64_t x) { return (x + WIDEST - 1) / WIDEST * WIDEST; };
+            const int64_t spans = (x.dst->ne[1] + SPAN - 1) / SPAN + src[6]->ne[1];
+            see(n.states, spans * (x.with.i[1] / x.with.i[0]) * (whole(x.with.i[2]) + SPAN) * (whole(x.with.i[3]) + WIDEST));
+            continue;
+        }
         default:
             continue;
         }

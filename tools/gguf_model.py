@@ -16,7 +16,20 @@ from peft_bench import unpermuted
 
 # Whose rows of q and k are put in the order of neighbours, and whose norms are kept as 1 + w.
 REORDERED = ("llama", "granite", "mistral3", "smollm3")
-NORMS_OF_ONE = ("gemma2", "gemma3")
+NORMS_OF_ONE = ("gemma2", "gemma3", "qwen35")
+
+
+def regrouped(name: str, data: np.ndarray, config: AutoConfig) -> np.ndarray:
+    """A weight of a delta net, with the value heads of each key head side by side: the converter has those of all key heads in turn. It also takes the exponent of A."""
+    kind = name.split(".")[4]
+    if kind == "norm":
+        return data
+    data = data.T if kind == "out_proj" else data
+    skip = 2 * config.linear_num_key_heads * config.linear_key_head_dim if kind in ("in_proj_qkv", "conv1d") else 0
+    dim = 1 if kind in ("in_proj_a", "in_proj_b", "dt_bias", "A_log") else config.linear_value_head_dim
+    heads = data[skip:].reshape(-1, config.linear_num_key_heads, dim, *data.shape[1:]).swapaxes(0, 1)
+    data = np.concatenate([data[:skip], heads.reshape(data[skip:].shape)])
+    return data.T if kind == "out_proj" else np.log(-data) if kind == "A_log" else data
 
 
 def load_described(path: str, folder: str) -> torch.nn.Module:
@@ -49,11 +62,13 @@ def load_described(path: str, folder: str) -> torch.nn.Module:
                     data = np.stack(parts, axis=2).reshape(data.shape)
                     data = data.swapaxes(1, 2) if suffix == "weight" else data
             else:
-                data = take(names.get_name(name, try_suffixes=(".weight", ".bias")))
+                data = take(names.get_name(name.replace(".dt_bias", ".dt_proj.bias"), try_suffixes=(".weight", ".bias")))
             module = name.split(".")[-2]
             if architecture in REORDERED and module in ("q_proj", "k_proj"):
                 heads = config.num_attention_heads if module == "q_proj" else config.num_key_value_heads
                 data = unpermuted(data.reshape(len(data), -1), heads).reshape(data.shape)
+            elif ".linear_attn." in name:
+                data = regrouped(name, data, config)
             elif name in conv:
                 data = data.T
             elif architecture in NORMS_OF_ONE and name.endswith("norm.weight"):
