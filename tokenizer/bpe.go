@@ -1,14 +1,13 @@
 package tokenizer
 
 import (
-	"container/heap"
 	"context"
 	"strings"
 	"sync"
 )
 
-// merge is two symbols that become one. Its rank is its place in the list.
-type merge struct{ left, right, made int32 }
+// mergeRule is two symbols that become one. Its rank is its place in the list.
+type mergeRule struct{ left, right, made int32 }
 
 // bpe merges neighbours in the order of a list. Symbols are tokens, and behind them what merges make that are none.
 type bpe struct {
@@ -17,7 +16,7 @@ type bpe struct {
 	parts []splitter
 	more  names // symbols that are no tokens, numbered from t.Size() on
 
-	merges []merge
+	merges []mergeRule
 	slots  []int32 // a hash table of merges, -1: free
 	single [256]int32
 	bytes  [256]int32 // the token of a byte that is in no other, -1: none
@@ -54,10 +53,10 @@ func newBPE(t *Tokenizer, r rules, list []string) *bpe {
 	for i := range b.slots {
 		b.slots[i] = -1
 	}
-	b.merges = make([]merge, len(list))
+	b.merges = make([]mergeRule, len(list))
 	var buffer []byte
 	for rank, text := range list {
-		b.merges[rank] = merge{-1, -1, -1}
+		b.merges[rank] = mergeRule{-1, -1, -1}
 		at := -1
 		if text, _, _ = strings.Cut(text, "\x00"); text != "" {
 			at = strings.IndexByte(text[1:], ' ')
@@ -82,7 +81,7 @@ func newBPE(t *Tokenizer, r rules, list []string) *bpe {
 		if left == "" || right == "" {
 			continue
 		}
-		m := merge{b.symbol(left, true), b.symbol(right, true), b.symbol(left+right, true)}
+		m := mergeRule{b.symbol(left, true), b.symbol(right, true), b.symbol(left+right, true)}
 		if i := b.slot(m.left, m.right); b.slots[i] < 0 {
 			b.slots[i], b.merges[rank] = int32(rank), m
 			if r.space {
@@ -122,9 +121,6 @@ func (b *bpe) slot(left, right int32) int {
 		}
 	}
 }
-
-// rank is that of the merge of two symbols, -1 where there is none.
-func (b *bpe) rank(left, right int32) int32 { return b.slots[b.slot(left, right)] }
 
 // encode implements encoder.
 func (b *bpe) encode(ctx context.Context, tokens []int32, text string, _ bool) ([]int32, error) {
@@ -204,15 +200,6 @@ func (w *walk) word(s string) (err error) {
 	return err
 }
 
-// node is a symbol of a word that is merged.
-type node struct {
-	id         int32
-	begin, end int32 // in the word
-	prev, next int32 // -1: none
-	rank       int32 // of the merge with the next, or of SentencePiece the token that it makes; -1: none
-	score      float32
-}
-
 // merge implements merger.
 func (w *walk) merge(tokens []int32, s string) ([]int32, error) {
 	b := w.b
@@ -231,17 +218,11 @@ func (w *walk) merge(tokens []int32, s string) ([]int32, error) {
 			id = b.single[s[i]]
 		}
 		k := int32(len(nodes))
-		nodes = append(nodes, node{id: id, begin: int32(i), end: int32(i + n), prev: k - 1, next: k + 1, rank: -1})
+		nodes = append(nodes, node{id: id, begin: int32(i), end: int32(i + n), prev: k - 1, next: k + 1, made: -1})
 		i += n
 	}
-	nodes[len(nodes)-1].next = -1
 	w.cache.nodes = nodes
-	for i := range nodes[:len(nodes)-1] {
-		nodes[i].rank = b.rank(nodes[i].id, nodes[i+1].id)
-	}
-	if len(nodes) <= 64 {
-		b.mergeShort(nodes)
-	} else if err := b.mergeLong(w.ctx, nodes); err != nil {
+	if err := mergeAll(w.ctx, nodes, b); err != nil {
 		return nil, err
 	}
 	for i := int32(0); i >= 0; i = nodes[i].next {
@@ -259,77 +240,11 @@ func (w *walk) merge(tokens []int32, s string) ([]int32, error) {
 	return tokens, nil
 }
 
-// merged merges a symbol with the next.
-func (b *bpe) merged(nodes []node, i int32) {
+// look implements looker.
+func (b *bpe) look(nodes []node, i int32) {
 	n := &nodes[i]
-	gone := &nodes[n.next]
-	n.id, n.end, n.next = b.merges[n.rank].made, gone.end, gone.next
-	gone.begin = -1
-	n.rank = -1
-	if n.next >= 0 {
-		nodes[n.next].prev = i
-		n.rank = b.rank(n.id, nodes[n.next].id)
+	n.made = -1
+	if rank := b.slots[b.slot(n.id, nodes[n.next].id)]; rank >= 0 {
+		n.made, n.order = b.merges[rank].made, uint32(rank)
 	}
-	if n.prev >= 0 {
-		p := &nodes[n.prev]
-		p.rank = b.rank(p.id, n.id)
-	}
-}
-
-// mergeShort looks for the first merge each time.
-func (b *bpe) mergeShort(nodes []node) {
-	for {
-		best, least := int32(-1), int32(1<<31-1)
-		for i := int32(0); i >= 0; i = nodes[i].next {
-			if r := nodes[i].rank; r >= 0 && r < least {
-				best, least = i, r
-			}
-		}
-		if best < 0 {
-			return
-		}
-		b.merged(nodes, best)
-	}
-}
-
-// waiting are merges in their order: rank, then place.
-type waiting []uint64
-
-func (w waiting) Len() int           { return len(w) }
-func (w waiting) Less(i, j int) bool { return w[i] < w[j] }
-func (w waiting) Swap(i, j int)      { w[i], w[j] = w[j], w[i] }
-func (w *waiting) Push(x any)        { *w = append(*w, x.(uint64)) }
-func (w *waiting) Pop() any {
-	last := (*w)[len(*w)-1]
-	*w = (*w)[:len(*w)-1]
-	return last
-}
-
-func (b *bpe) mergeLong(ctx context.Context, nodes []node) error {
-	var w waiting
-	for i, n := range nodes {
-		if n.rank >= 0 {
-			w = append(w, uint64(n.rank)<<32|uint64(i))
-		}
-	}
-	heap.Init(&w)
-	for steps := 0; len(w) > 0; steps++ {
-		if steps&0xffff == 0xffff {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-		}
-		top := heap.Pop(&w).(uint64)
-		i := int32(uint32(top))
-		if n := &nodes[i]; n.begin < 0 || n.rank < 0 || uint64(n.rank) != top>>32 {
-			continue
-		}
-		b.merged(nodes, i)
-		for _, k := range []int32{nodes[i].prev, i} {
-			if k >= 0 && nodes[k].rank >= 0 {
-				heap.Push(&w, uint64(nodes[k].rank)<<32|uint64(k))
-			}
-		}
-	}
-	return nil
 }

@@ -1,8 +1,8 @@
 package tokenizer
 
 import (
-	"container/heap"
 	"context"
+	"math"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -11,16 +11,20 @@ import (
 // sentencePiece merges neighbours whose text is a token, that with the highest score first.
 type sentencePiece struct {
 	t      *Tokenizer
-	scores []float32
+	orders []uint32 // of tokens: the higher their score, the less
 	bytes  [256]int32
 	joints joints
 	caches sync.Pool
 }
 
 func newSentencePiece(t *Tokenizer, scores []float32) *sentencePiece {
-	s := &sentencePiece{t: t, scores: scores}
-	if s.scores == nil {
-		s.scores = make([]float32, t.Size())
+	s := &sentencePiece{t: t, orders: make([]uint32, t.Size())}
+	for i := range min(len(scores), t.Size()) {
+		bits := math.Float32bits(scores[i] + 0) // no -0
+		if bits>>31 == 0 {
+			bits ^= 1<<31 - 1
+		}
+		s.orders[i] = bits
 	}
 	for b := range s.bytes {
 		if s.bytes[b] = t.names.find(byteName(byte(b))); s.bytes[b] < 0 {
@@ -50,7 +54,7 @@ func (s *sentencePiece) encode(ctx context.Context, tokens []int32, text string,
 	}
 	c := s.caches.Get().(*cache)
 	defer c.release(&s.caches)
-	spell, words := &spelling{s, ctx, c}, 0
+	spell, words := &spelling{sentencePiece: s, ctx: ctx, cache: c}, 0
 	word := func(word string) (err error) {
 		if words++; words&1023 == 0 {
 			err = ctx.Err()
@@ -73,6 +77,7 @@ type spelling struct {
 	*sentencePiece
 	ctx   context.Context
 	cache *cache
+	text  string // the word
 }
 
 // merge implements merger.
@@ -81,17 +86,12 @@ func (s *spelling) merge(tokens []int32, text string) ([]int32, error) {
 	for i := 0; i < len(text); {
 		n := min(lengths[text[i]>>4], len(text)-i)
 		k := int32(len(nodes))
-		nodes = append(nodes, node{id: -1, begin: int32(i), end: int32(i + n), prev: k - 1, next: k + 1, rank: -1})
+		nodes = append(nodes, node{id: -1, begin: int32(i), end: int32(i + n), prev: k - 1, next: k + 1, made: -1})
 		i += n
 	}
 	s.cache.nodes = nodes
-	nodes[len(nodes)-1].next = -1
-	for i := range nodes[:len(nodes)-1] {
-		s.look(nodes, int32(i), text)
-	}
-	if len(nodes) <= 64 {
-		s.mergeShort(nodes, text)
-	} else if err := s.mergeLong(nodes, text); err != nil {
+	s.text = text
+	if err := mergeAll(s.ctx, nodes, s); err != nil {
 		return nil, err
 	}
 	for i := int32(0); i >= 0; i = nodes[i].next {
@@ -110,99 +110,10 @@ func (s *spelling) merge(tokens []int32, text string) ([]int32, error) {
 	return tokens, nil
 }
 
-// look finds what a symbol and the next would become: rank is that token.
-func (s *sentencePiece) look(nodes []node, i int32, text string) {
+// look implements looker.
+func (s *spelling) look(nodes []node, i int32) {
 	n := &nodes[i]
-	if n.rank = -1; n.next < 0 {
-		return
+	if n.made = s.t.names.find(s.text[n.begin:nodes[n.next].end]); n.made >= 0 {
+		n.order = s.orders[n.made]
 	}
-	if n.rank = s.t.names.find(text[n.begin:nodes[n.next].end]); n.rank >= 0 {
-		n.score = s.scores[n.rank]
-	}
-}
-
-// merged merges a symbol with the next.
-func (s *sentencePiece) merged(nodes []node, i int32, text string) {
-	n := &nodes[i]
-	gone := &nodes[n.next]
-	n.id, n.end, n.next = n.rank, gone.end, gone.next
-	gone.end = -1
-	if n.next >= 0 {
-		nodes[n.next].prev = i
-	}
-	s.look(nodes, i, text)
-	if n.prev >= 0 {
-		s.look(nodes, n.prev, text)
-	}
-}
-
-// mergeShort looks for the best pair each time.
-func (s *sentencePiece) mergeShort(nodes []node, text string) {
-	for {
-		best := int32(-1)
-		for i := int32(0); i >= 0; i = nodes[i].next {
-			if n := &nodes[i]; n.rank >= 0 && (best < 0 || n.score > nodes[best].score) {
-				best = i
-			}
-		}
-		if best < 0 {
-			return
-		}
-		s.merged(nodes, best, text)
-	}
-}
-
-// pair is two neighbours that could be merged.
-type pair struct {
-	score float32
-	left  int32
-	to    int32 // the end of its text
-}
-
-type pairs []pair
-
-func (p pairs) Len() int { return len(p) }
-func (p pairs) Less(i, j int) bool {
-	return p[i].score > p[j].score || p[i].score == p[j].score && p[i].left < p[j].left
-}
-func (p pairs) Swap(i, j int) { p[i], p[j] = p[j], p[i] }
-func (p *pairs) Push(x any)   { *p = append(*p, x.(pair)) }
-func (p *pairs) Pop() any {
-	last := (*p)[len(*p)-1]
-	*p = (*p)[:len(*p)-1]
-	return last
-}
-
-// mergeLong keeps the pairs in order.
-func (s *spelling) mergeLong(nodes []node, text string) error {
-	var queue pairs
-	add := func(i int32) bool {
-		if i < 0 || nodes[i].rank < 0 {
-			return false
-		}
-		queue = append(queue, pair{nodes[i].score, i, nodes[nodes[i].next].end})
-		return true
-	}
-	for i := range nodes {
-		add(int32(i))
-	}
-	heap.Init(&queue)
-	for steps := 0; len(queue) > 0; steps++ {
-		if steps&0xffff == 0xffff {
-			if err := s.ctx.Err(); err != nil {
-				return err
-			}
-		}
-		p := heap.Pop(&queue).(pair)
-		if n := &nodes[p.left]; n.end < 0 || n.rank < 0 || nodes[n.next].end != p.to {
-			continue
-		}
-		s.merged(nodes, p.left, text)
-		for _, i := range []int32{nodes[p.left].prev, p.left} {
-			if add(i) {
-				heap.Fix(&queue, len(queue)-1)
-			}
-		}
-	}
-	return nil
 }
