@@ -24,7 +24,11 @@ func (a *acts) tensors() []**bindings.Tensor {
 // forward computes a block: y [width, rows] from x [width, rows]. With a cache, the rows continue its texts.
 func (g *graph) forward(b *block, x *bindings.Tensor, c *cached) (y *bindings.Tensor, a acts) {
 	y0, first := g.first.forward(b, x)
-	qkv, u := g.linears(g.norm(x, b.attnNorm), b.groups[0], nil, bindings.F32)
+	in := g
+	if g.kind != bindings.F32 {
+		in = g.in(g.m.takes(b.groups[0]))
+	}
+	qkv, u := in.linears(in.norm(x, b.attnNorm), b.groups[0], nil, bindings.F32)
 	a.u[0] = u
 	switch b.mixer {
 	case shortConvolution:

@@ -166,6 +166,21 @@ func TestArchitecturesQuantised(t *testing.T) {
 	})
 }
 
+// TestArchitecturesLong does so with texts of several spans of a delta net, two of which begin alike.
+func TestArchitecturesLong(t *testing.T) {
+	smalls(t, func(t *testing.T, s small) {
+		m := s.open(t, ComputeF32)
+		if !m.recurrent() {
+			t.Skip("has attention alone")
+		}
+		b := randomBatch(5, m.Vocab, 150, 90)
+		copy(b.tokens[150:220], b.tokens)
+		s.Sequences, s.Targets = [][]int32{b.tokens[:150], b.tokens[150:]}, [][]int32{b.targets[:150], b.targets[150:]}
+		s.model = filepath.Join(s.dir, "model.gguf")
+		s.checkNaive(t)
+	})
+}
+
 // TestArchitectureVariants does so for what the reference models don't have, and answers with them.
 func TestArchitectureVariants(t *testing.T) {
 	smalls(t, func(t *testing.T, s small) {
