@@ -24,10 +24,33 @@ template <bool HALF> static float multiply_add(int64_t n, float a, float b) {
     return total;
 }
 
-// Every thread makes `rounds` of them on each lane of 3/4 of the registers; dst [1] gets their number of operations in all. Source: a tensor of the type.
+#if HAS_AMX
+// Products of tiles, four to a round: of 16 × 16 sums, 32 products each. Gives the operations of all rounds.
+static double multiply_tiles(int64_t rounds) {
+    const tile_registers<true> registers;
+    for (int64_t i = 0; i < rounds; i++) {
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    return rounds * 4.0 * 16 * 16 * 32 * 2;
+}
+#endif
+
+// Every thread makes `rounds` of them on each lane of 3/4 of the registers, or on tiles; dst [1] gets their number of operations in all. Source: a tensor of the type.
 static void peak(const thread & t, ggml_tensor * dst) {
     const bool     half   = HAS_BF16 && t.src[0]->type == BF16;
     const int64_t  rounds = 1 << 21;
+#if HAS_AMX
+    if (half) {
+        const double operations = multiply_tiles(rounds);
+        if (t.ith == 0) {
+            *(float *) dst->data = (float) (operations * t.nth);
+        }
+        return;
+    }
+#endif
     volatile float kept = half ? multiply_add<HAS_BF16>(rounds, 1, 1) : multiply_add<false>(rounds, 1, 1);
     (void) kept;
     if (t.ith == 0) {

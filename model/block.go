@@ -26,7 +26,7 @@ func (g *graph) forward(b *block, x *bindings.Tensor, c *cached) (y *bindings.Te
 	y0, first := g.first.forward(b, x)
 	in := g
 	if g.kind != bindings.F32 {
-		in = g.in(g.m.takes(b.groups[0]))
+		in = g.in(g.m.kindOf(b.groups[0]))
 	}
 	qkv, u := in.linears(in.norm(x, b.attnNorm), b.groups[0], nil, bindings.F32)
 	a.u[0] = u

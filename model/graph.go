@@ -172,9 +172,9 @@ func (m *Model) kind() bindings.Type {
 	return m.backKind()
 }
 
-// takes is the type of what a group takes forwards. What a short convolution multiplies, three numbers by each other, is not rounded: the gradient of a tiny LFM2 would change by up to
+// kindOf is the type of what a group takes forwards. What a short convolution multiplies, three numbers by each other, is not rounded: the gradient of a tiny LFM2 would change by up to
 // 0.03, and by 0.02 as it is.
-func (m *Model) takes(gr *group) bindings.Type {
+func (m *Model) kindOf(gr *group) bindings.Type {
 	if gr.index == 0 && m.mixers[gr.block] == shortConvolution {
 		return bindings.F32
 	}

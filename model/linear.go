@@ -113,7 +113,7 @@ func (m *Model) planMerging() error {
 	a.merged = bindings.NewContext(4 * len(m.blocks))
 	any := false
 	for _, gr := range m.mergedGroups() {
-		gr.merged = a.merged.NewTensor(m.takes(gr), int64(gr.in), int64(gr.out))
+		gr.merged = a.merged.NewTensor(m.kindOf(gr), int64(gr.in), int64(gr.out))
 		any = true
 	}
 	if !any || m.asked != nil {

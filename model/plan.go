@@ -80,7 +80,7 @@ func (m *Model) need(p pack, keep int) (Memory, error) {
 	}
 	n.Streams, n.Saved = m.betweenBytes(p), int64(keep)*saved
 	for _, gr := range m.mergedGroups() {
-		n.Merged += m.takes(gr).RowBytes(int64(gr.in)) * int64(gr.out)
+		n.Merged += m.kindOf(gr).RowBytes(int64(gr.in)) * int64(gr.out)
 	}
 	work, err := m.graphs(func() error {
 		if _, err := m.gradients(p, keep, 0); err != nil || m.adapter.moments == nil {
@@ -113,7 +113,7 @@ func (m *Model) lossNeeds(p pack) (n Memory, err error) {
 			return n, err
 		}
 		for _, gr := range m.mergedGroups() {
-			n.Merged += m.takes(gr).RowBytes(int64(gr.in)) * int64(gr.out)
+			n.Merged += m.kindOf(gr).RowBytes(int64(gr.in)) * int64(gr.out)
 		}
 	}
 	work, err := m.graphs(func() error { _, err := m.lossOf(p, nil); return err })
