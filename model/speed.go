@@ -29,9 +29,12 @@ type Speed struct {
 
 // Kernels measures the products of training on the model's own matrices, each shape once, and gives each result to report.
 func (m *Model) Kernels(tokens int, report func(Speed)) error {
-	peak, err := m.peak()
-	if err != nil {
-		return err
+	peaks := map[bindings.Type]float64{}
+	var err error
+	for _, kind := range []bindings.Type{m.kind(), m.backKind()} {
+		if peaks[kind], err = m.peak(kind); err != nil {
+			return err
+		}
 	}
 	seen := map[Speed]bool{}
 	matrices := []*bindings.Tensor{m.head}
@@ -39,7 +42,7 @@ func (m *Model) Kernels(tokens int, report func(Speed)) error {
 		matrices = append(matrices, l.w)
 	}
 	for _, w := range matrices {
-		s := Speed{Weight: w.Type().String(), In: int(w.Ne(0)), Out: int(w.Ne(1)), Tokens: tokens, Peak: peak}
+		s := Speed{Weight: w.Type().String(), In: int(w.Ne(0)), Out: int(w.Ne(1)), Tokens: tokens}
 		if seen[s] {
 			continue
 		}
@@ -48,7 +51,7 @@ func (m *Model) Kernels(tokens int, report func(Speed)) error {
 			if op == "weight gradient" && w == m.head {
 				continue // the head is not trained
 			}
-			s.Op = op
+			s.Op, s.Peak = op, peaks[m.kindOfSpeed(op)]
 			if s.Fused, err = m.speed(s, w, false); err != nil {
 				return err
 			}
@@ -64,9 +67,17 @@ func (m *Model) Kernels(tokens int, report func(Speed)) error {
 	return nil
 }
 
+// kindOfSpeed is the type of what an operation takes in training.
+func (m *Model) kindOfSpeed(op string) bindings.Type {
+	if op == "linear" {
+		return m.kind()
+	}
+	return m.backKind()
+}
+
 // speed measures one operation on w, with random activations.
 func (m *Model) speed(s Speed, w *bindings.Tensor, composed bool) (float64, error) {
-	g := m.newGraph(s.Tokens)
+	g := m.newGraph(s.Tokens).in(m.kindOfSpeed(s.Op))
 	defer g.Close()
 	random := rand.New(rand.NewPCG(1, 2))
 	activations := func(n int) *bindings.Tensor {
@@ -118,14 +129,14 @@ func (g *graph) composed(w *bindings.Tensor, turned bool) *bindings.Tensor {
 		f = g.GetRows(w, input(g, rows, w.Ne(1)).Output())
 	}
 	if turned {
-		return g.Cast(g.Transpose(f), g.m.kind())
+		return g.Cast(g.Transpose(f), g.kind)
 	}
-	return g.Cast(f, g.m.kind())
+	return g.Cast(f, g.kind)
 }
 
-// peak measures what the processor reaches on registers alone in the model's arithmetic, in GFLOP/s.
-func (m *Model) peak() (best float64, err error) {
-	g := m.newGraph(1)
+// peak measures what the processor reaches on registers alone with numbers of a type, in GFLOP/s.
+func (m *Model) peak(kind bindings.Type) (best float64, err error) {
+	g := m.newGraph(1).in(kind)
 	defer g.Close()
 	n := g.PeakOperations(g.rounded(input(g, make([]float32, 32), 32))).Output()
 	g.nodes.Expand(n)
