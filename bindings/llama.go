@@ -48,6 +48,24 @@ func OpenLlama(path string, o LlamaOptions) (*Llama, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
+	model, err := loadLlama(path, func(p *C.char) *C.struct_llama_model { return C.vt_load_model(p) })
+	if err != nil {
+		return nil, err
+	}
+	l := &Llama{LlamaOptions: o, path: path, model: model}
+	if l.model == nil {
+		return nil, fmt.Errorf("%s: llama.cpp cannot open it: %s", path, takeError("no reason given"))
+	}
+	l.vocab = int(C.llama_vocab_n_tokens(C.llama_model_get_vocab(l.model)))
+	if err := l.renew(); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// loadLlama has llama.cpp load a file that it does not abort on; nil where it refuses it.
+func loadLlama(path string, load func(path *C.char) *C.struct_llama_model) (*C.struct_llama_model, error) {
 	g, err := OpenGGUF(path)
 	if err != nil {
 		return nil, err
@@ -58,16 +76,7 @@ func OpenLlama(path string, o LlamaOptions) (*Llama, error) {
 	}
 	p := C.CString(g.Paths()[0])
 	defer C.free(unsafe.Pointer(p))
-	l := &Llama{LlamaOptions: o, path: path, model: C.vt_load_model(p)}
-	if l.model == nil {
-		return nil, fmt.Errorf("%s: llama.cpp cannot open it: %s", path, takeError("no reason given"))
-	}
-	l.vocab = int(C.llama_vocab_n_tokens(C.llama_model_get_vocab(l.model)))
-	if err := l.renew(); err != nil {
-		l.Close()
-		return nil, err
-	}
-	return l, nil
+	return load(p), nil
 }
 
 // renew puts an empty context in place of the one there is.

@@ -20,17 +20,11 @@ type LlamaVocab struct {
 
 // OpenLlamaVocab reads the tokenizer of a file that llama.cpp knows: SentencePiece, or byte-level BPE.
 func OpenLlamaVocab(path string) (*LlamaVocab, error) {
-	g, err := OpenGGUF(path)
+	model, err := loadLlama(path, func(p *C.char) *C.struct_llama_model { return C.vt_load_vocab(p) })
 	if err != nil {
 		return nil, err
 	}
-	defer g.Close()
-	if err := checkVocab(g); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	p := C.CString(g.Paths()[0])
-	defer C.free(unsafe.Pointer(p))
-	v := &LlamaVocab{model: C.vt_load_vocab(p)}
+	v := &LlamaVocab{model: model}
 	if v.model == nil {
 		return nil, fmt.Errorf("%s: %s", path, takeError("llama.cpp does not read its tokenizer"))
 	}

@@ -168,11 +168,7 @@ func (g *graph) copyKeys(b *block, qk *bindings.Tensor) *bindings.Tensor {
 	if !b.keysOnly || qk == nil {
 		return qk
 	}
-	q, n := g.queries(b), b.keyValues()/2
-	qkv := g.NewTensor(bindings.F32, int64(q+2*n), qk.Ne(1))
-	g.nodes.Expand(g.Cpy(qk, g.columns(qkv, 0, q+n)))
-	g.nodes.Expand(g.Cpy(g.columns(qk, q, n), g.values(b, qkv)))
-	return qkv
+	return g.beside(qk, g.columns(qk, g.queries(b), b.keyValues()/2))
 }
 
 // copyKeysBack is the gradient of copyKeys' qk, as products take it.
@@ -190,11 +186,7 @@ func (g *graph) takeShared(b *block, q *bindings.Tensor) *bindings.Tensor {
 	if b.from < 0 || q == nil {
 		return q
 	}
-	n := g.queries(b)
-	qkv := g.NewTensor(bindings.F32, int64(n+b.keyValues()), q.Ne(1))
-	g.nodes.Expand(g.Cpy(q, g.columns(qkv, 0, n)))
-	g.nodes.Expand(g.Cpy(g.shared[b.from], g.columns(qkv, n, b.keyValues())))
-	return qkv
+	return g.beside(q, g.shared[b.from])
 }
 
 // share lets later blocks of the graph take a block's keys and values.

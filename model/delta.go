@@ -42,37 +42,19 @@ func (g *graph) takes(b *block, x, convolved *bindings.Tensor) bindings.Delta {
 // deltaNet is that of x [q k v, z, a, b; rows] before its gated norm, float32.
 func (g *graph) deltaNet(b *block, x *bindings.Tensor, c *cached) *bindings.Tensor {
 	qkv, _, _, _ := g.deltaParts(x)
+	d := g.takes(b, x, g.convolved(qkv, b.delta.conv, c))
 	if c != nil {
-		d := g.takes(b, x, g.ConvolutionCached(qkv, b.delta.conv, c.last, c.rows, bindings.F32))
 		return g.DeltaNetCached(d, c.states, c.rows, g.m.Delta, bindings.F32)
 	}
-	return g.DeltaNet(g.takes(b, x, g.Convolution(qkv, b.delta.conv, g.segments, bindings.F32)), g.segments, g.m.Delta, bindings.F32)
+	return g.DeltaNet(d, g.segments, g.m.Delta, bindings.F32)
 }
 
 // deltaNetBack is the gradient of x, as products take it, for the gradient dy of the gated norm of y, which deltaNet has made.
 func (g *graph) deltaNetBack(b *block, dy, x, y *bindings.Tensor) *bindings.Tensor {
 	qkv, z, _, _ := g.deltaParts(x)
 	dy, dz := g.GatedNormBack(dy, y, z, b.delta.norm, g.m.NormEps, bindings.F32)
-	convolved := g.Convolution(qkv, b.delta.conv, g.segments, bindings.F32)
+	convolved := g.convolved(qkv, b.delta.conv, nil)
 	dqkv, dalpha, dbeta := g.DeltaNetBack(dy, g.takes(b, x, convolved), g.segments, g.m.Delta)
 	dqkv = g.ConvolutionBack(g.ActivateBack(dqkv, convolved, bindings.SiLU, bindings.F32), b.delta.conv, g.segments)
 	return g.rounded(g.beside(dqkv, dz, dalpha, dbeta))
-}
-
-// beside has the columns of parts [·, rows], float32, one part's behind the other's.
-func (g *graph) beside(parts ...*bindings.Tensor) *bindings.Tensor {
-	n := 0
-	for _, p := range parts {
-		if p == nil {
-			return nil
-		}
-		n += int(p.Ne(0))
-	}
-	all := g.NewTensor(bindings.F32, int64(n), parts[0].Ne(1))
-	at := 0
-	for _, p := range parts {
-		g.nodes.Expand(g.Cpy(p, g.columns(all, at, int(p.Ne(0)))))
-		at += int(p.Ne(0))
-	}
-	return all
 }

@@ -232,6 +232,24 @@ func (g *graph) columns(x *bindings.Tensor, start, n int) *bindings.Tensor {
 	return g.View(x, [4]int64{int64(n), x.Ne(1), 1, 1}, [4]int64{int64(start)})
 }
 
+// beside has the columns of parts [·, rows], float32, one part's behind the other's.
+func (g *graph) beside(parts ...*bindings.Tensor) *bindings.Tensor {
+	n := 0
+	for _, p := range parts {
+		if p == nil {
+			return nil
+		}
+		n += int(p.Ne(0))
+	}
+	all := g.NewTensor(bindings.F32, int64(n), parts[0].Ne(1))
+	at := 0
+	for _, p := range parts {
+		g.nodes.Expand(g.Cpy(p, g.columns(all, at, int(p.Ne(0)))))
+		at += int(p.Ne(0))
+	}
+	return all
+}
+
 // dropoutMask is 0 with probability p and else 1/(1−p), [n, rows], a function of the seed, the block and the group alone.
 func (g *graph) dropoutMask(block, group, n int, p float32) *bindings.Tensor {
 	mask := make([]float32, n*g.rows)

@@ -407,14 +407,34 @@ func (l *loader) block(i int) *block {
 		b.conv = l.numbers(name("shortconv.conv.weight"), m.Taps, m.Width)
 		add(matrix("shortconv.in_proj", m.Width, 3*m.Width))
 		add(matrix("shortconv.out_proj", m.Width, m.Width))
-		return l.feedForward(b, name, matrix, add)
 	case deltaNet:
 		b.delta = l.delta(name)
 		heads := m.Delta.Values
 		add(matrix("attn_qkv", m.Width, m.mixed()), matrix("attn_gate", m.Width, m.read()), matrix("ssm_alpha", m.Width, heads), matrix("ssm_beta", m.Width, heads))
 		add(matrix("ssm_out", m.read(), m.Width))
-		return l.feedForward(b, name, matrix, add)
+	default:
+		l.attention(b, name, matrix, add)
 	}
+	if m.made.experts {
+		b.experts = l.experts(name)
+		return b
+	}
+	up, _ := m.file.Tensor(name("ffn_up.weight"))
+	switch {
+	case m.made.plain:
+		add(matrix("ffn_up", m.Width, b.hidden))
+	case len(up.Shape) == 2 && up.Shape[1] == int64(2*b.hidden):
+		add(matrix("ffn_up", m.Width, 2*b.hidden))
+	default:
+		add(matrix("ffn_gate", m.Width, b.hidden), matrix("ffn_up", m.Width, b.hidden))
+	}
+	add(matrix("ffn_down", b.hidden, m.Width))
+	return b
+}
+
+// attention loads that of block b.
+func (l *loader) attention(b *block, name func(part string) string, matrix func(target string, in, out int) *linear, add func(layers ...*linear)) {
+	m := l.m
 	q, kv := m.Heads*b.headDim, b.kvHeads*b.headDim
 	if m.made.sinks {
 		b.sinks = l.tensor(name("attn_sinks.weight"), m.Heads)
@@ -452,27 +472,6 @@ func (l *loader) block(i int) *block {
 		add(matrix("attn_q", m.Width, q+gates), matrix("attn_k", m.Width, kv), matrix("attn_v", m.Width, kv))
 	}
 	add(matrix("attn_output", q, m.Width))
-	return l.feedForward(b, name, matrix, add)
-}
-
-// feedForward loads that of block b.
-func (l *loader) feedForward(b *block, name func(part string) string, matrix func(target string, in, out int) *linear, add func(layers ...*linear)) *block {
-	m := l.m
-	if m.made.experts {
-		b.experts = l.experts(name)
-		return b
-	}
-	up, _ := m.file.Tensor(name("ffn_up.weight"))
-	switch {
-	case m.made.plain:
-		add(matrix("ffn_up", m.Width, b.hidden))
-	case len(up.Shape) == 2 && up.Shape[1] == int64(2*b.hidden):
-		add(matrix("ffn_up", m.Width, 2*b.hidden))
-	default:
-		add(matrix("ffn_gate", m.Width, b.hidden), matrix("ffn_up", m.Width, b.hidden))
-	}
-	add(matrix("ffn_down", b.hidden, m.Width))
-	return b
 }
 
 // shape is what the model's constants make of block i.
@@ -531,7 +530,7 @@ func (m *Model) File() *bindings.GGUF { return m.file }
 func (m *Model) Base() vera.Base {
 	b := vera.Base{
 		Architecture: m.Architecture, Name: m.Name, Fingerprint: m.fingerprint,
-		Blocks: m.Blocks, HeadDim: m.HeadDim, Delta: vera.Delta{Keys: m.Delta.Keys, Values: m.Delta.Values, DimK: m.Delta.DimK, DimV: m.Delta.DimV}, General: vera.General(m.file),
+		Blocks: m.Blocks, HeadDim: m.HeadDim, Delta: m.Delta, General: vera.General(m.file),
 	}
 	for _, l := range m.linears() {
 		b.Linears = append(b.Linears, vera.Linear{Block: l.block, Target: l.target, In: l.in, Out: l.out})

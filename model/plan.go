@@ -79,9 +79,7 @@ func (m *Model) need(p pack, keep int) (Memory, error) {
 		return n, err
 	}
 	n.Streams, n.Saved = m.betweenBytes(p), int64(keep)*saved
-	for _, gr := range m.mergedGroups() {
-		n.Merged += m.kindOf(gr).RowBytes(int64(gr.in)) * int64(gr.out)
-	}
+	n.Merged = m.mergedBytes()
 	work, err := m.graphs(func() error {
 		if _, err := m.gradients(p, keep, 0); err != nil || m.adapter.moments == nil {
 			return err
@@ -94,6 +92,14 @@ func (m *Model) need(p pack, keep int) (Memory, error) {
 	}
 	n.Work = work + m.scratch()
 	return n, nil
+}
+
+// mergedBytes is the size of the matrices that are merged.
+func (m *Model) mergedBytes() (n int64) {
+	for _, gr := range m.mergedGroups() {
+		n += m.kindOf(gr).RowBytes(int64(gr.in)) * int64(gr.out)
+	}
+	return n
 }
 
 // gradientsNeed is the least that a pass takes.
@@ -112,9 +118,7 @@ func (m *Model) lossNeeds(p pack) (n Memory, err error) {
 		if err := m.planMerging(); err != nil {
 			return n, err
 		}
-		for _, gr := range m.mergedGroups() {
-			n.Merged += m.kindOf(gr).RowBytes(int64(gr.in)) * int64(gr.out)
-		}
+		n.Merged = m.mergedBytes()
 	}
 	work, err := m.graphs(func() error { _, err := m.lossOf(p, nil); return err })
 	n.Work = work + m.scratch()

@@ -11,23 +11,20 @@ func (g *graph) gates(bcx *bindings.Tensor) (in, out, x *bindings.Tensor) {
 // shortConv is out ⊙ convolution(in ⊙ x), [width, rows] as products take it.
 func (g *graph) shortConv(b *block, bcx *bindings.Tensor, c *cached) *bindings.Tensor {
 	in, out, x := g.gates(bcx)
-	x = g.Mul(in, x)
+	return g.rounded(g.Mul(out, g.convolved(g.Mul(in, x), b.conv, c)))
+}
+
+// convolved is the causal convolution of x by w, float32; with a cache, of rows that continue its texts.
+func (g *graph) convolved(x, w *bindings.Tensor, c *cached) *bindings.Tensor {
 	if c != nil {
-		x = g.ConvolutionCached(x, b.conv, c.last, c.rows, bindings.F32)
-	} else {
-		x = g.Convolution(x, b.conv, g.segments, bindings.F32)
+		return g.ConvolutionCached(x, w, c.last, c.rows, bindings.F32)
 	}
-	return g.rounded(g.Mul(out, x))
+	return g.Convolution(x, w, g.segments, bindings.F32)
 }
 
 // shortConvBack is the gradient of bcx, as products take it, for the gradient dy of shortConv's result.
 func (g *graph) shortConvBack(b *block, dy, bcx *bindings.Tensor) *bindings.Tensor {
 	in, out, x := g.gates(bcx)
 	dgated := g.ConvolutionBack(g.Mul(out, dy), b.conv, g.segments)
-	dbcx := g.NewTensor(bindings.F32, 3*int64(g.m.Width), dy.Ne(1))
-	din, dout, dx := g.gates(dbcx)
-	g.nodes.Expand(g.Cpy(g.Mul(x, dgated), din))
-	g.nodes.Expand(g.Cpy(g.Mul(dy, g.Convolution(g.Mul(in, x), b.conv, g.segments, bindings.F32)), dout))
-	g.nodes.Expand(g.Cpy(g.Mul(in, dgated), dx))
-	return g.rounded(dbcx)
+	return g.rounded(g.beside(g.Mul(x, dgated), g.Mul(dy, g.convolved(g.Mul(in, x), b.conv, nil)), g.Mul(in, dgated)))
 }

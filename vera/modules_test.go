@@ -28,7 +28,7 @@ func baseOf(t *testing.T, g *bindings.GGUF) Base {
 		b.HeadDim = size("embedding_length") / size("attention.head_count")
 	}
 	if values := size("ssm.time_step_rank"); values > 0 {
-		b.Delta = Delta{size("ssm.group_count"), values, size("ssm.state_size"), size("ssm.inner_size") / values}
+		b.Delta = bindings.DeltaHeads{Keys: size("ssm.group_count"), Values: values, DimK: size("ssm.state_size"), DimV: size("ssm.inner_size") / values}
 	}
 	for block := range b.Blocks {
 		for _, target := range Targets {

@@ -3,6 +3,8 @@ package vera
 import (
 	"slices"
 	"testing"
+
+	"github.com/veratune/veratune/bindings"
 )
 
 func TestOrders(t *testing.T) {
@@ -30,7 +32,7 @@ func TestOrders(t *testing.T) {
 
 // Rows of B go where the values of b go, and columns of A where the inputs go, so that b ⊙ (B (d ⊙ (A x))) is only reordered.
 func TestOrderedPair(t *testing.T) {
-	b := Base{Architecture: "qwen35", Blocks: 1, Delta: Delta{Keys: 2, Values: 6, DimK: 3, DimV: 2}, Linears: []Linear{
+	b := Base{Architecture: "qwen35", Blocks: 1, Delta: bindings.DeltaHeads{Keys: 2, Values: 6, DimK: 3, DimV: 2}, Linears: []Linear{
 		{0, "attn_qkv", 8, 24}, {0, "attn_gate", 8, 12}, {0, "ssm_alpha", 8, 6}, {0, "ssm_beta", 8, 6}, {0, "ssm_out", 12, 8}, {0, "ffn_up", 8, 20},
 	}}
 	for _, unique := range []bool{false, true} {

@@ -19,6 +19,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"github.com/veratune/veratune/bindings"
 )
 
 // Targets are the kinds of linear layers that can be adapted, by their GGUF names, in the order used everywhere. attn_qkv holds the rows of q, k and v in one; ffn_up
@@ -50,10 +52,10 @@ type Base struct {
 	Architecture string   // general.architecture: "llama"
 	Linears      []Linear // every layer that can be adapted
 	Blocks       int
-	HeadDim      int    // of attention
-	Delta        Delta  // net, where the model has one
-	Name         string // for people, in messages
-	Fingerprint  string // the same for the same weights only; empty where it isn't known
+	HeadDim      int                 // of attention
+	Delta        bindings.DeltaHeads // of delta nets, where the model has them
+	Name         string              // for people, in messages
+	Fingerprint  string              // the same for the same weights only; empty where it isn't known
 	// General is what the file says of itself under "general.": strings and lists of strings, keyed without that. Exports say with it what they were made from.
 	General map[string]any
 }
@@ -61,12 +63,6 @@ type Base struct {
 // Targets are the kinds of layers that the model has.
 func (b Base) Targets() []string {
 	return slices.DeleteFunc(slices.Clone(Targets), func(target string) bool { return !b.has(target) })
-}
-
-// Delta is the shape of a gated delta net.
-type Delta struct {
-	Keys, Values int // heads; Values is a multiple of Keys
-	DimK, DimV   int // numbers of a head
 }
 
 // has tells whether the model has layers of that kind, or that single layer.
