@@ -273,9 +273,9 @@ func roundedTo(t testing.TB, kind Type, values []float32) []float32 {
 
 // everyISA runs a test with every instruction set that the processor has.
 func everyISA(t *testing.T, test func(t *testing.T)) {
-	defer UseISA("")
+	defer useISA("")
 	for _, isa := range []string{"portable", "avx2", "avx512", "avx512bf16", "amx", "emulated"} {
-		if UseISA(isa) {
+		if useISA(isa) {
 			t.Run(isa, test)
 		}
 	}

@@ -72,8 +72,8 @@ func (b *Backend) RoundProducts() { b.composed.rounds = true }
 // ISA names the instruction set of veratune's own kernels: portable, avx2, avx512, avx512bf16 or amx.
 func ISA() string { return C.GoString(C.ggml_vera_isa()) }
 
-// UseISA makes veratune's kernels use that instruction set from now on, and tells whether the processor has it; "" goes back to the best.
-func UseISA(name string) bool {
+// useISA makes veratune's kernels use that instruction set from now on, and tells whether the processor has it; "" goes back to the best.
+func useISA(name string) bool {
 	if name == "" {
 		return bool(C.ggml_vera_use(nil))
 	}

@@ -295,9 +295,6 @@ func (g *Graph) forget() {
 	}
 }
 
-// Nodes is the number of operations in the graph.
-func (g *Graph) Nodes() int { return int(C.ggml_graph_n_nodes(g.built())) }
-
 // inC copies values that hold C pointers alone to C memory, which the caller frees. It is zeroed before: where Go code stores a pointer, its collector may look at the
 // one that stood there, and would take what malloc left for an object of its own.
 func inC[T any](values []T) *T {

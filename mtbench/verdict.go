@@ -22,14 +22,8 @@ type candidate[V comparable] struct {
 	from, to int
 }
 
-// Score reads the grade out of a single judgment: the last number in double square brackets or, where there is none, the last one that follows the word rating,
-// score or grade and a colon. Where that number is not from 1 to 10, or not out of 10, there is no score.
-func Score(judgment string) (score float64, ok bool) { return (&material{}).score(judgment) }
-
-// Verdict reads the winner out of a comparison: "A", "B" or "tie". The last of [[A]], [[B]] and [[C]], the tie, counts.
-func Verdict(judgment string) (winner string, ok bool) { return (&material{}).verdict(judgment) }
-
-// score reads a grade of a judge that has seen the material.
+// score reads the grade out of a single judgment by a judge that has seen the material: the last number in double square brackets or, where there is none, the last
+// one that follows the word rating, score or grade and a colon. Where that number is not from 1 to 10, or not out of 10, there is no score.
 func (m *material) score(judgment string) (float64, bool) {
 	bracketed := unquoted(m, judgment, scoreCandidates(bracketedScore, judgment), m.scores)
 	labelled := unquoted(m, judgment, scoreCandidates(labelledScore, judgment), m.scores, m.labels)
@@ -39,7 +33,7 @@ func (m *material) score(judgment string) (float64, bool) {
 	return decide(labelled, nil, m.scores, m.labels)
 }
 
-// verdict reads a winner of a judge that has seen the material.
+// verdict reads the winner out of a comparison by a judge that has seen the material: "A", "B" or "tie". The last of [[A]], [[B]] and [[C]], the tie, counts.
 func (m *material) verdict(judgment string) (string, bool) {
 	var list []candidate[string]
 	for _, at := range bracketedWinner.FindAllStringSubmatchIndex(judgment, -1) {

@@ -91,7 +91,7 @@ func TestScore(t *testing.T) {
 		{"[[eight]]", 0, false},
 		{"", 0, false},
 	} {
-		if got, ok := Score(c.judgment); got != c.want || ok != c.ok {
+		if got, ok := new(material).score(c.judgment); got != c.want || ok != c.ok {
 			t.Errorf("%.40q: %v, %v; want %v, %v", c.judgment, got, ok, c.want, c.ok)
 		}
 	}
@@ -124,7 +124,7 @@ func TestVerdict(t *testing.T) {
 		{"A", ""},
 		{"", ""},
 	} {
-		if got, ok := Verdict(c.judgment); got != c.want || ok != (c.want != "") {
+		if got, ok := new(material).verdict(c.judgment); got != c.want || ok != (c.want != "") {
 			t.Errorf("%q: %q, %v; want %q", c.judgment, got, ok, c.want)
 		}
 	}
@@ -135,11 +135,11 @@ func FuzzScore(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, judgment string) {
-		score, ok := Score(judgment)
+		score, ok := new(material).score(judgment)
 		if ok != (score >= 1 && score <= 10) || !ok && score != 0 {
 			t.Errorf("%q: %v, %v", judgment, score, ok)
 		}
-		if got, ok := Score(judgment + "\n[[4]]"); !ok || got != 4 {
+		if got, ok := new(material).score(judgment + "\n[[4]]"); !ok || got != 4 {
 			t.Errorf("%q before [[4]]: %v, %v", judgment, got, ok)
 		}
 	})
@@ -150,11 +150,11 @@ func FuzzVerdict(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, judgment string) {
-		winner, ok := Verdict(judgment)
+		winner, ok := new(material).verdict(judgment)
 		if !ok && winner != "" || ok && winner != "A" && winner != "B" && winner != "tie" {
 			t.Errorf("%q: %q, %v", judgment, winner, ok)
 		}
-		if got, _ := Verdict(judgment + "[[A]]"); got != "A" {
+		if got, _ := new(material).verdict(judgment + "[[A]]"); got != "A" {
 			t.Errorf("%q before [[A]]: %q", judgment, got)
 		}
 	})
