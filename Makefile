@@ -102,12 +102,13 @@ test-kill: ## kill trainings, sweeps and exports at 200 random moments, and comp
 test-soak: ## train 2,000 steps in one process, and check that memory, files and goroutines don't grow
 	VERATUNE_TEST_SOAK=2000 go test ./cmd/veratune -run '^TestSoak$$' -v -count 1 -timeout 60m
 
-lint: ## check formatting, go vet, staticcheck, and which package imports which
+lint: ## check formatting, go vet, staticcheck, which package imports which, and that exported names have comments
 	@unformatted=$$(gofmt -l .); \
 	if [ -n "$$unformatted" ]; then echo "gofmt these: $$unformatted" >&2; exit 1; fi
 	go vet ./...
 	go run $(STATICCHECK) ./...
 	go run ./tools/layering
+	go run ./tools/comments
 
 docs: ## write docs/cli.md and the man page docs/veratune.1 from the program's own help
 	go test ./cmd/veratune -run '^TestDocs$$' -write-docs

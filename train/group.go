@@ -121,8 +121,8 @@ func (l *loop) meet() error {
 
 // saveAtOnce saves the newest step while the next one is computed: a launcher that is told to stop, or that has lost a process, may end the others a second later.
 func (l *loop) saveAtOnce() {
-	l.changing.Lock()
-	defer l.changing.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.over {
 		return
 	}

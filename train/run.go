@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/veratune/veratune/internal/durable"
@@ -24,21 +25,20 @@ type loop struct {
 	unsaved  bool                     // something has happened since the newest checkpoint
 	sample   func() ([]Sample, error) // Samples, until the run is interrupted
 	saved    int                      // step of the newest checkpoint that this process knows of; 0 is none
-	over     bool                     // no step follows
 	cut      bool                     // by a signal, before the end
 	folder   *folder
 	metrics  *metrics
 	progress *progress
 	oldRun   string
+
+	mu   sync.Mutex // guards what a checkpoint holds against saveAtOnce; free while losses and gradients are computed
+	over bool       // saveAtOnce has nothing to save any more
 }
 
 // run goes around once more than there are steps, so that the last evaluation and checkpoint need no code of their own.
 func (l *loop) run(ctx context.Context) (Result, error) {
 	defer l.progress.End()
-	defer func() {
-		l.over = true
-		l.changing.Unlock()
-	}()
+	defer l.stopSaving()
 	limit := l.limit(ctx)
 	if l.group.Size() > 1 && l.writes() {
 		defer context.AfterFunc(ctx, l.saveAtOnce)()
@@ -61,13 +61,20 @@ func (l *loop) run(ctx context.Context) (Result, error) {
 		endedBy, done := l.end(halted)
 		interrupted := l.requests().stop && (!done || l.evaluationDue(done))
 		diverged := !done && !l.NoHalt && l.at.High >= highSteps
-		if l.saveDue(done || interrupted || diverged) {
-			if err := l.save(); err != nil {
-				return Result{}, fmt.Errorf("checkpoint after step %d: %w", l.at.Step, err)
+		err := l.change(func() error {
+			if !l.saveDue(done || interrupted || diverged) {
+				return nil
 			}
+			return l.save()
+		})
+		if err != nil {
+			return Result{}, fmt.Errorf("checkpoint after step %d: %w", l.at.Step, err)
 		}
 
 		// Stop?
+		if done || interrupted || diverged {
+			l.stopSaving()
+		}
 		if interrupted {
 			return Result{}, l.interrupted()
 		}
@@ -86,28 +93,41 @@ func (l *loop) run(ctx context.Context) (Result, error) {
 		if err != nil {
 			return Result{}, l.stopped("step after", err)
 		}
-		o, err := l.step(b, rate, l.normsDue(l.at.Step+1))
+		o, err := l.gradient(b, l.normsDue(l.at.Step+1))
 		if err != nil {
 			return Result{}, l.stopped("step after", err)
 		}
-		l.advance()
-		l.judge(o.loss)
-
-		// Log.
-		line := stepLine{
-			Step: l.at.Step, Epoch: l.plan.epochs(l.at.Step), Loss: o.loss, LR: rate, GradNorm: o.norm, Tokens: o.tokens, Labelled: o.labelled,
-			Seconds: time.Since(began).Seconds(), Memory: peakMemory(),
-		}
-		if err := l.metrics.write(line); err != nil {
-			return Result{}, err
-		}
-		if o.norms != nil {
-			if err := l.metrics.write(normsLine{Step: l.at.Step, Norms: o.norms}); err != nil {
-				return Result{}, err
+		err = l.change(func() error {
+			if err := l.update(&o, rate); err != nil {
+				return err
 			}
+			if err := l.log(o, rate, time.Since(began)); err != nil {
+				return err
+			}
+			l.advance()
+			l.judge(o.loss)
+			return nil
+		})
+		if err != nil {
+			return Result{}, l.stopped("step after", err)
 		}
-		l.progress.step(line)
 	}
+}
+
+// change makes a change that a checkpoint has as a whole or not at all. After one that failed, saveAtOnce saves nothing.
+func (l *loop) change(work func() error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	err := work()
+	l.over = l.over || err != nil
+	return err
+}
+
+// stopSaving waits for saveAtOnce, which saves nothing from now on.
+func (l *loop) stopSaving() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.over = true
 }
 
 // The limits by the words of the command line.
@@ -160,6 +180,25 @@ func (l *loop) advance() {
 	l.at.Epoch, l.at.Batch, _ = l.plan.at(l.at.Step)
 }
 
+// log tells of the step that is being made.
+func (l *loop) log(o outcome, rate float64, took time.Duration) error {
+	step := l.at.Step + 1
+	line := stepLine{
+		Step: step, Epoch: l.plan.epochs(step), Loss: o.loss, LR: rate, GradNorm: o.norm, Tokens: o.tokens, Labelled: o.labelled,
+		Seconds: took.Seconds(), Memory: peakMemory(),
+	}
+	if err := l.metrics.write(line); err != nil {
+		return err
+	}
+	if o.norms != nil {
+		if err := l.metrics.write(normsLine{Step: step, Norms: o.norms}); err != nil {
+			return err
+		}
+	}
+	l.progress.step(line)
+	return nil
+}
+
 // A loss is high where it is so many times that before training, and a training that has had so many high losses in a row won't come to anything.
 const (
 	highFactor = 3
@@ -201,8 +240,11 @@ func (l *loop) judge(loss float64) {
 func (l *loop) stopped(what string, err error) error {
 	err = fmt.Errorf("%s step %d of %d: %w", what, l.at.Step, l.plan.total, err)
 	if !errors.Is(err, ErrDiverged) {
-		if l.group.Size() > 1 && l.saved > 0 {
-			err = fmt.Errorf("%w; the last checkpoint is %s", err, l.folder.checkpoint(l.saved))
+		l.mu.Lock()
+		saved := l.saved
+		l.mu.Unlock()
+		if l.group.Size() > 1 && saved > 0 {
+			err = fmt.Errorf("%w; the last checkpoint is %s", err, l.folder.checkpoint(saved))
 		}
 		return err
 	}
@@ -274,12 +316,17 @@ func (l *loop) normsDue(step int) bool {
 	return len(l.Parts) > 0 && (step == 1 || l.endsInterval(step))
 }
 
-// evaluate measures the loss on the held-out data and keeps the best adapter. Interrupted, it returns nil and leaves everything as it was.
+// evaluate measures the loss on the held-out data and records it. Interrupted, it returns nil and leaves everything as it was.
 func (l *loop) evaluate() error {
 	e, line, err := l.measure()
 	if e == nil {
 		return err
 	}
+	return l.change(func() error { return l.record(e, line) })
+}
+
+// record takes note of an evaluation and keeps the best adapter.
+func (l *loop) record(e *Evaluation, line evalLine) error {
 	l.at.Last, l.unsaved = e, true
 	if e.Step == 0 {
 		l.at.Before = e
@@ -313,16 +360,14 @@ func (l *loop) measure() (*Evaluation, evalLine, error) {
 		if err != nil {
 			return nil, line, err
 		}
-		var s float64
-		var n int
-		l.compute(func() { s, n, err = l.engine.Loss(tokens, targets, lengths) })
+		s, n, err := l.engine.Loss(tokens, targets, lengths)
 		if err != nil {
 			return nil, line, err
 		}
 		sum, line.Labelled = sum+s, line.Labelled+n
 	}
-	var err error
-	l.compute(func() { sum, line.Labelled, err = l.sum(sum, line.Labelled, nil) })
+	sum, labelled, err := l.sum(sum, line.Labelled, nil)
+	line.Labelled = labelled
 	if err != nil || l.requests().stop {
 		return nil, line, err
 	}
@@ -348,16 +393,13 @@ func (l *loop) measure() (*Evaluation, evalLine, error) {
 // answers has the samples made, by one process of a group for all.
 func (l *loop) answers() (samples []Sample, err error) {
 	l.progress.Status("sample answers")
-	l.compute(func() {
-		if l.writes() {
-			samples, err = l.sample()
-		}
-		if err != nil && !l.asked().stop {
-			err = fmt.Errorf("samples: %w", err)
-			return
-		}
-		_, _, err = l.sum(0, 0, nil) // all know of it where they were interrupted
-	})
+	if l.writes() {
+		samples, err = l.sample()
+	}
+	if err != nil && !l.asked().stop {
+		return nil, fmt.Errorf("samples: %w", err)
+	}
+	_, _, err = l.sum(0, 0, nil) // all know of it where they were interrupted
 	return samples, err
 }
 

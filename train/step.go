@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"sync"
 )
 
 // batch is the samples of all micro-batches of a step end to end, with the seed of its dropout.
@@ -24,34 +23,38 @@ type trainer struct {
 	parts     []Part
 	group     Group
 
-	asked    func() requests // of this process, so far
-	agreed   requests        // of the group, in its newest sum
-	changing sync.Mutex      // held by who trains, but while losses and gradients are computed, which change no state
+	asked  func() requests // of this process, so far
+	agreed requests        // of the group, in its newest sum
 }
 
-// newTrainer makes a trainer whose caller holds changing.
 func newTrainer(engine Engine, params []float32, c Config, parts []Part, group Group) *trainer {
-	t := &trainer{engine: engine, params: params, optimizer: newOptimizer(engine, params, c, group), clip: c.Clip, parts: parts, group: group}
-	t.changing.Lock()
-	return t
+	return &trainer{engine: engine, params: params, optimizer: newOptimizer(engine, params, c, group), clip: c.Clip, parts: parts, group: group}
 }
 
 // outcome is what a step was like.
 type outcome struct {
-	loss     float64 // mean over the labelled tokens, before the update
-	norm     float64 // L2 norm of the gradient, before clipping
-	norms    *Norms  // of the parts, where they are asked for
-	tokens   int
-	labelled int
+	loss      float64   // mean over the labelled tokens, before the update
+	norm      float64   // L2 norm of the gradient, before clipping
+	gradNorms []float64 // of the parts, before clipping, where they are asked for
+	norms     *Norms    // with those after the update
+	tokens    int
+	labelled  int
 }
 
-// step is one training step: the gradient of the mean loss over the labelled tokens of all its micro-batches together, and one update. Where the
-// error is ErrDiverged, the parameters are as they were.
+// step is one training step: the gradient and the update. Where the error is ErrDiverged, the parameters are as they were.
 func (t *trainer) step(b batch, lr float64, norms bool) (outcome, error) {
+	o, err := t.gradient(b, norms)
+	if err == nil {
+		err = t.update(&o, lr)
+	}
+	return o, err
+}
+
+// gradient computes the gradient of the mean loss over the labelled tokens of all micro-batches of a step together. It changes nothing that a checkpoint holds.
+func (t *trainer) gradient(b batch, norms bool) (outcome, error) {
 	o := outcome{tokens: len(b.tokens)}
 	var err error
-	t.compute(func() { o.loss, o.labelled, err = t.differentiate(b) })
-	if err != nil {
+	if o.loss, o.labelled, err = t.differentiate(b); err != nil {
 		return o, err
 	}
 	if o.labelled == 0 {
@@ -67,27 +70,24 @@ func (t *trainer) step(b batch, lr float64, norms bool) (outcome, error) {
 	case !finite(o.norm):
 		return o, fmt.Errorf("%w: the norm of the gradient is %v", ErrDiverged, o.norm)
 	}
-	var parts []float64
-	if norms {
-		grad, err := t.optimizer.gradient()
-		if err != nil {
-			return o, err
-		}
-		parts = partNorms(grad, t.parts)
+	if !norms {
+		return o, nil
 	}
-	if err := t.optimizer.update(lr, clipping(o.norm, t.clip)); err != nil || !norms {
-		return o, err
+	grad, err := t.optimizer.gradient()
+	if err == nil {
+		o.gradNorms = partNorms(grad, t.parts)
 	}
-	_, _, err = t.optimizer.fetch()
-	o.norms = newNorms(t.parts, parts, partNorms(t.params, t.parts))
 	return o, err
 }
 
-// compute does what changes no state but the gradient.
-func (t *trainer) compute(work func()) {
-	t.changing.Unlock()
-	defer t.changing.Lock()
-	work()
+// update changes the parameters by the gradient of a step, and measures their norms where the gradient's were.
+func (t *trainer) update(o *outcome, lr float64) error {
+	if err := t.optimizer.update(lr, clipping(o.norm, t.clip)); err != nil || o.gradNorms == nil {
+		return err
+	}
+	_, _, err := t.optimizer.fetch()
+	o.norms = newNorms(t.parts, o.gradNorms, partNorms(t.params, t.parts))
+	return err
 }
 
 // differentiate computes the gradient of the summed loss over all samples of a step, whichever process computes them.

@@ -4,6 +4,7 @@ package terminal
 import (
 	"fmt"
 	"io"
+	"sync"
 
 	"golang.org/x/term"
 )
@@ -11,10 +12,11 @@ import (
 // plainLines is about how many lines the steps of a piece of work take where the output is no terminal.
 const plainLines = 20
 
-// Line writes status lines and lines that stay, as Text.
+// Line writes status lines and lines that stay, as Text. Several goroutines may use it.
 type Line struct {
 	out   io.Writer
 	width func() int // columns of the terminal; nil where out is none
+	mu    sync.Mutex // guards what is written, and open
 	open  bool       // the terminal's cursor is in a status line
 }
 
@@ -50,12 +52,14 @@ func (l *Line) Step(done, total int, line string) {
 	case l.width != nil:
 		l.Status(line)
 	case done == 1 || done == total || done*plainLines/total != (done-1)*plainLines/total:
-		fmt.Fprintln(l.out, Text(line))
+		l.Note("%s", line)
 	}
 }
 
 // Status shows a line that the next one takes the place of; terminals only.
 func (l *Line) Status(line string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.width != nil {
 		// A line that wraps could not be written over.
 		fmt.Fprintf(l.out, "\r%.*s\x1b[K", l.width()-1, Text(line))
@@ -65,6 +69,8 @@ func (l *Line) Status(line string) {
 
 // Note writes a line that stays.
 func (l *Line) Note(format string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.open {
 		fmt.Fprint(l.out, "\r\x1b[K")
 		l.open = false
@@ -74,6 +80,8 @@ func (l *Line) Note(format string, args ...any) {
 
 // End leaves the last line of a terminal standing.
 func (l *Line) End() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.open {
 		fmt.Fprintln(l.out)
 		l.open = false

@@ -33,6 +33,7 @@ var allowed = map[string][]string{
 	"internal/browser":  {},
 	"internal/mpi":      {},
 	"internal/testutil": {"bindings"},
+	"tools/comments":    {},
 	"tools/layering":    {},
 	"docs":              {},
 	"tools/randomgguf":  {"bindings", "model", "vera"}, // its tests train what it writes
