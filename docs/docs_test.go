@@ -1,0 +1,136 @@
+// Package docs holds the documents; its tests hold what they say of each other and of the code.
+package docs
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"unicode"
+)
+
+// pages are the documents of the repository by their paths, which begin with "../".
+func pages(t *testing.T) map[string]string {
+	t.Helper()
+	found := map[string]string{}
+	err := filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
+		switch name := entry.Name(); {
+		case err != nil:
+			return err
+		case entry.IsDir() && path != ".." && (strings.HasPrefix(name, ".") && name != ".github" || name == "models" || name == "build" || name == "runs" || name == "shared"):
+			return fs.SkipDir
+		case filepath.Ext(name) == ".md":
+			text, err := os.ReadFile(path)
+			found[path] = string(text)
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// TestReadmeLength counts words as wc does, the bars of tables among them.
+func TestReadmeLength(t *testing.T) {
+	text, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(strings.Fields(string(text))); n > 900 {
+		t.Errorf("README.md has %d words, 900 at most: move what is too much to docs/guide", n)
+	}
+}
+
+var link = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+
+// TestLinks checks that the files and headings that documents link to exist.
+func TestLinks(t *testing.T) {
+	all := pages(t)
+	for path, text := range all {
+		for _, m := range link.FindAllStringSubmatch(outsideCode(text), -1) {
+			if strings.Contains(m[1], "://") || strings.HasPrefix(m[1], "mailto:") {
+				continue
+			}
+			file, heading, _ := strings.Cut(m[1], "#")
+			target := path
+			if file != "" {
+				target = filepath.Join(filepath.Dir(path), file)
+			}
+			if _, err := os.Stat(target); err != nil {
+				t.Errorf("%s links to %s, which is not there", path, m[1])
+			} else if heading != "" && !headings(all[target])[heading] {
+				t.Errorf("%s links to %s: there is no such heading", path, m[1])
+			}
+		}
+	}
+}
+
+var (
+	fence    = regexp.MustCompile("(?ms)^```.*?^```$")
+	codeSpan = regexp.MustCompile("`[^`\n]+`")
+)
+
+func outsideCode(text string) string {
+	return codeSpan.ReplaceAllStringFunc(fence.ReplaceAllString(text, ""), func(span string) string { return strings.Repeat("x", len(span)) })
+}
+
+// headings are the anchors that GitHub gives a page's headings.
+func headings(text string) map[string]bool {
+	anchors := map[string]bool{}
+	for line := range strings.Lines(fence.ReplaceAllString(text, "")) {
+		title, is := strings.CutPrefix(strings.TrimLeft(line, "#"), " ")
+		if !is || !strings.HasPrefix(line, "#") {
+			continue
+		}
+		anchors[strings.Map(func(r rune) rune {
+			switch {
+			case r == ' ':
+				return '-'
+			case unicode.IsLetter(r) || unicode.IsDigit(r) || r == '-' || r == '_':
+				return unicode.ToLower(r)
+			}
+			return -1
+		}, strings.TrimSpace(title))] = true
+	}
+	return anchors
+}
+
+// named is a file of the repository in a span of code, perhaps with what is in it: `model/step.go:begin`.
+var named = regexp.MustCompile("`([A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*\\.(?:go|hpp|h|cpp|cu|py|sh|md|mod|yml))(?::([A-Za-z0-9_]+))?`")
+
+// TestNames checks that the files, functions and types that design.md and CONTRIBUTING.md name exist.
+func TestNames(t *testing.T) {
+	all := pages(t)
+	for _, path := range []string{"../docs/design.md", "../docs/architectures.md", "../CONTRIBUTING.md"} {
+		found := 0
+		for _, m := range named.FindAllStringSubmatch(all[path], -1) {
+			file, name := m[1], m[2]
+			if !strings.Contains(file, "/") && name == "" {
+				continue // of a reference, or another program's
+			}
+			text, err := os.ReadFile(filepath.Join("..", file))
+			if err != nil && strings.Contains(file, "NAME") {
+				continue
+			}
+			if err != nil {
+				t.Errorf("%s names %s, which is not there", path, file)
+				continue
+			}
+			declared := `\b` + name + `\b`
+			if filepath.Ext(file) == ".go" {
+				declared = `(?m)^(func (\([^)]*\) )?|type |var |const |\t)` + name + `\b`
+			}
+			if name != "" && !regexp.MustCompile(declared).Match(text) {
+				t.Errorf("%s names %s in %s: it is not there", path, name, file)
+			}
+			found++
+		}
+		if found == 0 {
+			t.Errorf("%s names no file", path)
+		}
+	}
+}
