@@ -162,10 +162,10 @@ func (c *Context) composeMerge(dst, w *Tensor, v *Vectors) *Tensor {
 		return nil
 	}
 	y := c.floats(w)
-	if v.LambdaB != nil {
+	if v.B != nil {
 		down := c.View(v.A, [4]int64{w.Ne(0), v.A.Ne(1), 1, 1}, [4]int64{})
-		change := c.times(c.turned(down), c.Mul(v.Rows, v.LambdaD)) // [in, out]
-		y = c.Add(c.Mul(change, c.Reshape(v.LambdaB, 1, w.Ne(1))), y)
+		change := c.times(c.turned(down), c.Mul(v.Rows, v.D)) // [in, out]
+		y = c.Add(c.Mul(change, c.Reshape(v.B, 1, w.Ne(1))), y)
 	}
 	return c.Cpy(y, dst)
 }
@@ -188,8 +188,8 @@ func (c *Context) composeFactoredGrad(g, u *Tensor, v Vectors) *Tensor {
 // vectorsGrad takes T [rank, out] apart: E = B ⊙ T, ∂b = E d, ∂d = Eᵀ b.
 func (c *Context) vectorsGrad(t *Tensor, v Vectors) *Tensor {
 	e := c.Mul(t, v.Rows)
-	b := c.times(e, v.LambdaD)           // [out]
-	d := c.times(c.turned(e), v.LambdaB) // [rank]
+	b := c.times(e, v.D)           // [out]
+	d := c.times(c.turned(e), v.B) // [rank]
 	return c.concat(b, d, 0)
 }
 

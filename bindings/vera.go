@@ -148,13 +148,12 @@ func (c *Context) WeightGrad(g, x *Tensor, t Type) *Tensor {
 	return (*Tensor)(C.ggml_vera_weight_grad(c.c, c.nodes, g.c(), x.c(), C.uint(t)))
 }
 
-// Vectors are VeRA's of one layer and what it sees of the shared pair: A [≥ in, rank], float32 or bfloat16, Rows of B [rank, out], float32, the
-// vectors b [out] and d [rank].
-type Vectors struct{ A, Rows, LambdaB, LambdaD *Tensor }
+// Vectors are VeRA's of one layer and what it sees of the shared pair: A [≥ in, rank], float32 or bfloat16, B [rank, out], float32, b [out] and d [rank].
+type Vectors struct{ A, Rows, B, D *Tensor }
 
 func (v Vectors) fits(in, out int64) bool {
 	return activation(v.A.Type()) && v.Rows.Type() == F32 && v.A.Ne(0) >= in && v.A.Ne(1) == v.Rows.Ne(0) && v.Rows.Ne(1) == out &&
-		vector(v.LambdaB, out) && vector(v.LambdaD, v.Rows.Ne(0))
+		vector(v.B, out) && vector(v.D, v.Rows.Ne(0))
 }
 
 // Merge writes W + diag(b) B diag(d) A into dst [in, out], F32 or BF16, and is dst afterwards. Without vectors it is W [in, out].
@@ -163,25 +162,25 @@ func (c *Context) Merge(dst, w *Tensor, v *Vectors) *Tensor {
 		v = &Vectors{}
 	}
 	operands := []*Tensor{dst, w}
-	if v.LambdaB != nil {
-		operands = append(operands, v.A, v.Rows, v.LambdaB, v.LambdaD)
+	if v.B != nil {
+		operands = append(operands, v.A, v.Rows, v.B, v.D)
 	}
 	if !c.own("merge", operands...) {
 		return nil
 	}
-	if !activation(dst.Type()) || !w.Type().Dequantizes() || dst.ne[0] != w.ne[0] || dst.ne[1] != w.ne[1] || v.LambdaB != nil && !v.fits(w.Ne(0), w.Ne(1)) {
+	if !activation(dst.Type()) || !w.Type().Dequantizes() || dst.ne[0] != w.ne[0] || dst.ne[1] != w.ne[1] || v.B != nil && !v.fits(w.Ne(0), w.Ne(1)) {
 		return c.fail("merge", "%s into %s", w.describe(), dst.describe())
 	}
 	if c.composed != nil {
 		return c.composeMerge(dst, w, v)
 	}
-	return (*Tensor)(C.ggml_vera_merge(c.c, c.nodes, dst.c(), w.c(), v.A.c(), v.Rows.c(), v.LambdaB.c(), v.LambdaD.c()))
+	return (*Tensor)(C.ggml_vera_merge(c.c, c.nodes, dst.c(), w.c(), v.A.c(), v.Rows.c(), v.B.c(), v.D.c()))
 }
 
 // MergedGrad gives the gradients of b and d, [out + rank], from the gradient grad [in, out] of the merged weight: with T = grad Aᵀ and E = B ⊙ T, ∂b = E d and
 // ∂d = Eᵀ b.
 func (c *Context) MergedGrad(grad *Tensor, v Vectors) *Tensor {
-	if !c.own("merged_grad", grad, v.A, v.Rows, v.LambdaB, v.LambdaD) {
+	if !c.own("merged_grad", grad, v.A, v.Rows, v.B, v.D) {
 		return nil
 	}
 	if !activation(grad.Type()) || !v.fits(grad.Ne(0), grad.Ne(1)) {
@@ -190,22 +189,22 @@ func (c *Context) MergedGrad(grad *Tensor, v Vectors) *Tensor {
 	if c.composed != nil {
 		return c.composeMergedGrad(grad, v)
 	}
-	return (*Tensor)(C.ggml_vera_merged_grad(c.c, c.nodes, grad.c(), v.A.c(), v.Rows.c(), v.LambdaB.c(), v.LambdaD.c()))
+	return (*Tensor)(C.ggml_vera_merged_grad(c.c, c.nodes, grad.c(), v.A.c(), v.Rows.c(), v.B.c(), v.D.c()))
 }
 
 // FactoredGrad is MergedGrad with T = Σ g uᵀ over the tokens, for the gradient g [out, n] of the layer's result and u = A x [rank, n], of one type.
 func (c *Context) FactoredGrad(g, u *Tensor, v Vectors) *Tensor {
-	if !c.own("factored_grad", g, u, v.Rows, v.LambdaB, v.LambdaD) {
+	if !c.own("factored_grad", g, u, v.Rows, v.B, v.D) {
 		return nil
 	}
 	if !activation(g.Type()) || u.Type() != g.Type() || g.ne[1] != u.ne[1] || v.Rows.ne[0] != u.ne[0] || v.Rows.ne[1] != g.ne[0] ||
-		!vector(v.LambdaB, g.Ne(0)) || !vector(v.LambdaD, u.Ne(0)) || v.Rows.Type() != F32 {
+		!vector(v.B, g.Ne(0)) || !vector(v.D, u.Ne(0)) || v.Rows.Type() != F32 {
 		return c.fail("factored_grad", "%s by %s", g.describe(), u.describe())
 	}
 	if c.composed != nil {
 		return c.composeFactoredGrad(g, u, v)
 	}
-	return (*Tensor)(C.ggml_vera_factored_grad(c.c, c.nodes, g.c(), u.c(), v.Rows.c(), v.LambdaB.c(), v.LambdaD.c()))
+	return (*Tensor)(C.ggml_vera_factored_grad(c.c, c.nodes, g.c(), u.c(), v.Rows.c(), v.B.c(), v.D.c()))
 }
 
 // Largest are the largest that products of a context have, in numbers: a weight, activations, B; and the longest side of an operand. States are the float32 numbers that a

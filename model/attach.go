@@ -299,8 +299,8 @@ func (p *placing) group(gr adaptedGroup) {
 			v.Rows = p.c.View(p.ups[rows], [4]int64{rank, out, 1, 1}, [4]int64{})
 		}
 		l.grads = p.part(p.a.grads, out+rank, 1)
-		v.LambdaB, _ = p.take(out, 1, l.of.LambdaB)
-		v.LambdaD, _ = p.take(rank, 1, l.of.LambdaD)
+		v.B, _ = p.take(out, 1, l.of.LambdaB)
+		v.D, _ = p.take(rank, 1, l.of.LambdaD)
 		l.vectors = v
 	}
 	if p.a.turned && len(gr.layers) == len(gr.group.layers) {
@@ -319,9 +319,9 @@ func (p *placing) share(gr adaptedGroup, first int64) {
 	}
 	all := p.c.Reshape(p.c.View(p.a.params, [4]int64{(out + rank) * n, 1, 1, 1}, [4]int64{first}), out+rank, n)
 	gr.group.shared = &bindings.Vectors{
-		Rows:    gr.layers[0].vectors.Rows,
-		LambdaB: p.c.View(all, [4]int64{out, n, 1, 1}, [4]int64{}),
-		LambdaD: p.c.View(all, [4]int64{rank, n, 1, 1}, [4]int64{out}),
+		Rows: gr.layers[0].vectors.Rows,
+		B:    p.c.View(all, [4]int64{out, n, 1, 1}, [4]int64{}),
+		D:    p.c.View(all, [4]int64{rank, n, 1, 1}, [4]int64{out}),
 	}
 }
 

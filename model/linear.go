@@ -172,7 +172,7 @@ func (g *graph) products(x *bindings.Tensor, gr *group, acc *bindings.Tensor, t 
 		gr.each(func(l *linear, start int) {
 			g.nodes.Expand(g.product(l.w, x, bindings.Product{Acc: acc, Into: g.columns(y, start, l.out)}, t))
 		})
-		return g.pairProduct(v.Rows, u, bindings.Product{In: v.LambdaD, Out: v.LambdaB, Acc: y, Into: y}, t), u
+		return g.pairProduct(v.Rows, u, bindings.Product{In: v.D, Out: v.B, Acc: y, Into: y}, t), u
 	}
 	gr.each(func(l *linear, start int) {
 		part := g.columns(y, start, l.out)
@@ -181,7 +181,7 @@ func (g *graph) products(x *bindings.Tensor, gr *group, acc *bindings.Tensor, t 
 			y = g.joined(y, g.product(l.w, x, bindings.Product{Acc: acc, Into: part}, t))
 		default:
 			wx := g.product(l.w, x, bindings.Product{Acc: acc}, bindings.F32)
-			y = g.joined(y, g.pairProduct(l.vectors.Rows, g.columns(u, l.down, l.rank), bindings.Product{In: l.vectors.LambdaD, Out: l.vectors.LambdaB, Acc: wx, Into: part}, t))
+			y = g.joined(y, g.pairProduct(l.vectors.Rows, g.columns(u, l.down, l.rank), bindings.Product{In: l.vectors.D, Out: l.vectors.B, Acc: wx, Into: part}, t))
 		}
 	})
 	return y, u
@@ -282,11 +282,11 @@ func (g *graph) vectorsBack(dy, u *bindings.Tensor, gr *group, needed bool) (du 
 		}
 		part, own := g.columns(dy, start, l.out), g.columns(u, l.down, l.rank)
 		if l.gradRows != nil {
-			g.nodes.Expand(g.AddInplace(l.gradRows, g.Mul(g.WeightGrad(part, own, bindings.F32), l.vectors.LambdaD)))
+			g.nodes.Expand(g.AddInplace(l.gradRows, g.Mul(g.WeightGrad(part, own, bindings.F32), l.vectors.D)))
 		} else {
 			g.nodes.Expand(g.AddInplace(l.grads, g.FactoredGrad(part, own, *l.vectors)))
 		}
-		h := bindings.Product{In: l.vectors.LambdaB, Out: l.vectors.LambdaD}
+		h := bindings.Product{In: l.vectors.B, Out: l.vectors.D}
 		switch {
 		case !needed:
 		case gr.sharedDown:
