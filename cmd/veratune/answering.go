@@ -7,24 +7,20 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/veratune/veratune/alpaca"
-	"github.com/veratune/veratune/model"
+	"github.com/veratune/veratune/generate"
 )
 
 // answering holds what the commands that answer a person share.
 type answering struct {
-	sampling model.Sampling
-	stops    texts
-	form     alpaca.Form
+	generate.Options
+	stops texts
 }
 
-func newAnswering() answering {
-	return answering{sampling: model.DefaultSampling(), form: alpaca.Form{Template: alpaca.Auto}}
-}
+func newAnswering() answering { return answering{Options: generate.Default()} }
 
 func (a *answering) flags() []cli.Flag {
-	s := &a.sampling
-	return append(formFlags(&a.form),
+	s := &a.Sampling
+	return append(formFlags(&a.Form),
 		&cli.IntFlag{Name: "max-tokens", Usage: "longest answer in tokens", Value: s.MaxTokens, Destination: &s.MaxTokens},
 		&cli.Float64Flag{Name: "temperature", Usage: "0 takes the most likely token; higher is more varied", Value: s.Temperature, Destination: &s.Temperature},
 		&cli.IntFlag{Name: "top-k", Usage: "draw from so many most likely tokens; 0 is all", Value: s.TopK, Destination: &s.TopK},
@@ -37,15 +33,16 @@ func (a *answering) flags() []cli.Flag {
 }
 
 func (a *answering) validate(c *cli.Context) error {
-	if err := a.sampling.Validate(); err != nil {
+	if err := a.Sampling.Validate(); err != nil {
 		return err
 	}
 	for _, name := range []string{"top-k", "top-p", "min-p", "seed"} {
-		if a.sampling.Temperature == 0 && c.IsSet(name) {
+		if a.Sampling.Temperature == 0 && c.IsSet(name) {
 			return fmt.Errorf("%s: changes nothing at temperature 0, where the most likely token is taken; give --temperature, too, such as 0.8", name)
 		}
 	}
-	return a.form.Validate()
+	a.Stops = a.stops
+	return a.Form.Validate()
 }
 
 // texts is a flag that may be given several times. Unlike the library's own, it does not take texts apart at commas.

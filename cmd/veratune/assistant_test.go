@@ -2,24 +2,25 @@ package main
 
 import (
 	"context"
-	"io"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/evaluate"
 	"github.com/veratune/veratune/internal/testutil"
 	"github.com/veratune/veratune/model"
 	"github.com/veratune/veratune/mtbench"
+	"github.com/veratune/veratune/session"
 	"github.com/veratune/veratune/vera"
 )
 
 // opened opens a model as the commands that answer do.
-func opened(t *testing.T, path string) *session {
+func opened(t *testing.T, path string) *session.Session {
 	t.Helper()
-	e := newEngine(generating)
-	e.path, e.options.Threads, e.options.Compute = path, 1, model.ComputeF32
-	s, err := e.open()
+	o := session.Options{Model: path, Engine: model.Default()}
+	o.Engine.Threads, o.Engine.Compute = 1, model.ComputeF32
+	s, err := session.Open(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +29,7 @@ func opened(t *testing.T, path string) *session {
 }
 
 // greedy is the most likely answer of up to n tokens, the whole text computed anew for each, and whether an end token ends it.
-func (s *session) greedy(t *testing.T, prompt []int32, n int) (answer string, ended bool) {
+func greedy(t *testing.T, s *session.Session, prompt []int32, n int) (answer string, ended bool) {
 	t.Helper()
 	var tokens []int32
 	for len(tokens) < n {
@@ -42,21 +43,21 @@ func (s *session) greedy(t *testing.T, prompt []int32, n int) (answer string, en
 				best = i
 			}
 		}
-		if ended = s.tokenizer.IsEOG(int32(best)); ended {
+		if ended = s.Tokenizer.IsEOG(int32(best)); ended {
 			break
 		}
 		tokens = append(tokens, int32(best))
 	}
-	text, err := s.tokenizer.Detokenize(tokens, false)
+	text, err := s.Tokenizer.Detokenize(tokens, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return printable(text), ended
 }
 
-func conversation(t *testing.T, s *session, template string, messages ...alpaca.Message) []int32 {
+func conversation(t *testing.T, s *session.Session, template string, messages ...alpaca.Message) []int32 {
 	t.Helper()
-	e, err := alpaca.NewEncoder(alpaca.Form{Template: template}, s.tokenizer)
+	e, err := alpaca.NewEncoder(alpaca.Form{Template: template}, s.Tokenizer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,6 +66,11 @@ func conversation(t *testing.T, s *session, template string, messages ...alpaca.
 		t.Fatal(err)
 	}
 	return prompt
+}
+
+// printable is what people see of bytes.
+func printable(text string) string {
+	return strings.ReplaceAll(string([]rune(text)), "\x00", "\uFFFD")
 }
 
 // TestAssistant holds answers that are asked for at once to the same ones asked for one by one, and greedy ones to what the model says token by token.
@@ -82,7 +88,7 @@ func TestAssistant(t *testing.T) {
 		for _, template := range []string{alpaca.Chat, alpaca.Alpaca} {
 			t.Run(name+", "+template, func(t *testing.T) {
 				s := opened(t, testutil.TinyLlama(t, o))
-				single, err := s.assistant(alpaca.Form{Template: template}, 1, io.Discard)
+				single, err := evaluate.NewAssistant(s, alpaca.Form{Template: template}, 1, session.Report{})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -102,11 +108,11 @@ func TestAssistant(t *testing.T) {
 					for _, m := range c {
 						messages = append(messages, alpaca.Message{Role: m.Role, Content: m.Content})
 					}
-					if text, _ := s.greedy(t, conversation(t, s, template, messages...), 10+i); text != want[0][i] {
+					if text, _ := greedy(t, s, conversation(t, s, template, messages...), 10+i); text != want[0][i] {
 						t.Errorf("conversation %d: %q, want %q", i, want[0][i], text)
 					}
 				}
-				many, err := s.assistant(alpaca.Form{Template: template}, 4, io.Discard)
+				many, err := evaluate.NewAssistant(s, alpaca.Form{Template: template}, 4, session.Report{})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -131,7 +137,7 @@ func TestAssistant(t *testing.T) {
 // TestAssistantRoom cuts an answer where the context ends, and says what to do about a conversation that does not fit.
 func TestAssistantRoom(t *testing.T) {
 	s := opened(t, testutil.TinyLlama(t, testutil.TinyOptions{}))
-	a, err := s.assistant(alpaca.Form{Template: alpaca.Auto}, 2, io.Discard)
+	a, err := evaluate.NewAssistant(s, alpaca.Form{Template: alpaca.Auto}, 2, session.Report{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +147,7 @@ func TestAssistantRoom(t *testing.T) {
 		return []mtbench.Message{{Role: "user", Content: strings.Repeat("~", tokens-empty)}} // each a token
 	}
 	text, err := a.Complete(context.Background(), filled(s.Context-3), mtbench.Sampling{MaxTokens: 50})
-	if want, _ := s.greedy(t, conversation(t, s, alpaca.Chat, alpaca.Message{Role: alpaca.User, Content: filled(s.Context - 3)[0].Content}), 3); err != nil || text != want {
+	if want, _ := greedy(t, s, conversation(t, s, alpaca.Chat, alpaca.Message{Role: alpaca.User, Content: filled(s.Context - 3)[0].Content}), 3); err != nil || text != want {
 		t.Errorf("%q, %v, want %q", text, err, want)
 	}
 	_, err = a.Complete(context.Background(), filled(s.Context), mtbench.Sampling{MaxTokens: 50})
@@ -156,14 +162,14 @@ func TestAssistantRoom(t *testing.T) {
 // TestAssistantOfAdapter takes the template that the adapter names, with its stop string.
 func TestAssistantOfAdapter(t *testing.T) {
 	s := opened(t, testutil.TinyLlama(t, testutil.TinyOptions{}))
-	s.adapter = &vera.Adapter{Facts: map[string]string{factTemplate: alpaca.Alpaca}}
+	s.Adapter = &vera.Adapter{Facts: map[string]string{session.FactTemplate: alpaca.Alpaca}}
 	for asked, want := range map[string]string{alpaca.Auto: alpaca.Alpaca, alpaca.Chat: alpaca.Chat} {
-		a, err := s.assistant(alpaca.Form{Template: asked}, 1, io.Discard)
+		a, err := evaluate.NewAssistant(s, alpaca.Form{Template: asked}, 1, session.Report{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := a.encoder.Form().Template; got != want || (len(a.stops) > 0) != (want == alpaca.Alpaca) {
-			t.Errorf("template %s, with an adapter of template alpaca: %s, stop strings %q", asked, got, a.stops)
+		if got := a.Encoder.Form().Template; got != want || (len(a.Stops) > 0) != (want == alpaca.Alpaca) {
+			t.Errorf("template %s, with an adapter of template alpaca: %s, stop strings %q", asked, got, a.Stops)
 		}
 		a.Close()
 	}

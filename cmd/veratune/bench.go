@@ -11,7 +11,9 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/finetune"
 	"github.com/veratune/veratune/model"
+	"github.com/veratune/veratune/session"
 	"github.com/veratune/veratune/train"
 	"github.com/veratune/veratune/vera"
 )
@@ -55,7 +57,7 @@ func benchTrainCommand() *cli.Command {
 			if b.rows < 0 {
 				return usageError{fmt.Errorf("rows %d: 0 or more", b.rows)}
 			}
-			config := recipe(b.method)
+			config := finetune.Default(vera.Method(b.method)).Adapter
 			if c.IsSet("rank") {
 				config.Rank = b.rank
 			}
@@ -68,13 +70,13 @@ func benchTrainCommand() *cli.Command {
 }
 
 func (b *benchTrain) run(c *cli.Context, config vera.Config) error {
-	s, err := b.open()
+	s, err := session.Open(b.Options)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
 	b.data.Context = c.Context
-	d, err := s.data(b.files, b.data, c.App.ErrWriter)
+	d, err := s.Rows(b.files, b.data, reportTo(c.App.ErrWriter))
 	if err != nil {
 		return err
 	}
@@ -88,7 +90,7 @@ func (b *benchTrain) run(c *cli.Context, config vera.Config) error {
 	if err := s.Attach(adapter); err != nil {
 		return err
 	}
-	learner, err := b.learner(s, b.train)
+	learner, err := finetune.Engine(s.Model, b.Engine.Device, b.train)
 	if err != nil {
 		return err
 	}
@@ -111,14 +113,14 @@ func (b *benchTrain) run(c *cli.Context, config vera.Config) error {
 			ISA     string             `json:"isa"`
 			Compute model.Compute      `json:"compute"`
 			Shares  map[string]float64 `json:"shares"` // of the time, for each kind of operation
-		}{speed, s.DeviceMemory(), model.ISA(), b.options.Compute, shares})
+		}{speed, s.DeviceMemory(), model.ISA(), b.Engine.Compute, shares})
 	}
 	memory, processor := fmt.Sprintf("peak memory %.2f GiB", speed.PeakGiB), model.ISA()
-	if b.options.Device != model.CPU {
-		memory, processor = fmt.Sprintf("%.2f GiB of the device's memory in use", float64(s.DeviceMemory())/(1<<30)), b.options.Device
+	if b.Engine.Device != model.CPU {
+		memory, processor = fmt.Sprintf("%.2f GiB of the device's memory in use", float64(s.DeviceMemory())/(1<<30)), b.Engine.Device
 	}
 	fmt.Fprintf(c.App.Writer, "%.1f tokens/s, %.3f samples/s over %d steps of %d tokens; %s; %s, %s\n",
-		speed.TokensPerSecond, speed.SamplesPerSecond, speed.Steps, speed.Tokens, memory, b.options.Compute, processor)
+		speed.TokensPerSecond, speed.SamplesPerSecond, speed.Steps, speed.Tokens, memory, b.Engine.Compute, processor)
 	if len(shares) == 1 {
 		return nil // the device does not tell
 	}
@@ -149,7 +151,7 @@ func benchKernelsCommand() *cli.Command {
 			if tokens < 1 {
 				return usageError{fmt.Errorf("tokens %d: at least 1", tokens)}
 			}
-			m, err := model.Open(e.path, e.options)
+			m, err := model.Open(e.Model, e.Engine)
 			if err != nil {
 				return err
 			}
@@ -159,7 +161,7 @@ func benchKernelsCommand() *cli.Command {
 				lines := json.NewEncoder(out)
 				return m.Kernels(tokens, func(s model.Speed) { lines.Encode(s) })
 			}
-			fmt.Fprintf(out, "%s, %s, %d threads, %d tokens; GFLOP/s\n", e.options.Compute, model.ISA(), e.options.Threads, tokens)
+			fmt.Fprintf(out, "%s, %s, %d threads, %d tokens; GFLOP/s\n", e.Engine.Compute, model.ISA(), e.Engine.Threads, tokens)
 			fmt.Fprintf(out, "%-16s %-6s %6s %6s %9s %9s %9s\n", "operation", "weight", "in", "out", "fused", "composed", "of peak")
 			return m.Kernels(tokens, func(s model.Speed) {
 				composed := "-"

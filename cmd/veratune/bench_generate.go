@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/model"
+	"github.com/veratune/veratune/session"
 	"github.com/veratune/veratune/vera"
 )
 
@@ -72,12 +73,12 @@ func (b *benchGenerate) validate() error {
 }
 
 func (b *benchGenerate) run(c *cli.Context) error {
-	s, err := b.open()
+	s, err := session.Open(b.Options)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	adapter := s.adapter
+	adapter := s.Adapter
 	if adapter == nil {
 		if adapter, err = measuredAdapter(b.rank, s.Base()); err != nil {
 			return err
@@ -98,14 +99,14 @@ func (b *benchGenerate) run(c *cli.Context) error {
 		lora    string
 	}{{"base", nil, ""}, {fmt.Sprintf("rank %d", adapter.Rank), adapter, lora}}
 	if !b.asJSON {
-		fmt.Fprintf(c.App.Writer, "%s, %d threads, tokens/s; prompt of %d, answer of %d\n", model.ISA(), b.options.Threads, b.prompt, b.tokens)
+		fmt.Fprintf(c.App.Writer, "%s, %d threads, tokens/s; prompt of %d, answer of %d\n", model.ISA(), b.Engine.Threads, b.prompt, b.tokens)
 		fmt.Fprintf(c.App.Writer, "%-12s %-10s %9s %9s %12s\n", "", "", "prompt", "answer", fmt.Sprintf("%d answers", b.parallel))
 	}
 	for _, l := range lines {
 		if err := s.Attach(l.adapter); err != nil {
 			return err
 		}
-		r := generationLine{What: l.what, ISA: model.ISA(), Threads: b.options.Threads}
+		r := generationLine{What: l.what, ISA: model.ISA(), Threads: b.Engine.Threads}
 		for range b.rounds {
 			if err := c.Context.Err(); err != nil {
 				return err
@@ -114,7 +115,7 @@ func (b *benchGenerate) run(c *cli.Context) error {
 			if err != nil {
 				return err
 			}
-			theirs, err := model.LlamaSpeed(b.path, l.lora, b.options.Threads, b.prompt, b.tokens)
+			theirs, err := model.LlamaSpeed(b.Model, l.lora, b.Engine.Threads, b.prompt, b.tokens)
 			if err != nil {
 				return err
 			}

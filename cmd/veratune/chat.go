@@ -11,7 +11,9 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/generate"
 	"github.com/veratune/veratune/internal/terminal"
+	"github.com/veratune/veratune/session"
 	"github.com/veratune/veratune/vera"
 )
 
@@ -55,7 +57,7 @@ func (o *chatOptions) validateRoom(c *cli.Context) error {
 }
 
 func (o *chatOptions) run(c *cli.Context) error {
-	s, err := o.open()
+	s, err := session.Open(o.Options)
 	if err != nil {
 		return err
 	}
@@ -67,15 +69,15 @@ func (o *chatOptions) run(c *cli.Context) error {
 		return usageError{fmt.Errorf("context %d: the model's is %d", o.room, s.Context)}
 	}
 	ch := &chat{chatOptions: o, session: s, out: terminal.Verbatim(c.App.Writer), notes: c.App.ErrWriter}
-	if err := ch.use(s.adapter); err != nil {
+	if err := ch.use(s.Adapter); err != nil {
 		return err
 	}
 	defer ch.close()
 	ch.console = newConsole(c.App.Reader, c.App.Writer, c.App.ErrWriter)
 	defer ch.console.Close()
-	fmt.Fprintln(c.App.ErrWriter, s.describe(ch.assistant.encoder.Form(), o.answering.form))
+	fmt.Fprintln(c.App.ErrWriter, s.Describe(ch.assistant.Encoder.Form(), o.answering.Form))
 	if ch.console.editor != nil {
-		ch.note("%s, %s; /help lists the commands", orPath(s.Name, o.path), ch.answers())
+		ch.note("%s, %s; /help lists the commands", orPath(s.Name, o.Model), ch.answers())
 	}
 	return ch.talk(c.Context)
 }
@@ -83,8 +85,8 @@ func (o *chatOptions) run(c *cli.Context) error {
 // chat is a conversation that goes on.
 type chat struct {
 	*chatOptions
-	session    *session
-	assistant  *assistant // of the present adapter
+	session    *session.Session
+	assistant  *generate.Assistant // of the present adapter
 	console    *console
 	out, notes io.Writer
 	turns      []turn
@@ -158,7 +160,7 @@ func (c *chat) answer(ctx context.Context) error {
 	var said strings.Builder
 	var ended bool
 	stopped := c.console.untilInterrupted(ctx, func(ctx context.Context) {
-		ended, err = c.assistant.say(ctx, prompt, c.answering.sampling, func(text string) error {
+		ended, err = c.assistant.Say(ctx, prompt, c.answering.Sampling, func(text string) error {
 			said.WriteString(text)
 			_, err := io.WriteString(c.out, text)
 			return err
@@ -174,10 +176,10 @@ func (c *chat) answer(ctx context.Context) error {
 		return nil
 	case err != nil || ended:
 		return err
-	case c.room-len(prompt) < c.answering.sampling.MaxTokens:
+	case c.room-len(prompt) < c.answering.Sampling.MaxTokens:
 		c.note("the context of %d tokens is full: the answer is cut; see --context", c.room)
 	default:
-		c.note("the answer is cut after %d tokens; see --max-tokens", c.answering.sampling.MaxTokens)
+		c.note("the answer is cut after %d tokens; see --max-tokens", c.answering.Sampling.MaxTokens)
 	}
 	return nil
 }
@@ -191,9 +193,9 @@ func count(n int, one, several string) string {
 
 // prompt is the conversation in tokens. So many of the oldest turns are dropped that an answer has room.
 func (c *chat) prompt(ctx context.Context) (prompt []int32, dropped int, err error) {
-	answer := min(c.answering.sampling.MaxTokens, c.room/4)
+	answer := min(c.answering.Sampling.MaxTokens, c.room/4)
 	for dropped = range c.turns {
-		if prompt, err = c.assistant.encoder.Until(ctx).Conversation(c.messages(dropped)); err != nil {
+		if prompt, err = c.assistant.Encoder.Until(ctx).Conversation(c.messages(dropped)); err != nil {
 			return nil, 0, err
 		}
 		if len(prompt)+answer <= c.room {
@@ -223,10 +225,10 @@ func (c *chat) messages(from int) (list []alpaca.Message) {
 // use puts an adapter on, or with nil takes it off, and begins a server for it.
 func (c *chat) use(a *vera.Adapter) (err error) {
 	c.close()
-	if err := c.session.use(a); err != nil {
+	if err := c.session.Use(a); err != nil {
 		return err
 	}
-	c.assistant, err = newAssistant(c.session, c.answering.form, 1, c.room, c.answering.stops, io.Discard)
+	c.assistant, err = generate.NewAssistant(c.session, c.answering.Options, 1, c.room, session.Report{})
 	return err
 }
 
@@ -240,8 +242,8 @@ func (c *chat) close() {
 // answers tells what answers.
 func (c *chat) answers() string {
 	what := "without an adapter"
-	if c.session.adapter != nil {
-		what = "adapter " + c.adapter
+	if c.session.Adapter != nil {
+		what = "adapter " + c.Adapter
 	}
-	return what + ", template " + c.assistant.encoder.Form().Template
+	return what + ", template " + c.assistant.Encoder.Form().Template
 }

@@ -78,17 +78,17 @@ func (c *chat) changeAdapter(_ context.Context, path string) error {
 	if path != "" {
 		var err error
 		if path, err = found(path, c.notes); err == nil {
-			next, err = vera.Load(path, c.session.Base(), c.loadOptions()...)
+			next, err = c.session.Load(path)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	before := c.session.adapter
+	before := c.session.Adapter
 	if err := c.use(next); err != nil {
 		return errors.Join(err, c.use(before))
 	}
-	c.adapter = path
+	c.Adapter = path
 	c.note("%s", c.answers())
 	return nil
 }
@@ -97,8 +97,8 @@ func (c *chat) retry(ctx context.Context, _ string) error {
 	if len(c.turns) == 0 {
 		return errors.New("/retry: there is no message yet")
 	}
-	c.answering.sampling.Seed++
-	if c.answering.sampling.Temperature == 0 {
+	c.answering.Sampling.Seed++
+	if c.answering.Sampling.Temperature == 0 {
 		c.note("at temperature 0 the answer does not depend on the seed; see --temperature")
 	}
 	return c.answer(ctx)

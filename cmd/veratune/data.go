@@ -13,6 +13,7 @@ import (
 
 	"github.com/veratune/veratune/alpaca"
 	"github.com/veratune/veratune/internal/terminal"
+	"github.com/veratune/veratune/session"
 )
 
 // dataCheck holds the options of the data check command.
@@ -51,19 +52,19 @@ func dataCheckCommand() *cli.Command {
 }
 
 func (d *dataCheck) run(c *cli.Context, files []string) error {
-	s, err := d.open()
+	s, err := session.Open(d.Options)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
 	line := terminal.NewLine(c.App.ErrWriter)
 	d.data.Context, d.data.Progress = c.Context, reading(line)
-	check, err := alpaca.NewCheck(files, s.tokenizer, d.data)
+	check, err := alpaca.NewCheck(files, s.Tokenizer, d.data)
 	line.End()
 	if err != nil {
-		return badForm(err)
+		return err
 	}
-	fmt.Fprintln(c.App.ErrWriter, s.describe(check.Form, d.data.Form))
+	fmt.Fprintln(c.App.ErrWriter, s.Describe(check.Form, d.data.Form))
 	if d.asJSON {
 		err = json.NewEncoder(c.App.Writer).Encode(check)
 	} else {

@@ -63,7 +63,7 @@ func (d *dataConvert) convert(c *cli.Context, files []string, out io.Writer) err
 	if err != nil {
 		return err
 	}
-	reportBad(c.App.ErrWriter, bad)
+	reportTo(c.App.ErrWriter).LeftOut(bad)
 	fmt.Fprintf(c.App.ErrWriter, "%d rows, %d left out\n", rows, len(bad))
 	if rows == 0 {
 		return errors.New("data convert: there is no usable row")

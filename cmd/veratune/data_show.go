@@ -15,6 +15,7 @@ import (
 
 	"github.com/veratune/veratune/alpaca"
 	"github.com/veratune/veratune/internal/terminal"
+	"github.com/veratune/veratune/session"
 )
 
 // dataShow holds the options of the data show command.
@@ -70,17 +71,17 @@ func (d *dataShow) check(c *cli.Context) error {
 }
 
 func (d *dataShow) run(c *cli.Context, files []string) error {
-	s, err := d.open()
+	s, err := session.Open(d.Options)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
 	d.data.Context = c.Context
-	rows, form, err := alpaca.Show(files, s.tokenizer, d.data, d.from, d.rows)
+	rows, form, err := alpaca.Show(files, s.Tokenizer, d.data, d.from, d.rows)
 	if err != nil {
-		return badForm(err)
+		return err
 	}
-	fmt.Fprintln(c.App.ErrWriter, s.describe(form, d.data.Form))
+	fmt.Fprintln(c.App.ErrWriter, s.Describe(form, d.data.Form))
 	if len(rows) == 0 {
 		return fmt.Errorf("%s: no row from number %d on", strings.Join(files, ", "), d.from)
 	}

@@ -14,24 +14,18 @@ import (
 	"github.com/veratune/veratune/internal/hub"
 	"github.com/veratune/veratune/internal/terminal"
 	"github.com/veratune/veratune/model"
+	"github.com/veratune/veratune/session"
 	"github.com/veratune/veratune/tokenizer"
-	"github.com/veratune/veratune/train"
-	"github.com/veratune/veratune/vera"
 )
 
 // engine holds what the commands that open a model share.
 type engine struct {
-	path    string
-	adapter string
-	force   bool // take the adapter of another base model
-	options model.Options
+	session.Options
 	ways    []model.Compute // that the command has on the CPU
 	cpu     model.Compute   // the default there
 	compute string          // "" is the default of the device
 	plan    string
 	memory  string
-
-	preTokenizer string // "" is that of the adapter's training, or the file's
 
 	computeDefault string // in words, where it depends on the machine
 }
@@ -44,13 +38,13 @@ var (
 
 func newEngine(ways []model.Compute) *engine {
 	o := model.Default()
-	return &engine{options: o, ways: ways, cpu: ways[0], computeDefault: string(ways[0]), plan: string(o.Plan)}
+	return &engine{Options: session.Options{Engine: o}, ways: ways, cpu: ways[0], computeDefault: string(ways[0]), plan: string(o.Plan)}
 }
 
 // newTrainer computes in the arithmetic that the processor is fastest in, or on another device.
 func newTrainer() *engine {
 	e := newEngine(measuring)
-	e.cpu, e.computeDefault = e.options.Compute, "bf16 where the processor multiplies it itself, or a device has veratune's own kernels or is Metal; else f32"
+	e.cpu, e.computeDefault = e.Engine.Compute, "bf16 where the processor multiplies it itself, or a device has veratune's own kernels or is Metal; else f32"
 	return e
 }
 
@@ -64,12 +58,12 @@ func (e *engine) flags() []cli.Flag {
 }
 
 func (e *engine) modelFlag() cli.Flag {
-	return &cli.StringFlag{Name: "model", Aliases: []string{"m"}, Usage: "GGUF `FILE` of a model; hf:OWNER/REPO/FILE fetches it from Hugging Face", Required: true, Destination: &e.path, Action: fetch(&e.path)}
+	return &cli.StringFlag{Name: "model", Aliases: []string{"m"}, Usage: "GGUF `FILE` of a model; hf:OWNER/REPO/FILE fetches it from Hugging Face", Required: true, Destination: &e.Model, Action: fetch(&e.Model)}
 }
 
 // preTokenizerFlag goes with the flag of a model whose tokenizer is needed.
 func (e *engine) preTokenizerFlag() cli.Flag {
-	return &cli.StringFlag{Name: "pre-tokenizer", Usage: "`NAME` of how a tokenizer of bytes (gpt2) takes texts apart, in llama.cpp's words; left out, that of the adapter's training, else tokenizer.ggml.pre in the model's file", Destination: &e.preTokenizer}
+	return &cli.StringFlag{Name: "pre-tokenizer", Usage: "`NAME` of how a tokenizer of bytes (gpt2) takes texts apart, in llama.cpp's words; left out, that of the adapter's training, else tokenizer.ggml.pre in the model's file", Destination: &e.PreTokenizer}
 }
 
 // fetch is the action of a flag that names a model: it puts the path of a file that is fetched from Hugging Face in place of its name. Of a split model, all parts
@@ -108,7 +102,7 @@ func (e *engine) computeFlags() []cli.Flag {
 		usages = append(usages, computeUsage[way])
 	}
 	return []cli.Flag{
-		&cli.IntFlag{Name: "threads", Usage: "threads to compute with", DefaultText: "one for each processor", Value: e.options.Threads, Destination: &e.options.Threads, Action: tooMany},
+		&cli.IntFlag{Name: "threads", Usage: "threads to compute with", DefaultText: "one for each processor", Value: e.Engine.Threads, Destination: &e.Engine.Threads, Action: tooMany},
 		&cli.StringFlag{Name: "compute", Usage: "arithmetic of the matrix products: " + strings.Join(usages, ", "), DefaultText: e.computeDefault, Destination: &e.compute},
 	}
 }
@@ -127,12 +121,12 @@ func tooMany(c *cli.Context, threads int) error {
 }
 
 func (e *engine) adapterFlag() cli.Flag {
-	return &cli.StringFlag{Name: "adapter", Aliases: []string{"a"}, Usage: adapterUsage, Destination: &e.adapter, Action: findAdapter(&e.adapter)}
+	return &cli.StringFlag{Name: "adapter", Aliases: []string{"a"}, Usage: adapterUsage, Destination: &e.Adapter, Action: findAdapter(&e.Adapter)}
 }
 
 // forceFlag goes with adapterFlag.
 func (e *engine) forceFlag() cli.Flag {
-	return &cli.BoolFlag{Name: "force", Usage: "use the adapter although it was trained on another model, where its shapes fit", Destination: &e.force}
+	return &cli.BoolFlag{Name: "force", Usage: "use the adapter although it was trained on another model, where its shapes fit", Destination: &e.AnyBase}
 }
 
 // dataFlags are the flags of how rows become batches.
@@ -166,7 +160,7 @@ func (e *engine) planFlag() cli.Flag {
 
 // deviceFlag is for the commands that train or measure the loss.
 func (e *engine) deviceFlag() cli.Flag {
-	return &cli.StringFlag{Name: "device", Usage: "processor that computes: cpu, another that the command devices lists, or auto", Value: e.options.Device, Destination: &e.options.Device}
+	return &cli.StringFlag{Name: "device", Usage: "processor that computes: cpu, another that the command devices lists, or auto", Value: e.Engine.Device, Destination: &e.Engine.Device}
 }
 
 func (e *engine) memoryFlag() cli.Flag {
@@ -179,159 +173,51 @@ func (e *engine) validate() error {
 		if err != nil || n == 0 || n > math.MaxInt64 {
 			return fmt.Errorf("memory %q: a size such as 6GB or 800MiB", e.memory)
 		}
-		e.options.Memory = int64(n)
+		e.Engine.Memory = int64(n)
 	}
-	if e.preTokenizer != "" {
-		if err := tokenizer.CheckPre(e.preTokenizer); err != nil {
+	if e.PreTokenizer != "" {
+		if err := tokenizer.CheckPre(e.PreTokenizer); err != nil {
 			return err
 		}
 	}
 	var err error
-	if e.options.Device, err = model.DeviceName(e.options.Device); err != nil {
+	if e.Engine.Device, err = model.DeviceName(e.Engine.Device); err != nil {
 		return err
 	}
-	e.options.Compute, e.options.Plan = model.Compute(e.compute), model.Plan(e.plan)
+	e.Engine.Compute, e.Engine.Plan = model.Compute(e.compute), model.Plan(e.plan)
 	switch {
-	case e.compute != "" && !slices.Contains(e.ways, e.options.Compute):
+	case e.compute != "" && !slices.Contains(e.ways, e.Engine.Compute):
 		return fmt.Errorf("compute %q: %s or %s", e.compute, e.ways[0], e.ways[1])
 	case e.compute != "":
-	case e.options.Device == model.CPU:
-		e.options.Compute = e.cpu
+	case e.Engine.Device == model.CPU:
+		e.Engine.Compute = e.cpu
 	default:
-		if e.options.Compute, err = model.DeviceCompute(e.options.Device); err != nil {
+		if e.Engine.Compute, err = model.DeviceCompute(e.Engine.Device); err != nil {
 			return err
 		}
 	}
-	return e.options.Validate()
+	return e.Engine.Validate()
 }
 
-// open opens the model, its tokenizer and, where one is named, the adapter.
-func (e *engine) open() (*session, error) {
-	m, err := model.Open(e.path, e.options)
-	if err != nil {
-		return nil, err
+// reportTo tells a person what a package reports.
+func reportTo(w io.Writer) session.Report {
+	line := terminal.NewLine(w)
+	return session.Report{
+		Note: func(text string) {
+			line.End()
+			fmt.Fprintln(w, text)
+		},
+		Reading: reading(line),
 	}
-	s := &session{Model: m, preTokenizer: e.preTokenizer}
-	var a *vera.Adapter
-	if e.adapter != "" {
-		a, err = vera.Load(e.adapter, m.Base(), e.loadOptions()...)
-	}
-	if err == nil {
-		err = s.use(a)
-	}
-	if err != nil {
-		s.Close()
-		return nil, err
-	}
-	return s, nil
-}
-
-// learner is what trains the adapter that is attached: another device than the CPU also makes the updates.
-func (e *engine) learner(s *session, c train.Config) (train.Engine, error) {
-	if e.options.Device == model.CPU {
-		return s.Model, nil
-	}
-	return s.MakeAdamW(c.Beta1, c.Beta2, c.Eps, c.WeightDecay)
-}
-
-func (e *engine) loadOptions() []vera.LoadOption {
-	if e.force {
-		return []vera.LoadOption{vera.AnyBase}
-	}
-	return nil
-}
-
-// session is an open model with its tokenizer and perhaps an adapter.
-type session struct {
-	*model.Model
-	tokenizer model.Tokenizer
-	adapter   *vera.Adapter
-	rows      []*alpaca.Dataset
-
-	preTokenizer string // that was asked for, or ""
-	taken        string // that the tokenizer has instead of the file's, or ""
-}
-
-// use puts an adapter on, or with nil takes it off, and takes the pre-tokenizer of its training where none was asked for.
-func (s *session) use(a *vera.Adapter) (err error) {
-	if err := s.Attach(a); err != nil {
-		return err
-	}
-	s.adapter = a
-	pre := s.preTokenizer
-	if pre == "" && a != nil {
-		pre = a.Facts[factPreTokenizer]
-	}
-	if s.tokenizer.Tokenizer == nil || pre != s.taken {
-		s.tokenizer, err = s.Tokenizer(pre)
-		s.taken = pre
-	}
-	return err
-}
-
-func (s *session) Close() {
-	for _, d := range s.rows {
-		d.Close()
-	}
-	s.Model.Close()
 }
 
 // reading shows how far files of rows have been read.
 func reading(line *terminal.Line) func(file string, part float64) {
-	return func(file string, part float64) { line.Status(fmt.Sprintf("reading %s: %.0f%%", file, 100*part)) }
-}
-
-// data is load without multiple-choice questions.
-func (s *session) data(files dataFiles, o alpaca.Options, report io.Writer) (*alpaca.Dataset, error) {
-	d, err := s.load(files, o, report)
-	if err == nil && len(d.Questions) > 0 {
-		return nil, fmt.Errorf("%s: holds multiple-choice questions, which are for the loss command alone; want instruction, chat or prompt rows", d.Name)
-	}
-	return d, err
-}
-
-// load loads data files, or the starter set where there is none, and reports what was left out. The rows stay open with the session.
-func (s *session) load(files dataFiles, o alpaca.Options, report io.Writer) (*alpaca.Dataset, error) {
-	asked := o.Form
-	var err error
-	if o.Form, err = s.form(asked); err != nil {
-		return nil, err
-	}
-	line := terminal.NewLine(report)
-	o.Progress = reading(line)
-	if files, err = files.find(report); err != nil {
-		return nil, err
-	}
-	load := func() (*alpaca.Dataset, error) { return alpaca.Load(files, s.tokenizer, o) }
-	if len(files) == 0 {
-		load = func() (*alpaca.Dataset, error) { return alpaca.Starter(s.tokenizer, o) }
-	}
-	d, err := load()
-	line.End()
-	if err != nil {
-		return nil, badForm(err)
-	}
-	s.rows = append(s.rows, d)
-	fmt.Fprintln(report, s.describe(d.Form, asked))
-	for _, taken := range d.Taken() {
-		fmt.Fprintln(report, taken)
-	}
-	for _, repeat := range d.Repeats() {
-		fmt.Fprintf(report, "warning: %s\n", repeat)
-	}
-	reportBad(report, d.Bad)
-	fmt.Fprintf(report, "%s: %v\n", d.Name, d.Counts())
-	return d, nil
-}
-
-// reportBad names the first rows that are left out.
-func reportBad(report io.Writer, bad []alpaca.BadRow) {
-	const shown = 5
-	for i, row := range bad {
-		if i == shown {
-			fmt.Fprintf(report, "… and %d more bad rows\n", len(bad)-shown)
-			break
+	return func(file string, part float64) {
+		if file == "" {
+			line.End()
+			return
 		}
-		fmt.Fprintln(report, "left out: "+row.Error())
+		line.Status(fmt.Sprintf("reading %s: %.0f%%", file, 100*part))
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/veratune/veratune/alpaca"
 	"github.com/veratune/veratune/internal/durable"
+	"github.com/veratune/veratune/session"
 )
 
 // export holds the options of the export command.
@@ -32,7 +33,7 @@ var exports = []struct {
 	name  string
 	flags func(*export) []cli.Flag // that this form alone has
 	check func(*export) error      // of their values
-	write func(*export, *cli.Context, *session) error
+	write func(*export, *cli.Context, *session.Session) error
 }{
 	{"vera", nil, nil, (*export).native},
 	{"lora", (*export).loraFlags, (*export).checkLoRA, (*export).lora},
@@ -77,7 +78,7 @@ func exportCommand() *cli.Command {
 }
 
 func (x *export) run(c *cli.Context) error {
-	if x.adapter == "" {
+	if x.Adapter == "" {
 		return usageError{errors.New("export needs --adapter")}
 	}
 	for _, form := range exports {
@@ -92,7 +93,7 @@ func (x *export) run(c *cli.Context) error {
 		if err := x.checkOutput(c); err != nil {
 			return err
 		}
-		s, err := x.open()
+		s, err := session.Open(x.Options)
 		if err != nil {
 			return err
 		}
@@ -114,14 +115,14 @@ func (x *export) checkOutput(c *cli.Context) error {
 		}
 		return durable.CheckNewFolder(x.out.path)
 	}
-	if err := x.out.check(c, x.engine.path); err != nil || !x.wantsModelfile {
+	if err := x.out.check(c, x.Model); err != nil || !x.wantsModelfile {
 		return err
 	}
 	return x.modelfileOutput().check(c)
 }
 
-func (x *export) native(_ *cli.Context, s *session) error {
-	return s.adapter.SaveOutput(x.out.path, x.out.overwrite) // another process may have written there since the check
+func (x *export) native(_ *cli.Context, s *session.Session) error {
+	return s.Adapter.SaveOutput(x.out.path, x.out.overwrite) // another process may have written there since the check
 }
 
 // exportLoss is the mean response loss of a model, perhaps with an adapter, on the rows of --data.
@@ -132,12 +133,12 @@ type exportLoss struct {
 }
 
 // rows reads the files of --data, nil where none is named.
-func (x *export) rows(c *cli.Context, s *session) (*alpaca.Dataset, error) {
+func (x *export) rows(c *cli.Context, s *session.Session) (*alpaca.Dataset, error) {
 	if len(x.files) == 0 {
 		return nil, nil
 	}
 	x.data.Context = c.Context
-	return s.data(dataFiles(x.files), x.data, c.App.ErrWriter)
+	return s.Rows(x.files, x.data, reportTo(c.App.ErrWriter))
 }
 
 // losses measures the base model without and with the adapter, then what was written; nothing without rows.
@@ -145,7 +146,7 @@ func (x *export) losses(c *cli.Context, d *alpaca.Dataset, written ...exportLoss
 	if d == nil {
 		return nil, nil
 	}
-	list := append([]exportLoss{{Of: "base", model: x.engine.path}, {Of: "adapter", model: x.engine.path, adapter: x.adapter}}, written...)
+	list := append([]exportLoss{{Of: "base", model: x.Model}, {Of: "adapter", model: x.Model, adapter: x.Adapter}}, written...)
 	for i := range list {
 		if err := x.measure(c, d, &list[i]); err != nil {
 			return nil, err
@@ -156,14 +157,14 @@ func (x *export) losses(c *cli.Context, d *alpaca.Dataset, written ...exportLoss
 
 // measure opens the model anew, as any other command would.
 func (x *export) measure(c *cli.Context, d *alpaca.Dataset, l *exportLoss) error {
-	e := *x.engine
-	e.path, e.adapter = l.model, l.adapter
-	s, err := e.open()
+	o := x.Options
+	o.Model, o.Adapter = l.model, l.adapter
+	s, err := session.Open(o)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	r, err := s.measure(c, d, x.data.Batch)
+	r, err := measure(c, s, d, x.data.Batch)
 	l.Loss = r.Loss
 	return err
 }

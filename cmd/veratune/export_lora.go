@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/veratune/veratune/session"
 	"github.com/veratune/veratune/vera"
 )
 
@@ -34,22 +35,22 @@ func (x *export) loraFlags() []cli.Flag {
 }
 
 func (x *export) loraOptions() vera.LoRAOptions {
-	return vera.LoRAOptions{Rank: x.loraForm.rank, Type: cmp.Or(x.kind, vera.DefaultLoRA().Type), Threads: x.options.Threads, Overwrite: x.out.overwrite}
+	return vera.LoRAOptions{Rank: x.loraForm.rank, Type: cmp.Or(x.kind, vera.DefaultLoRA().Type), Threads: x.Engine.Threads, Overwrite: x.out.overwrite}
 }
 
 func (x *export) checkLoRA() error { return x.loraOptions().Validate() }
 
 // lora writes the file that llama.cpp loads beside the base model.
-func (x *export) lora(c *cli.Context, s *session) error {
+func (x *export) lora(c *cli.Context, s *session.Session) error {
 	d, err := x.rows(c, s)
 	if err != nil {
 		return err
 	}
 	r := loraResult{}
-	if r.LoRA, err = x.saveLoRA(c, s.adapter); err != nil {
+	if r.LoRA, err = x.saveLoRA(c, s.Adapter); err != nil {
 		return err
 	}
-	if r.Losses, err = x.losses(c, d, exportLoss{Of: "LoRA", model: x.engine.path, adapter: x.out.path}); err != nil {
+	if r.Losses, err = x.losses(c, d, exportLoss{Of: "LoRA", model: x.Model, adapter: x.out.path}); err != nil {
 		return err
 	}
 	if x.loraForm.asJSON {

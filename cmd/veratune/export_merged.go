@@ -11,6 +11,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v2"
 
+	"github.com/veratune/veratune/session"
 	"github.com/veratune/veratune/vera"
 )
 
@@ -28,7 +29,7 @@ func (x *export) mergedFlags() []cli.Flag {
 
 // checkMerged reads the form's flags.
 func (x *export) checkMerged() error {
-	x.merge = vera.MergeOptions{Type: cmp.Or(x.kind, vera.TypeKeep), Threads: x.options.Threads, Overwrite: x.out.overwrite}
+	x.merge = vera.MergeOptions{Type: cmp.Or(x.kind, vera.TypeKeep), Threads: x.Engine.Threads, Overwrite: x.out.overwrite}
 	if x.budget != "" {
 		n, err := humanize.ParseBytes(x.budget)
 		if err != nil || n == 0 || n > math.MaxInt64 {
@@ -46,13 +47,13 @@ type mergedResult struct {
 }
 
 // merged writes the base model with W + ΔW in place of W.
-func (x *export) merged(c *cli.Context, s *session) error {
+func (x *export) merged(c *cli.Context, s *session.Session) error {
 	d, err := x.rows(c, s)
 	if err != nil {
 		return err
 	}
 	r := mergedResult{}
-	if r.Merged, err = s.adapter.SaveMerged(c.Context, x.out.path, s.File(), x.merge); err != nil {
+	if r.Merged, err = s.Adapter.SaveMerged(c.Context, x.out.path, s.File(), x.merge); err != nil {
 		return err
 	}
 	if r.Losses, err = x.losses(c, d, exportLoss{Of: "merged", model: x.out.path}); err != nil {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/veratune/veratune/session"
 )
 
 // peftFlags: the projections are written unless someone refuses them, as in PEFT itself. They make the file larger, but they are the very numbers that the
@@ -15,8 +17,8 @@ func (x *export) peftFlags() []cli.Flag {
 }
 
 // peft writes the folder that PEFT loads.
-func (x *export) peft(c *cli.Context, s *session) error {
-	if err := s.adapter.SavePEFT(x.out.path, c.Bool("projection")); err != nil {
+func (x *export) peft(c *cli.Context, s *session.Session) error {
+	if err := s.Adapter.SavePEFT(x.out.path, c.Bool("projection")); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintf(c.App.Writer, "PEFT: %s; load it with PeftModel.from_pretrained(model, %q)\n", x.out.path, x.out.path)

@@ -2,29 +2,13 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
 	"maps"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
-	"github.com/veratune/veratune/internal/durable"
-	"github.com/veratune/veratune/train"
-)
-
-// Facts of an adapter that say in which form its training data were.
-const (
-	factTemplate     = "template"
-	factSource       = "chat_template"    // Jinja, where it isn't the model's own
-	factVariables    = "template_options" // a JSON object
-	factTrainingData = "data"             // names of files
-
-	factPreTokenizer = "pre_tokenizer" // where it isn't the model's own
 )
 
 // formFlags are the flags of how prompts are written.
@@ -79,101 +63,4 @@ func (c *columns) String() string {
 		words = append(words, name+"="+(*c.names)[name])
 	}
 	return strings.Join(words, ",")
-}
-
-// form is the one asked for; auto is that of the adapter's training where it is known.
-func (s *session) form(asked alpaca.Form) (alpaca.Form, error) {
-	if s.adapter == nil || asked.Template != alpaca.Auto || s.adapter.Facts[factTemplate] == "" {
-		return asked, nil
-	}
-	facts := s.adapter.Facts
-	asked.Template = facts[factTemplate]
-	if asked.Template != alpaca.Alpaca { // whose source is for other programs
-		asked.Source = facts[factSource]
-	}
-	if facts[factVariables] == "" {
-		return asked, nil
-	}
-	trained := map[string]json.RawMessage{}
-	if err := json.Unmarshal([]byte(facts[factVariables]), &trained); err != nil {
-		return asked, fmt.Errorf("the adapter's veratune.%s is no JSON object; it is damaged", factVariables)
-	}
-	maps.Copy(trained, asked.Variables)
-	asked.Variables = trained
-	return asked, nil
-}
-
-// encoder renders prompts in the form asked for, and says in which.
-func (s *session) encoder(asked alpaca.Form, report io.Writer) (*alpaca.Encoder, error) {
-	form, err := s.form(asked)
-	if err != nil {
-		return nil, err
-	}
-	e, err := alpaca.NewEncoder(form, s.tokenizer)
-	if err != nil {
-		return nil, badForm(err)
-	}
-	fmt.Fprintln(report, s.describe(e.Form(), asked))
-	return e, nil
-}
-
-// badForm makes a template that there is not a mistake on the command line.
-func badForm(err error) error {
-	if errors.As(err, new(alpaca.NoTemplate)) {
-		return usageError{err}
-	}
-	return err
-}
-
-// describe says which form was taken, and why.
-func (s *session) describe(taken, asked alpaca.Form) string {
-	line := "template: " + taken.Describe()
-	switch {
-	case asked.Template != alpaca.Auto:
-	case s.adapter != nil && s.adapter.Facts[factTemplate] != "":
-		line += ", as the adapter was trained"
-	case taken.Template == alpaca.Alpaca:
-		line += ", as the model has no chat template"
-	}
-	for _, name := range slices.Sorted(maps.Keys(taken.Variables)) {
-		line += fmt.Sprintf(", %s=%s", name, taken.Variables[name])
-	}
-	if taken.Date != "" {
-		line += ", dated " + taken.Date
-	}
-	return line
-}
-
-// formFacts are what an adapter says of its training data.
-func (f *finetune) formFacts(d *alpaca.Dataset) map[string]string {
-	facts := map[string]string{factTemplate: d.Form.Template, factTrainingData: d.Titles()}
-	if d.Form.Source != "" {
-		facts[factSource] = d.Form.Source
-	}
-	if f.preTokenizer != "" {
-		facts[factPreTokenizer] = f.preTokenizer
-	}
-	if len(d.Form.Variables) > 0 {
-		if text, err := json.Marshal(d.Form.Variables); err == nil {
-			facts[factVariables] = string(text)
-		}
-	}
-	return facts
-}
-
-// keepDate has a run that is resumed write the day that it has written before.
-func (f *finetune) keepDate() {
-	if !f.resume || f.data.Date != "" {
-		return
-	}
-	var config struct {
-		Setup struct {
-			Data struct {
-				Date string `json:"date"`
-			} `json:"data"`
-		} `json:"setup"`
-	}
-	if text, err := durable.ReadFile(filepath.Join(f.out, train.ConfigFile), train.MaxConfig); err == nil && json.Unmarshal(text, &config) == nil {
-		f.data.Date = config.Setup.Data.Date
-	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/evaluate"
 	"github.com/veratune/veratune/internal/testutil"
 	"github.com/veratune/veratune/model"
 	"github.com/veratune/veratune/mtbench"
@@ -49,7 +50,7 @@ func TestNamesInJSON(t *testing.T) {
 		}
 	}
 	for _, printed := range []any{
-		modelSummary{}, vera.Summary{}, lossResult{}, choicesResult{}, generated{}, train.Report{}, train.Sweeping{}, loraResult{}, mergedResult{}, generationLine{},
+		modelSummary{}, vera.Summary{}, evaluate.Loss{}, evaluate.Choices{}, generated{}, train.Report{}, train.Sweeping{}, loraResult{}, mergedResult{}, generationLine{},
 		alpaca.Check{}, alpaca.Shown{}, model.Device{}, model.Memory{}, train.Speed{}, mtbench.Report{}, savedChat{},
 	} {
 		check(reflect.TypeOf(printed))

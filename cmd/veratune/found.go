@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/session"
 	"github.com/veratune/veratune/train"
 	"github.com/veratune/veratune/vera"
 )
@@ -84,20 +85,6 @@ func (d dataFiles) paths() (list []string) {
 // filesUsage says what a flag or an argument of files of rows takes.
 const filesUsage = "JSON, JSONL, CSV or Parquet; also a folder of such files, or a pattern in quotes, \"data/*.jsonl\""
 
-// find gives the files themselves, where folders or patterns were named, and tells what was skipped.
-func (d dataFiles) find(report io.Writer) (dataFiles, error) {
-	files, skipped, err := alpaca.Find(d)
-	if len(skipped) > 0 {
-		const shown = 5
-		names := strings.Join(skipped[:min(shown, len(skipped))], ", ")
-		if len(skipped) > shown {
-			names += fmt.Sprintf(" and %d more", len(skipped)-shown)
-		}
-		fmt.Fprintf(report, "skipped: %s\n", names)
-	}
-	return files, err
-}
-
 // rowFiles are the files of rows that a command's arguments name.
 func rowFiles(c *cli.Context) ([]string, error) {
 	if c.NArg() == 0 {
@@ -107,7 +94,7 @@ func rowFiles(c *cli.Context) ([]string, error) {
 	for _, path := range c.Args().Slice() {
 		named = append(named, alpaca.Part{Path: path, Weight: 1})
 	}
-	files, err := named.find(c.App.ErrWriter)
+	files, err := session.Find(named, reportTo(c.App.ErrWriter))
 	paths, infos := make([]string, len(files)), make([]os.FileInfo, len(files))
 	for i, f := range files {
 		paths[i] = f.Path

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/veratune/veratune/internal/testutil"
+	"github.com/veratune/veratune/session"
 	"github.com/veratune/veratune/train"
 	"github.com/veratune/veratune/vera"
 )
@@ -180,7 +181,8 @@ func TestFoundData(t *testing.T) {
 			t.Fatal(err)
 		}
 		var report strings.Builder
-		files, err := d.find(&report)
+		list, err := session.Find(d, reportTo(&report))
+		files := dataFiles(list)
 		if c.wrong != "" {
 			if err == nil || !strings.Contains(err.Error(), c.wrong) {
 				t.Errorf("%s: %v", c.named, err)

@@ -11,8 +11,10 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/generate"
 	"github.com/veratune/veratune/internal/terminal"
 	"github.com/veratune/veratune/model"
+	"github.com/veratune/veratune/session"
 )
 
 // generateOptions holds the options of the generate command.
@@ -97,72 +99,43 @@ func (g *generateOptions) run(c *cli.Context) (err error) {
 			return err
 		}
 	}
-	s, err := g.open()
+	s, err := session.Open(g.Options)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	r := generated{Model: g.path, Adapter: g.adapter}
-	r.Settings.Sampling, r.Settings.Compute = g.answering.sampling, g.options.Compute
-	var answer strings.Builder
 	to := terminal.Verbatim(c.App.Writer)
-	if g.asJSON {
-		to = &answer
-	}
-	out := &stream{tokenizer: s.tokenizer, stops: g.answering.stops, emit: func(text string) error {
+	emit := func(text string) error {
 		_, err := io.WriteString(to, text)
 		return err
-	}}
-	prompt, err := g.tokens(c.Context, s, &r, out, c.App.ErrWriter)
-	if err != nil {
-		return err
 	}
-	sampling := g.answering.sampling
-	server, err := s.Serve(1, len(prompt)+min(sampling.MaxTokens, s.Context))
-	if err != nil {
-		return err
+	if g.asJSON {
+		emit = nil
 	}
-	defer server.Close()
-	_, err = out.generate(c.Context, server, prompt, sampling)
-	cut := errors.Is(err, context.Canceled)
+	o := g.answering.Options
+	a, err := generate.Run(c.Context, s, generate.Prompt{Text: g.instruction, Input: g.input, System: g.system, Raw: g.raw}, o, emit, reportTo(c.App.ErrWriter))
+	cut := a.EndedBy == generate.EndInterrupted
 	if cut {
 		err = interrupted("the answer was interrupted")
 	}
 	if !g.asJSON {
-		fmt.Fprintln(to)
+		if a.EndedBy != "" {
+			fmt.Fprintln(to)
+		}
 		return err
 	}
 	if err != nil && !cut {
 		return err
 	}
-	r.Answer, r.PromptTokens, r.Tokens, r.EndedBy, r.Settings.Stop = answer.String(), len(prompt), out.tokens, out.ending(sampling.MaxTokens, cut), append([]string{}, out.stops...)
-	return errors.Join(encodeLines(c.App.Writer, []generated{r}), err)
-}
-
-// tokens is the prompt in the form that training gave it, which is put down in r; the template's stop strings go to out.
-func (g *generateOptions) tokens(ctx context.Context, s *session, r *generated, out *stream, report io.Writer) ([]int32, error) {
-	if g.raw {
-		report = io.Discard
+	r := generated{
+		Model: g.Model, Adapter: g.Adapter, Template: a.Template, Messages: a.Messages,
+		Answer: a.Text, PromptTokens: a.PromptTokens, Tokens: a.Tokens, EndedBy: a.EndedBy,
 	}
-	encoder, err := s.encoder(g.answering.form, report)
-	if err != nil {
-		return nil, err
-	}
-	encoder = encoder.Until(ctx)
 	if g.raw {
 		r.Prompt = g.instruction
-		return encoder.Verbatim(g.instruction)
 	}
-	out.stops = append(encoder.Stops(), out.stops...)
-	r.Template = encoder.Form().Template
-	if g.system != "" {
-		r.Messages = append(r.Messages, alpaca.Message{Role: alpaca.System, Content: g.system})
-	}
-	r.Messages = append(r.Messages, alpaca.Ask(g.instruction, g.input))
-	if g.system == "" {
-		return encoder.Prompt(g.instruction, g.input) // in the alpaca template, the input has a place of its own
-	}
-	return encoder.Conversation(r.Messages)
+	r.Settings.Sampling, r.Settings.Compute, r.Settings.Stop = o.Sampling, g.Engine.Compute, append([]string{}, a.Stops...)
+	return errors.Join(encodeLines(c.App.Writer, []generated{r}), err)
 }
 
 // longestPrompt that is read, in bytes, is above what any model has room for.

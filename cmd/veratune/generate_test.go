@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/generate"
 	"github.com/veratune/veratune/internal/testutil"
 )
 
@@ -30,7 +31,7 @@ func TestGeneratePrompt(t *testing.T) {
 		{[]string{"-p", "-"}, "add 3", []alpaca.Message{user("add 3")}},
 		{[]string{"--", "-3 + 3"}, "", []alpaca.Message{user("-3 + 3")}},
 	} {
-		want, ended := s.greedy(t, conversation(t, s, alpaca.Chat, c.messages...), most)
+		want, ended := greedy(t, s, conversation(t, s, alpaca.Chat, c.messages...), most)
 		for _, form := range [][]string{nil, {"--json"}} {
 			cmd, _ := process(append(append([]string{"generate", "--model", path, "--threads", "1", "--max-tokens", "6"}, form...), c.args...)...)
 			var stdout, stderr strings.Builder
@@ -51,7 +52,7 @@ func TestGeneratePrompt(t *testing.T) {
 			}
 			messages, _ := json.Marshal(r.Messages)
 			wanted, _ := json.Marshal(c.messages)
-			if r.Answer != want || string(messages) != string(wanted) || r.EndedBy != either(ended, endToken, endMaxTokens) || r.Template != alpaca.Chat || r.Model != path ||
+			if r.Answer != want || string(messages) != string(wanted) || r.EndedBy != either(ended, generate.EndToken, generate.EndMaxTokens) || r.Template != alpaca.Chat || r.Model != path ||
 				r.PromptTokens != len(conversation(t, s, alpaca.Chat, c.messages...)) || !ended && r.Tokens != most || r.Settings.MaxTokens != most {
 				t.Errorf("%q: %+v", c.args, r)
 			}
@@ -66,7 +67,7 @@ func TestGeneratePrompt(t *testing.T) {
 		{[]string{"--raw", "add 3"}, func() bool { return r.Prompt == "add 3" && r.Messages == nil && r.Template == "" }},
 		{[]string{"--adapter", adapter, "add 3"}, func() bool { return r.Adapter == adapter && r.Template == alpaca.Alpaca && len(r.Settings.Stop) == 1 }},
 		{[]string{"--temperature", "0.5", "--seed", "3", "--stop", "x", "add 3"}, func() bool { return r.Settings.Temperature == 0.5 && r.Settings.Seed == 3 && r.Settings.Stop[0] == "x" }},
-		{[]string{"--max-tokens", "100000", "--raw", strings.Repeat("~", 100)}, func() bool { return r.EndedBy == endContext || r.EndedBy == endToken }},
+		{[]string{"--max-tokens", "100000", "--raw", strings.Repeat("~", 100)}, func() bool { return r.EndedBy == generate.EndContext || r.EndedBy == generate.EndToken }},
 	} {
 		r = generated{}
 		code, stdout, stderr := veratune(append([]string{"generate", "--json", "--model", path, "--threads", "1", "--max-tokens", "6"}, c.args...)...)

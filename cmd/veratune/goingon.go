@@ -11,7 +11,7 @@ import (
 )
 
 // goingOn is the command that trains on from what a run has learnt, for as many steps as it was asked to make beyond its end, into a folder that isn't there yet.
-func (f *finetune) goingOn(c *cli.Context, on train.Longer) string {
+func (f *training) goingOn(c *cli.Context, on train.Longer) string {
 	words := []string{"veratune", c.Command.Name}
 	other := append([]string{"resume", "force", "out", "epochs", "steps", "max-steps", "from", "config", "print-config"}, ofAdapter...)
 	for _, flag := range c.Command.Flags {
@@ -34,7 +34,7 @@ func (f *finetune) goingOn(c *cli.Context, on train.Longer) string {
 			words = append(words, "--"+name, fmt.Sprint(value))
 		}
 	}
-	words = append(words, "--steps", fmt.Sprint(on.Steps), "--from", on.Adapter, "--out", nextFolder(f.out))
+	words = append(words, "--steps", fmt.Sprint(on.Steps), "--from", on.Adapter, "--out", nextFolder(f.o.Folder))
 	for i, word := range words {
 		words[i] = shellWord(word)
 	}

@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"slices"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/evaluate"
+	"github.com/veratune/veratune/session"
 )
 
 // lossOptions holds the options of the loss command.
@@ -19,14 +20,6 @@ type lossOptions struct {
 	data   alpaca.Options
 	files  measuredFiles
 	asJSON bool
-}
-
-// lossResult is what `veratune loss --json` prints.
-type lossResult struct {
-	Loss       float64 `json:"loss"`       // mean −log p of a labelled token, natural logarithm
-	Perplexity float64 `json:"perplexity"` // e^loss
-	Rows       int     `json:"rows"`
-	Labelled   int     `json:"labelled"` // tokens
 }
 
 func lossCommand() *cli.Command {
@@ -58,68 +51,55 @@ func lossCommand() *cli.Command {
 }
 
 func (l *lossOptions) run(c *cli.Context) error {
-	s, err := l.open()
+	s, err := session.Open(l.Options)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
 	l.data.Context = c.Context
-	d, err := s.load(dataFiles(l.files), l.data, c.App.ErrWriter)
+	d, err := s.Data(l.files, l.data, reportTo(c.App.ErrWriter))
 	if err != nil {
 		return err
 	}
 	if len(d.Questions) > 0 {
-		logP, err := s.choices(c, d.Questions, l.data.Batch)
+		progress := newReporter(c.App.ErrWriter, "questions measured")
+		r, err := evaluate.MeasureChoices(c.Context, s, d.Questions, l.data.Batch, progress.measured)
+		progress.line.End()
 		if err != nil {
 			return err
 		}
-		return grade(d.Questions, logP).print(c.App.Writer, l.asJSON)
+		return printChoices(c.App.Writer, r, l.asJSON)
 	}
-	r, err := s.measure(c, d, l.data.Batch)
+	r, err := measure(c, s, d, l.data.Batch)
 	if err != nil {
 		return err
 	}
-	return r.print(c.App.Writer, l.asJSON)
+	return printLoss(c.App.Writer, r, l.asJSON)
 }
 
-// measure computes the mean loss over a data set.
-func (s *session) measure(c *cli.Context, d *alpaca.Dataset, batch int) (lossResult, error) {
-	r := lossResult{Rows: d.Len()}
-	source := d.InOrder(batch)
-	total := 0.0
+// measure shows how far measuring the loss is.
+func measure(c *cli.Context, s *session.Session, d *alpaca.Dataset, batch int) (evaluate.Loss, error) {
 	progress := newReporter(c.App.ErrWriter, "batches measured")
 	defer progress.line.End()
-	for i := range source.Batches() {
-		if err := c.Context.Err(); err != nil {
-			return r, err
-		}
-		tokens, targets, lengths, err := source.Batch(0, i)
-		if err != nil {
-			return r, err
-		}
-		sum, n, err := s.Loss(tokens, targets, lengths)
-		if err != nil {
-			return r, err
-		}
-		total += sum
-		r.Labelled += n
-		progress.step(1, i+1, 0, source.Batches())
-	}
-	if r.Labelled == 0 {
-		return r, errors.New("no row has a labelled token")
-	}
-	r.Loss = total / float64(r.Labelled)
-	r.Perplexity = math.Exp(r.Loss)
-	if math.IsNaN(r.Loss) || math.IsInf(r.Loss, 0) {
-		return r, fmt.Errorf("the loss is %v: the model file or the adapter is damaged", r.Loss)
-	}
-	return r, nil
+	return evaluate.MeasureLoss(c.Context, s, d, batch, progress.measured)
 }
 
-func (r lossResult) print(w io.Writer, asJSON bool) error {
+func printLoss(w io.Writer, r evaluate.Loss, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(w).Encode(r)
 	}
 	_, err := fmt.Fprintf(w, "loss %.6f, perplexity %.4f over %d labelled tokens of %d rows\n", r.Loss, r.Perplexity, r.Labelled, r.Rows)
 	return err
+}
+
+func printChoices(w io.Writer, r evaluate.Choices, asJSON bool) error {
+	if asJSON {
+		return json.NewEncoder(w).Encode(r)
+	}
+	t := newTable(w)
+	t.row("acc", "%.1f%% (95%%: %.1f to %.1f), by log p of a choice", 100*r.Acc, 100*r.AccInterval[0], 100*r.AccInterval[1])
+	t.row("acc_norm", "%.1f%% (95%%: %.1f to %.1f), by log p per byte", 100*r.AccNorm, 100*r.AccNormInterval[0], 100*r.AccNormInterval[1])
+	t.row("log p", "%.4f, mean of the right choices", r.LogP)
+	t.row("questions", "%d; guessing would get %.1f%%", r.Questions, 100*r.Chance)
+	return t.Flush()
 }

@@ -12,6 +12,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/finetune"
 	"github.com/veratune/veratune/internal/terminal"
 	"github.com/veratune/veratune/train"
 )
@@ -59,9 +61,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 }
 
 func exitCode(err error) int {
-	var usage usageError
 	switch {
-	case errors.As(err, &usage):
+	case isUsage(err):
 		return exitUsage
 	case errors.Is(err, train.ErrInterrupted), errors.Is(err, context.Canceled):
 		return exitInterrupted
@@ -139,6 +140,11 @@ func leaves(commands []*cli.Command) []*cli.Command {
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
+
+// isUsage tells whether the command line is wrong, be it only beside the model that it names.
+func isUsage(err error) bool {
+	return errors.As(err, new(usageError)) || errors.As(err, new(finetune.OptionError)) || errors.As(err, new(alpaca.NoTemplate))
+}
 
 func onUsageError(c *cli.Context, err error, _ bool) error {
 	return usageError{plainUsage(c.Command, err)}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/veratune/veratune/bindings"
+	"github.com/veratune/veratune/evaluate"
 	"github.com/veratune/veratune/internal/testutil"
 	"github.com/veratune/veratune/train"
 )
@@ -152,10 +153,10 @@ func alpacaToLoss(t *testing.T, more ...string) {
 		t.Fatalf("exit code %d, %q, %q", code, stdout, stderr)
 	}
 	adapter := filepath.Join(out, train.AdapterFile)
-	var base, adapted lossResult
+	var base, adapted evaluate.Loss
 	for _, try := range []struct {
 		args []string
-		into *lossResult
+		into *evaluate.Loss
 	}{{nil, &base}, {[]string{"--adapter", adapter}, &adapted}} {
 		code, stdout, stderr := veratune(append([]string{"loss", "--json", "--threads", "1", "--model", model, "--data", data, "--template", "alpaca"}, try.args...)...)
 		if code != 0 {

@@ -68,8 +68,7 @@ func (d dashed) Unwrap() error { return d.error }
 
 // withDashes makes usage errors of a command dashed.
 func withDashes(c *cli.Context, err error) error {
-	var usage usageError
-	if !errors.As(err, &usage) {
+	if !isUsage(err) {
 		return err
 	}
 	head, _, _ := strings.Cut(err.Error(), ":")

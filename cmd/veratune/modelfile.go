@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/session"
 )
 
 // modelfileFlag is for the forms that Ollama reads.
@@ -32,19 +33,19 @@ func (x *export) checkModelfile() error {
 }
 
 // tellTemplate has the files that other programs read say which template and pre-tokenizer the adapter was trained in, where they aren't the model's own.
-func (x *export) tellTemplate(s *session) {
-	facts := s.adapter.Facts
-	if s.taken != "" {
-		facts[factPreTokenizer] = s.taken
+func (x *export) tellTemplate(s *session.Session) {
+	facts := s.Adapter.Facts
+	if s.PreTokenizer != "" {
+		facts[session.FactPreTokenizer] = s.PreTokenizer
 	}
-	if facts[factTemplate] == alpaca.Alpaca && (x.to == "lora" || x.to == "merged") {
-		facts[factSource] = alpaca.AlpacaJinja
+	if facts[session.FactTemplate] == alpaca.Alpaca && (x.to == "lora" || x.to == "merged") {
+		facts[session.FactSource] = alpaca.AlpacaJinja
 	}
 }
 
 // modelfile writes what `ollama create NAME -f FILE` takes.
-func (x *export) modelfile(c *cli.Context, s *session) error {
-	e, err := s.encoder(x.data.Form, c.App.ErrWriter)
+func (x *export) modelfile(c *cli.Context, s *session.Session) error {
+	e, err := s.Encoder(x.data.Form, reportTo(c.App.ErrWriter))
 	if err != nil {
 		return err
 	}
@@ -52,7 +53,7 @@ func (x *export) modelfile(c *cli.Context, s *session) error {
 	file := x.modelfileOutput()
 	path, model, adapter := file.path, x.out.path, ""
 	if x.to == "lora" {
-		model, adapter = x.engine.path, x.out.path
+		model, adapter = x.Model, x.out.path
 		if n := len(s.File().Paths()); n > 1 {
 			fmt.Fprintf(c.App.ErrWriter, "%s names a model in %d parts, and Ollama takes one in a single file: put them together with `llama-gguf-split --merge %s OUT.gguf`, and name that behind FROM\n", path, n, s.File().Paths()[0])
 		}

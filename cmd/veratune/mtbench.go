@@ -74,3 +74,6 @@ func (r *reporter) step(now, done, failed, total int) {
 	}
 	r.line.Step(over, total, line)
 }
+
+// measured is a step of work in which nothing fails.
+func (r *reporter) measured(now, done, total int) { r.step(now, done, 0, total) }

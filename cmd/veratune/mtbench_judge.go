@@ -11,7 +11,9 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/evaluate"
 	"github.com/veratune/veratune/mtbench"
+	"github.com/veratune/veratune/session"
 )
 
 // mtbenchJudge holds the options of the mtbench judge command.
@@ -42,7 +44,7 @@ func mtbenchJudgeCommand() *cli.Command {
 			"no score or winner is asked for again, at a temperature of 0.7; when --retries do not help, its last words are kept with the score -1 or the winner \"error\",\n" +
 			"and counted in the last line. To ask for it once more, delete its line in the file.",
 		Flags: slices.Concat([]cli.Flag{
-			&cli.StringFlag{Name: "judge-model", Usage: "GGUF `FILE` of a model that judges, or hf:OWNER/REPO/FILE", Destination: &j.path, Action: fetch(&j.path)},
+			&cli.StringFlag{Name: "judge-model", Usage: "GGUF `FILE` of a model that judges, or hf:OWNER/REPO/FILE", Destination: &j.Model, Action: fetch(&j.Model)},
 			&cli.StringFlag{Name: "endpoint", Usage: "`URL` of an OpenAI-compatible server that judges instead, such as http://localhost:8080/v1", Destination: &j.endpoint.URL},
 			&cli.StringFlag{Name: "judge", Usage: "`NAME` of the judge, at the endpoint and in the results; a local one is called after its file otherwise", Destination: &o.Name},
 			evaluationFlag(&j.out),
@@ -74,11 +76,11 @@ func (j *mtbenchJudge) validateFlags(c *cli.Context) error {
 	if err := validate(j.validate(), j.options.Validate(), j.form.Validate()); err != nil {
 		return err
 	}
-	if (j.path == "") == (j.endpoint.URL == "") {
+	if (j.Model == "") == (j.endpoint.URL == "") {
 		return errors.New("judge-model and endpoint: give one of them")
 	}
 	ofOther := []string{"timeout", "key-env"}
-	if j.path == "" {
+	if j.Model == "" {
 		ofOther = []string{"pre-tokenizer", "threads", "compute", "template", "template-option", "date"}
 	}
 	for _, name := range ofOther {
@@ -86,9 +88,9 @@ func (j *mtbenchJudge) validateFlags(c *cli.Context) error {
 			return fmt.Errorf("%s: is not for a judge of this kind", name)
 		}
 	}
-	if j.path != "" {
+	if j.Model != "" {
 		if j.options.Name == "" {
-			j.options.Name = modelName(j.path)
+			j.options.Name = modelName(j.Model)
 		}
 		return nil
 	}
@@ -128,15 +130,15 @@ func (j *mtbenchJudge) run(c *cli.Context) (err error) {
 }
 
 func (j *mtbenchJudge) openJudge(c *cli.Context) (mtbench.Model, func(), error) {
-	if j.path == "" {
+	if j.Model == "" {
 		e, err := mtbench.NewEndpoint(j.endpoint)
 		return e, func() {}, err
 	}
-	s, err := j.open()
+	s, err := session.Open(j.Options)
 	if err != nil {
 		return nil, nil, err
 	}
-	m, err := s.assistant(j.form, j.options.Parallel, c.App.ErrWriter)
+	m, err := evaluate.NewAssistant(s, j.form, j.options.Parallel, reportTo(c.App.ErrWriter))
 	if err != nil {
 		s.Close()
 		return nil, nil, err

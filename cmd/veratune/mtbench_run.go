@@ -1,10 +1,6 @@
 package main
 
 import (
-	"crypto/sha256"
-	"encoding/binary"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,8 +12,10 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/evaluate"
 	"github.com/veratune/veratune/internal/durable"
 	"github.com/veratune/veratune/mtbench"
+	"github.com/veratune/veratune/session"
 	"github.com/veratune/veratune/train"
 	"github.com/veratune/veratune/vera"
 )
@@ -81,17 +79,20 @@ func (r *mtbenchRun) run(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	s, err := r.open()
+	s, err := session.Open(r.Options)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	for i := range list { // better known now than when the model has answered
-		if err := r.load(s, &list[i]); err != nil {
+	for i, x := range list { // better known now than when the model has answered
+		if x.path == "" {
+			continue
+		}
+		if list[i].adapter, err = s.Load(x.path); err != nil {
 			return err
 		}
 	}
-	if _, err := s.encoder(r.form, io.Discard); err != nil {
+	if _, err := s.Encoder(r.form, session.Report{}); err != nil {
 		return err
 	}
 	folder, err := mtbench.Create(r.out, questions)
@@ -113,7 +114,7 @@ func (r *mtbenchRun) run(c *cli.Context) error {
 // contestants gives everything that answers a name of its own.
 func (r *mtbenchRun) contestants(report io.Writer) ([]contestant, error) {
 	if r.name == "" {
-		r.name = modelName(r.path)
+		r.name = modelName(r.Model)
 	}
 	list := []contestant{{name: r.name}}
 	for _, given := range r.adapters {
@@ -130,7 +131,7 @@ func (r *mtbenchRun) contestants(report io.Writer) ([]contestant, error) {
 		}
 		// Some file systems keep no two names that differ in case only.
 		if i := slices.IndexFunc(list, func(y contestant) bool { return strings.EqualFold(x.name, y.name) }); i >= 0 {
-			return nil, usageError{fmt.Errorf("adapter %s: would be called %s, as is %s; give it a name, as in --adapter NAME=%s", given, x.name, orPath(list[i].path, r.path), x.path)}
+			return nil, usageError{fmt.Errorf("adapter %s: would be called %s, as is %s; give it a name, as in --adapter NAME=%s", given, x.name, orPath(list[i].path, r.Model), x.path)}
 		}
 		list = append(list, x)
 	}
@@ -172,60 +173,19 @@ func (r *mtbenchRun) readQuestions() ([]mtbench.Question, error) {
 	return mtbench.ReadQuestions(r.questions, r.references)
 }
 
-func (r *mtbenchRun) load(s *session, x *contestant) (err error) {
-	if x.path != "" {
-		x.adapter, err = vera.Load(x.path, s.Base(), r.loadOptions()...)
-	}
-	return err
-}
-
 // answer has one contestant answer.
-func (r *mtbenchRun) answer(c *cli.Context, folder *mtbench.Folder, s *session, x contestant) error {
-	if err := s.use(x.adapter); err != nil {
+func (r *mtbenchRun) answer(c *cli.Context, folder *mtbench.Folder, s *session.Session, x contestant) error {
+	if err := s.Use(x.adapter); err != nil {
 		return err
 	}
-	m, err := s.assistant(r.form, r.options.Parallel, c.App.ErrWriter)
-	if err != nil {
-		return err
-	}
-	defer m.Close()
 	o := r.options
 	o.Name = x.name
-	form := m.encoder.Form()
-	o.Setup = map[string]string{"model": s.Base().Fingerprint, "template": form.Template, "compute": string(r.engine.options.Compute)}
-	if form.Source != "" {
-		sum := sha256.Sum256([]byte(form.Source))
-		o.Setup["chat_template"] = hex.EncodeToString(sum[:])
-	}
-	for name, value := range form.Variables {
-		o.Setup["template_option "+name] = string(value)
-	}
-	if s.taken != "" {
-		o.Setup["pre_tokenizer"] = s.taken
-	}
-	if x.adapter != nil {
-		if o.Setup["adapter"], err = fingerprint(x.adapter); err != nil {
-			return err
-		}
-	}
 	progress := newReporter(c.App.ErrWriter, "answers of "+x.name)
 	defer progress.line.End()
 	o.Progress = progress.report
-	if err := folder.Run(c.Context, m, o); err != nil {
+	if err := evaluate.Answer(c.Context, s, folder, r.form, o, reportTo(c.App.ErrWriter)); err != nil {
 		return err
 	}
 	fmt.Fprintf(c.App.Writer, "%s: all %d questions are answered\n", x.name, len(folder.Questions))
 	return nil
-}
-
-// fingerprint tells adapters apart by what they do, wherever they lie.
-func fingerprint(a *vera.Adapter) (string, error) {
-	hash := sha256.New()
-	if err := json.NewEncoder(hash).Encode(a.Config); err != nil {
-		return "", err
-	}
-	if err := binary.Write(hash, binary.LittleEndian, a.Params); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(hash.Sum(nil)), nil
 }

@@ -7,12 +7,13 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/veratune/veratune/finetune"
 	"github.com/veratune/veratune/model"
 )
 
 // planCommand takes the flags of alpaca, and says what that would need.
 func planCommand() *cli.Command {
-	f := newFinetune()
+	f := newTraining()
 	var asJSON bool
 	return &cli.Command{
 		Name:   "plan",
@@ -30,7 +31,7 @@ func planCommand() *cli.Command {
 			fmt.Fprintf(c.App.Writer, "%s: %s\n", n.Architecture, strings.Join(n.MadeOf, "; "))
 			fmt.Fprintf(c.App.Writer, "adapted: %d layers, %s\n", n.Layers, strings.Join(n.Targets, ", "))
 			weights, process := "model file, mapped", "tokenizer, rows, adapter"
-			if device := f.engine.options.Device; device != model.CPU {
+			if device := f.Engine.Device; device != model.CPU {
 				weights, process = "weights on "+device, "adapter"
 			}
 			if n.InTurn {
@@ -62,17 +63,17 @@ type planned struct {
 }
 
 // plan gives what the step with the most tokens will need.
-func (f *finetune) plan(c *cli.Context) (planned, error) {
-	f.data.Context = c.Context
-	p, err := f.prepare(c.App.ErrWriter)
+func (f *training) plan(c *cli.Context) (planned, error) {
+	f.o.Report = reportTo(c.App.ErrWriter)
+	p, err := finetune.Open(c.Context, &f.o)
 	if err != nil {
 		return planned{}, err
 	}
 	defer p.Close()
-	n, err := p.largest(f)
+	n, err := p.Memory()
 	if err != nil {
 		return planned{}, err
 	}
-	d, err := model.Describe(f.path)
-	return planned{n, n.Total(), p.Architecture, d.MadeOf, p.targets(), len(p.adapter.Layers)}, err
+	d, err := model.Describe(f.Model)
+	return planned{n, n.Total(), p.Architecture, d.MadeOf, p.Targets(), len(p.Adapter.Layers)}, err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -59,7 +60,7 @@ func sweepCommand() *cli.Command {
 
 func (s *sweep) flags() []cli.Flag {
 	var flags []cli.Flag
-	for _, f := range newFinetune().flags() {
+	for _, f := range newTraining().flags() {
 		if slices.Contains(ownOptions, f.Names()[0]) {
 			continue
 		}
@@ -93,11 +94,11 @@ func (s *sweep) run(c *cli.Context) error {
 	// All of them are checked before the first one is trained.
 	var inputs []string
 	for _, t := range trials {
-		if err := s.training(c, slices.Concat(fixed, t), func(f *finetune, _ *cli.Context) error {
-			if len(f.evalFiles) == 0 && f.heldOut == 0 {
+		if err := s.training(c, slices.Concat(fixed, t), func(f *training, _ *cli.Context) error {
+			if len(f.evalFiles) == 0 && f.o.HeldOut == 0 {
 				return usageError{errors.New("sweep: needs held-out or eval-data, to compare on")}
 			}
-			inputs = append(inputs, f.inputs()...)
+			inputs = append(inputs, f.o.Inputs()...)
 			return nil
 		}); err != nil {
 			return err
@@ -114,9 +115,11 @@ func (s *sweep) run(c *cli.Context) error {
 		race.Trials = append(race.Trials, options)
 	}
 	race.Train = func(_ context.Context, i int, folder string, part float64, left time.Duration) (result train.Result, err error) {
-		err = s.training(c, slices.Concat(fixed, trials[i]), func(f *finetune, c *cli.Context) error {
-			f.out, f.resume, f.part, f.maxTime, f.compared = folder, train.Begun(folder), part, left, true
-			result, err = f.learn(c, s.reporter(c))
+		err = s.training(c, slices.Concat(fixed, trials[i]), func(f *training, c *cli.Context) error {
+			report := s.reporter(c)
+			f.o.Folder, f.o.Resume, f.o.MaxTime = folder, train.Begun(folder), left
+			f.o.Halt = func(steps int) int { return haltAt(part, steps, report) }
+			result, err = f.learn(c, report)
 			return err
 		})
 		return result, err
@@ -135,7 +138,7 @@ func (s *sweep) run(c *cli.Context) error {
 	if len(now.Tied) > 0 {
 		return s.tied(c.App.Writer, now)
 	}
-	return s.training(c, slices.Concat(fixed, trials[now.Best.Trial]), func(f *finetune, trial *cli.Context) error {
+	return s.training(c, slices.Concat(fixed, trials[now.Best.Trial]), func(f *training, trial *cli.Context) error {
 		config, err := f.config(trial, "out", "steps", "max-steps", "max-time")
 		if err != nil {
 			return err
@@ -170,11 +173,16 @@ func (s *sweep) tied(w io.Writer, now *train.Sweeping) error {
 // shortest is the number of steps below which trainings are too short to be told apart.
 const shortest = 5
 
-// tellShort says of the training of a sweep that it will be compared after so few steps that this tells little.
-func (f *finetune) tellShort(report io.Writer, first, total int) {
-	if f.compared && first < shortest {
-		fmt.Fprintf(report, "warning: the trainings are compared after step %d of %d, too early to tell settings apart; more steps come from more rows (--fraction), more --epochs, or a smaller --batch or --accumulation\n", first, total)
+// haltAt is the step at which a part of so many steps is over, 0 for all of them. It tells where the trainings are compared after so few that this tells little.
+func haltAt(part float64, steps int, report io.Writer) int {
+	step := int(math.Ceil(part * float64(steps)))
+	if step < shortest {
+		fmt.Fprintf(report, "warning: the trainings are compared after step %d of %d, too early to tell settings apart; more steps come from more rows (--fraction), more --epochs, or a smaller --batch or --accumulation\n", step, steps)
 	}
+	if part < 1 {
+		return step
+	}
+	return 0
 }
 
 // reporter tells of the model and the data once.
@@ -220,9 +228,9 @@ func (s *sweep) trials(c *cli.Context) (fixed []choice, trials [][]choice, err e
 }
 
 // training does something with a training of these options, as the command line of alpaca would have them.
-func (s *sweep) training(c *cli.Context, options []choice, do func(*finetune, *cli.Context) error) error {
-	f := newFinetune()
-	f.fraction = s.fraction
+func (s *sweep) training(c *cli.Context, options []choice, do func(*training, *cli.Context) error) error {
+	f := newTraining()
+	f.o.Fraction = s.fraction
 	command := &cli.Command{
 		Name: "sweep", Flags: f.flags(), Before: f.options, OnUsageError: onUsageError,
 		Action: func(c *cli.Context) error { return do(f, c) },

@@ -44,13 +44,13 @@ func TestWorse(t *testing.T) {
 		"loss 1.5000 → 3.0000; try a --lr below 0.1":                                           {First: 1.5, Loss: 3},
 		"": {First: 1.5, Loss: 1.9},
 	} {
-		f := newFinetune()
-		f.train.LR = 0.1
+		f := newTraining()
+		f.o.Train.LR = 0.1
 		if got := f.worse(r); !strings.Contains(got, want) || (got == "") != (want == "") {
 			t.Errorf("%+v: %q, want %q", r, got, want)
 		}
 	}
-	if got := newFinetune().worse(train.Result{First: 1, Loss: 9, Before: before, After: at(9, 1.5), Best: before}); got != "" {
+	if got := newTraining().worse(train.Result{First: 1, Loss: 9, Before: before, After: at(9, 1.5), Best: before}); got != "" {
 		t.Errorf("no worse on the held-out data: %s", got)
 	}
 }

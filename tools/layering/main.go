@@ -17,7 +17,11 @@ const module = "github.com/veratune/veratune/"
 // allowed lists, for each package by its path in the module, those of the module's packages that it may import; "x/..." stands for x and all packages below
 // it. The tests of a package may import testsOnly besides.
 var allowed = map[string][]string{
-	"cmd/veratune":      {"train", "watch", "mtbench", "alpaca", "model", "vera", "tokenizer", "internal/terminal", "internal/hub", "internal/mpi", "internal/durable"},
+	"cmd/veratune":      {"finetune", "generate", "evaluate", "session", "train", "watch", "mtbench", "alpaca", "model", "vera", "tokenizer", "internal/terminal", "internal/hub", "internal/mpi", "internal/durable"},
+	"finetune":          {"session", "generate", "train", "alpaca", "model", "vera", "internal/durable"},
+	"evaluate":          {"session", "generate", "mtbench", "alpaca", "model", "vera"},
+	"generate":          {"session", "alpaca", "model"},
+	"session":           {"alpaca", "model", "vera"},
 	"train":             {"model", "vera", "internal/terminal", "internal/hub", "internal/durable"},
 	"watch":             {"train", "internal/durable"},
 	"model":             {"vera", "bindings", "tokenizer"},

@@ -1,4 +1,4 @@
-package main
+package generate
 
 import (
 	"errors"
@@ -80,7 +80,7 @@ func checkStream(t testing.TB, v model.Tokenizer, tokens []int32, stops []string
 		return text
 	}
 	var got strings.Builder
-	s := &stream{tokenizer: v, stops: stops, emit: func(text string) error {
+	s := &Stream{Tokenizer: v, Stops: stops, Emit: func(text string) error {
 		got.WriteString(text)
 		return nil
 	}}
@@ -141,7 +141,7 @@ func TestStream(t *testing.T) {
 func TestStreamFails(t *testing.T) {
 	failed, calls := errors.New("disk full"), 0
 	for _, v := range vocabularies(t) {
-		s := &stream{tokenizer: v, emit: func(string) error {
+		s := &Stream{Tokenizer: v, Emit: func(string) error {
 			calls++
 			return failed
 		}}

@@ -1,19 +1,17 @@
-package main
+package evaluate
 
 import (
-	"encoding/json"
+	"context"
 	"fmt"
-	"io"
 	"math"
 	"slices"
 
-	"github.com/urfave/cli/v2"
-
 	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/session"
 )
 
-// choicesResult is what `veratune loss --json` prints of multiple-choice questions. The names are those of EleutherAI's lm-evaluation-harness.
-type choicesResult struct {
+// Choices is how well multiple-choice questions are answered. The names in JSON are those of EleutherAI's lm-evaluation-harness.
+type Choices struct {
 	Acc             float64    `json:"acc"`               // part of the questions whose right choice has the highest log p
 	AccInterval     [2]float64 `json:"acc_interval"`      // 95%
 	AccNorm         float64    `json:"acc_norm"`          // the same by log p per byte of the choice's text
@@ -23,12 +21,19 @@ type choicesResult struct {
 	Questions       int        `json:"questions"`
 }
 
-// choices gives log p of every choice of every question; batch questions are computed together, so that what their prompts have in common is computed once.
-func (s *session) choices(c *cli.Context, questions []alpaca.Question, batch int) (all [][]float64, err error) {
-	progress := newReporter(c.App.ErrWriter, "questions measured")
-	defer progress.line.End()
+// MeasureChoices grades a model's choices by log p; batch questions are computed together, so that what their prompts have in common is computed once.
+func MeasureChoices(ctx context.Context, s *session.Session, questions []alpaca.Question, batch int, progress Progress) (Choices, error) {
+	logP, err := choices(ctx, s, questions, batch, progress)
+	if err != nil {
+		return Choices{}, err
+	}
+	return grade(questions, logP), nil
+}
+
+// choices gives log p of every choice of every question.
+func choices(ctx context.Context, s *session.Session, questions []alpaca.Question, batch int, progress Progress) (all [][]float64, err error) {
 	for some := range slices.Chunk(questions, batch) {
-		if err := c.Context.Err(); err != nil {
+		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
 		tokens, targets, lengths := alpaca.Batch(some)
@@ -46,14 +51,16 @@ func (s *session) choices(c *cli.Context, questions []alpaca.Question, batch int
 			n := len(q.Choices)
 			all, sums = append(all, sums[:n]), sums[n:]
 		}
-		progress.step(len(some), len(all), 0, len(questions))
+		if progress != nil {
+			progress(len(some), len(all), len(questions))
+		}
 	}
 	return all, nil
 }
 
 // grade compares log p of the choices. A right choice must be more likely than every other one: it does not win a tie.
-func grade(questions []alpaca.Question, logP [][]float64) choicesResult {
-	r := choicesResult{Questions: len(questions)}
+func grade(questions []alpaca.Question, logP [][]float64) Choices {
+	r := Choices{Questions: len(questions)}
 	right, rightNorm := 0, 0
 	for i, q := range questions {
 		perByte := make([]float64, len(q.Choices))
@@ -94,16 +101,4 @@ func proportion(k, n int) (p float64, interval [2]float64) {
 	half := z * math.Sqrt(p*(1-p)/count+z*z/(4*count*count))
 	scale := 1 + z*z/count
 	return p, [2]float64{max(0, (centre-half)/scale), min(1, (centre+half)/scale)}
-}
-
-func (r choicesResult) print(w io.Writer, asJSON bool) error {
-	if asJSON {
-		return json.NewEncoder(w).Encode(r)
-	}
-	t := newTable(w)
-	t.row("acc", "%.1f%% (95%%: %.1f to %.1f), by log p of a choice", 100*r.Acc, 100*r.AccInterval[0], 100*r.AccInterval[1])
-	t.row("acc_norm", "%.1f%% (95%%: %.1f to %.1f), by log p per byte", 100*r.AccNorm, 100*r.AccNormInterval[0], 100*r.AccNormInterval[1])
-	t.row("log p", "%.4f, mean of the right choices", r.LogP)
-	t.row("questions", "%d; guessing would get %.1f%%", r.Questions, 100*r.Chance)
-	return t.Flush()
 }

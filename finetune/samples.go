@@ -1,4 +1,4 @@
-package main
+package finetune
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/generate"
 	"github.com/veratune/veratune/model"
 	"github.com/veratune/veratune/train"
 )
@@ -13,10 +14,11 @@ import (
 // sampleLength is the longest sample answer in tokens: enough to see what an adapter does, and short beside measuring the held-out loss.
 const sampleLength = 160
 
-// samples gives the function that answers prompts, one after the other, with the adapter as it is: the most likely answers, in the arithmetic of the training, on the
+// samples gives the function that answers the prompts, one after the other, with the adapter as it is: the most likely answers, in the arithmetic of the training, on the
 // CPU. The memory for it is held only meanwhile.
-func (s *session) samples(e *engine, prompts []string, form alpaca.Form) (func(context.Context) ([]train.Sample, error), error) {
-	encoder, err := alpaca.NewEncoder(form, s.tokenizer)
+func (p *Prepared) samples() (func(context.Context) ([]train.Sample, error), error) {
+	prompts := p.options.Samples
+	encoder, err := alpaca.NewEncoder(p.Training.Form, p.Tokenizer)
 	if err != nil {
 		return nil, err
 	}
@@ -25,22 +27,22 @@ func (s *session) samples(e *engine, prompts []string, form alpaca.Form) (func(c
 		if encoded[i], err = encoder.Prompt(prompt, ""); err != nil {
 			return nil, fmt.Errorf("sample %q: %w", prompt, err)
 		}
-		if longest = max(longest, len(encoded[i])); longest >= s.Context {
-			return nil, fmt.Errorf("sample %q: has %d tokens, and the model's context %d", prompt, len(encoded[i]), s.Context)
+		if longest = max(longest, len(encoded[i])); longest >= p.Context {
+			return nil, fmt.Errorf("sample %q: has %d tokens, and the model's context %d", prompt, len(encoded[i]), p.Context)
 		}
 	}
 	sampling := model.DefaultSampling()
 	sampling.MaxTokens = sampleLength
 	return func(ctx context.Context) ([]train.Sample, error) {
-		m := s.Model
-		if o := e.options; o.Device != model.CPU {
+		m := p.Model
+		if o := p.options.Engine; o.Device != model.CPU {
 			o.Device, o.Memory = model.CPU, 0
 			var err error
-			if m, err = model.Open(e.path, o); err != nil {
+			if m, err = model.Open(p.options.Model, o); err != nil {
 				return nil, err
 			}
 			defer m.Close()
-			if err := m.Attach(s.adapter); err != nil {
+			if err := m.Attach(p.Adapter); err != nil {
 				return nil, err
 			}
 		}
@@ -52,11 +54,11 @@ func (s *session) samples(e *engine, prompts []string, form alpaca.Form) (func(c
 		list := make([]train.Sample, len(prompts))
 		for i, prompt := range prompts {
 			var answer strings.Builder
-			out := &stream{tokenizer: s.tokenizer, stops: encoder.Stops(), emit: func(text string) error {
+			out := &generate.Stream{Tokenizer: p.Tokenizer, Stops: encoder.Stops(), Emit: func(text string) error {
 				answer.WriteString(text)
 				return nil
 			}}
-			if _, err := out.generate(ctx, server, encoded[i], sampling); err != nil {
+			if _, err := out.Generate(ctx, server, encoded[i], sampling); err != nil {
 				return nil, err
 			}
 			list[i] = train.Sample{Prompt: prompt, Answer: answer.String()}

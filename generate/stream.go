@@ -1,4 +1,4 @@
-package main
+package generate
 
 import (
 	"context"
@@ -8,15 +8,15 @@ import (
 	"github.com/veratune/veratune/model"
 )
 
-// stream turns tokens into text as they come, and gives on what is certain: a character may take several tokens, and what may become a stop string is held
+// Stream turns tokens into text as they come, and gives on what is certain: a character may take several tokens, and what may become a stop string is held
 // back. Bytes that are no UTF-8, and NUL, which C's strings cannot hold, become U+FFFD.
-type stream struct {
-	tokenizer interface {
+type Stream struct {
+	Tokenizer interface {
 		Detokenize(tokens []int32, special bool) (string, error)
 		IsEOG(token int32) bool
 	}
-	stops []string // the text ends before the first of them that is complete
-	emit  func(text string) error
+	Stops []string // the text ends before the first of them that is complete
+	Emit  func(text string) error
 
 	last    []int32 // the token before, if there is one
 	bytes   string  // of a character that is not whole yet
@@ -27,8 +27,8 @@ type stream struct {
 	err     error
 }
 
-// generate continues a prompt, and tells whether the text came to its end or was cut by the sampling's limit or the server's room.
-func (s *stream) generate(ctx context.Context, server *model.Server, prompt []int32, sampling model.Sampling) (ended bool, err error) {
+// Generate continues a prompt, and tells whether the text came to its end or was cut by the sampling's limit or the server's room.
+func (s *Stream) Generate(ctx context.Context, server *model.Server, prompt []int32, sampling model.Sampling) (ended bool, err error) {
 	err = server.Generate(ctx, prompt, sampling, s.add)
 	if s.finish(); s.err != nil {
 		return false, s.err
@@ -38,31 +38,31 @@ func (s *stream) generate(ctx context.Context, server *model.Server, prompt []in
 
 // What ends an answer.
 const (
-	endToken       = "end"        // the model's end token
-	endStop        = "stop"       // a stop string
-	endMaxTokens   = "max-tokens" // the limit
-	endContext     = "context"    // the room of the model's context
-	endInterrupted = "interrupted"
+	EndToken       = "end"        // the model's end token
+	EndStop        = "stop"       // a stop string
+	EndMaxTokens   = "max-tokens" // the limit
+	EndContext     = "context"    // the room of the model's context
+	EndInterrupted = "interrupted"
 )
 
 // ending is what ended the text, of most tokens at most.
-func (s *stream) ending(most int, interrupted bool) string {
+func (s *Stream) ending(most int, interrupted bool) string {
 	switch {
 	case s.stopped:
-		return endStop
+		return EndStop
 	case s.ended:
-		return endToken
+		return EndToken
 	case interrupted:
-		return endInterrupted
+		return EndInterrupted
 	case s.tokens >= most:
-		return endMaxTokens
+		return EndMaxTokens
 	}
-	return endContext
+	return EndContext
 }
 
 // add takes the next token, and tells whether the text goes on.
-func (s *stream) add(token int32) bool {
-	if s.tokenizer.IsEOG(token) {
+func (s *Stream) add(token int32) bool {
+	if s.Tokenizer.IsEOG(token) {
 		s.ended = true
 		return false
 	}
@@ -77,12 +77,12 @@ func (s *stream) add(token int32) bool {
 }
 
 // text is what a token adds. It is detokenized behind the one before: SentencePiece leaves a space out where a text begins.
-func (s *stream) text(token int32) (string, error) {
-	before, err := s.tokenizer.Detokenize(s.last, false)
+func (s *Stream) text(token int32) (string, error) {
+	before, err := s.Tokenizer.Detokenize(s.last, false)
 	if err != nil {
 		return "", err
 	}
-	both, err := s.tokenizer.Detokenize(append(s.last, token), false)
+	both, err := s.Tokenizer.Detokenize(append(s.last, token), false)
 	if err != nil {
 		return "", err
 	}
@@ -91,7 +91,7 @@ func (s *stream) text(token int32) (string, error) {
 }
 
 // characters takes more bytes, and gives the characters that are whole with them.
-func (s *stream) characters(more string) string {
+func (s *Stream) characters(more string) string {
 	var text strings.Builder
 	for s.bytes += more; s.bytes != "" && utf8.FullRuneInString(s.bytes); {
 		r, n := utf8.DecodeRuneInString(s.bytes)
@@ -105,7 +105,7 @@ func (s *stream) characters(more string) string {
 }
 
 // write gives text on up to the first stop string.
-func (s *stream) write(text string) {
+func (s *Stream) write(text string) {
 	s.held += text
 	if at := s.stop(); at >= 0 {
 		s.give(at)
@@ -115,17 +115,17 @@ func (s *stream) write(text string) {
 	s.give(len(s.held) - s.beginning())
 }
 
-func (s *stream) give(n int) {
+func (s *Stream) give(n int) {
 	if n > 0 && s.err == nil {
-		s.err = s.emit(s.held[:n])
+		s.err = s.Emit(s.held[:n])
 	}
 	s.held = s.held[n:]
 }
 
 // stop is where the stop string begins that is complete first, and of those that are complete at once the longest; -1 if there is none.
-func (s *stream) stop() int {
+func (s *Stream) stop() int {
 	start, end := -1, 0
-	for _, stop := range s.stops {
+	for _, stop := range s.Stops {
 		at := strings.Index(s.held, stop)
 		if at < 0 {
 			continue
@@ -138,8 +138,8 @@ func (s *stream) stop() int {
 }
 
 // beginning is the length of the longest end of the text that a stop string begins with.
-func (s *stream) beginning() (longest int) {
-	for _, stop := range s.stops {
+func (s *Stream) beginning() (longest int) {
+	for _, stop := range s.Stops {
 		for n := min(len(stop)-1, len(s.held)); n > longest; n-- {
 			if strings.HasSuffix(s.held, stop[:n]) {
 				longest = n
@@ -150,7 +150,7 @@ func (s *stream) beginning() (longest int) {
 }
 
 // finish gives on what was held back for what did not come.
-func (s *stream) finish() {
+func (s *Stream) finish() {
 	s.write(string([]rune(s.bytes)))
 	s.bytes = ""
 	s.give(len(s.held))
