@@ -148,7 +148,7 @@ func (a *attached) groups(m *Model) (list []adaptedGroup, err error) {
 // size counts all numbers: every layer's b and d, and a LoRA's matrices.
 func (a *attached) size() (n int64) {
 	for _, l := range a.Layers {
-		n += int64(len(l.B) + len(l.D))
+		n += int64(len(l.LambdaB) + len(l.LambdaD))
 		if a.Method == vera.MethodLoRA {
 			n += int64(len(l.Pair.A) + len(l.Pair.B))
 		}
@@ -299,8 +299,8 @@ func (p *placing) group(gr adaptedGroup) {
 			v.Rows = p.c.View(p.ups[rows], [4]int64{rank, out, 1, 1}, [4]int64{})
 		}
 		l.grads = p.part(p.a.grads, out+rank, 1)
-		v.B, _ = p.take(out, 1, l.of.B)
-		v.D, _ = p.take(rank, 1, l.of.D)
+		v.B, _ = p.take(out, 1, l.of.LambdaB)
+		v.D, _ = p.take(rank, 1, l.of.LambdaD)
 		l.vectors = v
 	}
 	if p.a.turned && len(gr.layers) == len(gr.group.layers) {

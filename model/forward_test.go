@@ -59,7 +59,7 @@ func TestZeroB(t *testing.T) {
 			t.Errorf("%s: an adapter with b ≠ 0 changes nothing", compute)
 		}
 		for _, l := range a.Layers {
-			clear(l.B)
+			clear(l.LambdaB)
 		}
 		if err := m.Update(); err != nil {
 			t.Fatal(err)
@@ -351,7 +351,7 @@ func TestQ8(t *testing.T) {
 			t.Errorf("rank %d: turned is %v", rank, rounded.adapter.turned)
 		}
 		for _, l := range a.Layers {
-			clear(l.B)
+			clear(l.LambdaB)
 		}
 		if err := rounded.Update(); err != nil {
 			t.Fatal(err)
@@ -372,7 +372,7 @@ func TestQ8(t *testing.T) {
 func TestNaN(t *testing.T) {
 	m := tiny(t, testutil.TinyOptions{})
 	a := adapted(t, m, nil)
-	a.Layers[3].D[0] = float32(math.NaN())
+	a.Layers[3].LambdaD[0] = float32(math.NaN())
 	if err := m.Update(); err != nil {
 		t.Fatal(err)
 	}

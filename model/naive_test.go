@@ -528,7 +528,7 @@ func (n *naive) linear(x *matrix, block int, target string, group, at int) *matr
 	if mask := n.masks[[2]int{block, group}]; mask != nil {
 		x = n.times(x, constant(x.rows, x.cols, wide(mask[at*x.cols:(at+x.rows)*x.cols])))
 	}
-	down, rows := n.vector(l.Pair.A, l.Pair.MaxIn), n.vector(l.Pair.B, len(l.D)).part(0, l.Out)
+	down, rows := n.vector(l.Pair.A, l.Pair.MaxIn), n.vector(l.Pair.B, len(l.LambdaD)).part(0, l.Out)
 	if n.adapter.Method == vera.MethodVeRA {
 		if target == "ssm_out" {
 			var columns []*matrix
@@ -540,8 +540,8 @@ func (n *naive) linear(x *matrix, block int, target string, group, at int) *matr
 			rows = n.reordered(rows, target)
 		}
 	}
-	u := n.times(n.product(x, down), flat(n.vector(l.D, 1)))
-	return n.sum(y, n.times(n.product(u, rows), flat(n.vector(l.B, 1))))
+	u := n.times(n.product(x, down), flat(n.vector(l.LambdaD, 1)))
+	return n.sum(y, n.times(n.product(u, rows), flat(n.vector(l.LambdaB, 1))))
 }
 
 // reordered are the rows of VeRA's B, which are in Hugging Face's order, as the file has those of a layer.

@@ -116,8 +116,8 @@ func adapted(t *testing.T, m *Model, change func(*vera.Config)) *vera.Adapter {
 			fill(l.Pair.B, 0.1)
 			continue
 		}
-		fill(l.B, 0.5)
-		fill(l.D, 0.3)
+		fill(l.LambdaB, 0.5)
+		fill(l.LambdaD, 0.3)
 	}
 	if err := m.Attach(a); err != nil {
 		t.Fatal(err)

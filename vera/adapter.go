@@ -9,16 +9,16 @@ import (
 	"gonum.org/v1/gonum/mathext/prng"
 )
 
-// Layer is an adapted layer: ΔW = diag(B) · Pair.B · diag(D) · Pair.A. B is in the row order of the GGUF file.
+// Layer is an adapted layer: ΔW = diag(LambdaB) · Pair.B · diag(LambdaD) · Pair.A. LambdaB is in the row order of the GGUF file.
 type Layer struct {
 	Linear
-	Pair *Pair     // of the adapter, or the layer's own
-	B    []float32 // Out values; 1 in a LoRA
-	D    []float32 // rank values; alpha/rank in a LoRA
+	Pair    *Pair     // of the adapter, or the layer's own
+	LambdaB []float32 // Out values; 1 in a LoRA
+	LambdaD []float32 // rank values; alpha/rank in a LoRA
 }
 
 // Rank is the layer's own.
-func (l *Layer) Rank() int { return len(l.D) }
+func (l *Layer) Rank() int { return len(l.LambdaD) }
 
 // Adapter is an adapter of one base model.
 type Adapter struct {
@@ -27,7 +27,7 @@ type Adapter struct {
 	MaxIn  int               // largest In of the adapted layers
 	MaxOut int               // largest Out of the adapted layers
 	Layers []Layer           // by block, then as in Targets
-	Params []float32         // all trained values, layer by layer: VeRA's B, then D; LoRA's Pair.A, then Pair.B
+	Params []float32         // all trained values, layer by layer: VeRA's LambdaB, then LambdaD; LoRA's Pair.A, then Pair.B
 	Pair   *Pair             // that all layers share; nil where each has its own
 	Facts  map[string]string // what is known of the training, kept in files under "veratune." and the key
 }
@@ -44,9 +44,9 @@ func New(c Config, base Base) (*Adapter, error) {
 	}
 	for _, l := range a.Layers {
 		if a.Only == "d" {
-			fill(l.B, 1)
+			fill(l.LambdaB, 1)
 		} else {
-			fill(l.D, c.DInitial)
+			fill(l.LambdaD, c.DInitial)
 		}
 	}
 	a.drawPairs()
@@ -79,10 +79,10 @@ func layout(c Config, base Base, room int) (*Adapter, error) {
 		if c.Method == MethodLoRA {
 			layer.Pair = &Pair{Rank: rank, MaxIn: l.In, MaxOut: l.Out, A: values(rank*l.In, true), B: values(l.Out*rank, true), fileOrder: true}
 		}
-		layer.B, layer.D = values(l.Out, a.trains("b")), values(rank, a.trains("d"))
+		layer.LambdaB, layer.LambdaD = values(l.Out, a.trains("b")), values(rank, a.trains("d"))
 		if c.Method == MethodLoRA {
-			fill(layer.B, 1)
-			fill(layer.D, c.scale(l))
+			fill(layer.LambdaB, 1)
+			fill(layer.LambdaD, c.scale(l))
 		}
 		a.Layers = append(a.Layers, layer)
 		a.MaxIn, a.MaxOut = max(a.MaxIn, l.In), max(a.MaxOut, l.Out)
@@ -117,7 +117,7 @@ type Part struct {
 // Trained yields the parts that are trained, in the order of Params.
 func (a *Adapter) Trained(yield func(Part) bool) {
 	for _, l := range a.Layers {
-		parts := []Part{{l.Linear, "b", l.B}, {l.Linear, "d", l.D}}
+		parts := []Part{{l.Linear, "b", l.LambdaB}, {l.Linear, "d", l.LambdaD}}
 		if a.Method == MethodLoRA {
 			parts = []Part{{l.Linear, "lora_a", l.Pair.A}, {l.Linear, "lora_b", l.Pair.B}}
 		}
@@ -205,7 +205,7 @@ func (a *Adapter) orders(l *Layer) (rows, columns Order) {
 // tensors yields every vector of VeRA's layers, or both matrices of a LoRA's, with the name of its tensor in the file that Save writes.
 func (a *Adapter) tensors(yield func(name string, values []float32) bool) {
 	for _, l := range a.Layers {
-		ends, parts := [2]string{".weight.vera_b", ".weight.vera_d"}, [2][]float32{l.B, l.D}
+		ends, parts := [2]string{".weight.vera_b", ".weight.vera_d"}, [2][]float32{l.LambdaB, l.LambdaD}
 		if a.Method == MethodLoRA {
 			ends, parts = [2]string{endLoRAA, endLoRAB}, [2][]float32{l.Pair.A, l.Pair.B}
 		}

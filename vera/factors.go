@@ -5,12 +5,12 @@ package vera
 func (a *Adapter) Factors(l *Layer) (up, down []float32) {
 	rows, columns, rank := a.Rows(l), a.Columns(l), l.Rank()
 	up, down = make([]float32, l.Out*rank), make([]float32, rank*l.In)
-	for o, b := range l.B {
+	for o, b := range l.LambdaB {
 		for r := range rank {
 			up[o*rank+r] = b * rows[o*rank+r]
 		}
 	}
-	for r, d := range l.D {
+	for r, d := range l.LambdaD {
 		for i := range l.In {
 			down[r*l.In+i] = d * columns[r*l.In+i]
 		}

@@ -22,11 +22,11 @@ func randomAdapter(t testing.TB, c Config, base Base) *Adapter {
 	a := mustNew(t, c, base)
 	random := rand.New(rand.NewPCG(11, 3))
 	for _, l := range a.Layers {
-		for i := range l.B {
-			l.B[i] = 0.01 * float32(random.NormFloat64())
+		for i := range l.LambdaB {
+			l.LambdaB[i] = 0.01 * float32(random.NormFloat64())
 		}
-		for i := range l.D {
-			l.D[i] += 0.05 * float32(random.NormFloat64())
+		for i := range l.LambdaD {
+			l.LambdaD[i] += 0.05 * float32(random.NormFloat64())
 		}
 	}
 	a.Facts = map[string]string{"template": "chat"}
@@ -153,7 +153,7 @@ func TestTruncationAtFullRank(t *testing.T) {
 		c := toyConfig()
 		c.Rank = rank
 		a := randomAdapter(t, c, cutBase())
-		clear(a.Layers[2].B) // b as it is before training: ΔW = 0
+		clear(a.Layers[2].LambdaB) // b as it is before training: ΔW = 0
 		tr := newTruncation(a, rank)
 		for i := range a.Layers {
 			l := &a.Layers[i]
@@ -182,7 +182,7 @@ func TestSmallVectorsInF16(t *testing.T) {
 	c := toyConfig()
 	a := randomAdapter(t, c, cutBase())
 	for _, l := range a.Layers {
-		scale(l.B, 1e-5)
+		scale(l.LambdaB, 1e-5)
 	}
 	_, g := saveLoRA(t, a, DefaultLoRA())
 	for i := range a.Layers {
@@ -280,9 +280,9 @@ func TestLoRAErrors(t *testing.T) {
 		"negative rank": {LoRAOptions{Rank: -1, Type: "f16", Threads: 1}, nil, []string{"rank -1"}},
 		"type":          {LoRAOptions{Rank: 2, Type: "q4_0", Threads: 1}, nil, []string{"q4_0", "f32, f16 or q8_0"}},
 		"threads":       {LoRAOptions{Rank: 2, Type: "f16", Threads: 0}, nil, []string{"threads 0"}},
-		"NaN":           {good, func(l *Layer) { l.B[3] = float32(math.NaN()) }, []string{"blk.1.ffn_down", "value 3", "NaN"}},
-		"infinite":      {good, func(l *Layer) { l.B[3] = math.MaxFloat32; l.D[0] = math.MaxFloat32 }, []string{"blk.1.ffn_down", "f16", "f32"}},
-		"too large":     {DefaultLoRA(), func(l *Layer) { l.B[3] = 1e30 }, []string{"blk.1.ffn_down", "f16", "f32"}},
+		"NaN":           {good, func(l *Layer) { l.LambdaB[3] = float32(math.NaN()) }, []string{"blk.1.ffn_down", "value 3", "NaN"}},
+		"infinite":      {good, func(l *Layer) { l.LambdaB[3] = math.MaxFloat32; l.LambdaD[0] = math.MaxFloat32 }, []string{"blk.1.ffn_down", "f16", "f32"}},
+		"too large":     {DefaultLoRA(), func(l *Layer) { l.LambdaB[3] = 1e30 }, []string{"blk.1.ffn_down", "f16", "f32"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()

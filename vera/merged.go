@@ -152,7 +152,7 @@ type weight struct {
 func (x *weight) still(row int) bool {
 	moved := func(v float32) bool { return v != 0 }
 	rank := x.Pair.Rank
-	return x.B[row] == 0 || !slices.ContainsFunc(x.D, moved) || x.Pair.fileOrder && !slices.ContainsFunc(x.Pair.B[row*rank:][:rank], moved)
+	return x.LambdaB[row] == 0 || !slices.ContainsFunc(x.LambdaD, moved) || x.Pair.fileOrder && !slices.ContainsFunc(x.Pair.B[row*rank:][:rank], moved)
 }
 
 // become gives the tensor another type.

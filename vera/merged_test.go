@@ -38,17 +38,17 @@ func random(t *testing.T, base Base, deviation float64) *Adapter {
 	a := mustNew(t, toyConfig(), base)
 	r := rand.New(rand.NewPCG(3, 1))
 	for _, l := range a.Layers {
-		for i := range l.B {
-			if l.B[i] = float32(deviation * r.NormFloat64()); i%5 == 0 {
-				l.B[i] = 0
+		for i := range l.LambdaB {
+			if l.LambdaB[i] = float32(deviation * r.NormFloat64()); i%5 == 0 {
+				l.LambdaB[i] = 0
 			}
 		}
-		for i := range l.D {
-			l.D[i] = float32(r.NormFloat64())
+		for i := range l.LambdaD {
+			l.LambdaD[i] = float32(r.NormFloat64())
 		}
 	}
-	clear(a.Layer(0, "attn_v").B)
-	clear(a.Layer(1, "ffn_up").D)
+	clear(a.Layer(0, "attn_v").LambdaB)
+	clear(a.Layer(1, "ffn_up").LambdaD)
 	a.Facts = map[string]string{"steps": "12", "data": "rows.json"}
 	return a
 }
@@ -115,7 +115,7 @@ func TestMergedTensors(t *testing.T) {
 					t.Fatal(err)
 				}
 				for row := range l.Out {
-					if l.B[row] == 0 || l.D[0] == 0 {
+					if l.LambdaB[row] == 0 || l.LambdaD[0] == 0 {
 						copy(rounded[row*l.In:][:l.In], w[row*l.In:][:l.In])
 					}
 				}
@@ -175,7 +175,7 @@ func sameButAdapted(t *testing.T, a *Adapter, base, g *bindings.GGUF) {
 		updated, differ := 0, 0
 		for row := range info.Rows() {
 			same := bytes.Equal(g.Data(info)[row*size:][:size], base.Data(from)[row*size:][:size])
-			switch still := l == nil || l.B[row] == 0 || l.D[0] == 0; {
+			switch still := l == nil || l.LambdaB[row] == 0 || l.LambdaD[0] == 0; {
 			case still && !same:
 				t.Errorf("%s: row %d has no update, and other bytes than the base", info.Name, row)
 			case !still:
@@ -333,7 +333,7 @@ func TestMergedRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	broken := random(t, described, 0.1)
-	broken.Layer(1, "attn_q").D[1] = float32(math.NaN())
+	broken.Layer(1, "attn_q").LambdaD[1] = float32(math.NaN())
 	huge := random(t, described, 1e6)
 	out := filepath.Join(dir, "out.gguf")
 	before := read(t, base.Path())

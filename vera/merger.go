@@ -119,7 +119,7 @@ func (m *merger) merge(x *weight, start int, merged []float32) error {
 		}
 	}
 	w, err := m.base.Leaf(c, x.info)
-	if err := errors.Join(err, bindings.Set(b, x.B), bindings.Set(d, x.D)); err != nil {
+	if err := errors.Join(err, bindings.Set(b, x.LambdaB), bindings.Set(d, x.LambdaD)); err != nil {
 		return err
 	}
 	if m.Pair == nil {

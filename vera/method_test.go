@@ -61,7 +61,7 @@ func TestMethodsComeBack(t *testing.T) {
 			}
 			for i, l := range a.Layers {
 				other := b.Layers[i]
-				if !slices.Equal(l.B, other.B) || !slices.Equal(l.D, other.D) || !slices.Equal(l.Pair.A, other.Pair.A) || !slices.Equal(l.Pair.B, other.Pair.B) {
+				if !slices.Equal(l.LambdaB, other.LambdaB) || !slices.Equal(l.LambdaD, other.LambdaD) || !slices.Equal(l.Pair.A, other.Pair.A) || !slices.Equal(l.Pair.B, other.Pair.B) {
 					t.Errorf("%s has other numbers", l.Name())
 				}
 			}

@@ -156,7 +156,7 @@ func TestSaveRefusesNaN(t *testing.T) {
 	path := save(t, a)
 	before := read(t, path)
 	wantError(t, mustNew(t, toyConfig(), toy()).SaveOutput(path, false), "is there already")
-	a.Layer(1, "ffn_up").D[2] = float32(math.Inf(1))
+	a.Layer(1, "ffn_up").LambdaD[2] = float32(math.Inf(1))
 	wantError(t, a.Save(path), "blk.1.ffn_up.weight.vera_d", "value 2", "+Inf")
 	if !bytes.Equal(read(t, path), before) {
 		t.Error("the file that was there is lost")

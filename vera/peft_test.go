@@ -46,11 +46,11 @@ func peftOf(t testing.TB, a *Adapter) peft {
 		p.config["layers_to_transform"] = a.Config.Layers
 	}
 	for _, l := range a.Layers {
-		b := l.B
+		b := l.LambdaB
 		rows, _ := a.Base.Orders(l.Target)
 		b = HFRows(b, l.Out, rows)
 		p.tensors[peftPrefix+a.Base.Module(l.Linear)+peftB] = tensor(t, b, uint64(l.Out))
-		p.tensors[peftPrefix+a.Base.Module(l.Linear)+peftD] = tensor(t, l.D, uint64(a.Rank))
+		p.tensors[peftPrefix+a.Base.Module(l.Linear)+peftD] = tensor(t, l.LambdaD, uint64(a.Rank))
 	}
 	return p
 }

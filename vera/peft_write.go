@@ -192,8 +192,8 @@ func (a *Adapter) peftWeights(projection bool) ([]byte, error) {
 			add(name+peftLoRAB, HFRows(l.Pair.B, l.Out, rows), l.Out, l.Rank())
 			continue
 		}
-		add(name+peftB, HFRows(l.B, l.Out, rows), l.Out)
-		add(name+peftD, l.D, a.Rank)
+		add(name+peftB, HFRows(l.LambdaB, l.Out, rows), l.Out)
+		add(name+peftD, l.LambdaD, a.Rank)
 	}
 	if projection && a.Pair != nil {
 		add(peftPairA, a.Pair.A, a.Rank, a.MaxIn)

@@ -47,7 +47,7 @@ func withoutOwn(t testing.TB, dir string) string {
 }
 
 func sameVectors(x, y Layer) bool {
-	return x.Linear == y.Linear && slices.Equal(x.B, y.B) && slices.Equal(x.D, y.D)
+	return x.Linear == y.Linear && slices.Equal(x.LambdaB, y.LambdaB) && slices.Equal(x.LambdaD, y.LambdaD)
 }
 
 // checkRoundTrip demands the same adapter, and the same bytes of its native file, after a stay in PEFT's format; and the same numbers where only what PEFT
@@ -182,7 +182,7 @@ func TestSavePEFTRefuses(t *testing.T) {
 		t.Errorf("an empty folder: %v", err)
 	}
 	bad := trained(t, toyConfig(), toy())
-	bad.Layer(1, "attn_q").B[2] = float32(math.NaN())
+	bad.Layer(1, "attn_q").LambdaB[2] = float32(math.NaN())
 	wantError(t, bad.SavePEFT(filepath.Join(parent, "bad"), true), "blk.1.attn_q", "NaN")
 	other := trained(t, toyConfig(), toy())
 	other.Base.Architecture = "bert"

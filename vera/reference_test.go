@@ -55,11 +55,11 @@ func compareWithFile(t *testing.T, a *Adapter, tensors safetensors.SafeTensors) 
 	}
 	n := 2 * len(a.Layers)
 	for _, l := range a.Layers {
-		b := l.B
+		b := l.LambdaB
 		rows, _ := a.Base.Orders(l.Target)
 		b = HFRows(b, l.Out, rows)
 		same("base_model.model."+a.Base.Module(l.Linear)+".vera_lambda_b", b)
-		same("base_model.model."+a.Base.Module(l.Linear)+".vera_lambda_d", l.D)
+		same("base_model.model."+a.Base.Module(l.Linear)+".vera_lambda_d", l.LambdaD)
 	}
 	if _, ok := tensors.Tensor("base_model.vera_A"); ok {
 		seeded := NewPair(KaimingUniform, a.Seed, a.Rank, a.MaxIn, a.MaxOut)

@@ -59,14 +59,14 @@ func (a *Adapter) readPEFTWeights(file []byte, h hfModel, needPair bool) error {
 	}
 	for _, l := range a.Layers {
 		name := peftPrefix + h.path(l.Linear)
-		if err := read(name+peftB, l.B, l.Out); err != nil {
+		if err := read(name+peftB, l.LambdaB, l.Out); err != nil {
 			return err
 		}
-		if err := read(name+peftD, l.D, a.Rank); err != nil {
+		if err := read(name+peftD, l.LambdaD, a.Rank); err != nil {
 			return err
 		}
 		rows, _ := a.Base.Orders(l.Target)
-		copy(l.B, GGUFRows(l.B, l.Out, rows))
+		copy(l.LambdaB, GGUFRows(l.LambdaB, l.Out, rows))
 	}
 	_, hasA := tensors.Tensor(peftPairA)
 	_, hasB := tensors.Tensor(peftPairB)

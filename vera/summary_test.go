@@ -36,8 +36,8 @@ func TestSummaryOfVeRA(t *testing.T) {
 			}
 			for i, l := range a.Layers {
 				got := s.Layers[i]
-				if got.Block != l.Block || got.Target != l.Target || math.Abs(got.Norms["b"]-norm(l.B)) > 1e-6 || got.Norms["d"] != norm(l.D) {
-					t.Errorf("layer %d is %+v; want %s with %v and %v", i, got, l.Name(), norm(l.B), norm(l.D))
+				if got.Block != l.Block || got.Target != l.Target || math.Abs(got.Norms["b"]-norm(l.LambdaB)) > 1e-6 || got.Norms["d"] != norm(l.LambdaD) {
+					t.Errorf("layer %d is %+v; want %s with %v and %v", i, got, l.Name(), norm(l.LambdaB), norm(l.LambdaD))
 				}
 			}
 		})

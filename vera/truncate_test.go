@@ -64,15 +64,15 @@ func TestTruncation(t *testing.T) {
 		"unique pairs": vera(func(c *Config) { c.UniquePairs = true }, nil),
 		"uniform":      vera(func(c *Config) { c.Init = Uniform }, nil),
 		"constant": vera(nil, func(l *Layer) {
-			fill(l.B, 0.01)
-			fill(l.D, 0.1)
+			fill(l.LambdaB, 0.01)
+			fill(l.LambdaD, 0.1)
 		}),
 		"falling": vera(nil, func(l *Layer) {
-			all(l.D, func(i int) float32 { return float32(math.Exp(-float64(i) / 8)) })
+			all(l.LambdaD, func(i int) float32 { return float32(math.Exp(-float64(i) / 8)) })
 		}),
-		"few rows": vera(nil, func(l *Layer) { clear(l.B[5:]) }),
-		"tiny":     vera(nil, func(l *Layer) { scale(l.B, 1e-30) }),
-		"huge":     vera(nil, func(l *Layer) { scale(l.B, 1e30) }),
+		"few rows": vera(nil, func(l *Layer) { clear(l.LambdaB[5:]) }),
+		"tiny":     vera(nil, func(l *Layer) { scale(l.LambdaB, 1e-30) }),
+		"huge":     vera(nil, func(l *Layer) { scale(l.LambdaB, 1e30) }),
 		"lora": func(t *testing.T, rank int) *Adapter {
 			c := LoRADefault()
 			c.Rank = rank

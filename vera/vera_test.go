@@ -153,15 +153,15 @@ func TestNew(t *testing.T) {
 	}
 	var all []float32
 	for _, l := range a.Layers {
-		if len(l.B) != l.Out || len(l.D) != c.Rank || cap(l.B) != l.Out {
-			t.Errorf("%s: %d and %d values", l.Name(), len(l.B), len(l.D))
+		if len(l.LambdaB) != l.Out || len(l.LambdaD) != c.Rank || cap(l.LambdaB) != l.Out {
+			t.Errorf("%s: %d and %d values", l.Name(), len(l.LambdaB), len(l.LambdaD))
 		}
-		all = append(append(all, l.B...), l.D...)
+		all = append(append(all, l.LambdaB...), l.LambdaD...)
 	}
 	if !slices.Equal(all, a.Params) {
 		t.Error("the vectors are not Params in order")
 	}
-	if l := a.Layer(2, "ffn_up"); l == nil || l.Name() != "blk.2.ffn_up" || &l.B[0] != &a.Layers[4].B[0] {
+	if l := a.Layer(2, "ffn_up"); l == nil || l.Name() != "blk.2.ffn_up" || &l.LambdaB[0] != &a.Layers[4].LambdaB[0] {
 		t.Errorf("Layer(2, ffn_up) is %v", l)
 	}
 	if a.Layer(0, "ffn_up") != nil || a.Layer(2, "ffn_down") != nil {
@@ -172,8 +172,8 @@ func TestNew(t *testing.T) {
 func TestNewChangesNothing(t *testing.T) {
 	a := mustNew(t, toyConfig(), toy())
 	for _, l := range a.Layers {
-		if slices.Max(l.B) != 0 || slices.Min(l.B) != 0 || slices.Max(l.D) != 0.1 || slices.Min(l.D) != 0.1 {
-			t.Errorf("%s: b %v, d %v", l.Name(), l.B, l.D)
+		if slices.Max(l.LambdaB) != 0 || slices.Min(l.LambdaB) != 0 || slices.Max(l.LambdaD) != 0.1 || slices.Min(l.LambdaD) != 0.1 {
+			t.Errorf("%s: b %v, d %v", l.Name(), l.LambdaB, l.LambdaD)
 		}
 	}
 }

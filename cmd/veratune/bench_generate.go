@@ -150,8 +150,8 @@ func measuredAdapter(rank int, base vera.Base) (*vera.Adapter, error) {
 	}
 	random := rand.New(rand.NewPCG(1, 2))
 	for _, l := range a.Layers {
-		for i := range l.B {
-			l.B[i] = float32(random.NormFloat64()) * 0.01
+		for i := range l.LambdaB {
+			l.LambdaB[i] = float32(random.NormFloat64()) * 0.01
 		}
 	}
 	return a, nil

@@ -55,8 +55,8 @@ func randomAdapter(t *testing.T, base vera.Base, scale float64, change func(*ver
 			fill(l.Pair.B, 0, scale)
 			continue
 		}
-		fill(l.B, 0, scale)
-		fill(l.D, 0.1, 0.2)
+		fill(l.LambdaB, 0, scale)
+		fill(l.LambdaD, 0.1, 0.2)
 	}
 	path := filepath.Join(t.TempDir(), "adapter.gguf")
 	if err := a.Save(path); err != nil {

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -125,7 +126,7 @@ func TestDocumentedCommands(t *testing.T) {
 		switch {
 		case err != nil:
 			return err
-		case entry.IsDir() && (path != "../.." && strings.HasPrefix(entry.Name(), ".") && entry.Name() != ".github" || entry.Name() == "models" || entry.Name() == "build" || entry.Name() == "runs"):
+		case entry.IsDir() && (path != "../.." && strings.HasPrefix(entry.Name(), ".") && entry.Name() != ".github" || slices.Contains([]string{"models", "build", "runs", "shared"}, entry.Name())):
 			return fs.SkipDir
 		case filepath.Ext(path) != ".md" || entry.Name() == "cli.md" || entry.Name() == "log.md" || entry.Name() == "CHANGELOG.md":
 			return nil

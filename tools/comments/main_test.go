@@ -9,13 +9,13 @@ import (
 
 func TestCheck(t *testing.T) {
 	for source, missing := range map[string]string{
-		"// F does.\nfunc F() {}":                                          "",
-		"func F() {}":                                                      "F",
-		"// Does.\nfunc F() {}":                                            "F",
-		"// Fs does.\nfunc F() {}":                                         "F",
-		"func f() {}":                                                      "",
-		"type t int; func (t) M() {}":                                      "",
-		"// T is.\ntype T[V any] []V\nfunc (*T[V]) M() {}":                 "M",
+		"// F does.\nfunc F() {}":                          "",
+		"func F() {}":                                      "F",
+		"// Does.\nfunc F() {}":                            "F",
+		"// Fs does.\nfunc F() {}":                         "F",
+		"func f() {}":                                      "",
+		"type t int; func (t) M() {}":                      "",
+		"// T is.\ntype T[V any] []V\nfunc (*T[V]) M() {}": "M",
 		"// T is.\ntype T int\nfunc (T) String() string { return \"\" }":   "",
 		"type (\n\t// T is.\n\tT int\n\tU int\n)":                          "U",
 		"// V: one.\nvar V int\nconst C = 1":                               "C",
