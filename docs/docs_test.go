@@ -134,3 +134,29 @@ func TestNames(t *testing.T) {
 		}
 	}
 }
+
+// TestPackages checks that design.md lists the folders of the repository that have Go files, and no others.
+func TestPackages(t *testing.T) {
+	text, err := os.ReadFile("design.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^    ([a-z/]+)/ {2,}`).FindAllStringSubmatch(string(text), -1) {
+		listed[m[1]] = true
+		if _, err := os.Stat(filepath.Join("..", m[1])); err != nil {
+			t.Errorf("design.md lists %s, which is not there", m[1])
+		}
+	}
+	files, err := filepath.Glob("../*/*.go")
+	inside, insideErr := filepath.Glob("../internal/*/*.go")
+	if err != nil || insideErr != nil || len(files) == 0 {
+		t.Fatal(err, insideErr)
+	}
+	for _, file := range append(files, inside...) {
+		if folder := filepath.Dir(file)[len("../"):]; !listed[folder] {
+			listed[folder] = true
+			t.Errorf("design.md does not list the package %s", folder)
+		}
+	}
+}
