@@ -104,8 +104,8 @@ func (c *Context) whole(x *Tensor) *Tensor {
 	return c.Cont(x)
 }
 
-// turned is the transposed in contiguous memory.
-func (c *Context) turned(x *Tensor) *Tensor { return c.Cont(c.Transpose(x)) }
+// transposed is x transposed, in contiguous memory.
+func (c *Context) transposed(x *Tensor) *Tensor { return c.Cont(c.Transpose(x)) }
 
 // part is the n columns of every row of x [·, rows] from start on.
 func (c *Context) part(x *Tensor, start, n int64) *Tensor {
@@ -147,14 +147,14 @@ func (c *Context) composeLinearBack(w, g *Tensor, p Product, t Type) *Tensor {
 	if !c.float32s("linear_back", t, g) {
 		return nil
 	}
-	return p.finish(c, c.times(c.turned(c.floats(w)), c.scaled(g, p.In)))
+	return p.finish(c, c.times(c.transposed(c.floats(w)), c.scaled(g, p.In)))
 }
 
 func (c *Context) composeWeightGrad(g, x *Tensor, t Type) *Tensor {
 	if !c.float32s("weight_grad", t, g, x) {
 		return nil
 	}
-	return c.times(c.turned(x), c.turned(g))
+	return c.times(c.transposed(x), c.transposed(g))
 }
 
 func (c *Context) composeMerge(dst, w *Tensor, v *Vectors) *Tensor {
@@ -164,7 +164,7 @@ func (c *Context) composeMerge(dst, w *Tensor, v *Vectors) *Tensor {
 	y := c.floats(w)
 	if v.B != nil {
 		down := c.View(v.A, [4]int64{w.Ne(0), v.A.Ne(1), 1, 1}, [4]int64{})
-		change := c.times(c.turned(down), c.Mul(v.Rows, v.D)) // [in, out]
+		change := c.times(c.transposed(down), c.Mul(v.Rows, v.D)) // [in, out]
 		y = c.Add(c.Mul(change, c.Reshape(v.B, 1, w.Ne(1))), y)
 	}
 	return c.Cpy(y, dst)
@@ -182,14 +182,14 @@ func (c *Context) composeFactoredGrad(g, u *Tensor, v Vectors) *Tensor {
 	if !c.float32s("factored_grad", F32, g, u) {
 		return nil
 	}
-	return c.vectorsGrad(c.times(c.turned(u), c.turned(g)), v)
+	return c.vectorsGrad(c.times(c.transposed(u), c.transposed(g)), v)
 }
 
 // vectorsGrad takes T [rank, out] apart: E = B ⊙ T, ∂b = E d, ∂d = Eᵀ b.
 func (c *Context) vectorsGrad(t *Tensor, v Vectors) *Tensor {
 	e := c.Mul(t, v.Rows)
-	b := c.times(e, v.D)           // [out]
-	d := c.times(c.turned(e), v.B) // [rank]
+	b := c.times(e, v.D)               // [out]
+	d := c.times(c.transposed(e), v.B) // [rank]
 	return c.concat(b, d, 0)
 }
 

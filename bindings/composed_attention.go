@@ -128,7 +128,7 @@ func (c *Context) composeAttention(qkv *Tensor, s *Segments, h Heads, t Type) *T
 		var parts []*Tensor
 		for first, n := int64(0), headsAtOnce(p, h); first < int64(h.KV); first += n {
 			g := c.heads(qkv, p, h, first, n)
-			y := c.times(c.turned(g.v), g.p) // [dim, n · shared, kv]
+			y := c.times(c.transposed(g.v), g.p) // [dim, n · shared, kv]
 			parts = append(parts, c.Reshape(y, g.dim, g.n, g.kv*g.shared))
 		}
 		y := c.Cont(c.Permute(c.joined(parts, 2), 0, 2, 1, 3)) // [dim, heads, n]
@@ -157,10 +157,10 @@ func (c *Context) composeAttentionBack(dout, qkv *Tensor, s *Segments, h Heads) 
 				ds = c.Mul(ds, c.ScaleBias(c.Mul(g.t, g.t), -1, 1))
 			}
 			// The sums over the heads that share a KV head are those over their queries.
-			turned := c.turned(ds)
-			dq = append(dq, c.Reshape(c.times(c.turned(g.k), ds), g.dim, g.n, g.kv*g.shared))
-			dk = append(dk, c.times(c.turned(g.q), turned))
-			dv = append(dv, c.times(c.turned(dy), c.turned(g.p)))
+			turned := c.transposed(ds)
+			dq = append(dq, c.Reshape(c.times(c.transposed(g.k), ds), g.dim, g.n, g.kv*g.shared))
+			dk = append(dk, c.times(c.transposed(g.q), turned))
+			dv = append(dv, c.times(c.transposed(dy), c.transposed(g.p)))
 		}
 		d := c.Cont(c.Permute(c.joined(append(append(dq, dk...), dv...), 2), 0, 2, 1, 3))
 		all = append(all, c.Reshape(d, qkv.Ne(0), p.rows))

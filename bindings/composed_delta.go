@@ -55,7 +55,7 @@ func (c *Context) span(r deltaRows, h DeltaHeads, first, n int64, state *Tensor)
 		return c.joined(list, 2)
 	}
 	gate := func(x *Tensor) *Tensor {
-		return c.Reshape(c.turned(c.View(x, [4]int64{values, n, 1, 1}, [4]int64{0, first})), n, 1, values)
+		return c.Reshape(c.transposed(c.View(x, [4]int64{values, n, 1, 1}, [4]int64{0, first})), n, 1, values)
 	}
 	s := &deltaTokens{n: n, q: each(take(r.q)), k: each(take(r.k)), v: take(r.v), beta: gate(r.beta)}
 	sums := c.cumulated(gate(r.g))
@@ -71,7 +71,7 @@ func (c *Context) span(r deltaRows, h DeltaHeads, first, n int64, state *Tensor)
 	s.system = c.Add(c.sub(s.decays, c.tri(s.decays, belowDiagonal)), c.tri(c.Mul(s.weighed, s.kk), belowDiagonal))
 	s.state = state
 	if state == nil {
-		s.state = c.ScaleBias(c.exactTimes(c.turned(s.k), c.turned(s.v)), 0, 0)
+		s.state = c.ScaleBias(c.exactTimes(c.transposed(s.k), c.transposed(s.v)), 0, 0)
 	}
 	s.w = c.solve(s.system, c.sub(s.v, c.Mul(c.exactTimes(s.state, s.k), s.grown)))
 	return s
@@ -79,7 +79,7 @@ func (c *Context) span(r deltaRows, h DeltaHeads, first, n int64, state *Tensor)
 
 // after is the memory behind the span.
 func (c *Context) after(s *deltaTokens) *Tensor {
-	return c.Add(c.Mul(s.state, s.all), c.exactTimes(c.turned(s.k), c.turned(c.Mul(s.w, s.column))))
+	return c.Add(c.Mul(s.state, s.all), c.exactTimes(c.transposed(s.k), c.transposed(c.Mul(s.w, s.column))))
 }
 
 // deltaSpans gives the spans of all segments, in order.
@@ -117,7 +117,7 @@ func (c *Context) composeDeltaNet(d Delta, s *Segments, h DeltaHeads, t Type) *T
 	for _, list := range c.deltaSpans(d, s, h) {
 		for _, t := range list {
 			read := c.Mul(c.exactTimes(t.state, t.q), t.grown)
-			all = append(all, c.byToken(c.Add(read, c.exactTimes(c.turned(t.w), c.Mul(t.weighed, t.qk)))))
+			all = append(all, c.byToken(c.Add(read, c.exactTimes(c.transposed(t.w), c.Mul(t.weighed, t.qk)))))
 		}
 	}
 	return c.joined(all, 1)
@@ -188,31 +188,31 @@ func (c *Context) composeDeltaNetBack(dy *Tensor, d Delta, s *Segments, h DeltaH
 func (c *Context) spanBack(t *deltaTokens, h DeltaHeads, dy, e *Tensor) (rows, before *Tensor) {
 	n, values := t.n, int64(h.Values)
 	ke, lw := c.exactTimes(e, t.k), c.Mul(t.w, t.column)
-	dw := c.Add(c.exactTimes(c.turned(dy), c.turned(c.Mul(t.weighed, t.qk))), c.Mul(ke, t.column))
+	dw := c.Add(c.exactTimes(c.transposed(dy), c.transposed(c.Mul(t.weighed, t.qk))), c.Mul(ke, t.column))
 	unit := c.sub(t.decays, c.tri(t.decays, belowDiagonal))
-	dv := c.exactTimes(c.turned(dw), c.turned(c.solve(t.system, unit)))
+	dv := c.exactTimes(c.transposed(dw), c.transposed(c.solve(t.system, unit)))
 	x, y := c.Mul(dy, t.grown), c.ScaleBias(c.Mul(dv, t.grown), -1, 0)
-	xs, ys := c.exactTimes(c.turned(t.state), x), c.exactTimes(c.turned(t.state), y)
+	xs, ys := c.exactTimes(c.transposed(t.state), x), c.exactTimes(c.transposed(t.state), y)
 	outer := c.Mul(t.decays, c.exactTimes(t.w, dy))
 	inner := c.ScaleBias(c.tri(c.Mul(t.decays, c.exactTimes(t.w, dv)), belowDiagonal), -1, 0)
 	j, m := c.Mul(outer, t.beta), c.Mul(inner, t.beta)
-	dq := c.Add(c.exactTimes(c.turned(t.k), j), xs)
-	dk := c.Add(c.exactTimes(c.turned(t.q), c.turned(j)), c.exactTimes(c.turned(t.k), c.Add(m, c.turned(m))))
-	dk = c.Add(c.Add(dk, ys), c.exactTimes(c.turned(e), lw))
+	dq := c.Add(c.exactTimes(c.transposed(t.k), j), xs)
+	dk := c.Add(c.exactTimes(c.transposed(t.q), c.transposed(j)), c.exactTimes(c.transposed(t.k), c.Add(m, c.transposed(m))))
+	dk = c.Add(c.Add(dk, ys), c.exactTimes(c.transposed(e), lw))
 
-	pairs := c.turned(c.Add(c.Mul(outer, t.qk), c.Mul(inner, t.kk))) // [i, j]
+	pairs := c.transposed(c.Add(c.Mul(outer, t.qk), c.Mul(inner, t.kk))) // [i, j]
 	written := c.Reshape(c.sumRows(c.Mul(ke, t.w)), n, 1, values)
 	dbeta := c.Add(c.Reshape(c.sumRows(pairs), n, 1, values), c.Mul(t.kept, written))
 	ones := c.ScaleBias(t.decays, 0, 1)
 	from, below := c.tri(ones, fromDiagonal), c.tri(ones, belowDiagonal)
 	passed := c.tri(c.exactTimes(from, c.Mul(pairs, c.Reshape(t.beta, 1, n, values))), aboveDiagonal) // [t, j]
-	dg := c.Reshape(c.sumRows(c.turned(passed)), n, 1, values)
+	dg := c.Reshape(c.sumRows(c.transposed(passed)), n, 1, values)
 	reads := c.Reshape(c.sumRows(c.Add(c.Mul(t.q, xs), c.Mul(t.k, ys))), n, 1, values)
 	dg = c.Add(dg, c.Add(c.exactTimes(from, reads), c.exactTimes(below, c.Mul(t.left, written))))
 	dg = c.Add(dg, c.Mul(t.all, c.sumRows(c.Reshape(c.Mul(e, t.state), e.Ne(0)*e.Ne(1), 1, values))))
-	gate := func(x *Tensor) *Tensor { return c.turned(c.Reshape(x, n, values)) }
+	gate := func(x *Tensor) *Tensor { return c.transposed(c.Reshape(x, n, values)) }
 
-	before = c.Add(c.Mul(e, t.all), c.Add(c.exactTimes(c.turned(t.q), c.turned(x)), c.exactTimes(c.turned(t.k), c.turned(y))))
+	before = c.Add(c.Mul(e, t.all), c.Add(c.exactTimes(c.transposed(t.q), c.transposed(x)), c.exactTimes(c.transposed(t.k), c.transposed(y))))
 	return c.joined([]*Tensor{c.byToken(dq), c.byToken(dk), c.byToken(dv), gate(dg), gate(dbeta)}, 0), before
 }
 

@@ -134,7 +134,7 @@ func (s *Segments) index(c *Context, rows []int32) *Tensor {
 
 // convolved sums what gather lists of the rows of x for each tap, times its weights.
 func (c *Context) convolved(x, w *Tensor, gather func(back int) []*Tensor) (y *Tensor) {
-	x, w = c.unbroken(x), c.turned(w)
+	x, w = c.unbroken(x), c.transposed(w)
 	taps := w.Ne(1)
 	weight := func(back int64) *Tensor { return c.View(w, [4]int64{w.Ne(0), 1, 1, 1}, [4]int64{0, taps - 1 - back}) }
 	y = c.Mul(x, weight(0))

@@ -8,9 +8,9 @@ import (
 	"github.com/veratune/veratune/bindings"
 )
 
-// AdamW is a model with the optimiser of its adapter's training where it computes: the trained numbers, their gradient and its two moments stay there, and a step brings
+// DeviceAdamW is a model with the optimiser of its adapter's training where it computes: the trained numbers, their gradient and its two moments stay there, and a step brings
 // back no more than a loss and a norm. The formula is that of bindings.OptStepAdamW. It is train's Resident.
-type AdamW struct {
+type DeviceAdamW struct {
 	*Model
 	beta1, beta2, eps, weightDecay float64
 }
@@ -30,7 +30,7 @@ const (
 )
 
 // MakeAdamW makes room for the moments, which Plan then counts. They last until another adapter is attached.
-func (m *Model) MakeAdamW(beta1, beta2, eps, weightDecay float64) (*AdamW, error) {
+func (m *Model) MakeAdamW(beta1, beta2, eps, weightDecay float64) (*DeviceAdamW, error) {
 	a := m.adapter
 	if a == nil {
 		return nil, errors.New("adamw: no adapter is attached")
@@ -60,7 +60,7 @@ func (m *Model) MakeAdamW(beta1, beta2, eps, weightDecay float64) (*AdamW, error
 			return nil, err
 		}
 	}
-	return &AdamW{m, beta1, beta2, eps, weightDecay}, nil
+	return &DeviceAdamW{m, beta1, beta2, eps, weightDecay}, nil
 }
 
 func (o *moments) close() {
@@ -78,7 +78,7 @@ func (o *moments) size() int64 {
 	return o.memory.Size()
 }
 
-// GradientNorm is the L2 norm of the gradient that Differentiate left, summed in float32 in parts of up to 16 Mi numbers, and those in float64.
+// GradientNorm is the L2 norm of the gradient that ComputeGradient left, summed in float32 in parts of up to 16 Mi numbers, and those in float64.
 func (m *Model) GradientNorm() (float64, error) {
 	g := m.newGraph(0)
 	defer g.Close()
@@ -115,7 +115,7 @@ func (a *attached) squares(g *graph) (sums []*bindings.Tensor) {
 
 // Step makes update number t, counted from 1, by the learning rate lr against scale times the gradient, whose norm has been asked for and which is lost.
 // The first one begins with moments of 0.
-func (o *AdamW) Step(t int, lr, scale float64) error {
+func (o *DeviceAdamW) Step(t int, lr, scale float64) error {
 	a := o.adapter
 	if t == 1 {
 		if err := errors.Join(a.moments.m.Zero(), a.moments.v.Zero()); err != nil {
@@ -138,17 +138,19 @@ func (o *AdamW) Step(t int, lr, scale float64) error {
 	return g.run()
 }
 
-// Gradient copies the gradient to grad, in the order of the adapter's Params.
-func (o *AdamW) Gradient(grad []float32) error { return o.adapter.read(o.adapter.grads, grad) }
+// CopyGradient copies the gradient to grad, in the order of the adapter's Params.
+func (o *DeviceAdamW) CopyGradient(grad []float32) error {
+	return o.adapter.read(o.adapter.grads, grad)
+}
 
 // State copies the trained numbers, which may be the adapter's Params, and the moments in their order.
-func (o *AdamW) State(params, m, v []float32) error {
+func (o *DeviceAdamW) State(params, m, v []float32) error {
 	a := o.adapter
 	return errors.Join(a.read(a.params, params), a.read(a.moments.m, m), a.read(a.moments.v, v))
 }
 
 // SetMoments replaces the moments, in the order of the adapter's Params.
-func (o *AdamW) SetMoments(m, v []float32) error {
+func (o *DeviceAdamW) SetMoments(m, v []float32) error {
 	a := o.adapter
 	return errors.Join(a.write(a.moments.m, m), a.write(a.moments.v, v))
 }

@@ -68,7 +68,7 @@ func TestAdamW(t *testing.T) {
 				gotParams, gotM, gotV := far.adapter.Params, make([]float32, n), make([]float32, n)
 				for step := 1; step <= 3; step++ {
 					wantLoss, grad := b.gradients(t, cpu, 0)
-					loss, labels, err := o.Differentiate(b.tokens, b.targets, b.lengths, 0)
+					loss, labels, err := o.ComputeGradient(b.tokens, b.targets, b.lengths, 0)
 					if err != nil || labels != b.labels() || !(math.Abs(loss-wantLoss) <= deviceTolerance*wantLoss) {
 						t.Fatalf("loss %g of %d labels, want %g of %d; %v", loss, labels, wantLoss, b.labels(), err)
 					}
@@ -77,7 +77,7 @@ func TestAdamW(t *testing.T) {
 						t.Fatal(err)
 					}
 					own := make([]float32, n)
-					if err := o.Gradient(own); err != nil {
+					if err := o.CopyGradient(own); err != nil {
 						t.Fatal(err)
 					}
 					near("gradient", own, wide(grad), deviceTolerance)

@@ -21,7 +21,7 @@ type attached struct {
 	merged        *bindings.Context
 	mergedMemory  *bindings.Buffer
 	stale         bool  // the merged matrices are not of the present numbers
-	turned        bool  // the pair is laid out for products with bytes
+	interleaved   bool  // the pair is laid out for products with bytes
 	held          int64 // memory of the process when the adapter was attached, for plans
 }
 
@@ -175,7 +175,7 @@ func (p *placing) makePairs(groups []adaptedGroup) {
 	switch {
 	case a.Method == vera.MethodLoRA:
 	case a.Pair != nil:
-		a.turned = p.inBytes(groups)
+		a.interleaved = p.inBytes(groups)
 		place := func(t bindings.Type, all map[vera.Order]vera.Matrix) map[vera.Order]*bindings.Tensor {
 			placed := map[vera.Order]*bindings.Tensor{}
 			for o, x := range all {
@@ -209,10 +209,10 @@ func (p *placing) inBytes(groups []adaptedGroup) bool {
 }
 
 // matrix places values of the shared pair in rows of some width, on the CPU with a gap behind each: rows that lie a power of two apart would meet in the same sets of
-// the cache. A pair in bytes lies turned instead.
+// the cache. A pair in bytes lies interleaved instead.
 func (p *placing) matrix(t bindings.Type, values []float32, width int) *bindings.Tensor {
-	if p.a.turned {
-		return p.turned(values, width)
+	if p.a.interleaved {
+		return p.interleaved(values, width)
 	}
 	gap := 16
 	if p.m.store != nil {
@@ -230,8 +230,8 @@ func (p *placing) matrix(t bindings.Type, values []float32, width int) *bindings
 	return p.c.View(whole, [4]int64{int64(width), int64(rows), 1, 1}, [4]int64{})
 }
 
-// turned places values in rows of some width, rounded to 8 bits; what is missing of the last strip are zeros.
-func (p *placing) turned(values []float32, width int) *bindings.Tensor {
+// interleaved places values in rows of some width, rounded to 8 bits; what is missing of the last strip are zeros.
+func (p *placing) interleaved(values []float32, width int) *bindings.Tensor {
 	rows := len(values) / width
 	whole := (rows + bindings.TurnedRows - 1) / bindings.TurnedRows * bindings.TurnedRows
 	x := p.c.NewTensor(bindings.Q8_0, int64(width), int64(whole))
@@ -303,7 +303,7 @@ func (p *placing) group(gr adaptedGroup) {
 		v.D, _ = p.take(rank, 1, l.of.LambdaD)
 		l.vectors = v
 	}
-	if p.a.turned && len(gr.layers) == len(gr.group.layers) {
+	if p.a.interleaved && len(gr.layers) == len(gr.group.layers) {
 		p.share(gr, first)
 	}
 }

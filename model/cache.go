@@ -280,7 +280,7 @@ func (c *Cache) pass(like rows) *pass {
 			}
 			x = g.GetRows(x, input(g, at, int64(len(at))))
 		}
-		x = g.capped(g.product(m.head, g.norm(x, g.outNorm()), bindings.Product{}, bindings.F32))
+		x = g.capped(g.linear(m.head, g.norm(x, g.outNorm()), bindings.Product{}, bindings.F32))
 	}
 	if x != nil {
 		p.result = x.Output()

@@ -117,7 +117,7 @@ func TestDeviceSteps(t *testing.T) {
 				adapted(t, want, nil)
 				adapted(t, got, nil)
 				if want.Experts > 0 && got.store != nil && !got.backend.Composed() {
-					_, _, err := got.Gradients(b.tokens, b.targets, b.lengths, 0, make([]float32, len(got.adapter.Params)))
+					_, _, err := got.AddGradient(b.tokens, b.targets, b.lengths, 0, make([]float32, len(got.adapter.Params)))
 					wantError(t, err, device, "lacks route, ")
 					return
 				}
@@ -281,7 +281,7 @@ func TestFakeDevice(t *testing.T) {
 		m := open(t, path, on("cuda0"))
 		adapted(t, m, nil)
 		b := randomBatch(1, m.Vocab, lengths...)
-		_, _, err := m.Gradients(b.tokens, b.targets, b.lengths, 0, make([]float32, len(m.adapter.Params)))
+		_, _, err := m.AddGradient(b.tokens, b.targets, b.lengths, 0, make([]float32, len(m.adapter.Params)))
 		return err
 	}
 	fails("K-quants", step(kquants, 5), "lacks GET_ROWS of q4_K")

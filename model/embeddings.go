@@ -60,7 +60,7 @@ func (g *graph) joinEmbeddings(rows, x *bindings.Tensor) *bindings.Tensor {
 		return nil
 	}
 	m := g.m
-	y := g.scaled(g.product(m.embeddings.projection, g.rounded(x), bindings.Product{}, bindings.F32), float32(1/math.Sqrt(float64(m.Width))))
+	y := g.scaled(g.linear(m.embeddings.projection, g.rounded(x), bindings.Product{}, bindings.F32), float32(1/math.Sqrt(float64(m.Width))))
 	y = g.Norm(g.Reshape(y, int64(m.Embedding), int64(m.Blocks)*x.Ne(1)), g.scaled(m.embeddings.norm, math.Sqrt2/2), m.NormEps, bindings.F32)
 	return g.Add(g.Reshape(y, rows.Ne(0), rows.Ne(1)), rows)
 }
@@ -78,10 +78,10 @@ func (g *graph) giveEmbeddings(all *bindings.Tensor) {
 func (g *graph) embeddingAdded(b *block, x *bindings.Tensor, first acts) (y, gates, out *bindings.Tensor) {
 	n := g.m.Embedding
 	gates = g.NewTensor(bindings.F32, int64(2*n), int64(g.rows))
-	g.nodes.Expand(g.product(b.embedding.gate, g.rounded(x), bindings.Product{Into: g.columns(gates, 0, n)}, bindings.F32))
+	g.nodes.Expand(g.linear(b.embedding.gate, g.rounded(x), bindings.Product{Into: g.columns(gates, 0, n)}, bindings.F32))
 	g.nodes.Expand(g.Cpy(g.columns(g.embeddings, n*b.groups[0].block, n), g.columns(gates, n, n)))
 	gates = g.first.into(gates, first.gates)
-	out = g.first.into(g.product(b.embedding.out, g.Gated(gates, g.m.made.act, g.kind), bindings.Product{}, bindings.F32), first.outs[2])
+	out = g.first.into(g.linear(b.embedding.out, g.Gated(gates, g.m.made.act, g.kind), bindings.Product{}, bindings.F32), first.outs[2])
 	return g.Add(g.normed(out, b.embedding.after, bindings.F32), x), gates, out
 }
 

@@ -294,17 +294,17 @@ func TestBadBatches(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			_, _, err := m.Loss(c.tokens, c.targets, c.lengths)
 			wantError(t, err, c.words...)
-			_, _, err = m.Gradients(c.tokens, c.targets, c.lengths, 0, grad)
+			_, _, err = m.AddGradient(c.tokens, c.targets, c.lengths, 0, grad)
 			wantError(t, err, c.words...)
 		})
 	}
 	b := randomBatch(1, m.Vocab, 3)
-	_, _, err := m.Gradients(b.tokens, b.targets, b.lengths, 0, grad[1:])
+	_, _, err := m.AddGradient(b.tokens, b.targets, b.lengths, 0, grad[1:])
 	wantError(t, err, "gradients", "room")
 	if err := m.Attach(nil); err != nil {
 		t.Fatal(err)
 	}
-	_, _, err = m.Gradients(b.tokens, b.targets, b.lengths, 0, grad)
+	_, _, err = m.AddGradient(b.tokens, b.targets, b.lengths, 0, grad)
 	wantError(t, err, "no adapter")
 }
 

@@ -180,7 +180,7 @@ func TestRepeated(t *testing.T) {
 	}
 
 	twice := slices.Clone(grad)
-	if _, _, err := m.Gradients(b.tokens, b.targets, b.lengths, 0, twice); err != nil {
+	if _, _, err := m.AddGradient(b.tokens, b.targets, b.lengths, 0, twice); err != nil {
 		t.Fatal(err)
 	}
 	for i := range twice {
@@ -347,8 +347,8 @@ func TestQ8(t *testing.T) {
 		if !(e <= 3e-2) || e == 0 || effect < 10*e {
 			t.Errorf("rank %d: logits are off by %.1e, and the adapter changes them by %.1e", rank, e, effect)
 		}
-		if rounded.adapter.turned != (rank == 32) {
-			t.Errorf("rank %d: turned is %v", rank, rounded.adapter.turned)
+		if rounded.adapter.interleaved != (rank == 32) {
+			t.Errorf("rank %d: interleaved is %v", rank, rounded.adapter.interleaved)
 		}
 		for _, l := range a.Layers {
 			clear(l.LambdaB)

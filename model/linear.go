@@ -170,18 +170,18 @@ func (g *graph) products(x *bindings.Tensor, gr *group, acc *bindings.Tensor, t 
 	}
 	if v := gr.shared; v != nil {
 		gr.each(func(l *linear, start int) {
-			g.nodes.Expand(g.product(l.w, x, bindings.Product{Acc: acc, Into: g.columns(y, start, l.out)}, t))
+			g.nodes.Expand(g.linear(l.w, x, bindings.Product{Acc: acc, Into: g.columns(y, start, l.out)}, t))
 		})
-		return g.pairProduct(v.Rows, u, bindings.Product{In: v.D, Out: v.B, Acc: y, Into: y}, t), u
+		return g.pairLinear(v.Rows, u, bindings.Product{In: v.D, Out: v.B, Acc: y, Into: y}, t), u
 	}
 	gr.each(func(l *linear, start int) {
 		part := g.columns(y, start, l.out)
 		switch {
 		case l.vectors == nil:
-			y = g.joined(y, g.product(l.w, x, bindings.Product{Acc: acc, Into: part}, t))
+			y = g.joined(y, g.linear(l.w, x, bindings.Product{Acc: acc, Into: part}, t))
 		default:
-			wx := g.product(l.w, x, bindings.Product{Acc: acc}, bindings.F32)
-			y = g.joined(y, g.pairProduct(l.vectors.Rows, g.columns(u, l.down, l.rank), bindings.Product{In: l.vectors.D, Out: l.vectors.B, Acc: wx, Into: part}, t))
+			wx := g.linear(l.w, x, bindings.Product{Acc: acc}, bindings.F32)
+			y = g.joined(y, g.pairLinear(l.vectors.Rows, g.columns(u, l.down, l.rank), bindings.Product{In: l.vectors.D, Out: l.vectors.B, Acc: wx, Into: part}, t))
 		}
 	})
 	return y, u
@@ -198,7 +198,7 @@ func (g *graph) joined(whole, part *bindings.Tensor) *bindings.Tensor {
 
 // down is u = A x [rank or Σ rank, rows], of x with the group's dropout.
 func (g *graph) down(x *bindings.Tensor, gr *group) *bindings.Tensor {
-	return g.pairProduct(gr.down, g.dropped(x, gr), bindings.Product{}, g.kind)
+	return g.pairLinear(gr.down, g.dropped(x, gr), bindings.Product{}, g.kind)
 }
 
 // dropped is x with the group's dropout, as products take it.
@@ -209,16 +209,16 @@ func (g *graph) dropped(x *bindings.Tensor, gr *group) *bindings.Tensor {
 	return x
 }
 
-// product is g.Linear in the pass's way.
-func (g *graph) product(w, x *bindings.Tensor, p bindings.Product, t bindings.Type) *bindings.Tensor {
+// linear is g.Linear in the pass's way.
+func (g *graph) linear(w, x *bindings.Tensor, p bindings.Product, t bindings.Type) *bindings.Tensor {
 	p.Way = g.way
 	return g.Linear(w, x, p, t)
 }
 
-// pairProduct is product with one of the adapter's matrices.
-func (g *graph) pairProduct(w, x *bindings.Tensor, p bindings.Product, t bindings.Type) *bindings.Tensor {
+// pairLinear is linear with one of the adapter's matrices.
+func (g *graph) pairLinear(w, x *bindings.Tensor, p bindings.Product, t bindings.Type) *bindings.Tensor {
 	p.Way = g.way
-	if g.m.adapter.turned {
+	if g.m.adapter.interleaved {
 		p.Way = bindings.Turned
 	}
 	return g.Linear(w, x, p, t)

@@ -241,7 +241,7 @@ func (r reference) checkGradients(t *testing.T, m *Model, a *vera.Adapter, name 
 	t.Helper()
 	targets := next(r.InputIDs)
 	grad := make([]float32, len(a.Params))
-	_, n, err := m.Gradients(r.InputIDs, targets, []int{len(targets)}, 0, grad)
+	_, n, err := m.AddGradient(r.InputIDs, targets, []int{len(targets)}, 0, grad)
 	if err != nil {
 		t.Fatal(err)
 	}

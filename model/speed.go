@@ -119,7 +119,7 @@ func (m *Model) speed(s Speed, w *bindings.Tensor, composed bool) (float64, erro
 }
 
 // composed is w [in, out], or its transpose, as stock ggml takes it for a product in the model's arithmetic.
-func (g *graph) composed(w *bindings.Tensor, turned bool) *bindings.Tensor {
+func (g *graph) composed(w *bindings.Tensor, transposed bool) *bindings.Tensor {
 	rows := make([]int32, w.Ne(1))
 	for i := range rows {
 		rows[i] = int32(i)
@@ -128,7 +128,7 @@ func (g *graph) composed(w *bindings.Tensor, turned bool) *bindings.Tensor {
 	if w.Type() != bindings.F32 {
 		f = g.GetRows(w, input(g, rows, w.Ne(1)).Output())
 	}
-	if turned {
+	if transposed {
 		return g.Cast(g.Transpose(f), g.kind)
 	}
 	return g.Cast(f, g.kind)

@@ -64,13 +64,13 @@ func (m *Model) lossOf(p pack, sums []float64) (float64, error) {
 	return m.loss(x, p.labels, kept{}, sums)
 }
 
-// Gradients is Loss, and adds the gradient of the sum for every number of the attached adapter's Params to grad. seed decides the
+// AddGradient is Loss, and adds the gradient of the sum for every number of the attached adapter's Params to grad. seed decides the
 // dropout masks; 0 is none.
-func (m *Model) Gradients(tokens, targets []int32, lengths []int, seed uint64, grad []float32) (sum float64, n int, err error) {
+func (m *Model) AddGradient(tokens, targets []int32, lengths []int, seed uint64, grad []float32) (sum float64, n int, err error) {
 	if m.adapter != nil && len(grad) != len(m.adapter.Params) {
 		return 0, 0, fmt.Errorf("gradients: room for %d numbers, the adapter has %d", len(grad), len(m.adapter.Params))
 	}
-	if sum, n, err = m.Differentiate(tokens, targets, lengths, seed); err != nil {
+	if sum, n, err = m.ComputeGradient(tokens, targets, lengths, seed); err != nil {
 		return 0, 0, err
 	}
 	return sum, n, m.adapter.each(m.adapter.grads, func(at int, values []float32) {
@@ -80,8 +80,8 @@ func (m *Model) Gradients(tokens, targets []int32, lengths []int, seed uint64, g
 	})
 }
 
-// Differentiate is Gradients into a gradient that stays where it is computed, in place of the one before.
-func (m *Model) Differentiate(tokens, targets []int32, lengths []int, seed uint64) (sum float64, n int, err error) {
+// ComputeGradient is AddGradient into a gradient that stays where it is computed, in place of the one before.
+func (m *Model) ComputeGradient(tokens, targets []int32, lengths []int, seed uint64) (sum float64, n int, err error) {
 	if m.adapter == nil {
 		return 0, 0, errors.New("gradients: no adapter is attached")
 	}

@@ -76,7 +76,7 @@ func (e *leastSquares) Loss(tokens, targets []int32, lengths []int) (float64, in
 	return sum, n, nil
 }
 
-func (e *leastSquares) Gradients(tokens, targets []int32, lengths []int, seed uint64, grad []float32) (float64, int, error) {
+func (e *leastSquares) AddGradient(tokens, targets []int32, lengths []int, seed uint64, grad []float32) (float64, int, error) {
 	e.calls++
 	e.seeds = append(e.seeds, seed)
 	if e.hook != nil {

@@ -20,7 +20,7 @@ type Speed struct {
 // Measure trains for an epoch without evaluating or saving anything and times the steps after the first, which still reads the model from
 // its file.
 func Measure(ctx context.Context, c Config, engine Engine, params []float32, from Source) (Speed, error) {
-	p := newPlan(c, from.Batches())
+	p := newBatching(c, from.Batches())
 	if p.total < 2 {
 		return Speed{}, errors.New("measuring takes two steps at least, and the first is not counted; use more rows or a smaller accumulation")
 	}

@@ -30,14 +30,14 @@ func (r *Run) open() (*loop, error) {
 	l := &loop{
 		Run:      r,
 		settings: settings,
-		plan:     newPlan(r.Config, r.Training.Batches()),
+		batching: newBatching(r.Config, r.Training.Batches()),
 		unsaved:  true,
 		trainer:  newTrainer(r.Engine, r.Params, r.Config, r.Parts, group),
 	}
 	l.at.Seed = r.Config.Seed
-	l.progress = newProgress(r.Progress, l.plan.total)
+	l.progress = newProgress(r.Progress, l.batching.total)
 	if r.MaxSteps > 0 {
-		l.progress.last = min(r.MaxSteps, l.plan.total)
+		l.progress.last = min(r.MaxSteps, l.batching.total)
 	}
 	begin := l.start
 	switch {
@@ -142,7 +142,7 @@ func (l *loop) resume() (err error) {
 			return err
 		}
 	}
-	l.progress.Note("going on after step %d of %d", l.at.Step, l.plan.total)
+	l.progress.Note("going on after step %d of %d", l.at.Step, l.batching.total)
 	if err := l.openMetrics(); err != nil {
 		return err
 	}
@@ -167,7 +167,7 @@ func (l *loop) longer(err error) error {
 	if len(steps) == 0 {
 		return fmt.Errorf("%w, or train into another folder", err)
 	}
-	more := l.plan.total - steps[0]
+	more := l.batching.total - steps[0]
 	if more <= 0 {
 		return fmt.Errorf("%w; --max-steps ends it earlier", err)
 	}
@@ -207,11 +207,11 @@ func (l *loop) adopt(s *state) error {
 
 // fits fails where a state can't be one of this training.
 func (l *loop) fits(s *state) error {
-	epoch, first, _ := l.plan.at(s.Step)
+	epoch, first, _ := l.batching.at(s.Step)
 	switch {
 	case len(s.params) != len(l.params):
 		return fmt.Errorf("it has %d parameters and not %d", len(s.params), len(l.params))
-	case s.Step < 0 || s.Step > l.plan.total || s.Seed != l.Config.Seed || s.Epoch != epoch || s.Batch != first:
+	case s.Step < 0 || s.Step > l.batching.total || s.Seed != l.Config.Seed || s.Epoch != epoch || s.Batch != first:
 		return errors.New("it is of another training")
 	}
 	return nil
@@ -234,7 +234,7 @@ func (l *loop) recall() {
 
 // tellWarmup says of a run whose first step had a learning rate of 0, as those of older versions, what becomes of its warm-up.
 func (l *loop) tellWarmup(first float64) {
-	if warmup := l.Config.WarmupSteps(l.plan.total); first == 0 && l.at.Step < warmup {
+	if warmup := l.Config.WarmupSteps(l.batching.total); first == 0 && l.at.Step < warmup {
 		l.progress.Note("the run was begun by an older version, whose warm-up gave its first step a learning rate of 0: the rest of its %d steps of warm-up have (step+1)/%[1]d of --lr, one step ahead of what they would have had", warmup)
 	}
 }

@@ -4,14 +4,14 @@ package train
 // batch and a few numbers then go over its bus. Parameters and moments come back when they are asked for.
 type Resident interface {
 	Engine
-	// Differentiate is Gradients into the gradient that is kept, in place of the one before.
-	Differentiate(tokens, targets []int32, lengths []int, seed uint64) (sum float64, n int, err error)
+	// ComputeGradient is AddGradient into the gradient that is kept, in place of the one before.
+	ComputeGradient(tokens, targets []int32, lengths []int, seed uint64) (sum float64, n int, err error)
 	// GradientNorm is the L2 norm of that gradient.
 	GradientNorm() (float64, error)
 	// Step makes AdamW's update number t, from 1, by the learning rate lr with scale times that gradient.
 	Step(t int, lr, scale float64) error
-	// Gradient copies the gradient to grad.
-	Gradient(grad []float32) error
+	// CopyGradient copies the gradient to grad.
+	CopyGradient(grad []float32) error
 	// State copies the parameters, as the engine has them, and the moments. None is longer than the parameters.
 	State(params, m, v []float32) error
 	// SetMoments replaces the moments. The parameters are what Update finds.
@@ -20,8 +20,8 @@ type Resident interface {
 
 // optimizer has the gradient of a step and the moments, and makes the update.
 type optimizer interface {
-	// differentiate computes the gradient of the summed loss over a batch's samples.
-	differentiate(b batch) (loss float64, n int, err error)
+	// computeGradient computes the gradient of the summed loss over a batch's samples.
+	computeGradient(b batch) (loss float64, n int, err error)
 	// mean makes it that of the mean over n labelled tokens, and returns its L2 norm.
 	mean(n int) (norm float64, err error)
 	// gradient is the gradient as it is now.
@@ -36,36 +36,36 @@ type optimizer interface {
 
 // newOptimizer leaves to the engine what it can do. Several processes sum their gradients in their own memory.
 func newOptimizer(engine Engine, params []float32, c Config, group Group) optimizer {
-	o := here{engine: engine, params: params, grad: make([]float32, len(params)), AdamW: NewAdamW(len(params), c)}
+	o := hostOptimizer{engine: engine, params: params, grad: make([]float32, len(params)), AdamW: NewAdamW(len(params), c)}
 	if r, ok := engine.(Resident); ok && group.Size() == 1 {
-		return &there{here: o, resident: r}
+		return &deviceOptimizer{hostOptimizer: o, resident: r}
 	}
 	return &o
 }
 
-// here is the optimizer in the memory of this process.
-type here struct {
+// hostOptimizer is the optimizer in the memory of this process.
+type hostOptimizer struct {
 	*AdamW
 	engine       Engine
 	params, grad []float32
 }
 
-func (o *here) differentiate(b batch) (float64, int, error) {
+func (o *hostOptimizer) computeGradient(b batch) (float64, int, error) {
 	clear(o.grad)
 	if len(b.lengths) == 0 {
 		return 0, 0, nil
 	}
-	return o.engine.Gradients(b.tokens, b.targets, b.lengths, b.seed, o.grad)
+	return o.engine.AddGradient(b.tokens, b.targets, b.lengths, b.seed, o.grad)
 }
 
-func (o *here) mean(n int) (float64, error) {
+func (o *hostOptimizer) mean(n int) (float64, error) {
 	divide(o.grad, n)
 	return length(o.grad), nil
 }
 
-func (o *here) gradient() ([]float32, error) { return o.grad, nil }
+func (o *hostOptimizer) gradient() ([]float32, error) { return o.grad, nil }
 
-func (o *here) update(lr, scale float64) error {
+func (o *hostOptimizer) update(lr, scale float64) error {
 	if scale != 1 {
 		for i := range o.grad {
 			o.grad[i] *= float32(scale)
@@ -75,45 +75,45 @@ func (o *here) update(lr, scale float64) error {
 	return o.engine.Update()
 }
 
-func (o *here) fetch() (m, v []float32, err error) { return o.M, o.V, nil }
+func (o *hostOptimizer) fetch() (m, v []float32, err error) { return o.M, o.V, nil }
 
-func (o *here) adopt(s *state) error {
+func (o *hostOptimizer) adopt(s *state) error {
 	copy(o.params, s.params)
 	o.M, o.V, o.Updates = s.m, s.v, s.Step
 	return o.engine.Update()
 }
 
-// there is the optimizer of an engine. What here has are copies.
-type there struct {
-	here
+// deviceOptimizer is the optimizer of a Resident engine. What hostOptimizer has are copies.
+type deviceOptimizer struct {
+	hostOptimizer
 	resident Resident
 	labelled int  // tokens, whose summed loss the gradient is of
 	stale    bool // the copies are of an earlier step
 }
 
-func (o *there) differentiate(b batch) (loss float64, n int, err error) {
-	loss, o.labelled, err = o.resident.Differentiate(b.tokens, b.targets, b.lengths, b.seed)
+func (o *deviceOptimizer) computeGradient(b batch) (loss float64, n int, err error) {
+	loss, o.labelled, err = o.resident.ComputeGradient(b.tokens, b.targets, b.lengths, b.seed)
 	return loss, o.labelled, err
 }
 
-func (o *there) mean(n int) (float64, error) {
+func (o *deviceOptimizer) mean(n int) (float64, error) {
 	norm, err := o.resident.GradientNorm()
 	return norm / float64(n), err
 }
 
-func (o *there) gradient() ([]float32, error) {
-	err := o.resident.Gradient(o.grad)
+func (o *deviceOptimizer) gradient() ([]float32, error) {
+	err := o.resident.CopyGradient(o.grad)
 	divide(o.grad, o.labelled)
 	return o.grad, err
 }
 
-func (o *there) update(lr, scale float64) error {
+func (o *deviceOptimizer) update(lr, scale float64) error {
 	o.Updates++
 	o.stale = true
 	return o.resident.Step(o.Updates, lr, scale/float64(o.labelled))
 }
 
-func (o *there) fetch() (m, v []float32, err error) {
+func (o *deviceOptimizer) fetch() (m, v []float32, err error) {
 	if o.stale {
 		err = o.resident.State(o.params, o.M, o.V)
 		o.stale = err != nil
@@ -121,8 +121,8 @@ func (o *there) fetch() (m, v []float32, err error) {
 	return o.M, o.V, err
 }
 
-func (o *there) adopt(s *state) error {
-	if err := o.here.adopt(s); err != nil {
+func (o *deviceOptimizer) adopt(s *state) error {
+	if err := o.hostOptimizer.adopt(s); err != nil {
 		return err
 	}
 	o.stale = false

@@ -17,9 +17,9 @@ type faraway struct {
 	reads int // of all parameters
 }
 
-func (e *faraway) Differentiate(tokens, targets []int32, lengths []int, seed uint64) (float64, int, error) {
+func (e *faraway) ComputeGradient(tokens, targets []int32, lengths []int, seed uint64) (float64, int, error) {
 	clear(e.grad)
-	return e.Gradients(tokens, targets, lengths, seed, e.grad)
+	return e.AddGradient(tokens, targets, lengths, seed, e.grad)
 }
 
 func (e *faraway) GradientNorm() (float64, error) { return length(e.grad), nil }
@@ -36,7 +36,7 @@ func (e *faraway) Step(t int, lr, scale float64) error {
 
 func (e *faraway) Update() error { return e.leastSquares.Update() }
 
-func (e *faraway) Gradient(grad []float32) error {
+func (e *faraway) CopyGradient(grad []float32) error {
 	copy(grad, e.grad)
 	return nil
 }

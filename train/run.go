@@ -20,7 +20,7 @@ type loop struct {
 	*Run
 	*trainer
 	settings settings
-	plan     plan
+	batching batching
 	at       position
 	unsaved  bool                     // something has happened since the newest checkpoint
 	sample   func() ([]Sample, error) // Samples, until the run is interrupted
@@ -88,8 +88,8 @@ func (l *loop) run(ctx context.Context) (Result, error) {
 		// Step.
 		began := time.Now()
 		l.progress.working()
-		rate := l.Config.RateAt(l.at.Step, l.plan.total)
-		b, err := l.plan.load(l.Training, l.Config.Seed, l.at.Step)
+		rate := l.Config.RateAt(l.at.Step, l.batching.total)
+		b, err := l.batching.load(l.Training, l.Config.Seed, l.at.Step)
 		if err != nil {
 			return Result{}, l.stopped("step after", err)
 		}
@@ -157,7 +157,7 @@ func (l *loop) limit(ctx context.Context) func() string {
 // end tells whether no further step is to be made, and which option says so before the last; halted is the limit that has been reached.
 func (l *loop) end(halted string) (by string, done bool) {
 	switch {
-	case l.at.Step == l.plan.total:
+	case l.at.Step == l.batching.total:
 		return "", true
 	case l.Config.Patience > 0 && l.at.Waited >= l.Config.Patience:
 		return "patience", true
@@ -171,20 +171,20 @@ func (l *loop) interrupted() error {
 	if err := l.saveAdapter(l.folder.join(AdapterFile)); err != nil {
 		return fmt.Errorf("adapter after step %d: %w; --resume goes on from %s", l.at.Step, err, l.folder.checkpoint(l.at.Step))
 	}
-	return fmt.Errorf("%w after step %d of %d; --resume goes on from %s", ErrInterrupted, l.at.Step, l.plan.total, l.folder.checkpoint(l.at.Step))
+	return fmt.Errorf("%w after step %d of %d; --resume goes on from %s", ErrInterrupted, l.at.Step, l.batching.total, l.folder.checkpoint(l.at.Step))
 }
 
 // advance moves to the next step.
 func (l *loop) advance() {
 	l.at.Step, l.unsaved = l.at.Step+1, true
-	l.at.Epoch, l.at.Batch, _ = l.plan.at(l.at.Step)
+	l.at.Epoch, l.at.Batch, _ = l.batching.at(l.at.Step)
 }
 
 // log tells of the step that is being made.
 func (l *loop) log(o outcome, rate float64, took time.Duration) error {
 	step := l.at.Step + 1
 	line := stepLine{
-		Step: step, Epoch: l.plan.epochs(step), Loss: o.loss, LR: rate, GradNorm: o.norm, Tokens: o.tokens, Labelled: o.labelled,
+		Step: step, Epoch: l.batching.epochs(step), Loss: o.loss, LR: rate, GradNorm: o.norm, Tokens: o.tokens, Labelled: o.labelled,
 		Seconds: took.Seconds(), Memory: peakMemory(),
 	}
 	if err := l.metrics.write(line); err != nil {
@@ -238,7 +238,7 @@ func (l *loop) judge(loss float64) {
 
 // stopped says where the training stopped, what is left of it, and what to do.
 func (l *loop) stopped(what string, err error) error {
-	err = fmt.Errorf("%s step %d of %d: %w", what, l.at.Step, l.plan.total, err)
+	err = fmt.Errorf("%s step %d of %d: %w", what, l.at.Step, l.batching.total, err)
 	if !errors.Is(err, ErrDiverged) {
 		l.mu.Lock()
 		saved := l.saved
@@ -307,7 +307,7 @@ func (l *loop) scheduled(step int) bool { return step == 0 || l.endsInterval(ste
 
 // endsInterval tells whether a step is the last, or one after which is evaluated on the way.
 func (l *loop) endsInterval(step int) bool {
-	return step == l.plan.total || l.Config.EvalEvery.ends(step, l.plan.perEpoch())
+	return step == l.batching.total || l.Config.EvalEvery.ends(step, l.batching.perEpoch())
 }
 
 // normsDue tells whether the norms of the parts are written down with a step. They go with the step and not with its evaluation, which may be made by a process that
@@ -408,7 +408,7 @@ func (l *loop) tell(line evalLine, mark string) error {
 	if err := l.metrics.write(line); err != nil {
 		return err
 	}
-	l.progress.Note("step %d/%d  held-out loss %.4f%s", line.Step, l.plan.total, line.EvalLoss, mark)
+	l.progress.Note("step %d/%d  held-out loss %.4f%s", line.Step, l.batching.total, line.EvalLoss, mark)
 	return nil
 }
 
@@ -512,7 +512,7 @@ func (l *loop) saveAdapter(path string) error {
 		facts = map[string]string{}
 	}
 	facts["steps"] = strconv.Itoa(l.at.Step)
-	facts["epochs"] = strconv.FormatFloat(l.plan.epochs(l.at.Step), 'g', 6, 64)
+	facts["epochs"] = strconv.FormatFloat(l.batching.epochs(l.at.Step), 'g', 6, 64)
 	facts["data_sha256"] = l.settings.Data.Training
 	if l.cut {
 		facts[factInterrupted] = "true"

@@ -54,7 +54,7 @@ func (t *trainer) step(b batch, lr float64, norms bool) (outcome, error) {
 func (t *trainer) gradient(b batch, norms bool) (outcome, error) {
 	o := outcome{tokens: len(b.tokens)}
 	var err error
-	if o.loss, o.labelled, err = t.differentiate(b); err != nil {
+	if o.loss, o.labelled, err = t.groupGradient(b); err != nil {
 		return o, err
 	}
 	if o.labelled == 0 {
@@ -90,9 +90,9 @@ func (t *trainer) update(o *outcome, lr float64) error {
 	return err
 }
 
-// differentiate computes the gradient of the summed loss over all samples of a step, whichever process computes them.
-func (t *trainer) differentiate(b batch) (loss float64, n int, err error) {
-	loss, n, err = t.optimizer.differentiate(b.share(t.group.Rank(), t.group.Size()))
+// groupGradient computes the gradient of the summed loss over all samples of a step, whichever process computes them.
+func (t *trainer) groupGradient(b batch) (loss float64, n int, err error) {
+	loss, n, err = t.optimizer.computeGradient(b.share(t.group.Rank(), t.group.Size()))
 	if err != nil || t.group.Size() == 1 {
 		return loss, n, err
 	}
@@ -133,16 +133,16 @@ func (b batch) share(rank, size int) batch {
 	return own
 }
 
-// plan says which micro-batches make up which step. An epoch ends with a step of its own, which is smaller where the accumulation does not
+// batching says which micro-batches make up which step. An epoch ends with a step of its own, which is smaller where the accumulation does not
 // divide the epoch.
-type plan struct {
+type batching struct {
 	batches      int // in an epoch
 	accumulation int
 	total        int // steps of the training
 }
 
-func newPlan(c Config, batches int) plan {
-	p := plan{batches: batches, accumulation: c.Accumulation, total: c.Steps}
+func newBatching(c Config, batches int) batching {
+	p := batching{batches: batches, accumulation: c.Accumulation, total: c.Steps}
 	if p.total == 0 {
 		// A part of an epoch ends with the step in which it is over, as Hugging Face's trainer has it; 1.1 times 10 is a little more than 11 in binary.
 		p.total = max(1, int(math.Ceil(c.Epochs*float64(p.perEpoch())*(1-1e-12))))
@@ -150,23 +150,23 @@ func newPlan(c Config, batches int) plan {
 	return p
 }
 
-func (p plan) perEpoch() int { return (p.batches + p.accumulation - 1) / p.accumulation }
+func (p batching) perEpoch() int { return (p.batches + p.accumulation - 1) / p.accumulation }
 
 // at gives the micro-batches of a step, counted from 0: first to end-1 of an epoch.
-func (p plan) at(step int) (epoch, first, end int) {
+func (p batching) at(step int) (epoch, first, end int) {
 	epoch = step / p.perEpoch()
 	first = step % p.perEpoch() * p.accumulation
 	return epoch, first, min(first+p.accumulation, p.batches)
 }
 
 // epochs is how often the data has been seen after so many steps.
-func (p plan) epochs(steps int) float64 {
+func (p batching) epochs(steps int) float64 {
 	epoch, first, _ := p.at(steps)
 	return float64(epoch) + float64(first)/float64(p.batches)
 }
 
 // load gives the samples of a step.
-func (p plan) load(from Source, seed uint64, step int) (batch, error) {
+func (p batching) load(from Source, seed uint64, step int) (batch, error) {
 	epoch, first, end := p.at(step)
 	b := batch{seed: dropoutSeed(seed, step)}
 	for i := first; i < end; i++ {
@@ -181,7 +181,7 @@ func (p plan) load(from Source, seed uint64, step int) (batch, error) {
 
 // LargestStep gives the samples of the training's step with the most tokens.
 func (c Config) LargestStep(from Source) (tokens, targets []int32, lengths []int, err error) {
-	p := newPlan(c, from.Batches())
+	p := newBatching(c, from.Batches())
 	largest, most := 0, 0
 	for step := range p.total {
 		n := 0

@@ -18,7 +18,7 @@ func unclipped() Config {
 func TestAccumulationDoesNotChangeTheGradient(t *testing.T) {
 	gradient := func(size int) ([]float32, outcome) {
 		source := fakeSource{samples: 16, batch: size, seed: 3}
-		b, _ := newPlan(Config{Accumulation: 16, Epochs: 1}, source.Batches()).load(source, 0, 0)
+		b, _ := newBatching(Config{Accumulation: 16, Epochs: 1}, source.Batches()).load(source, 0, 0)
 		for i := range b.lengths {
 			if i%5 == 0 {
 				b.targets[3*i+1] = -1
@@ -31,7 +31,7 @@ func TestAccumulationDoesNotChangeTheGradient(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return tr.optimizer.(*here).grad, o
+		return tr.optimizer.(*hostOptimizer).grad, o
 	}
 	whole, wanted := gradient(16)
 	if wanted.labelled != 28 || wanted.tokens != 48 {
@@ -51,7 +51,7 @@ func TestClip(t *testing.T) {
 		}
 	}
 	engine := &leastSquares{params: make([]float32, 3)}
-	o := newOptimizer(engine, engine.params, unclipped(), alone{}).(*here)
+	o := newOptimizer(engine, engine.params, unclipped(), alone{}).(*hostOptimizer)
 	copy(o.grad, []float32{6, 8, 24})
 	if norm, err := o.mean(2); norm != 13 || err != nil {
 		t.Errorf("norm %v, %v", norm, err)
@@ -78,12 +78,12 @@ func TestDivergenceLeavesParametersAndMoments(t *testing.T) {
 		engine.Update()
 		spoil(engine)
 		tr := newTrainer(engine, engine.params, unclipped(), nil, alone{})
-		b, _ := newPlan(Config{Accumulation: 2, Epochs: 1}, 2).load(source, 0, 0)
+		b, _ := newBatching(Config{Accumulation: 2, Epochs: 1}, 2).load(source, 0, 0)
 		_, err := tr.step(b, 0.1, false)
 		if !errors.Is(err, ErrDiverged) {
 			t.Errorf("%s: got %v", name, err)
 		}
-		if o := tr.optimizer.(*here); !slices.Equal(tr.params, []float32{1, 2, 3, 4, 5, 6}) || o.Updates != 0 || o.M[0] != 0 {
+		if o := tr.optimizer.(*hostOptimizer); !slices.Equal(tr.params, []float32{1, 2, 3, 4, 5, 6}) || o.Updates != 0 || o.M[0] != 0 {
 			t.Errorf("%s: the parameters or the moments moved", name)
 		}
 	}
@@ -101,7 +101,7 @@ func TestStepWithoutLabels(t *testing.T) {
 // Every epoch uses each micro-batch once, and the last step of an epoch is smaller where the accumulation does not divide it.
 func TestPlan(t *testing.T) {
 	for _, c := range []struct{ batches, accumulation, epochs, total int }{{11, 2, 2, 12}, {8, 4, 3, 6}, {1, 4, 2, 2}, {3, 1, 1, 3}} {
-		p := newPlan(Config{Accumulation: c.accumulation, Epochs: float64(c.epochs)}, c.batches)
+		p := newBatching(Config{Accumulation: c.accumulation, Epochs: float64(c.epochs)}, c.batches)
 		if p.total != c.total {
 			t.Errorf("%+v: %d steps", c, p.total)
 		}
@@ -126,7 +126,7 @@ func TestPlan(t *testing.T) {
 			t.Errorf("%+v: the last step ends epoch %v", c, got)
 		}
 	}
-	if p := newPlan(Config{Accumulation: 2, Epochs: 1, Steps: 100}, 5); p.total != 100 {
+	if p := newBatching(Config{Accumulation: 2, Epochs: 1, Steps: 100}, 5); p.total != 100 {
 		t.Errorf("steps is not followed: %d", p.total)
 	}
 }
@@ -150,7 +150,7 @@ func TestPartsOfEpochs(t *testing.T) {
 		batches int
 		total   int
 	}{{0.5, 10, 5}, {0.5, 3, 2}, {1.5, 10, 15}, {1.1, 10, 11}, {2, 7, 14}, {0.001, 10, 1}, {0.1, 30, 3}, {0.7, 10, 7}, {2.3, 100, 230}, {3.0000001, 10, 31}} {
-		if p := newPlan(Config{Accumulation: 1, Epochs: c.epochs}, c.batches); p.total != c.total {
+		if p := newBatching(Config{Accumulation: 1, Epochs: c.epochs}, c.batches); p.total != c.total {
 			t.Errorf("%v epochs of %d steps: %d, want %d", c.epochs, c.batches, p.total, c.total)
 		}
 	}

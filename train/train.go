@@ -20,8 +20,8 @@ import (
 type Engine interface {
 	// Loss returns the sum of -log p (natural logarithm) over the labelled positions, and their number.
 	Loss(tokens, targets []int32, lengths []int) (sum float64, n int, err error)
-	// Gradients adds the derivatives of that sum by the parameters to grad; seed decides what dropout leaves out.
-	Gradients(tokens, targets []int32, lengths []int, seed uint64, grad []float32) (sum float64, n int, err error)
+	// AddGradient adds the derivatives of that sum by the parameters to grad; seed decides what dropout leaves out.
+	AddGradient(tokens, targets []int32, lengths []int, seed uint64, grad []float32) (sum float64, n int, err error)
 	// Update makes the engine use the parameters' new values.
 	Update() error
 }
@@ -103,7 +103,7 @@ var ErrInterrupted = errors.New("interrupted")
 var ErrDiverged = errors.New("training diverged")
 
 // Steps is the number of steps of the whole training.
-func (r *Run) Steps() int { return newPlan(r.Config, r.Training.Batches()).total }
+func (r *Run) Steps() int { return newBatching(r.Config, r.Training.Batches()).total }
 
 // Train runs the training to its end or a limit, or until ctx is cancelled: then it finishes the step, saves and returns ErrInterrupted.
 // Nothing is written or moved before the whole request has been found valid.

@@ -229,7 +229,7 @@ func saveGradients(t *testing.T, m *model.Model, adapter string, tokens []int32,
 	a := attached(t, m, adapter)
 	targets := append(slices.Clone(tokens[1:]), -1)
 	grad := make([]float32, len(a.Params))
-	_, n, err := m.Gradients(tokens, targets, []int{len(tokens)}, 0, grad)
+	_, n, err := m.AddGradient(tokens, targets, []int{len(tokens)}, 0, grad)
 	if err != nil {
 		t.Fatal(err)
 	}

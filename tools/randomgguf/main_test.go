@@ -109,7 +109,7 @@ func TestShapes(t *testing.T) {
 			}
 			gradient := make([]float32, len(a.Params))
 			tokens, targets := []int32{5, 70, 400, 6}, []int32{70, 400, 6, 2}
-			loss, labels, err := m.Gradients(tokens, targets, []int{len(tokens)}, 0, gradient)
+			loss, labels, err := m.AddGradient(tokens, targets, []int{len(tokens)}, 0, gradient)
 			if err != nil {
 				t.Fatal(err)
 			}
