@@ -51,14 +51,6 @@ void vt_capture_log(void) {
     llama_log_set(on_log, nullptr);
 }
 
-// All threads allocate from one arena. Go calls from any of its threads, and glibc keeps what is freed for the threads of an arena: a training would hold the same memory
-// several times, and more the longer it goes on. It must be said before Go starts its threads.
-__attribute__((constructor)) static void share_arena() {
-#ifdef __GLIBC__
-    mallopt(M_ARENA_MAX, 1);
-#endif
-}
-
 void vt_trim(void) {
 #ifdef __GLIBC__
     malloc_trim(0);

@@ -11,8 +11,16 @@ import (
 	"math"
 
 	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/model"
 	"github.com/veratune/veratune/session"
 )
+
+// Engine is how a model computes that is measured: exactly, in float32, on the CPU.
+func Engine() model.Options {
+	o := model.Default()
+	o.Compute = model.ComputeF32
+	return o
+}
 
 // Loss is the mean loss of the responses of a data set.
 type Loss struct {

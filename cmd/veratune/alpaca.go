@@ -50,8 +50,9 @@ func alpacaCommand() *cli.Command {
 	f := newTraining()
 	printConfig := false
 	return &cli.Command{
-		Name:  "alpaca",
-		Usage: "finetune a model on instruction data",
+		Name:    "alpaca",
+		Aliases: []string{"train"},
+		Usage:   "finetune a model on instruction data",
 		Description: "Trains a VeRA adapter, or with --method lora a LoRA, on instruction rows and writes it to OUT/adapter.gguf. The defaults are the recipe of the VeRA paper's Table 9.\n" +
 			"Ctrl-C saves the run; the same command with --resume goes on to the same bits. Started by mpirun or srun, several processes share each step.",
 		Flags:  append(f.flags(), &cli.BoolFlag{Name: "print-config", Usage: "print all options as a file for --config, and do nothing else", Destination: &printConfig}),

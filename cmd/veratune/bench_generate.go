@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/veratune/veratune/generate"
 	"github.com/veratune/veratune/model"
 	"github.com/veratune/veratune/session"
 	"github.com/veratune/veratune/vera"
@@ -37,7 +38,7 @@ type generationLine struct {
 }
 
 func benchGenerateCommand() *cli.Command {
-	b := &benchGenerate{engine: newEngine(generating)}
+	b := &benchGenerate{engine: newEngine(generate.Engine(), generating)}
 	return &cli.Command{
 		Name:  "generate",
 		Usage: "measure reading a prompt and making tokens, with and without an adapter, beside llama.cpp in the same process (with the adapter's LoRA export); both take turns, and the best of each counts",

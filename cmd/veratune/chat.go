@@ -29,7 +29,7 @@ type chatOptions struct {
 const defaultRoom = 4096
 
 func chatCommand() *cli.Command {
-	o := &chatOptions{engine: newEngine(generating), answering: newAnswering()}
+	o := &chatOptions{engine: newEngine(generate.Engine(), generating), answering: newAnswering()}
 	return &cli.Command{
 		Name:        "chat",
 		Usage:       "talk with a model, with and without adapters",

@@ -91,16 +91,21 @@ func documentedCommands(commands []*cli.Command, path string) (list []documented
 			list = append(list, documentedCommands(c.Subcommands, d.Path)...)
 			continue
 		}
-		d.Synopsis = d.Path
 		for _, f := range c.Flags {
 			d.Flags = append(d.Flags, documentedFlag(f.(cli.DocGenerationFlag)))
 		}
-		if len(d.Flags) > 0 {
-			d.Synopsis += " [OPTIONS]"
+		var ways []string
+		for _, name := range c.Names() {
+			way := path + " " + name
+			if len(d.Flags) > 0 {
+				way += " [OPTIONS]"
+			}
+			if c.ArgsUsage != "" {
+				way += " " + c.ArgsUsage
+			}
+			ways = append(ways, way)
 		}
-		if c.ArgsUsage != "" {
-			d.Synopsis += " " + c.ArgsUsage
-		}
+		d.Synopsis = strings.Join(ways, "\n    ")
 		list = append(list, d)
 	}
 	return list

@@ -30,21 +30,21 @@ type engine struct {
 	computeDefault string // in words, where it depends on the machine
 }
 
-// How commands compute that generate, and those that measure or train. The first is the default.
+// How commands compute that generate, and those that measure or train.
 var (
 	generating = []model.Compute{model.ComputeQ8, model.ComputeF32}
 	measuring  = []model.Compute{model.ComputeF32, model.ComputeBF16}
 )
 
-func newEngine(ways []model.Compute) *engine {
-	o := model.Default()
-	return &engine{Options: session.Options{Engine: o}, ways: ways, cpu: ways[0], computeDefault: string(ways[0]), plan: string(o.Plan)}
+// newEngine computes as a package does by default, or in another of the ways.
+func newEngine(o model.Options, ways []model.Compute) *engine {
+	return &engine{Options: session.Options{Engine: o}, ways: ways, cpu: o.Compute, computeDefault: string(o.Compute), plan: string(o.Plan)}
 }
 
 // newTrainer computes in the arithmetic that the processor is fastest in, or on another device.
 func newTrainer() *engine {
-	e := newEngine(measuring)
-	e.cpu, e.computeDefault = e.Engine.Compute, "bf16 where the processor multiplies it itself, or a device has veratune's own kernels or is Metal; else f32"
+	e := newEngine(model.Default(), measuring)
+	e.computeDefault = "bf16 where the processor multiplies it itself, or a device has veratune's own kernels or is Metal; else f32"
 	return e
 }
 

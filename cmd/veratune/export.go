@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/evaluate"
 	"github.com/veratune/veratune/internal/durable"
 	"github.com/veratune/veratune/session"
 )
@@ -50,7 +51,7 @@ func exportNames() string {
 }
 
 func exportCommand() *cli.Command {
-	x := &export{engine: newEngine(measuring), data: alpaca.Default()}
+	x := &export{engine: newEngine(evaluate.Engine(), measuring), data: alpaca.Default()}
 	flags := slices.Concat(x.engine.flags(), []cli.Flag{
 		x.adapterFlag(),
 		x.forceFlag(),

@@ -23,7 +23,7 @@ type lossOptions struct {
 }
 
 func lossCommand() *cli.Command {
-	l := &lossOptions{engine: newEngine(measuring), data: alpaca.Default()}
+	l := &lossOptions{engine: newEngine(evaluate.Engine(), measuring), data: alpaca.Default()}
 	return &cli.Command{
 		Name:  "loss",
 		Usage: "measure the mean response loss and perplexity on instruction data, or the accuracy on multiple-choice questions",

@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
+	_ "github.com/veratune/veratune/bindings/onearena" // for the whole program
 	"github.com/veratune/veratune/finetune"
 	"github.com/veratune/veratune/internal/terminal"
 	"github.com/veratune/veratune/train"

@@ -62,7 +62,7 @@ func TestMessages(t *testing.T) {
 		{"generate --qqqq", exitUsage, "no option --qqqq (veratune generate --help lists them)"},
 		{"--modle", exitUsage, "no option --modle (veratune --help lists them)"},
 		{"alpcaa", exitUsage, `no command "alpcaa"; is alpaca meant? (veratune --help lists them)`},
-		{"train", exitUsage, `no command "train"; is alpaca meant?`},
+		{"finetune", exitUsage, `no command "finetune"; is alpaca meant?`},
 		{"qqqq", exitUsage, `no command "qqqq" (veratune --help lists them)`},
 		{"help foo", exitUsage, `no command "foo" (veratune --help lists them)`},
 		{"mtbench jugde", exitUsage, `no command "jugde"; is judge meant? (veratune mtbench --help lists them)`},

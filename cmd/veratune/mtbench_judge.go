@@ -12,6 +12,7 @@ import (
 
 	"github.com/veratune/veratune/alpaca"
 	"github.com/veratune/veratune/evaluate"
+	"github.com/veratune/veratune/generate"
 	"github.com/veratune/veratune/mtbench"
 	"github.com/veratune/veratune/session"
 )
@@ -35,7 +36,7 @@ const (
 )
 
 func mtbenchJudgeCommand() *cli.Command {
-	j := &mtbenchJudge{engine: newEngine(generating), options: mtbench.DefaultJudgeOptions(), form: alpaca.Form{Template: alpaca.Auto}}
+	j := &mtbenchJudge{engine: newEngine(generate.Engine(), generating), options: mtbench.DefaultJudgeOptions(), form: alpaca.Form{Template: alpaca.Auto}}
 	o := &j.options
 	return &cli.Command{
 		Name:  "judge",

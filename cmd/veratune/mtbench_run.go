@@ -13,6 +13,7 @@ import (
 
 	"github.com/veratune/veratune/alpaca"
 	"github.com/veratune/veratune/evaluate"
+	"github.com/veratune/veratune/generate"
 	"github.com/veratune/veratune/internal/durable"
 	"github.com/veratune/veratune/mtbench"
 	"github.com/veratune/veratune/session"
@@ -33,7 +34,7 @@ type mtbenchRun struct {
 }
 
 func mtbenchRunCommand() *cli.Command {
-	r := &mtbenchRun{engine: newEngine(generating), options: mtbench.DefaultRunOptions(), form: alpaca.Form{Template: alpaca.Auto}}
+	r := &mtbenchRun{engine: newEngine(generate.Engine(), generating), options: mtbench.DefaultRunOptions(), form: alpaca.Form{Template: alpaca.Auto}}
 	o := &r.options
 	return &cli.Command{
 		Name:  "run",

@@ -9,7 +9,7 @@ import (
 
 // elsewhere are the words that other programs have for commands and options of this one.
 var elsewhere = map[string]string{
-	"train": "alpaca", "finetune": "alpaca", "fine-tune": "alpaca", "sft": "alpaca", "evaluate": "loss", "eval": "loss", "perplexity": "loss", "run": "generate", "complete": "generate",
+	"finetune": "alpaca", "fine-tune": "alpaca", "sft": "alpaca", "evaluate": "loss", "eval": "loss", "perplexity": "loss", "run": "generate", "complete": "generate",
 	"convert": "export", "merge": "export", "info": "inspect", "show": "inspect", "tune": "sweep", "dashboard": "watch",
 
 	"learning-rate": "lr", "batch-size": "batch", "per-device-train-batch-size": "batch", "gradient-accumulation-steps": "accumulation", "grad-accum": "accumulation",

@@ -17,7 +17,7 @@ const module = "github.com/veratune/veratune/"
 // allowed lists, for each package by its path in the module, those of the module's packages that it may import; "x/..." stands for x and all packages below
 // it. The tests of a package may import testsOnly besides.
 var allowed = map[string][]string{
-	"cmd/veratune":      {"finetune", "generate", "evaluate", "session", "train", "watch", "mtbench", "alpaca", "model", "vera", "tokenizer", "internal/terminal", "internal/hub", "internal/mpi", "internal/durable"},
+	"cmd/veratune":      {"bindings/onearena", "finetune", "generate", "evaluate", "session", "train", "watch", "mtbench", "alpaca", "model", "vera", "tokenizer", "internal/terminal", "internal/hub", "internal/mpi", "internal/durable"},
 	"finetune":          {"session", "generate", "train", "alpaca", "model", "vera", "internal/durable"},
 	"evaluate":          {"session", "generate", "mtbench", "alpaca", "model", "vera"},
 	"generate":          {"session", "alpaca", "model"},
@@ -27,6 +27,7 @@ var allowed = map[string][]string{
 	"model":             {"vera", "bindings", "tokenizer"},
 	"vera":              {"bindings", "internal/durable"},
 	"bindings":          {"ggml/...", "internal/durable"},
+	"bindings/onearena": {},
 	"ggml/...":          {"ggml/..."},
 	"alpaca":            {"internal/durable"},
 	"mtbench":           {"internal/durable", "internal/terminal"},
@@ -45,7 +46,7 @@ var allowed = map[string][]string{
 
 // withC are the packages that may have cgo, pure those that may not even reach it.
 var (
-	withC = []string{"bindings", "ggml/..."}
+	withC = []string{"bindings", "bindings/onearena", "ggml/..."}
 	pure  = []string{"alpaca", "mtbench", "tokenizer"}
 )
 
