@@ -94,8 +94,8 @@ func (h Heads) String() string {
 	return s
 }
 
-// attends is own with qkv and perhaps the gradient dout [Dim · Query, n].
-func (c *Context) attends(op string, h Heads, qkv *Tensor, s *Segments, dout ...*Tensor) bool {
+// haveHeads is own with qkv and perhaps the gradient dout [Dim · Query, n].
+func (c *Context) haveHeads(op string, h Heads, qkv *Tensor, s *Segments, dout ...*Tensor) bool {
 	if !c.own(op, append(dout, qkv)...) {
 		return false
 	}
@@ -118,7 +118,7 @@ func (c *Context) attends(op string, h Heads, qkv *Tensor, s *Segments, dout ...
 
 // Attention is the causal attention of packed samples, softmax(scores) V for each head: [Dim · Query, n] of type t.
 func (c *Context) Attention(qkv *Tensor, s *Segments, h Heads, t Type) *Tensor {
-	if !c.attends("attention", h, qkv, s) {
+	if !c.haveHeads("attention", h, qkv, s) {
 		return nil
 	}
 	if !activation(t) {
@@ -132,7 +132,7 @@ func (c *Context) Attention(qkv *Tensor, s *Segments, h Heads, t Type) *Tensor {
 
 // AttentionBack is the gradient of qkv, float32, for the gradient dout of Attention's result.
 func (c *Context) AttentionBack(dout, qkv *Tensor, s *Segments, h Heads) *Tensor {
-	if !c.attends("attention_back", h, qkv, s, dout) {
+	if !c.haveHeads("attention_back", h, qkv, s, dout) {
 		return nil
 	}
 	if c.composed != nil {

@@ -10,7 +10,7 @@ const MostTaps = 16
 
 // convolves is rowwise with weights w [taps, columns], float32, of activations x.
 func (c *Context) convolves(op string, x, w *Tensor, t Type) bool {
-	if !c.rowwise(op, t, x) || !c.ok(op, w) {
+	if !c.haveActivations(op, t, x) || !c.ok(op, w) {
 		return false
 	}
 	if w.Type() != F32 || !w.contiguousRows() || w.Ne(0) < 2 || w.Ne(0) > MostTaps || w.Elements() != w.Ne(0)*x.Ne(0) || w.Ne(1) != x.Ne(0) {

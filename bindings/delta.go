@@ -40,7 +40,7 @@ type Delta struct{ QKV, A, B, Decay, Bias *Tensor }
 
 // delta is rowwise with d having what heads h take, and perhaps dy what they give.
 func (c *Context) delta(op string, d Delta, h DeltaHeads, t Type, dy ...*Tensor) bool {
-	if !c.rowwise(op, t, append([]*Tensor{d.QKV, d.A, d.B}, dy...)...) {
+	if !c.haveActivations(op, t, append([]*Tensor{d.QKV, d.A, d.B}, dy...)...) {
 		return false
 	}
 	n := int64(h.Values)
@@ -112,7 +112,7 @@ func (c *Context) DeltaNetCached(d Delta, states, rows *Tensor, h DeltaHeads, t 
 
 // gatedNorm is rowwise with x, z and perhaps dy of one shape, of heads for w.
 func (c *Context) gatedNorm(op string, w *Tensor, eps float32, t Type, x ...*Tensor) bool {
-	if !c.rowwise(op, t, x...) {
+	if !c.haveActivations(op, t, x...) {
 		return false
 	}
 	for _, other := range x {

@@ -10,7 +10,7 @@ import "C"
 // Route gives each row of logits [experts, rows], float32, the `used` experts with the largest and a weight for each: the softmax of these logits, which is that of all
 // logits divided by the sum of those chosen. What the result holds is for the operations below, and float32 with a column for each row.
 func (c *Context) Route(logits *Tensor, used int) *Tensor {
-	if !c.rowwise("route", F32, logits) {
+	if !c.haveActivations("route", F32, logits) {
 		return nil
 	}
 	if logits.Type() != F32 || used < 1 || int64(used) > logits.Ne(0) {
@@ -32,7 +32,7 @@ func (c *Context) Slots(routes *Tensor) int64 {
 
 // routed is rowwise with x having a column for each choice of routes.
 func (c *Context) routed(op string, t Type, routes *Tensor, x ...*Tensor) bool {
-	if !c.rowwise(op, t, x...) || !c.rowwise(op, F32, routes) {
+	if !c.haveActivations(op, t, x...) || !c.haveActivations(op, F32, routes) {
 		return false
 	}
 	if routes.Type() != F32 || x[0].Ne(1) != c.Slots(routes)*routes.Ne(1) {

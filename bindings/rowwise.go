@@ -5,8 +5,8 @@ import "C"
 
 import "math"
 
-// rowwise is own with activations of n columns of the same number of rows.
-func (c *Context) rowwise(op string, t Type, operands ...*Tensor) bool {
+// haveActivations is own with activations of n columns of the same number of rows.
+func (c *Context) haveActivations(op string, t Type, operands ...*Tensor) bool {
 	if !c.own(op, operands...) {
 		return false
 	}
@@ -24,7 +24,7 @@ func weight(w, x *Tensor) bool { return w != nil && vector(w, x.Ne(0)) && w.cont
 
 // Norm is x ⊙ w / √(mean(x²) + eps) for each row (RMS norm; Zhang and Sennrich, arXiv 1910.07467), of type t: x [n, rows] and w [n] float32.
 func (c *Context) Norm(x, w *Tensor, eps float32, t Type) *Tensor {
-	if !c.rowwise("norm", t, x) {
+	if !c.haveActivations("norm", t, x) {
 		return nil
 	}
 	if x.Type() != F32 || !weight(w, x) || !(eps >= 0) {
@@ -37,7 +37,7 @@ func (c *Context) Norm(x, w *Tensor, eps float32, t Type) *Tensor {
 }
 
 func (c *Context) normsBack(op string, dy, x, w *Tensor, eps float32, acc *Tensor) bool {
-	if !c.rowwise(op, F32, dy, x) {
+	if !c.haveActivations(op, F32, dy, x) {
 		return false
 	}
 	if x.Type() != F32 || dy.ne[0] != x.ne[0] || !weight(w, x) || !(eps >= 0) ||
@@ -62,7 +62,7 @@ func (c *Context) NormBack(dy, x, w *Tensor, eps float32, acc *Tensor) *Tensor {
 // LayerNorm is (x − mean(x)) / √(var(x) + eps) ⊙ w + b for each row, with the mean of the squared deviations for var (Ba, Kiros and Hinton, arXiv 1607.06450), of type t:
 // x [n, rows], w and b [n] float32.
 func (c *Context) LayerNorm(x, w, b *Tensor, eps float32, t Type) *Tensor {
-	if !c.rowwise("layer_norm", t, x) {
+	if !c.haveActivations("layer_norm", t, x) {
 		return nil
 	}
 	if x.Type() != F32 || !weight(w, x) || !weight(b, x) || !(eps >= 0) {
@@ -102,7 +102,7 @@ func (n HeadNorms) fit(x *Tensor, heads, kvHeads int, eps float32) bool {
 
 // NormHeads is Norm of the heads of q and of k alone, of type t, for x [headDim · (heads + 2 · kvHeads), rows], float32, as Attention takes it. v is copied.
 func (c *Context) NormHeads(x *Tensor, w HeadNorms, heads, kvHeads int, eps float32, t Type) *Tensor {
-	if !c.rowwise("norm_heads", t, x) {
+	if !c.haveActivations("norm_heads", t, x) {
 		return nil
 	}
 	if !w.fit(x, heads, kvHeads, eps) {
@@ -116,7 +116,7 @@ func (c *Context) NormHeads(x *Tensor, w HeadNorms, heads, kvHeads int, eps floa
 
 // NormHeadsBack is the gradient of NormHeads' input x, of type t, for the gradient dy of its result.
 func (c *Context) NormHeadsBack(dy, x *Tensor, w HeadNorms, heads, kvHeads int, eps float32, t Type) *Tensor {
-	if !c.rowwise("norm_heads_back", t, dy, x) {
+	if !c.haveActivations("norm_heads_back", t, dy, x) {
 		return nil
 	}
 	if dy.ne[0] != x.ne[0] || !w.fit(x, heads, kvHeads, eps) {
@@ -153,7 +153,7 @@ func (a Activation) alone() bool { return a.known() && a != Clamped && a != Sigm
 
 // Activate is act(x), of type t.
 func (c *Context) Activate(x *Tensor, act Activation, t Type) *Tensor {
-	if !c.rowwise("activate", t, x) {
+	if !c.haveActivations("activate", t, x) {
 		return nil
 	}
 	if !act.alone() {
@@ -167,7 +167,7 @@ func (c *Context) Activate(x *Tensor, act Activation, t Type) *Tensor {
 
 // ActivateBack is the gradient of Activate's input, of type t, for the gradient dy of its result.
 func (c *Context) ActivateBack(dy, x *Tensor, act Activation, t Type) *Tensor {
-	if !c.rowwise("activate_back", t, dy, x) {
+	if !c.haveActivations("activate_back", t, dy, x) {
 		return nil
 	}
 	if x.ne[0] != dy.ne[0] || !act.alone() {
@@ -181,7 +181,7 @@ func (c *Context) ActivateBack(dy, x *Tensor, act Activation, t Type) *Tensor {
 
 // Gated is act(gate) ⊙ up, [n, rows] of type t, for gateUp [2n, rows]: the gate's numbers, then those of up (Shazeer, arXiv 2002.05202).
 func (c *Context) Gated(gateUp *Tensor, act Activation, t Type) *Tensor {
-	if !c.rowwise("gated", t, gateUp) {
+	if !c.haveActivations("gated", t, gateUp) {
 		return nil
 	}
 	if gateUp.ne[0]%2 != 0 || !act.known() {
@@ -195,7 +195,7 @@ func (c *Context) Gated(gateUp *Tensor, act Activation, t Type) *Tensor {
 
 // GatedBack is the gradient of Gated's input, [2n, rows] of type t, for the gradient dy [n, rows] of its result.
 func (c *Context) GatedBack(dy, gateUp *Tensor, act Activation, t Type) *Tensor {
-	if !c.rowwise("gated_back", t, dy, gateUp) {
+	if !c.haveActivations("gated_back", t, dy, gateUp) {
 		return nil
 	}
 	if gateUp.ne[0] != 2*dy.ne[0] || !act.known() {
@@ -219,7 +219,7 @@ const (
 // Rotate turns pairs of numbers of the first heads of x [headDim · any, rows] by the angles of table [dims, rows], float32: m·cos and m·sin for each of the
 // dims/2 pairs of a head's first numbers; back is the transposed, for gradients. The other numbers are copied. The result has type t.
 func (c *Context) Rotate(x, table *Tensor, heads, headDim int, pairs Pairing, back bool, t Type) *Tensor {
-	if !c.rowwise("rotate", t, x, table) {
+	if !c.haveActivations("rotate", t, x, table) {
 		return nil
 	}
 	if table.Type() != F32 || heads < 1 || headDim < 1 || int64(heads) > x.Ne(0)/int64(headDim) || table.Ne(0) > int64(headDim) || table.Ne(0)%2 != 0 {
@@ -233,7 +233,7 @@ func (c *Context) Rotate(x, table *Tensor, heads, headDim int, pairs Pairing, ba
 
 // Convert is x [n, rows] as type t.
 func (c *Context) Convert(x *Tensor, t Type) *Tensor {
-	if !c.rowwise("convert", t, x) {
+	if !c.haveActivations("convert", t, x) {
 		return nil
 	}
 	if c.composed != nil {
@@ -250,7 +250,7 @@ func capped(cap float32) bool { return cap >= 0 && cap <= math.MaxFloat32 }
 
 // Capped is cap · tanh(x / cap), float32, for x [n, rows], float32: logits as Gemma 2 has them (arXiv 2408.00118).
 func (c *Context) Capped(x *Tensor, cap float32) *Tensor {
-	if !c.rowwise("capped", F32, x) {
+	if !c.haveActivations("capped", F32, x) {
 		return nil
 	}
 	if x.Type() != F32 || !capped(cap) || cap == 0 {
@@ -263,7 +263,7 @@ func (c *Context) Capped(x *Tensor, cap float32) *Tensor {
 }
 
 func (c *Context) labelled(op string, logits, labels *Tensor, cap float32, t Type) bool {
-	if !c.rowwise(op, t, logits) {
+	if !c.haveActivations(op, t, logits) {
 		return false
 	}
 	if labels == nil || labels.Type() != I32 || logits.Type() != F32 || labels.Ne(0) != logits.Ne(1) || labels.Elements() != labels.Ne(0) ||
