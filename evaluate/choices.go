@@ -10,7 +10,8 @@ import (
 	"github.com/veratune/veratune/session"
 )
 
-// Choices is how well multiple-choice questions are answered. The names in JSON are those of EleutherAI's lm-evaluation-harness.
+// Choices is how well multiple-choice questions are answered. The names in JSON are those of EleutherAI's
+// lm-evaluation-harness.
 type Choices struct {
 	Acc             float64    `json:"acc"`               // part of the questions whose right choice has the highest log p
 	AccInterval     [2]float64 `json:"acc_interval"`      // 95%
@@ -21,7 +22,8 @@ type Choices struct {
 	Questions       int        `json:"questions"`
 }
 
-// MeasureChoices grades a model's choices by log p; batch questions are computed together, so that what their prompts have in common is computed once.
+// MeasureChoices grades a model's choices by log p; batch questions are computed together, so that what their prompts
+// have in common is computed once.
 func MeasureChoices(ctx context.Context, s *session.Session, questions []alpaca.Question, batch int, progress Progress) (Choices, error) {
 	logP, err := choices(ctx, s, questions, batch, progress)
 	if err != nil {
@@ -92,7 +94,8 @@ func wins(scores []float64, i int) bool {
 	return true
 }
 
-// proportion is k/n with Wilson's 95% interval, which unlike the standard error is right for few questions and near 0 and 1, too.
+// proportion is k/n with Wilson's 95% interval, which unlike the standard error is right for few questions and near 0
+// and 1, too.
 func proportion(k, n int) (p float64, interval [2]float64) {
 	const z = 1.959964 // 97.5% quantile of the normal distribution
 	count := float64(n)

@@ -8,7 +8,9 @@ import (
 
 	"github.com/veratune/veratune/alpaca"
 	"github.com/veratune/veratune/evaluate"
+	"github.com/veratune/veratune/generate"
 	"github.com/veratune/veratune/internal/testutil"
+	"github.com/veratune/veratune/mtbench"
 	"github.com/veratune/veratune/session"
 )
 
@@ -44,4 +46,38 @@ func ExampleMeasureLoss() {
 	fmt.Println(loss.Rows, "rows, perplexity above 1:", loss.Perplexity > 1)
 	// Output:
 	// 8 rows, perplexity above 1: true
+}
+
+func ExampleAnswer() {
+	folder, err := os.MkdirTemp("", "veratune-example-")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer os.RemoveAll(folder)
+	path := filepath.Join(folder, "model.gguf")
+	if err := testutil.WriteTinyLlama(path, testutil.TinyOptions{}); err != nil { // in place of a model of yours
+		fmt.Println(err)
+		return
+	}
+	s, err := session.Open(session.Options{Model: path, Engine: generate.Engine()})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer s.Close()
+	questions, err := mtbench.Create(filepath.Join(folder, "mtbench"), []mtbench.Question{{ID: 1, Category: "math", Turns: []string{"add 3", "and 4"}, Reference: []string{"4", "8"}}})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer questions.Close()
+	o := mtbench.DefaultRunOptions()
+	o.Name, o.MaxTokens = "tiny", 8
+	o.Progress = func(p mtbench.Progress) { fmt.Println(p.Done, "of", p.Total, "answered") }
+	if err := evaluate.Answer(context.Background(), s, questions, alpaca.Form{Template: alpaca.Auto}, o, session.Report{}); err != nil {
+		fmt.Println(err)
+	}
+	// Output:
+	// 1 of 1 answered
 }

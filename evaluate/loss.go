@@ -1,5 +1,5 @@
-// Package evaluate measures what a session's model and adapter are worth: the loss on rows, the accuracy on multiple-choice questions, and answers to and
-// judgments of the questions of package mtbench.
+// Package evaluate measures what a session's model and adapter are worth: the loss on rows, the accuracy on
+// multiple-choice questions, and answers to and judgments of the questions of package mtbench.
 //
 // It must not print: how far the work is goes to callbacks.
 package evaluate

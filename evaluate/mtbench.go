@@ -53,7 +53,8 @@ func (a Assistant) Complete(ctx context.Context, conversation []mtbench.Message,
 	return answer.String(), err
 }
 
-// Answer has a session's model, with the adapter that it has on, answer the questions of a folder. What decides the answers goes to the options' Setup.
+// Answer has a session's model, with the adapter that it has on, answer the questions of a folder. What decides the
+// answers goes to the options' Setup.
 func Answer(ctx context.Context, s *session.Session, folder *mtbench.Folder, form alpaca.Form, o mtbench.RunOptions, r session.Report) error {
 	m, err := NewAssistant(s, form, o.Parallel, r)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package finetune trains an adapter of a model on instruction rows: it opens the model, makes or loads the adapter, reads and splits the rows, and hands all of
-// it to package train. Default has the recipes of the VeRA paper.
+// Package finetune trains an adapter of a model on instruction rows: it opens the model, makes or loads the adapter,
+// reads and splits the rows, and hands all of it to package train. Default has the recipes of the VeRA paper.
 //
 // It must not print: messages go to Options.Report, and the progress of the steps to Options.Progress.
 package finetune
@@ -23,7 +23,7 @@ import (
 type Options struct {
 	Model        string        // path of a GGUF file
 	PreTokenizer string        // in llama.cpp's words; "" is that of the model's file
-	Engine       model.Options // how the model computes
+	Engine       model.Options // how the model computes; on another device than the CPU, model.DeviceCompute says in which arithmetic
 
 	Adapter vera.Config
 	From    string // adapter to begin with, in place of a new one; its own configuration takes the place of Adapter's, but for the dropout
@@ -52,7 +52,8 @@ type Options struct {
 	Progress io.Writer // as in train.Run
 }
 
-// Default is the recipe of a method in Table 9 of the VeRA paper, on a twentieth of the rows held out. Model is left to be named.
+// Default is the recipe of a method in Table 9 of the VeRA paper, on a twentieth of the rows held out. Model is left to
+// be named.
 func Default(method vera.Method) Options {
 	o := Options{
 		Engine: model.Default(), Adapter: vera.Default(), Rows: alpaca.Default(), HeldOut: 0.05, Fraction: 1, Train: train.Default(), Folder: "runs/alpaca",
@@ -69,7 +70,8 @@ func (o *Options) Seed(seed uint32) {
 	o.Adapter.Seed, o.Rows.Seed, o.Train.Seed = seed, uint64(seed), uint64(seed)
 }
 
-// Validate returns an error that says what is allowed for the first wrong option, as far as that can be told without the model.
+// Validate returns an error that says what is allowed for the first wrong option, as far as that can be told without
+// the model.
 func (o *Options) Validate() error {
 	measured := len(o.EvalData) > 0 || o.HeldOut > 0
 	switch {
@@ -116,8 +118,8 @@ func (o *Options) Inputs() []string {
 	return slices.DeleteFunc(list, func(path string) bool { return path == "" })
 }
 
-// Run trains to the end or a limit, or until ctx is cancelled, and leaves a run folder. It fails as train.Run does, before the model is read where the folder cannot
-// be used.
+// Run trains to the end or a limit, or until ctx is cancelled, and leaves a run folder. It fails as train.Run does,
+// before the model is read where the folder cannot be used.
 func Run(ctx context.Context, o *Options) (train.Result, error) {
 	if o.Group == nil || o.Group.Rank() == 0 { // which writes the folder
 		if err := train.CheckFolder(o.Folder, o.Resume, o.Force, o.Inputs()...); err != nil {

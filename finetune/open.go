@@ -68,7 +68,8 @@ func (p *Prepared) fill() (err error) {
 	return nil
 }
 
-// Engine is what trains the adapter that is attached to a model on a device: another than the CPU also makes the updates.
+// Engine is what trains the adapter that is attached to a model on a device: another than the CPU also makes the
+// updates.
 func Engine(m *model.Model, device string, c train.Config) (train.Engine, error) {
 	if device == model.CPU {
 		return m, nil

@@ -11,11 +11,12 @@ import (
 	"github.com/veratune/veratune/train"
 )
 
-// sampleLength is the longest sample answer in tokens: enough to see what an adapter does, and short beside measuring the held-out loss.
+// sampleLength is the longest sample answer in tokens: enough to see what an adapter does, and short beside measuring
+// the held-out loss.
 const sampleLength = 160
 
-// samples gives the function that answers the prompts, one after the other, with the adapter as it is: the most likely answers, in the arithmetic of the training, on the
-// CPU. The memory for it is held only meanwhile.
+// samples gives the function that answers the prompts, one after the other, with the adapter as it is: the most likely
+// answers, in the arithmetic of the training, on the CPU. The memory for it is held only meanwhile.
 func (p *Prepared) samples() (func(context.Context) ([]train.Sample, error), error) {
 	prompts := p.options.Samples
 	encoder, err := alpaca.NewEncoder(p.Training.Form, p.Tokenizer)

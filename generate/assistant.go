@@ -8,8 +8,8 @@ import (
 	"github.com/veratune/veratune/session"
 )
 
-// Assistant answers many prompts with a session's model and adapter, in one template. It is safe for concurrent use. The session must keep its adapter until the
-// assistant is closed.
+// Assistant answers many prompts with a session's model and adapter, in one template. It is safe for concurrent use.
+// The session must keep its adapter until the assistant is closed.
 type Assistant struct {
 	Encoder *alpaca.Encoder
 	Room    int      // of a prompt with its answer, in tokens

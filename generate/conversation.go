@@ -30,8 +30,8 @@ func (c *Conversation) messages(from int) (list []alpaca.Message) {
 	return append(list, alpaca.Message{Role: alpaca.User, Content: c.Turns[last].Message})
 }
 
-// Prompt is a conversation in tokens, for the answer to its last message. So many of the oldest turns are forgotten that an answer of that many tokens has room, or of a
-// quarter of the room where that is less; dropped is their number.
+// Prompt is a conversation in tokens, for the answer to its last message. So many of the oldest turns are forgotten
+// that an answer of that many tokens has room, or of a quarter of the room where that is less; dropped is their number.
 func (a *Assistant) Prompt(ctx context.Context, c *Conversation, answer int) (prompt []int32, dropped int, err error) {
 	answer = min(answer, a.Room/4)
 	for dropped = range c.Turns {

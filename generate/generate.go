@@ -1,4 +1,5 @@
-// Package generate answers prompts and conversations with the model and adapter of a session, and gives an answer on as it is made.
+// Package generate answers prompts and conversations with the model and adapter of a session, and gives an answer on as
+// it is made.
 //
 // It must not print: text goes to a callback, and messages go to a session.Report.
 package generate
@@ -51,7 +52,8 @@ type Answer struct {
 	Stops        []string // that could have ended it
 }
 
-// Run answers one prompt; emit, if it isn't nil, gets the text in pieces as it is made. Where ctx is cancelled, the answer up to there comes with an error.
+// Run answers one prompt; emit, if it isn't nil, gets the text in pieces as it is made. Where ctx is cancelled, the
+// answer up to there comes with an error.
 func Run(ctx context.Context, s *session.Session, p Prompt, o Options, emit func(text string) error, r session.Report) (Answer, error) {
 	if p.Raw {
 		r = session.Report{}

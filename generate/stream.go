@@ -8,8 +8,9 @@ import (
 	"github.com/veratune/veratune/model"
 )
 
-// Stream turns tokens into text as they come, and gives on what is certain: a character may take several tokens, and what may become a stop string is held
-// back. Bytes that are no UTF-8, and NUL, which C's strings cannot hold, become U+FFFD.
+// Stream turns tokens into text as they come, and gives on what is certain: a character may take several tokens, and
+// what may become a stop string is held back. Bytes that are no UTF-8, and NUL, which C's strings cannot hold, become
+// U+FFFD.
 type Stream struct {
 	Tokenizer interface {
 		Detokenize(tokens []int32, special bool) (string, error)
@@ -27,7 +28,8 @@ type Stream struct {
 	err     error
 }
 
-// Generate continues a prompt, and tells whether the text came to its end or was cut by the sampling's limit or the server's room.
+// Generate continues a prompt, and tells whether the text came to its end or was cut by the sampling's limit or the
+// server's room.
 func (s *Stream) Generate(ctx context.Context, server *model.Server, prompt []int32, sampling model.Sampling) (ended bool, err error) {
 	err = server.Generate(ctx, prompt, sampling, s.add)
 	if s.finish(); s.err != nil {
@@ -76,7 +78,8 @@ func (s *Stream) add(token int32) bool {
 	return !s.ended && s.err == nil
 }
 
-// text is what a token adds. It is detokenized behind the one before: SentencePiece leaves a space out where a text begins.
+// text is what a token adds. It is detokenized behind the one before: SentencePiece leaves a space out where a text
+// begins.
 func (s *Stream) text(token int32) (string, error) {
 	before, err := s.Tokenizer.Detokenize(s.last, false)
 	if err != nil {
@@ -122,7 +125,8 @@ func (s *Stream) give(n int) {
 	s.held = s.held[n:]
 }
 
-// stop is where the stop string begins that is complete first, and of those that are complete at once the longest; -1 if there is none.
+// stop is where the stop string begins that is complete first, and of those that are complete at once the longest; -1
+// if there is none.
 func (s *Stream) stop() int {
 	start, end := -1, 0
 	for _, stop := range s.Stops {

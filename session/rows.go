@@ -32,7 +32,8 @@ func (s *Session) Rows(files []alpaca.Part, o alpaca.Options, r Report) (*alpaca
 	return d, err
 }
 
-// Data loads data files, or the starter set where there is none, and reports what is left out. The rows stay open with the session.
+// Data loads data files, or the starter set where there is none, and reports what is left out. The rows stay open with
+// the session.
 func (s *Session) Data(files []alpaca.Part, o alpaca.Options, r Report) (*alpaca.Dataset, error) {
 	asked := o.Form
 	var err error

@@ -1,4 +1,5 @@
-// Package session opens a model with its tokenizer and perhaps an adapter, and reads rows for it: what finetuning, generation and evaluation begin with.
+// Package session opens a model with its tokenizer and perhaps an adapter, and reads rows for it: what finetuning,
+// generation and evaluation begin with.
 //
 // It must not print: what a person may want to know goes to a Report.
 package session
@@ -60,7 +61,8 @@ func (s *Session) Load(path string) (*vera.Adapter, error) {
 	return vera.Load(path, s.Base())
 }
 
-// Use puts an adapter on, or with nil takes it off, and takes the pre-tokenizer of its training where the options name none.
+// Use puts an adapter on, or with nil takes it off, and takes the pre-tokenizer of its training where the options name
+// none.
 func (s *Session) Use(a *vera.Adapter) (err error) {
 	if err := s.Attach(a); err != nil {
 		return err
