@@ -45,6 +45,15 @@ func TestReadmeLength(t *testing.T) {
 	}
 }
 
+// TestGuidesBegin checks that a guide is its title and then a command.
+func TestGuidesBegin(t *testing.T) {
+	for path, text := range pages(t) {
+		if filepath.Dir(path) == filepath.Join("..", "docs", "guide") && !regexp.MustCompile("^# .+\n\n```sh\nbin/veratune ").MatchString(text) {
+			t.Errorf("%s does not begin with a command", path)
+		}
+	}
+}
+
 var link = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 
 // TestLinks checks that the files and headings that documents link to exist.

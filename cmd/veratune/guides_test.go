@@ -119,6 +119,16 @@ func serving(ctx context.Context, dir, command string) (output string, err error
 	return line + errs.String(), errors.Join(err, cmd.Process.Signal(os.Interrupt), cmd.Wait())
 }
 
+// TestReadmeCommands checks that README's table has every command.
+func TestReadmeCommands(t *testing.T) {
+	table := string(read(t, "../../README.md"))
+	for _, c := range newApp(io.Discard, io.Discard).VisibleCommands() {
+		if !strings.Contains(table, "`"+c.Name+"`") {
+			t.Errorf("README does not have the command %s", c.Name)
+		}
+	}
+}
+
 // TestDocumentedCommands checks that every command of veratune in the documents exists with its options.
 func TestDocumentedCommands(t *testing.T) {
 	found := 0

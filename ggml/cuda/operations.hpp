@@ -274,9 +274,11 @@ static bool supported(operation op, const parameters & with, ggml_tensor * const
         case ATTENTION:
         case ATTENTION_BACK:
             return src[op == ATTENTION ? 0 : 1]->ne[0] / (with.i[0] + 2 * with.i[1]) <= MOST_DIM && !src[op == ATTENTION ? 2 : 3];  // no sinks
+        case ACTIVATE:
+        case ACTIVATE_BACK:
         case GATED:
         case GATED_BACK:
-            return (with.i[0] == SILU || with.i[0] == GELU);
+            return with.i[0] == SILU || with.i[0] == GELU;
         case ATTENTION_CACHED:
         case ROUTE:
         case ROUTE_BACK:
