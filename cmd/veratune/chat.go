@@ -10,7 +10,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/veratune/veratune/alpaca"
 	"github.com/veratune/veratune/generate"
 	"github.com/veratune/veratune/internal/terminal"
 	"github.com/veratune/veratune/session"
@@ -20,9 +19,9 @@ import (
 // chatOptions holds the options of the chat command.
 type chatOptions struct {
 	*engine
-	answering answering
-	system    string
-	room      int
+	answering    answering
+	conversation generate.Conversation
+	room         int
 }
 
 // defaultRoom bounds the memory of models with a long context.
@@ -37,7 +36,7 @@ func chatCommand() *cli.Command {
 		Flags: slices.Concat(o.engine.flags(), []cli.Flag{
 			o.adapterFlag(),
 			o.forceFlag(),
-			&cli.StringFlag{Name: "system", Usage: "`TEXT` of a system message before the conversation", Destination: &o.system},
+			&cli.StringFlag{Name: "system", Usage: "`TEXT` of a system message before the conversation", Destination: &o.conversation.System},
 			&cli.IntFlag{Name: "context", Usage: "tokens of conversation and answer that there is room for", DefaultText: fmt.Sprintf("the model's, up to %d", defaultRoom), Destination: &o.room},
 		}, o.answering.flags()),
 		Action: func(c *cli.Context) error {
@@ -89,12 +88,8 @@ type chat struct {
 	assistant  *generate.Assistant // of the present adapter
 	console    *console
 	out, notes io.Writer
-	turns      []turn
 	failed     int // messages and commands
 }
-
-// turn is a message and its answer, which is empty where nothing was said.
-type turn struct{ message, answer string }
 
 // talk runs until the person leaves. What goes wrong is told, and the chat goes on.
 func (c *chat) talk(ctx context.Context) error {
@@ -139,22 +134,21 @@ func (c *chat) note(format string, values ...any) {
 
 // say answers a message. One that cannot be answered is not kept.
 func (c *chat) say(ctx context.Context, message string) error {
-	c.turns = append(c.turns, turn{message: message})
+	c.conversation.Turns = append(c.conversation.Turns, generate.Turn{Message: message})
 	err := c.answer(ctx)
-	if last := len(c.turns) - 1; err != nil && c.turns[last].answer == "" {
-		c.turns = c.turns[:last]
+	if last := len(c.conversation.Turns) - 1; err != nil && c.conversation.Turns[last].Answer == "" {
+		c.conversation.Turns = c.conversation.Turns[:last]
 	}
 	return err
 }
 
 // answer answers the last turn, again if it has an answer. Of one that is stopped, what was said is kept.
 func (c *chat) answer(ctx context.Context) error {
-	prompt, dropped, err := c.prompt(ctx)
+	prompt, dropped, err := c.assistant.Prompt(ctx, &c.conversation, c.answering.Sampling.MaxTokens)
 	if err != nil {
 		return err
 	}
 	if dropped > 0 {
-		c.turns = c.turns[dropped:]
 		c.note("the conversation has become too long for the context of %d tokens: its oldest %s forgotten", c.room, count(dropped, "turn is", "turns are"))
 	}
 	var said strings.Builder
@@ -168,7 +162,7 @@ func (c *chat) answer(ctx context.Context) error {
 	})
 	fmt.Fprintln(c.out)
 	if err == nil || said.Len() > 0 {
-		c.turns[len(c.turns)-1].answer = said.String()
+		c.conversation.Turns[len(c.conversation.Turns)-1].Answer = said.String()
 	}
 	switch {
 	case stopped:
@@ -189,37 +183,6 @@ func count(n int, one, several string) string {
 		return one
 	}
 	return fmt.Sprintf("%d %s", n, several)
-}
-
-// prompt is the conversation in tokens. So many of the oldest turns are dropped that an answer has room.
-func (c *chat) prompt(ctx context.Context) (prompt []int32, dropped int, err error) {
-	answer := min(c.answering.Sampling.MaxTokens, c.room/4)
-	for dropped = range c.turns {
-		if prompt, err = c.assistant.Encoder.Until(ctx).Conversation(c.messages(dropped)); err != nil {
-			return nil, 0, err
-		}
-		if len(prompt)+answer <= c.room {
-			return prompt, dropped, nil
-		}
-	}
-	if len(prompt) >= c.room {
-		return nil, 0, fmt.Errorf("the message alone has %d tokens with its template, and the context has room for %d: shorten it, or take a larger --context", len(prompt), c.room-1)
-	}
-	return prompt, dropped, nil
-}
-
-// messages is the conversation from a turn on up to the last message. What got no answer is left out.
-func (c *chat) messages(from int) (list []alpaca.Message) {
-	if c.system != "" {
-		list = append(list, alpaca.Message{Role: alpaca.System, Content: c.system})
-	}
-	last := len(c.turns) - 1
-	for _, t := range c.turns[from:last] {
-		if t.answer != "" {
-			list = append(list, alpaca.Message{Role: alpaca.User, Content: t.message}, alpaca.Message{Role: alpaca.Assistant, Content: t.answer})
-		}
-	}
-	return append(list, alpaca.Message{Role: alpaca.User, Content: c.turns[last].message})
 }
 
 // use puts an adapter on, or with nil takes it off, and begins a server for it.

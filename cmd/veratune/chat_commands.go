@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/generate"
 	"github.com/veratune/veratune/internal/durable"
 	"github.com/veratune/veratune/vera"
 )
@@ -94,7 +95,7 @@ func (c *chat) changeAdapter(_ context.Context, path string) error {
 }
 
 func (c *chat) retry(ctx context.Context, _ string) error {
-	if len(c.turns) == 0 {
+	if len(c.conversation.Turns) == 0 {
 		return errors.New("/retry: there is no message yet")
 	}
 	c.answering.Sampling.Seed++
@@ -105,13 +106,13 @@ func (c *chat) retry(ctx context.Context, _ string) error {
 }
 
 func (c *chat) reset(context.Context, string) error {
-	c.turns = nil
+	c.conversation.Turns = nil
 	c.note("the conversation is forgotten")
 	return nil
 }
 
 func (c *chat) changeSystem(_ context.Context, text string) error {
-	c.system = text
+	c.conversation.System = text
 	if text == "" {
 		c.note("without a system message")
 	} else {
@@ -128,13 +129,13 @@ type savedChat struct {
 // save writes the turns that have an answer. A file that is there stays as it is.
 func (c *chat) save(_ context.Context, path string) error {
 	var row savedChat
-	if c.system != "" {
-		row.Messages = append(row.Messages, alpaca.Message{Role: alpaca.System, Content: c.system})
+	if c.conversation.System != "" {
+		row.Messages = append(row.Messages, alpaca.Message{Role: alpaca.System, Content: c.conversation.System})
 	}
 	saved := 0
-	for _, t := range c.turns {
-		if strings.TrimSpace(t.answer) != "" {
-			row.Messages = append(row.Messages, alpaca.Message{Role: alpaca.User, Content: t.message}, alpaca.Message{Role: alpaca.Assistant, Content: t.answer})
+	for _, t := range c.conversation.Turns {
+		if strings.TrimSpace(t.Answer) != "" {
+			row.Messages = append(row.Messages, alpaca.Message{Role: alpaca.User, Content: t.Message}, alpaca.Message{Role: alpaca.Assistant, Content: t.Answer})
 			saved++
 		}
 	}
@@ -155,7 +156,7 @@ func (c *chat) save(_ context.Context, path string) error {
 		return fmt.Errorf("/save: %w", err)
 	}
 	left := ""
-	if n := len(c.turns) - saved; n > 0 {
+	if n := len(c.conversation.Turns) - saved; n > 0 {
 		left = fmt.Sprintf("; %s without an answer left out", count(n, "1 turn is", "turns are"))
 	}
 	c.note("%s in %s%s", count(saved, "1 turn is", "turns are"), path, left)
@@ -164,25 +165,25 @@ func (c *chat) save(_ context.Context, path string) error {
 
 // load takes the conversation of a file. One that is going on is not thrown away for it.
 func (c *chat) load(_ context.Context, path string) error {
-	if len(c.turns) > 0 {
+	if len(c.conversation.Turns) > 0 {
 		return errors.New("/load: there is a conversation already; /save FILE keeps it, /reset forgets it")
 	}
 	messages, err := alpaca.ReadConversation(path)
 	if err != nil {
 		return fmt.Errorf("/load: %w", err)
 	}
-	system := c.system
+	system := c.conversation.System
 	if messages[0].Role == alpaca.System {
 		system, messages = messages[0].Content, messages[1:]
 	}
-	var turns []turn
+	var turns []generate.Turn
 	for pair := range slices.Chunk(messages, 2) {
 		if len(pair) < 2 || pair[0].Role != alpaca.User || pair[1].Role != alpaca.Assistant || strings.TrimSpace(pair[1].Content) == "" {
 			return fmt.Errorf("/load: %s: a message from the user and one from the assistant, in turn, are wanted; message %d is not", path, 2*len(turns)+1)
 		}
-		turns = append(turns, turn{pair[0].Content, pair[1].Content})
+		turns = append(turns, generate.Turn{Message: pair[0].Content, Answer: pair[1].Content})
 	}
-	c.turns, c.system = turns, system
+	c.conversation.Turns, c.conversation.System = turns, system
 	c.note("%s loaded from %s", count(len(turns), "1 turn is", "turns are"), path)
 	return nil
 }
