@@ -207,9 +207,9 @@ func (c *Context) FactoredGrad(g, u *Tensor, v Vectors) *Tensor {
 	return (*Tensor)(C.ggml_vera_factored_grad(c.c, c.nodes, g.c(), u.c(), v.Rows.c(), v.B.c(), v.D.c()))
 }
 
-// Largest are the largest that products of a context have, in numbers: a weight, activations, B; and the longest side of an operand. States are the float32 numbers that a
-// thread keeps for a delta net's gradient.
-type Largest struct{ Matrix, Operand, Pair, Length, States int64 }
+// Largest are the largest that products of a context have, in numbers: a weight, activations, B. States are the float32 numbers that a thread
+// keeps for a delta net's gradient.
+type Largest struct{ Matrix, Operand, Pair, States int64 }
 
 // Largest tells from what follows what veratune's own products take beside their results; all 0 where they are composed.
 func (c *Context) Largest() Largest {
@@ -217,12 +217,12 @@ func (c *Context) Largest() Largest {
 		return Largest{}
 	}
 	n := C.ggml_vera_largest_of(c.nodes)
-	return Largest{int64(n.matrix), int64(n.operand), int64(n.pair), int64(n.length), int64(n.states)}
+	return Largest{int64(n.matrix), int64(n.operand), int64(n.pair), int64(n.states)}
 }
 
 // Max has the larger of both in each number.
 func (l Largest) Max(o Largest) Largest {
-	return Largest{max(l.Matrix, o.Matrix), max(l.Operand, o.Operand), max(l.Pair, o.Pair), max(l.Length, o.Length), max(l.States, o.States)}
+	return Largest{max(l.Matrix, o.Matrix), max(l.Operand, o.Operand), max(l.Pair, o.Pair), max(l.States, o.States)}
 }
 
 // PeakOperations is [1]: the number of additions and multiplications that computing it takes, on registers alone, in bfloat16 where x is, else in float32.

@@ -848,3 +848,31 @@ func TestProductsRefuse(t *testing.T) {
 		t.Error("a context without a backend: no error")
 	}
 }
+
+// TestPeak multiplies on registers alone with every instruction set.
+func TestPeak(t *testing.T) {
+	for _, half := range []bool{false, true} {
+		everyISA(t, func(t *testing.T) {
+			backend := openCPU(t, 2)
+			s := newStage(t, backend)
+			defer s.Close()
+			kind := F32
+			if half {
+				kind = BF16
+			}
+			n := s.own(s.PeakOperations(s.own(s.NewTensor(kind, 32))))
+			g := s.NewGraph()
+			g.Expand(n)
+			if err := backend.Compute(g); err != nil {
+				t.Fatal(err)
+			}
+			operations := []float32{0}
+			if err := Get(n, operations); err != nil {
+				t.Fatal(err)
+			}
+			if operations[0] < 1e8 {
+				t.Errorf("%v operations", operations[0])
+			}
+		})
+	}
+}

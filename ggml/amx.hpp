@@ -3,16 +3,19 @@
 
 #if HAS_AMX
 
-// Configures the tile registers of a thread, all of them 16 rows of 64 bytes, as long as it lives.
+// All tile registers have 16 rows of 64 bytes. A constant, since compilers take _tile_loadconfig to read eight bytes and drop what was stored behind them.
+alignas(64) static const struct {
+    uint8_t  palette = 1, zero[15] = {};
+    uint16_t row_bytes[16] = { 64, 64, 64, 64, 64, 64, 64, 64 };
+    uint8_t  rows[16] = { 16, 16, 16, 16, 16, 16, 16, 16 };
+} TILES;
+static_assert(sizeof TILES == 64, "a tile configuration has 64 bytes");
+
+// Configures the tile registers of a thread as long as it lives.
 template <bool HALF> struct tile_registers {
     tile_registers() {
         if (HALF) {
-            alignas(64) uint8_t config[64] = { 1 };  // palette 1; bytes 16 to 31 are row lengths in bytes, 48 to 55 numbers of rows
-            for (int i = 0; i < 8; i++) {
-                config[16 + 2 * i] = 64;
-                config[48 + i]     = 16;
-            }
-            _tile_loadconfig(config);
+            _tile_loadconfig(&TILES);
         }
     }
 
@@ -23,14 +26,14 @@ template <bool HALF> struct tile_registers {
     }
 };
 
-// c = a b + add for 32 (or, with TWO false, 16) rows of A and 32 columns of a panel; k is a multiple of 16 words.
+// c (+)= a b for 32 (or, with TWO false, 16) rows of A and 32 columns of a panel; k is a multiple of 16 words.
 template <bool TWO> static void amx_tile(int64_t k, const int32_t * a, int64_t stride, const int32_t * b, const place & to) {
     if (to.add) {
-        _tile_loadd(0, to.add, to.lda * 4);
-        _tile_loadd(1, to.add + 16, to.lda * 4);
+        _tile_loadd(0, to.c, to.ldc * 4);
+        _tile_loadd(1, to.c + 16, to.ldc * 4);
         if (TWO) {
-            _tile_loadd(2, to.add + 16 * to.lda, to.lda * 4);
-            _tile_loadd(3, to.add + 16 * to.lda + 16, to.lda * 4);
+            _tile_loadd(2, to.c + 16 * to.ldc, to.ldc * 4);
+            _tile_loadd(3, to.c + 16 * to.ldc + 16, to.ldc * 4);
         }
     } else {
         _tile_zero(0);
@@ -62,6 +65,7 @@ template <bool TWO> static void amx_tile(int64_t k, const int32_t * a, int64_t s
 
 // Rows that do not fill a tile are left to AVX-512.
 static void amx_tiles(int64_t rows, int64_t k, const int32_t * a, int64_t stride, const int32_t * b, const place & to) {
+    __asm__ volatile("" ::: "memory");  // compilers do not know that _tile_loadd reads memory
     int64_t i = 0;
     for (; i + 16 <= rows; i += i + 32 <= rows ? 32 : 16) {
         for (int j = 0; j < PANEL; j += 32) {

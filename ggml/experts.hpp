@@ -119,10 +119,10 @@ static void experts(const thread & t, ggml_tensor * dst) {
         }
         ggml_tensor matrix = *w;
         matrix.data        = (char *) w->data + e * w->nb[2];
-        product p = back ? product{ count, w->ne[0], w->ne[1], { x, true }, { &matrix, false }, nullptr, strip_width(w), GROUP }
-                         : product{ count, w->ne[1], w->ne[0], { x, true }, { &matrix, true }, nullptr, STRIP, GROUP };
+        const int64_t cols = w->ne[!back];
+        product p = { count, cols, w->ne[back], { x, true }, { &matrix, !back }, nullptr, strip_width(t, w, back, half, cols), GROUP };
         p.rows    = from + start;
-        multiply(t, p, half, t.with->i[0], nullptr, [&](int64_t r, int64_t some, int64_t n0, int64_t cols, float * c, int64_t ldc) {
+        multiply(t, p, half, t.with->i[0], [&](int64_t r, int64_t some, int64_t n0, int64_t cols, float * c, int64_t ldc) {
             for (int64_t i = 0; i < some; i++, c += ldc) {
                 const int64_t at = to[start + r + i];
                 if (!sum) {

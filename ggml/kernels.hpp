@@ -142,6 +142,13 @@ static inline void put(ggml_tensor * t, void * p, const float * values, int64_t 
 
 static inline char * row(const ggml_tensor * t, int64_t i) { return (char *) t->data + i * t->nb[1]; }
 
+// Asks for n bytes from p on to be fetched into the cache; they need not be there.
+static inline void prefetch(const char * p, size_t n) {
+    for (size_t i = 0; i < n; i += 64) {
+        __builtin_prefetch(p + i);
+    }
+}
+
 #include "exp.hpp"
 #include "product.hpp"
 #include "vera.hpp"

@@ -1,33 +1,35 @@
 // Matrix products C[m, n] = Σ_k A[m, k] · s[k] · B[n, k], and what is done with a piece of C while it is in the cache.
 //
-// Both operands are seen as 32-bit words along k: one float, or two bfloat16 numbers. A is read row by row as it lies in memory. B is
-// packed strip by strip: 64 columns (more for types with larger blocks), in panels of PANEL columns, word k of all of a panel's columns side by side. One strip is
-// unpacked by one thread, stays in its second-level cache, and meets all rows of A: for K words, M rows and 6 × PANEL accumulators, each pass over
-// k loads PANEL + 6 words for 6 · PANEL products. A float copy of B never exists outside of a strip.
+// Both operands are seen as 32-bit words along k: one float, or two bfloat16 numbers. A is read row by row as it lies in memory. B is packed stretch by stretch
+// of a strip of 64 to 256 columns, in panels of PANEL columns, word k of all of a panel's columns side by side. One strip is unpacked by one thread, stays in its
+// second-level cache, and meets all rows of A. For K words, M rows and 6 × PANEL accumulators, each pass over k loads PANEL + 6 words for 6 · PANEL products. A
+// float copy of B never exists outside of a strip.
 //
-// Every element of C is summed by one thread in the order of k, so a result does not depend on the number of threads.
+// Every element of C is summed by one thread in the order of k, a block at a time, so a result depends on neither the number of threads nor the width of strips.
 
 enum {
     VECTORS = REGISTERS / 8,    // of a panel
     PANEL   = VECTORS * LANES,  // columns
     ROWS    = 6,                // of A that a tile takes
     GROUP   = HAS_AMX ? 32 : 24,  // of A that pieces are cut at
-    STRIP   = 64,               // columns
-    CHUNK   = 96,               // rows of A between two looks at the next block of k
-    DEPTH   = 1024,             // words of k in a block: DEPTH · STRIP words of B stay in the second-level cache
+    STRIP   = 64,               // columns at least
+    WIDEST  = 256,              // columns at most, those of the longest blocks
+    CHUNK   = 96,               // rows of A that meet a block of k at a time
+    SHORT   = 256,              // words of k in a block: of strips of any width and for tiles
+    LONG    = 1024,             // of narrow strips: what memory gives in advance is worth more than the first-level cache
+    KEPT    = 16 * CHUNK,       // rows of C that a thread sums up at a time
 };
 
-// Where a piece of C goes, and what is added to it: another matrix, c itself, or nothing.
+// Where a piece of C goes, and whether it is added to what is there.
 struct place {
-    float *       c;
-    int64_t       ldc;
-    const float * add;
-    int64_t       lda;
+    float * c;
+    int64_t ldc;
+    bool    add;
 
-    place at(int64_t i, int64_t j) const { return { c + i * ldc + j, ldc, add ? add + i * lda + j : nullptr, lda }; }
+    place at(int64_t i, int64_t j) const { return { c + i * ldc + j, ldc, add }; }
 };
 
-// c[i][j] = Σ_k a[i][k] b[k][j] + add[i][j] for R rows of A and one panel of B, k counted in words.
+// c[i][j] (+)= Σ_k a[i][k] b[k][j] for R rows of A and one panel of B, k counted in words.
 template <bool HALF, int R> static void tile(int64_t k, const int32_t * a, int64_t stride, const int32_t * b, const place & to) {
     vf acc[R][VECTORS];
 #pragma GCC unroll 8
@@ -67,7 +69,8 @@ template <bool HALF, int R> static void tile(int64_t k, const int32_t * a, int64
     for (int i = 0; i < R; i++) {
 #pragma GCC unroll 4
         for (int j = 0; j < VECTORS; j++) {
-            store(to.c + i * to.ldc + j * LANES, to.add ? load(to.add + i * to.lda + j * LANES) + acc[i][j] : acc[i][j]);
+            float * c = to.c + i * to.ldc + j * LANES;
+            store(c, to.add ? load(c) + acc[i][j] : acc[i][j]);
         }
     }
 }
@@ -238,10 +241,14 @@ template <bool HALF> static void pack_quants(const product & p, const stretch & 
     const int64_t       block = ggml_blck_size(t->type);
     const size_t        size  = ggml_type_size(t->type);
     turned_quants       turned;
+    enum { AHEAD = 512 };
     for (int64_t j = 0; j < p.width; j += 32) {
         const char * rows[32];
         find_rows(t, n0, j, cols, rows);
         for (int64_t k = 0; k < part.n; k += 32) {
+            for (int i = 0; i < 32 && (part.first + k) % block == 0; i++) {
+                prefetch(rows[i] + (part.first + k) / block * size + AHEAD, size);
+            }
             turn_rows(t->type, rows, (part.first + k) / block * size, (int) (k % block / 32), turned);
             for (int i = 0; i < 32; i += LANES) {
                 int32_t *         to = panels + (j + i) / PANEL * PANEL * part.words + word_count<HALF>(k) * PANEL + (j + i) % PANEL;
@@ -323,16 +330,19 @@ template <bool HALF> static void pack_along(const product & p, const stretch & p
 
 // Packs a stretch of columns n0 … n0 + cols of a tensor whose rows are k.
 template <bool HALF> static void pack_across(const product & p, const stretch & part, int64_t n0, int64_t cols, int32_t * panels) {
-    enum { MOST = 256 };
+    enum { MOST = 256, AHEAD = 24 };
     const ggml_tensor * t      = p.b.t;
     const int64_t       kw     = part.words, whole = (cols + PANEL - 1) / PANEL * PANEL;
-    const size_t        offset = n0 / ggml_blck_size(t->type) * ggml_type_size(t->type);
+    const size_t        offset = n0 / ggml_blck_size(t->type) * ggml_type_size(t->type), bytes = cols / ggml_blck_size(t->type) * ggml_type_size(t->type);
     const bool          direct = HALF && t->type == BF16 && cols == whole;
     alignas(64) float   buf[2][MOST];
     memset(buf, 0, sizeof buf);
     for (int64_t w = 0; w < word_count<HALF>(part.n); w++) {
         const int64_t k  = part.first + (HALF ? 2 * w : w);
         int32_t *     to = panels + w * PANEL;
+        for (int i = 0; i <= (int) HALF; i++) {
+            prefetch(row(t, k + AHEAD + i) + offset, bytes);
+        }
         if (direct && k + 1 < p.k) {
             const uint16_t * even = (const uint16_t *) (row(t, k) + offset), * odd = (const uint16_t *) (row(t, k + 1) + offset);
             for (int64_t j = 0; j < whole; j += PANEL) {
@@ -471,77 +481,67 @@ template <bool HALF> static void pack(const product & p, const stretch & part, i
     }
 }
 
-// Computes the product. Where `direct` is given, C goes there: a stretch of k after the other is packed and added up. Else the whole strip is packed, and
-// use(row, rows, column, columns, c, ldc) gets every part of C as floats that it may change.
-template <bool HALF, typename F> static void multiply(const thread & t, const product & p, const place * direct, F use) {
-    enum { NUMBERS = HALF ? 2 * DEPTH : DEPTH };
-    const lines   a  = prepare<HALF>(t, p);
-    const int64_t kw = packed_count<HALF>(p.k);
+// Computes the product: a stretch of k after the other is packed and added up. use(row, rows, column, columns, c, ldc) gets every part of C as floats that it may
+// change.
+template <bool HALF, typename F> static void multiply(const thread & t, const product & p, F use) {
+    enum { NUMBERS = HALF ? 2 : 1, TILED = HALF && HAS_AMX, PACKED = TILED ? 1 << 17 : 1 << 16 };  // numbers of a word; words that are packed at once
+    const int64_t block   = TILED || !p.b.along ? SHORT : LONG;
+    const lines   a       = prepare<HALF>(t, p);
+    const int64_t kw      = packed_count<HALF>(p.k), room = PACKED / p.width, most = kw < room ? kw : room, kept = p.m < KEPT ? p.m : KEPT;
     const pieces  all(p, t.nth);
-    const bool    whole  = direct && p.n % PANEL == 0;
-    const int64_t room   = whole && kw > DEPTH ? DEPTH : kw;
-    char *        memory = (char *) t.scratch((p.width * room + CHUNK * p.width) * 4);
-    float *       c      = (float *) memory;
-    int32_t *     panels = (int32_t *) (memory + CHUNK * p.width * 4);
-    int64_t       packed = -1;
+    float *       c       = (float *) t.scratch(p.width * (kept + most) * 4);
+    int32_t *     panels  = (int32_t *) (c + p.width * kept);
+    int64_t       packed  = -1;
     const tile_registers<HALF> registers;
     for (int64_t i; (i = t.take()) < all.total;) {
-        int64_t strip, first, end;
-        all.at(i, strip, first, end);
+        int64_t strip, start, end;
+        all.at(i, strip, start, end);
         const int64_t n0 = strip * p.width, cols = p.n - n0 < p.width ? p.n - n0 : p.width;
-        if (whole) {
-            for (int64_t k = 0; k < p.k; k += NUMBERS) {
-                const int64_t n = p.k - k < NUMBERS ? p.k - k : NUMBERS;
-                const stretch part = { k, n, packed_count<HALF>(n) };
+        for (int64_t first = start; first < end; first += KEPT) {
+            const int64_t last = end - first < KEPT ? end : first + KEPT;
+            for (int64_t w = 0; w < kw; w += room) {
+                const int64_t left = p.k - NUMBERS * w;
+                const stretch part = { NUMBERS * w, left < NUMBERS * room ? left : NUMBERS * room, kw - w < room ? kw - w : room };
                 if (strip != packed || kw > room) {
                     pack<HALF>(p, part, n0, cols, panels);
+                    packed = strip;
                 }
-                place to = direct->at(first, n0);
-                if (k > 0) {
-                    to.add = to.c;
-                    to.lda = to.ldc;
-                }
-                for (int64_t r = first; r < end; r += CHUNK) {
-                    const int64_t rows = end - r < CHUNK ? end - r : CHUNK;
-                    for (int64_t j = 0; j < cols; j += PANEL) {
-                        const int32_t * words = a.at + r * a.stride + word_count<HALF>(k);
-                        best_tiles<HALF>(rows, part.words, words, a.stride, panels + j * part.words, to.at(r - first, j));
+                for (int64_t r = first; r < last; r += CHUNK) {
+                    const int64_t rows = last - r < CHUNK ? last - r : CHUNK;
+                    float *       to   = c + (r - first) * p.width;
+                    for (int64_t d = 0; d < part.words; d += block) {
+                        const int64_t   depth = part.words - d < block ? part.words - d : block;
+                        const int32_t * from  = a.at + r * a.stride + w + d;
+                        for (int64_t j = 0; j < cols; j += PANEL) {
+                            best_tiles<HALF>(rows, depth, from, a.stride, panels + j * part.words + d * PANEL, { to + j, p.width, w + d > 0 });
+                        }
+                    }
+                    if (w + part.words == kw) {
+                        use(r, rows, n0, cols, to, p.width);
                     }
                 }
             }
-            packed = strip;
-            continue;
-        }
-        if (strip != packed) {
-            pack<HALF>(p, { 0, p.k, kw }, n0, cols, panels);
-            packed = strip;
-        }
-        for (int64_t r = first; r < end; r += CHUNK) {
-            const int64_t rows = end - r < CHUNK ? end - r : CHUNK;
-            for (int64_t k = 0; k < kw; k += DEPTH) {
-                const int64_t depth = kw - k < DEPTH ? kw - k : DEPTH;
-                for (int64_t j = 0; j < cols; j += PANEL) {
-                    best_tiles<HALF>(rows, depth, a.at + r * a.stride + k, a.stride, panels + j * kw + k * PANEL,
-                                     { c + j, p.width, k > 0 ? c + j : nullptr, p.width });
-                }
-            }
-            use(r, rows, n0, cols, c, p.width);
         }
     }
 }
 
-template <typename F> static void multiply(const thread & t, const product & p, bool half, const place * direct, F use) {
+template <typename F> static void multiply(const thread & t, const product & p, bool half, F use) {
     if (HAS_BF16 && half) {
-        multiply<HAS_BF16>(t, p, direct, use);
+        multiply<HAS_BF16>(t, p, use);
     } else {
-        multiply<false>(t, p, direct, use);
+        multiply<false>(t, p, use);
     }
 }
 
-// A strip is as wide as the blocks of w, which is taken apart along it.
-static inline int64_t strip_width(const ggml_tensor * w) {
-    const int64_t block = ggml_blck_size(w->type);
-    return block > STRIP ? block : STRIP;
+// The width of strips of n columns of w. Where they run across its rows, wide ones read more of a row at once and have whole blocks; wide ones also load A less
+// often, which tiles need. Yet each thread should have some.
+static inline int64_t strip_width(const thread & t, const ggml_tensor * w, bool across, bool half, int64_t n) {
+    const int64_t least = across && ggml_blck_size(w->type) > STRIP ? WIDEST : STRIP;
+    int64_t       width = across || (half && HAS_AMX) ? WIDEST : STRIP;
+    while (width > least && n < 2 * width * t.nth) {
+        width /= 2;
+    }
+    return width;
 }
 
 static inline const float * numbers(const ggml_tensor * t) { return t ? (const float *) t->data : nullptr; }
@@ -550,13 +550,13 @@ static inline const float * numbers(const ggml_tensor * t) { return t ? (const f
 #include "bytes.hpp"
 
 // Computes the product in one of the ways of mul_mat.
-template <typename F> static void multiply(const thread & t, const product & p, bool half, int way, const place * direct, F use) {
+template <typename F> static void multiply(const thread & t, const product & p, bool half, int way, F use) {
     if (way >= GGML_VERA_BYTES && has_quants(p.b.t->type)) {
         multiply_bytes(t, p, way == GGML_VERA_TURNED, use);
     } else if (way && !(HAS_BF16 && half)) {
         multiply_dots(t, p, use);
     } else {
-        multiply(t, p, half, direct, use);
+        multiply(t, p, half, use);
     }
 }
 
@@ -579,27 +579,30 @@ static void linear(const thread & t, ggml_tensor * dst, const product & p, bool 
             put(dst, row(dst, token) + at * size, c, cols);
         }
     };
-    const place direct = { (float *) dst->data, (int64_t) dst->nb[1] / 4, acc ? (const float *) acc->data : nullptr, acc ? (int64_t) acc->nb[1] / 4 : 0 };
-    multiply(t, p, half, way, dst->type == F32 && !by ? &direct : nullptr, finish);
+    multiply(t, p, half, way, finish);
 }
 
 // Sources: w, x, then s, t and acc or NULL; parameter: the way.
 static void mul_mat(const thread & t, ggml_tensor * dst) {
     ggml_tensor ** src = t.src;
     const int64_t  layers = src[2] ? src[2]->ne[1] : 1;
-    const product  p      = { src[1]->ne[1] * layers, src[0]->ne[1], src[0]->ne[0], { src[1], true }, { src[0], true }, numbers(src[2]), STRIP, GROUP,
-                              layers, layers > 1 ? (int64_t) src[2]->nb[1] / 4 : 0 };
-    linear(t, dst, p, src[1]->type == BF16, numbers(src[3]), src[4], t.with->i[0], layers > 1 ? (int64_t) src[3]->nb[1] / 4 : 0);
+    const bool     half   = src[1]->type == BF16;
+    const product  p      = { src[1]->ne[1] * layers, src[0]->ne[1], src[0]->ne[0], { src[1], true }, { src[0], true }, numbers(src[2]),
+                              strip_width(t, src[0], false, half, src[0]->ne[1]), GROUP, layers, layers > 1 ? (int64_t) src[2]->nb[1] / 4 : 0 };
+    linear(t, dst, p, half, numbers(src[3]), src[4], t.with->i[0], layers > 1 ? (int64_t) src[3]->nb[1] / 4 : 0);
 }
 
 static void mul_mat_back(const thread & t, ggml_tensor * dst) {
     ggml_tensor ** src = t.src;
-    const product  p   = { src[1]->ne[1], src[0]->ne[0], src[0]->ne[1], { src[1], true }, { src[0], false }, numbers(src[2]), strip_width(src[0]), GROUP };
-    linear(t, dst, p, src[1]->type == BF16, numbers(src[3]), src[4]);
+    const bool     half = src[1]->type == BF16;
+    const product  p    = { src[1]->ne[1], src[0]->ne[0], src[0]->ne[1], { src[1], true }, { src[0], false }, numbers(src[2]),
+                            strip_width(t, src[0], true, half, src[0]->ne[0]), GROUP };
+    linear(t, dst, p, half, numbers(src[3]), src[4]);
 }
 
 // Sources: g, x.
 static void weight_grad(const thread & t, ggml_tensor * dst) {
     const ggml_tensor * g = t.src[0], * x = t.src[1];
-    linear(t, dst, { g->ne[0], x->ne[0], g->ne[1], { g, false }, { x, false }, nullptr, STRIP, GROUP }, g->type == BF16, nullptr, nullptr);
+    const bool          half = g->type == BF16;
+    linear(t, dst, { g->ne[0], x->ne[0], g->ne[1], { g, false }, { x, false }, nullptr, strip_width(t, x, true, half, x->ne[0]), GROUP }, half, nullptr, nullptr);
 }

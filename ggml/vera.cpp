@@ -164,9 +164,7 @@ struct ggml_vera_largest ggml_vera_largest_of(const struct ggml_vera_nodes * nod
         case EXPERTS:  // of one, which all rows may choose
             see(n.matrix, all(src[0]));
             see(n.operand, src[1]->ne[0] * src[2]->ne[1]);
-            see(n.length, src[0]->ne[0]);
-            see(n.length, src[0]->ne[1]);
-            continue;
+            break;
         case MERGE:
             see(n.matrix, all(src[0]));
             if (src[2]) {
@@ -182,16 +180,10 @@ struct ggml_vera_largest ggml_vera_largest_of(const struct ggml_vera_nodes * nod
             const auto    whole = [](int64_t x) { return (x + WIDEST - 1) / WIDEST * WIDEST; };
             const int64_t spans = (x.dst->ne[1] + SPAN - 1) / SPAN + src[6]->ne[1];
             see(n.states, spans * (x.with.i[1] / x.with.i[0]) * (whole(x.with.i[2]) + SPAN) * (whole(x.with.i[3]) + WIDEST));
-            continue;
+            break;
         }
         default:
-            continue;
-        }
-        for (int i = 0; i < 2; i++) {
-            if (src[i]) {
-                see(n.length, src[i]->ne[0]);
-                see(n.length, src[i]->ne[1]);
-            }
+            break;
         }
     }
     return n;

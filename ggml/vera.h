@@ -29,10 +29,10 @@ struct ggml_vera_nodes;
 struct ggml_vera_nodes * ggml_vera_nodes_new(struct ggml_vera * vera);
 void                     ggml_vera_nodes_free(struct ggml_vera_nodes * nodes);
 
-// The largest that the products of a context's nodes have, from which follows what they take beside their results: numbers of a weight, of activations, and of B; and the
-// longest side of either operand. And the floats that a thread keeps for a delta net's way back, where all rows are one text.
+// The largest that the products of a context's nodes have, from which follows what they take beside their results: numbers of a weight, of activations, and of B. And
+// the floats that a thread keeps for a delta net's way back, where all rows are one text.
 struct ggml_vera_largest {
-    int64_t matrix, operand, pair, length, states;
+    int64_t matrix, operand, pair, states;
 };
 struct ggml_vera_largest ggml_vera_largest_of(const struct ggml_vera_nodes * nodes);
 

@@ -22,9 +22,9 @@ static void merge(const thread & t, ggml_tensor * dst) {
         }
         return;
     }
-    const product p     = { out, in, a->ne[1], { rows, true }, { a, false }, numbers(d), strip_width(w), GROUP };
+    const product p     = { out, in, a->ne[1], { rows, true }, { a, false }, numbers(d), strip_width(t, w, true, dst->type == BF16, in), GROUP };
     const size_t  block = ggml_blck_size(w->type), size = ggml_type_size(w->type);
-    multiply(t, p, dst->type == BF16, nullptr, [&](int64_t r, int64_t n, int64_t n0, int64_t cols, float * c, int64_t ldc) {
+    multiply(t, p, dst->type == BF16, [&](int64_t r, int64_t n, int64_t n0, int64_t cols, float * c, int64_t ldc) {
         alignas(64) float buf[256];
         for (int64_t i = 0; i < n; i++, c += ldc) {
             unpack(w, row(w, r + i) + n0 / block * size, buf, cols);
@@ -51,7 +51,7 @@ static void vera_grad(const thread & t, ggml_tensor * dst, bool tokens) {
     }
     t.barrier();
     float * db = (float *) t.parts(0), * dd = db + strips * out;
-    multiply(t, p, g->type == BF16, nullptr, [&](int64_t o, int64_t n, int64_t r, int64_t cols, float * c, int64_t ldc) {
+    multiply(t, p, g->type == BF16, [&](int64_t o, int64_t n, int64_t r, int64_t cols, float * c, int64_t ldc) {
         float *           sums = dd + o / CHUNK * rank + r, * to = db + r / STRIP * out;
         alignas(64) float buf[STRIP];
         memset(sums, 0, cols * sizeof(float));

@@ -150,7 +150,7 @@ func (m *Model) graphs(pass func() error) (int64, error) {
 	return m.work, err
 }
 
-// scratch is what the kernels of the graphs that were measured take. On the CPU: a strip of 64 columns of the longest product for each thread, and what it keeps of a delta net, and one operand turned. On a
+// scratch is what the kernels of the graphs that were measured take. On the CPU: 2 MiB of a strip and its sums for each thread, what it keeps of a delta net, and one operand turned. On a
 // device: the largest matrix unpacked, of which 64 Mi numbers at a time, and 16 MiB on the way there, what a product of the pair gives, and 64 MiB of cuBLAS's own.
 func (m *Model) scratch() int64 {
 	size, most := m.kind().RowBytes(1), m.largest
@@ -161,7 +161,7 @@ func (m *Model) scratch() int64 {
 		return size*min(64<<20, most.Matrix) + 16<<20 + 64<<20 + bindings.F32.RowBytes(most.Pair)
 	}
 	threads := int64(m.options.Threads)
-	return size*(64*threads*most.Length+max(most.Operand, most.Pair)) + bindings.F32.RowBytes(threads*most.States)
+	return threads*(2<<20+bindings.F32.RowBytes(most.States)) + size*max(most.Operand, most.Pair)
 }
 
 // betweenBytes is the size of what lives between the blocks of a pass: every residual stream, and what blocks share.
