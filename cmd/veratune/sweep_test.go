@@ -221,7 +221,7 @@ func TestSweepSaysHowMuchItTells(t *testing.T) {
 	}{
 		"one step":      {[]string{"--lr", "1e-3,2e-2", "--steps", "1"}, "after step 1 of 1, too early", "no best", true},
 		"a tie":         {[]string{"--lr", "1e-2,0.01", "--steps", "6"}, "no best: lr 1e-2 and lr 0.01 have the same held-out loss", "too early", false},
-		"all are worse": {[]string{"--lr", "5,20", "--steps", "6", "--eval-data", others}, "no better than the model was before training", "no best:", true},
+		"all are worse": {[]string{"--lr", "0.1,0.2", "--steps", "6", "--eval-data", others}, "no better than the model was before training", "no best:", true},
 		"enough":        {[]string{"--lr", "1e-6,2e-2", "--steps", "8"}, "best: lr 2e-2", "warning", true},
 	} {
 		out := filepath.Join(t.TempDir(), "sweep")
