@@ -8,7 +8,7 @@ import "slices"
 // MostTaps is how many rows a convolution's sum may be of.
 const MostTaps = 16
 
-// convolves is rowwise with weights w [taps, columns], float32, of activations x.
+// convolves is haveActivations with weights w [taps, columns], float32, of activations x.
 func (c *Context) convolves(op string, x, w *Tensor, t Type) bool {
 	if !c.haveActivations(op, t, x) || !c.ok(op, w) {
 		return false

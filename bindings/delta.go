@@ -38,7 +38,7 @@ func (h DeltaHeads) valid() bool {
 // and its SiLU), A and B [Values, n] the projections a and b as they are, all float32 or bfloat16. Decay [Values] is A, below 0, and Bias [Values], both float32.
 type Delta struct{ QKV, A, B, Decay, Bias *Tensor }
 
-// delta is rowwise with d having what heads h take, and perhaps dy what they give.
+// delta is haveActivations with d having what heads h take, and perhaps dy what they give.
 func (c *Context) delta(op string, d Delta, h DeltaHeads, t Type, dy ...*Tensor) bool {
 	if !c.haveActivations(op, t, append([]*Tensor{d.QKV, d.A, d.B}, dy...)...) {
 		return false
@@ -110,7 +110,7 @@ func (c *Context) DeltaNetCached(d Delta, states, rows *Tensor, h DeltaHeads, t 
 	return (*Tensor)(C.ggml_vera_delta_net_cached(c.c, c.nodes, d.QKV.c(), d.A.c(), d.B.c(), d.Decay.c(), d.Bias.c(), states.c(), rows.c(), h.c(), C.uint(t)))
 }
 
-// gatedNorm is rowwise with x, z and perhaps dy of one shape, of heads for w.
+// gatedNorm is haveActivations with x, z and perhaps dy of one shape, of heads for w.
 func (c *Context) gatedNorm(op string, w *Tensor, eps float32, t Type, x ...*Tensor) bool {
 	if !c.haveActivations(op, t, x...) {
 		return false

@@ -30,7 +30,7 @@ func (c *Context) Slots(routes *Tensor) int64 {
 	return routes.Ne(0) / 2
 }
 
-// routed is rowwise with x having a column for each choice of routes.
+// routed is haveActivations with x having a column for each choice of routes.
 func (c *Context) routed(op string, t Type, routes *Tensor, x ...*Tensor) bool {
 	if !c.haveActivations(op, t, x...) || !c.haveActivations(op, F32, routes) {
 		return false
