@@ -3,7 +3,6 @@ package evaluate_test
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"github.com/veratune/veratune/alpaca"
@@ -15,17 +14,8 @@ import (
 )
 
 func ExampleMeasureLoss() {
-	folder, err := os.MkdirTemp("", "veratune-example-")
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer os.RemoveAll(folder)
-	path := filepath.Join(folder, "model.gguf")
-	if err := testutil.WriteTinyLlama(path, testutil.TinyOptions{}); err != nil { // in place of a model of yours
-		fmt.Println(err)
-		return
-	}
+	path, remove := testutil.ExampleModel() // in place of a model of yours
+	defer remove()
 	s, err := session.Open(session.Options{Model: path, Engine: evaluate.Engine()})
 	if err != nil {
 		fmt.Println(err)
@@ -49,24 +39,15 @@ func ExampleMeasureLoss() {
 }
 
 func ExampleAnswer() {
-	folder, err := os.MkdirTemp("", "veratune-example-")
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer os.RemoveAll(folder)
-	path := filepath.Join(folder, "model.gguf")
-	if err := testutil.WriteTinyLlama(path, testutil.TinyOptions{}); err != nil { // in place of a model of yours
-		fmt.Println(err)
-		return
-	}
+	path, remove := testutil.ExampleModel() // in place of a model of yours
+	defer remove()
 	s, err := session.Open(session.Options{Model: path, Engine: generate.Engine()})
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
 	defer s.Close()
-	questions, err := mtbench.Create(filepath.Join(folder, "mtbench"), []mtbench.Question{{ID: 1, Category: "math", Turns: []string{"add 3", "and 4"}, Reference: []string{"4", "8"}}})
+	questions, err := mtbench.Create(filepath.Join(filepath.Dir(path), "mtbench"), []mtbench.Question{{ID: 1, Category: "math", Turns: []string{"add 3", "and 4"}, Reference: []string{"4", "8"}}})
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -17,18 +17,11 @@ import (
 )
 
 func Example() {
-	folder, err := os.MkdirTemp("", "veratune-example-")
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer os.RemoveAll(folder)
+	path, remove := testutil.ExampleModel() // in place of a model of yours
+	defer remove()
+	folder := filepath.Dir(path)
 	o := finetune.Default(vera.MethodVeRA)
-	o.Model = filepath.Join(folder, "model.gguf")
-	if err := testutil.WriteTinyLlama(o.Model, testutil.TinyOptions{}); err != nil { // in place of a model of yours
-		fmt.Println(err)
-		return
-	}
+	o.Model = path
 	rows := filepath.Join(folder, "rows.jsonl")
 	if err := os.WriteFile(rows, []byte(strings.Repeat(`{"instruction": "add 3", "output": "it is 4"}`+"\n", 16)), 0o600); err != nil {
 		fmt.Println(err)

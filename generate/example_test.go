@@ -3,8 +3,6 @@ package generate_test
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"github.com/veratune/veratune/generate"
 	"github.com/veratune/veratune/internal/testutil"
@@ -12,17 +10,8 @@ import (
 )
 
 func Example() {
-	folder, err := os.MkdirTemp("", "veratune-example-")
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer os.RemoveAll(folder)
-	path := filepath.Join(folder, "model.gguf")
-	if err := testutil.WriteTinyLlama(path, testutil.TinyOptions{}); err != nil { // in place of a model of yours
-		fmt.Println(err)
-		return
-	}
+	path, remove := testutil.ExampleModel() // in place of a model of yours
+	defer remove()
 	s, err := session.Open(session.Options{Model: path, Engine: generate.Engine()}) // Adapter names one
 	if err != nil {
 		fmt.Println(err)

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -67,6 +68,19 @@ func TinyLlama(t testing.TB, o TinyOptions) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// ExampleModel is a tiny random Llama in a new folder, for examples, which have no testing.TB. They must remove it.
+func ExampleModel() (path string, remove func()) {
+	folder, err := os.MkdirTemp("", "veratune-example-")
+	if err != nil {
+		panic(err)
+	}
+	path = filepath.Join(folder, "model.gguf")
+	if err := WriteTinyLlama(path, TinyOptions{}); err != nil {
+		panic(err)
+	}
+	return path, func() { os.RemoveAll(folder) }
 }
 
 // WriteTinyLlama writes a tiny random Llama whose tokenizer of 300 tokens can spell every text. Equal options give equal files.
