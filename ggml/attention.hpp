@@ -149,9 +149,7 @@ struct attention {
         alignas(64) float buf[256];
         const size_t      size = t->type == BF16 ? 2 : 4;
         const char *      from = row(t, i) + head * dim * size;
-        for (size_t b = 0; b < dim * size; b += 64) {
-            __builtin_prefetch(from + AHEAD * t->nb[1] + b);
-        }
+        prefetch(from + AHEAD * t->nb[1], dim * size);
         for (int64_t d = 0; d < dim; d += 256) {
             const int64_t n      = dim - d < 256 ? dim - d : 256;
             const float * values = floats(t, from + d * size, buf, n);

@@ -238,9 +238,8 @@ static constexpr bool is_plain(unsigned type) { return type == Q4_0 || type == Q
 
 // Asks for bytes start … end of what lies at `next`.
 static inline void ask(const char * next, int64_t start, int64_t end) {
-    for (start &= -64; start < end; start += 64) {
-        __builtin_prefetch(next + start);
-    }
+    start &= -64;
+    prefetch(next + start, end - start);
 }
 
 // Turns blocks first … first + n of BYTE_COLS rows, and asks meanwhile for as many bytes from `next` on, which the processor would not foresee.

@@ -117,9 +117,7 @@ __attribute__((flatten)) static void quant_dots(int64_t k, const float * x, cons
     }
     const char * next = w + C * stride;  // is asked for meanwhile: the processor doesn't foresee rows beside each other
     for (int64_t p = 0; p < k; p += block, w += size) {
-        for (size_t i = 0; i < C * size; i += 64) {
-            __builtin_prefetch(next + i);
-        }
+        prefetch(next, C * size);
         next += C * size;
         for (int64_t part = 0; part < block / 32; part++, x += 32) {
             vf by[32 / LANES];
