@@ -2,37 +2,15 @@
 package docs
 
 import (
-	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"unicode"
-)
 
-// pages are the documents of the repository by their paths, which begin with "../".
-func pages(t *testing.T) map[string]string {
-	t.Helper()
-	found := map[string]string{}
-	err := filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
-		switch name := entry.Name(); {
-		case err != nil:
-			return err
-		case entry.IsDir() && path != ".." && (strings.HasPrefix(name, ".") && name != ".github" || name == "models" || name == "build" || name == "runs" || name == "shared"):
-			return fs.SkipDir
-		case filepath.Ext(name) == ".md":
-			text, err := os.ReadFile(path)
-			found[path] = string(text)
-			return err
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return found
-}
+	"github.com/veratune/veratune/internal/testutil"
+)
 
 // TestReadmeLength counts words as wc does, the bars of tables among them.
 func TestReadmeLength(t *testing.T) {
@@ -47,7 +25,7 @@ func TestReadmeLength(t *testing.T) {
 
 // TestGuidesBegin checks that a guide is its title and then a command.
 func TestGuidesBegin(t *testing.T) {
-	for path, text := range pages(t) {
+	for path, text := range testutil.Documents(t, "..") {
 		if filepath.Dir(path) == filepath.Join("..", "docs", "guide") && !regexp.MustCompile("^# .+\n\n```sh\nbin/veratune ").MatchString(text) {
 			t.Errorf("%s does not begin with a command", path)
 		}
@@ -58,7 +36,7 @@ var link = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 
 // TestLinks checks that the files and headings that documents link to exist.
 func TestLinks(t *testing.T) {
-	all := pages(t)
+	all := testutil.Documents(t, "..")
 	for path, text := range all {
 		for _, m := range link.FindAllStringSubmatch(outsideCode(text), -1) {
 			if strings.Contains(m[1], "://") || strings.HasPrefix(m[1], "mailto:") {
@@ -113,7 +91,7 @@ var named = regexp.MustCompile("`([A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*\\.(?:go|h
 
 // TestNames checks that the files, functions and types that design.md and CONTRIBUTING.md name exist.
 func TestNames(t *testing.T) {
-	all := pages(t)
+	all := testutil.Documents(t, "..")
 	for _, path := range []string{"../docs/design.md", "../docs/architectures.md", "../CONTRIBUTING.md"} {
 		found := 0
 		for _, m := range named.FindAllStringSubmatch(all[path], -1) {
