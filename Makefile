@@ -18,6 +18,8 @@ export CGO_CXXFLAGS := -O3 $(SIMD) $(call accepted,-Wno-stringop-overflow)
 MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
 GEMMA := models/gemma-3-270m.Q4_K_M.gguf
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+LLL := github.com/walle/lll/cmd/lll@v1.0.1
+CLANG_FORMAT := .tools/clang-format/clang_format/data/bin/clang-format
 
 # Tests use all cores, so packages are tested one after another; they are compiled side by side before.
 GO_TEST := go test -p 1
@@ -102,13 +104,19 @@ test-kill: ## kill trainings, sweeps and exports at 200 random moments, and comp
 test-soak: ## train 2,000 steps in one process, and check that memory, files and goroutines don't grow
 	VERATUNE_TEST_SOAK=2000 go test ./cmd/veratune -run '^TestSoak$$' -v -count 1 -timeout 60m
 
-lint: ## check formatting, go vet, staticcheck, which package imports which, and that exported names have comments
+lint: $(CLANG_FORMAT) ## check formatting, go vet, staticcheck, which package imports which, comments of exported names
 	@unformatted=$$(gofmt -l .); \
 	if [ -n "$$unformatted" ]; then echo "gofmt these: $$unformatted" >&2; exit 1; fi
 	go vet ./...
 	go run $(STATICCHECK) ./...
 	go run ./tools/layering
 	go run ./tools/comments
+	@long=$$(go run $(LLL) --goonly --maxlength 120 --tabwidth 4 --exclude '`' .); \
+	if [ -n "$$long" ]; then echo "$$long: at most 120, but for lines with a raw string" >&2; exit 1; fi
+	$(CLANG_FORMAT) --dry-run --Werror $(shell find bindings ggml -name '*.[ch]' -o -name '*.?pp' -o -name '*.cu')
+
+$(CLANG_FORMAT):
+	python3 -m pip install -q --target .tools/clang-format clang-format==23.1.5
 
 docs: ## write docs/cli.md and the man page docs/veratune.1 from the program's own help
 	go test ./cmd/veratune -run '^TestDocs$$' -write-docs

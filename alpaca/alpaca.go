@@ -31,8 +31,10 @@ type Options struct {
 	Seed      uint64 `json:"seed"`       // decides the order of every epoch
 	Shuffle   bool   `json:"shuffle"`    // a new order every epoch, or the order of the file
 
-	Columns map[string]string `json:"columns,omitempty"` // the file's names of a row's fields, by the names that this package knows them under
-	Chosen  bool              `json:"chosen,omitempty"`  // take the preferred answer of preference pairs, which are refused otherwise
+	// the file's names of a row's fields, by the names that this package knows them under
+	Columns map[string]string `json:"columns,omitempty"`
+	// take the preferred answer of preference pairs, which are refused otherwise
+	Chosen bool `json:"chosen,omitempty"`
 
 	// Context, where it isn't nil, ends the reading of files.
 	Context context.Context `json:"-"`
@@ -74,12 +76,13 @@ type Tokenizer interface {
 	// Tokenize returns the tokens of text. alpaca never asks for addSpecial: it places BOS and the end tokens itself.
 	// With parseSpecial, the text of a control token becomes that token.
 	Tokenize(ctx context.Context, text string, addSpecial, parseSpecial bool) ([]int32, error)
-	BOS() int32                      // -1 where there is none
-	EOS() int32                      // -1 where there is none
-	AddBOS() bool                    // whether the vocabulary wants BOS before every text
-	IsEOG(token int32) bool          // whether generation ends at the token
-	ChatTemplate(name string) string // a chat template of the model, "" where it has none of that name; the name of the first is ""
-	ChatTemplates() []string         // their names
+	BOS() int32             // -1 where there is none
+	EOS() int32             // -1 where there is none
+	AddBOS() bool           // whether the vocabulary wants BOS before every text
+	IsEOG(token int32) bool // whether generation ends at the token
+	// a chat template of the model, "" where it has none of that name; the name of the first is ""
+	ChatTemplate(name string) string
+	ChatTemplates() []string // their names
 	// Controls yields the tokens that stand for no text: Tokenize finds theirs only with parseSpecial.
 	Controls(yield func(token int32, text string, stripBefore, stripAfter bool))
 	Piece(token int32) (string, error) // what a token adds to a text, in bytes

@@ -11,8 +11,8 @@ import (
 	"sync"
 )
 
-// Streams of random numbers: those of the epochs are numbered from 0, Split draws from splitStream, and the passes through a weighted part are numbered from
-// passStreams on, 2³² for each part.
+// Streams of random numbers: those of the epochs are numbered from 0, Split draws from splitStream, and the passes
+// through a weighted part are numbered from passStreams on, 2³² for each part.
 const (
 	splitStream = 1<<64 - 1
 	passStreams = 1 << 63
@@ -38,8 +38,8 @@ type share struct {
 	first, rows, draws int
 }
 
-// Source returns the batches to train on, in the seeded order of each epoch where o.Shuffle is set. Else it is the order of the files, each row once,
-// whatever their weights.
+// Source returns the batches to train on, in the seeded order of each epoch where o.Shuffle is set. Else it is the
+// order of the files, each row once, whatever their weights.
 func (d *Dataset) Source(o Options) *Source {
 	s := &Source{data: d, batch: max(1, o.Batch), seed: o.Seed, shuffle: o.Shuffle}
 	for first := 0; first < len(d.entries); {
@@ -130,7 +130,8 @@ func (s *Source) epochOrder(epoch int) []int {
 	return order
 }
 
-// draw gives the entries of an epoch, sorted. The passes through a part are shuffled one by one and laid end to end, and each epoch takes the next piece.
+// draw gives the entries of an epoch, sorted. The passes through a part are shuffled one by one and laid end to end,
+// and each epoch takes the next piece.
 func (p share) draw(seed uint64, epoch int) []int {
 	drawn := make([]int, p.draws)
 	var pass []int

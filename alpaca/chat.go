@@ -14,15 +14,17 @@ type speech struct {
 	closed  bool // by a token that ends generation; else the model learns to say EOS behind the message
 }
 
-// turn is an assistant's message as the runtime comes to it: rendered with the conversation before it, and with nothing behind.
+// turn is an assistant's message as the runtime comes to it: rendered with the conversation before it, and with nothing
+// behind.
 type turn struct {
 	rendered
 	prompt string // what the runtime sends
 	speech speech
 }
 
-// chatSequences renders a conversation. It is one sequence where the text only grows as the conversation goes on. A template that rewrites earlier turns, as
-// some take the thinking out of them, gives one for each of the assistant's messages, rendered as the runtime will.
+// chatSequences renders a conversation. It is one sequence where the text only grows as the conversation goes on. A
+// template that rewrites earlier turns, as some take the thinking out of them, gives one for each of the assistant's
+// messages, rendered as the runtime will.
 func (e *Encoder) chatSequences(c conversation) ([]*sequence, error) {
 	template := e.templateFor(c)
 	c, whole, err := template.renderRow(c, false)
@@ -30,7 +32,8 @@ func (e *Encoder) chatSequences(c conversation) ([]*sequence, error) {
 		return nil, err
 	}
 	if e.trainOn == TrainAll {
-		s, err := e.chatSequence(whole, []speech{{span: span{0, len(whole.text)}, content: len(whole.text), closed: true}})
+		s, err := e.chatSequence(whole,
+			[]speech{{span: span{0, len(whole.text)}, content: len(whole.text), closed: true}})
 		return []*sequence{s}, err
 	}
 	var turns []turn
@@ -56,10 +59,12 @@ func (e *Encoder) chatSequences(c conversation) ([]*sequence, error) {
 		}
 		turns = append(turns, t)
 		end := t.speech.end
-		grows = grows && strings.HasPrefix(t.text, t.prompt) && end <= len(whole.text) && whole.text[:end] == t.text[:end]
+		grows = grows && strings.HasPrefix(t.text, t.prompt) && end <= len(whole.text) &&
+			whole.text[:end] == t.text[:end]
 	}
 	if len(turns) == 0 && silent > 0 {
-		return nil, fmt.Errorf("%s: it writes nothing of the assistant's message %d; it has no place for tool calls, perhaps", template.name, silent)
+		return nil, fmt.Errorf("%s: it writes nothing of the assistant's message %d; it has no place for tool calls, "+
+			"perhaps", template.name, silent)
 	}
 	if len(turns) == 0 {
 		return nil, errors.New("the assistant answers nothing in it")
@@ -131,10 +136,12 @@ func (e *Encoder) chatTurn(template *chatTemplate, c conversation, i int) (t tur
 		}
 		if start = t.resume(known.text, content, header, c.messages[i-1].Content); start < 0 {
 			n := commonPrefix(t.text, t.prompt)
-			return t, fmt.Errorf("%s: it renders the assistant's message %d unlike the prompt for it: %q where the prompt has %q", template.name, i+1, excerpt(t.text[n:]), excerpt(t.prompt[n:]))
+			return t, fmt.Errorf("%s: it renders the assistant's message %d unlike the prompt for it: %q where the "+
+				"prompt has %q", template.name, i+1, excerpt(t.text[n:]), excerpt(t.prompt[n:]))
 		}
 	}
-	if thinks := !strings.Contains(t.text, content) || c.messages[i].thinks(); thinks && strings.HasPrefix(t.prompt, t.text[:start]) {
+	if thinks := !strings.Contains(t.text, content) || c.messages[i].thinks(); thinks &&
+		strings.HasPrefix(t.prompt, t.text[:start]) {
 		t.prompt = t.text[:start] // without saying that nothing is thought
 	}
 	t.speech = e.speech(t.rendered, start, content)
@@ -150,16 +157,19 @@ func (m Message) weightless() bool {
 // thinks tells whether a message has what the assistant thought beside what it says.
 func (m Message) thinks() bool { return object(withReasoning(m.Fields)).has("thinking") }
 
-// resume finds where the assistant's message goes on from the prompt although the text isn't the prompt's, or -1. known is the conversation before it without
-// the beginning of an answer, header the text before the message, and before the message before it.
+// resume finds where the assistant's message goes on from the prompt although the text isn't the prompt's, or -1. known
+// is the conversation before it without the beginning of an answer, header the text before the message, and before the
+// message before it.
 func (t turn) resume(known, content, header, before string) int {
 	// Earlier turns may be rewritten as the message comes: it stands behind the last beginning of an answer.
-	if opening, ok := strings.CutPrefix(t.prompt, known); ok && opening != "" && strings.Count(t.text, opening) == strings.Count(t.prompt, opening) {
+	if opening, ok := strings.CutPrefix(t.prompt, known); ok && opening != "" &&
+		strings.Count(t.text, opening) == strings.Count(t.prompt, opening) {
 		if at := strings.LastIndex(t.text, opening); at >= 0 && strings.Contains(t.text[at+len(opening):], content) {
 			return at + len(opening)
 		}
 	}
-	// The prompt may begin the answer in another way than the message does, as with an empty thought. Then what the runtime sends stands, and the message follows.
+	// The prompt may begin the answer in another way than the message does, as with an empty thought. Then what the
+	// runtime sends stands, and the message follows.
 	start := min(commonPrefix(t.text, t.prompt), commonPrefix(t.text, header))
 	known = known[:commonPrefix(known, t.prompt)]
 	if at := strings.LastIndex(t.prompt, strings.TrimSpace(before)); at >= 0 && strings.TrimSpace(before) != "" {
@@ -169,16 +179,19 @@ func (t turn) resume(known, content, header, before string) int {
 		return t.behind(header)
 	}
 	// Tags such as <|START_RESPONSE|> and <|START_THINKING|> have no beginning in common.
-	if at := strings.LastIndexAny(t.text[len(known):start], "<>[]"); at >= 0 && strings.IndexByte("<[", t.text[len(known)+at]) >= 0 {
+	if at := strings.LastIndexAny(t.text[len(known):start], "<>[]"); at >= 0 &&
+		strings.IndexByte("<[", t.text[len(known)+at]) >= 0 {
 		start = len(known) + at
 	}
-	if rest := header[min(start, len(header)):]; strings.HasPrefix(t.text, header) && strings.HasSuffix(t.prompt, rest) {
+	if rest := header[min(start, len(header)):]; strings.HasPrefix(t.text, header) &&
+		strings.HasSuffix(t.prompt, rest) {
 		start = max(start, len(header)) // the prompt has it already
 	}
 	return start
 }
 
-// behind is where the message begins, the blanks before it with it where the prompt doesn't end in any, or -1 where the template rewrites it.
+// behind is where the message begins, the blanks before it with it where the prompt doesn't end in any, or -1 where the
+// template rewrites it.
 func (t turn) behind(header string) int {
 	if header == "" || len(header) == len(t.text) || !strings.HasPrefix(t.text, header) {
 		return -1
@@ -205,8 +218,8 @@ func excerpt(s string) string {
 	return s
 }
 
-// speech finds out where the assistant's message ends that begins at start: with the first token there that ends generation, else with the rendered text, and EOS
-// behind it.
+// speech finds out where the assistant's message ends that begins at start: with the first token there that ends
+// generation, else with the rendered text, and EOS behind it.
 func (e *Encoder) speech(r rendered, start int, content string) speech {
 	s := speech{span: span{start, start + len(strings.TrimRightFunc(r.text[start:], isSpace))}}
 	s.content = s.end

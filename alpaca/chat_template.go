@@ -43,17 +43,20 @@ type rendered struct {
 // span is a range of bytes.
 type span struct{ start, end int }
 
-func newChatTemplate(name, source string, tok Tokenizer, c *controls, variables map[string]json.RawMessage, now time.Time) (*chatTemplate, error) {
-	t := &chatTemplate{name: name, controls: c, dated: strings.Contains(source, "strftime_now"), variables: map[string]jinja.Value{
-		"strftime_now": jinja.NewCallable("strftime_now", func(args []jinja.Value, _ map[string]jinja.Value) (jinja.Value, error) {
-			if len(args) != 1 || !args[0].IsString() {
-				return jinja.Undefined(), errors.New("strftime_now: needs a format")
-			}
-			return jinja.NewString(strftime.Format(args[0].AsString(), now)), nil
-		}),
-		"bos_token": jinja.NewString(c.text(tok.BOS())),
-		"eos_token": jinja.NewString(c.text(tok.EOS())),
-	}}
+func newChatTemplate(name, source string, tok Tokenizer, c *controls, variables map[string]json.RawMessage,
+	now time.Time) (*chatTemplate, error) {
+	t := &chatTemplate{name: name, controls: c, dated: strings.Contains(source, "strftime_now"),
+		variables: map[string]jinja.Value{
+			"strftime_now": jinja.NewCallable("strftime_now",
+				func(args []jinja.Value, _ map[string]jinja.Value) (jinja.Value, error) {
+					if len(args) != 1 || !args[0].IsString() {
+						return jinja.Undefined(), errors.New("strftime_now: needs a format")
+					}
+					return jinja.NewString(strftime.Format(args[0].AsString(), now)), nil
+				}),
+			"bos_token": jinja.NewString(c.text(tok.BOS())),
+			"eos_token": jinja.NewString(c.text(tok.EOS())),
+		}}
 	for name, raw := range variables {
 		v, err := jinjaValue(raw, func(s string) string { return s })
 		if err != nil {
@@ -88,9 +91,9 @@ func compileJinja(source string) (t *jinja.Template, err error) {
 
 // render returns the text of a conversation, up to where the assistant's next message begins with addAssistant.
 //
-// A control token that a message spells out must stay text. Its first character is therefore exchanged for one of a private use area before the template
-// sees it, and put back in its text. A template may act on such a text, as some do on "</think>" in what the assistant said: then, in the assistant's
-// messages, it is the template's own.
+// A control token that a message spells out must stay text. Its first character is therefore exchanged for one of a
+// private use area before the template sees it, and put back in its text. A template may act on such a text, as some do
+// on "</think>" in what the assistant said: then, in the assistant's messages, it is the template's own.
 func (t *chatTemplate) render(c conversation, addAssistant bool) (rendered, error) {
 	m := t.controls.disguise(c)
 	text, err := t.run(c, addAssistant, m)
@@ -119,8 +122,9 @@ func (t *chatTemplate) render(c conversation, addAssistant bool) (rendered, erro
 	return t.marks(text, m), nil
 }
 
-// renderRow is render for messages as they come in rows: like transformers' apply_chat_template, it leaves out what is null. A template that fails over a message
-// without content gets an empty one, as llama.cpp's server gives it. The conversation that was rendered is returned, too.
+// renderRow is render for messages as they come in rows: like transformers' apply_chat_template, it leaves out what is
+// null. A template that fails over a message without content gets an empty one, as llama.cpp's server gives it. The
+// conversation that was rendered is returned, too.
 func (t *chatTemplate) renderRow(c conversation, addAssistant bool) (conversation, rendered, error) {
 	c.messages = slices.Clone(c.messages)
 	for i := range c.messages {
@@ -169,7 +173,8 @@ func (t *chatTemplate) run(c conversation, addAssistant bool, m *mask) (text str
 	values := maps.Clone(t.variables)
 	maps.Copy(values, new(budget).functions())
 	values["add_generation_prompt"] = jinja.NewBool(addAssistant)
-	values[generationOpen], values[generationEnd] = jinja.NewString(string(spokenStart)), jinja.NewString(string(spokenEnd))
+	values[generationOpen], values[generationEnd] = jinja.NewString(string(spokenStart)),
+		jinja.NewString(string(spokenEnd))
 	messages := make([]jinja.Value, len(c.messages))
 	for i := range c.messages {
 		if messages[i], err = c.messages[i].jinja(m); err != nil {

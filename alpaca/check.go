@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// Check is what is to be known of files of rows before anything is trained on them. Lengths count the tokens of a row's prompt, response and end token, as
-// Options.MaxLength does; a multiple-choice question counts with its longest choice.
+// Check is what is to be known of files of rows before anything is trained on them. Lengths count the tokens of a row's
+// prompt, response and end token, as Options.MaxLength does; a multiple-choice question counts with its longest choice.
 type Check struct {
 	Template string         `json:"template"`
 	Form     Form           `json:"-"` // NewEncoder's
@@ -101,9 +101,11 @@ func NewCheck(paths []string, vocab Tokenizer, o Options) (*Check, error) {
 	c := &checker{
 		Check: &Check{
 			Template: e.Form().Template, Form: e.Form(), Kinds: map[string]int{}, MaxLength: o.MaxLength,
-			Unusable: []Finding{}, Cut: []Finding{}, Duplicates: []Finding{}, Conflicts: []Finding{}, Controls: []ControlText{}, Histogram: []Bin{},
+			Unusable: []Finding{}, Cut: []Finding{}, Duplicates: []Finding{}, Conflicts: []Finding{},
+			Controls: []ControlText{}, Histogram: []Bin{},
 		},
-		reader: newRowReader(o), encoder: e, rows: map[digest]Place{}, prompts: map[digest]Place{}, controls: map[string]int{},
+		reader: newRowReader(o), encoder: e, rows: map[digest]Place{}, prompts: map[digest]Place{},
+		controls: map[string]int{},
 	}
 	for _, path := range paths {
 		f, err := openRows(path, o)
@@ -241,7 +243,8 @@ func (c *checker) summarize() {
 	}
 	slices.Sort(c.Lengths)
 	at := func(part float64) int { return c.Lengths[max(0, int(math.Ceil(part*float64(n)))-1)] }
-	c.Quantiles = Quantiles{at(0), at(0.05), at(0.25), at(0.5), at(0.75), at(0.95), at(0.99), at(1), float64(c.Tokens) / float64(n)}
+	c.Quantiles = Quantiles{at(0), at(0.05), at(0.25), at(0.5), at(0.75), at(0.95), at(0.99), at(1),
+		float64(c.Tokens) / float64(n)}
 	for from, i := 1, 0; i < n; from *= 2 {
 		b := Bin{From: from, To: 2*from - 1}
 		for ; i < n && c.Lengths[i] <= b.To; i++ {

@@ -26,10 +26,12 @@ func TestCheck(t *testing.T) {
 		`{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]}`,
 		`{"instruction": "a"}`,
 	)
-	b := write(t, `[{"prompt": "x", "completion": "y"}, {"completion": "cd", "prompt": "ab"}, {"question": "q", "choices": ["a", "bcd"], "answer": 0}]`)
+	b := write(t, `[{"prompt": "x", "completion": "y"}, {"completion": "cd", "prompt": "ab"}, {"question": "q", `+
+		`"choices": ["a", "bcd"], "answer": 0}]`)
 	o := Default()
 	o.MaxLength = 512
-	if c, err := NewCheck([]string{b}, fakeTokenizer{}, o); err != nil || len(c.Unusable) != 1 || !strings.Contains(c.Unusable[0].Reason, "of rows 1 and 3, one is a multiple-choice question") {
+	if c, err := NewCheck([]string{b}, fakeTokenizer{}, o); err != nil || len(c.Unusable) != 1 ||
+		!strings.Contains(c.Unusable[0].Reason, "of rows 1 and 3, one is a multiple-choice question") {
 		t.Errorf("a question among other rows: %+v, %v", c, err)
 	}
 	o.MaxLength = 8
@@ -70,7 +72,8 @@ func TestCheck(t *testing.T) {
 	if c.Clean() {
 		t.Error("it is called clean")
 	}
-	if c, err = NewCheck([]string{write(t, `{"prompt": "ab", "completion": "cd"}`)}, fakeTokenizer{}, o); err != nil || !c.Clean() {
+	if c, err = NewCheck([]string{write(t, `{"prompt": "ab", "completion": "cd"}`)}, fakeTokenizer{}, o); err != nil ||
+		!c.Clean() {
 		t.Errorf("a clean file: %+v, %v", c, err)
 	}
 }

@@ -10,7 +10,8 @@ import (
 
 // columnNames are the names that Options.Columns can map. Those of turns are role and content; the others are of rows.
 var columnNames = []string{
-	"messages", "role", "content", "system", "tools", "documents", "history", "instruction", "input", "output", "prompt", "completion", "text",
+	"messages", "role", "content", "system", "tools", "documents", "history", "instruction", "input", "output",
+	"prompt", "completion", "text",
 	"question", "choices", "answer", "chosen", "rejected",
 }
 
@@ -18,7 +19,9 @@ var columnNames = []string{
 var turnNames = []string{"role", "content"}
 
 // rowColumnNames are the rest.
-var rowColumnNames = slices.DeleteFunc(slices.Clone(columnNames), func(name string) bool { return slices.Contains(turnNames, name) })
+var rowColumnNames = slices.DeleteFunc(slices.Clone(columnNames), func(name string) bool {
+	return slices.Contains(turnNames, name)
+})
 
 // Names that data gives to the same thing. The first is the one that Options.Columns maps.
 var (
@@ -35,12 +38,14 @@ var (
 
 // rowNames are all keys of a row that are looked at.
 var rowNames = slices.Concat(listNames, askNames, inputNames, outputNames, systemNames,
-	[]string{"prompt", "text", "tools", "documents", "history", "chosen", "rejected", "choices", "answerKey", "ctx", "endings", "label"})
+	[]string{"prompt", "text", "tools", "documents", "history", "chosen", "rejected", "choices", "answerKey", "ctx",
+		"endings", "label"})
 
 // formNames are those of rowNames that make a row one: at least one of them is in every row.
 var formNames = slices.Concat(listNames, askNames, []string{"prompt", "text", "chosen", "choices", "endings"})
 
-const wanted = "want messages, conversations, instruction, prompt with completion, text, question with choices, or chosen (see --columns)"
+const wanted = "want messages, conversations, instruction, prompt with completion, text, question with choices, or " +
+	"chosen (see --columns)"
 
 // ParseColumns reads names of a row's fields and the file's names for them, as in instruction=Frage,output=Antwort.
 func ParseColumns(s string) (map[string]string, error) {
@@ -89,8 +94,8 @@ func knownColumn(name string, among []string, columns map[string]string) bool {
 	return false
 }
 
-// rename gives the members of an object the names that columns map to them, and leaves out those whose names others then have. It also returns the members
-// that it has named.
+// rename gives the members of an object the names that columns map to them, and leaves out those whose names others
+// then have. It also returns the members that it has named.
 func (o object) rename(columns map[string]string, names ...string) (renamed, mapped object) {
 	if len(columns) == 0 {
 		return o, nil
@@ -119,8 +124,8 @@ type fields struct {
 	mapped object // those that Options.Columns has named
 }
 
-// one picks among names for the same thing: the mapped one, or the one with something in it. It is the first where there is none of them. It fails where two
-// differ.
+// one picks among names for the same thing: the mapped one, or the one with something in it. It is the first where
+// there is none of them. It fails where two differ.
 func (f fields) one(names ...string) (name string, err error) {
 	if i := slices.IndexFunc(names, f.mapped.has); i >= 0 {
 		return names[i], nil

@@ -8,7 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// control is a token that stands for no text: a text that spells it out is that token in a chat template's own text, and nowhere else.
+// control is a token that stands for no text: a text that spells it out is that token in a chat template's own text,
+// and nowhere else.
 type control struct {
 	token                   int32
 	text                    string
@@ -55,8 +56,8 @@ func (c *controls) candidates(text string, yield func(match)) {
 	}
 }
 
-// find cuts a text at its control tokens, but for those that begin at a place in plain, which is sorted. Where two overlap, the one with the longer text is
-// there, and of equally long ones the first.
+// find cuts a text at its control tokens, but for those that begin at a place in plain, which is sorted. Where two
+// overlap, the one with the longer text is there, and of equally long ones the first.
 func (c *controls) find(text string, plain []int) []match {
 	var all []match
 	c.candidates(text, func(m match) {

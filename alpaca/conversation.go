@@ -15,7 +15,8 @@ const functionCall = "function_call"
 var roles = map[string]string{
 	"system": System, "developer": System,
 	"user": User, "human": User, "prompter": User,
-	"assistant": Assistant, "gpt": Assistant, "bot": Assistant, "model": Assistant, "chatgpt": Assistant, "ai": Assistant,
+	"assistant": Assistant, "gpt": Assistant, "bot": Assistant, "model": Assistant, "chatgpt": Assistant,
+	"ai":   Assistant,
 	"tool": Tool, "observation": Tool, "function": Tool, "function_response": Tool, "ipython": Tool,
 	functionCall: functionCall,
 }
@@ -27,7 +28,8 @@ func (p rowReader) conversation(r *row, o fields) error {
 		return err
 	}
 	r.form = "conversation"
-	if raw, _ := unpacked(name, o.find(name)); name == "conversations" || strings.Contains(string(raw[:min(len(raw), 200)]), `"from"`) {
+	if raw, _ := unpacked(name, o.find(name)); name == "conversations" ||
+		strings.Contains(string(raw[:min(len(raw), 200)]), `"from"`) {
 		r.form = "ShareGPT conversation"
 	}
 	return p.converse(r, o, messages)
@@ -47,7 +49,9 @@ func (p rowReader) list(o fields) (messages []Message, name string, err error) {
 		if err != nil {
 			return nil, n, err
 		}
-		if name != "" && len(turns) > 0 && !slices.EqualFunc(messages, turns, func(a, b Message) bool { return a.Role == b.Role && a.Content == b.Content }) {
+		if name != "" && len(turns) > 0 && !slices.EqualFunc(messages, turns, func(a, b Message) bool {
+			return a.Role == b.Role && a.Content == b.Content
+		}) {
 			return nil, n, bothThere(name, n, "messages")
 		}
 		if name == "" && len(turns) > 0 {
@@ -76,7 +80,9 @@ func (p rowReader) converse(r *row, o fields, messages []Message) (err error) {
 	if err := blankMessage(messages); err != nil {
 		return err
 	}
-	messages = slices.DeleteFunc(messages, func(m Message) bool { return m.Role == System && strings.TrimSpace(m.Content) == "" })
+	messages = slices.DeleteFunc(messages, func(m Message) bool {
+		return m.Role == System && strings.TrimSpace(m.Content) == ""
+	})
 	if r.messages, err = o.withSystem(messages); err != nil {
 		return err
 	}
@@ -100,8 +106,8 @@ func (o fields) withSystem(messages []Message) ([]Message, error) {
 	return messages, err
 }
 
-// blankMessage fails where a message says nothing that should. A tool may return nothing, an assistant that calls tools need not speak, and system messages
-// without text are left out.
+// blankMessage fails where a message says nothing that should. A tool may return nothing, an assistant that calls tools
+// need not speak, and system messages without text are left out.
 func blankMessage(messages []Message) error {
 	for i, m := range messages {
 		if strings.TrimSpace(m.Content) != "" || m.Role == Tool || m.Role == System {
@@ -145,7 +151,8 @@ func (p rowReader) turns(name string, elements []json.RawMessage, texts bool) (m
 	isText := func(raw json.RawMessage) bool { return kind(raw) == "a string" }
 	alternate := len(elements) > 0 && !slices.ContainsFunc(elements, func(e json.RawMessage) bool { return !isText(e) })
 	if alternate && !texts {
-		return nil, fmt.Errorf("%s is a list of texts, which doesn't say whose they are; want messages of role and content", name)
+		return nil, fmt.Errorf("%s is a list of texts, which doesn't say whose they are; want messages of role and "+
+			"content", name)
 	}
 	for i, element := range elements {
 		var m Message
@@ -233,8 +240,8 @@ func (o fields) turnFields(m Message, roleName, contentName string, calls json.R
 	return all, nil
 }
 
-// otherField is a field of a message beside role and content. It has no name where it is left out: what is null is there for the sake of other messages, and
-// a second name for role or content says what the first does.
+// otherField is a field of a message beside role and content. It has no name where it is left out: what is null is
+// there for the sake of other messages, and a second name for role or content says what the first does.
 func otherField(f Field) (Field, error) {
 	switch {
 	case isNull(f.Value), slices.Contains(roleNames, f.Name), slices.Contains(contentNames, f.Name):
@@ -253,7 +260,8 @@ func unknownRole(role string) error {
 		}
 	}
 	slices.Sort(others)
-	return fmt.Errorf("role %q, want system, user, assistant or tool; %s are taken too", role, strings.Join(others, ", "))
+	return fmt.Errorf("role %q, want system, user, assistant or tool; %s are taken too", role,
+		strings.Join(others, ", "))
 }
 
 // contentText reads a text, or the texts of a list of parts.

@@ -9,9 +9,9 @@ import (
 	"io"
 )
 
-// Convert writes the rows of files as JSON lines of messages, with the tools and documents that they have; raw text stays a line of text. Of a multiple-choice
-// question, the right choice is the answer. It returns the rows that can't be read, and with o.Strict ends at the first. It needs o.Columns, o.Chosen and
-// o.Strict.
+// Convert writes the rows of files as JSON lines of messages, with the tools and documents that they have; raw text
+// stays a line of text. Of a multiple-choice question, the right choice is the answer. It returns the rows that can't
+// be read, and with o.Strict ends at the first. It needs o.Columns, o.Chosen and o.Strict.
 func Convert(paths []string, out io.Writer, o Options) (rows int, bad []BadRow, err error) {
 	w := bufio.NewWriter(out)
 	reader := newRowReader(o)

@@ -10,7 +10,8 @@ import (
 	"unicode/utf8"
 )
 
-// csvFile is a table whose first line names its columns. Each record is given as the JSON object that it would be in a JSON file.
+// csvFile is a table whose first line names its columns. Each record is given as the JSON object that it would be in a
+// JSON file.
 type csvFile struct {
 	textFile
 	comma   rune
@@ -31,7 +32,8 @@ func (f *csvFile) kind() string {
 // longestHeader bounds how much is read of a file that may be no table.
 const longestHeader = 1 << 20
 
-// openCSV finds the delimiter by the names in the first line: the one that gives the most that are known, then the most at all.
+// openCSV finds the delimiter by the names in the first line: the one that gives the most that are known, then the most
+// at all.
 func openCSV(t textFile, columns map[string]string) (*csvFile, error) {
 	var best *csvFile
 	var bestScore int
@@ -114,8 +116,10 @@ func (f *csvFile) scan(yield func(rawRow) error) error {
 			line, _ := r.FieldPos(0)
 			row.number = before + line
 			row.json, row.err = f.object(record)
-		case errors.As(err, &wrong) && errors.Is(err, csv.ErrQuote) && f.first+from >= f.size && wrong.Line > wrong.StartLine:
-			return fmt.Errorf("%s: the quotes that are opened in the record of line %d are never closed", f.name, before+wrong.StartLine)
+		case errors.As(err, &wrong) && errors.Is(err, csv.ErrQuote) && f.first+from >= f.size &&
+			wrong.Line > wrong.StartLine:
+			return fmt.Errorf("%s: the quotes that are opened in the record of line %d are never closed", f.name,
+				before+wrong.StartLine)
 		case errors.As(err, &wrong):
 			row.number, row.err = before+wrong.StartLine, recordError(err)
 		default:
@@ -167,7 +171,8 @@ func recordError(err error) error {
 	var wrong *csv.ParseError
 	switch {
 	case errors.Is(err, csv.ErrBareQuote):
-		return errors.New("a quote stands in a field that doesn't begin with one; put the field in quotes, and write its own quotes twice")
+		return errors.New("a quote stands in a field that doesn't begin with one; put the field in quotes, and write " +
+			"its own quotes twice")
 	case errors.Is(err, csv.ErrQuote):
 		return errors.New("a field in quotes has a quote in it that isn't written twice, or no closing quote")
 	case errors.As(err, &wrong):

@@ -13,8 +13,9 @@ import (
 	"strings"
 )
 
-// Dataset knows where the usable rows of its files are, in their order. A row is read and encoded again whenever a batch needs it, so that files need not fit
-// into memory; the files stay open until Close. Multiple-choice questions are kept whole.
+// Dataset knows where the usable rows of its files are, in their order. A row is read and encoded again whenever a
+// batch needs it, so that files need not fit into memory; the files stay open until Close. Multiple-choice questions
+// are kept whole.
 type Dataset struct {
 	Name      string // the files, or StarterName
 	Form      Form   // what the rows were rendered in: NewEncoder's
@@ -50,10 +51,11 @@ type entry struct {
 	at                    place
 	digest                digest
 	row, tokens, labelled int32
-	sample                int32 // of the row's samples, from 0; in a packed one, the token of its first text that it begins with
-	text                  int32 // in a packed sample, its first text of the part, from 0; else -1
-	part                  uint16
-	truncated             bool
+	// of the row's samples, from 0; in a packed one, the token of its first text that it begins with
+	sample    int32
+	text      int32 // in a packed sample, its first text of the part, from 0; else -1
+	part      uint16
+	truncated bool
 }
 
 // digest is the same for equal samples, and for no others.
@@ -64,8 +66,9 @@ func newDigest(b []byte) digest {
 	return digest(sum[:16])
 }
 
-// Load reads files of rows and encodes each once. Rows that can't be used are skipped and listed in Bad; with o.Strict the first of them is the error. A file
-// without a usable row is an error, and so is one that mixes multiple-choice questions with other rows.
+// Load reads files of rows and encodes each once. Rows that can't be used are skipped and listed in Bad; with o.Strict
+// the first of them is the error. A file without a usable row is an error, and so is one that mixes multiple-choice
+// questions with other rows.
 func Load(files []Part, tok Tokenizer, o Options) (*Dataset, error) {
 	if len(files) > math.MaxUint16 {
 		return nil, fmt.Errorf("%d files of data, more than %d", len(files), math.MaxUint16)
@@ -150,7 +153,8 @@ func (d *Dataset) read(i int, o Options) error {
 	case err != nil || d.rows > rows:
 		return err
 	case len(d.Bad) > bad:
-		return fmt.Errorf("%s: no usable row in %d; row %d: %s", p.Path, len(d.Bad)-bad, d.Bad[bad].Row, d.Bad[bad].Reason)
+		return fmt.Errorf("%s: no usable row in %d; row %d: %s", p.Path, len(d.Bad)-bad, d.Bad[bad].Row,
+			d.Bad[bad].Reason)
 	}
 	return fmt.Errorf("%s: the file has no rows", p.Path)
 }
@@ -222,7 +226,9 @@ func (d *Dataset) take(r reading, kind *uniform, pack *packer, strict bool) erro
 func (d *Dataset) Taken() (list []string) {
 	for _, p := range d.parts {
 		var forms []string
-		for _, form := range slices.SortedFunc(maps.Keys(p.forms), func(a, b string) int { return cmp.Or(p.forms[b]-p.forms[a], strings.Compare(a, b)) }) {
+		for _, form := range slices.SortedFunc(maps.Keys(p.forms), func(a, b string) int {
+			return cmp.Or(p.forms[b]-p.forms[a], strings.Compare(a, b))
+		}) {
 			forms = append(forms, fmt.Sprintf("%s (%d)", form, p.forms[form]))
 		}
 		list = append(list, fmt.Sprintf("%s: %s; %s", p.Path, p.kind(), strings.Join(forms, ", ")))
@@ -252,7 +258,8 @@ func (d *Dataset) sample(e entry) (Sample, error) {
 		return Sample{}, err
 	}
 	if newDigest(appendSample(nil, s)) != e.digest {
-		return Sample{}, fmt.Errorf("%s: row %d is not what it was when the file was first read; leave the file as it is while it is used", p.Path, e.row)
+		return Sample{}, fmt.Errorf("%s: row %d is not what it was when the file was first read; leave the file as "+
+			"it is while it is used", p.Path, e.row)
 	}
 	return s, nil
 }
@@ -281,10 +288,11 @@ func (d *Dataset) encoded(e entry) (s Sample, err error) {
 
 // Counts sums a dataset up. Rows = Used + Skipped.
 type Counts struct {
-	Rows      int `json:"rows"`
-	Used      int `json:"used"`
-	Skipped   int `json:"skipped"`
-	NoRoom    int `json:"no_room"`   // answers that are left out, of skipped rows and others, since their prompts are longer than the maximum length
+	Rows    int `json:"rows"`
+	Used    int `json:"used"`
+	Skipped int `json:"skipped"`
+	// answers that are left out, of skipped rows and others, since their prompts are longer than the maximum length
+	NoRoom    int `json:"no_room"`
 	Samples   int `json:"samples"`   // that the used rows have become
 	Truncated int `json:"truncated"` // of the samples, those cut to the maximum length
 	Tokens    int `json:"tokens"`    // positions to be computed when every row is seen once
@@ -312,7 +320,8 @@ func (c Counts) String() string {
 
 // Counts returns the numbers of rows and tokens, those of all choices where the rows are questions.
 func (d *Dataset) Counts() Counts {
-	c := Counts{Rows: d.rows + len(d.Bad), Used: d.rows, Skipped: len(d.Bad), NoRoom: d.noRoom, Samples: len(d.entries) + len(d.Questions)}
+	c := Counts{Rows: d.rows + len(d.Bad), Used: d.rows, Skipped: len(d.Bad), NoRoom: d.noRoom,
+		Samples: len(d.entries) + len(d.Questions)}
 	for _, e := range d.entries {
 		if e.truncated {
 			c.Truncated++

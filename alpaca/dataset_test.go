@@ -67,7 +67,8 @@ func TestLoadCounts(t *testing.T) {
 	if got := d.Counts(); got != want {
 		t.Errorf("counts %+v, want %+v", got, want)
 	}
-	if got, want := d.Counts().String(), "2 rows of 4 (2 skipped), 1 answers left out since their prompts are longer than max-length, 1 truncated, 8 tokens, 6 of them labelled"; got != want {
+	if got, want := d.Counts().String(), "2 rows of 4 (2 skipped), 1 answers left out since their prompts are longer "+
+		"than max-length, 1 truncated, 8 tokens, 6 of them labelled"; got != want {
 		t.Errorf("counts read %q, want %q", got, want)
 	}
 	if len(d.Bad) != 2 || d.Bad[0].Row != 2 || d.Bad[1].Row != 4 || d.Form.Template != Alpaca || d.entries[1].row != 3 {
@@ -76,14 +77,17 @@ func TestLoadCounts(t *testing.T) {
 
 	o.Strict = true
 	var bad BadRow
-	if _, err := Load(whole(path), fakeTokenizer{}, o); !errors.As(err, &bad) || bad.Row != 2 || !strings.Contains(err.Error(), path+": row 2: completion is missing") {
+	if _, err := Load(whole(path), fakeTokenizer{}, o); !errors.As(err, &bad) || bad.Row != 2 ||
+		!strings.Contains(err.Error(), path+": row 2: completion is missing") {
 		t.Errorf("strict: %v", err)
 	}
-	if _, err := Load(whole(write(t, `{"prompt": "abcdefgh", "completion": "i"}`)), fakeTokenizer{}, o); !errors.As(err, &bad) || bad.Row != 1 {
+	if _, err := Load(whole(write(t, `{"prompt": "abcdefgh", "completion": "i"}`)), fakeTokenizer{}, o); !errors.As(err,
+		&bad) || bad.Row != 1 {
 		t.Errorf("strict, no room for a label: %v", err)
 	}
 	o.Strict = false
-	if _, err := Load(whole(write(t, `{"prompt": "abcdefgh", "completion": "i"}`)), fakeTokenizer{}, o); err == nil || !strings.Contains(err.Error(), "no usable row in 1; row 1: the prompt's 8 tokens") {
+	if _, err := Load(whole(write(t, `{"prompt": "abcdefgh", "completion": "i"}`)), fakeTokenizer{}, o); err == nil ||
+		!strings.Contains(err.Error(), "no usable row in 1; row 1: the prompt's 8 tokens") {
 		t.Errorf("no usable row: %v", err)
 	}
 }
@@ -125,7 +129,8 @@ func TestSplit(t *testing.T) {
 	for part, want := range map[float64]int{0: 0, 0.001: 1, 0.1: 5, 0.98: 49, 1: 1, 7: 7} {
 		training, heldOut := held(part, 1)
 		both := slices.Sorted(slices.Values(slices.Concat(training, heldOut)))
-		if len(heldOut) != want || len(slices.Compact(both)) != 50 || !slices.IsSorted(training) || !slices.IsSorted(heldOut) {
+		if len(heldOut) != want || len(slices.Compact(both)) != 50 || !slices.IsSorted(training) ||
+			!slices.IsSorted(heldOut) {
 			t.Errorf("part %v: trains on %v, holds %v out", part, training, heldOut)
 		}
 	}

@@ -84,11 +84,13 @@ func (s *sequence) trim() {
 type errNoRoom struct{ prompt, maxLength int }
 
 func (e errNoRoom) Error() string {
-	return fmt.Sprintf("the prompt's %d tokens leave no room for a response within max-length %d", e.prompt, e.maxLength)
+	return fmt.Sprintf("the prompt's %d tokens leave no room for a response within max-length %d", e.prompt,
+		e.maxLength)
 }
 
-// encode returns the samples of a row, one but where a chat template rewrites earlier turns: each cut from the end to at most maxLength tokens, the last target
-// included. Samples whose prompt leaves no room for a label are left out and counted; it is an error where all are.
+// encode returns the samples of a row, one but where a chat template rewrites earlier turns: each cut from the end to
+// at most maxLength tokens, the last target included. Samples whose prompt leaves no room for a label are left out and
+// counted; it is an error where all are.
 func (e *Encoder) encode(r row, maxLength int) (samples []Sample, noRoom int, err error) {
 	list, err := e.sequences(r)
 	if err != nil {
@@ -131,13 +133,15 @@ func (s *sequence) sample(row, maxLength int) (Sample, error) {
 	if len(s.tokens) == 0 {
 		return Sample{}, errNoRoom{first + 1, maxLength}
 	}
-	return Sample{Tokens: slices.Clip(s.tokens), Targets: slices.Clip(s.targets), Row: row, Truncated: truncated, added: s.added && !truncated}, nil
+	return Sample{Tokens: slices.Clip(s.tokens), Targets: slices.Clip(s.targets), Row: row, Truncated: truncated,
+		added: s.added && !truncated}, nil
 }
 
 // sequences renders a row that is no raw text.
 func (e *Encoder) sequences(r row) ([]*sequence, error) {
 	if r.messages == nil && r.completion == "" && e.chat != nil {
-		r.messages = []Message{{Role: User, Content: question(r.instruction, r.input)}, {Role: Assistant, Content: r.output}}
+		r.messages = []Message{{Role: User, Content: question(r.instruction, r.input)},
+			{Role: Assistant, Content: r.output}}
 	}
 	if r.messages != nil && e.chat != nil {
 		return e.chatSequences(conversation{r.messages, r.tools, r.documents})

@@ -32,8 +32,11 @@ func labelled(s Sample) string {
 func TestAlpacaPromptText(t *testing.T) {
 	e := encoder(t, Alpaca, fakeTokenizer{})
 	for _, c := range []struct{ instruction, input, want string }{
-		{"Say hi.", "", "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n### Instruction:\nSay hi.\n\n### Response:\n"},
-		{"Add.", "1 2", "Below is an instruction that describes a task, paired with an input that provides further context. Write a response that appropriately completes the request.\n\n### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:\n"},
+		{"Say hi.", "", "Below is an instruction that describes a task. Write a response that appropriately " +
+			"completes the request.\n\n### Instruction:\nSay hi.\n\n### Response:\n"},
+		{"Add.", "1 2", "Below is an instruction that describes a task, paired with an input that provides further " +
+			"context. Write a response that appropriately completes the request.\n\n### Instruction:\nAdd.\n\n### " +
+			"Input:\n1 2\n\n### Response:\n"},
 	} {
 		tokens, err := e.Prompt(c.instruction, c.input)
 		if err != nil {
@@ -75,7 +78,8 @@ func TestLabels(t *testing.T) {
 	instruction := row{instruction: "Count.", input: "a b", output: " one\ntwo "}
 	bare := row{instruction: "Count.", output: "one"}
 	verbatim := row{prompt: "2+2=", completion: "4"}
-	talk := row{messages: []Message{{Role: System, Content: "Be brief."}, {Role: User, Content: "Hi"}, {Role: Assistant, Content: "Ho"}, {Role: User, Content: "And?"}, {Role: Assistant, Content: "So."}}}
+	talk := row{messages: []Message{{Role: System, Content: "Be brief."}, {Role: User, Content: "Hi"},
+		{Role: Assistant, Content: "Ho"}, {Role: User, Content: "And?"}, {Role: Assistant, Content: "So."}}}
 	for _, c := range []struct {
 		name     string
 		template string
@@ -96,7 +100,8 @@ func TestLabels(t *testing.T) {
 		{"plain", Chat, plain, instruction, " one\ntwo </s>", ""},
 		{"plain messages", Chat, plain, talk, "Ho</s>So.</s>", ""},
 	} {
-		for _, tok := range []fakeTokenizer{{chat: c.chat}, {chat: c.chat, bos: true}, {chat: c.chat, spaces: true, bos: true}} {
+		for _, tok := range []fakeTokenizer{{chat: c.chat}, {chat: c.chat, bos: true},
+			{chat: c.chat, spaces: true, bos: true}} {
 			e := encoder(t, c.template, tok)
 			s := encode(t, e, c.row)
 			if got := labelled(s); got != c.labels {
@@ -120,10 +125,13 @@ func TestLabels(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !slices.Equal(s.Tokens[:len(prompt)], prompt) || s.Targets[len(prompt)-1] < 0 || c.row.messages == nil && slices.Max(s.Targets[:len(prompt)-1]) >= 0 {
-				t.Errorf("%s: prompt at inference %q is not that of training in %q", c.name, detokenize(prompt), detokenize(s.Tokens))
+			if !slices.Equal(s.Tokens[:len(prompt)], prompt) || s.Targets[len(prompt)-1] < 0 || c.row.messages == nil &&
+				slices.Max(s.Targets[:len(prompt)-1]) >= 0 {
+				t.Errorf("%s: prompt at inference %q is not that of training in %q", c.name, detokenize(prompt),
+					detokenize(s.Tokens))
 			}
-			if begins := prompt[0] == bosToken; begins != (tok.bos || strings.Contains(c.name, "bracketed")) || prompt[1] == bosToken {
+			if begins := prompt[0] == bosToken; begins != (tok.bos || strings.Contains(c.name, "bracketed")) ||
+				prompt[1] == bosToken {
 				t.Errorf("%s, %+v: BOS misplaced in %q", c.name, tok, detokenize(prompt[:8]))
 			}
 		}
@@ -137,10 +145,15 @@ func TestConversationText(t *testing.T) {
 		messages []Message
 		want     string
 	}{
-		{fakeTokenizer{}, messages, preamble + "\n\n### Instruction:\nHi\n\n### Response:\nHo</s>\n\n### Instruction:\nAnd?\n\n### Response:\n"},
-		{fakeTokenizer{}, append([]Message{{Role: System, Content: "Sing."}}, messages...), "Sing.\n\n### Instruction:\nHi\n\n### Response:\nHo</s>\n\n### Instruction:\nAnd?\n\n### Response:\n"},
-		{fakeTokenizer{chat: chatML}, messages, "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHo<|im_end|>\n<|im_start|>user\nAnd?<|im_end|>\n<|im_start|>assistant\n"},
-		{fakeTokenizer{chat: plain, spaces: true}, []Message{{Role: User, Content: "a"}, {Role: Assistant, Content: ""}, {Role: User, Content: "b"}}, " user: a\nassistant: \nuser: b\nassistant: "},
+		{fakeTokenizer{}, messages, preamble +
+			"\n\n### Instruction:\nHi\n\n### Response:\nHo</s>\n\n### Instruction:\nAnd?\n\n### Response:\n"},
+		{fakeTokenizer{}, append([]Message{{Role: System, Content: "Sing."}}, messages...),
+			"Sing.\n\n### Instruction:\nHi\n\n### Response:\nHo</s>\n\n### Instruction:\nAnd?\n\n### Response:\n"},
+		{fakeTokenizer{chat: chatML}, messages,
+			"<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHo<|im_end|>\n" +
+				"<|im_start|>user\nAnd?<|im_end|>\n<|im_start|>assistant\n"},
+		{fakeTokenizer{chat: plain, spaces: true}, []Message{{Role: User, Content: "a"}, {Role: Assistant, Content: ""},
+			{Role: User, Content: "b"}}, " user: a\nassistant: \nuser: b\nassistant: "},
 	} {
 		e := encoder(t, Auto, c.tok)
 		tokens, err := e.Conversation(c.messages)
@@ -173,14 +186,18 @@ func TestSpelledOutControlTokens(t *testing.T) {
 		}
 		return n
 	}
-	for _, tok := range []fakeTokenizer{{}, {chat: chatML}, {chat: bracketed}, {chat: chatML, spaces: true, bos: true}} {
+	for _, tok := range []fakeTokenizer{{}, {chat: chatML}, {chat: bracketed},
+		{chat: chatML, spaces: true, bos: true}} {
 		e := encoder(t, Auto, tok)
 		for _, c := range []struct{ honest, spelled row }{
-			{row{instruction: "a", input: "b", output: "c"}, row{instruction: evil, input: " " + evil + " ", output: evil}},
+			{row{instruction: "a", input: "b", output: "c"}, row{instruction: evil, input: " " + evil + " ",
+				output: evil}},
 			{row{prompt: "a", completion: "b"}, row{prompt: evil, completion: evil}},
 			{
-				row{messages: []Message{{Role: System, Content: "s"}, {Role: User, Content: "a"}, {Role: Assistant, Content: "b"}, {Role: User, Content: "c"}, {Role: Assistant, Content: "d"}}},
-				row{messages: []Message{{Role: System, Content: evil}, {Role: User, Content: "<|im_end|>"}, {Role: Assistant, Content: evil}, {Role: User, Content: evil}, {Role: Assistant, Content: "d"}}},
+				row{messages: []Message{{Role: System, Content: "s"}, {Role: User, Content: "a"},
+					{Role: Assistant, Content: "b"}, {Role: User, Content: "c"}, {Role: Assistant, Content: "d"}}},
+				row{messages: []Message{{Role: System, Content: evil}, {Role: User, Content: "<|im_end|>"},
+					{Role: Assistant, Content: evil}, {Role: User, Content: evil}, {Role: Assistant, Content: "d"}}},
 			},
 		} {
 			honest, spelled := encode(t, e, c.honest), encode(t, e, c.spelled)
@@ -191,10 +208,13 @@ func TestSpelledOutControlTokens(t *testing.T) {
 	}
 }
 
-// A template that rewrites earlier turns makes a sample of each of the assistant's messages, as the runtime comes to it.
+// A template that rewrites earlier turns makes a sample of each of the assistant's messages, as the runtime comes to
+// it.
 func TestTemplateThatForgets(t *testing.T) {
-	r := row{messages: []Message{{Role: User, Content: "a"}, {Role: Assistant, Content: "b"}, {Role: User, Content: "c"}, {Role: Assistant, Content: "d"}}}
-	const first, second = "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>\n<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n"
+	r := row{messages: []Message{{Role: User, Content: "a"}, {Role: Assistant, Content: "b"},
+		{Role: User, Content: "c"}, {Role: Assistant, Content: "d"}}}
+	const first, second = "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n",
+		"<|im_end|>\n<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n"
 	e := encoder(t, Chat, fakeTokenizer{chat: forgetful})
 	for trainOn, want := range map[string][]string{
 		TrainAssistant: {first + "b", first + "…" + second + "d"},
@@ -216,15 +236,22 @@ func TestTemplateThatForgets(t *testing.T) {
 	}
 }
 
-// A prompt that begins the answer in another way than the template renders the message stands as the runtime sends it, and the message follows.
+// A prompt that begins the answer in another way than the template renders the message stands as the runtime sends it,
+// and the message follows.
 func TestPromptBeginsOtherwise(t *testing.T) {
 	const begin = "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}"
 	const end = "{{ m.content }}<|im_end|>\n{% endfor %}"
-	r := row{messages: []Message{{Role: User, Content: "a"}, {Role: Assistant, Content: "<b"}, {Role: User, Content: "c"}, {Role: Assistant, Content: "d"}}}
+	r := row{messages: []Message{{Role: User, Content: "a"}, {Role: Assistant, Content: "<b"},
+		{Role: User, Content: "c"}, {Role: Assistant, Content: "d"}}}
 	for chat, want := range map[string][2]string{
-		begin + "{% endif %}" + end + "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n</think>\n{% endif %}":     {"<think>\n</think>\n<b", "<think>\n</think>\nd"},
-		begin + "</think>{% endif %}" + end + "{% if add_generation_prompt %}<|im_start|>assistant\n<think></think>{% endif %}": {"<think></think><b", "<think></think>d"},
-		begin + "<RESPONSE>{% endif %}" + end + "<|im_start|>assistant\n<REASON></REASON>":                                      {"<REASON></REASON><RESPONSE><b", "<REASON></REASON><RESPONSE>d"},
+		begin + "{% endif %}" + end + "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n</think>\n{% " +
+			"endif %}": {"<think>\n</think>\n<b", "<think>\n</think>\nd"},
+		begin + "</think>{% endif %}" + end +
+			"{% if add_generation_prompt %}<|im_start|>assistant\n<think></think>{% endif %}": {"<think></think><b",
+			"<think></think>d"},
+		begin + "<RESPONSE>{% endif %}" + end +
+			"<|im_start|>assistant\n<REASON></REASON>": {"<REASON></REASON><RESPONSE><b",
+			"<REASON></REASON><RESPONSE>d"},
 	} {
 		list, _, err := encoder(t, Chat, fakeTokenizer{chat: chat}).encode(r, 1<<10)
 		if err != nil || len(list) != 2 {
@@ -243,9 +270,11 @@ func TestPromptBeginsOtherwise(t *testing.T) {
 // Messages of weight 0 are not learnt, and neither is an end behind tool calls that the template doesn't write.
 func TestNotLearnt(t *testing.T) {
 	assistant := func(content, name, value string) Message {
-		return Message{Role: Assistant, Content: content, Fields: []Field{{"role", quote(Assistant)}, {"content", quote(content)}, {name, []byte(value)}}}
+		return Message{Role: Assistant, Content: content, Fields: []Field{{"role", quote(Assistant)},
+			{"content", quote(content)}, {name, []byte(value)}}}
 	}
-	talk := []Message{{Role: User, Content: "a"}, assistant("b", "weight", "0"), {Role: User, Content: "c"}, assistant("d", "weight", "1")}
+	talk := []Message{{Role: User, Content: "a"}, assistant("b", "weight", "0"), {Role: User, Content: "c"},
+		assistant("d", "weight", "1")}
 	for _, tok := range []fakeTokenizer{{}, {chat: chatML}} {
 		e := encoder(t, Auto, tok)
 		if got := labelled(encode(t, e, row{messages: talk})); got != "d</s>" && got != "d<|im_end|>" {
@@ -254,31 +283,43 @@ func TestNotLearnt(t *testing.T) {
 	}
 	e := encoder(t, Chat, fakeTokenizer{chat: chatML})
 	call := assistant("", "tool_calls", `[{"function": {"name": "f", "arguments": {}}}]`)
-	if got := labelled(encode(t, e, row{messages: []Message{talk[0], call, {Role: Tool, Content: "1"}, {Role: Assistant, Content: "d"}}})); got != "d<|im_end|>" {
+	if got := labelled(encode(t, e,
+		row{messages: []Message{talk[0], call, {Role: Tool, Content: "1"}, {Role: Assistant, Content: "d"}}})); got !=
+		"d<|im_end|>" {
 		t.Errorf("labels %q", got)
 	}
-	if _, _, err := e.encode(row{messages: []Message{talk[0], call}}, 512); err == nil || !strings.Contains(err.Error(), "writes nothing of the assistant's message 2") {
+	if _, _, err := e.encode(row{messages: []Message{talk[0], call}}, 512); err == nil ||
+		!strings.Contains(err.Error(), "writes nothing of the assistant's message 2") {
 		t.Errorf("tool calls alone: %v", err)
 	}
 }
 
 // A message that thinks stands as the template renders it, where the prompt would say that nothing is thought.
 func TestThoughts(t *testing.T) {
-	const chat = "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}" +
+	const chat = "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.reasoning_content %}<think>{{ " +
+		"m.reasoning_content }}</think>{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}" +
 		"{% if add_generation_prompt %}<|im_start|>assistant\n<think></think>{% endif %}"
-	thought := Message{Role: Assistant, Content: "b", Fields: []Field{{"role", quote(Assistant)}, {"content", quote("b")}, {"reasoning", quote("hm")}}}
-	s := encode(t, encoder(t, Chat, fakeTokenizer{chat: chat}), row{messages: []Message{{Role: User, Content: "a"}, thought}})
-	if got, want := detokenize(s.Tokens)+labelled(s), "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n<think>hm</think>b"+"hm</think>b<|im_end|>"; got != want {
+	thought := Message{Role: Assistant, Content: "b", Fields: []Field{{"role", quote(Assistant)},
+		{"content", quote("b")}, {"reasoning", quote("hm")}}}
+	s := encode(t, encoder(t, Chat, fakeTokenizer{chat: chat}),
+		row{messages: []Message{{Role: User, Content: "a"}, thought}})
+	if got, want := detokenize(s.Tokens)+labelled(s),
+		"<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n<think>hm</think>b"+"hm</think>b<|im_end|>"; got !=
+		want {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
 
-// A template may write the system message with the last message of the user only: the runtime does, and so does each sample.
+// A template may write the system message with the last message of the user only: the runtime does, and so does each
+// sample.
 func TestSystemMessageMoves(t *testing.T) {
-	const chat = "{% if messages[0].role == 'system' %}{% set system = messages[0].content %}{% set messages = messages[1:] %}{% endif %}" +
-		"{% for m in messages %}{% if m.role == 'user' %}[INST]{% if loop.last and system is defined %}{{ system }}: {% endif %}{{ m.content }}[/INST]{% else %} {{ m.content }}</s>{% endif %}{% endfor %}"
+	const chat = "{% if messages[0].role == 'system' %}{% set system = messages[0].content %}{% set messages = " +
+		"messages[1:] %}{% endif %}" +
+		"{% for m in messages %}{% if m.role == 'user' %}[INST]{% if loop.last and system is defined %}{{ system }}: " +
+		"{% endif %}{{ m.content }}[/INST]{% else %} {{ m.content }}</s>{% endif %}{% endfor %}"
 	list, _, err := encoder(t, Chat, fakeTokenizer{chat: chat}).encode(row{messages: []Message{
-		{Role: System, Content: "s"}, {Role: User, Content: "a"}, {Role: Assistant, Content: "b"}, {Role: User, Content: "c"}, {Role: Assistant, Content: "d"}}}, 1<<10)
+		{Role: System, Content: "s"}, {Role: User, Content: "a"}, {Role: Assistant, Content: "b"},
+		{Role: User, Content: "c"}, {Role: Assistant, Content: "d"}}}, 1<<10)
 	want := []string{"[INST]s: a[/INST] b", "[INST]a[/INST] b</s>[INST]s: c[/INST] d"}
 	if err != nil || len(list) != 2 {
 		t.Fatalf("%d samples, %v", len(list), err)
@@ -294,11 +335,13 @@ func TestSystemMessageMoves(t *testing.T) {
 func TestGreeting(t *testing.T) {
 	e := encoder(t, Chat, fakeTokenizer{chat: chatML})
 	greeting := []Message{{Role: System, Content: "s"}, {Role: Assistant, Content: "Hello!"}}
-	s := encode(t, e, row{messages: append(greeting, Message{Role: User, Content: "a"}, Message{Role: Assistant, Content: "b"})})
+	s := encode(t, e, row{messages: append(greeting, Message{Role: User, Content: "a"},
+		Message{Role: Assistant, Content: "b"})})
 	if got := labelled(s); got != "b<|im_end|>" {
 		t.Errorf("labels %q", got)
 	}
-	if _, _, err := e.encode(row{messages: greeting}, 512); err == nil || !strings.Contains(err.Error(), "answers nothing") {
+	if _, _, err := e.encode(row{messages: greeting}, 512); err == nil ||
+		!strings.Contains(err.Error(), "answers nothing") {
 		t.Errorf("a greeting alone: %v", err)
 	}
 }
@@ -316,11 +359,13 @@ func TestTruncation(t *testing.T) {
 			t.Errorf("max-length %d: labels %q of %d tokens, truncated %v", maxLength, got, len(s.Tokens), s.Truncated)
 		}
 	}
-	if _, noRoom, err := e.encode(r, 5); noRoom != 1 || err == nil || !strings.Contains(err.Error(), "the prompt's 5 tokens leave no room") {
+	if _, noRoom, err := e.encode(r, 5); noRoom != 1 || err == nil ||
+		!strings.Contains(err.Error(), "the prompt's 5 tokens leave no room") {
 		t.Errorf("max-length 5: %v", err)
 	}
 	// Cut within the second prompt, the first response is all that is left.
-	talk := row{messages: []Message{{Role: User, Content: "a"}, {Role: Assistant, Content: "b"}, {Role: User, Content: "c"}, {Role: Assistant, Content: "d"}}}
+	talk := row{messages: []Message{{Role: User, Content: "a"}, {Role: Assistant, Content: "b"},
+		{Role: User, Content: "c"}, {Role: Assistant, Content: "d"}}}
 	whole := encode(t, e, talk)
 	list, _, err := e.encode(talk, len(whole.Tokens)-2)
 	if err != nil || labelled(list[0]) != "b</s>" || !list[0].Truncated {

@@ -92,16 +92,21 @@ func (f fakeTokenizer) Piece(token int32) (string, error) { return detokenize([]
 
 const (
 	// chatML closes turns with a control token and leaves contents as they are.
-	chatML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+	chatML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{% if " +
+		"add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 
-	// bracketed is a template in the manner of Llama 2: trimmed contents, its own BOS, a space before the response and before the EOS that closes it.
-	bracketed = "{% for m in messages %}{% if m.role == 'system' %}{{ bos_token }}({{ m.content | trim }}){% elif m.role == 'user' %}{{ bos_token }}[INST] {{ m.content | trim }} [/INST]" +
+	// bracketed is a template in the manner of Llama 2: trimmed contents, its own BOS, a space before the response and
+	// before the EOS that closes it.
+	bracketed = "{% for m in messages %}{% if m.role == 'system' %}{{ bos_token }}({{ m.content | trim }}){% elif " +
+		"m.role == 'user' %}{{ bos_token }}[INST] {{ m.content | trim }} [/INST]" +
 		"{% else %} {{ m.content | trim }} {{ eos_token }}{% endif %}{% endfor %}"
 
 	// plain closes turns with a newline only.
-	plain = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{{ '' }}{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+	plain = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{{ '' }}{% endfor %}{% if add_generation_prompt " +
+		"%}assistant: {% endif %}"
 
 	// forgetful takes earlier answers back once the user goes on, as templates that hide reasoning do.
-	forgetful = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ '…' if m.role == 'assistant' and not loop.last else m.content }}<|im_end|>\n{% endfor %}" +
+	forgetful = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ '…' if m.role == 'assistant' and not loop.last " +
+		"else m.content }}<|im_end|>\n{% endfor %}" +
 		"{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )

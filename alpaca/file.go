@@ -30,7 +30,8 @@ type rawRow struct {
 
 // rowFile is an open file of rows, which need not fit into memory: it is read through once, and then row by row.
 type rowFile interface {
-	// scan calls yield with each row in the file's order. It returns the first error, yield's or its own; json is valid during the call only.
+	// scan calls yield with each row in the file's order. It returns the first error, yield's or its own; json is valid
+	// during the call only.
 	scan(yield func(rawRow) error) error
 	read(at place) ([]byte, error) // the JSON of a row
 	length() int64                 // of the file, in the unit of a place's offset
@@ -228,7 +229,8 @@ func (f *textFile) from(offset int64) io.Reader {
 
 func (f *textFile) read(at place) ([]byte, error) {
 	raw := make([]byte, at.size)
-	if _, err := f.data.ReadAt(raw, at.offset); err != nil && !(errors.Is(err, io.EOF) && at.offset+int64(at.size) == f.size) {
+	if _, err := f.data.ReadAt(raw, at.offset); err != nil &&
+		!(errors.Is(err, io.EOF) && at.offset+int64(at.size) == f.size) {
 		return nil, fmt.Errorf("%s: %w", f.name, err)
 	}
 	return raw, nil

@@ -12,7 +12,8 @@ import (
 
 // A row read again at the place that a scan gave is the row that the scan saw.
 func TestPlaces(t *testing.T) {
-	const a, b, c = `{"prompt": "á", "completion": "[,]"}`, `{"prompt":"]","completion":"\n"}`, `{"instruction": "x", "output": "y"}`
+	const a, b, c = `{"prompt": "á", "completion": "[,]"}`, `{"prompt":"]","completion":"\n"}`,
+		`{"instruction": "x", "output": "y"}`
 	for _, data := range []string{
 		a + "\n\r\n  " + b + "\n" + c, "\ufeff" + a + "\n" + b + "\r\n" + c + "\n",
 		"[" + a + "," + b + "," + c + "]", "\ufeff\n [\n" + a + "\n,\t" + b + " ,\n\n" + c + " ]\n\n",

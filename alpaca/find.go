@@ -13,8 +13,9 @@ import (
 // kinds are the ends of names of files of rows, which ".gz" or ".zst" may follow.
 var kinds = []string{".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet"}
 
-// Find gives the files that are named, each with the weight of its name: a file; of a folder, those in it that are called as files of rows are; those that match
-// a pattern such as "data/*.jsonl"; or several of all these, with commas between them. What is in the folders besides is skipped.
+// Find gives the files that are named, each with the weight of its name: a file; of a folder, those in it that are
+// called as files of rows are; those that match a pattern such as "data/*.jsonl"; or several of all these, with commas
+// between them. What is in the folders besides is skipped.
 func Find(named []Part) (files []Part, skipped []string, err error) {
 	for _, p := range named {
 		found, left, err := find(p)
@@ -63,7 +64,8 @@ func inFolder(p Part) (files []Part, skipped []string, err error) {
 		}
 	}
 	if len(files) == 0 {
-		return nil, nil, fmt.Errorf("data %s: no file in this folder is called as data are: %s, with .gz or .zst behind it or not", p.Path, strings.Join(kinds, ", "))
+		return nil, nil, fmt.Errorf("data %s: no file in this folder is called as data are: %s, with .gz or .zst "+
+			"behind it or not", p.Path, strings.Join(kinds, ", "))
 	}
 	return files, skipped, nil
 }

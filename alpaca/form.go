@@ -27,10 +27,14 @@ const templateUsage = "auto, alpaca, chat, the name of another template in the m
 
 // Form says how prompts are written.
 type Form struct {
-	Template  string                     `json:"template"`                   // auto, alpaca, chat, the name of another template of the model, or FILE.jinja
-	Source    string                     `json:"chat_template,omitempty"`    // Jinja, where the template is neither built in nor the model's
-	Variables map[string]json.RawMessage `json:"template_options,omitempty"` // of the chat template, such as enable_thinking
-	Date      string                     `json:"date,omitempty"`             // YYYY-MM-DD, for templates that write it; "" is today
+	// auto, alpaca, chat, the name of another template of the model, or FILE.jinja
+	Template string `json:"template"`
+	// Jinja, where the template is neither built in nor the model's
+	Source string `json:"chat_template,omitempty"`
+	// of the chat template, such as enable_thinking
+	Variables map[string]json.RawMessage `json:"template_options,omitempty"`
+	// YYYY-MM-DD, for templates that write it; "" is today
+	Date string `json:"date,omitempty"`
 }
 
 // NoTemplate is the error of a template that there is not.
@@ -50,7 +54,8 @@ func (f Form) Validate() error {
 	}
 	for name, value := range f.Variables {
 		if slices.Contains(reservedVariables, name) {
-			return fmt.Errorf("template option %s: is what the conversation gives the template; others can be set", name)
+			return fmt.Errorf("template option %s: is what the conversation gives the template; others can be set",
+				name)
 		}
 		if !json.Valid(value) {
 			return fmt.Errorf("template option %s: %s is no JSON value", name, value)
@@ -105,15 +110,19 @@ func (f *Form) resolve(tok Tokenizer) (source string, err error) {
 	case f.Template == Auto, f.Template == Chat:
 		f.Template = Chat
 		if source = tok.ChatTemplate(""); source == "" {
-			return "", NoTemplate{fmt.Errorf("template chat: the model has no chat template; use template alpaca, or FILE%s", templateFile)}
+			return "", NoTemplate{fmt.Errorf(
+				"template chat: the model has no chat template; use template alpaca, or FILE%s", templateFile)}
 		}
 		return source, nil
 	case strings.HasSuffix(f.Template, templateFile):
 		return f.read()
 	}
 	if source = tok.ChatTemplate(f.Template); source == "" {
-		known := append([]string{Auto, Alpaca, Chat}, slices.DeleteFunc(tok.ChatTemplates(), func(s string) bool { return s == "" })...)
-		return "", NoTemplate{fmt.Errorf("template %q: want %s, or FILE%s", f.Template, strings.Join(known, ", "), templateFile)}
+		known := append([]string{Auto, Alpaca, Chat}, slices.DeleteFunc(tok.ChatTemplates(), func(s string) bool {
+			return s == ""
+		})...)
+		return "", NoTemplate{fmt.Errorf("template %q: want %s, or FILE%s", f.Template, strings.Join(known, ", "),
+			templateFile)}
 	}
 	return source, nil
 }

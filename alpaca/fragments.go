@@ -14,7 +14,8 @@ type fragment struct {
 	control bool
 }
 
-// fragments cuts a text at its control tokens, as llama.cpp does, and tokenizes it; what begins at a place in plain stays text.
+// fragments cuts a text at its control tokens, as llama.cpp does, and tokenizes it; what begins at a place in plain
+// stays text.
 func (e *Encoder) fragments(text string, plain []int) ([]fragment, error) {
 	var list []fragment
 	tokens, done := 0, 0
@@ -101,7 +102,8 @@ func (e *Encoder) tokensBefore(f fragment, text string, at int) (int, error) {
 		}
 		return n, nil
 	}
-	// Pieces that aren't the text's own, as of characters that the vocabulary lacks, don't say where they are; the tokens of the text before do.
+	// Pieces that aren't the text's own, as of characters that the vocabulary lacks, don't say where they are; the
+	// tokens of the text before do.
 	before, err := e.tokenize(text[f.start : f.start+at])
 	n := 0
 	for n < min(len(before), len(f.tokens)) && before[n] == f.tokens[n] {

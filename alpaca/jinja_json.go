@@ -14,7 +14,8 @@ import (
 	"github.com/ardanlabs/jinja"
 )
 
-// jinjaValue turns JSON into the value that Python's json.loads would give a template: objects keep their order. Every string goes through text.
+// jinjaValue turns JSON into the value that Python's json.loads would give a template: objects keep their order. Every
+// string goes through text.
 func jinjaValue(raw json.RawMessage, text func(string) string) (jinja.Value, error) {
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.UseNumber()
@@ -118,7 +119,9 @@ func (e *jsonEncoder) value(v jinja.Value, depth int) error {
 	case v.IsString():
 		e.string(v.AsString())
 	case v.IsList():
-		return e.list('[', ']', len(v.AsList().Items), depth, func(i int) error { return e.value(v.AsList().Items[i], depth+1) })
+		return e.list('[', ']', len(v.AsList().Items), depth, func(i int) error {
+			return e.value(v.AsList().Items[i], depth+1)
+		})
 	case v.IsDict():
 		keys := v.AsDict().OrderedKeys()
 		if e.sorted {

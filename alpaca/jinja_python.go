@@ -10,7 +10,8 @@ import (
 	"github.com/ardanlabs/jinja"
 )
 
-// What a rendering may take. Real templates take a hundredth of it; those that don't end, or grow without end, come with files that anybody made.
+// What a rendering may take. Real templates take a hundredth of it; those that don't end, or grow without end, come
+// with files that anybody made.
 const (
 	mostSteps    = 5e6 // values, members of lists that are gone through, and 16 bytes of text that are written or added
 	mostMacros   = 200 // that call each other
@@ -174,7 +175,8 @@ func pythonEscape(v jinja.Value) (jinja.Value, error) {
 	if err != nil {
 		return v, err
 	}
-	return jinja.NewString(strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "'", "&#39;", `"`, "&#34;").Replace(v.AsString())), nil
+	return jinja.NewString(strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "'", "&#39;", `"`,
+		"&#34;").Replace(v.AsString())), nil
 }
 
 func pythonContainer(v jinja.Value) (jinja.Value, error) {

@@ -27,11 +27,11 @@ const (
 
 // rewriteJinja returns a template with which the library does as Jinja 3 does for Hugging Face:
 //
-//   - Text stands in expressions, with the white space around tags dealt with (trim_blocks, lstrip_blocks, "-" and "+" at a tag's ends, the last newline
-//     dropped): the library's own rules look past tags that touch.
+//   - Text stands in expressions, with the white space around tags dealt with (trim_blocks, lstrip_blocks, "-" and "+"
+//     at a tag's ends, the last newline dropped): the library's own rules look past tags that touch.
 //   - The escapes in strings are decoded as Python's.
-//   - What Python refuses to add, to look into or to count, such as None, is refused, as are members of what is undefined and changes of lists; what it prints
-//     is printed so; tojson writes as json.dumps.
+//   - What Python refuses to add, to look into or to count, such as None, is refused, as are members of what is
+//     undefined and changes of lists; what it prints is printed so; tojson writes as json.dumps.
 //   - {% generation %} becomes the output of a mark.
 //   - What is added, multiplied, gone through and called counts against a budget.
 //

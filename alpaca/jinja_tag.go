@@ -79,7 +79,8 @@ func (t *jinjaTag) token(rest string) error {
 		t.complete()
 	case isName(c):
 		n := 1
-		for n < len(rest) && (isName(rest[n]) || isDigit(c) && rest[n] == '.' && n+1 < len(rest) && isDigit(rest[n+1])) {
+		for n < len(rest) && (isName(rest[n]) || isDigit(c) && rest[n] == '.' && n+1 < len(rest) &&
+			isDigit(rest[n+1])) {
 			n++
 		}
 		t.name(rest[:n])
@@ -154,13 +155,15 @@ func (t *jinjaTag) operator(c byte) {
 	t.ended = false
 }
 
-// add deals with the operands of "+": none may be None, and all are text where it is plain that one is. What is added to safe text is escaped.
+// add deals with the operands of "+": none may be None, and all are text where it is plain that one is. What is added
+// to safe text is escaped.
 func (t *jinjaTag) add() {
 	l := t.level()
 	next := strings.TrimLeft(t.source[t.at+1:], " \t\n")
 	l.safe = l.safe || l.filter == "safe"
 	left := operandFilter
-	l.text = l.text || l.literal && l.filter == "" || slices.Contains([]string{"safe", "string", "trim", "tojson"}, l.filter)
+	l.text = l.text || l.literal && l.filter == "" ||
+		slices.Contains([]string{"safe", "string", "trim", "tojson"}, l.filter)
 	if l.text || next != "" && (next[0] == '"' || next[0] == '\'') {
 		left, l.text = textFilter, true
 	}
@@ -172,9 +175,13 @@ func (t *jinjaTag) add() {
 
 // Words of Jinja.
 var (
-	jinjaWords      = []string{"and", "or", "not", "is", "in", "if", "else", "elif", "for", "set", "recursive", "macro", "call", "filter"} // no operands
-	jinjaGenerators = []string{"map", "select", "reject", "selectattr", "rejectattr"}                                                      // filters that make no lists
-	jinjaMutators   = []string{"append", "clear", "extend", "insert", "pop", "popitem", "remove", "reverse", "setdefault", "sort", "update"}
+	// no operands
+	jinjaWords = []string{"and", "or", "not", "is", "in", "if", "else", "elif", "for", "set", "recursive", "macro",
+		"call", "filter"}
+	// filters that make no lists
+	jinjaGenerators = []string{"map", "select", "reject", "selectattr", "rejectattr"}
+	jinjaMutators   = []string{"append", "clear", "extend", "insert", "pop", "popitem", "remove", "reverse",
+		"setdefault", "sort", "update"}
 )
 
 // name writes a name, behind a filter's bar perhaps that of another filter.

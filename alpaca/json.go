@@ -14,7 +14,8 @@ import (
 // object is a JSON object whose values are still to be read, in its own order.
 type object []Field
 
-// checkJSON fails where raw is no JSON, and where it is JSON that encoding/json reads as something that nobody wrote: a key twice, or half of a character.
+// checkJSON fails where raw is no JSON, and where it is JSON that encoding/json reads as something that nobody wrote: a
+// key twice, or half of a character.
 func checkJSON(raw []byte) error {
 	switch {
 	case !utf8.Valid(raw):
@@ -121,7 +122,8 @@ func (s *strict) text() {
 	s.at++
 }
 
-// surrogate looks at the escape whose u is next. Two of them make one character where the first is 0xD800 to 0xDBFF and the second 0xDC00 to 0xDFFF.
+// surrogate looks at the escape whose u is next. Two of them make one character where the first is 0xD800 to 0xDBFF and
+// the second 0xDC00 to 0xDFFF.
 func (s *strict) surrogate() {
 	code := func(at int) uint64 {
 		if at+6 > len(s.raw) || s.raw[at] != '\\' || s.raw[at+1] != 'u' {
@@ -140,7 +142,8 @@ func (s *strict) surrogate() {
 		return
 	}
 	if s.err == nil {
-		s.err = fmt.Errorf("the escape %s is half of a character; its other half is not beside it (key %q)", s.raw[at:at+6], s.key)
+		s.err = fmt.Errorf("the escape %s is half of a character; its other half is not beside it (key %q)",
+			s.raw[at:at+6], s.key)
 	}
 }
 
@@ -312,7 +315,8 @@ func text(name string, raw json.RawMessage) (string, error) {
 	return s, nil
 }
 
-// list reads an array, also one that a string holds, as tables have it. It is nil where there is null or a blank string.
+// list reads an array, also one that a string holds, as tables have it. It is nil where there is null or a blank
+// string.
 func list(name string, raw json.RawMessage) ([]json.RawMessage, error) {
 	whole, err := unpacked(name, raw)
 	switch {

@@ -32,13 +32,15 @@ func rebuilt(raw json.RawMessage) json.RawMessage {
 
 func FuzzJSON(f *testing.F) {
 	for _, seed := range []string{
-		`{"a": [1, -2.5e+3, true, null, "\"\\]\u00e9"], "b": {"c":{}, "d" : [ ] }, "": ""}`, " [ [[ ], {} ] , \"a\\\\\" ]\n", "3", `"\ud83d\ude00"`, `{"a\u0062":1,"ab":2}`,
+		`{"a": [1, -2.5e+3, true, null, "\"\\]\u00e9"], "b": {"c":{}, "d" : [ ] }, "": ""}`,
+		" [ [[ ], {} ] , \"a\\\\\" ]\n", "3", `"\ud83d\ude00"`, `{"a\u0062":1,"ab":2}`,
 	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		err := checkJSON(raw)
-		if err == nil != json.Valid(raw) && !strings.Contains(fmt.Sprint(err), "UTF-8") && !strings.Contains(fmt.Sprint(err), "twice") && !strings.Contains(fmt.Sprint(err), "half of") {
+		if err == nil != json.Valid(raw) && !strings.Contains(fmt.Sprint(err), "UTF-8") &&
+			!strings.Contains(fmt.Sprint(err), "twice") && !strings.Contains(fmt.Sprint(err), "half of") {
 			t.Fatalf("%q: %v", raw, err)
 		}
 		if err != nil {
@@ -61,7 +63,8 @@ func TestManyKeys(t *testing.T) {
 		t.Error(err)
 	}
 	for _, key := range []string{"k3", "k40", "k99"} {
-		if err := checkJSON([]byte("{" + b.String() + `"` + key + `": 1}`)); err == nil || err.Error() != `the key "`+key+`" is there twice` {
+		if err := checkJSON([]byte("{" + b.String() + `"` + key + `": 1}`)); err == nil ||
+			err.Error() != `the key "`+key+`" is there twice` {
 			t.Errorf("%s: %v", key, err)
 		}
 	}

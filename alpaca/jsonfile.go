@@ -75,7 +75,8 @@ func (f *jsonFile) firstValue(at int64) (oneLine bool, end int64) {
 	}
 }
 
-// findArray looks into the object at an offset for an array of rows. A file that has none is JSONL, or JSON of a form that has no rows.
+// findArray looks into the object at an offset for an array of rows. A file that has none is JSONL, or JSON of a form
+// that has no rows.
 func (f *jsonFile) findArray(at int64, oneLine bool) error {
 	d := json.NewDecoder(f.from(at))
 	d.Token()
@@ -98,7 +99,8 @@ func (f *jsonFile) findArray(at int64, oneLine bool) error {
 			if columns = columns || key == "columns"; columns && key == "data" && element == '[' {
 				return f.pandas("split")
 			}
-			if err == nil && !isRow && slices.Contains(arrayNames, key) && bytes.IndexByte([]byte("{[]"), element) >= 0 {
+			if err == nil && !isRow && slices.Contains(arrayNames, key) &&
+				bytes.IndexByte([]byte("{[]"), element) >= 0 {
 				f.array, f.under, f.whole = innerAt, key, true
 				return nil
 			}
@@ -123,13 +125,15 @@ func (f *jsonFile) findArray(at int64, oneLine bool) error {
 	case numbered == values && values > 0:
 		return f.pandas("columns")
 	case !oneLine:
-		return fmt.Errorf("%s: the file is one JSON value over many lines; want an array of rows, or one row a line", f.name)
+		return fmt.Errorf("%s: the file is one JSON value over many lines; want an array of rows, or one row a line",
+			f.name)
 	}
 	return nil
 }
 
 func (f *jsonFile) pandas(orient string) error {
-	return fmt.Errorf(`%s: is a table as pandas writes it with orient=%q; write rows, with df.to_json(path, orient="records", lines=True)`, f.name, orient)
+	return fmt.Errorf(`%s: is a table as pandas writes it with orient=%q; write rows, with df.to_json(path, `+
+		`orient="records", lines=True)`, f.name, orient)
 }
 
 // skip passes over a value.
@@ -202,7 +206,8 @@ func (f *jsonFile) scanArray(yield func(rawRow) error) error {
 	return f.afterArray(start + d.InputOffset())
 }
 
-// afterArray fails where more than white space follows the array of rows, or more than other values where it stands in an object.
+// afterArray fails where more than white space follows the array of rows, or more than other values where it stands in
+// an object.
 func (f *jsonFile) afterArray(end int64) error {
 	if f.under != "" {
 		b, at, err := f.next(end, " \t\r\n")

@@ -22,11 +22,13 @@ func TestManyShareGPTRows(t *testing.T) {
 	writeShareGPT(t, rows, plain, packed)
 	a, b := load(t, plain), load(t, packed)
 	if a.rows != rows || b.rows != rows || a.fingerprint != b.fingerprint {
-		t.Errorf("%d rows %s of the plain file, %d rows %s of the packed one", a.rows, a.fingerprint, b.rows, b.fingerprint)
+		t.Errorf("%d rows %s of the plain file, %d rows %s of the packed one", a.rows, a.fingerprint, b.rows,
+			b.fingerprint)
 	}
 	const slack = 8 << 20 // the collector runs when it likes
 	if b.peak > a.peak*11/10+slack || b.alive > a.alive*11/10+1<<20 {
-		t.Errorf("the packed file took %d bytes and keeps %d, the plain one %d and %d", b.peak, b.alive, a.peak, a.alive)
+		t.Errorf("the packed file took %d bytes and keeps %d, the plain one %d and %d", b.peak, b.alive,
+			a.peak, a.alive)
 	}
 	t.Logf("peak %.1f and %.1f MiB, alive %.1f and %.1f MiB", mib(a.peak), mib(b.peak), mib(a.alive), mib(b.alive))
 }
@@ -51,7 +53,8 @@ func writeShareGPT(t *testing.T, rows int, plain, packed string) {
 	}
 	w, v := bufio.NewWriter(f), bufio.NewWriter(z)
 	for i := range rows {
-		row := fmt.Sprintf(`{"id": %d, "conversations": [{"from": "human", "value": "Say %d."}, {"from": "gpt", "value": "%d."}]}`+"\n", i, i, i)
+		row := fmt.Sprintf(`{"id": %d, "conversations": [{"from": "human", "value": "Say %d."}, {"from": "gpt", `+
+			`"value": "%d."}]}`+"\n", i, i, i)
 		w.WriteString(row)
 		v.WriteString(row)
 	}

@@ -15,8 +15,8 @@ type Message struct {
 	Role    string `json:"role"`
 	Content string `json:"content"` // of a list of parts, their text
 
-	// Fields are all that the message holds, role and content among them, in its own order: what a chat template is given. nil stands for Role and
-	// Content alone.
+	// Fields are all that the message holds, role and content among them, in its own order: what a chat template is
+	// given. nil stands for Role and Content alone.
 	Fields []Field `json:"-"`
 }
 

@@ -9,11 +9,13 @@ import (
 	"text/template"
 )
 
-// AlpacaJinja is the alpaca template as a chat template, for programs that take no other: a user's message is the instruction.
+// AlpacaJinja is the alpaca template as a chat template, for programs that take no other: a user's message is the
+// instruction.
 const AlpacaJinja = `{%- set ns = namespace(before='` + preamble + `') -%}
 {%- for message in messages -%}
 {%- if message['role'] == 'system' -%}{%- set ns.before = message['content'] -%}
-{%- elif message['role'] == 'user' -%}{{- ns.before + '\n\n### Instruction:\n' + message['content'] -}}{%- set ns.before = '' -%}
+{%- elif message['role'] == 'user' -%}{{- ns.before + '\n\n### Instruction:\n' + message['content'] -}}
+{%- set ns.before = '' -%}
 {%- elif message['role'] == 'assistant' -%}{{- '\n\n### Response:\n' + message['content'] + eos_token -}}
 {%- endif -%}
 {%- endfor -%}
@@ -30,8 +32,9 @@ func (e *Encoder) Ends() (list []string) {
 	return append(list, e.Stops()...)
 }
 
-// Ollama returns the template in Go's template language, as Ollama's Modelfile takes it. It is made from what the chat template renders, and compared with that
-// on conversations of up to three turns with and without a system message; where they differ it is an error.
+// Ollama returns the template in Go's template language, as Ollama's Modelfile takes it. It is made from what the chat
+// template renders, and compared with that on conversations of up to three turns with and without a system message;
+// where they differ it is an error.
 func (e *Encoder) Ollama() (string, error) {
 	chat := e.chat
 	if chat == nil {
@@ -90,9 +93,11 @@ func (e *Encoder) turnPieces(chat *chatTemplate) (p turnPieces, err error) {
 	if err != nil { // it may take no system message
 		err, led = nil, []string{plain[0], "\n\n", plain[1]}
 	}
-	turns := cut([]Message{ask, {Role: Assistant, Content: assistant}, {Role: User, Content: last}}, user, assistant, last)
+	turns := cut([]Message{ask, {Role: Assistant, Content: assistant}, {Role: User, Content: last}}, user,
+		assistant, last)
 	p.user = commonSuffix(commonSuffix(plain[0], led[1]), turns[2])
-	p.begin, p.systemEnds, p.assistantEnds = strings.TrimSuffix(plain[0], p.user), strings.TrimSuffix(led[1], p.user), strings.TrimSuffix(turns[2], p.user)
+	p.begin, p.systemEnds, p.assistantEnds = strings.TrimSuffix(plain[0], p.user), strings.TrimSuffix(led[1], p.user),
+		strings.TrimSuffix(turns[2], p.user)
 	p.beforeSystem, p.answered, p.asked = led[0], turns[1], plain[1]
 	return p, err
 }
@@ -130,7 +135,8 @@ func (e *Encoder) checkOllama(chat *chatTemplate, source string) error {
 	if err != nil {
 		return fmt.Errorf("template for Ollama: %w", err)
 	}
-	turns := []Message{{Role: User, Content: "One?"}, {Role: Assistant, Content: "Yes."}, {Role: User, Content: "Two?"}, {Role: Assistant, Content: "No."}, {Role: User, Content: "Three?"}}
+	turns := []Message{{Role: User, Content: "One?"}, {Role: Assistant, Content: "Yes."}, {Role: User, Content: "Two?"},
+		{Role: Assistant, Content: "No."}, {Role: User, Content: "Three?"}}
 	for n := 1; n <= len(turns); n += 2 {
 		for _, system := range []string{"", "Be brief."} {
 			messages := turns[:n]
@@ -153,7 +159,10 @@ func (e *Encoder) checkOllama(chat *chatTemplate, source string) error {
 				return fmt.Errorf("template for Ollama: %w", err)
 			}
 			if got.String() != want {
-				return fmt.Errorf("the template language of Ollama can't say what the chat template does with %d messages: %q instead of %q", len(messages), excerpt(got.String()[commonPrefix(got.String(), want):]), excerpt(want[commonPrefix(got.String(), want):]))
+				return fmt.Errorf("the template language of Ollama can't say what the chat template does with %d "+
+					"messages: %q instead of %q", len(messages),
+					excerpt(got.String()[commonPrefix(got.String(), want):]),
+					excerpt(want[commonPrefix(got.String(), want):]))
 			}
 		}
 	}

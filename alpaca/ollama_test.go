@@ -9,7 +9,8 @@ import (
 // The alpaca template as Jinja makes the tokens that the alpaca template makes.
 func TestAlpacaJinja(t *testing.T) {
 	messages := []Message{{Role: User, Content: "Hi"}, {Role: Assistant, Content: "Ho"}, {Role: User, Content: "And?"}}
-	for _, list := range [][]Message{messages[:1], messages, append([]Message{{Role: System, Content: "Sing."}}, messages...)} {
+	for _, list := range [][]Message{messages[:1], messages, append([]Message{{Role: System, Content: "Sing."}},
+		messages...)} {
 		for _, tok := range []fakeTokenizer{{}, {bos: true}} {
 			want, err := encoder(t, Alpaca, tok).Conversation(list)
 			if err != nil {
@@ -25,8 +26,10 @@ func TestAlpacaJinja(t *testing.T) {
 }
 
 // smol puts a system message before conversations without one, as SmolLM2's template does.
-const smol = "{% for m in messages %}{% if loop.first and messages[0]['role'] != 'system' %}<|im_start|>system\nYou are helpful<|im_end|>\n{% endif %}" +
-	"{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+const smol = "{% for m in messages %}{% if loop.first and messages[0]['role'] != 'system' %}<|im_start|>system\nYou " +
+	"are helpful<|im_end|>\n{% endif %}" +
+	"{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}{% if " +
+	"add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 
 // Ollama compares what it writes with the chat template itself.
 func TestOllama(t *testing.T) {
@@ -53,7 +56,8 @@ func TestOllama(t *testing.T) {
 			}
 		}
 	}
-	if got := encoder(t, Auto, fakeTokenizer{}).Ends(); !slices.Equal(got, []string{"</s>", "<|im_end|>", "\n\n### Instruction:"}) {
+	if got := encoder(t, Auto, fakeTokenizer{}).Ends(); !slices.Equal(got,
+		[]string{"</s>", "<|im_end|>", "\n\n### Instruction:"}) {
 		t.Errorf("ends %q", got)
 	}
 }

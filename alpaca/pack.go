@@ -17,8 +17,9 @@ func (e *Encoder) learnText(tokens []int32, row int32) Sample {
 	return s
 }
 
-// packer lays the texts of a part end to end and cuts them into samples of the maximum length. What is left goes on in the next sample; the last is shorter.
-// A sample's last target is the first token of the next, so that every token is learnt once.
+// packer lays the texts of a part end to end and cuts them into samples of the maximum length. What is left goes on in
+// the next sample; the last is shorter. A sample's last target is the first token of the next, so that every token is
+// learnt once.
 type packer struct {
 	d      *Dataset
 	part   int

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// Texts are laid end to end and cut at the maximum length: every token but the first of a text is learnt once, and a sample that is read again is the same.
+// Texts are laid end to end and cut at the maximum length: every token but the first of a text is learnt once, and a
+// sample that is read again is the same.
 func TestPackedTexts(t *testing.T) {
 	for _, tok := range []fakeTokenizer{{}, {bos: true}} {
 		var lines []string
@@ -42,7 +43,8 @@ func TestPackedTexts(t *testing.T) {
 			for i, target := range s.Targets {
 				next := stream[len(got)]
 				if s.Tokens[i] != got[len(got)-1] || target != next && !(tok.bos && target == -1 && next == bosToken) {
-					t.Fatalf("token %d is followed by %d, in the text %d by %d", s.Tokens[i], target, got[len(got)-1], next)
+					t.Fatalf("token %d is followed by %d, in the text %d by %d", s.Tokens[i], target,
+						got[len(got)-1], next)
 				}
 				got = append(got, next)
 			}
@@ -58,20 +60,24 @@ func TestPackedTexts(t *testing.T) {
 
 // train-on says what is learnt of a row.
 func TestTrainOn(t *testing.T) {
-	talk := row{messages: []Message{{Role: User, Content: "a"}, {Role: Assistant, Content: "b"}, {Role: User, Content: "c"}, {Role: Assistant, Content: "d"}}}
+	talk := row{messages: []Message{{Role: User, Content: "a"}, {Role: Assistant, Content: "b"},
+		{Role: User, Content: "c"}, {Role: Assistant, Content: "d"}}}
 	for _, c := range []struct {
 		chat, trainOn, want string
 		row                 row
 	}{
 		{chatML, TrainAssistant, "b<|im_end|>d<|im_end|>", talk},
 		{chatML, TrainLast, "d<|im_end|>", talk},
-		{chatML, TrainAll, "user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\nd<|im_end|>\n", talk},
+		{chatML, TrainAll, "user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n" +
+			"<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\nd<|im_end|>\n", talk},
 		{"", TrainAssistant, "b</s>d</s>", talk},
 		{"", TrainLast, "d</s>", talk},
 		{"", TrainAll, "", talk}, // all but the first
 		{chatML, TrainAll, "=4</s>", row{prompt: "2=", completion: "4"}},
-		{"{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}[{{ m.content }}]{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}", TrainAssistant, "[b][d]", talk},
-		{"{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}[{{ m.content }}]{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}", TrainLast, "[d]", talk},
+		{"{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}[{{ m.content }}]{% endgeneration " +
+			"%}{% else %}{{ m.content }}{% endif %}{% endfor %}", TrainAssistant, "[b][d]", talk},
+		{"{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}[{{ m.content }}]{% endgeneration " +
+			"%}{% else %}{{ m.content }}{% endif %}{% endfor %}", TrainLast, "[d]", talk},
 	} {
 		e := encoder(t, Auto, fakeTokenizer{chat: c.chat})
 		e.trainOn = c.trainOn

@@ -45,7 +45,8 @@ func (p rowReader) chosenText(r *row, o fields, asked []Message) error {
 	if whole := transcript(s); whole != nil {
 		return p.converse(r, o, whole)
 	}
-	if slices.ContainsFunc(listNames, o.hasList) || prompt != nil && !isText || isText && transcript(unquote(prompt)) != nil {
+	if slices.ContainsFunc(listNames, o.hasList) || prompt != nil && !isText || isText &&
+		transcript(unquote(prompt)) != nil {
 		return p.converse(r, o, append(asked, Message{Role: Assistant, Content: s}))
 	}
 	answer := ""
@@ -69,7 +70,8 @@ func (p rowReader) chosenText(r *row, o fields, asked []Message) error {
 	return p.instruct(r, o)
 }
 
-// asked are the messages before the answers of a pair, nil where it has none. What the assistant says last there is an answer already.
+// asked are the messages before the answers of a pair, nil where it has none. What the assistant says last there is an
+// answer already.
 func (p rowReader) asked(o fields) (messages []Message, err error) {
 	prompt := o.find("prompt")
 	ask, err := o.one(askNames...)
@@ -116,7 +118,8 @@ func (p rowReader) askedWith(o fields, messages []Message, ask string) ([]Messag
 
 var speaker = regexp.MustCompile(`(?:^|\n\n)(Human|Assistant):[ \n]?`)
 
-// transcript reads a conversation that is written down as one text, as in Anthropic's HH-RLHF. It is nil where the text is none.
+// transcript reads a conversation that is written down as one text, as in Anthropic's HH-RLHF. It is nil where the text
+// is none.
 func transcript(s string) (messages []Message) {
 	if !strings.HasPrefix(strings.TrimSpace(s), "Human:") || !strings.Contains(s, "\n\nAssistant:") {
 		return nil

@@ -24,7 +24,8 @@ type parquetFile struct {
 	rows *parquet.GenericReader[any] // for read
 }
 
-func openParquet(name string, data io.ReaderAt, size int64, closer io.Closer, mapped map[string]string) (_ *parquetFile, err error) {
+func openParquet(name string, data io.ReaderAt, size int64, closer io.Closer, mapped map[string]string) (_ *parquetFile,
+	err error) {
 	f := &parquetFile{name: name, Closer: closer}
 	defer f.guard(&err)
 	if err := checkFooter(data, size); err != nil {
@@ -49,7 +50,8 @@ func openParquet(name string, data io.ReaderAt, size int64, closer io.Closer, ma
 	return f, nil
 }
 
-// checkFooter fails where the file's end gives the footer before it a size that the file can't hold; the library would allocate that much.
+// checkFooter fails where the file's end gives the footer before it a size that the file can't hold; the library would
+// allocate that much.
 func checkFooter(data io.ReaderAt, size int64) error {
 	end := make([]byte, 4+len(parquetMagic))
 	if _, err := data.ReadAt(end, size-int64(len(end))); err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/parquet-go/parquet-go"
 )
 
-// forms.parquet was written by pyarrow 26 (Table.from_pylist, write_table): six rows of all forms in columns of their own, null where another form has them,
-// and a column x of numbers, one of them NaN.
+// forms.parquet was written by pyarrow 26 (Table.from_pylist, write_table): six rows of all forms in columns of their
+// own, null where another form has them, and a column x of numbers, one of them NaN.
 const formsFile = "testdata/forms.parquet"
 
 func TestParquet(t *testing.T) {
@@ -39,7 +39,8 @@ func TestParquet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(good) != 4 || good[0].input != "1 1" || good[1].input != "" || good[1].output != "La." || len(good[2].messages) != 2 ||
+	if len(good) != 4 || good[0].input != "1 1" || good[1].input != "" || good[1].output != "La." ||
+		len(good[2].messages) != 2 ||
 		good[2].messages[1].Content != "Ho" || good[3].prompt != "2+2=" || good[3].completion != "4" {
 		t.Errorf("rows %+v", good)
 	}
@@ -106,22 +107,29 @@ func TestParquetColumns(t *testing.T) {
 	}{
 		"a list of structs": {parquetOf(t, struct {
 			Turns []turn `parquet:"conversations,list"`
-		}{[]turn{{"Hi", "human", nil}, {"Ho", "gpt", &weight}}}), nil, gpt + ` | user: Hi | assistant: Ho {"content":"Ho","role":"assistant","weight":0.5}`},
+		}{[]turn{{"Hi", "human", nil}, {"Ho", "gpt", &weight}}}), nil,
+			gpt + ` | user: Hi | assistant: Ho {"content":"Ho","role":"assistant","weight":0.5}`},
 		"a repeated struct": {parquetOf(t, struct {
 			Turns []turn `parquet:"conversation"`
 		}{[]turn{{"Hi", "human", nil}, {"Ho", "gpt", nil}}}), nil, gpt + hiHo},
 		"tool calls": {parquetOf(t, struct {
 			Messages []message `parquet:"messages,list"`
 			Tools    string    `parquet:"tools"`
-		}{[]message{{"user", &hi, nil}, {"assistant", nil, []call{{"function", function{"weather", map[string]string{"b": "1", "a": "2"}}}}}}, weather}), nil,
-			`conversation, conversation | tools=` + weather + ` | user: Hi {"role":"user","content":"Hi","tool_calls":[]} | assistant:  {"role":"assistant","content":null,"tool_calls":[{"type":"function","function":{"name":"weather","arguments":{"a":"2","b":"1"}}}]}`},
-		"columns": {parquetOf(t, german{"a", "b", ""}), map[string]string{"instruction": "Frage", "output": "Antwort"}, "instruction, instruction | instruction=a | output=b"},
-		"bytes":   {parquetOf(t, bytesColumn{[]byte("a"), math.NaN()}), nil, "text, text | text=a"},
+		}{[]message{{"user", &hi, nil},
+			{"assistant", nil, []call{{"function", function{"weather", map[string]string{"b": "1", "a": "2"}}}}}},
+			weather}), nil,
+			`conversation, conversation | tools=` + weather +
+				` | user: Hi {"role":"user","content":"Hi","tool_calls":[]} | assistant:  ` +
+				`{"role":"assistant","content":null,"tool_calls":[{"type":"function","function":{"name":"weather","arguments":{"a":"2","b":"1"}}}]}`},
+		"columns": {parquetOf(t, german{"a", "b", ""}), map[string]string{"instruction": "Frage", "output": "Antwort"},
+			"instruction, instruction | instruction=a | output=b"},
+		"bytes": {parquetOf(t, bytesColumn{[]byte("a"), math.NaN()}), nil, "text, text | text=a"},
 		"texts": {parquetOf(t, struct {
 			Question string   `parquet:"question"`
 			Choices  []string `parquet:"choices,list"`
 			Answer   int64    `parquet:"answer"`
-		}{"Sky?", []string{"green", "blue"}, 1}), nil, `multiple-choice question, question | instruction=Sky? | ["green" "blue"] 1`},
+		}{"Sky?", []string{"green", "blue"}, 1}), nil,
+			`multiple-choice question, question | instruction=Sky? | ["green" "blue"] 1`},
 	} {
 		o := Default()
 		o.Columns = c.columns

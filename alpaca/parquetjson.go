@@ -30,8 +30,8 @@ func (f *parquetFile) rowJSON(row any) (raw []byte, err error) {
 	return o.json(), nil
 }
 
-// fieldJSON writes a value. The members of a struct are in the order of its columns; those that are null are left out, as in the structs of a list some
-// belong to other elements. The null content of a message stays.
+// fieldJSON writes a value. The members of a struct are in the order of its columns; those that are null are left out,
+// as in the structs of a list some belong to other elements. The null content of a message stays.
 func fieldJSON(node parquet.Node, value any) (json.RawMessage, error) {
 	switch v := value.(type) {
 	case nil:

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Part is a file of rows, and how much of it an epoch sees: Weight times its rows. Over the epochs each of its rows comes equally often; with a Weight of 2,
-// twice in each.
+// Part is a file of rows, and how much of it an epoch sees: Weight times its rows. Over the epochs each of its rows
+// comes equally often; with a Weight of 2, twice in each.
 type Part struct {
 	Path   string
 	Weight float64

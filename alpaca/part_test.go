@@ -10,7 +10,8 @@ import (
 
 func TestParsePart(t *testing.T) {
 	for s, want := range map[string]Part{
-		"a.json": {"a.json", 1}, "a.json:0.5": {"a.json", 0.5}, "b:c/d.jsonl": {"b:c/d.jsonl", 1}, "x:2:1": {"x:2", 1}, "C:/a.json:3": {"C:/a.json", 3},
+		"a.json": {"a.json", 1}, "a.json:0.5": {"a.json", 0.5}, "b:c/d.jsonl": {"b:c/d.jsonl", 1}, "x:2:1": {"x:2", 1},
+		"C:/a.json:3": {"C:/a.json", 3},
 	} {
 		if p, err := ParsePart(s); err != nil || p != want {
 			t.Errorf("%s: %+v, %v", s, p, err)

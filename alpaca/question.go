@@ -8,9 +8,10 @@ import (
 	"strings"
 )
 
-// Question is a multiple-choice question, to be answered by the likelihood of each choice as the response. The model is shown the question alone, no list of
-// choices and no letters. A choice's labels are the tokens of its text; the end of the turn is not one of them, as in EleutherAI's lm-evaluation-harness: its
-// likelihood tells whether the model would go on to explain itself, not which choice it holds to be right.
+// Question is a multiple-choice question, to be answered by the likelihood of each choice as the response. The model is
+// shown the question alone, no list of choices and no letters. A choice's labels are the tokens of its text; the end of
+// the turn is not one of them, as in EleutherAI's lm-evaluation-harness: its likelihood tells whether the model would
+// go on to explain itself, not which choice it holds to be right.
 type Question struct {
 	Choices []Sample
 	Bytes   []int // length of each choice's text
@@ -27,7 +28,8 @@ func Batch(questions []Question) (tokens, targets []int32, lengths []int) {
 	return join(samples)
 }
 
-// question returns the samples of a multiple-choice row. A choice that was cut could not be compared with the others, so it is an error.
+// question returns the samples of a multiple-choice row. A choice that was cut could not be compared with the others,
+// so it is an error.
 func (e *Encoder) question(r row, maxLength int) (Question, error) {
 	q := Question{Answer: r.answer, Row: r.number}
 	for i, choice := range r.choices {
@@ -39,10 +41,12 @@ func (e *Encoder) question(r row, maxLength int) (Question, error) {
 			return Question{}, fmt.Errorf("choice %d has no tokens", i+1)
 		}
 		if s.answer > maxLength {
-			return Question{}, fmt.Errorf("the question with choice %d has %d tokens, more than max-length %d", i+1, s.answer, maxLength)
+			return Question{}, fmt.Errorf("the question with choice %d has %d tokens, more than max-length %d", i+1,
+				s.answer, maxLength)
 		}
 		last := s.answer - 1 // the token before the end of the turn predicts nothing that counts
-		q.Choices = append(q.Choices, Sample{Tokens: slices.Clip(s.tokens[:last]), Targets: slices.Clip(s.targets[:last]), Row: r.number})
+		q.Choices = append(q.Choices, Sample{Tokens: slices.Clip(s.tokens[:last]),
+			Targets: slices.Clip(s.targets[:last]), Row: r.number})
 		q.Bytes = append(q.Bytes, len(choice))
 	}
 	return q, nil
@@ -53,14 +57,16 @@ func (e *Encoder) answerTo(question, answer string) (*sequence, error) {
 	if e.chat == nil {
 		return e.sequence(row{instruction: question, output: answer})
 	}
-	t, err := e.chatTurn(e.chat, conversation{messages: []Message{{Role: User, Content: question}, {Role: Assistant, Content: answer}}}, 1)
+	t, err := e.chatTurn(e.chat, conversation{messages: []Message{{Role: User, Content: question},
+		{Role: Assistant, Content: answer}}}, 1)
 	if err != nil {
 		return nil, err
 	}
 	return e.chatSequence(t.sent(false))
 }
 
-// uniform holds the rows of a file to the first of them: all are questions or none is, since the two are measured in different ways.
+// uniform holds the rows of a file to the first of them: all are questions or none is, since the two are measured in
+// different ways.
 type uniform struct{ first row }
 
 func (u *uniform) check(r row) error {
@@ -70,11 +76,12 @@ func (u *uniform) check(r row) error {
 	if (r.choices != nil) == (u.first.choices != nil) {
 		return nil
 	}
-	return fmt.Errorf("of rows %d and %d, one is a multiple-choice question and the other is not; keep them in files of their own", u.first.number, r.number)
+	return fmt.Errorf("of rows %d and %d, one is a multiple-choice question and the other is not; keep them in files "+
+		"of their own", u.first.number, r.number)
 }
 
-// question reads a row as Hugging Face exports MMLU (question, choices, answer), ARC (question, choices of text and label, answerKey) or HellaSwag
-// (ctx, endings, label).
+// question reads a row as Hugging Face exports MMLU (question, choices, answer), ARC (question, choices of text and
+// label, answerKey) or HellaSwag (ctx, endings, label).
 func (p rowReader) question(r *row, o fields) (err error) {
 	r.form = "multiple-choice question"
 	ask, list, key := "question", "choices", "answer"
@@ -156,7 +163,8 @@ func parseTexts(name string, raw json.RawMessage) ([]string, error) {
 	return texts, nil
 }
 
-// answer reads which of n choices is right: one of their labels or, where they have none, an index from 0 or a letter from A.
+// answer reads which of n choices is right: one of their labels or, where they have none, an index from 0 or a letter
+// from A.
 func (o object) answer(key string, n int, labels []string) (int, error) {
 	raw := o.find(key)
 	if raw == nil {

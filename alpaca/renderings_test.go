@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// rendering is a line of renderings.jsonl: what transformers' apply_chat_template makes of a conversation, or that it fails.
+// rendering is a line of renderings.jsonl: what transformers' apply_chat_template makes of a conversation, or that it
+// fails.
 type rendering struct {
 	Template string            `json:"template"`
 	Case     string            `json:"case"`
@@ -24,8 +25,8 @@ type rendering struct {
 	Error    string            `json:"error"`
 }
 
-// templateFolders are those that VERATUNE_TEMPLATES lists, each with templates (*.jinja) and what they render (renderings.jsonl), as tools/render_templates.py
-// writes it; else that of the shared folder.
+// templateFolders are those that VERATUNE_TEMPLATES lists, each with templates (*.jinja) and what they render
+// (renderings.jsonl), as tools/render_templates.py writes it; else that of the shared folder.
 func templateFolders(t *testing.T) []string {
 	t.Helper()
 	if list := os.Getenv("VERATUNE_TEMPLATES"); list != "" {
@@ -169,7 +170,8 @@ func TestTemplateRenderings(t *testing.T) {
 				failed++
 			case got != *r.Text:
 				n := commonPrefix(got, *r.Text)
-				t.Errorf("%s, %s: after %q, %q instead of %q", r.Template, r.Case, got[max(0, n-20):n], excerpt(got[n:]), excerpt((*r.Text)[n:]))
+				t.Errorf("%s, %s: after %q, %q instead of %q", r.Template, r.Case, got[max(0, n-20):n],
+					excerpt(got[n:]), excerpt((*r.Text)[n:]))
 				failed++
 			default:
 				equal++

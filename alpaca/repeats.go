@@ -27,8 +27,8 @@ func rowsByPart(list []entry) map[uint16]int {
 	return rows
 }
 
-// Repeats says of each file how many of its rows a file before it has, too, whatever the two are called and however they are packed: "b.json.gz: all its 40 rows are in
-// a.json, too". What repeats within a file is for NewCheck to find.
+// Repeats says of each file how many of its rows a file before it has, too, whatever the two are called and however
+// they are packed: "b.json.gz: all its 40 rows are in a.json, too". What repeats within a file is for NewCheck to find.
 func (d *Dataset) Repeats() (list []string) {
 	if len(d.parts) < 2 {
 		return nil
@@ -71,7 +71,8 @@ func (d *Dataset) Repeats() (list []string) {
 				where = d.parts[file].Path
 			}
 		}
-		list = append(list, fmt.Sprintf("%s: %s in %s, too", d.parts[part].Path, partOf(repeats[part], all[part]), where))
+		list = append(list, fmt.Sprintf("%s: %s in %s, too", d.parts[part].Path,
+			partOf(repeats[part], all[part]), where))
 	}
 	return list
 }
@@ -87,7 +88,8 @@ func (d *Dataset) In(other *Dataset) (shared, all int) {
 			found[e.digest] = true
 		}
 	}
-	return countRows(slices.DeleteFunc(slices.Clone(d.entries), func(e entry) bool { return !found[e.digest] })), countRows(d.entries)
+	return countRows(slices.DeleteFunc(slices.Clone(d.entries), func(e entry) bool { return !found[e.digest] })),
+		countRows(d.entries)
 }
 
 func partOf(n, all int) string {

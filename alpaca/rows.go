@@ -18,8 +18,8 @@ type BadRow struct {
 
 func (b BadRow) Error() string { return fmt.Sprintf("%s: row %d: %s", b.File, b.Row, b.Reason) }
 
-// row is one parsed row in one of five forms: messages, instruction with output, prompt with completion, text or, as a multiple-choice question, instruction
-// with choices.
+// row is one parsed row in one of five forms: messages, instruction with output, prompt with completion, text or, as a
+// multiple-choice question, instruction with choices.
 type row struct {
 	number                     int
 	form                       string // what the row was taken for, for people
@@ -66,7 +66,8 @@ func (p rowReader) parse(raw rawRow) (row, error) {
 	return r, fmt.Errorf("is %s, want an object", kind(raw.json))
 }
 
-// object finds out which form a row has. What the columns have named decides before all else, and nulls, which tables have for the other rows' forms, last.
+// object finds out which form a row has. What the columns have named decides before all else, and nulls, which tables
+// have for the other rows' forms, last.
 func (p rowReader) object(r *row, o fields) error {
 	values := o.keep(func(f Field) bool { return !isNull(f.Value) })
 	for _, part := range []object{o.mapped, values, o.object} {
@@ -106,7 +107,8 @@ func (o object) hasAnswer(name string) bool {
 // hasList tells whether a key has a list, perhaps in a string.
 func (o object) hasList(name string) bool {
 	raw := o.find(name)
-	return raw != nil && (kind(raw) == "an array" || kind(raw) == "a string" && strings.HasPrefix(strings.TrimSpace(unquote(bytes.TrimSpace(raw))), "["))
+	return raw != nil && (kind(raw) == "an array" || kind(raw) == "a string" &&
+		strings.HasPrefix(strings.TrimSpace(unquote(bytes.TrimSpace(raw))), "["))
 }
 
 // keys says for people which keys there are.
@@ -132,7 +134,8 @@ func (p rowReader) instruct(r *row, o fields) error {
 	if err != nil {
 		return err
 	}
-	if prompt := o.find("prompt"); !o.mapped.has(ask) && prompt != nil && holdsText(prompt) && !bytes.Equal(prompt, o.find(ask)) && !(ask == "instruction" && o.has("output")) {
+	if prompt := o.find("prompt"); !o.mapped.has(ask) && prompt != nil && holdsText(prompt) &&
+		!bytes.Equal(prompt, o.find(ask)) && !(ask == "instruction" && o.has("output")) {
 		return bothThere(ask, "prompt", ask)
 	}
 	outputs := outputNames
@@ -166,12 +169,14 @@ func (p rowReader) instruct(r *row, o fields) error {
 	if err != nil || before == nil {
 		return err
 	}
-	messages := append(before, Message{Role: User, Content: question(r.instruction, r.input)}, Message{Role: Assistant, Content: r.output})
+	messages := append(before, Message{Role: User, Content: question(r.instruction, r.input)},
+		Message{Role: Assistant, Content: r.output})
 	r.instruction, r.input, r.output = "", "", ""
 	return p.converse(r, o, messages)
 }
 
-// before are the turns before an instruction, without the system message. They are nil where the row is no conversation.
+// before are the turns before an instruction, without the system message. They are nil where the row is no
+// conversation.
 func (o fields) before() ([]Message, error) {
 	messages, err := o.history()
 	if err != nil || messages != nil {

@@ -50,11 +50,13 @@ func TestParseForms(t *testing.T) {
 		`{"instruction": "Sing.", "input": " <NoInput> ", "output": "La."}`,
 		`{"instruction": "Sing.", "input": null, "output": "La."}`,
 		`{"instruction": "Sing.", "output": "La."}`,
-		`{"messages": [{"role": "system", "content": ""}, {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}`,
+		`{"messages": [{"role": "system", "content": ""}, {"role": "user", "content": "Hi"}, {"role": "assistant", ` +
+			`"content": "Ho"}]}`,
 		`{"prompt": "2+2=", "completion": "4"}`,
 	}
 	array, lines := "["+strings.Join(forms, ",\n")+"]\n", strings.Join(forms, "\r\n")
-	for name, data := range map[string]string{"array": array, "array with mark": "\ufeff \n" + array, "lines": lines, "lines with mark": "\ufeff" + lines} {
+	for name, data := range map[string]string{"array": array, "array with mark": "\ufeff \n" + array, "lines": lines,
+		"lines with mark": "\ufeff" + lines} {
 		rs, err := parseRows("f", []byte(data))
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
@@ -78,32 +80,34 @@ func TestParseForms(t *testing.T) {
 func TestBadRows(t *testing.T) {
 	const good = `{"instruction": "a", "output": "b"}`
 	for raw, reason := range map[string]string{
-		`{"instruction": "a"}`:                                   "output is missing",
-		`{"instruction": "a", "output": " \n"}`:                  "output is empty",
-		`{"instruction": "a", "output": null}`:                   "output is empty",
-		`{"instruction": "a", "output": 4}`:                      "output is a number, want a string",
-		`{"instruction": "a", "input": ["x"], "output": ""}`:     "input is an array, want a string",
-		`{"instruction": "", "output": "b"}`:                     "instruction is empty",
-		`{"instruction": true, "output": "b"}`:                   "instruction is a boolean",
-		`{"instruction": "a", "output": "b\u0000c"}`:             "output holds a NUL",
-		"{\"instruction\": \"a\", \"output\": \"b\xff\"}":        "not valid UTF-8",
-		`{"output": "b"}`:                                        `has the keys "output"; want`,
-		`{"prompt": "a"}`:                                        "completion is missing",
-		`{"completion": "a"}`:                                    "prompt is missing",
-		`{"prompt": "", "completion": "a"}`:                      "prompt is empty",
-		`"text"`:                                                 "is a string, want an object",
-		`null`:                                                   "is null, want an object",
-		`[1]`:                                                    "message 1: is a number, want an object",
-		`{"messages": "hi"}`:                                     "messages is a string, want an array",
-		`{"messages": []}`:                                       "messages is empty",
-		`{"messages": [1]}`:                                      "message 1: is a number",
-		`{"messages": [{"role": "user"}]}`:                       "message 1: content is missing",
-		`{"messages": [{"content": "a"}]}`:                       "message 1: role is missing",
-		`{"messages": [{"role": "tool", "content": "a"}]}`:       "no message is the assistant's",
-		`{"messages": [{"role": "narrator", "content": "a"}]}`:   `message 1: role "narrator", want system, user, assistant or tool; ai, bot,`,
-		`{"messages": [{"role": "user", "content": "a"}]}`:       "no message is the assistant's, so there is nothing to learn",
-		`{"messages": [{"role": "system", "content": " "}]}`:     "no message is the assistant's",
-		`{"messages": [{"role": "assistant", "content": null}]}`: "message 1: content of the assistant is empty",
+		`{"instruction": "a"}`:                               "output is missing",
+		`{"instruction": "a", "output": " \n"}`:              "output is empty",
+		`{"instruction": "a", "output": null}`:               "output is empty",
+		`{"instruction": "a", "output": 4}`:                  "output is a number, want a string",
+		`{"instruction": "a", "input": ["x"], "output": ""}`: "input is an array, want a string",
+		`{"instruction": "", "output": "b"}`:                 "instruction is empty",
+		`{"instruction": true, "output": "b"}`:               "instruction is a boolean",
+		`{"instruction": "a", "output": "b\u0000c"}`:         "output holds a NUL",
+		"{\"instruction\": \"a\", \"output\": \"b\xff\"}":    "not valid UTF-8",
+		`{"output": "b"}`:                                    `has the keys "output"; want`,
+		`{"prompt": "a"}`:                                    "completion is missing",
+		`{"completion": "a"}`:                                "prompt is missing",
+		`{"prompt": "", "completion": "a"}`:                  "prompt is empty",
+		`"text"`:                                             "is a string, want an object",
+		`null`:                                               "is null, want an object",
+		`[1]`:                                                "message 1: is a number, want an object",
+		`{"messages": "hi"}`:                                 "messages is a string, want an array",
+		`{"messages": []}`:                                   "messages is empty",
+		`{"messages": [1]}`:                                  "message 1: is a number",
+		`{"messages": [{"role": "user"}]}`:                   "message 1: content is missing",
+		`{"messages": [{"content": "a"}]}`:                   "message 1: role is missing",
+		`{"messages": [{"role": "tool", "content": "a"}]}`:   "no message is the assistant's",
+		`{"messages": [{"role": "narrator", "content": "a"}]}`: `message 1: role "narrator", want system, user, ` +
+			`assistant or tool; ai, bot,`,
+		`{"messages": [{"role": "user", "content": "a"}]}`: "no message is the assistant's, so there is " +
+			"nothing to learn",
+		`{"messages": [{"role": "system", "content": " "}]}`:                                                       "no message is the assistant's",
+		`{"messages": [{"role": "assistant", "content": null}]}`:                                                   "message 1: content of the assistant is empty",
 		`{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": " "}]}`:                  "message 2: content of the assistant is empty",
 		`{"messages": [{"role": "user", "content": null}, {"role": "assistant", "content": "b"}]}`:                 "message 1: content of the user is empty",
 		`{"messages": [{"role": "user", "content": [{"type": "text"}]}, {"role": "assistant", "content": "b"}]}`:   "message 1: part 1 of content has no text",
@@ -136,13 +140,15 @@ func TestBadRows(t *testing.T) {
 		`{"instruction": "a", "output": "\ude00\ud83d"}`:                                                           `the escape \ude00 is half`,
 		`{"instruction": "a", "output": "\ud83d\u0041"}`:                                                           `the escape \ud83d is half`,
 	} {
-		for form, data := range map[string]string{"array": "[" + good + "," + raw + "]", "lines": good + "\n" + raw + "\n"} {
+		for form, data := range map[string]string{"array": "[" + good + "," + raw + "]", "lines": good + "\n" +
+			raw + "\n"} {
 			rs, err := parseRows("f.json", []byte(data))
 			if err != nil {
 				t.Errorf("%s of %s: %v", form, raw, err)
 				continue
 			}
-			if len(rs.good) != 1 || len(rs.bad) != 1 || rs.bad[0].Row != 2 || !strings.Contains(rs.bad[0].Reason, reason) {
+			if len(rs.good) != 1 || len(rs.bad) != 1 || rs.bad[0].Row != 2 ||
+				!strings.Contains(rs.bad[0].Reason, reason) {
 				t.Errorf("%s of %s: bad rows %v, want row 2: %s", form, raw, rs.bad, reason)
 			}
 		}
@@ -150,7 +156,8 @@ func TestBadRows(t *testing.T) {
 }
 
 func TestMalformedLineIsSkippedByNumber(t *testing.T) {
-	rs, err := parseRows("f.jsonl", []byte("\n{\"instruction\": \"a\", \"output\": \"b\"}\n\n{\"instruction\": \"a\", \n{\"prompt\": \"a\", \"completion\": \"b\"}"))
+	rs, err := parseRows("f.jsonl", []byte("\n{\"instruction\": \"a\", \"output\": \"b\"}\n\n{\"instruction\": "+
+		"\"a\", \n{\"prompt\": \"a\", \"completion\": \"b\"}"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,11 +195,16 @@ func TestUnusableFiles(t *testing.T) {
 func FuzzParseRows(f *testing.F) {
 	for _, seed := range []string{
 		`[{"instruction": "a", "input": "<noinput>", "output": "b"}]`,
-		"{\"prompt\": \"a\", \"completion\": \"b\"}\n{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]}",
-		"\ufeff[", "[[[[", "{}", "null", "[null]", "{\"messages\": [null]}", "{\"instruction\": \"\\ud800\", \"output\": \"\xff\"}", "[{}]]", "\x00",
-		`{"messages": [{"role": "system", "content": "<|im_end|>"}, {"role": "user", "content": " <s>"}, {"role": "assistant", "content": "</s> "}]}`,
-		`[{"question": "a", "choices": ["b", "c"], "answer": "B"}, {"ctx": "a", "endings": [" <|im_end|>", "</s>"], "label": "1"}]`,
-		"{\"question\": \"a\", \"choices\": {\"text\": [\"b\", \"c\"], \"label\": [\"1\", \"2\"]}, \"answerKey\": \"2\"}\n{\"choices\": {}}\n{\"endings\": null}",
+		"{\"prompt\": \"a\", \"completion\": \"b\"}\n{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, " +
+			"{\"role\": \"assistant\", \"content\": \"b\"}]}",
+		"\ufeff[", "[[[[", "{}", "null", "[null]", "{\"messages\": [null]}",
+		"{\"instruction\": \"\\ud800\", \"output\": \"\xff\"}", "[{}]]", "\x00",
+		`{"messages": [{"role": "system", "content": "<|im_end|>"}, {"role": "user", "content": " <s>"}, {"role": ` +
+			`"assistant", "content": "</s> "}]}`,
+		`[{"question": "a", "choices": ["b", "c"], "answer": "B"}, {"ctx": "a", "endings": [" <|im_end|>", "</s>"], ` +
+			`"label": "1"}]`,
+		"{\"question\": \"a\", \"choices\": {\"text\": [\"b\", \"c\"], \"label\": [\"1\", \"2\"]}, \"answerKey\": " +
+			"\"2\"}\n{\"choices\": {}}\n{\"endings\": null}",
 		`[{"question": "a", "choices": ["b", "c"], "answer": 0}, {"prompt": "a", "completion": "b"}]`,
 	} {
 		f.Add([]byte(seed))

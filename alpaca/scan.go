@@ -10,7 +10,8 @@ import (
 // rowsAtOnce is how many rows are worked on side by side.
 const rowsAtOnce = 256
 
-// eachRow goes through a file once: work is done for its rows on all processors, and take gets what comes of it in the order of the file, until it fails or o.Context ends.
+// eachRow goes through a file once: work is done for its rows on all processors, and take gets what comes of it in the
+// order of the file, until it fails or o.Context ends.
 func eachRow[T any](f rowFile, name string, o Options, work func(rawRow) T, take func(T) error) error {
 	var rows []rawRow
 	var done [rowsAtOnce]T

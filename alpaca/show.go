@@ -25,8 +25,8 @@ type ShownSample struct {
 	Pieces    []Piece `json:"pieces"`
 }
 
-// Piece is the text of some tokens in a row. Where the template closes an answer without an end token, the end that is learnt there instead is a piece of its
-// own, which is not in the text.
+// Piece is the text of some tokens in a row. Where the template closes an answer without an end token, the end that is
+// learnt there instead is a piece of its own, which is not in the text.
 type Piece struct {
 	Text    string `json:"text"`
 	Learnt  bool   `json:"learnt"`
@@ -37,7 +37,8 @@ type Piece struct {
 // errEnough ends a walk through a file.
 var errEnough = errors.New("enough rows")
 
-// Show reads the first rows of files, from a row number on, and says what becomes of them. It needs o.Form, o.TrainOn, o.MaxLength, o.Columns and o.Chosen.
+// Show reads the first rows of files, from a row number on, and says what becomes of them. It needs o.Form, o.TrainOn,
+// o.MaxLength, o.Columns and o.Chosen.
 func Show(paths []string, tok Tokenizer, o Options, from, rows int) (list []Shown, form Form, err error) {
 	e, err := NewEncoder(o.Form, tok)
 	if err != nil {

@@ -8,7 +8,8 @@ const StarterName = "starter set"
 //go:embed starter.json
 var starter []byte
 
-// Starter encodes the instruction rows that the program carries: small, varied and correct, enough to see a model learn.
+// Starter encodes the instruction rows that the program carries: small, varied and correct, enough to see a model
+// learn.
 func Starter(tok Tokenizer, o Options) (*Dataset, error) {
 	o.Columns = nil
 	rows, err := inMemory(StarterName, starter, o)

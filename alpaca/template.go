@@ -13,18 +13,21 @@ import (
 const (
 	preamble = "Below is an instruction that describes a task. " +
 		"Write a response that appropriately completes the request."
-	preambleWithInput = "Below is an instruction that describes a task, paired with an input that provides further context. " +
+	preambleWithInput = "Below is an instruction that describes a task, paired with an input that provides further " +
+		"context. " +
 		"Write a response that appropriately completes the request."
 	instructionHeader = "\n\n### Instruction:\n"
 	inputHeader       = "\n\n### Input:\n"
 	responseHeader    = "\n\n### Response:\n"
 )
 
-// Encoder renders text in one template and turns it into tokens, in the same way for training and for inference. It is safe for concurrent use.
+// Encoder renders text in one template and turns it into tokens, in the same way for training and for inference. It is
+// safe for concurrent use.
 //
-// In the alpaca template and in rows of prompt and completion, a prompt and its response are tokenized apart, so that the prompt's tokens in training are those
-// that the model sees when it answers. A rendered conversation is tokenized in one piece, as the runtimes do. The text of a control token ("<|im_end|>")
-// becomes that token only in a chat template's own text.
+// In the alpaca template and in rows of prompt and completion, a prompt and its response are tokenized apart, so that
+// the prompt's tokens in training are those that the model sees when it answers. A rendered conversation is tokenized
+// in one piece, as the runtimes do. The text of a control token ("<|im_end|>") becomes that token only in a chat
+// template's own text.
 type Encoder struct {
 	tok      Tokenizer
 	form     Form
@@ -40,16 +43,19 @@ type Encoder struct {
 // toolTemplate is the name that models give a template for conversations with tools.
 const toolTemplate = "tool_use"
 
-// NewEncoder finds the template and compiles it. It fails where the vocabulary has no end token, and where the template is broken.
+// NewEncoder finds the template and compiles it. It fails where the vocabulary has no end token, and where the template
+// is broken.
 func NewEncoder(form Form, tok Tokenizer) (*Encoder, error) {
 	if tok.EOS() < 0 {
-		return nil, errors.New("the vocabulary has no end token (tokenizer.ggml.eos_token_id), so no answer would ever end")
+		return nil, errors.New("the vocabulary has no end token (tokenizer.ggml.eos_token_id), so no answer " +
+			"would ever end")
 	}
 	if err := form.Validate(); err != nil {
 		return nil, err
 	}
 	c := newControls(tok)
-	e := &Encoder{ctx: context.Background(), tok: tok, form: form, trainOn: TrainAssistant, controls: c, now: time.Now()}
+	e := &Encoder{ctx: context.Background(), tok: tok, form: form, trainOn: TrainAssistant, controls: c,
+		now: time.Now()}
 	source, err := e.form.resolve(tok)
 	if err != nil {
 		return nil, err
@@ -101,7 +107,8 @@ func (e *Encoder) Until(ctx context.Context) *Encoder {
 	return &until
 }
 
-// Form is the one that the encoder was made with: the template that auto came to, and the day where the template writes it.
+// Form is the one that the encoder was made with: the template that auto came to, and the day where the template writes
+// it.
 func (e *Encoder) Form() Form { return e.form }
 
 // Stops returns what a response ends before where no end token ends it: a base model goes on with the next instruction.

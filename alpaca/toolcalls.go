@@ -6,8 +6,9 @@ import (
 	"fmt"
 )
 
-// toolCalls gives the calls in a message the form that chat templates expect: a list, whose arguments are objects and not their JSON in a string. The call of
-// OpenAI's older messages becomes such a list too. Other fields stay as they are.
+// toolCalls gives the calls in a message the form that chat templates expect: a list, whose arguments are objects and
+// not their JSON in a string. The call of OpenAI's older messages becomes such a list too. Other fields stay as they
+// are.
 func toolCalls(f Field) (Field, error) {
 	if f.Name == functionCall && kind(f.Value) == "an object" {
 		f = Field{"tool_calls", array([]json.RawMessage{callOf(f.Value)})}

@@ -21,8 +21,9 @@ const largestWindow = 128 << 20
 // mostLayers bounds how often data may be packed.
 const mostLayers = 4
 
-// unpack returns a file with the plain UTF-8 of f, and what was unpacked. It is f itself where there is nothing to unpack and f can be read anywhere; else
-// it is a temporary file that goes away when it is closed, so that the rows need not fit into memory.
+// unpack returns a file with the plain UTF-8 of f, and what was unpacked. It is f itself where there is nothing to
+// unpack and f can be read anywhere; else it is a temporary file that goes away when it is closed, so that the rows
+// need not fit into memory.
 func unpack(name string, f *os.File, anywhere bool) (plain *os.File, packing string, err error) {
 	var names []string
 	var layers []io.Closer
@@ -68,7 +69,8 @@ type layer struct {
 
 func layerOf(head []byte, r io.Reader) (l layer, err error) {
 	has := func(magic string) bool { return bytes.HasPrefix(head, []byte(magic)) }
-	skippable := len(head) == 4 && head[0]&0xf0 == 0x50 && string(head[1:]) == "\x2a\x4d\x18" // a frame of zstd without data
+	// a frame of zstd without data
+	skippable := len(head) == 4 && head[0]&0xf0 == 0x50 && string(head[1:]) == "\x2a\x4d\x18"
 	switch {
 	case has("\x1f\x8b"):
 		z, err := gzip.NewReader(r)
@@ -77,7 +79,8 @@ func layerOf(head []byte, r io.Reader) (l layer, err error) {
 		}
 		return layer{z, z, "gzip"}, nil
 	case has("\x28\xb5\x2f\xfd"), skippable:
-		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(largestWindow))
+		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+			zstd.WithDecoderMaxWindow(largestWindow))
 		if err != nil {
 			return layer{name: "zstd"}, err
 		}
@@ -103,7 +106,8 @@ func temporary() (*os.File, error) {
 func spoolTo(create func() (*os.File, error), name string, packing []string, r io.Reader) (*os.File, error) {
 	f, err := create()
 	if err != nil {
-		return nil, fmt.Errorf("%s: a temporary file for its rows can't be made: %w; set TMPDIR to a folder that can be written to", name, err)
+		return nil, fmt.Errorf("%s: a temporary file for its rows can't be made: %w; set TMPDIR to a folder that can "+
+			"be written to", name, err)
 	}
 	w := &spool{file: f}
 	if _, err = io.Copy(w, r); err == nil {
@@ -114,7 +118,8 @@ func spoolTo(create func() (*os.File, error), name string, packing []string, r i
 	case w.err == nil:
 		return nil, damaged(name, packing, err)
 	case errors.Is(w.err, syscall.ENOSPC), errors.Is(w.err, syscall.EDQUOT):
-		return nil, fmt.Errorf("%s: there is no room for its rows in %s; set TMPDIR to a folder with more", name, os.TempDir())
+		return nil, fmt.Errorf("%s: there is no room for its rows in %s; set TMPDIR to a folder with more", name,
+			os.TempDir())
 	}
 	return nil, fmt.Errorf("%s: writing its rows to %s: %w", name, os.TempDir(), w.err)
 }
@@ -142,7 +147,8 @@ func damaged(name string, packing []string, err error) error {
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		return fmt.Errorf("%s: the %s data ends too early; the file is cut short", name, what)
 	case errors.Is(err, zstd.ErrWindowSizeExceeded), errors.Is(err, zstd.ErrDecoderSizeExceeded):
-		return fmt.Errorf("%s: unpacking it takes more than %d MiB of memory; pack it without zstd's --long", name, largestWindow>>20)
+		return fmt.Errorf("%s: unpacking it takes more than %d MiB of memory; pack it without zstd's --long", name,
+			largestWindow>>20)
 	}
 	return fmt.Errorf("%s: damaged %s data: %w", name, what, err)
 }

@@ -89,7 +89,8 @@ func TestPackedFiles(t *testing.T) {
 		for i := range rows {
 			_, rows[i], _ = strings.Cut(rows[i], " ")
 		}
-		want := []string{"prompt with completion, prompt | prompt=2+2= | completion=4", "prompt with completion, prompt | prompt=Smile. | completion=😀"}
+		want := []string{"prompt with completion, prompt | prompt=2+2= | completion=4",
+			"prompt with completion, prompt | prompt=Smile. | completion=😀"}
 		if f.kind() != c.kind || !slices.Equal(rows, want) && !strings.HasPrefix(c.kind, "Parquet") || len(rows) < 2 {
 			t.Errorf("%s: %s, %q", c.kind, f.kind(), rows)
 		}
@@ -137,19 +138,22 @@ func TestFullDisk(t *testing.T) {
 	}
 	f.Close()
 	_, err = spoolTo(full, "f.gz", []string{"gzip"}, strings.NewReader("rows"))
-	if err == nil || !strings.HasPrefix(err.Error(), "f.gz: there is no room for its rows in "+os.TempDir()+"; set TMPDIR to a folder with more") {
+	if err == nil || !strings.HasPrefix(err.Error(),
+		"f.gz: there is no room for its rows in "+os.TempDir()+"; set TMPDIR to a folder with more") {
 		t.Errorf("error %v", err)
 	}
 	t.Setenv("TMPDIR", filepath.Join(t.TempDir(), "absent"))
 	path := writeBytes(t, gzipped([]byte("[]")))
-	if _, err := openRows(path, Default()); err == nil || !strings.Contains(err.Error(), "set TMPDIR to a folder that can be written to") {
+	if _, err := openRows(path, Default()); err == nil ||
+		!strings.Contains(err.Error(), "set TMPDIR to a folder that can be written to") {
 		t.Errorf("error %v", err)
 	}
 }
 
 func TestNoFiles(t *testing.T) {
 	dir := t.TempDir()
-	for path, want := range map[string]string{dir: "is a directory; want JSON,", "/dev/null": "is a device; want JSON,"} {
+	for path, want := range map[string]string{dir: "is a directory; want JSON,",
+		"/dev/null": "is a device; want JSON,"} {
 		if _, err := openRows(path, Default()); err == nil || !strings.HasPrefix(err.Error(), path+" "+want) {
 			t.Errorf("%s: %v", path, err)
 		}
@@ -175,9 +179,12 @@ func TestPackedPipe(t *testing.T) {
 func FuzzOpen(f *testing.F) {
 	const lines = `{"prompt": "a", "completion": "b"}` + "\n" + `["a", "b"]`
 	for _, seed := range [][]byte{
-		[]byte(lines), gzipped([]byte(lines)), zstandard([]byte(lines)), inUTF16(binary.BigEndian, lines), gzipped([]byte("text\na\n")),
-		[]byte(`{"x": 1, "data": [` + strings.Replace(lines, "\n", ",", 1) + `], "y": []}`), []byte(`{"a": {"0": 1}}`), []byte("[[\"a\", \"b\"]]\n[[]]"),
-		[]byte(`{"columns": ["text"], "index": [0], "data": [["a"]]}`), []byte("\x1f\x8b"), []byte("\x28\xb5\x2f\xfd"), []byte("\xff\xfe["),
+		[]byte(lines), gzipped([]byte(lines)), zstandard([]byte(lines)), inUTF16(binary.BigEndian, lines),
+		gzipped([]byte("text\na\n")),
+		[]byte(`{"x": 1, "data": [` + strings.Replace(lines, "\n", ",", 1) + `], "y": []}`), []byte(`{"a": {"0": 1}}`),
+		[]byte("[[\"a\", \"b\"]]\n[[]]"),
+		[]byte(`{"columns": ["text"], "index": [0], "data": [["a"]]}`), []byte("\x1f\x8b"), []byte("\x28\xb5\x2f\xfd"),
+		[]byte("\xff\xfe["),
 	} {
 		f.Add(seed)
 	}

@@ -13,8 +13,9 @@ func onBackend(t *testing.T, build func(b *bench) []*Tensor) [][]float32 {
 	return computeAll(t, openCPU(t, 2), build)
 }
 
-// TestAlike: of a product that is asked for alike results, each token's are the same bits alone as among others, and those of the plain product but for rounding.
-// Where activations are rounded to bytes, that is the plain product of the rounded ones.
+// TestAlike: of a product that is asked for alike results, each token's are the same bits alone as among others, and
+// those of the plain product but for rounding. Where activations are rounded to bytes, that is the plain product of the
+// rounded ones.
 func TestAlike(t *testing.T) {
 	everyISA(t, func(t *testing.T) {
 		for kind := range typeCount {
@@ -36,7 +37,8 @@ func TestAlike(t *testing.T) {
 					weight := b.NewTensor(kind, int64(k), int64(m)).Input()
 					b.graph.Expand(weight)
 					b.inputs = append(b.inputs, func() error { copy(weight.raw(), w.data); return nil })
-					p := Product{Out: b.f(out, int64(m)), Acc: b.f(acc[first*m:(first+count)*m], int64(m), int64(count)), Way: way}
+					p := Product{Out: b.f(out, int64(m)), Acc: b.f(acc[first*m:(first+count)*m], int64(m),
+						int64(count)), Way: way}
 					if in != nil {
 						p.In = b.f(in, int64(k))
 					}
@@ -139,11 +141,15 @@ func TestSharedRows(t *testing.T) {
 					return b.View(all, [4]int64{width, count, 1, 1}, [4]int64{first, layer})
 				}
 				rows, more := b.f(x, in, int64(n)), b.f(acc, out*layers, int64(n))
-				together := b.Linear(part, rows, Product{In: view(out, in, 0, layers), Out: view(0, out, 0, layers), Acc: more, Way: Turned}, F32)
+				together := b.Linear(part, rows, Product{In: view(out, in, 0, layers), Out: view(0, out, 0, layers),
+					Acc: more, Way: Turned}, F32)
 				alone := b.NewTensor(F32, out*layers, int64(n))
 				for l := range int64(layers) {
-					place := func(x *Tensor) *Tensor { return b.View(x, [4]int64{out, int64(n), 1, 1}, [4]int64{l * out}) }
-					b.graph.Expand(b.Linear(part, rows, Product{In: view(out, in, l, 1), Out: view(0, out, l, 1), Acc: place(more), Into: place(alone), Way: Turned}, F32))
+					place := func(x *Tensor) *Tensor {
+						return b.View(x, [4]int64{out, int64(n), 1, 1}, [4]int64{l * out})
+					}
+					b.graph.Expand(b.Linear(part, rows, Product{In: view(out, in, l, 1), Out: view(0, out, l, 1),
+						Acc: place(more), Into: place(alone), Way: Turned}, F32))
 				}
 				return []*Tensor{together, alone}
 			})
@@ -199,13 +205,15 @@ func offBy(got, want []float32) float64 {
 	return math.Sqrt(d / n)
 }
 
-// TestAttentionCached lets texts grow in pieces and holds the result to Attention of the whole texts, and its bits to those of one piece. What lies in the cache
-// beyond a text, and in other texts, is NaN.
+// TestAttentionCached lets texts grow in pieces and holds the result to Attention of the whole texts, and its bits to
+// those of one piece. What lies in the cache beyond a text, and in other texts, is NaN.
 func TestAttentionCached(t *testing.T) {
 	everyISA(t, func(t *testing.T) {
 		for i, a := range []attentionCase{
-			{heads: 9, kv: 3, dim: 64}, {heads: 4, kv: 4, dim: 20}, {heads: 32, kv: 1, dim: 8}, {heads: 2, kv: 1, dim: 130}, {heads: 4, kv: 2, dim: 256, cap: 1},
-			{heads: 4, kv: 2, dim: 64, window: 1}, {heads: 4, kv: 2, dim: 10, window: 7, cap: 3}, {heads: 9, kv: 3, dim: 16, window: 50}, {heads: 2, kv: 2, dim: 8, window: 1000},
+			{heads: 9, kv: 3, dim: 64}, {heads: 4, kv: 4, dim: 20}, {heads: 32, kv: 1, dim: 8},
+			{heads: 2, kv: 1, dim: 130}, {heads: 4, kv: 2, dim: 256, cap: 1},
+			{heads: 4, kv: 2, dim: 64, window: 1}, {heads: 4, kv: 2, dim: 10, window: 7, cap: 3},
+			{heads: 9, kv: 3, dim: 16, window: 50}, {heads: 2, kv: 2, dim: 8, window: 1000},
 			{heads: 4, kv: 2, dim: 16, window: 50, sinks: true}, {heads: 9, kv: 3, dim: 20, sinks: true},
 		} {
 			const n, room, text, texts = 150, 160, 1, 3
@@ -225,14 +233,16 @@ func TestAttentionCached(t *testing.T) {
 				for _, count := range pieces {
 					parts := onBackend(t, func(b *bench) []*Tensor {
 						cache := func(held []float32) *Tensor {
-							return b.Cpy(b.f(held, int64(size), int64(texts*a.kv)), b.NewTensor(kind, int64(size), int64(texts*a.kv)))
+							return b.Cpy(b.f(held, int64(size), int64(texts*a.kv)),
+								b.NewTensor(kind, int64(size), int64(texts*a.kv)))
 						}
 						k, v := cache(keys), cache(values)
 						var rows []int32
 						for i := range count {
 							rows = append(rows, text, int32(at+i))
 						}
-						y := b.AttentionCached(b.f(qkv[at*w:(at+count)*w], int64(w), int64(count)), k, v, b.i(rows, 2, int64(count)), a.in(b), F32)
+						y := b.AttentionCached(b.f(qkv[at*w:(at+count)*w], int64(w), int64(count)), k, v,
+							b.i(rows, 2, int64(count)), a.in(b), F32)
 						all := b.i([]int32{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}[:texts*a.kv], int64(texts*a.kv))
 						b.graph.Expand(y)
 						return []*Tensor{y, b.GetRows(k, all), b.GetRows(v, all)}
@@ -266,7 +276,8 @@ func TestAttentionCachedRefuses(t *testing.T) {
 	} {
 		c := backend.NewContext()
 		k, v := c.NewTensor(F32, shape[1], shape[2]), c.NewTensor(F32, shape[1], shape[2])
-		if c.AttentionCached(c.NewTensor(F32, shape[0], 2), k, v, c.NewTensor(I32, 2, shape[3]), Heads{Query: 4, KV: 2, Dim: 8, Scale: 1}, F32) != nil || c.Err() == nil {
+		if c.AttentionCached(c.NewTensor(F32, shape[0], 2), k, v, c.NewTensor(I32, 2, shape[3]),
+			Heads{Query: 4, KV: 2, Dim: 8, Scale: 1}, F32) != nil || c.Err() == nil {
 			t.Errorf("%s: taken", name)
 		}
 		c.Close()

@@ -8,8 +8,9 @@ import (
 	"math"
 )
 
-// Segments cut the tokens of a pack into runs, a tree: of each its first token, its length, its parent's index, smaller than its own, or −1, and the number of
-// tokens in all its ancestors. A token sees the tokens of its run's ancestors and those up to itself in its own run.
+// Segments cut the tokens of a pack into runs, a tree: of each its first token, its length, its parent's index, smaller
+// than its own, or −1, and the number of tokens in all its ancestors. A token sees the tokens of its run's ancestors
+// and those up to itself in its own run.
 type Segments struct {
 	runs    [][4]int32
 	tensor  *Tensor // [4, runs], int32: what the kernels take
@@ -17,7 +18,8 @@ type Segments struct {
 	indices []index // what the composed convolution does
 }
 
-// NewSegments makes the inputs of a graph that tell the runs of a pack. Every token must be in one run, which begins where the one before it ends; that is not checked.
+// NewSegments makes the inputs of a graph that tell the runs of a pack. Every token must be in one run, which begins
+// where the one before it ends; that is not checked.
 func (c *Context) NewSegments(runs [][4]int32) *Segments {
 	s := &Segments{runs: runs}
 	switch {
@@ -59,14 +61,16 @@ func (s *Segments) Set() error {
 	return Set(s.tensor, flat)
 }
 
-// Heads say how attention is made of qkv [Dim · (Query + 2 · KV), n], whose columns have the queries of all heads, then the KV heads' keys, then their values;
-// Query/KV heads share a KV head. Scores are Scale · Q Kᵀ.
+// Heads say how attention is made of qkv [Dim · (Query + 2 · KV), n], whose columns have the queries of all heads, then
+// the KV heads' keys, then their values; Query/KV heads share a KV head. Scores are Scale · Q Kᵀ.
 type Heads struct {
 	Query, KV, Dim int
 	Scale          float32
 	Window         int     // how many of the last tokens a token sees, itself among them; 0: all
 	Cap            float32 // scores s become Cap · tanh(s / Cap), as in Gemma 2; 0: they stay as they are
-	Sinks          *Tensor // [Query], float32: a score more that every token of a head sees, to which no value belongs, as in gpt-oss (arXiv 2309.17453); nil: none
+	// [Query], float32: a score more that every token of a head sees, to which no value belongs, as in gpt-oss (arXiv
+	// 2309.17453); nil: none
+	Sinks *Tensor
 }
 
 // width is that of qkv.
@@ -75,12 +79,14 @@ func (h Heads) width() int64 { return int64(h.Dim * (h.Query + 2*h.KV)) }
 // fit tells whether qkv is what the heads are in.
 func (h Heads) fit(qkv *Tensor) bool {
 	few := func(n int) bool { return n > 0 && n <= math.MaxInt16 }
-	return few(h.Query) && few(h.KV) && few(h.Dim) && h.Query%h.KV == 0 && h.Window >= 0 && h.Window <= math.MaxInt32 && h.Cap >= 0 && qkv.Ne(0) == h.width() &&
+	return few(h.Query) && few(h.KV) && few(h.Dim) && h.Query%h.KV == 0 && h.Window >= 0 && h.Window <= math.MaxInt32 &&
+		h.Cap >= 0 && qkv.Ne(0) == h.width() &&
 		(h.Sinks == nil || vector(h.Sinks, int64(h.Query)) && h.Sinks.contiguousRows())
 }
 
 func (h Heads) c() C.struct_ggml_vera_heads {
-	return C.struct_ggml_vera_heads{query: C.int(h.Query), kv: C.int(h.KV), window: C.int(h.Window), scale: C.float(h.Scale), cap: C.float(h.Cap)}
+	return C.struct_ggml_vera_heads{query: C.int(h.Query), kv: C.int(h.KV), window: C.int(h.Window),
+		scale: C.float(h.Scale), cap: C.float(h.Cap)}
 }
 
 func (h Heads) String() string {
@@ -147,12 +153,13 @@ const CacheBlock = 16
 // CacheHead is the room in numbers that a head's keys, or values, of one token take in a cache.
 func CacheHead(headDim int) int { return (headDim + CacheBlock - 1) / CacheBlock * CacheBlock }
 
-// AttentionCached is Attention of rows that continue texts: they see all tokens of their text that the cache holds, and those up to themselves. A row's result
-// does not depend on the rows that are computed with it.
+// AttentionCached is Attention of rows that continue texts: they see all tokens of their text that the cache holds, and
+// those up to themselves. A row's result does not depend on the rows that are computed with it.
 //
-// keys and values [CacheHead · room, texts · KV], both float32 or float16, are the cache, which gets the rows' keys and values; room is a multiple of CacheBlock. rows [2, n],
-// int32, has the text of each column of qkv, float32, and its position there. Those of a text must follow each other, from the first position that the cache does
-// not hold or an earlier one, and within the room, when the graph is computed; that is not checked.
+// keys and values [CacheHead · room, texts · KV], both float32 or float16, are the cache, which gets the rows' keys and
+// values; room is a multiple of CacheBlock. rows [2, n], int32, has the text of each column of qkv, float32, and its
+// position there. Those of a text must follow each other, from the first position that the cache does not hold or an
+// earlier one, and within the room, when the graph is computed; that is not checked.
 func (c *Context) AttentionCached(qkv, keys, values, rows *Tensor, h Heads, t Type) *Tensor {
 	const op = "attention_cached"
 	if !c.own(op, qkv, keys, values, rows) {
@@ -162,7 +169,8 @@ func (c *Context) AttentionCached(qkv, keys, values, rows *Tensor, h Heads, t Ty
 		return c.fail(op, "%s with %v, to %v", qkv.describe(), h, t)
 	}
 	for _, x := range []*Tensor{keys, values} {
-		if x.Type() != keys.Type() || x.Type() != F32 && x.Type() != F16 || !x.contiguous() || x.Shape() != keys.Shape() || x.Ne(0)%int64(CacheBlock*CacheHead(h.Dim)) != 0 || x.Ne(1)%int64(h.KV) != 0 {
+		if x.Type() != keys.Type() || x.Type() != F32 && x.Type() != F16 || !x.contiguous() ||
+			x.Shape() != keys.Shape() || x.Ne(0)%int64(CacheBlock*CacheHead(h.Dim)) != 0 || x.Ne(1)%int64(h.KV) != 0 {
 			return c.fail(op, "a cache of %s", x.describe())
 		}
 	}
@@ -172,5 +180,6 @@ func (c *Context) AttentionCached(qkv, keys, values, rows *Tensor, h Heads, t Ty
 	if c.composed != nil {
 		return c.fail(op, "answers are computed on the CPU alone")
 	}
-	return (*Tensor)(C.ggml_vera_attention_cached(c.c, c.nodes, qkv.c(), keys.c(), values.c(), rows.c(), h.Sinks.c(), h.c(), C.uint(t)))
+	return (*Tensor)(C.ggml_vera_attention_cached(c.c, c.nodes, qkv.c(), keys.c(), values.c(), rows.c(), h.Sinks.c(),
+		h.c(), C.uint(t)))
 }

@@ -49,7 +49,8 @@ func (a attentionCase) tokens() (n int) {
 }
 
 func (a attentionCase) of() Heads {
-	return Heads{Query: a.heads, KV: a.kv, Dim: a.dim, Scale: float32(1 / math.Sqrt(float64(a.dim))), Window: a.window, Cap: a.cap}
+	return Heads{Query: a.heads, KV: a.kv, Dim: a.dim, Scale: float32(1 / math.Sqrt(float64(a.dim))), Window: a.window,
+		Cap: a.cap}
 }
 
 // in has the sinks, too.
@@ -136,8 +137,8 @@ func (b *bench) segments(runs [][4]int32) *Segments {
 	return s
 }
 
-// composed is the composed form, sample by sample, each with its own copy of what it shares: a shared row's gradient is the sum of its copies', of which the
-// first alone has the gradient dout.
+// composed is the composed form, sample by sample, each with its own copy of what it shares: a shared row's gradient is
+// the sum of its copies', of which the first alone has the gradient dout.
 func (a attentionCase) composed(t testing.TB, qkv, dout []float32) (out, grad []float32) {
 	backend := openComposed(t)
 	out, grad = make([]float32, len(dout)), make([]float32, len(qkv))
@@ -151,7 +152,8 @@ func (a attentionCase) composed(t testing.TB, qkv, dout []float32) (out, grad []
 			}
 			seen[r] = true
 		}
-		y, dx := attentionCase{a.heads, a.kv, a.dim, samples(len(rows)), a.window, a.cap, a.sinks}.on(t, backend, F32, x, g)
+		y, dx := attentionCase{a.heads, a.kv, a.dim, samples(len(rows)), a.window, a.cap, a.sinks}.on(t,
+			backend, F32, x, g)
 		for i, r := range rows {
 			copy(out[r*o:(r+1)*o], y[i*o:])
 			for j := range w {
@@ -190,7 +192,8 @@ func (a attentionCase) exact(qkv, dout []float32) (out, grad []float32) {
 			}
 			for head := range a.heads {
 				q := i*w + head*a.dim
-				at := func(j, part int) int { return j*w + (part*a.kv+a.heads+head/(a.heads/a.kv))*a.dim } // of the key or the value of token j
+				// of the key or the value of token j
+				at := func(j, part int) int { return j*w + (part*a.kv+a.heads+head/(a.heads/a.kv))*a.dim }
 				to, g := i*o+head*a.dim, dout[i*o+head*a.dim:][:a.dim]
 				p, dp, slopes := make([]float64, len(keys)), make([]float64, len(keys)), make([]float64, len(keys))
 				all, mean := 0.0, 0.0
@@ -283,56 +286,71 @@ func everyISA(t *testing.T, test func(t *testing.T)) {
 
 func TestAttention(t *testing.T) {
 	odd := samples(1, 2, 5, 17, 63, 64, 65, 130)
-	// Two levels under the first segment, a sample beside it, and many short children, whose gradients are summed in several families.
-	two := tree([]int32{9, 20, 5, 1, 70, 33, 40, 3, 2, 4, 5, 6, 7, 8}, []int32{-1, 0, 1, 1, 0, -1, -1, 6, 6, 6, 6, 6, 6, 6})
+	// Two levels under the first segment, a sample beside it, and many short children, whose gradients are summed in
+	// several families.
+	two := tree([]int32{9, 20, 5, 1, 70, 33, 40, 3, 2, 4, 5, 6, 7, 8}, []int32{-1, 0, 1, 1, 0, -1, -1, 6, 6, 6,
+		6, 6, 6, 6})
 	cases := []attentionCase{
-		{1, 1, 8, samples(1), 0, 0, false}, {3, 1, 10, samples(1), 0, 0, false}, {2, 2, 16, samples(7), 0, 0, false}, {9, 3, 64, samples(150), 0, 0, false},
-		{1, 1, 8, odd, 0, 0, false}, {3, 1, 10, odd, 0, 0, false}, {4, 2, 16, odd, 0, 0, false}, {9, 3, 24, odd, 0, 0, false}, {4, 2, 64, odd, 0, 0, false}, {3, 1, 128, odd, 0, 0, false}, {9, 1, 300, samples(20, 3), 0, 0, false},
-		{1, 1, 16, two, 0, 0, false}, {3, 1, 24, two, 0, 0, false}, {4, 2, 10, two, 0, 0, false}, {9, 3, 64, two, 0, 0, false}, {2, 2, 128, two, 0, 0, false}, {40, 1, 8, two, 0, 0, false},
+		{1, 1, 8, samples(1), 0, 0, false}, {3, 1, 10, samples(1), 0, 0, false}, {2, 2, 16, samples(7), 0, 0, false},
+		{9, 3, 64, samples(150), 0, 0, false},
+		{1, 1, 8, odd, 0, 0, false}, {3, 1, 10, odd, 0, 0, false}, {4, 2, 16, odd, 0, 0, false},
+		{9, 3, 24, odd, 0, 0, false}, {4, 2, 64, odd, 0, 0, false}, {3, 1, 128, odd, 0, 0, false},
+		{9, 1, 300, samples(20, 3), 0, 0, false},
+		{1, 1, 16, two, 0, 0, false}, {3, 1, 24, two, 0, 0, false}, {4, 2, 10, two, 0, 0, false},
+		{9, 3, 64, two, 0, 0, false}, {2, 2, 128, two, 0, 0, false}, {40, 1, 8, two, 0, 0, false},
 	}
 	for _, a := range cases {
 		for _, kind := range []Type{F32, BF16} {
-			qkv, dout := roundedTo(t, kind, normal(1, a.tokens()*a.width())), roundedTo(t, kind, normal(2, a.tokens()*a.heads*a.dim))
+			qkv, dout := roundedTo(t, kind, normal(1, a.tokens()*a.width())),
+				roundedTo(t, kind, normal(2, a.tokens()*a.heads*a.dim))
 			want, wantGrad := a.composed(t, qkv, dout)
 			if kind == F32 && len(a.segments) > 1 {
 				out, grad := a.on(t, openComposed(t), F32, qkv, dout)
 				alike(t, "composed as one pack", out, want)
 				alike(t, "its gradient", grad, wantGrad)
 			}
-			t.Run(fmt.Sprintf("%v/%d of %d on %d/%d segments", kind, a.heads, a.dim, a.kv, len(a.segments)), func(t *testing.T) {
-				everyISA(t, func(t *testing.T) {
-					out, grad := a.fused(t, 1, kind, qkv, dout)
-					if kind == F32 {
-						alike(t, "result", out, want)
-					} else if exact, _ := a.fused(t, 1, F32, qkv, dout); !slices.Equal(out, roundedTo(t, BF16, exact)) {
-						t.Errorf("the result is not the float32 one rounded")
-					}
-					wants := a.parts(wantGrad)
-					for what, got := range a.parts(grad) {
-						alike(t, what, got, wants[what])
-					}
-					for threads := 2; threads <= 3; threads++ {
-						more, moreGrad := a.fused(t, threads, kind, qkv, dout)
-						if !slices.Equal(more, out) || !slices.Equal(moreGrad, grad) {
-							t.Errorf("%d threads give other bits", threads)
+			t.Run(fmt.Sprintf("%v/%d of %d on %d/%d segments", kind, a.heads, a.dim, a.kv, len(a.segments)),
+				func(t *testing.T) {
+					everyISA(t, func(t *testing.T) {
+						out, grad := a.fused(t, 1, kind, qkv, dout)
+						if kind == F32 {
+							alike(t, "result", out, want)
+						} else if exact, _ := a.fused(t, 1, F32, qkv, dout); !slices.Equal(out,
+							roundedTo(t, BF16, exact)) {
+							t.Errorf("the result is not the float32 one rounded")
 						}
-					}
+						wants := a.parts(wantGrad)
+						for what, got := range a.parts(grad) {
+							alike(t, what, got, wants[what])
+						}
+						for threads := 2; threads <= 3; threads++ {
+							more, moreGrad := a.fused(t, threads, kind, qkv, dout)
+							if !slices.Equal(more, out) || !slices.Equal(moreGrad, grad) {
+								t.Errorf("%d threads give other bits", threads)
+							}
+						}
+					})
 				})
-			})
 		}
 	}
 }
 
-// TestAttentionLimits has windows shorter than a block of keys and longer ones, through the ancestors of segments and longer than any text, and capped scores.
+// TestAttentionLimits has windows shorter than a block of keys and longer ones, through the ancestors of segments and
+// longer than any text, and capped scores.
 func TestAttentionLimits(t *testing.T) {
 	odd := samples(1, 17, 64, 150)
 	two := tree([]int32{9, 20, 5, 1, 70, 33, 40, 3, 2, 90}, []int32{-1, 0, 1, 1, 0, -1, -1, 6, 6, 6})
 	for _, a := range []attentionCase{
-		{3, 1, 10, odd, 1, 0, false}, {3, 1, 10, two, 1, 0, false}, {4, 2, 16, odd, 7, 0, false}, {4, 2, 16, two, 7, 2, false}, {1, 1, 8, odd, 50, 0, false}, {2, 2, 16, two, 25, 0.5, false}, {9, 3, 64, two, 31, 0, false},
-		{1, 1, 7, samples(400), 100, 0, false}, {40, 1, 8, two, 20, 0, false}, {3, 1, 24, two, 1000, 50, false}, {2, 1, 256, two, 33, 1, false}, {2, 1, 255, odd, 0, 0.1, false}, {1, 1, 256, samples(70), 0, 0, false},
-		{4, 2, 16, odd, 0, 0, true}, {9, 3, 24, two, 0, 0, true}, {4, 1, 10, two, 7, 0, true}, {3, 1, 64, odd, 50, 2, true}, {8, 2, 32, samples(1, 2, 400), 100, 0, true},
+		{3, 1, 10, odd, 1, 0, false}, {3, 1, 10, two, 1, 0, false}, {4, 2, 16, odd, 7, 0, false},
+		{4, 2, 16, two, 7, 2, false}, {1, 1, 8, odd, 50, 0, false}, {2, 2, 16, two, 25, 0.5, false},
+		{9, 3, 64, two, 31, 0, false},
+		{1, 1, 7, samples(400), 100, 0, false}, {40, 1, 8, two, 20, 0, false}, {3, 1, 24, two, 1000, 50, false},
+		{2, 1, 256, two, 33, 1, false}, {2, 1, 255, odd, 0, 0.1, false}, {1, 1, 256, samples(70), 0, 0, false},
+		{4, 2, 16, odd, 0, 0, true}, {9, 3, 24, two, 0, 0, true}, {4, 1, 10, two, 7, 0, true},
+		{3, 1, 64, odd, 50, 2, true}, {8, 2, 32, samples(1, 2, 400), 100, 0, true},
 	} {
-		t.Run(fmt.Sprintf("%d of %d on %d, %d segments, window %d, cap %g, sinks %v", a.heads, a.dim, a.kv, len(a.segments), a.window, a.cap, a.sinks), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%d of %d on %d, %d segments, window %d, cap %g, sinks %v", a.heads, a.dim, a.kv,
+			len(a.segments), a.window, a.cap, a.sinks), func(t *testing.T) {
 			qkv, dout := normal(1, a.tokens()*a.width()), normal(2, a.tokens()*a.heads*a.dim)
 			want, wantGrad := a.exact(qkv, dout)
 			check := func(t *testing.T, out, grad []float32) {
@@ -363,7 +381,8 @@ func TestAttentionLimits(t *testing.T) {
 	}
 }
 
-// TestAttentionWindowPoison has NaN for the first key and value of a text: what is a block of queries and a vector of keys behind their window does not touch them.
+// TestAttentionWindowPoison has NaN for the first key and value of a text: what is a block of queries and a vector of
+// keys behind their window does not touch them.
 func TestAttentionWindowPoison(t *testing.T) {
 	a := attentionCase{2, 1, 16, tree([]int32{100, 300}, []int32{-1, 0}), 40, 5, false}
 	w, o, first := a.width(), a.heads*a.dim, a.window+64/a.heads+16
@@ -374,7 +393,8 @@ func TestAttentionWindowPoison(t *testing.T) {
 			qkv[i] = float32(math.NaN())
 		}
 		out, grad := a.fused(t, 1, F32, qkv, dout)
-		if finite(out[:w]) || finite(grad[:w]) || !slices.Equal(out[first*o:], clean[first*o:]) || !slices.Equal(grad[2*first*w:], cleanGrad[2*first*w:]) {
+		if finite(out[:w]) || finite(grad[:w]) || !slices.Equal(out[first*o:], clean[first*o:]) ||
+			!slices.Equal(grad[2*first*w:], cleanGrad[2*first*w:]) {
 			t.Error("NaN is lost, or leaks")
 		}
 	})
@@ -430,7 +450,8 @@ func TestAttentionLargeScores(t *testing.T) {
 	}
 }
 
-// TestAttentionPoison puts a NaN or an infinity into one token: every token that doesn't see it and isn't seen by what does comes out as without it.
+// TestAttentionPoison puts a NaN or an infinity into one token: every token that doesn't see it and isn't seen by what
+// does comes out as without it.
 func TestAttentionPoison(t *testing.T) {
 	a := attentionCase{4, 2, 24, tree([]int32{30, 9, 20, 25, 7}, []int32{-1, 0, 0, -1, 2}), 0, 0, false}
 	w, o := a.width(), a.heads*a.dim
@@ -439,7 +460,8 @@ func TestAttentionPoison(t *testing.T) {
 		clean, cleanGrad := a.fused(t, 2, F32, qkv, dout)
 		for _, poison := range []float32{float32(math.NaN()), float32(math.Inf(1)), float32(math.Inf(-1))} {
 			for i, s := range a.segments {
-				for _, at := range []int{0, a.heads * a.dim, (a.heads + a.kv) * a.dim} { // the query, the key, the value
+				// the query, the key, the value
+				for _, at := range []int{0, a.heads * a.dim, (a.heads + a.kv) * a.dim} {
 					poisoned := slices.Clone(qkv)
 					poisoned[(int(s[0])+2)*w+at] = poison
 					out, grad := a.fused(t, 2, F32, poisoned, dout)
@@ -460,7 +482,8 @@ func TestAttentionPoison(t *testing.T) {
 							t.Errorf("%v in segment %d number %d leaks into segment %d", poison, i, at, j)
 						}
 						if !a.related(i, j) && !slices.Equal(grad[from*w:to*w], cleanGrad[from*w:to*w]) {
-							t.Errorf("%v in segment %d number %d leaks into the gradient of segment %d", poison, i, at, j)
+							t.Errorf("%v in segment %d number %d leaks into the gradient of segment %d",
+								poison, i, at, j)
 						}
 					}
 				}
@@ -516,22 +539,27 @@ func TestAttentionRefuses(t *testing.T) {
 			return c.Attention(f(F32, 8*4, 3), c.NewSegments(samples(3)), Heads{Query: 2, KV: 1, Dim: 8, Scale: 1}, F16)
 		},
 		"a window below 0": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
-			return c.Attention(f(F32, 8*4, 3), c.NewSegments(samples(3)), Heads{Query: 2, KV: 1, Dim: 8, Scale: 1, Window: -1}, F32)
+			return c.Attention(f(F32, 8*4, 3), c.NewSegments(samples(3)), Heads{Query: 2, KV: 1, Dim: 8, Scale: 1,
+				Window: -1}, F32)
 		},
 		"a cap below 0": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
-			return c.Attention(f(F32, 8*4, 3), c.NewSegments(samples(3)), Heads{Query: 2, KV: 1, Dim: 8, Scale: 1, Cap: -1}, F32)
+			return c.Attention(f(F32, 8*4, 3), c.NewSegments(samples(3)), Heads{Query: 2, KV: 1, Dim: 8, Scale: 1,
+				Cap: -1}, F32)
 		},
 		"sinks of other heads": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
-			return c.Attention(f(F32, 8*4, 3), c.NewSegments(samples(3)), Heads{Query: 2, KV: 1, Dim: 8, Scale: 1, Sinks: f(F32, 3)}, F32)
+			return c.Attention(f(F32, 8*4, 3), c.NewSegments(samples(3)), Heads{Query: 2, KV: 1, Dim: 8, Scale: 1,
+				Sinks: f(F32, 3)}, F32)
 		},
 		"no segments": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
 			return c.Attention(f(F32, 8*4, 3), nil, Heads{Query: 2, KV: 1, Dim: 8, Scale: 1}, F32)
 		},
 		"a gradient of other tokens": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
-			return c.AttentionBack(f(F32, 8*2, 4), f(F32, 8*4, 3), c.NewSegments(samples(3)), Heads{Query: 2, KV: 1, Dim: 8, Scale: 1})
+			return c.AttentionBack(f(F32, 8*2, 4), f(F32, 8*4, 3), c.NewSegments(samples(3)),
+				Heads{Query: 2, KV: 1, Dim: 8, Scale: 1})
 		},
 		"a gradient of another width": func(c *Context, f func(Type, ...int64) *Tensor) *Tensor {
-			return c.AttentionBack(f(F32, 8*4, 3), f(F32, 8*4, 3), c.NewSegments(samples(3)), Heads{Query: 2, KV: 1, Dim: 8, Scale: 1})
+			return c.AttentionBack(f(F32, 8*4, 3), f(F32, 8*4, 3), c.NewSegments(samples(3)),
+				Heads{Query: 2, KV: 1, Dim: 8, Scale: 1})
 		},
 	} {
 		c := backend.NewContext()
@@ -569,11 +597,14 @@ func BenchmarkAttention(b *testing.B) {
 	defer backend.Close()
 	shared := tree([]int32{40, 60, 80, 100, 120, 60, 80, 100, 120}, []int32{-1, 0, 0, 0, 0, 0, 0, 0, 0})
 	for _, a := range []attentionCase{
-		{9, 3, 64, samples(lengths...), 0, 0, false}, {32, 32, 128, samples(lengths...), 0, 0, false}, {9, 3, 64, samples(100), 0, 0, false}, {9, 3, 64, samples(2000), 0, 0, false}, {9, 3, 64, shared, 0, 0, false},
-		{4, 1, 256, samples(4000), 0, 0, false}, {4, 1, 256, samples(4000), 512, 0, false}, {8, 4, 256, samples(lengths...), 0, 0, false}, {8, 4, 256, samples(lengths...), 0, 50, false},
+		{9, 3, 64, samples(lengths...), 0, 0, false}, {32, 32, 128, samples(lengths...), 0, 0, false},
+		{9, 3, 64, samples(100), 0, 0, false}, {9, 3, 64, samples(2000), 0, 0, false}, {9, 3, 64, shared, 0, 0, false},
+		{4, 1, 256, samples(4000), 0, 0, false}, {4, 1, 256, samples(4000), 512, 0, false},
+		{8, 4, 256, samples(lengths...), 0, 0, false}, {8, 4, 256, samples(lengths...), 0, 50, false},
 	} {
 		for _, op := range []string{"forward", "back"} {
-			b.Run(fmt.Sprintf("%s/%d of %d on %d/%d segments/%d tokens/window %d/cap %g", op, a.heads, a.dim, a.kv, len(a.segments), a.tokens(), a.window, a.cap), func(b *testing.B) {
+			b.Run(fmt.Sprintf("%s/%d of %d on %d/%d segments/%d tokens/window %d/cap %g", op, a.heads, a.dim, a.kv,
+				len(a.segments), a.tokens(), a.window, a.cap), func(b *testing.B) {
 				a.benchmark(b, backend, op == "back")
 			})
 		}

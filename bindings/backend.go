@@ -12,10 +12,11 @@ import (
 
 // Backend computes graphs: ggml's CPU backend with a fixed number of threads, or a device.
 type Backend struct {
-	c        *C.struct_ggml_backend
-	pool     *C.struct_ggml_threadpool // of the CPU
-	vera     *C.struct_ggml_vera       // what veratune's own operations share where they are kernels of the CPU, else nil
-	composed *composition              // and where they are composed
+	c    *C.struct_ggml_backend
+	pool *C.struct_ggml_threadpool // of the CPU
+	// what veratune's own operations share where they are kernels of the CPU, else nil
+	vera     *C.struct_ggml_vera
+	composed *composition // and where they are composed
 	device   Device
 }
 
@@ -28,7 +29,8 @@ func NewCPU(threads int) (*Backend, error) {
 	if b == nil {
 		return nil, errors.New(takeError("ggml's CPU backend does not start"))
 	}
-	// Threads that live from graph to graph, and spin for some milliseconds between two: to start or wake them takes longer than a small graph.
+	// Threads that live from graph to graph, and spin for some milliseconds between two: to start or wake them takes
+	// longer than a small graph.
 	var params C.struct_ggml_threadpool_params
 	C.ggml_threadpool_params_init(&params, C.int(threads))
 	params.poll = 1
@@ -42,7 +44,8 @@ func NewCPU(threads int) (*Backend, error) {
 	return &Backend{c: b, pool: pool, vera: C.ggml_vera_new(C.int(threads)), device: Device{Name: CPU}}, nil
 }
 
-// NewContext makes a context that grows with its tensors, for graphs. It can hold veratune's own operations, in the form that this backend computes.
+// NewContext makes a context that grows with its tensors, for graphs. It can hold veratune's own operations, in the
+// form that this backend computes.
 func (b *Backend) NewContext() *Context {
 	c := NewContext(0)
 	if c.composed = b.composed; c.composed == nil {
@@ -72,7 +75,8 @@ func (b *Backend) RoundProducts() { b.composed.rounds = true }
 // ISA names the instruction set of veratune's own kernels: portable, avx2, avx512, avx512bf16 or amx.
 func ISA() string { return C.GoString(C.ggml_vera_isa()) }
 
-// useISA makes veratune's kernels use that instruction set from now on, and tells whether the processor has it; "" goes back to the best.
+// useISA makes veratune's kernels use that instruction set from now on, and tells whether the processor has it; "" goes
+// back to the best.
 func useISA(name string) bool {
 	if name == "" {
 		return bool(C.ggml_vera_use(nil))
@@ -120,7 +124,8 @@ func (b *Backend) Times() map[string]float64 {
 // Compute runs all operations of a graph whose tensors have memory.
 func (b *Backend) Compute(g *Graph) error {
 	if status := C.vt_graph_compute(b.c, g.built()); status != 0 {
-		return fmt.Errorf("device %s: %s", b.device.Name, takeError(fmt.Sprintf("computing a graph failed with status %d", int(status))))
+		return fmt.Errorf("device %s: %s", b.device.Name,
+			takeError(fmt.Sprintf("computing a graph failed with status %d", int(status))))
 	}
 	return nil
 }
@@ -163,7 +168,8 @@ func (b *Backend) NewBuffer(size int64) (*Buffer, error) {
 
 // Room is what a tensor takes of a buffer into which Place puts it.
 func (b *Backend) Room(t *Tensor) int64 {
-	n, align := int64(C.ggml_backend_buft_get_alloc_size(C.ggml_backend_get_default_buffer_type(b.c), t.c())), b.Alignment()
+	n, align := int64(C.ggml_backend_buft_get_alloc_size(C.ggml_backend_get_default_buffer_type(b.c), t.c())),
+		b.Alignment()
 	return (n + align - 1) / align * align
 }
 
@@ -202,7 +208,8 @@ func (b *Buffer) Padded(n int64) int64 { return (n + b.align - 1) / b.align * b.
 // Reset forgets all placements.
 func (b *Buffer) Reset() { b.used = 0 }
 
-// PlaceAt gives t the memory at offset. It fails where the buffer is too small or t has memory already. Another shape of a whole tensor is placed with that.
+// PlaceAt gives t the memory at offset. It fails where the buffer is too small or t has memory already. Another shape
+// of a whole tensor is placed with that.
 func (b *Buffer) PlaceAt(t *Tensor, offset int64) error {
 	if t != nil && t.view_src != nil {
 		if whole := (*Tensor)(t.view_src); whole.Bytes() == t.Bytes() && t.contiguous() && whole.contiguous() {

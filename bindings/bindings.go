@@ -1,9 +1,11 @@
 // Package bindings is the only package that calls C: ggml's tensors, graphs and backends, GGUF files, and llama.cpp's
-// tokenizer and llama.cpp itself, all from the pinned module github.com/ollama/ollama, and the operations of package ggml.
+// tokenizer and llama.cpp itself, all from the pinned module github.com/ollama/ollama, and the operations of package
+// ggml.
 //
-// ggml aborts the process when an operation gets a wrong shape or type, and nothing can catch that. So every operation checks its
-// operands in Go first; the first failure is kept in the Context and reported by Err, and everything built on it is nil. A Go name is
-// the C name without its prefix: ggml_mul_mat is MulMat. Shapes are in ggml's order: the first number is the row length.
+// ggml aborts the process when an operation gets a wrong shape or type, and nothing can catch that. So every operation
+// checks its operands in Go first; the first failure is kept in the Context and reported by Err, and everything built
+// on it is nil. A Go name is the C name without its prefix: ggml_mul_mat is MulMat. Shapes are in ggml's order: the
+// first number is the row length.
 //
 // It must know nothing of models, adapters or training.
 package bindings
@@ -85,7 +87,8 @@ func (t Type) RowBytes(n int64) int64 {
 	return n / t.BlockSize() * int64(C.ggml_type_size(C.uint(t)))
 }
 
-// Dequantize turns len(out) values of type t in data into float32. It fails where sizes do not match or the type has no float form.
+// Dequantize turns len(out) values of type t in data into float32. It fails where sizes do not match or the type has no
+// float form.
 func Dequantize(t Type, data []byte, out []float32) error {
 	n := int64(len(out))
 	if !t.Dequantizes() {
@@ -115,14 +118,16 @@ func TypeNamed(name string) (Type, bool) {
 	return 0, false
 }
 
-// CheckQuantize says why rows of width float32 values cannot be turned into type t without an importance matrix; it is nil where they can.
+// CheckQuantize says why rows of width float32 values cannot be turned into type t without an importance matrix; it is
+// nil where they can.
 func (t Type) CheckQuantize(width int64) error {
 	switch {
 	case t == F32:
 		return nil
 	case t < typeCount && bool(C.ggml_quantize_requires_imatrix(C.uint(t))):
 		return fmt.Errorf("%v: this type needs an importance matrix", t)
-	case !t.Dequantizes() || C.ggml_get_type_traits(C.uint(t)).from_float_ref == nil: // q8_1 and q8_K are for products only
+	// q8_1 and q8_K are for products only
+	case !t.Dequantizes() || C.ggml_get_type_traits(C.uint(t)).from_float_ref == nil:
 		return fmt.Errorf("%v: ggml cannot write this type", t)
 	case width%t.BlockSize() != 0:
 		return fmt.Errorf("%v: rows of %d values are not a multiple of its block of %d", t, width, t.BlockSize())
@@ -130,7 +135,8 @@ func (t Type) CheckQuantize(width int64) error {
 	return nil
 }
 
-// Quantize turns rows of width float32 values into type t, without an importance matrix. It fails for types that need one.
+// Quantize turns rows of width float32 values into type t, without an importance matrix. It fails for types that need
+// one.
 func Quantize(t Type, values []float32, width int64) ([]byte, error) {
 	n := int64(len(values))
 	if t >= typeCount || width <= 0 || n%width != 0 || n == 0 {

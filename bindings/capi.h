@@ -1,9 +1,9 @@
 // The part of the C API of ggml, gguf and llama.cpp that this package calls.
 //
-// Module archives give no stable include path, so a plain `go build` could not find the originals; these declarations stand in
-// for them. TestHeaderDrift compiles this file against the pinned module's own headers: functions are redeclared there (a
-// different signature is a compile error), structs and constants are compared one by one in testdata/drift.c.
-// Enumerations are spelt by their compatible integer type, as C allows.
+// Module archives give no stable include path, so a plain `go build` could not find the originals; these declarations
+// stand in for them. TestHeaderDrift compiles this file against the pinned module's own headers: functions are
+// redeclared there (a different signature is a compile error), structs and constants are compared one by one in
+// testdata/drift.c. Enumerations are spelt by their compatible integer type, as C allows.
 #pragma once
 
 #include <stdbool.h>
@@ -100,15 +100,15 @@ struct VT_STRUCT(llama_model_params) {
     int32_t       main_gpu;
     const float * tensor_split;
     bool (*progress_callback)(float progress, void * user_data);
-    void *        progress_callback_user_data;
-    const void *  kv_overrides;
-    bool          vocab_only;
-    bool          use_mmap;
-    bool          use_mlock;
-    bool          check_tensors;
-    bool          use_extra_bufts;
-    bool          no_host;
-    bool          no_alloc;
+    void *       progress_callback_user_data;
+    const void * kv_overrides;
+    bool         vocab_only;
+    bool         use_mmap;
+    bool         use_mlock;
+    bool         check_tensors;
+    bool         use_extra_bufts;
+    bool         no_host;
+    bool         no_alloc;
 };
 
 struct VT_STRUCT(llama_context_params) {
@@ -161,20 +161,21 @@ void                  ggml_free(struct ggml_context * ctx);
 size_t                ggml_tensor_overhead(void);
 struct ggml_tensor *  ggml_get_first_tensor(const struct ggml_context * ctx);
 struct ggml_tensor *  ggml_get_next_tensor(const struct ggml_context * ctx, struct ggml_tensor * tensor);
-struct ggml_tensor *  ggml_new_tensor_4d(struct ggml_context * ctx, unsigned type, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3);
-struct ggml_tensor *  ggml_set_name(struct ggml_tensor * tensor, const char * name);
-void                  ggml_set_input(struct ggml_tensor * tensor);
-void                  ggml_set_output(struct ggml_tensor * tensor);
-size_t                ggml_nbytes(const struct ggml_tensor * tensor);
-bool                  ggml_is_contiguous(const struct ggml_tensor * tensor);
-int64_t               ggml_blck_size(unsigned type);
-size_t                ggml_type_size(unsigned type);
-uint16_t              ggml_fp32_to_fp16(float x);
-const char *          ggml_type_name(unsigned type);
-bool                  ggml_is_quantized(unsigned type);
-bool                  ggml_quantize_requires_imatrix(unsigned type);
-size_t                ggml_quantize_chunk(unsigned type, const float * src, void * dst, int64_t start, int64_t nrows, int64_t n_per_row,
-                                          const float * imatrix);
+struct ggml_tensor * ggml_new_tensor_4d(struct ggml_context * ctx, unsigned type, int64_t ne0, int64_t ne1, int64_t ne2,
+                                        int64_t ne3);
+struct ggml_tensor * ggml_set_name(struct ggml_tensor * tensor, const char * name);
+void                 ggml_set_input(struct ggml_tensor * tensor);
+void                 ggml_set_output(struct ggml_tensor * tensor);
+size_t               ggml_nbytes(const struct ggml_tensor * tensor);
+bool                 ggml_is_contiguous(const struct ggml_tensor * tensor);
+int64_t              ggml_blck_size(unsigned type);
+size_t               ggml_type_size(unsigned type);
+uint16_t             ggml_fp32_to_fp16(float x);
+const char *         ggml_type_name(unsigned type);
+bool                 ggml_is_quantized(unsigned type);
+bool                 ggml_quantize_requires_imatrix(unsigned type);
+size_t               ggml_quantize_chunk(unsigned type, const float * src, void * dst, int64_t start, int64_t nrows,
+                                         int64_t n_per_row, const float * imatrix);
 const struct ggml_type_traits * ggml_get_type_traits(unsigned type);
 
 // ggml: operations
@@ -196,36 +197,44 @@ struct ggml_tensor * ggml_exp(struct ggml_context * ctx, struct ggml_tensor * a)
 struct ggml_tensor * ggml_softplus(struct ggml_context * ctx, struct ggml_tensor * a);
 struct ggml_tensor * ggml_cumsum(struct ggml_context * ctx, struct ggml_tensor * a);
 struct ggml_tensor * ggml_tri(struct ggml_context * ctx, struct ggml_tensor * a, unsigned type);
-struct ggml_tensor * ggml_solve_tri(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b, bool left, bool lower, bool uni);
+struct ggml_tensor * ggml_solve_tri(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b,
+                                    bool left, bool lower, bool uni);
 struct ggml_tensor * ggml_scale_bias(struct ggml_context * ctx, struct ggml_tensor * a, float s, float b);
 struct ggml_tensor * ggml_rms_norm(struct ggml_context * ctx, struct ggml_tensor * a, float eps);
 struct ggml_tensor * ggml_mul_mat(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b);
 struct ggml_tensor * ggml_get_rows(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b);
-struct ggml_tensor * ggml_set_rows(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b, struct ggml_tensor * c);
+struct ggml_tensor * ggml_set_rows(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b,
+                                   struct ggml_tensor * c);
 struct ggml_tensor * ggml_cast(struct ggml_context * ctx, struct ggml_tensor * a, unsigned type);
 struct ggml_tensor * ggml_cpy(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b);
 struct ggml_tensor * ggml_cont(struct ggml_context * ctx, struct ggml_tensor * a);
 struct ggml_tensor * ggml_transpose(struct ggml_context * ctx, struct ggml_tensor * a);
-struct ggml_tensor * ggml_permute(struct ggml_context * ctx, struct ggml_tensor * a, int axis0, int axis1, int axis2, int axis3);
-struct ggml_tensor * ggml_reshape_4d(struct ggml_context * ctx, struct ggml_tensor * a, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3);
-struct ggml_tensor * ggml_view_4d(struct ggml_context * ctx, struct ggml_tensor * a, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3,
-                                  size_t nb1, size_t nb2, size_t nb3, size_t offset);
-void ggml_soft_max_add_sinks(struct ggml_tensor * a, struct ggml_tensor * sinks);
+struct ggml_tensor * ggml_permute(struct ggml_context * ctx, struct ggml_tensor * a, int axis0, int axis1, int axis2,
+                                  int axis3);
+struct ggml_tensor * ggml_reshape_4d(struct ggml_context * ctx, struct ggml_tensor * a, int64_t ne0, int64_t ne1,
+                                     int64_t ne2, int64_t ne3);
+struct ggml_tensor * ggml_view_4d(struct ggml_context * ctx, struct ggml_tensor * a, int64_t ne0, int64_t ne1,
+                                  int64_t ne2, int64_t ne3, size_t nb1, size_t nb2, size_t nb3, size_t offset);
+void                 ggml_soft_max_add_sinks(struct ggml_tensor * a, struct ggml_tensor * sinks);
 struct ggml_tensor * ggml_relu(struct ggml_context * ctx, struct ggml_tensor * a);
 struct ggml_tensor * ggml_step(struct ggml_context * ctx, struct ggml_tensor * a);
-struct ggml_tensor * ggml_soft_max_ext(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * mask, float scale, float max_bias);
-struct ggml_tensor * ggml_rope_ext(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b, struct ggml_tensor * c, int n_dims,
-                                   int mode, int n_ctx_orig, float freq_base, float freq_scale, float ext_factor, float attn_factor,
-                                   float beta_fast, float beta_slow);
-struct ggml_tensor * ggml_opt_step_adamw(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * grad, struct ggml_tensor * m,
-                                         struct ggml_tensor * v, struct ggml_tensor * adamw_params);
+struct ggml_tensor * ggml_soft_max_ext(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * mask,
+                                       float scale, float max_bias);
+struct ggml_tensor * ggml_rope_ext(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * b,
+                                   struct ggml_tensor * c, int n_dims, int mode, int n_ctx_orig, float freq_base,
+                                   float freq_scale, float ext_factor, float attn_factor, float beta_fast,
+                                   float beta_slow);
+struct ggml_tensor * ggml_opt_step_adamw(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor * grad,
+                                         struct ggml_tensor * m, struct ggml_tensor * v,
+                                         struct ggml_tensor * adamw_params);
 
 typedef void (*vt_custom_op)(struct ggml_tensor * dst, int ith, int nth, void * userdata);
 
-struct ggml_tensor * ggml_custom_4d(struct ggml_context * ctx, unsigned type, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3,
-                                    struct ggml_tensor ** args, int n_args, vt_custom_op fun, int n_tasks, void * userdata);
-struct ggml_tensor * ggml_custom_inplace(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor ** args, int n_args, vt_custom_op fun,
-                                         int n_tasks, void * userdata);
+struct ggml_tensor * ggml_custom_4d(struct ggml_context * ctx, unsigned type, int64_t ne0, int64_t ne1, int64_t ne2,
+                                    int64_t ne3, struct ggml_tensor ** args, int n_args, vt_custom_op fun, int n_tasks,
+                                    void * userdata);
+struct ggml_tensor * ggml_custom_inplace(struct ggml_context * ctx, struct ggml_tensor * a, struct ggml_tensor ** args,
+                                         int n_args, vt_custom_op fun, int n_tasks, void * userdata);
 
 // ggml: graphs, backends, buffers
 
@@ -236,49 +245,49 @@ int                  ggml_graph_n_nodes(struct ggml_cgraph * cgraph);
 struct ggml_tensor * ggml_graph_node(struct ggml_cgraph * cgraph, int i);
 const char *         ggml_op_desc(const struct ggml_tensor * t);
 
-struct ggml_backend_reg *         ggml_backend_load(const char * path);
-size_t                            ggml_backend_dev_count(void);
-struct ggml_backend_device *      ggml_backend_dev_get(size_t index);
-struct ggml_backend_device *      ggml_backend_dev_by_type(unsigned type);
-const char *                      ggml_backend_dev_name(struct ggml_backend_device * device);
-const char *                      ggml_backend_dev_description(struct ggml_backend_device * device);
-void                              ggml_backend_dev_memory(struct ggml_backend_device * device, size_t * free, size_t * total);
-unsigned                          ggml_backend_dev_type(struct ggml_backend_device * device);
-struct ggml_backend_reg *         ggml_backend_dev_backend_reg(struct ggml_backend_device * device);
-const char *                      ggml_backend_reg_name(struct ggml_backend_reg * reg);
-size_t                            ggml_backend_reg_dev_count(struct ggml_backend_reg * reg);
-struct ggml_backend *             ggml_backend_dev_init(struct ggml_backend_device * device, const char * params);
-bool                              ggml_backend_dev_supports_op(struct ggml_backend_device * device, const struct ggml_tensor * op);
-struct ggml_backend_device *      ggml_backend_get_device(struct ggml_backend * backend);
-struct ggml_backend *             ggml_backend_cpu_init(void);
-void                              ggml_threadpool_params_init(struct ggml_threadpool_params * params, int n_threads);
-struct ggml_threadpool *          ggml_threadpool_new(struct ggml_threadpool_params * params);
-void                              ggml_threadpool_free(struct ggml_threadpool * threadpool);
-void                              ggml_backend_cpu_set_threadpool(struct ggml_backend * backend_cpu, struct ggml_threadpool * threadpool);
-void                              ggml_backend_cpu_set_n_threads(struct ggml_backend * backend_cpu, int n_threads);
-void                              ggml_backend_free(struct ggml_backend * backend);
+struct ggml_backend_reg *    ggml_backend_load(const char * path);
+size_t                       ggml_backend_dev_count(void);
+struct ggml_backend_device * ggml_backend_dev_get(size_t index);
+struct ggml_backend_device * ggml_backend_dev_by_type(unsigned type);
+const char *                 ggml_backend_dev_name(struct ggml_backend_device * device);
+const char *                 ggml_backend_dev_description(struct ggml_backend_device * device);
+void                      ggml_backend_dev_memory(struct ggml_backend_device * device, size_t * free, size_t * total);
+unsigned                  ggml_backend_dev_type(struct ggml_backend_device * device);
+struct ggml_backend_reg * ggml_backend_dev_backend_reg(struct ggml_backend_device * device);
+const char *              ggml_backend_reg_name(struct ggml_backend_reg * reg);
+size_t                    ggml_backend_reg_dev_count(struct ggml_backend_reg * reg);
+struct ggml_backend *     ggml_backend_dev_init(struct ggml_backend_device * device, const char * params);
+bool ggml_backend_dev_supports_op(struct ggml_backend_device * device, const struct ggml_tensor * op);
+struct ggml_backend_device * ggml_backend_get_device(struct ggml_backend * backend);
+struct ggml_backend *        ggml_backend_cpu_init(void);
+void                         ggml_threadpool_params_init(struct ggml_threadpool_params * params, int n_threads);
+struct ggml_threadpool *     ggml_threadpool_new(struct ggml_threadpool_params * params);
+void                         ggml_threadpool_free(struct ggml_threadpool * threadpool);
+void ggml_backend_cpu_set_threadpool(struct ggml_backend * backend_cpu, struct ggml_threadpool * threadpool);
+void ggml_backend_cpu_set_n_threads(struct ggml_backend * backend_cpu, int n_threads);
+void ggml_backend_free(struct ggml_backend * backend);
 struct ggml_backend_buffer_type * ggml_backend_get_default_buffer_type(struct ggml_backend * backend);
 struct ggml_backend_buffer *      ggml_backend_alloc_buffer(struct ggml_backend * backend, size_t size);
 size_t                            ggml_backend_get_alignment(struct ggml_backend * backend);
-size_t                            ggml_backend_buft_get_alloc_size(struct ggml_backend_buffer_type * buft, const struct ggml_tensor * tensor);
-size_t                            ggml_backend_buffer_get_alloc_size(struct ggml_backend_buffer * buffer, const struct ggml_tensor * tensor);
-struct ggml_backend_buffer *      ggml_backend_alloc_ctx_tensors(struct ggml_context * ctx, struct ggml_backend * backend);
-struct ggml_backend_buffer *      ggml_backend_cpu_buffer_from_ptr(void * ptr, size_t size);
-void                              ggml_backend_buffer_free(struct ggml_backend_buffer * buffer);
-void *                            ggml_backend_buffer_get_base(struct ggml_backend_buffer * buffer);
-size_t                            ggml_backend_buffer_get_size(struct ggml_backend_buffer * buffer);
-int                               ggml_backend_tensor_alloc(struct ggml_backend_buffer * buffer, struct ggml_tensor * tensor, void * addr);
-void                              ggml_backend_tensor_set(struct ggml_tensor * tensor, const void * data, size_t offset, size_t size);
-void                              ggml_backend_tensor_get(const struct ggml_tensor * tensor, void * data, size_t offset, size_t size);
-void                              ggml_backend_tensor_memset(struct ggml_tensor * tensor, uint8_t value, size_t offset, size_t size);
-int                               ggml_backend_graph_compute(struct ggml_backend * backend, struct ggml_cgraph * cgraph);
-struct ggml_gallocr *             ggml_gallocr_new(struct ggml_backend_buffer_type * buft);
-void                              ggml_gallocr_free(struct ggml_gallocr * galloc);
-bool                              ggml_gallocr_reserve(struct ggml_gallocr * galloc, struct ggml_cgraph * graph);
-bool                              ggml_gallocr_alloc_graph(struct ggml_gallocr * galloc, struct ggml_cgraph * graph);
-void                              ggml_gallocr_reserve_n_size(struct ggml_gallocr * galloc, struct ggml_cgraph * graph, const int * node_buffer_ids,
-                                                              const int * leaf_buffer_ids, size_t * sizes);
-size_t                            ggml_gallocr_get_buffer_size(struct ggml_gallocr * galloc, int buffer_id);
+size_t ggml_backend_buft_get_alloc_size(struct ggml_backend_buffer_type * buft, const struct ggml_tensor * tensor);
+size_t ggml_backend_buffer_get_alloc_size(struct ggml_backend_buffer * buffer, const struct ggml_tensor * tensor);
+struct ggml_backend_buffer * ggml_backend_alloc_ctx_tensors(struct ggml_context * ctx, struct ggml_backend * backend);
+struct ggml_backend_buffer * ggml_backend_cpu_buffer_from_ptr(void * ptr, size_t size);
+void                         ggml_backend_buffer_free(struct ggml_backend_buffer * buffer);
+void *                       ggml_backend_buffer_get_base(struct ggml_backend_buffer * buffer);
+size_t                       ggml_backend_buffer_get_size(struct ggml_backend_buffer * buffer);
+int  ggml_backend_tensor_alloc(struct ggml_backend_buffer * buffer, struct ggml_tensor * tensor, void * addr);
+void ggml_backend_tensor_set(struct ggml_tensor * tensor, const void * data, size_t offset, size_t size);
+void ggml_backend_tensor_get(const struct ggml_tensor * tensor, void * data, size_t offset, size_t size);
+void ggml_backend_tensor_memset(struct ggml_tensor * tensor, uint8_t value, size_t offset, size_t size);
+int  ggml_backend_graph_compute(struct ggml_backend * backend, struct ggml_cgraph * cgraph);
+struct ggml_gallocr * ggml_gallocr_new(struct ggml_backend_buffer_type * buft);
+void                  ggml_gallocr_free(struct ggml_gallocr * galloc);
+bool                  ggml_gallocr_reserve(struct ggml_gallocr * galloc, struct ggml_cgraph * graph);
+bool                  ggml_gallocr_alloc_graph(struct ggml_gallocr * galloc, struct ggml_cgraph * graph);
+void ggml_gallocr_reserve_n_size(struct ggml_gallocr * galloc, struct ggml_cgraph * graph, const int * node_buffer_ids,
+                                 const int * leaf_buffer_ids, size_t * sizes);
+size_t ggml_gallocr_get_buffer_size(struct ggml_gallocr * galloc, int buffer_id);
 
 // gguf
 
@@ -313,13 +322,13 @@ void                  gguf_set_val_i64(struct gguf_context * ctx, const char * k
 void                  gguf_set_val_f64(struct gguf_context * ctx, const char * key, double val);
 void                  gguf_set_val_bool(struct gguf_context * ctx, const char * key, bool val);
 void                  gguf_set_val_str(struct gguf_context * ctx, const char * key, const char * val);
-void                  gguf_set_arr_data(struct gguf_context * ctx, const char * key, unsigned type, const void * data, size_t n);
-void                  gguf_set_arr_str(struct gguf_context * ctx, const char * key, const char ** data, size_t n);
-int64_t               gguf_remove_key(struct gguf_context * ctx, const char * key);
-void                  gguf_set_tensor_type(struct gguf_context * ctx, const char * name, unsigned type);
-void                  gguf_add_tensor(struct gguf_context * ctx, const struct ggml_tensor * tensor);
-size_t                gguf_get_meta_size(const struct gguf_context * ctx);
-void                  gguf_get_meta_data(const struct gguf_context * ctx, void * data);
+void    gguf_set_arr_data(struct gguf_context * ctx, const char * key, unsigned type, const void * data, size_t n);
+void    gguf_set_arr_str(struct gguf_context * ctx, const char * key, const char ** data, size_t n);
+int64_t gguf_remove_key(struct gguf_context * ctx, const char * key);
+void    gguf_set_tensor_type(struct gguf_context * ctx, const char * name, unsigned type);
+void    gguf_add_tensor(struct gguf_context * ctx, const struct ggml_tensor * tensor);
+size_t  gguf_get_meta_size(const struct gguf_context * ctx);
+void    gguf_get_meta_data(const struct gguf_context * ctx, void * data);
 
 // llama.cpp: vocabulary and chat template
 
@@ -336,10 +345,10 @@ bool                       llama_vocab_is_eog(const struct llama_vocab * vocab, 
 int32_t                    llama_vocab_bos(const struct llama_vocab * vocab);
 int32_t                    llama_vocab_eos(const struct llama_vocab * vocab);
 bool                       llama_vocab_get_add_bos(const struct llama_vocab * vocab);
-int32_t                    llama_tokenize(const struct llama_vocab * vocab, const char * text, int32_t text_len, int32_t * tokens,
-                                          int32_t n_tokens_max, bool add_special, bool parse_special);
-int32_t                    llama_token_to_piece(const struct llama_vocab * vocab, int32_t token, char * buf, int32_t length, int32_t lstrip,
-                                                bool special);
+int32_t llama_tokenize(const struct llama_vocab * vocab, const char * text, int32_t text_len, int32_t * tokens,
+                       int32_t n_tokens_max, bool add_special, bool parse_special);
+int32_t llama_token_to_piece(const struct llama_vocab * vocab, int32_t token, char * buf, int32_t length,
+                             int32_t lstrip, bool special);
 
 // llama.cpp: running a model
 
@@ -352,7 +361,7 @@ int32_t                     llama_decode(struct llama_context * ctx, struct llam
 float *                     llama_get_logits(struct llama_context * ctx);
 struct llama_adapter_lora * llama_adapter_lora_init(struct llama_model * model, const char * path_lora);
 void                        llama_adapter_lora_free(struct llama_adapter_lora * adapter);
-int32_t                     llama_set_adapter_lora(struct llama_context * ctx, struct llama_adapter_lora * adapter, float scale);
+int32_t llama_set_adapter_lora(struct llama_context * ctx, struct llama_adapter_lora * adapter, float scale);
 
 #ifdef __cplusplus
 }

@@ -3,9 +3,10 @@ package bindings
 // #include "guard.h"
 import "C"
 
-// The composed form of veratune's own operations: what ggml's stock operations make of them, in float32, on every device. Of those, only the ones that all of
-// ggml's backends have are used, so that gradients are written out here instead of taken from ggml's RMS_NORM_BACK and its like. On the CPU the composed form is what
-// the kernels of package ggml are tested against.
+// The composed form of veratune's own operations: what ggml's stock operations make of them, in float32, on every
+// device. Of those, only the ones that all of ggml's backends have are used, so that gradients are written out here
+// instead of taken from ggml's RMS_NORM_BACK and its like. On the CPU the composed form is what the kernels of package
+// ggml are tested against.
 //
 // A function of this file gets operands that its fused namesake has checked.
 
@@ -85,8 +86,9 @@ func (c *Context) unbroken(x *Tensor) *Tensor {
 	return c.Cont(x)
 }
 
-// times is MulMat of whole operands. Vulkan's products take parts of a tensor only where they begin as a tensor could, and round those with gaps to float16. So do
-// Metal's with all that they multiply by more than 8 columns, in which small gradients are lost; by a matrix of bfloat16 they round to that.
+// times is MulMat of whole operands. Vulkan's products take parts of a tensor only where they begin as a tensor could,
+// and round those with gaps to float16. So do Metal's with all that they multiply by more than 8 columns, in which
+// small gradients are lost; by a matrix of bfloat16 they round to that.
 func (c *Context) times(a, b *Tensor) *Tensor {
 	if c.composed.rounds && b.Ne(1) > 8 {
 		return c.MulMat(c.Cast(c.whole(a), BF16), c.whole(b))
@@ -244,8 +246,10 @@ func (c *Context) composeLayerNormBack(dy, x, w *Tensor, eps float32, acc *Tenso
 	return dx
 }
 
-// headwise puts together what f makes of q's numbers and of k's, [as many as f's weights, any], and v, of columns of x and of others like it.
-func (c *Context) headwise(n HeadNorms, heads, kvHeads int, f func(w *Tensor, parts []*Tensor) *Tensor, all ...*Tensor) *Tensor {
+// headwise puts together what f makes of q's numbers and of k's, [as many as f's weights, any], and v, of columns of x
+// and of others like it.
+func (c *Context) headwise(n HeadNorms, heads, kvHeads int, f func(w *Tensor, parts []*Tensor) *Tensor,
+	all ...*Tensor) *Tensor {
 	dim, at := all[0].Ne(0)/int64(heads+2*kvHeads), int64(0)
 	part := func(x *Tensor, count int) *Tensor { return c.Cont(c.part(x, at, dim*int64(count))) }
 	some := func(w *Tensor, count int) *Tensor {
@@ -265,14 +269,18 @@ func (c *Context) composeNormHeads(x *Tensor, w HeadNorms, heads, kvHeads int, e
 	if !c.float32s("norm_heads", t, x) {
 		return nil
 	}
-	return c.headwise(w, heads, kvHeads, func(w *Tensor, parts []*Tensor) *Tensor { return c.composeNorm(parts[0], w, eps, F32) }, x)
+	return c.headwise(w, heads, kvHeads, func(w *Tensor, parts []*Tensor) *Tensor {
+		return c.composeNorm(parts[0], w, eps, F32)
+	}, x)
 }
 
 func (c *Context) composeNormHeadsBack(dy, x *Tensor, w HeadNorms, heads, kvHeads int, eps float32, t Type) *Tensor {
 	if !c.float32s("norm_heads_back", t, dy, x) {
 		return nil
 	}
-	return c.headwise(w, heads, kvHeads, func(w *Tensor, parts []*Tensor) *Tensor { return c.composeNormBack(parts[0], parts[1], w, eps, nil) }, dy, x)
+	return c.headwise(w, heads, kvHeads, func(w *Tensor, parts []*Tensor) *Tensor {
+		return c.composeNormBack(parts[0], parts[1], w, eps, nil)
+	}, dy, x)
 }
 
 // halves are the gate and what it lets through, contiguous.
@@ -380,7 +388,8 @@ func (c *Context) within(x *Tensor) (y, passes *Tensor) {
 	return c.Add(y, c.relu(below)), c.sub(passes, c.step(below))
 }
 
-// composeRotate is x ⊙ (cos, cos) + swapped(x) ⊙ (−sin, sin) on every pair, and with sin for −sin and the other way round to rotate back.
+// composeRotate is x ⊙ (cos, cos) + swapped(x) ⊙ (−sin, sin) on every pair, and with sin for −sin and the other way
+// round to rotate back.
 func (c *Context) composeRotate(x, table *Tensor, heads, headDim int, pairing Pairing, back bool, t Type) *Tensor {
 	if !c.float32s("rotate", t, x) {
 		return nil

@@ -4,17 +4,21 @@ import "math"
 
 // Composed attention: a masked softmax of all pairs of tokens of a piece of the pack.
 
-// pieceRows is how many tokens of samples without a common beginning share a piece: more would compute more masked pairs, fewer more operations.
+// pieceRows is how many tokens of samples without a common beginning share a piece: more would compute more masked
+// pairs, fewer more operations.
 const pieceRows = 256
 
-// pieceBytes bounds the scores of all pairs that are computed at once, if need be those of one KV head after the other's.
+// pieceBytes bounds the scores of all pairs that are computed at once, if need be those of one KV head after the
+// other's.
 const pieceBytes = 128 << 20
 
 // piece is a run of whole trees of segments: its tokens see no others.
 type piece struct {
 	begin, end  int // of its runs
 	first, rows int64
-	masks       map[int]*Tensor // of each window that it is attended with, [rows, rows]: 0 where the token of the second index sees that of the first, else −∞
+	// of each window that it is attended with, [rows, rows]: 0 where the token of the second index sees that of the
+	// first, else −∞
+	masks map[int]*Tensor
 }
 
 // pieces cuts a pack where a tree of segments begins.
@@ -75,7 +79,8 @@ func masked(runs [][4]int32, p piece, window int) []float32 {
 	return mask
 }
 
-// headGroup is the shape of the heads that are computed together: queries of several heads that share a KV head lie one after the other.
+// headGroup is the shape of the heads that are computed together: queries of several heads that share a KV head lie one
+// after the other.
 type headGroup struct {
 	dim, n, kv, shared int64   // numbers of a head, tokens, KV heads, heads for each
 	q, k, v            *Tensor // [dim, n · shared, kv] and [dim, n, kv]
@@ -137,8 +142,8 @@ func (c *Context) composeAttention(qkv *Tensor, s *Segments, h Heads, t Type) *T
 	return c.joined(all, 1)
 }
 
-// composeAttentionBack has, for the gradient g of a head's result: ∂V = Pᵀ g, D = scale · P ⊙ (g Vᵀ − rowsum(P ⊙ g Vᵀ)), ∂Q = D K, ∂K = Dᵀ Q. With a cap,
-// D ⊙ (1 − tanh²) takes the place of D.
+// composeAttentionBack has, for the gradient g of a head's result: ∂V = Pᵀ g, D = scale · P ⊙ (g Vᵀ − rowsum(P ⊙ g
+// Vᵀ)), ∂Q = D K, ∂K = Dᵀ Q. With a cap, D ⊙ (1 − tanh²) takes the place of D.
 func (c *Context) composeAttentionBack(dout, qkv *Tensor, s *Segments, h Heads) *Tensor {
 	if !c.float32s("attention_back", F32, dout, qkv) {
 		return nil

@@ -2,7 +2,8 @@ package bindings
 
 import "math"
 
-// The composed delta net: spans of a text one after the other, all value heads at once, by the formulas of ggml/delta.hpp.
+// The composed delta net: spans of a text one after the other, all value heads at once, by the formulas of
+// ggml/delta.hpp.
 
 // deltaSpan is how many tokens are taken together.
 const deltaSpan = 64
@@ -142,7 +143,8 @@ func (c *Context) composeDeltaNetBack(dy *Tensor, d Delta, s *Segments, h DeltaH
 			if e == nil {
 				e = c.ScaleBias(t.state, 0, 0)
 			}
-			rows[j], e = c.spanBack(t, h, c.Cont(c.Permute(c.View(dy, [4]int64{dy.Ne(0), values, t.n, 1}, [4]int64{0, 0, end}), 0, 2, 1, 3)), e)
+			rows[j], e = c.spanBack(t, h, c.Cont(
+				c.Permute(c.View(dy, [4]int64{dy.Ne(0), values, t.n, 1}, [4]int64{0, 0, end}), 0, 2, 1, 3)), e)
 		}
 		if p := s.runs[i][2]; p >= 0 {
 			if grads[p] != nil {
@@ -183,8 +185,9 @@ func (c *Context) composeDeltaNetBack(dy *Tensor, d Delta, s *Segments, h DeltaH
 	}, 0)
 }
 
-// spanBack gives the gradients of a span's rows [2 · dim k · values + dim v · values + 2 · values, n], of normed q and k of every value head, v, g and β, and that of the memory
-// before it, for those of its result and of the memory behind it.
+// spanBack gives the gradients of a span's rows [2 · dim k · values + dim v · values + 2 · values, n], of normed q and
+// k of every value head, v, g and β, and that of the memory before it, for those of its result and of the memory behind
+// it.
 func (c *Context) spanBack(t *deltaTokens, h DeltaHeads, dy, e *Tensor) (rows, before *Tensor) {
 	n, values := t.n, int64(h.Values)
 	ke, lw := c.exactTimes(e, t.k), c.Mul(t.w, t.column)
@@ -197,7 +200,8 @@ func (c *Context) spanBack(t *deltaTokens, h DeltaHeads, dy, e *Tensor) (rows, b
 	inner := c.ScaleBias(c.tri(c.Mul(t.decays, c.exactTimes(t.w, dv)), belowDiagonal), -1, 0)
 	j, m := c.Mul(outer, t.beta), c.Mul(inner, t.beta)
 	dq := c.Add(c.exactTimes(c.transposed(t.k), j), xs)
-	dk := c.Add(c.exactTimes(c.transposed(t.q), c.transposed(j)), c.exactTimes(c.transposed(t.k), c.Add(m, c.transposed(m))))
+	dk := c.Add(c.exactTimes(c.transposed(t.q), c.transposed(j)),
+		c.exactTimes(c.transposed(t.k), c.Add(m, c.transposed(m))))
 	dk = c.Add(c.Add(dk, ys), c.exactTimes(c.transposed(e), lw))
 
 	pairs := c.transposed(c.Add(c.Mul(outer, t.qk), c.Mul(inner, t.kk))) // [i, j]
@@ -212,7 +216,8 @@ func (c *Context) spanBack(t *deltaTokens, h DeltaHeads, dy, e *Tensor) (rows, b
 	dg = c.Add(dg, c.Mul(t.all, c.sumRows(c.Reshape(c.Mul(e, t.state), e.Ne(0)*e.Ne(1), 1, values))))
 	gate := func(x *Tensor) *Tensor { return c.transposed(c.Reshape(x, n, values)) }
 
-	before = c.Add(c.Mul(e, t.all), c.Add(c.exactTimes(c.transposed(t.q), c.transposed(x)), c.exactTimes(c.transposed(t.k), c.transposed(y))))
+	before = c.Add(c.Mul(e, t.all), c.Add(c.exactTimes(c.transposed(t.q), c.transposed(x)),
+		c.exactTimes(c.transposed(t.k), c.transposed(y))))
 	return c.joined([]*Tensor{c.byToken(dq), c.byToken(dk), c.byToken(dv), gate(dg), gate(dbeta)}, 0), before
 }
 

@@ -1,7 +1,8 @@
 package bindings
 
-// Composed mixtures of experts: all experts are computed for all rows, and those that a row did not choose weigh 0, since products of chosen matrices have other kernels
-// than all others, and none for gradients. It takes experts / used as long as it could. Routes are the weights of all, [experts, rows].
+// Composed mixtures of experts: all experts are computed for all rows, and those that a row did not choose weigh 0,
+// since products of chosen matrices have other kernels than all others, and none for gradients. It takes experts / used
+// as long as it could. Routes are the weights of all, [experts, rows].
 
 // nowhere stands for a logit that is left out: its exponential is 0 beside any other.
 const nowhere = -1e30
@@ -34,7 +35,8 @@ func (c *Context) composeRouteBack(dy, h, routes *Tensor) *Tensor {
 	return c.Mul(routes, c.sub(dw, c.sumRows(c.Mul(routes, dw))))
 }
 
-// composeExperts is one product: of a row with all rows of all matrices, or of what all experts take of a row with all columns.
+// composeExperts is one product: of a row with all rows of all matrices, or of what all experts take of a row with all
+// columns.
 func (c *Context) composeExperts(w, x *Tensor, m Mixture, sum bool, t Type) *Tensor {
 	if !c.float32s("experts", t, x) {
 		return nil

@@ -13,15 +13,17 @@ func (c *Context) convolves(op string, x, w *Tensor, t Type) bool {
 	if !c.haveActivations(op, t, x) || !c.ok(op, w) {
 		return false
 	}
-	if w.Type() != F32 || !w.contiguousRows() || w.Ne(0) < 2 || w.Ne(0) > MostTaps || w.Elements() != w.Ne(0)*x.Ne(0) || w.Ne(1) != x.Ne(0) {
+	if w.Type() != F32 || !w.contiguousRows() || w.Ne(0) < 2 || w.Ne(0) > MostTaps || w.Elements() != w.Ne(0)*x.Ne(0) ||
+		w.Ne(1) != x.Ne(0) {
 		c.fail(op, "%s by %s", x.describe(), w.describe())
 		return false
 	}
 	return true
 }
 
-// Convolution is a causal convolution of every column for itself along each sample of a pack: row r is Σ w[taps − 1 − i] ⊙ x[the row i before r in its sample], of type t, for
-// x [n, rows] and w [taps, n], float32. Before a sample's first row are zeros.
+// Convolution is a causal convolution of every column for itself along each sample of a pack: row r is Σ
+// w[taps − 1 − i] ⊙ x[the row i before r in its sample], of type t, for x [n, rows] and w [taps, n], float32. Before a
+// sample's first row are zeros.
 func (c *Context) Convolution(x, w *Tensor, s *Segments, t Type) *Tensor {
 	const op = "convolution"
 	if !c.convolves(op, x, w, t) {
@@ -51,14 +53,16 @@ func (c *Context) ConvolutionBack(dy, w *Tensor, s *Segments) *Tensor {
 	return (*Tensor)(C.ggml_vera_convolution_back(c.c, c.nodes, dy.c(), w.c(), s.tensor.c()))
 }
 
-// ConvolutionCached is Convolution of rows, float32, that continue texts, as in AttentionCached. state [n, (taps − 1) · texts], float32, has the last rows of each text, and gets these.
-// A row's result does not depend on the rows that are computed with it.
+// ConvolutionCached is Convolution of rows, float32, that continue texts, as in AttentionCached. state
+// [n, (taps − 1) · texts], float32, has the last rows of each text, and gets these. A row's result does not depend on
+// the rows that are computed with it.
 func (c *Context) ConvolutionCached(x, w, state, rows *Tensor, t Type) *Tensor {
 	const op = "convolution_cached"
 	if !c.convolves(op, x, w, t) || !c.ok(op, state, rows) {
 		return nil
 	}
-	if x.Type() != F32 || state.Type() != F32 || !state.contiguousRows() || state.Ne(0) != x.Ne(0) || state.Ne(1)%(w.Ne(0)-1) != 0 ||
+	if x.Type() != F32 || state.Type() != F32 || !state.contiguousRows() || state.Ne(0) != x.Ne(0) ||
+		state.Ne(1)%(w.Ne(0)-1) != 0 ||
 		rows.Type() != I32 || !rows.contiguous() || rows.Ne(0) != 2 || rows.Ne(1) != x.Ne(1) {
 		return c.fail(op, "%s with the state %s and the rows %s", x.describe(), state.describe(), rows.describe())
 	}

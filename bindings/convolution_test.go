@@ -44,7 +44,8 @@ func (c convolutionCase) want(x, w, g []float32) (y, dx []float32) {
 	return y, dx
 }
 
-// TestConvolution compares with float64, of every instruction set, composed, and in bfloat16; other numbers of threads have the same bits.
+// TestConvolution compares with float64, of every instruction set, composed, and in bfloat16; other numbers of threads
+// have the same bits.
 func TestConvolution(t *testing.T) {
 	one, three, composed := openCPU(t, 1), openCPU(t, 3), openComposed(t)
 	for _, c := range convolutions {
@@ -56,7 +57,8 @@ func TestConvolution(t *testing.T) {
 				n := int64(c.columns)
 				weights, s := b.f(w, int64(c.taps), n), b.segments(c.segments)
 				in, grad := b.Convert(b.f(x, n, int64(rows)), kind), b.Convert(b.f(g, n, int64(rows)), kind)
-				return []*Tensor{b.Convert(b.Convolution(in, weights, s, kind), F32), b.ConvolutionBack(grad, weights, s)}
+				return []*Tensor{b.Convert(b.Convolution(in, weights, s, kind), F32),
+					b.ConvolutionBack(grad, weights, s)}
 			})
 		}
 		check := func(what string, got [][]float32, most float64) {

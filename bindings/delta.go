@@ -5,14 +5,16 @@ import "C"
 
 import "math"
 
-// A gated delta net (Yang, Kautz and Hatamizadeh, arXiv 2412.06464), as Qwen3-Next and Qwen 3.5 have it: attention whose memory of a text is one matrix S a value head,
-// [DimV, DimK], of zeros where the text begins. With q and k divided by √(Σ x² + Eps), and q also by √DimK, a token makes
+// A gated delta net (Yang, Kautz and Hatamizadeh, arXiv 2412.06464), as Qwen3-Next and Qwen 3.5 have it: attention
+// whose memory of a text is one matrix S a value head, [DimV, DimK], of zeros where the text begins. With q and k
+// divided by √(Σ x² + Eps), and q also by √DimK, a token makes
 //
-//	S ← e^g S       u = β (v − S k)       S ← S + u kᵀ       y = S q       g = A · log(1 + e^(a + bias))       β = σ(b)
+//	g = A · log(1 + e^(a + bias))    β = σ(b)    S ← e^g S    u = β (v − S k)    S ← S + u kᵀ    y = S q
 //
 // Everything is computed in float32. There are gradients of q, k, v, a and b; A and bias are frozen.
 
-// DeltaHeads say what is in a row of a delta net. Value head i goes with key head i mod Keys, as GGUF files have them (transformers: i / (Values / Keys)).
+// DeltaHeads say what is in a row of a delta net. Value head i goes with key head i mod Keys, as GGUF files have them
+// (transformers: i / (Values / Keys)).
 type DeltaHeads struct {
 	Keys   int     `json:"keys"`   // how many heads of q and k
 	Values int     `json:"values"` // of v, a multiple
@@ -22,7 +24,8 @@ type DeltaHeads struct {
 }
 
 func (h DeltaHeads) c() C.struct_ggml_vera_delta {
-	return C.struct_ggml_vera_delta{keys: C.int(h.Keys), values: C.int(h.Values), dim_k: C.int(h.DimK), dim_v: C.int(h.DimV), eps: C.float(h.Eps)}
+	return C.struct_ggml_vera_delta{keys: C.int(h.Keys), values: C.int(h.Values), dim_k: C.int(h.DimK),
+		dim_v: C.int(h.DimV), eps: C.float(h.Eps)}
 }
 
 // width is that of QKV, and out that of the result.
@@ -34,8 +37,9 @@ func (h DeltaHeads) valid() bool {
 	return few(h.Keys) && few(h.Values) && few(h.DimK) && few(h.DimV) && h.Values%h.Keys == 0 && h.Eps >= 0
 }
 
-// Delta is what a delta net takes of n tokens: QKV [DimK · 2 · Keys + DimV · Values, n] has the heads of q, then those of k, then those of v (behind the convolution
-// and its SiLU), A and B [Values, n] the projections a and b as they are, all float32 or bfloat16. Decay [Values] is A, below 0, and Bias [Values], both float32.
+// Delta is what a delta net takes of n tokens: QKV [DimK · 2 · Keys + DimV · Values, n] has the heads of q, then those
+// of k, then those of v (behind the convolution and its SiLU), A and B [Values, n] the projections a and b as they are,
+// all float32 or bfloat16. Decay [Values] is A, below 0, and Bias [Values], both float32.
 type Delta struct{ QKV, A, B, Decay, Bias *Tensor }
 
 // delta is haveActivations with d having what heads h take, and perhaps dy what they give.
@@ -44,7 +48,8 @@ func (c *Context) delta(op string, d Delta, h DeltaHeads, t Type, dy ...*Tensor)
 		return false
 	}
 	n := int64(h.Values)
-	if !h.valid() || d.QKV.Ne(0) != h.width() || d.A.Ne(0) != n || d.B.Ne(0) != n || d.Decay == nil || d.Bias == nil || !vector(d.Decay, n) || !vector(d.Bias, n) {
+	if !h.valid() || d.QKV.Ne(0) != h.width() || d.A.Ne(0) != n || d.B.Ne(0) != n || d.Decay == nil || d.Bias == nil ||
+		!vector(d.Decay, n) || !vector(d.Bias, n) {
 		c.fail(op, "%s, %s and %s with %+v", d.QKV.describe(), d.A.describe(), d.B.describe(), h)
 		return false
 	}
@@ -57,7 +62,8 @@ func (c *Context) delta(op string, d Delta, h DeltaHeads, t Type, dy ...*Tensor)
 	return true
 }
 
-// DeltaNet is y [DimV · Values, n], of type t. Texts begin where segments without a parent do; those with one continue it.
+// DeltaNet is y [DimV · Values, n], of type t. Texts begin where segments without a parent do; those with one continue
+// it.
 func (c *Context) DeltaNet(d Delta, s *Segments, h DeltaHeads, t Type) *Tensor {
 	const op = "delta_net"
 	if !c.delta(op, d, h, t) {
@@ -69,10 +75,12 @@ func (c *Context) DeltaNet(d Delta, s *Segments, h DeltaHeads, t Type) *Tensor {
 	if c.composed != nil {
 		return c.composeDeltaNet(d, s, h, t)
 	}
-	return (*Tensor)(C.ggml_vera_delta_net(c.c, c.nodes, d.QKV.c(), d.A.c(), d.B.c(), d.Decay.c(), d.Bias.c(), s.tensor.c(), h.c(), C.uint(t)))
+	return (*Tensor)(C.ggml_vera_delta_net(c.c, c.nodes, d.QKV.c(), d.A.c(), d.B.c(), d.Decay.c(), d.Bias.c(),
+		s.tensor.c(), h.c(), C.uint(t)))
 }
 
-// DeltaNetBack gives the gradients of QKV, A and B, float32 of their shapes, for the gradient dy of DeltaNet's result. They are columns of one tensor: their rows have gaps between them.
+// DeltaNetBack gives the gradients of QKV, A and B, float32 of their shapes, for the gradient dy of DeltaNet's result.
+// They are columns of one tensor: their rows have gaps between them.
 func (c *Context) DeltaNetBack(dy *Tensor, d Delta, s *Segments, h DeltaHeads) (qkv, a, b *Tensor) {
 	const op = "delta_net_back"
 	if !c.delta(op, d, h, F32, dy) {
@@ -85,29 +93,34 @@ func (c *Context) DeltaNetBack(dy *Tensor, d Delta, s *Segments, h DeltaHeads) (
 	if c.composed != nil {
 		all = c.composeDeltaNetBack(dy, d, s, h)
 	} else {
-		all = (*Tensor)(C.ggml_vera_delta_net_back(c.c, c.nodes, dy.c(), d.QKV.c(), d.A.c(), d.B.c(), d.Decay.c(), d.Bias.c(), s.tensor.c(), h.c()))
+		all = (*Tensor)(C.ggml_vera_delta_net_back(c.c, c.nodes, dy.c(), d.QKV.c(), d.A.c(), d.B.c(), d.Decay.c(),
+			d.Bias.c(), s.tensor.c(), h.c()))
 	}
 	w, n := h.width(), int64(h.Values)
 	return c.part(all, 0, w), c.part(all, w, n), c.part(all, w+n, n)
 }
 
-// DeltaNetCached is DeltaNet of rows that continue texts. A row's result does not depend on the rows that are computed with it.
+// DeltaNetCached is DeltaNet of rows that continue texts. A row's result does not depend on the rows that are computed
+// with it.
 //
-// states [DimK · DimV · Values, texts], float32, are the texts' memories, which the rows change; one of position 0 begins with zeros, whatever is there. rows [2, n],
-// int32, has the text of each column and its position there; those of a text must follow each other without a gap, from the first position that its state has not seen;
-// that is not checked.
+// states [DimK · DimV · Values, texts], float32, are the texts' memories, which the rows change; one of position 0
+// begins with zeros, whatever is there. rows [2, n], int32, has the text of each column and its position there; those
+// of a text must follow each other without a gap, from the first position that its state has not seen; that is not
+// checked.
 func (c *Context) DeltaNetCached(d Delta, states, rows *Tensor, h DeltaHeads, t Type) *Tensor {
 	const op = "delta_net_cached"
 	if !c.delta(op, d, h, t) || !c.own(op, states, rows) {
 		return nil
 	}
-	if states.Type() != F32 || states.Ne(0) != int64(h.DimK)*h.out() || rows.Type() != I32 || !rows.contiguous() || rows.Ne(0) != 2 || rows.Ne(1) != d.QKV.Ne(1) {
+	if states.Type() != F32 || states.Ne(0) != int64(h.DimK)*h.out() || rows.Type() != I32 || !rows.contiguous() ||
+		rows.Ne(0) != 2 || rows.Ne(1) != d.QKV.Ne(1) {
 		return c.fail(op, "states %s, rows %s", states.describe(), rows.describe())
 	}
 	if c.composed != nil {
 		return c.fail(op, "answers are computed on the CPU alone")
 	}
-	return (*Tensor)(C.ggml_vera_delta_net_cached(c.c, c.nodes, d.QKV.c(), d.A.c(), d.B.c(), d.Decay.c(), d.Bias.c(), states.c(), rows.c(), h.c(), C.uint(t)))
+	return (*Tensor)(C.ggml_vera_delta_net_cached(c.c, c.nodes, d.QKV.c(), d.A.c(), d.B.c(), d.Decay.c(), d.Bias.c(),
+		states.c(), rows.c(), h.c(), C.uint(t)))
 }
 
 // gatedNorm is haveActivations with x, z and perhaps dy of one shape, of heads for w.
@@ -116,7 +129,8 @@ func (c *Context) gatedNorm(op string, w *Tensor, eps float32, t Type, x ...*Ten
 		return false
 	}
 	for _, other := range x {
-		if w == nil || !vector(w, w.Ne(0)) || !w.contiguousRows() || other.Shape() != x[0].Shape() || other.Ne(0)%w.Ne(0) != 0 || !(eps >= 0) {
+		if w == nil || !vector(w, w.Ne(0)) || !w.contiguousRows() || other.Shape() != x[0].Shape() ||
+			other.Ne(0)%w.Ne(0) != 0 || !(eps >= 0) {
 			c.fail(op, "%s and %s, eps %g", x[0].describe(), other.describe(), eps)
 			return false
 		}
@@ -124,7 +138,8 @@ func (c *Context) gatedNorm(op string, w *Tensor, eps float32, t Type, x ...*Ten
 	return true
 }
 
-// GatedNorm is Norm of every head of x [dim · heads, n], for w [dim], times SiLU(z), of type t: x and z, of the same shape, are float32 or bfloat16.
+// GatedNorm is Norm of every head of x [dim · heads, n], for w [dim], times SiLU(z), of type t: x and z, of the same
+// shape, are float32 or bfloat16.
 func (c *Context) GatedNorm(x, z, w *Tensor, eps float32, t Type) *Tensor {
 	if !c.gatedNorm("gated_norm", w, eps, t, x, z) {
 		return nil
@@ -135,7 +150,8 @@ func (c *Context) GatedNorm(x, z, w *Tensor, eps float32, t Type) *Tensor {
 	return (*Tensor)(C.ggml_vera_gated_norm(c.c, c.nodes, x.c(), z.c(), w.c(), C.float(eps), C.uint(t)))
 }
 
-// GatedNormBack gives the gradients of x and z, of type t, for the gradient dy of GatedNorm's result. They are columns of one tensor: their rows have gaps between them.
+// GatedNormBack gives the gradients of x and z, of type t, for the gradient dy of GatedNorm's result. They are columns
+// of one tensor: their rows have gaps between them.
 func (c *Context) GatedNormBack(dy, x, z, w *Tensor, eps float32, t Type) (dx, dz *Tensor) {
 	if !c.gatedNorm("gated_norm_back", w, eps, t, dy, x, z) {
 		return nil, nil

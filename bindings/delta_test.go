@@ -15,14 +15,16 @@ type deltaCase struct {
 }
 
 func (d deltaCase) String() string {
-	return fmt.Sprintf("%d of %d on %d of %d, %d segments, gates × %g", d.Values, d.DimV, d.Keys, d.DimK, len(d.segments), d.harsh)
+	return fmt.Sprintf("%d of %d on %d of %d, %d segments, gates × %g", d.Values, d.DimV, d.Keys, d.DimK,
+		len(d.segments), d.harsh)
 }
 
 type deltaInputs struct{ qkv, a, b, decay, bias, dy []float32 }
 
 func (d deltaCase) filled() deltaInputs {
 	n := attentionCase{segments: d.segments}.tokens()
-	in := deltaInputs{normal(1, n*int(d.width())), normal(2, n*d.Values), normal(3, n*d.Values), normal(4, d.Values), normal(5, d.Values), normal(6, n*int(d.out()))}
+	in := deltaInputs{normal(1, n*int(d.width())), normal(2, n*d.Values), normal(3, n*d.Values), normal(4, d.Values),
+		normal(5, d.Values), normal(6, n*int(d.out()))}
 	for i := range in.a {
 		in.a[i] *= d.harsh
 		in.b[i] *= d.harsh
@@ -39,7 +41,8 @@ var deltaResults = []string{"y", "∂qkv", "∂a", "∂b"}
 func (d deltaCase) want(in deltaInputs) [][]float32 {
 	dk, dv := d.DimK, d.DimV
 	n := len(in.a) / d.Values
-	all := [][]float64{make([]float64, len(in.dy)), make([]float64, len(in.qkv)), make([]float64, len(in.a)), make([]float64, len(in.b))}
+	all := [][]float64{make([]float64, len(in.dy)), make([]float64, len(in.qkv)), make([]float64, len(in.a)),
+		make([]float64, len(in.b))}
 	sigma := func(x float32) float64 { return 1 / (1 + math.Exp(-float64(x))) }
 	width := int(d.width())
 	normed := func(x []float32, by float64) (y []float64, s float64) {
@@ -165,7 +168,8 @@ func (d deltaCase) want(in deltaInputs) [][]float32 {
 func (d deltaCase) tensors(b *bench, in deltaInputs, kind Type) Delta {
 	n := int64(len(in.a) / d.Values)
 	typed := func(values []float32, ne0 int64) *Tensor { return b.Cast(b.f(values, ne0, n), kind) }
-	return Delta{typed(in.qkv, d.width()), typed(in.a, int64(d.Values)), typed(in.b, int64(d.Values)), b.f(in.decay, int64(d.Values)), b.f(in.bias, int64(d.Values))}
+	return Delta{typed(in.qkv, d.width()), typed(in.a, int64(d.Values)), typed(in.b, int64(d.Values)),
+		b.f(in.decay, int64(d.Values)), b.f(in.bias, int64(d.Values))}
 }
 
 func (d deltaCase) compute(t *testing.T, backend *Backend, in deltaInputs, kind Type) [][]float32 {
@@ -191,7 +195,8 @@ func deltaCases() []deltaCase {
 	}
 }
 
-// TestDelta compares the fused and the composed form, forward and backward, with the recurrence in float64, and holds bits to those of other numbers of threads.
+// TestDelta compares the fused and the composed form, forward and backward, with the recurrence in float64, and holds
+// bits to those of other numbers of threads.
 func TestDelta(t *testing.T) {
 	one, three, composed := openCPU(t, 1), openCPU(t, 3), openComposed(t)
 	for _, d := range deltaCases() {
@@ -204,7 +209,9 @@ func TestDelta(t *testing.T) {
 			check := func(t *testing.T, got [][]float32, most float64) {
 				t.Helper()
 				for i, name := range deltaResults {
-					if slices.ContainsFunc(got[i], func(x float32) bool { return x != x || math.IsInf(float64(x), 0) }) {
+					if slices.ContainsFunc(got[i], func(x float32) bool {
+						return x != x || math.IsInf(float64(x), 0)
+					}) {
 						t.Errorf("%s has what is no number", name)
 					} else if slices.ContainsFunc(want[i], func(x float32) bool { return x != 0 }) {
 						if e := offBy(got[i], want[i]); !(e <= most) {
@@ -243,7 +250,8 @@ func TestDelta(t *testing.T) {
 	}
 }
 
-// TestDeltaCached lets texts grow in pieces, side by side, and holds the result to that of whole texts, and its bits to those of one piece. What lies in the states before is NaN.
+// TestDeltaCached lets texts grow in pieces, side by side, and holds the result to that of whole texts, and its bits to
+// those of one piece. What lies in the states before is NaN.
 func TestDeltaCached(t *testing.T) {
 	backend := openCPU(t, 2)
 	everyISA(t, func(t *testing.T) {
@@ -264,7 +272,8 @@ func TestDeltaCached(t *testing.T) {
 							at := int(run[0]) + i
 							tokens, rows = append(tokens, at), append(rows, int32(text), int32(i))
 							part.qkv = append(part.qkv, in.qkv[at*int(h.width()):][:h.width()]...)
-							part.a, part.b = append(part.a, in.a[at*h.Values:][:h.Values]...), append(part.b, in.b[at*h.Values:][:h.Values]...)
+							part.a, part.b = append(part.a, in.a[at*h.Values:][:h.Values]...),
+								append(part.b, in.b[at*h.Values:][:h.Values]...)
 						}
 					}
 					part.decay, part.bias = in.decay, in.bias
@@ -356,7 +365,8 @@ func TestDeltaRefused(t *testing.T) {
 		for _, backend := range []*Backend{openCPU(t, 1), openComposed(t)} {
 			c := backend.NewContext()
 			of := h
-			d := Delta{c.NewTensor(F32, h.width(), 5), c.NewTensor(F32, 4, 5), c.NewTensor(F32, 4, 5), c.NewTensor(F32, 4), c.NewTensor(F32, 4)}
+			d := Delta{c.NewTensor(F32, h.width(), 5), c.NewTensor(F32, 4, 5), c.NewTensor(F32, 4, 5),
+				c.NewTensor(F32, 4), c.NewTensor(F32, 4)}
 			change(c, &d, &of)
 			if y := c.DeltaNet(d, c.NewSegments(samples(5)), of, F32); y != nil || c.Err() == nil {
 				t.Errorf("%s is not refused by %s", name, backend.Device().Name)

@@ -38,13 +38,15 @@ type Device struct {
 
 // settings are what the environment tells backends unless the user has said something else.
 var settings = map[string]string{
-	// ggml's Vulkan products would round float32 operands to float16, in which small gradients are 0 and large numbers infinite.
+	// ggml's Vulkan products would round float32 operands to float16, in which small gradients are 0 and large numbers
+	// infinite.
 	"GGML_VK_DISABLE_F16": "1",
 	// The software Vulkan of Mesa 22.3 mixes the shared memory of its threads up: one product in ten is wrong with two.
 	"LP_NUM_THREADS": "1",
 }
 
-// libraries loads the backends beside the program once: libggml-cuda.so, libggml-vulkan.so and their like. It tells why one could not be loaded, or has no device.
+// libraries loads the backends beside the program once: libggml-cuda.so, libggml-vulkan.so and their like. It tells why
+// one could not be loaded, or has no device.
 var libraries = sync.OnceValue(func() (failed []error) {
 	for name, value := range settings {
 		if _, ok := os.LookupEnv(name); !ok {
@@ -105,12 +107,15 @@ func newDevice(c *C.struct_ggml_backend_device) Device {
 	C.ggml_backend_dev_memory(c, &free, &total)
 	const integrated = 2
 	return Device{
-		Name: strings.ToLower(C.GoString(C.ggml_backend_dev_name(c))), Description: C.GoString(C.ggml_backend_dev_description(c)),
-		Free: int64(free), Total: int64(total), integrated: uint32(C.ggml_backend_dev_type(c)) == integrated, c: c,
+		Name:        strings.ToLower(C.GoString(C.ggml_backend_dev_name(c))),
+		Description: C.GoString(C.ggml_backend_dev_description(c)),
+		Free:        int64(free), Total: int64(total), integrated: uint32(C.ggml_backend_dev_type(c)) == integrated,
+		c: c,
 	}
 }
 
-// FindDevice gives the device of that name. For Auto that is the graphics processor with the most memory, one of its own before an integrated one.
+// FindDevice gives the device of that name. For Auto that is the graphics processor with the most memory, one of its
+// own before an integrated one.
 func FindDevice(name string) (Device, error) {
 	if name == CPU || name == Composed { // without a look at the others, whose drivers take a while
 		const processor = 0
@@ -122,7 +127,8 @@ func FindDevice(name string) (Device, error) {
 	if name == Auto {
 		best := list[0]
 		for _, d := range list[1:] {
-			if best.Name == CPU || best.integrated && !d.integrated || best.integrated == d.integrated && d.Total > best.Total {
+			if best.Name == CPU || best.integrated && !d.integrated || best.integrated == d.integrated &&
+				d.Total > best.Total {
 				best = d
 			}
 		}
@@ -135,11 +141,12 @@ func FindDevice(name string) (Device, error) {
 		}
 		names = append(names, d.Name)
 	}
-	return Device{}, errors.Join(append([]error{fmt.Errorf("there is no device %s; there are %s", name, strings.Join(names, ", "))}, failed...)...)
+	return Device{}, errors.Join(append([]error{fmt.Errorf("there is no device %s; there are %s", name,
+		strings.Join(names, ", "))}, failed...)...)
 }
 
-// Fused tells whether veratune's own operations are one kernel each there: those of package ggml on the CPU, or those that the device's library has. Elsewhere they are
-// composed of ggml's.
+// Fused tells whether veratune's own operations are one kernel each there: those of package ggml on the CPU, or those
+// that the device's library has. Elsewhere they are composed of ggml's.
 func (d Device) Fused() bool {
 	switch d.Name {
 	case CPU:

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// TestMain lets the tests find what `make vulkan` built. ggml takes a processor that computes Vulkan itself only where it is named.
+// TestMain lets the tests find what `make vulkan` built. ggml takes a processor that computes Vulkan itself only where
+// it is named.
 func TestMain(m *testing.M) {
 	folder, err := filepath.Abs("../bin")
 	if err != nil {
@@ -58,7 +59,8 @@ func TestDevice(t *testing.T) {
 	}
 	operations := map[string]func(b *bench) []*Tensor{"rows": everyRow}
 	for _, kind := range []Type{F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K} {
-		operations[kind.String()], operations[kind.String()+", few columns"] = everyProduct(t, kind, 13), everyProduct(t, kind, 3)
+		operations[kind.String()], operations[kind.String()+", few columns"] = everyProduct(t, kind, 13),
+			everyProduct(t, kind, 3)
 	}
 	for name, build := range operations {
 		want := computeAll(t, cpu, build)
@@ -67,8 +69,10 @@ func TestDevice(t *testing.T) {
 		}
 	}
 	for _, a := range []attentionCase{
-		{3, 1, 10, samples(5, 300, 70), 0, 0, false}, {4, 2, 16, tree([]int32{9, 20, 5, 1, 70, 33, 200, 40, 3}, []int32{-1, 0, 1, 1, 0, -1, -1, 6, 6}), 0, 0, false},
-		{4, 2, 16, tree([]int32{9, 20, 5, 1, 70, 33, 200, 40, 3}, []int32{-1, 0, 1, 1, 0, -1, -1, 6, 6}), 45, 2, false}, {2, 1, 256, samples(100), 30, 0, false},
+		{3, 1, 10, samples(5, 300, 70), 0, 0, false},
+		{4, 2, 16, tree([]int32{9, 20, 5, 1, 70, 33, 200, 40, 3}, []int32{-1, 0, 1, 1, 0, -1, -1, 6, 6}), 0, 0, false},
+		{4, 2, 16, tree([]int32{9, 20, 5, 1, 70, 33, 200, 40, 3}, []int32{-1, 0, 1, 1, 0, -1, -1, 6, 6}), 45, 2, false},
+		{2, 1, 256, samples(100), 30, 0, false},
 	} {
 		qkv, dout := normal(1, a.tokens()*a.width()), normal(2, a.tokens()*a.heads*a.dim)
 		want, wantGrad := a.on(t, cpu, F32, qkv, dout)
@@ -96,10 +100,12 @@ func TestDeviceHalves(t *testing.T) {
 		data := numbersOf(t, matrix{"w", kind, k, m}, 1).data
 		build := func(b *bench) []*Tensor {
 			w, x, g, small := b.raw(data, kind, k, m), rounded(b, 2, k, n), rounded(b, 3, m, n), rounded(b, 4, rank, n)
-			v := Vectors{A: b.f(normal(5, k*rank), k, rank), Rows: b.f(normal(6, rank*m), rank, m), B: b.f(normal(7, m), m), D: b.f(normal(8, rank), rank)}
+			v := Vectors{A: b.f(normal(5, k*rank), k, rank), Rows: b.f(normal(6, rank*m), rank, m),
+				B: b.f(normal(7, m), m), D: b.f(normal(8, rank), rank)}
 			both, labels := rounded(b, 9, 2*m, n), make([]int32, n)
 			results := []*Tensor{
-				b.Linear(w, x, Product{}, F32), b.Convert(b.Linear(w, x, Product{}, BF16), F32), b.Linear(v.Rows, small, Product{In: v.D, Out: v.B, Acc: b.f(normal(12, m*n), m, n)}, F32),
+				b.Linear(w, x, Product{}, F32), b.Convert(b.Linear(w, x, Product{}, BF16), F32),
+				b.Linear(v.Rows, small, Product{In: v.D, Out: v.B, Acc: b.f(normal(12, m*n), m, n)}, F32),
 				b.LinearBack(w, g, Product{}, F32), b.LinearBack(v.Rows, g, Product{In: v.B, Out: v.D}, F32),
 				b.WeightGrad(g, x, F32), b.Convert(b.Merge(b.Convert(b.f(normal(13, k*m), k, m), BF16), w, &v), F32),
 				b.MergedGrad(b.WeightGrad(g, x, BF16), v), b.FactoredGrad(g, small, v),
@@ -109,7 +115,8 @@ func TestDeviceHalves(t *testing.T) {
 			s := b.segments([][4]int32{{0, 40, -1, 0}, {40, 30, 0, 40}})
 			qkv := rounded(b, 15, dim*(heads+2*kvHeads), n)
 			h := Heads{Query: heads, KV: kvHeads, Dim: dim, Scale: 0.2}
-			return append(results, b.Convert(b.Attention(qkv, s, h, BF16), F32), b.AttentionBack(rounded(b, 16, dim*heads, n), qkv, s, h))
+			return append(results, b.Convert(b.Attention(qkv, s, h, BF16), F32),
+				b.AttentionBack(rounded(b, 16, dim*heads, n), qkv, s, h))
 		}
 		want := computeAll(t, cpu, build)
 		for i, got := range computeAll(t, device, build) {

@@ -3,12 +3,14 @@ package bindings
 // #include "guard.h"
 import "C"
 
-// A mixture of experts (Shazeer et al., arXiv 1701.06538): of a layer's matrices, w [in, out, experts] of any type that dequantises, every row of activations meets the
-// few that it chose. What is computed of its choices lies side by side: choice j of row r is column r · Slots + j. Experts are frozen: there are gradients of what they take
-// and of their weights, and none of the matrices; which are chosen is no function that has one.
+// A mixture of experts (Shazeer et al., arXiv 1701.06538): of a layer's matrices, w [in, out, experts] of any type that
+// dequantises, every row of activations meets the few that it chose. What is computed of its choices lies side by side:
+// choice j of row r is column r · Slots + j. Experts are frozen: there are gradients of what they take and of their
+// weights, and none of the matrices; which are chosen is no function that has one.
 
-// Route gives each row of logits [experts, rows], float32, the `used` experts with the largest and a weight for each: the softmax of these logits, which is that of all
-// logits divided by the sum of those chosen. What the result holds is for the operations below, and float32 with a column for each row.
+// Route gives each row of logits [experts, rows], float32, the `used` experts with the largest and a weight for each:
+// the softmax of these logits, which is that of all logits divided by the sum of those chosen. What the result holds is
+// for the operations below, and float32 with a column for each row.
 func (c *Context) Route(logits *Tensor, used int) *Tensor {
 	if !c.haveActivations("route", F32, logits) {
 		return nil
@@ -22,7 +24,8 @@ func (c *Context) Route(logits *Tensor, used int) *Tensor {
 	return (*Tensor)(C.ggml_vera_route(c.c, c.nodes, logits.c(), C.int(used)))
 }
 
-// Slots is how many columns a row has of what is computed of its choices. The composed form computes all experts for all rows.
+// Slots is how many columns a row has of what is computed of its choices. The composed form computes all experts for
+// all rows.
 func (c *Context) Slots(routes *Tensor) int64 {
 	if c.composed != nil {
 		return routes.Ne(0)
@@ -53,7 +56,8 @@ func (c *Context) Weigh(h, routes *Tensor, t Type) *Tensor {
 	return (*Tensor)(C.ggml_vera_weigh(c.c, c.nodes, h.c(), routes.c(), C.uint(t)))
 }
 
-// RouteBack is the gradient of Route's logits [experts, rows], float32, for the gradient dy of Weigh's result for h: with dw = dy · h of each choice of a row, w (dw − Σ w dw).
+// RouteBack is the gradient of Route's logits [experts, rows], float32, for the gradient dy of Weigh's result for h:
+// with dw = dy · h of each choice of a row, w (dw − Σ w dw).
 func (c *Context) RouteBack(dy, h, routes *Tensor, experts int) *Tensor {
 	if !c.routed("route_back", F32, routes, dy, h) {
 		return nil
@@ -67,7 +71,8 @@ func (c *Context) RouteBack(dy, h, routes *Tensor, experts int) *Tensor {
 	return (*Tensor)(C.ggml_vera_route_back(c.c, c.nodes, dy.c(), h.c(), routes.c(), C.int64_t(experts)))
 }
 
-// Mixture is how rows meet experts: those that they chose, perhaps with the matrices transposed, for gradients. Acc and Into are as in Product.
+// Mixture is how rows meet experts: those that they chose, perhaps with the matrices transposed, for gradients. Acc and
+// Into are as in Product.
 type Mixture struct {
 	Routes, Acc, Into *Tensor
 	Back              bool
@@ -105,12 +110,14 @@ func (c *Context) experts(w, x *Tensor, m Mixture, sum bool, t Type) *Tensor {
 		rows *= c.Slots(m.Routes)
 	}
 	place := Product{Acc: m.Acc, Into: m.Into}
-	if !activation(x.Type()) || !w.Type().Dequantizes() || !w.contiguous() || w.ne[3] != 1 || w.Ne(2) < c.Slots(m.Routes) || x.Ne(0) != in || m.Way == Turned ||
+	if !activation(x.Type()) || !w.Type().Dequantizes() || !w.contiguous() || w.ne[3] != 1 ||
+		w.Ne(2) < c.Slots(m.Routes) || x.Ne(0) != in || m.Way == Turned ||
 		!place.fits(in, out, rows, t) {
 		return c.fail("experts", "%s by %s to %v", w.describe(), x.describe(), t)
 	}
 	if c.composed != nil {
 		return c.composeExperts(w, x, m, sum, t)
 	}
-	return (*Tensor)(C.ggml_vera_experts(c.c, c.nodes, w.c(), x.c(), m.Routes.c(), m.Acc.c(), m.Into.c(), uint32(m.Way), C.bool(m.Back), C.bool(sum), C.uint(t)))
+	return (*Tensor)(C.ggml_vera_experts(c.c, c.nodes, w.c(), x.c(), m.Routes.c(), m.Acc.c(), m.Into.c(), uint32(m.Way),
+		C.bool(m.Back), C.bool(sum), C.uint(t)))
 }

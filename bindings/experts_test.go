@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// mixture is two layers of experts, [in, mid] and [mid, out], of which each row uses some, and the gradients of x and of the logits. Expert 1 is used where all are.
+// mixture is two layers of experts, [in, mid] and [mid, out], of which each row uses some, and the gradients of x and
+// of the logits. Expert 1 is used where all are.
 type mixture struct {
 	kind                              Type
 	in, mid, out, experts, used, rows int
@@ -17,11 +18,13 @@ type mixture struct {
 }
 
 func (m mixture) String() string {
-	return fmt.Sprintf("%v [%d %d %d], %d of %d experts, %d rows", m.kind, m.in, m.mid, m.out, m.used, m.experts, m.rows)
+	return fmt.Sprintf("%v [%d %d %d], %d of %d experts, %d rows", m.kind, m.in, m.mid, m.out, m.used,
+		m.experts, m.rows)
 }
 
 func (m mixture) filled(t *testing.T) mixture {
-	m.first, m.second = numbersOf(t, matrix{"first", m.kind, m.in, m.mid * m.experts}, 1), numbersOf(t, matrix{"second", m.kind, m.mid, m.out * m.experts}, 2)
+	m.first, m.second = numbersOf(t, matrix{"first", m.kind, m.in, m.mid * m.experts}, 1),
+		numbersOf(t, matrix{"second", m.kind, m.mid, m.out * m.experts}, 2)
 	m.x, m.g, m.logits = normal(3, m.in*m.rows), normal(4, m.out*m.rows), normal(5, m.experts*m.rows)
 	m.acc, m.accBack = normal(6, m.out*m.rows), normal(7, m.in*m.rows)
 	for i := 1; i < len(m.logits); i += m.experts {
@@ -99,10 +102,13 @@ func (m mixture) compute(t *testing.T, backend *Backend, kind Type, way Way) [][
 		routes := b.Route(b.f(m.logits, experts, rows), m.used)
 		slots := b.Slots(routes) * rows
 		h := b.View(b.NewTensor(kind, mid+8, slots), [4]int64{mid, slots, 1, 1}, [4]int64{4})
-		b.graph.Expand(b.EachExpert(first, b.Convert(b.f(m.x, in, rows), kind), Mixture{Routes: routes, Into: h, Way: way}, kind))
-		y := b.SumExperts(second, b.Weigh(h, routes, kind), Mixture{Routes: routes, Acc: b.f(m.acc, out, rows), Way: way})
+		b.graph.Expand(b.EachExpert(first, b.Convert(b.f(m.x, in, rows), kind),
+			Mixture{Routes: routes, Into: h, Way: way}, kind))
+		y := b.SumExperts(second, b.Weigh(h, routes, kind),
+			Mixture{Routes: routes, Acc: b.f(m.acc, out, rows), Way: way})
 		dh := b.EachExpert(second, b.Convert(b.f(m.g, out, rows), kind), Mixture{Routes: routes, Back: true}, kind)
-		dx := b.SumExperts(first, b.Weigh(dh, routes, kind), Mixture{Routes: routes, Acc: b.f(m.accBack, in, rows), Back: true})
+		dx := b.SumExperts(first, b.Weigh(dh, routes, kind), Mixture{Routes: routes, Acc: b.f(m.accBack, in, rows),
+			Back: true})
 		return []*Tensor{y, dx, b.RouteBack(dh, h, routes, m.experts)}
 	})
 }
@@ -122,7 +128,8 @@ var mixtures = []mixture{
 	{kind: Q6_K, in: 256, mid: 256, out: 70, experts: 4, used: 2, rows: 9},
 }
 
-// TestExperts compares forward and backward with float64, of every instruction set, composed, in bfloat16, and holds their bits to those of other numbers of threads.
+// TestExperts compares forward and backward with float64, of every instruction set, composed, in bfloat16, and holds
+// their bits to those of other numbers of threads.
 func TestExperts(t *testing.T) {
 	one, three, composed := openCPU(t, 1), openCPU(t, 3), openComposed(t)
 	names := []string{"y", "∂x", "∂logits"}
@@ -160,8 +167,8 @@ func TestExperts(t *testing.T) {
 	}
 }
 
-// TestMXFP4 has every number of four bits with several scales, as the format's definition has them: a byte for the scale, then the low bits of numbers 0 to 15, and as the high
-// ones numbers 16 to 31.
+// TestMXFP4 has every number of four bits with several scales, as the format's definition has them: a byte for the
+// scale, then the low bits of numbers 0 to 15, and as the high ones numbers 16 to 31.
 func TestMXFP4(t *testing.T) {
 	magnitudes := []float64{0, 0.5, 1, 1.5, 2, 3, 4, 6}
 	for _, scale := range []byte{0, 1, 2, 3, 100, 127, 130, 250} {
@@ -203,7 +210,8 @@ func TestExpertsAlike(t *testing.T) {
 					t.Errorf("%v: off by %.1e in way %d", m, e, way)
 				}
 				for _, part := range [][2]int{{m.rows - 1, 1}, {m.rows / 2, 1}, {0, (m.rows + 1) / 2}} {
-					if got := m.part(part[0], part[1]).compute(t, backend, F32, way)[0]; !slices.Equal(got, all[part[0]*m.out:(part[0]+part[1])*m.out]) {
+					if got := m.part(part[0], part[1]).compute(t, backend, F32, way)[0]; !slices.Equal(got,
+						all[part[0]*m.out:(part[0]+part[1])*m.out]) {
 						t.Errorf("%v: rows %v have other bits alone than among all in way %d", m, part, way)
 					}
 				}
@@ -222,14 +230,20 @@ func TestExpertsRefused(t *testing.T) {
 		"other rows": func(c *Context, r, w, _ *Tensor) *Tensor {
 			return c.EachExpert(w, c.NewTensor(F32, 8, 2), Mixture{Routes: r}, F32)
 		},
-		"one row each":  func(c *Context, r, w, x *Tensor) *Tensor { return c.SumExperts(w, x, Mixture{Routes: r}) },
-		"no routes":     func(c *Context, _, w, x *Tensor) *Tensor { return c.EachExpert(w, x, Mixture{}, F32) },
-		"to half":       func(c *Context, r, w, x *Tensor) *Tensor { return c.EachExpert(w, x, Mixture{Routes: r}, F16) },
-		"added to each": func(c *Context, r, w, x *Tensor) *Tensor { return c.EachExpert(w, x, Mixture{Routes: r, Acc: x}, F32) },
+		"one row each": func(c *Context, r, w, x *Tensor) *Tensor { return c.SumExperts(w, x, Mixture{Routes: r}) },
+		"no routes":    func(c *Context, _, w, x *Tensor) *Tensor { return c.EachExpert(w, x, Mixture{}, F32) },
+		"to half": func(c *Context, r, w, x *Tensor) *Tensor {
+			return c.EachExpert(w, x, Mixture{Routes: r}, F16)
+		},
+		"added to each": func(c *Context, r, w, x *Tensor) *Tensor {
+			return c.EachExpert(w, x, Mixture{Routes: r, Acc: x}, F32)
+		},
 		"turned": func(c *Context, r, w, x *Tensor) *Tensor {
 			return c.EachExpert(w, x, Mixture{Routes: r, Way: Turned}, F32)
 		},
-		"another place":   func(c *Context, r, w, x *Tensor) *Tensor { return c.EachExpert(w, x, Mixture{Routes: r, Into: x}, F32) },
+		"another place": func(c *Context, r, w, x *Tensor) *Tensor {
+			return c.EachExpert(w, x, Mixture{Routes: r, Into: x}, F32)
+		},
 		"weights of none": func(c *Context, r, _, x *Tensor) *Tensor { return c.Weigh(x, r, F32) },
 		"gradients":       func(c *Context, r, _, x *Tensor) *Tensor { return c.RouteBack(x, x, r, 4) },
 	} {

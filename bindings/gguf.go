@@ -75,8 +75,9 @@ const (
 	ggufFloat64
 )
 
-// OpenGGUF maps a GGUF file, and where it is part of a split one, all the others beside it. It fails, with the path in the message, for a file that is none,
-// is truncated, or has data that would not fit into it, and for parts that are missing or of different models.
+// OpenGGUF maps a GGUF file, and where it is part of a split one, all the others beside it. It fails, with the path in
+// the message, for a file that is none, is truncated, or has data that would not fit into it, and for parts that are
+// missing or of different models.
 func OpenGGUF(path string) (*GGUF, error) {
 	g := &GGUF{path: path, index: map[string]int{}}
 	if err := g.open(); err != nil {
@@ -111,7 +112,8 @@ func (p *part) read(size int64) (err error) {
 	}
 	path := C.CString(p.path)
 	defer C.free(unsafe.Pointer(path))
-	// gguf_open writes the address of the tensors' context here; the variable is C memory because it is passed by address within a struct.
+	// gguf_open writes the address of the tensors' context here; the variable is C memory because it is passed by
+	// address within a struct.
 	meta := (**C.struct_ggml_context)(C.calloc(1, C.size_t(unsafe.Sizeof(uintptr(0)))))
 	defer C.free(unsafe.Pointer(meta))
 	if p.c = C.vt_gguf_open(path, meta); p.c == nil {
@@ -125,7 +127,8 @@ func (p *part) read(size int64) (err error) {
 		if t == nil {
 			return fmt.Errorf("tensor %d cannot be read", i)
 		}
-		info := TensorInfo{Name: C.GoString(name), Type: t.Type(), Size: t.Bytes(), part: p, offset: data + int64(C.gguf_get_tensor_offset(p.c, C.int64_t(i)))}
+		info := TensorInfo{Name: C.GoString(name), Type: t.Type(), Size: t.Bytes(), part: p,
+			offset: data + int64(C.gguf_get_tensor_offset(p.c, C.int64_t(i)))}
 		shape := t.Shape()
 		dims := 4
 		for dims > 1 && shape[dims-1] == 1 {
@@ -143,7 +146,8 @@ func (p *part) read(size int64) (err error) {
 	return nil
 }
 
-// Close unmaps the file; slices that Data gave and tensors that Leaf made must not be used after it. Closing twice is harmless.
+// Close unmaps the file; slices that Data gave and tensors that Leaf made must not be used after it. Closing twice is
+// harmless.
 func (g *GGUF) Close() error {
 	var errs []error
 	for _, p := range g.parts {
@@ -208,8 +212,8 @@ func (g *GGUF) Keys() []string {
 	return keys
 }
 
-// Value gives a metadata value as its Go type (uint8 … uint64, int8 … int64, float32, float64, bool, string, or a slice of these), nil where the key is
-// absent.
+// Value gives a metadata value as its Go type (uint8 … uint64, int8 … int64, float32, float64, bool, string, or a slice
+// of these), nil where the key is absent.
 func (g *GGUF) Value(key string) any { return g.parts[0].value(key) }
 
 func (p *part) value(key string) any {
@@ -240,7 +244,8 @@ func (p *part) value(key string) any {
 	}
 }
 
-// Texts gives a metadata list of texts in the file's own memory, as a vocabulary has hundreds of thousands: they are gone when the file is closed.
+// Texts gives a metadata list of texts in the file's own memory, as a vocabulary has hundreds of thousands: they are
+// gone when the file is closed.
 func (g *GGUF) Texts(key string) ([]string, bool) { return g.parts[0].texts(key) }
 
 func (p *part) texts(key string) ([]string, bool) {
@@ -550,9 +555,9 @@ func (w *GGUFWriter) AddTensor(name string, t Type, shape []int64, data []byte) 
 	})
 }
 
-// AddTensorFunc adds a tensor, shape in ggml's order, whose data is written by a function that WriteFile calls when it comes to the tensor, in the order in
-// which tensors were added: so a file may be larger than memory. WriteFile fails where write does, or where it does not write just as many bytes as the
-// tensor has.
+// AddTensorFunc adds a tensor, shape in ggml's order, whose data is written by a function that WriteFile calls when it
+// comes to the tensor, in the order in which tensors were added: so a file may be larger than memory. WriteFile fails
+// where write does, or where it does not write just as many bytes as the tensor has.
 func (w *GGUFWriter) AddTensorFunc(name string, t Type, shape []int64, write func(io.Writer) error) error {
 	c := NewContext(1)
 	defer c.Close()
@@ -607,7 +612,8 @@ func (e *exactly) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// WriteFile writes the file beside path, syncs it, and renames it to path. Where it fails, path is as it was and nothing is left beside it.
+// WriteFile writes the file beside path, syncs it, and renames it to path. Where it fails, path is as it was and
+// nothing is left beside it.
 func (w *GGUFWriter) WriteFile(path string) error {
 	return w.WriteOutput(path, true)
 }

@@ -10,8 +10,9 @@ import (
 	"unsafe"
 )
 
-// Copy makes a writer of what the file holds: all metadata and tensors, in their order, with its alignment; of a split one, as a file in one piece. Set and Replace
-// change single ones. The file must stay open until WriteFile has been called.
+// Copy makes a writer of what the file holds: all metadata and tensors, in their order, with its alignment; of a split
+// one, as a file in one piece. Set and Replace change single ones. The file must stay open until WriteFile has been
+// called.
 func (g *GGUF) Copy() (*GGUFWriter, error) {
 	whole := g.parts[0]
 	path := C.CString(whole.path)
@@ -40,7 +41,8 @@ func (g *GGUF) Copy() (*GGUFWriter, error) {
 	return w, nil
 }
 
-// Replace gives a tensor that is there already another type, in the same shape, and data that a function writes as for AddTensorFunc.
+// Replace gives a tensor that is there already another type, in the same shape, and data that a function writes as for
+// AddTensorFunc.
 func (w *GGUFWriter) Replace(info TensorInfo, t Type, write func(io.Writer) error) error {
 	i := slices.IndexFunc(w.data, func(d tensorData) bool { return d.name == info.Name })
 	switch {

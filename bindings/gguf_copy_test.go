@@ -11,21 +11,25 @@ import (
 	"testing"
 )
 
-// oddFile has every kind of metadata, an alignment of its own, texts with NUL bytes, and two tensors whose data do not fill it; values is its metadata alone.
+// oddFile has every kind of metadata, an alignment of its own, texts with NUL bytes, and two tensors whose data do not
+// fill it; values is its metadata alone.
 func oddFile(alignment uint32) (file *raw, values []byte) {
 	type u32 = uint32
 	type u64 = uint64
 	str, arr := u32(ggufString), u32(ggufArray)
 	r := newRaw(3, 3, 13)
 	start := r.Len()
-	r.put("u8", u32(ggufUint8), uint8(200), "i8", u32(ggufInt8), int8(-3), "u16", u32(ggufUint16), uint16(9), "i16", u32(ggufInt16), int16(-9))
-	r.put("general.alignment", u32(ggufUint32), alignment, "i32", u32(ggufInt32), int32(-1), "f32", u32(ggufFloat32), float32(0.1), "bool", u32(ggufBool), uint8(1))
+	r.put("u8", u32(ggufUint8), uint8(200), "i8", u32(ggufInt8), int8(-3), "u16", u32(ggufUint16), uint16(9), "i16",
+		u32(ggufInt16), int16(-9))
+	r.put("general.alignment", u32(ggufUint32), alignment, "i32", u32(ggufInt32), int32(-1), "f32", u32(ggufFloat32),
+		float32(0.1), "bool", u32(ggufBool), uint8(1))
 	r.put("NUL", str, "a\x00b", "u64", u32(ggufUint64), u64(1<<63), "f64", u32(ggufFloat64), 1e-300)
 	r.put("texts", arr, str, u64(3), "", "x\x00", "Ġ", "flags", arr, u32(ggufBool), u64(3), []uint8{1, 0, 1})
 	values = slices.Clone(r.Bytes()[start:])
 	fill := func(n int) { r.Write(bytes.Repeat([]byte{7}, n)) }
 	up := func(n int) u64 { return u64((n + int(alignment) - 1) / int(alignment) * int(alignment)) }
-	r.put("x", u32(1), u64(5), u32(F32), u64(0), "y", u32(2), u64(32), u64(3), u32(Q8_0), up(20), "z", u32(1), u64(3), u32(F16), up(20)+up(3*34))
+	r.put("x", u32(1), u64(5), u32(F32), u64(0), "y", u32(2), u64(32), u64(3), u32(Q8_0), up(20), "z", u32(1), u64(3),
+		u32(F16), up(20)+up(3*34))
 	for _, size := range []int{20, 3 * 34, 6} {
 		r.Write(make([]byte, int(up(r.Len()))-r.Len()))
 		fill(size)

@@ -6,9 +6,9 @@ import (
 	"fmt"
 )
 
-// checkHeader walks the header of a GGUF file before ggml reads it. ggml divides by a tensor's sizes, asserts the type of general.alignment and
-// that no key is empty, and allocates what a length says, and none of that can be caught; here a file that would bring it there is an error.
-// Whatever else may be wrong is left to ggml.
+// checkHeader walks the header of a GGUF file before ggml reads it. ggml divides by a tensor's sizes, asserts the type
+// of general.alignment and that no key is empty, and allocates what a length says, and none of that can be caught; here
+// a file that would bring it there is an error. Whatever else may be wrong is left to ggml.
 func checkHeader(file []byte) error {
 	h := header{rest: file}
 	if string(h.bytes(4)) != "GGUF" {

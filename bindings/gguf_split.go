@@ -7,7 +7,8 @@ import (
 	"regexp"
 )
 
-// llama.cpp's gguf-split cuts a file into parts named NAME-00001-of-00003.gguf. Each has a header of its own with these keys; the first has all other metadata.
+// llama.cpp's gguf-split cuts a file into parts named NAME-00001-of-00003.gguf. Each has a header of its own with these
+// keys; the first has all other metadata.
 const (
 	keySplitNo      = "split.no"            // uint16, from 0
 	keySplitCount   = "split.count"         // uint16; 0 and 1 are whole files
@@ -25,7 +26,8 @@ func (p *part) place() (no, count uint16, err error) {
 	}
 	no, okNo := p.value(keySplitNo).(uint16)
 	if !ok || !okNo || no >= count {
-		return 0, 0, fmt.Errorf("%s: %s is %v and %s %v: both are needed as uint16, the first below the second", p.path, keySplitNo, p.value(keySplitNo), keySplitCount, value)
+		return 0, 0, fmt.Errorf("%s: %s is %v and %s %v: both are needed as uint16, the first below the second", p.path,
+			keySplitNo, p.value(keySplitNo), keySplitCount, value)
 	}
 	return no, count, nil
 }
@@ -49,14 +51,16 @@ func (g *GGUF) open() error {
 	for i, p := range g.parts {
 		for _, t := range p.tensors {
 			if _, twice := g.index[t.Name]; twice {
-				return fmt.Errorf("%s: tensor %s is in another part, too: the parts are not of one model; fetch all of them anew", g.parts[i].path, t.Name)
+				return fmt.Errorf("%s: tensor %s is in another part, too: the parts are not of one model; fetch all "+
+					"of them anew", g.parts[i].path, t.Name)
 			}
 			g.index[t.Name] = len(g.tensors)
 			g.tensors = append(g.tensors, t)
 		}
 	}
 	if wanted, _ := g.Value(keySplitTensors).(int32); count > 1 && int(wanted) != len(g.tensors) {
-		return fmt.Errorf("%s: the %d parts of the model have %d tensors, and %s is %v: they are not of one model, or one was changed; fetch all of them anew",
+		return fmt.Errorf("%s: the %d parts of the model have %d tensors, and %s is %v: they are not of one model, "+
+			"or one was changed; fetch all of them anew",
 			g.parts[0].path, count, len(g.tensors), keySplitTensors, g.Value(keySplitTensors))
 	}
 	return nil
@@ -66,7 +70,8 @@ func (g *GGUF) open() error {
 func (g *GGUF) openOthers(named *part, no, count uint16) error {
 	name := partName.FindStringSubmatch(named.path)
 	if name == nil || name[2] != fmt.Sprintf("%05d", no+1) || name[3] != fmt.Sprintf("%05d", count) {
-		return fmt.Errorf("%s: is part %d of %d of a split model, and must have the name that it was made with, such as NAME-%05d-of-%05d.gguf, with the other parts beside it",
+		return fmt.Errorf("%s: is part %d of %d of a split model, and must have the name that it was made with, such "+
+			"as NAME-%05d-of-%05d.gguf, with the other parts beside it",
 			named.path, no+1, count, no+1, count)
 	}
 	g.parts = make([]*part, count)
@@ -78,7 +83,8 @@ func (g *GGUF) openOthers(named *part, no, count uint16) error {
 		path := fmt.Sprintf("%s-%05d-of-%05d.gguf", name[1], i+1, count)
 		p, err := openPart(path)
 		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%s: part %d of %d of the model is missing: put it beside %s", path, i+1, count, named.path)
+			return fmt.Errorf("%s: part %d of %d of the model is missing: put it beside %s", path, i+1, count,
+				named.path)
 		}
 		if err != nil {
 			return err
@@ -87,7 +93,8 @@ func (g *GGUF) openOthers(named *part, no, count uint16) error {
 		if itsNo, itsCount, err := p.place(); err != nil {
 			return err
 		} else if itsNo != i || itsCount != count {
-			return fmt.Errorf("%s: is part %d of %d by its metadata, not of the same model as %s; fetch all parts anew", path, itsNo+1, itsCount, named.path)
+			return fmt.Errorf("%s: is part %d of %d by its metadata, not of the same model as %s; fetch all parts anew",
+				path, itsNo+1, itsCount, named.path)
 		}
 	}
 	return nil

@@ -12,7 +12,8 @@ import (
 	"github.com/veratune/veratune/internal/testutil"
 )
 
-// TestSplitGGUF opens the parts of a file by each of their names, finds in them what the whole has, and puts them together again.
+// TestSplitGGUF opens the parts of a file by each of their names, finds in them what the whole has, and puts them
+// together again.
 func TestSplitGGUF(t *testing.T) {
 	path := testutil.TinyLlama(t, testutil.TinyOptions{OwnHead: true, Type: bindings.Q4_0})
 	whole := testutil.OpenGGUF(t, path)
@@ -31,7 +32,8 @@ func TestSplitGGUF(t *testing.T) {
 			}
 			for i, want := range whole.Tensors() {
 				got := g.Tensors()[i]
-				if found, ok := g.Tensor(want.Name); !ok || got.Name != found.Name || got.Name != want.Name || got.Type != want.Type || !slices.Equal(got.Shape, want.Shape) ||
+				if found, ok := g.Tensor(want.Name); !ok || got.Name != found.Name || got.Name != want.Name ||
+					got.Type != want.Type || !slices.Equal(got.Shape, want.Shape) ||
 					!bytes.Equal(g.Data(got), whole.Data(want)) {
 					t.Errorf("%s: tensor %d is %v, want %v, or has other data", named, i, got, want)
 				}
@@ -47,7 +49,8 @@ func TestSplitGGUF(t *testing.T) {
 			}
 			sameData(t, testutil.OpenGGUF(t, again), whole)
 		}
-		if list, ok := testutil.OpenGGUF(t, paths[len(paths)-1]).Texts("tokenizer.ggml.tokens"); !ok || len(list) != 300 {
+		if list, ok := testutil.OpenGGUF(t, paths[len(paths)-1]).Texts("tokenizer.ggml.tokens"); !ok ||
+			len(list) != 300 {
 			t.Errorf("%d tokens", len(list))
 		}
 	}
@@ -56,7 +59,8 @@ func TestSplitGGUF(t *testing.T) {
 // sameData holds a file in one piece to another with the same metadata and tensors, in whatever order the metadata are.
 func sameData(t *testing.T, got, want *bindings.GGUF) {
 	t.Helper()
-	if a, b := slices.Sorted(slices.Values(got.Keys())), slices.Sorted(slices.Values(want.Keys())); !slices.Equal(a, b) {
+	if a, b := slices.Sorted(slices.Values(got.Keys())),
+		slices.Sorted(slices.Values(want.Keys())); !slices.Equal(a, b) {
 		t.Errorf("keys %v, want %v", a, b)
 	}
 	for i, x := range want.Tensors() {
@@ -73,7 +77,8 @@ func TestBrokenSplit(t *testing.T) {
 	tensors := whole.Tensors()
 	part := func(no, count any, tensors []bindings.TensorInfo) func(*testing.T, []string) {
 		return func(t *testing.T, paths []string) {
-			testutil.WritePart(t, paths[2], whole, false, map[string]any{"split.no": no, "split.count": count, "split.tensors.count": int32(20)}, tensors)
+			testutil.WritePart(t, paths[2], whole, false, map[string]any{"split.no": no, "split.count": count,
+				"split.tensors.count": int32(20)}, tensors)
 		}
 	}
 	third := tensors[12:18]
@@ -86,14 +91,18 @@ func TestBrokenSplit(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, []string{"00003-of-00004.gguf", "part 3 of 4", "missing"}},
-		"cut":               {func(t *testing.T, paths []string) { cut(t, paths[2]) }, []string{"00003-of-00004.gguf", "truncated"}},
+		"cut": {func(t *testing.T, paths []string) {
+			cut(t, paths[2])
+		}, []string{"00003-of-00004.gguf", "truncated"}},
 		"of another count":  {part(uint16(2), uint16(5), third), []string{"00003-of-00004.gguf", "of 5"}},
 		"another part":      {part(uint16(1), uint16(4), third), []string{"00003-of-00004.gguf", "part 2 of 4"}},
 		"no part at all":    {part("2", uint16(1), third), []string{"00003-of-00004.gguf"}},
 		"numbers of a kind": {part(uint32(2), uint32(4), third), []string{"00003-of-00004.gguf", "uint16"}},
 		"a number too high": {part(uint16(4), uint16(4), third), []string{"00003-of-00004.gguf", "split.no"}},
-		"a tensor twice":    {part(uint16(2), uint16(4), append(slices.Clone(third[1:]), tensors[0])), []string{"00003-of-00004.gguf", tensors[0].Name}},
-		"a tensor less":     {part(uint16(2), uint16(4), third[1:]), []string{"19 tensors", "split.tensors.count is 20"}},
+		"a tensor twice": {part(uint16(2), uint16(4), append(slices.Clone(third[1:]), tensors[0])),
+			[]string{"00003-of-00004.gguf", tensors[0].Name}},
+		"a tensor less": {part(uint16(2), uint16(4), third[1:]),
+			[]string{"19 tensors", "split.tensors.count is 20"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			paths := testutil.Split(t, path, 6, false)
@@ -107,7 +116,8 @@ func TestBrokenSplit(t *testing.T) {
 					g.Close()
 				}
 				for _, want := range c.want {
-					if err == nil || !strings.Contains(err.Error(), want) && !(named == paths[2] && strings.Contains(err.Error(), paths[2])) {
+					if err == nil || !strings.Contains(err.Error(), want) &&
+						!(named == paths[2] && strings.Contains(err.Error(), paths[2])) {
 						t.Errorf("%s: error %v, without %q", named, err, want)
 					}
 				}
@@ -115,13 +125,15 @@ func TestBrokenSplit(t *testing.T) {
 		})
 	}
 	t.Run("another name", func(t *testing.T) {
-		for _, base := range []string{"model.gguf", "tiny-00002-of-00004.gguf", "tiny-00001-of-00005.gguf", "tiny-1-of-4.gguf"} {
+		for _, base := range []string{"model.gguf", "tiny-00002-of-00004.gguf", "tiny-00001-of-00005.gguf",
+			"tiny-1-of-4.gguf"} {
 			paths := testutil.Split(t, path, 6, false)
 			renamed := filepath.Join(t.TempDir(), base)
 			if err := os.Rename(paths[0], renamed); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := bindings.OpenGGUF(renamed); err == nil || !strings.Contains(err.Error(), renamed) || !strings.Contains(err.Error(), "NAME-00001-of-00004.gguf") {
+			if _, err := bindings.OpenGGUF(renamed); err == nil || !strings.Contains(err.Error(), renamed) ||
+				!strings.Contains(err.Error(), "NAME-00001-of-00004.gguf") {
 				t.Errorf("%s: error %v", base, err)
 			}
 		}

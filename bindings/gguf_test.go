@@ -20,11 +20,15 @@ import (
 // allValues holds one metadata value of every type.
 func allValues() map[string]any {
 	return map[string]any{
-		"uint8": uint8(255), "int8": int8(-128), "uint16": uint16(65535), "int16": int16(-32768), "uint32": uint32(math.MaxUint32),
-		"int32": int32(math.MinInt32), "uint64": uint64(math.MaxUint64), "int64": int64(math.MinInt64), "float32": float32(0.1), "float64": math.Pi,
+		"uint8": uint8(255), "int8": int8(-128), "uint16": uint16(65535), "int16": int16(-32768),
+		"uint32": uint32(math.MaxUint32),
+		"int32":  int32(math.MinInt32), "uint64": uint64(math.MaxUint64), "int64": int64(math.MinInt64),
+		"float32": float32(0.1), "float64": math.Pi,
 		"true": true, "false": false, "string": "ü \"quoted\"\n日本", "empty string": "",
-		"uint8s": []uint8{0, 255}, "int8s": []int8{-1, 2}, "uint16s": []uint16{1}, "int16s": []int16{-1, 0, 1}, "uint32s": []uint32{7, 8},
-		"int32s": []int32{-7}, "uint64s": []uint64{1 << 63}, "int64s": []int64{-1 << 63, 5}, "float32s": []float32{1.5, -2}, "float64s": []float64{1e300},
+		"uint8s": []uint8{0, 255}, "int8s": []int8{-1, 2}, "uint16s": []uint16{1}, "int16s": []int16{-1, 0, 1},
+		"uint32s": []uint32{7, 8},
+		"int32s":  []int32{-7}, "uint64s": []uint64{1 << 63}, "int64s": []int64{-1 << 63, 5},
+		"float32s": []float32{1.5, -2}, "float64s": []float64{1e300},
 		"bools": []bool{true, false, true}, "strings": []string{"a", "", "ü"},
 		"no uint8s": []uint8{}, "no float32s": []float32{}, "no bools": []bool{}, "no strings": []string{},
 	}
@@ -119,7 +123,8 @@ func TestGGUFRoundTrip(t *testing.T) {
 	}
 	for i, want := range tensors {
 		got, ok := g.Tensor(want.name)
-		if !ok || got.Type != want.kind || !slices.Equal(got.Shape, want.shape) || !bytes.Equal(g.Data(got), want.data) {
+		if !ok || got.Type != want.kind || !slices.Equal(got.Shape, want.shape) ||
+			!bytes.Equal(g.Data(got), want.data) {
 			t.Errorf("tensor %s came back as %v %v", want.name, got.Type, got.Shape)
 		}
 		if g.Tensors()[i].Name != want.name {
@@ -152,7 +157,8 @@ func TestGGUFTypedValues(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer g.Close()
-	for key, want := range map[string]uint64{"uint8": 255, "uint16": 65535, "uint32": math.MaxUint32, "uint64": math.MaxUint64, "positive int16": 9} {
+	for key, want := range map[string]uint64{"uint8": 255, "uint16": 65535, "uint32": math.MaxUint32,
+		"uint64": math.MaxUint64, "positive int16": 9} {
 		if v, ok := g.Uint(key); !ok || v != want {
 			t.Errorf("Uint(%q) is %d, %t", key, v, ok)
 		}
@@ -189,8 +195,10 @@ func TestGGUFWriterErrors(t *testing.T) {
 		key   string
 		value any
 	}{
-		{"", "x"}, {"int", 5}, {"nil", nil}, {"mixed", []any{1}}, {"nested", [][]string{{"x"}}}, {"key\x00", "x"}, {"nul", "a\x00b"}, {"nuls", []string{"a", "\x00"}},
-		{"general.alignment", uint32(64)}, {"general.alignment", uint32(0)}, {"general.alignment", uint16(32)}, {"general.alignment", "32"},
+		{"", "x"}, {"int", 5}, {"nil", nil}, {"mixed", []any{1}}, {"nested", [][]string{{"x"}}}, {"key\x00", "x"},
+		{"nul", "a\x00b"}, {"nuls", []string{"a", "\x00"}},
+		{"general.alignment", uint32(64)}, {"general.alignment", uint32(0)}, {"general.alignment", uint16(32)},
+		{"general.alignment", "32"},
 	} {
 		if err := w.Set(c.key, c.value); err == nil {
 			t.Errorf("Set(%q, %#v) has no error", c.key, c.value)
@@ -244,7 +252,8 @@ func TestGGUFWriterErrors(t *testing.T) {
 	}
 }
 
-// A tensor that is written by a function has the bytes of one that is given as a slice; one that writes too little, too much or fails leaves no file.
+// A tensor that is written by a function has the bytes of one that is given as a slice; one that writes too little, too
+// much or fails leaves no file.
 func TestGGUFWriterFunc(t *testing.T) {
 	tensors := someTensors(t)
 	want, err := os.ReadFile(writeGGUF(t, nil, tensors))
@@ -256,7 +265,9 @@ func TestGGUFWriterFunc(t *testing.T) {
 		w := NewGGUFWriter()
 		defer w.Close()
 		for _, x := range tensors {
-			if err := w.AddTensorFunc(x.name, x.kind, x.shape, func(out io.Writer) error { return change(out, x.data) }); err != nil {
+			if err := w.AddTensorFunc(x.name, x.kind, x.shape, func(out io.Writer) error {
+				return change(out, x.data)
+			}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -318,7 +329,8 @@ func (r *raw) pad(n int) *raw {
 	return r
 }
 
-// brokenFiles are GGUF files that are refused: among them are those that ggml's reader aborts on, divides by zero for, or takes all memory for.
+// brokenFiles are GGUF files that are refused: among them are those that ggml's reader aborts on, divides by zero for,
+// or takes all memory for.
 func brokenFiles() map[string]*raw {
 	type u32 = uint32
 	type u64 = uint64
@@ -327,34 +339,38 @@ func brokenFiles() map[string]*raw {
 		return newRaw(3, 1, 0).put("x", u32(len(shape)), shape, u32(F32), u64(0)).pad(1024)
 	}
 	return map[string]*raw{
-		"version 0":                   newRaw(0, 0, 0),
-		"version 1":                   newRaw(1, 0, 0),
-		"version 4":                   newRaw(4, 0, 0),
-		"big-endian":                  newRaw(3<<24, 0, 0),
-		"values beyond the end":       newRaw(3, 0, 1),
-		"tensors beyond the end":      newRaw(3, 1, 0),
-		"absurd number of tensors":    newRaw(3, 1<<60, 0).pad(64),
-		"absurd number of values":     newRaw(3, 0, 1<<60).pad(64),
-		"all numbers set":             newRaw(3, math.MaxUint64, math.MaxUint64).pad(64),
-		"absurd key length":           newRaw(3, 0, 1).put(u64(1 << 40)).pad(64),
-		"absurd text length":          newRaw(3, 0, 1).put("k", str, u64(1<<40)).pad(64),
-		"absurd list length":          newRaw(3, 0, 1).put("k", arr, f32, u64(1<<40)).pad(64),
-		"list length that wraps":      newRaw(3, 0, 1).put("k", arr, f32, u64(1<<62)).pad(64),
-		"absurd list of texts":        newRaw(3, 0, 1).put("k", arr, str, u64(1<<40)).pad(64),
-		"absurd text in a list":       newRaw(3, 0, 1).put("k", arr, str, u64(2), "a", u64(1<<40)).pad(64),
-		"list of lists":               newRaw(3, 0, 1).put("k", arr, arr, u64(1), f32, u64(1), float32(1)).pad(64),
-		"unknown value type":          newRaw(3, 0, 1).put("k", u32(13), u64(1)).pad(64),
-		"unknown list type":           newRaw(3, 0, 1).put("k", arr, u32(99), u64(1)).pad(64),
-		"empty key":                   newRaw(3, 0, 1).put("", f32, float32(1)).pad(64),
-		"key twice":                   newRaw(3, 0, 2).put("k", f32, float32(1), "k", f32, float32(1)).pad(64),
-		"alignment of another type":   newRaw(3, 0, 1).put("general.alignment", str, "32").pad(64),
-		"alignment in a list":         newRaw(3, 0, 1).put("general.alignment", arr, u32(ggufUint32), u64(2), u32(32), u32(32)).pad(64),
-		"alignment 0":                 newRaw(3, 0, 1).put("general.alignment", u32(ggufUint32), u32(0)).pad(64),
-		"alignment 33":                newRaw(3, 0, 1).put("general.alignment", u32(ggufUint32), u32(33)).pad(64),
-		"alignment beyond the end":    newRaw(3, 1, 1).put("general.alignment", u32(ggufUint32), u32(1<<31), "x", u32(1), u64(1), u32(F32), u64(0)).pad(64),
-		"absurd tensor name":          newRaw(3, 1, 0).put(u64(1 << 40)).pad(64),
-		"long tensor name":            newRaw(3, 1, 0).put(strings.Repeat("n", 64), u32(1), u64(4), u32(F32), u64(0)).pad(64),
-		"tensor name twice":           newRaw(3, 2, 0).put("x", u32(1), u64(8), u32(F32), u64(0), "x", u32(1), u64(8), u32(F32), u64(32)).pad(64),
+		"version 0":                 newRaw(0, 0, 0),
+		"version 1":                 newRaw(1, 0, 0),
+		"version 4":                 newRaw(4, 0, 0),
+		"big-endian":                newRaw(3<<24, 0, 0),
+		"values beyond the end":     newRaw(3, 0, 1),
+		"tensors beyond the end":    newRaw(3, 1, 0),
+		"absurd number of tensors":  newRaw(3, 1<<60, 0).pad(64),
+		"absurd number of values":   newRaw(3, 0, 1<<60).pad(64),
+		"all numbers set":           newRaw(3, math.MaxUint64, math.MaxUint64).pad(64),
+		"absurd key length":         newRaw(3, 0, 1).put(u64(1 << 40)).pad(64),
+		"absurd text length":        newRaw(3, 0, 1).put("k", str, u64(1<<40)).pad(64),
+		"absurd list length":        newRaw(3, 0, 1).put("k", arr, f32, u64(1<<40)).pad(64),
+		"list length that wraps":    newRaw(3, 0, 1).put("k", arr, f32, u64(1<<62)).pad(64),
+		"absurd list of texts":      newRaw(3, 0, 1).put("k", arr, str, u64(1<<40)).pad(64),
+		"absurd text in a list":     newRaw(3, 0, 1).put("k", arr, str, u64(2), "a", u64(1<<40)).pad(64),
+		"list of lists":             newRaw(3, 0, 1).put("k", arr, arr, u64(1), f32, u64(1), float32(1)).pad(64),
+		"unknown value type":        newRaw(3, 0, 1).put("k", u32(13), u64(1)).pad(64),
+		"unknown list type":         newRaw(3, 0, 1).put("k", arr, u32(99), u64(1)).pad(64),
+		"empty key":                 newRaw(3, 0, 1).put("", f32, float32(1)).pad(64),
+		"key twice":                 newRaw(3, 0, 2).put("k", f32, float32(1), "k", f32, float32(1)).pad(64),
+		"alignment of another type": newRaw(3, 0, 1).put("general.alignment", str, "32").pad(64),
+		"alignment in a list": newRaw(3, 0, 1).put("general.alignment", arr, u32(ggufUint32), u64(2), u32(32),
+			u32(32)).pad(64),
+		"alignment 0":  newRaw(3, 0, 1).put("general.alignment", u32(ggufUint32), u32(0)).pad(64),
+		"alignment 33": newRaw(3, 0, 1).put("general.alignment", u32(ggufUint32), u32(33)).pad(64),
+		"alignment beyond the end": newRaw(3, 1, 1).put("general.alignment", u32(ggufUint32), u32(1<<31), "x",
+			u32(1), u64(1), u32(F32), u64(0)).pad(64),
+		"absurd tensor name": newRaw(3, 1, 0).put(u64(1 << 40)).pad(64),
+		"long tensor name": newRaw(3, 1, 0).put(strings.Repeat("n", 64), u32(1), u64(4), u32(F32),
+			u64(0)).pad(64),
+		"tensor name twice": newRaw(3, 2, 0).put("x", u32(1), u64(8), u32(F32), u64(0), "x", u32(1), u64(8),
+			u32(F32), u64(32)).pad(64),
 		"five dimensions":             tensor(1, 1, 1, 1, 1),
 		"absurd number of dimensions": newRaw(3, 1, 0).put("x", u32(math.MaxUint32)).pad(64),
 		"rows of 0":                   tensor(0, 4),
@@ -387,7 +403,8 @@ func TestBrokenGGUF(t *testing.T) {
 			wantNoGGUF(t, path)
 		})
 	}
-	good := newRaw(3, 1, 1).put("k", uint32(ggufFloat32), float32(2), "x", uint32(1), uint64(8), uint32(F32), uint64(0)).pad(32)
+	good := newRaw(3, 1, 1).put("k", uint32(ggufFloat32), float32(2), "x", uint32(1), uint64(8), uint32(F32),
+		uint64(0)).pad(32)
 	if err := os.WriteFile(path, good.Bytes(), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -437,7 +454,8 @@ func FuzzOpenGGUF(f *testing.F) {
 	for _, content := range brokenFiles() {
 		f.Add(content.Bytes())
 	}
-	f.Add(newRaw(2, 1, 1).put("general.alignment", uint32(ggufUint32), uint32(8), "x", uint32(1), uint64(8), uint32(F32), uint64(0)).pad(40).Bytes())
+	f.Add(newRaw(2, 1, 1).put("general.alignment", uint32(ggufUint32), uint32(8), "x", uint32(1), uint64(8),
+		uint32(F32), uint64(0)).pad(40).Bytes())
 	path := filepath.Join(f.TempDir(), "fuzz.gguf")
 	f.Fuzz(func(t *testing.T, content []byte) {
 		if err := os.WriteFile(path, content, 0o600); err != nil {
@@ -480,7 +498,8 @@ func readAll(t *testing.T, path string) {
 
 // TestMutatedGGUF sets each byte of a file's header to values that lengths and types are broken by.
 func TestMutatedGGUF(t *testing.T) {
-	whole, err := os.ReadFile(writeGGUF(t, map[string]any{"a": "text", "general.alignment": uint32(32), "list": []uint16{1, 2}, "texts": []string{"x"}}, someTensors(t)[:3]))
+	whole, err := os.ReadFile(writeGGUF(t, map[string]any{"a": "text", "general.alignment": uint32(32),
+		"list": []uint16{1, 2}, "texts": []string{"x"}}, someTensors(t)[:3]))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -503,7 +522,8 @@ func TestMutatedGGUF(t *testing.T) {
 	}
 }
 
-// TestStringsOverStaleMemory writes strings while Go collects, into C memory that holds addresses of objects which are gone. Pointers to them would end the process.
+// TestStringsOverStaleMemory writes strings while Go collects, into C memory that holds addresses of objects which are
+// gone. Pointers to them would end the process.
 func TestStringsOverStaleMemory(t *testing.T) {
 	const n = 100
 	stale, objects := make([]uint64, n), make([]*[2]*int, n)

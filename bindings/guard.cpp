@@ -38,9 +38,7 @@ static void on_log(unsigned level, const char * text, void *) {
 template <typename T, typename F> static T guarded(T failed, F f) {
     try {
         return f();
-    } catch (const std::exception & e) {
-        keep_error(e.what());
-    } catch (...) {
+    } catch (const std::exception & e) { keep_error(e.what()); } catch (...) {
         keep_error("unknown C++ exception");
     }
     return failed;
@@ -59,7 +57,7 @@ void vt_trim(void) {
 
 int vt_take_error(char * buf, int size) {
     std::lock_guard<std::mutex> lock(error_mutex);
-    int n = (int) last_error.size() < size - 1 ? (int) last_error.size() : size - 1;
+    int                         n = (int) last_error.size() < size - 1 ? (int) last_error.size() : size - 1;
     memcpy(buf, last_error.data(), n);
     buf[n] = 0;
     last_error.clear();
@@ -70,8 +68,8 @@ void vt_to_float(unsigned type, const void * data, float * out, int64_t n) {
     ggml_get_type_traits(type)->to_float(data, out, n);
 }
 
-// A library has a copy of ggml's base with a log and an abort of its own. ggml_abort comes back from a callback only to end the process; an exception
-// ends the operation instead.
+// A library has a copy of ggml's base with a log and an abort of its own. ggml_abort comes back from a callback only to
+// end the process; an exception ends the operation instead.
 static void on_abort(const char * text) { throw std::runtime_error(text); }
 
 struct ggml_backend_reg * vt_load_backend(const char * path) {
@@ -84,7 +82,7 @@ struct ggml_backend_reg * vt_load_backend(const char * path) {
         if (auto set = (decltype(&ggml_log_set)) dlsym(library, "ggml_log_set")) {
             set(on_log, nullptr);
         }
-        if (auto set = (void * (*) (void (*)(const char *))) dlsym(library, "ggml_set_abort_callback")) {
+        if (auto set = (void * (*)(void (*)(const char *))) dlsym(library, "ggml_set_abort_callback")) {
             set(on_abort);
         }
         return ggml_backend_load(path);
@@ -96,7 +94,8 @@ struct ggml_backend * vt_device_init(struct ggml_backend_device * device) {
 }
 
 struct ggml_backend_buffer * vt_alloc_tensors(struct ggml_context * ctx, struct ggml_backend * backend) {
-    return guarded((struct ggml_backend_buffer *) nullptr, [&] { return ggml_backend_alloc_ctx_tensors(ctx, backend); });
+    return guarded((struct ggml_backend_buffer *) nullptr,
+                   [&] { return ggml_backend_alloc_ctx_tensors(ctx, backend); });
 }
 
 struct ggml_backend_buffer * vt_alloc_buffer(struct ggml_backend * backend, size_t size) {
@@ -104,12 +103,15 @@ struct ggml_backend_buffer * vt_alloc_buffer(struct ggml_backend * backend, size
 }
 
 bool vt_tensor_place(struct ggml_backend_buffer * buffer, struct ggml_tensor * tensor, size_t offset) {
-    return guarded(false, [&] { return ggml_backend_tensor_alloc(buffer, tensor, (char *) ggml_backend_buffer_get_base(buffer) + offset) == 0; });
+    return guarded(false, [&] {
+        return ggml_backend_tensor_alloc(buffer, tensor, (char *) ggml_backend_buffer_get_base(buffer) + offset) == 0;
+    });
 }
 
 bool vt_alloc_graph(struct ggml_gallocr * galloc, struct ggml_cgraph * graph) {
     // ggml takes the plan of the graph before where both have as many nodes and leaves, though they be others.
-    return guarded(false, [&] { return ggml_gallocr_reserve(galloc, graph) && ggml_gallocr_alloc_graph(galloc, graph); });
+    return guarded(false,
+                   [&] { return ggml_gallocr_reserve(galloc, graph) && ggml_gallocr_alloc_graph(galloc, graph); });
 }
 
 int vt_graph_compute(struct ggml_backend * backend, struct ggml_cgraph * graph) {
@@ -197,25 +199,29 @@ template <typename F> static void on_stack(size_t size, F f) {
     pthread_join(thread, nullptr);
 }
 
-int32_t vt_tokenize(const struct llama_vocab * vocab, const char * text, int32_t text_len, int32_t * tokens, int32_t n_max, bool add_special,
-                    bool parse_special) {
+int32_t vt_tokenize(const struct llama_vocab * vocab, const char * text, int32_t text_len, int32_t * tokens,
+                    int32_t n_max, bool add_special, bool parse_special) {
     int32_t n        = INT32_MIN;
     auto    tokenize = [&] {
-        n = guarded((int32_t) INT32_MIN, [&] { return llama_tokenize(vocab, text, text_len, tokens, n_max, add_special, parse_special); });
+        n = guarded((int32_t) INT32_MIN,
+                    [&] { return llama_tokenize(vocab, text, text_len, tokens, n_max, add_special, parse_special); });
     };
-    // std::regex, which finds the words for many vocabularies, calls itself for each letter of a word, with some hundred bytes of the stack.
+    // std::regex, which finds the words for many vocabularies, calls itself for each letter of a word, with some
+    // hundred bytes of the stack.
     const int32_t letters = 2 << 10, bytes_a_letter = 1 << 10;
     if (text_len <= letters) {
         tokenize();
         return n;
     }
-    return guarded((int32_t) INT32_MIN, [&] { return on_stack((size_t) text_len * bytes_a_letter + (1 << 20), tokenize), n; });
+    return guarded((int32_t) INT32_MIN,
+                   [&] { return on_stack((size_t) text_len * bytes_a_letter + (1 << 20), tokenize), n; });
 }
 
 size_t vt_tensors_and_sources(struct ggml_context * ctx) {
     size_t n = 0;
     for (ggml_tensor * t = ggml_get_first_tensor(ctx); t; t = ggml_get_next_tensor(ctx, t)) {
-        n += 1 + (size_t) std::count_if(t->src, t->src + VT_MAX_SRC, [](const ggml_tensor * s) { return s != nullptr; });
+        n +=
+            1 + (size_t) std::count_if(t->src, t->src + VT_MAX_SRC, [](const ggml_tensor * s) { return s != nullptr; });
     }
     return n;
 }

@@ -11,7 +11,8 @@ import (
 	"unsafe"
 )
 
-// Llama is a model that llama.cpp itself computes, on the CPU alone: what users of a file will get. It is not safe for concurrent use.
+// Llama is a model that llama.cpp itself computes, on the CPU alone: what users of a file will get. It is not safe for
+// concurrent use.
 type Llama struct {
 	LlamaOptions
 	path    string
@@ -42,8 +43,9 @@ func (o LlamaOptions) Validate() error {
 	return nil
 }
 
-// OpenLlama maps a GGUF file, with llama.cpp's defaults in all that the options do not say: keys and values in float16, activations of quantised products
-// in 8 bits. The file must be a whole Llama, as model.Open finds; llama.cpp may end the process where it isn't.
+// OpenLlama maps a GGUF file, with llama.cpp's defaults in all that the options do not say: keys and values in float16,
+// activations of quantised products in 8 bits. The file must be a whole Llama, as model.Open finds; llama.cpp may end
+// the process where it isn't.
 func OpenLlama(path string, o LlamaOptions) (*Llama, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
@@ -83,9 +85,11 @@ func loadLlama(path string, load func(path *C.char) *C.struct_llama_model) (*C.s
 func (l *Llama) renew() error {
 	l.closeContext()
 	l.past = 0
-	l.context = C.vt_new_context(l.model, C.uint32_t(l.Context), C.uint32_t(min(l.Batch, l.Context)), C.int32_t(l.Threads))
+	l.context = C.vt_new_context(l.model, C.uint32_t(l.Context), C.uint32_t(min(l.Batch, l.Context)),
+		C.int32_t(l.Threads))
 	if l.context == nil {
-		return fmt.Errorf("%s: llama.cpp makes no context of %d tokens: %s", l.path, l.Context, takeError("no reason given"))
+		return fmt.Errorf("%s: llama.cpp makes no context of %d tokens: %s", l.path, l.Context,
+			takeError("no reason given"))
 	}
 	return nil
 }
@@ -117,13 +121,14 @@ func (l *Llama) Close() {
 // Vocab is the number of tokens that the model knows.
 func (l *Llama) Vocab() int { return l.vocab }
 
-// SetLoRA puts an adapter file in place of the one that was set, its effect multiplied by scale, and forgets all tokens; path "" sets none. After an error
-// none is set. It fails where the file is no LoRA of this model.
+// SetLoRA puts an adapter file in place of the one that was set, its effect multiplied by scale, and forgets all
+// tokens; path "" sets none. After an error none is set. It fails where the file is no LoRA of this model.
 func (l *Llama) SetLoRA(path string, scale float32) error {
 	if l.model == nil {
 		return errors.New("the model is closed")
 	}
-	// A context of its own for each adapter: llama.cpp may compute the graph of its last call again, adapters and all, even after another was set.
+	// A context of its own for each adapter: llama.cpp may compute the graph of its last call again, adapters and all,
+	// even after another was set.
 	l.closeContext()
 	l.closeLoRA()
 	if err := l.renew(); err != nil || path == "" {
@@ -163,7 +168,8 @@ func checkLoRA(path string) error {
 	}
 	for _, t := range g.Tensors() {
 		if len(t.Shape) > 2 || !t.Type.Dequantizes() {
-			return fmt.Errorf("tensor %s is %v %v, and must be a matrix of a type that can be turned into float32", t.Name, t.Type, t.Shape)
+			return fmt.Errorf("tensor %s is %v %v, and must be a matrix of a type that can be turned into float32",
+				t.Name, t.Type, t.Shape)
 		}
 		if !strings.HasSuffix(t.Name, ".weight.lora_a") && !strings.HasSuffix(t.Name, ".weight.lora_b") {
 			return fmt.Errorf("tensor %s is no factor of a weight", t.Name)
@@ -180,8 +186,8 @@ func (l *Llama) Clear() {
 	}
 }
 
-// Decode appends tokens and gives the logits after the last rows of them, row after row of Vocab numbers. After an error of llama.cpp the tokens held are
-// not known: Clear before going on.
+// Decode appends tokens and gives the logits after the last rows of them, row after row of Vocab numbers. After an
+// error of llama.cpp the tokens held are not known: Clear before going on.
 func (l *Llama) Decode(tokens []int32, rows int) ([]float32, error) {
 	switch {
 	case l.context == nil:

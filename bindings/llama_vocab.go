@@ -93,13 +93,15 @@ func (v *LlamaVocab) IsEOG(token int32) bool {
 	return bool(C.llama_vocab_is_eog(v.c, C.int32_t(token)))
 }
 
-// Tokenize turns text into tokens. addSpecial adds those that the model asks for before and behind a text; parseSpecial reads the text of control tokens as those.
+// Tokenize turns text into tokens. addSpecial adds those that the model asks for before and behind a text; parseSpecial
+// reads the text of control tokens as those.
 func (v *LlamaVocab) Tokenize(text string, addSpecial, parseSpecial bool) ([]int32, error) {
 	s := C.CString(text)
 	defer C.free(unsafe.Pointer(s))
 	tokens := make([]int32, len(text)+8)
 	for {
-		n := int(C.vt_tokenize(v.c, s, C.int32_t(len(text)), (*C.int32_t)(&tokens[0]), C.int32_t(len(tokens)), C.bool(addSpecial), C.bool(parseSpecial)))
+		n := int(C.vt_tokenize(v.c, s, C.int32_t(len(text)), (*C.int32_t)(&tokens[0]), C.int32_t(len(tokens)),
+			C.bool(addSpecial), C.bool(parseSpecial)))
 		if n == math.MinInt32 {
 			return nil, fmt.Errorf("tokenize: %s", takeError("refused"))
 		}

@@ -160,7 +160,8 @@ func (c *Context) cumulated(a *Tensor) *Tensor {
 	return (*Tensor)(C.ggml_cumsum(c.c, a.c()))
 }
 
-// triangle is what tri leaves of a matrix [n, n, any]; the rest becomes 0. Number i of row r is above the diagonal where i > r.
+// triangle is what tri leaves of a matrix [n, n, any]; the rest becomes 0. Number i of row r is above the diagonal
+// where i > r.
 type triangle uint32
 
 // ggml's numbers.
@@ -209,8 +210,9 @@ func (c *Context) SumOfSquares(a *Tensor) *Tensor {
 	return c.sumRows(c.Reshape(rows, rows.Elements()))
 }
 
-// OptStepAdamW moves p [n], in its own memory, by a step of AdamW (Loshchilov and Hutter, arXiv 1711.05101) against its gradient g, with the moments m and v, which
-// move too. numbers [7] are the learning rate, β1, β2, ε, the weight decay λ, 1/(1−β1ᵗ) and 1/(1−β2ᵗ):
+// OptStepAdamW moves p [n], in its own memory, by a step of AdamW (Loshchilov and Hutter, arXiv 1711.05101) against its
+// gradient g, with the moments m and v, which move too. numbers [7] are the learning rate, β1, β2, ε, the weight decay
+// λ, 1/(1−β1ᵗ) and 1/(1−β2ᵗ):
 //
 //	m ← β1·m + (1−β1)·g        v ← β2·v + (1−β2)·g²        p ← (1−lr·λ)·p − lr · m/(1−β1ᵗ) / (√(v/(1−β2ᵗ)) + ε)
 func (c *Context) OptStepAdamW(p, g, m, v, numbers *Tensor) *Tensor {
@@ -278,8 +280,8 @@ func (c *Context) RMSNorm(a *Tensor, eps float32) *Tensor {
 	return (*Tensor)(C.ggml_rms_norm(c.c, a.c(), C.float(eps)))
 }
 
-// MulMat is a·b over the row length: a [k, m, i, j] and b [k, n, i·r, j·s] give [m, n, i·r, j·s]. a may be of any type that
-// dequantises, with unbroken rows; b is float32. With a quantised a, ggml rounds b to 8 bits.
+// MulMat is a·b over the row length: a [k, m, i, j] and b [k, n, i·r, j·s] give [m, n, i·r, j·s]. a may be of any type
+// that dequantises, with unbroken rows; b is float32. With a quantised a, ggml rounds b to 8 bits.
 func (c *Context) MulMat(a, b *Tensor) *Tensor {
 	if !c.ok("mul_mat", a, b) {
 		return nil
@@ -291,12 +293,14 @@ func (c *Context) MulMat(a, b *Tensor) *Tensor {
 	return (*Tensor)(C.ggml_mul_mat(c.c, a.c(), b.c()))
 }
 
-// GetRows gathers rows of a [n, m] as float32: [n, len(idx)]. The indices, int32, must be smaller than m when the graph is computed.
+// GetRows gathers rows of a [n, m] as float32: [n, len(idx)]. The indices, int32, must be smaller than m when the graph
+// is computed.
 func (c *Context) GetRows(a, idx *Tensor) *Tensor {
 	if !c.ok("get_rows", a, idx) {
 		return nil
 	}
-	if idx.Type() != I32 || a.ne[2] != idx.ne[1] || a.ne[3] != idx.ne[2] || idx.ne[3] != 1 || !a.Type().Dequantizes() || !a.contiguousRows() {
+	if idx.Type() != I32 || a.ne[2] != idx.ne[1] || a.ne[3] != idx.ne[2] || idx.ne[3] != 1 || !a.Type().Dequantizes() ||
+		!a.contiguousRows() {
 		return c.fail("get_rows", "%s by %s", a.describe(), idx.describe())
 	}
 	return (*Tensor)(C.ggml_get_rows(c.c, a.c(), idx.c()))
@@ -307,7 +311,8 @@ func (c *Context) SetRows(a, b, idx *Tensor) *Tensor {
 	if !c.f32("set_rows", a, b) {
 		return nil
 	}
-	if idx == nil || idx.Type() != I32 || a.ne[0] != b.ne[0] || b.ne[1] != idx.ne[0] || idx.Elements() != idx.Ne(0) || a.ne[2] != 1 || b.ne[2] != 1 || a.ne[3] != 1 || b.ne[3] != 1 {
+	if idx == nil || idx.Type() != I32 || a.ne[0] != b.ne[0] || b.ne[1] != idx.ne[0] || idx.Elements() != idx.Ne(0) ||
+		a.ne[2] != 1 || b.ne[2] != 1 || a.ne[3] != 1 || b.ne[3] != 1 {
 		return c.fail("set_rows", "%s into %s", b.describe(), a.describe())
 	}
 	return (*Tensor)(C.ggml_set_rows(c.c, a.c(), b.c(), idx.c()))
@@ -329,7 +334,8 @@ func (c *Context) Cpy(a, b *Tensor) *Tensor {
 	if !c.ok("cpy", a, b) {
 		return nil
 	}
-	if a.Type() != F32 || b.Type() != F32 && b.Type() != F16 && b.Type() != BF16 && b.Type() != Q8_0 || a.Elements() != b.Elements() {
+	if a.Type() != F32 || b.Type() != F32 && b.Type() != F16 && b.Type() != BF16 && b.Type() != Q8_0 ||
+		a.Elements() != b.Elements() {
 		return c.fail("cpy", "%s into %s", a.describe(), b.describe())
 	}
 	return (*Tensor)(C.ggml_cpy(c.c, a.c(), b.c()))
@@ -381,11 +387,13 @@ func (c *Context) Reshape(a *Tensor, ne ...int64) *Tensor {
 	if len(ne) > 4 || left != 1 || shape[0]%a.Type().BlockSize() != 0 || !a.contiguous() {
 		return c.fail("reshape", "%s to %v", a.describe(), ne)
 	}
-	return (*Tensor)(C.ggml_reshape_4d(c.c, a.c(), C.int64_t(shape[0]), C.int64_t(shape[1]), C.int64_t(shape[2]), C.int64_t(shape[3])))
+	return (*Tensor)(C.ggml_reshape_4d(c.c, a.c(), C.int64_t(shape[0]), C.int64_t(shape[1]), C.int64_t(shape[2]),
+		C.int64_t(shape[3])))
 }
 
-// View is a part of a, whose rows must be unbroken, without a copy: shape ne of up to four dimensions with a's strides, beginning at element start of each
-// dimension. In the first dimension it begins at 0 or, for types without blocks, anywhere.
+// View is a part of a, whose rows must be unbroken, without a copy: shape ne of up to four dimensions with a's strides,
+// beginning at element start of each dimension. In the first dimension it begins at 0 or, for types without blocks,
+// anywhere.
 func (c *Context) View(a *Tensor, ne [4]int64, start [4]int64) *Tensor {
 	if !c.ok("view", a) {
 		return nil
@@ -397,13 +405,15 @@ func (c *Context) View(a *Tensor, ne [4]int64, start [4]int64) *Tensor {
 	}
 	block := a.Type().BlockSize()
 	if ne[0]%block != 0 || start[0]%block != 0 || !a.contiguousRows() {
-		return c.fail("view", "%v at %v of %s: unbroken rows and multiples of the block of %d are needed", ne, start, a.describe(), block)
+		return c.fail("view", "%v at %v of %s: unbroken rows and multiples of the block of %d are needed", ne, start,
+			a.describe(), block)
 	}
 	offset := start[0] / block * a.Stride(0)
 	for i := 1; i < 4; i++ {
 		offset += start[i] * a.Stride(i)
 	}
-	return (*Tensor)(C.ggml_view_4d(c.c, a.c(), C.int64_t(ne[0]), C.int64_t(ne[1]), C.int64_t(ne[2]), C.int64_t(ne[3]), a.nb[1], a.nb[2], a.nb[3], C.size_t(offset)))
+	return (*Tensor)(C.ggml_view_4d(c.c, a.c(), C.int64_t(ne[0]), C.int64_t(ne[1]), C.int64_t(ne[2]), C.int64_t(ne[3]),
+		a.nb[1], a.nb[2], a.nb[3], C.size_t(offset)))
 }
 
 // SoftMax is softmax(scale·a) of each row.
@@ -414,13 +424,15 @@ func (c *Context) SoftMax(a *Tensor, scale float32) *Tensor {
 	return (*Tensor)(C.ggml_soft_max_ext(c.c, a.c(), nil, C.float(scale), 0))
 }
 
-// softMaxMasked is softmax(scale·a + mask) of each row; mask [keys, queries] is that of every matrix of a [keys, queries, any]. With sinks, one for each matrix, a row has that one
-// number more, which is left out of the result.
+// softMaxMasked is softmax(scale·a + mask) of each row; mask [keys, queries] is that of every matrix of a
+// [keys, queries, any]. With sinks, one for each matrix, a row has that one number more, which is left out of the
+// result.
 func (c *Context) softMaxMasked(a, mask, sinks *Tensor, scale float32) *Tensor {
 	if !c.f32("soft_max", a, mask) {
 		return nil
 	}
-	if !a.contiguous() || !mask.contiguous() || mask.ne[0] != a.ne[0] || mask.ne[1] != a.ne[1] || mask.ne[2] != 1 || mask.ne[3] != 1 {
+	if !a.contiguous() || !mask.contiguous() || mask.ne[0] != a.ne[0] || mask.ne[1] != a.ne[1] || mask.ne[2] != 1 ||
+		mask.ne[3] != 1 {
 		return c.fail("soft_max", "%s masked by %s", a.describe(), mask.describe())
 	}
 	y := (*Tensor)(C.ggml_soft_max_ext(c.c, a.c(), mask.c(), C.float(scale), 0))
@@ -433,8 +445,9 @@ func (c *Context) softMaxMasked(a, mask, sinks *Tensor, scale float32) *Tensor {
 	return y
 }
 
-// Rope holds the constants of rotary position embedding (Su et al., arXiv 2104.09864) in llama.cpp's words, with neighbouring numbers of a head rotated
-// together (Rotate takes either pairing). Factors is nil or float32 [Dims/2], which divide the frequencies (Llama 3.1).
+// Rope holds the constants of rotary position embedding (Su et al., arXiv 2104.09864) in llama.cpp's words, with
+// neighbouring numbers of a head rotated together (Rotate takes either pairing). Factors is nil or float32 [Dims/2],
+// which divide the frequencies (Llama 3.1).
 type Rope struct {
 	Dims        int     `json:"dims"`         // numbers of a head that are rotated
 	OrigContext int     `json:"orig_context"` // context length of the original training, for YaRN
@@ -450,7 +463,8 @@ func (c *Context) ropeOK(op string, a, pos, factors *Tensor, r Rope) bool {
 	if !c.f32(op, a) {
 		return false
 	}
-	if pos == nil || pos.Type() != I32 || pos.Ne(0) != a.Ne(2) || pos.Elements() != pos.Ne(0) || r.Dims%2 != 0 || int64(r.Dims) > a.Ne(0) || r.Dims < 2 ||
+	if pos == nil || pos.Type() != I32 || pos.Ne(0) != a.Ne(2) || pos.Elements() != pos.Ne(0) || r.Dims%2 != 0 ||
+		int64(r.Dims) > a.Ne(0) || r.Dims < 2 ||
 		factors != nil && (factors.Type() != F32 || factors.Ne(0) < int64(r.Dims/2)) {
 		c.fail(op, "%s with %d rotated numbers", a.describe(), r.Dims)
 		return false
@@ -463,6 +477,7 @@ func (c *Context) Rope(a, pos, factors *Tensor, r Rope) *Tensor {
 	if !c.ropeOK("rope", a, pos, factors, r) {
 		return nil
 	}
-	return (*Tensor)(C.ggml_rope_ext(c.c, a.c(), pos.c(), factors.c(), C.int(r.Dims), 0, C.int(r.OrigContext), C.float(r.FreqBase),
+	return (*Tensor)(C.ggml_rope_ext(c.c, a.c(), pos.c(), factors.c(), C.int(r.Dims), 0, C.int(r.OrigContext),
+		C.float(r.FreqBase),
 		C.float(r.FreqScale), C.float(r.ExtFactor), C.float(r.AttnFactor), C.float(r.BetaFast), C.float(r.BetaSlow)))
 }

@@ -98,11 +98,16 @@ func TestOps(t *testing.T) {
 		build func(b *bench) *Tensor
 		want  []float32
 	}{
-		"add":          {func(b *bench) *Tensor { return b.Add(b.f(six, 3, 2), b.f(six, 3, 2)) }, []float32{2, 4, 6, 8, 10, 12}},
-		"add a row":    {func(b *bench) *Tensor { return b.Add(b.f(six, 3, 2), b.f(six[:3], 3)) }, []float32{2, 4, 6, 5, 7, 9}},
-		"add a column": {func(b *bench) *Tensor { return b.Add(b.f(six, 3, 2), b.f(six[:2], 1, 2)) }, []float32{2, 3, 4, 6, 7, 8}},
-		"add in place": {func(b *bench) *Tensor { x := b.f(six, 6); b.graph.Expand(b.AddInplace(x, x)); return x }, []float32{2, 4, 6, 8, 10, 12}},
-		"mul":          {func(b *bench) *Tensor { return b.Mul(b.f(six, 3, 2), b.f(six[3:], 3)) }, []float32{4, 10, 18, 16, 25, 36}},
+		"add": {func(b *bench) *Tensor { return b.Add(b.f(six, 3, 2), b.f(six, 3, 2)) },
+			[]float32{2, 4, 6, 8, 10, 12}},
+		"add a row": {func(b *bench) *Tensor { return b.Add(b.f(six, 3, 2), b.f(six[:3], 3)) },
+			[]float32{2, 4, 6, 5, 7, 9}},
+		"add a column": {func(b *bench) *Tensor { return b.Add(b.f(six, 3, 2), b.f(six[:2], 1, 2)) },
+			[]float32{2, 3, 4, 6, 7, 8}},
+		"add in place": {func(b *bench) *Tensor { x := b.f(six, 6); b.graph.Expand(b.AddInplace(x, x)); return x },
+			[]float32{2, 4, 6, 8, 10, 12}},
+		"mul": {func(b *bench) *Tensor { return b.Mul(b.f(six, 3, 2), b.f(six[3:], 3)) },
+			[]float32{4, 10, 18, 16, 25, 36}},
 		"mul in place": {func(b *bench) *Tensor {
 			x := b.f(six, 6)
 			b.graph.Expand(b.MulInplace(x, b.f([]float32{2}, 1)))
@@ -110,30 +115,44 @@ func TestOps(t *testing.T) {
 		}, []float32{2, 4, 6, 8, 10, 12}},
 		"squares": {func(b *bench) *Tensor { return b.SumOfSquares(b.f(six, 2, 3)) }, []float32{91}},
 		"AdamW": {func(b *bench) *Tensor {
-			p, g, m, v := b.f([]float32{1, -2}, 2), b.f([]float32{4, 0}, 2), b.f([]float32{2, 1}, 2), b.f([]float32{16, 4}, 2)
+			p, g, m, v := b.f([]float32{1, -2}, 2), b.f([]float32{4, 0}, 2), b.f([]float32{2, 1}, 2),
+				b.f([]float32{16, 4}, 2)
 			b.graph.Expand(b.OptStepAdamW(p, g, m, v, b.f([]float32{0.5, 0.5, 0.75, 0.25, 0.1, 2, 4}, 7)))
 			return b.concat(b.concat(p, m, 0), v, 0)
 		}, []float32{
 			0.95 - 0.5*6/8.25, -1.9 - 0.5*1/(float32(math.Sqrt(12))+0.25), 3, 0.5, 16, 3,
 		}},
-		"log":           {func(b *bench) *Tensor { return b.Log(b.f([]float32{1, exp(1), exp(-3), 0}, 4)) }, []float32{0, 1, -3, inf}},
-		"scale":         {func(b *bench) *Tensor { return b.ScaleBias(b.f(six[:2], 2), -2, 0.5) }, []float32{-1.5, -3.5}},
-		"rms norm":      {func(b *bench) *Tensor { return b.RMSNorm(b.f([]float32{3, 4, 0, 0}, 2, 2), 0.5) }, []float32{3 / float32(math.Sqrt(13)), 4 / float32(math.Sqrt(13)), 0, 0}},
-		"product":       {func(b *bench) *Tensor { return b.MulMat(b.f(six, 2, 3), b.f([]float32{1, 10, 0, 1}, 2, 2)) }, []float32{21, 43, 65, 2, 4, 6}},
-		"shared matrix": {func(b *bench) *Tensor { return b.MulMat(b.f(six[:2], 2, 1, 1), b.f([]float32{1, 0, 0, 1}, 2, 1, 2)) }, []float32{1, 2}},
-		"get rows":      {func(b *bench) *Tensor { return b.GetRows(b.f(six, 2, 3), b.i([]int32{2, 0, 2}, 3)) }, []float32{5, 6, 1, 2, 5, 6}},
+		"log": {func(b *bench) *Tensor { return b.Log(b.f([]float32{1, exp(1), exp(-3), 0}, 4)) },
+			[]float32{0, 1, -3, inf}},
+		"scale": {func(b *bench) *Tensor { return b.ScaleBias(b.f(six[:2], 2), -2, 0.5) },
+			[]float32{-1.5, -3.5}},
+		"rms norm": {func(b *bench) *Tensor { return b.RMSNorm(b.f([]float32{3, 4, 0, 0}, 2, 2), 0.5) },
+			[]float32{3 / float32(math.Sqrt(13)), 4 / float32(math.Sqrt(13)), 0, 0}},
+		"product": {func(b *bench) *Tensor { return b.MulMat(b.f(six, 2, 3), b.f([]float32{1, 10, 0, 1}, 2, 2)) },
+			[]float32{21, 43, 65, 2, 4, 6}},
+		"shared matrix": {func(b *bench) *Tensor {
+			return b.MulMat(b.f(six[:2], 2, 1, 1), b.f([]float32{1, 0, 0, 1}, 2, 1, 2))
+		}, []float32{1, 2}},
+		"get rows": {func(b *bench) *Tensor { return b.GetRows(b.f(six, 2, 3), b.i([]int32{2, 0, 2}, 3)) },
+			[]float32{5, 6, 1, 2, 5, 6}},
 		"set rows": {func(b *bench) *Tensor {
 			return b.SetRows(b.f(six, 2, 3), b.f([]float32{7, 8}, 2, 1), b.i([]int32{1}, 1))
 		}, []float32{1, 2, 7, 8, 5, 6}},
-		"transpose":    {func(b *bench) *Tensor { return b.Transpose(b.f(six, 3, 2)) }, []float32{1, 4, 2, 5, 3, 6}},
-		"permute":      {func(b *bench) *Tensor { return b.Permute(b.f(six, 1, 2, 3), 0, 2, 1, 3) }, []float32{1, 3, 5, 2, 4, 6}},
-		"reshape":      {func(b *bench) *Tensor { return b.Transpose(b.Reshape(b.f(six, 3, 2), 2, 3)) }, []float32{1, 3, 5, 2, 4, 6}},
-		"view":         {func(b *bench) *Tensor { return b.View(b.f(six, 3, 2), [4]int64{2, 2, 1, 1}, [4]int64{1}) }, []float32{2, 3, 5, 6}},
-		"view of rows": {func(b *bench) *Tensor { return b.View(b.f(six, 2, 3), [4]int64{2, 1, 1, 1}, [4]int64{0, 2}) }, []float32{5, 6}},
-		"soft max":     {func(b *bench) *Tensor { return b.SoftMax(b.f([]float32{0, 2, inf}, 3), 0.5) }, []float32{1 / (1 + exp(1)), 1 - 1/(1+exp(1)), 0}},
+		"transpose": {func(b *bench) *Tensor { return b.Transpose(b.f(six, 3, 2)) }, []float32{1, 4, 2, 5, 3, 6}},
+		"permute": {func(b *bench) *Tensor { return b.Permute(b.f(six, 1, 2, 3), 0, 2, 1, 3) },
+			[]float32{1, 3, 5, 2, 4, 6}},
+		"reshape": {func(b *bench) *Tensor { return b.Transpose(b.Reshape(b.f(six, 3, 2), 2, 3)) },
+			[]float32{1, 3, 5, 2, 4, 6}},
+		"view": {func(b *bench) *Tensor { return b.View(b.f(six, 3, 2), [4]int64{2, 2, 1, 1}, [4]int64{1}) },
+			[]float32{2, 3, 5, 6}},
+		"view of rows": {func(b *bench) *Tensor { return b.View(b.f(six, 2, 3), [4]int64{2, 1, 1, 1}, [4]int64{0, 2}) },
+			[]float32{5, 6}},
+		"soft max": {func(b *bench) *Tensor { return b.SoftMax(b.f([]float32{0, 2, inf}, 3), 0.5) },
+			[]float32{1 / (1 + exp(1)), 1 - 1/(1+exp(1)), 0}},
 		"copy into a part": {func(b *bench) *Tensor {
 			x := b.f(six, 3, 2)
-			b.graph.Expand(b.Cpy(b.Transpose(b.f([]float32{7, 8, 9, 10}, 2, 2)), b.View(x, [4]int64{2, 2, 1, 1}, [4]int64{1})))
+			b.graph.Expand(b.Cpy(b.Transpose(b.f([]float32{7, 8, 9, 10}, 2, 2)),
+				b.View(x, [4]int64{2, 2, 1, 1}, [4]int64{1})))
 			return x
 		}, []float32{1, 7, 9, 4, 8, 10}},
 		"rope": {func(b *bench) *Tensor {
@@ -152,7 +171,9 @@ func TestRounding(t *testing.T) {
 		// With 8 bits of mantissa (BF16) and 11 (F16), rounding is off by half a unit in the last place.
 		tolerance := map[Type]float64{F32: 0, F16: 1.0 / (1 << 11), BF16: 1.0 / (1 << 8)}[kind]
 		for name, build := range map[string]func(b *bench) *Tensor{
-			"cast": func(b *bench) *Tensor { return b.GetRows(b.Cast(b.f(values, 3, 4), kind), b.i([]int32{0, 1, 2, 3}, 4)) },
+			"cast": func(b *bench) *Tensor {
+				return b.GetRows(b.Cast(b.f(values, 3, 4), kind), b.i([]int32{0, 1, 2, 3}, 4))
+			},
 			"cast a transposed": func(b *bench) *Tensor {
 				return b.Transpose(b.GetRows(b.Cast(b.Transpose(b.f(values, 3, 4)), kind), b.i([]int32{0, 1, 2}, 3)))
 			},
@@ -176,7 +197,8 @@ func TestRounding(t *testing.T) {
 func TestQuantize(t *testing.T) {
 	const width, rows = 256, 3
 	values := normal(2, width*rows)
-	for kind, limit := range map[Type]float64{F32: 0, F16: 0.002, BF16: 0.02, Q8_0: 0.02, Q6_K: 0.1, Q5_0: 0.2, Q5_1: 0.2, Q5_K: 0.2, Q4_0: 0.4, Q4_1: 0.4, Q4_K: 0.4,
+	for kind, limit := range map[Type]float64{F32: 0, F16: 0.002, BF16: 0.02, Q8_0: 0.02, Q6_K: 0.1, Q5_0: 0.2,
+		Q5_1: 0.2, Q5_K: 0.2, Q4_0: 0.4, Q4_1: 0.4, Q4_K: 0.4,
 		Q3_K: 0.8, Q2_K: 1.5} {
 		data, err := Quantize(kind, values, width)
 		if err != nil {
@@ -279,86 +301,124 @@ func TestWrongOperands(t *testing.T) {
 	r := Rope{Dims: 4, FreqBase: 100, FreqScale: 1, AttnFactor: 1, BetaFast: 32, BetaSlow: 1}
 	odd, wide := r, r
 	odd.Dims, wide.Dims = 3, 6
-	// x is 4 × 3, y 3 × 4; q is quantised, h in half precision, i int32; t is x transposed, p a stack of matrices permuted.
+	// x is 4 × 3, y 3 × 4; q is quantised, h in half precision, i int32; t is x transposed, p a stack of matrices
+	// permuted.
 	type operands struct{ x, y, q, h, i, t, p *Tensor }
 	for name, build := range map[string]func(c *Context, o operands) *Tensor{
-		"add: shapes":                 func(c *Context, o operands) *Tensor { return c.Add(o.x, o.y) },
-		"add: larger second":          func(c *Context, o operands) *Tensor { return c.Add(c.View(o.x, [4]int64{4, 1, 1, 1}, [4]int64{}), o.x) },
-		"add: types":                  func(c *Context, o operands) *Tensor { return c.Add(o.x, o.i) },
-		"add: transposed":             func(c *Context, o operands) *Tensor { return c.Add(o.y, o.t) },
-		"add: nothing":                func(c *Context, o operands) *Tensor { return c.Add(o.x, nil) },
-		"add in place: shapes":        func(c *Context, o operands) *Tensor { return c.AddInplace(o.x, o.y) },
-		"mul: shapes":                 func(c *Context, o operands) *Tensor { return c.Mul(o.x, o.y) },
-		"mul: half precision":         func(c *Context, o operands) *Tensor { return c.Mul(o.h, o.h) },
-		"log: type":                   func(c *Context, o operands) *Tensor { return c.Log(o.i) },
-		"log: permuted":               func(c *Context, o operands) *Tensor { return c.Log(o.p) },
-		"scale: transposed":           func(c *Context, o operands) *Tensor { return c.ScaleBias(o.t, 1, 0) },
-		"rms norm: transposed":        func(c *Context, o operands) *Tensor { return c.RMSNorm(o.t, 1e-5) },
-		"rms norm: eps":               func(c *Context, o operands) *Tensor { return c.RMSNorm(o.x, -1) },
-		"rms norm: NaN":               func(c *Context, o operands) *Tensor { return c.RMSNorm(o.x, float32(math.NaN())) },
-		"product: row lengths":        func(c *Context, o operands) *Tensor { return c.MulMat(o.x, o.y) },
-		"product: transposed first":   func(c *Context, o operands) *Tensor { return c.MulMat(o.t, o.y) },
-		"product: transposed second":  func(c *Context, o operands) *Tensor { return c.MulMat(o.y, o.t) },
-		"product: quantised second":   func(c *Context, o operands) *Tensor { return c.MulMat(o.q, o.q) },
-		"product: integers":           func(c *Context, o operands) *Tensor { return c.MulMat(c.NewTensor(I32, 4, 3), o.x) },
-		"product: stacks":             func(c *Context, o operands) *Tensor { return c.MulMat(c.NewTensor(F32, 4, 3, 2), o.x) },
-		"get rows: index":             func(c *Context, o operands) *Tensor { return c.GetRows(o.x, o.x) },
-		"get rows: stacks":            func(c *Context, o operands) *Tensor { return c.GetRows(c.NewTensor(F32, 4, 3, 2), o.i) },
-		"get rows: integers":          func(c *Context, o operands) *Tensor { return c.GetRows(o.i, o.i) },
-		"get rows: transposed":        func(c *Context, o operands) *Tensor { return c.GetRows(o.t, o.i) },
-		"set rows: row lengths":       func(c *Context, o operands) *Tensor { return c.SetRows(o.x, o.y, o.i) },
-		"set rows: number":            func(c *Context, o operands) *Tensor { return c.SetRows(o.x, o.x, c.NewTensor(I32, 2)) },
-		"set rows: index of matrices": func(c *Context, o operands) *Tensor { return c.SetRows(o.x, o.x, c.NewTensor(I32, 3, 2)) },
-		"set rows: no index":          func(c *Context, o operands) *Tensor { return c.SetRows(o.x, o.x, nil) },
-		"set rows: quantised":         func(c *Context, o operands) *Tensor { return c.SetRows(o.q, o.x, o.i) },
-		"cast: from":                  func(c *Context, o operands) *Tensor { return c.Cast(o.q, F32) },
-		"cast: to":                    func(c *Context, o operands) *Tensor { return c.Cast(o.x, Q4_0) },
-		"copy: number":                func(c *Context, o operands) *Tensor { return c.Cpy(o.x, c.NewTensor(F32, 4, 4)) },
-		"copy: type":                  func(c *Context, o operands) *Tensor { return c.Cpy(o.x, c.NewTensor(I32, 4, 3)) },
-		"cont: quantised":             func(c *Context, o operands) *Tensor { return c.Cont(o.q) },
-		"transpose: nothing":          func(c *Context, o operands) *Tensor { return c.Transpose(nil) },
-		"permute: no axes":            func(c *Context, o operands) *Tensor { return c.Permute(o.x) },
-		"permute: an axis twice":      func(c *Context, o operands) *Tensor { return c.Permute(o.x, 0, 1, 1, 3) },
-		"permute: an axis too far":    func(c *Context, o operands) *Tensor { return c.Permute(o.x, 0, 1, 2, 4) },
-		"permute: five axes":          func(c *Context, o operands) *Tensor { return c.Permute(o.x, 0, 1, 2, 3, 4) },
-		"reshape: number":             func(c *Context, o operands) *Tensor { return c.Reshape(o.x, 5, 2) },
-		"reshape: negative":           func(c *Context, o operands) *Tensor { return c.Reshape(o.x, -4, -3) },
-		"reshape: zero":               func(c *Context, o operands) *Tensor { return c.Reshape(o.x, 12, 0) },
-		"reshape: five dimensions":    func(c *Context, o operands) *Tensor { return c.Reshape(o.x, 12, 1, 1, 1, 1) },
-		"reshape: transposed":         func(c *Context, o operands) *Tensor { return c.Reshape(o.t, 12) },
-		"reshape: a block":            func(c *Context, o operands) *Tensor { return c.Reshape(o.q, 16, 4) },
-		"view: too long":              func(c *Context, o operands) *Tensor { return c.View(o.x, [4]int64{4, 3, 1, 1}, [4]int64{0, 1}) },
-		"view: nothing":               func(c *Context, o operands) *Tensor { return c.View(o.x, [4]int64{4, 0, 1, 1}, [4]int64{}) },
-		"view: before":                func(c *Context, o operands) *Tensor { return c.View(o.x, [4]int64{4, 1, 1, 1}, [4]int64{0, -1}) },
+		"add: shapes": func(c *Context, o operands) *Tensor { return c.Add(o.x, o.y) },
+		"add: larger second": func(c *Context, o operands) *Tensor {
+			return c.Add(c.View(o.x, [4]int64{4, 1, 1, 1}, [4]int64{}), o.x)
+		},
+		"add: types":           func(c *Context, o operands) *Tensor { return c.Add(o.x, o.i) },
+		"add: transposed":      func(c *Context, o operands) *Tensor { return c.Add(o.y, o.t) },
+		"add: nothing":         func(c *Context, o operands) *Tensor { return c.Add(o.x, nil) },
+		"add in place: shapes": func(c *Context, o operands) *Tensor { return c.AddInplace(o.x, o.y) },
+		"mul: shapes":          func(c *Context, o operands) *Tensor { return c.Mul(o.x, o.y) },
+		"mul: half precision":  func(c *Context, o operands) *Tensor { return c.Mul(o.h, o.h) },
+		"log: type":            func(c *Context, o operands) *Tensor { return c.Log(o.i) },
+		"log: permuted":        func(c *Context, o operands) *Tensor { return c.Log(o.p) },
+		"scale: transposed":    func(c *Context, o operands) *Tensor { return c.ScaleBias(o.t, 1, 0) },
+		"rms norm: transposed": func(c *Context, o operands) *Tensor { return c.RMSNorm(o.t, 1e-5) },
+		"rms norm: eps":        func(c *Context, o operands) *Tensor { return c.RMSNorm(o.x, -1) },
+		"rms norm: NaN": func(c *Context, o operands) *Tensor {
+			return c.RMSNorm(o.x, float32(math.NaN()))
+		},
+		"product: row lengths":       func(c *Context, o operands) *Tensor { return c.MulMat(o.x, o.y) },
+		"product: transposed first":  func(c *Context, o operands) *Tensor { return c.MulMat(o.t, o.y) },
+		"product: transposed second": func(c *Context, o operands) *Tensor { return c.MulMat(o.y, o.t) },
+		"product: quantised second":  func(c *Context, o operands) *Tensor { return c.MulMat(o.q, o.q) },
+		"product: integers": func(c *Context, o operands) *Tensor {
+			return c.MulMat(c.NewTensor(I32, 4, 3), o.x)
+		},
+		"product: stacks": func(c *Context, o operands) *Tensor {
+			return c.MulMat(c.NewTensor(F32, 4, 3, 2), o.x)
+		},
+		"get rows: index": func(c *Context, o operands) *Tensor { return c.GetRows(o.x, o.x) },
+		"get rows: stacks": func(c *Context, o operands) *Tensor {
+			return c.GetRows(c.NewTensor(F32, 4, 3, 2), o.i)
+		},
+		"get rows: integers":    func(c *Context, o operands) *Tensor { return c.GetRows(o.i, o.i) },
+		"get rows: transposed":  func(c *Context, o operands) *Tensor { return c.GetRows(o.t, o.i) },
+		"set rows: row lengths": func(c *Context, o operands) *Tensor { return c.SetRows(o.x, o.y, o.i) },
+		"set rows: number": func(c *Context, o operands) *Tensor {
+			return c.SetRows(o.x, o.x, c.NewTensor(I32, 2))
+		},
+		"set rows: index of matrices": func(c *Context, o operands) *Tensor {
+			return c.SetRows(o.x, o.x, c.NewTensor(I32, 3, 2))
+		},
+		"set rows: no index":  func(c *Context, o operands) *Tensor { return c.SetRows(o.x, o.x, nil) },
+		"set rows: quantised": func(c *Context, o operands) *Tensor { return c.SetRows(o.q, o.x, o.i) },
+		"cast: from":          func(c *Context, o operands) *Tensor { return c.Cast(o.q, F32) },
+		"cast: to":            func(c *Context, o operands) *Tensor { return c.Cast(o.x, Q4_0) },
+		"copy: number": func(c *Context, o operands) *Tensor {
+			return c.Cpy(o.x, c.NewTensor(F32, 4, 4))
+		},
+		"copy: type": func(c *Context, o operands) *Tensor {
+			return c.Cpy(o.x, c.NewTensor(I32, 4, 3))
+		},
+		"cont: quantised":          func(c *Context, o operands) *Tensor { return c.Cont(o.q) },
+		"transpose: nothing":       func(c *Context, o operands) *Tensor { return c.Transpose(nil) },
+		"permute: no axes":         func(c *Context, o operands) *Tensor { return c.Permute(o.x) },
+		"permute: an axis twice":   func(c *Context, o operands) *Tensor { return c.Permute(o.x, 0, 1, 1, 3) },
+		"permute: an axis too far": func(c *Context, o operands) *Tensor { return c.Permute(o.x, 0, 1, 2, 4) },
+		"permute: five axes":       func(c *Context, o operands) *Tensor { return c.Permute(o.x, 0, 1, 2, 3, 4) },
+		"reshape: number":          func(c *Context, o operands) *Tensor { return c.Reshape(o.x, 5, 2) },
+		"reshape: negative":        func(c *Context, o operands) *Tensor { return c.Reshape(o.x, -4, -3) },
+		"reshape: zero":            func(c *Context, o operands) *Tensor { return c.Reshape(o.x, 12, 0) },
+		"reshape: five dimensions": func(c *Context, o operands) *Tensor { return c.Reshape(o.x, 12, 1, 1, 1, 1) },
+		"reshape: transposed":      func(c *Context, o operands) *Tensor { return c.Reshape(o.t, 12) },
+		"reshape: a block":         func(c *Context, o operands) *Tensor { return c.Reshape(o.q, 16, 4) },
+		"view: too long": func(c *Context, o operands) *Tensor {
+			return c.View(o.x, [4]int64{4, 3, 1, 1}, [4]int64{0, 1})
+		},
+		"view: nothing": func(c *Context, o operands) *Tensor {
+			return c.View(o.x, [4]int64{4, 0, 1, 1}, [4]int64{})
+		},
+		"view: before": func(c *Context, o operands) *Tensor {
+			return c.View(o.x, [4]int64{4, 1, 1, 1}, [4]int64{0, -1})
+		},
 		"view: far": func(c *Context, o operands) *Tensor {
 			return c.View(o.x, [4]int64{4, 1, 1, 1}, [4]int64{0, math.MaxInt64})
 		},
-		"view: a block":             func(c *Context, o operands) *Tensor { return c.View(o.q, [4]int64{16, 1, 1, 1}, [4]int64{}) },
-		"view: transposed":          func(c *Context, o operands) *Tensor { return c.View(o.t, [4]int64{2, 2, 1, 1}, [4]int64{}) },
-		"soft max: permuted":        func(c *Context, o operands) *Tensor { return c.SoftMax(o.p, 1) },
-		"rope: no positions":        func(c *Context, o operands) *Tensor { return c.Rope(o.x, nil, nil, r) },
-		"rope: positions in floats": func(c *Context, o operands) *Tensor { return c.Rope(o.x, c.NewTensor(F32, 1), nil, r) },
+		"view: a block": func(c *Context, o operands) *Tensor {
+			return c.View(o.q, [4]int64{16, 1, 1, 1}, [4]int64{})
+		},
+		"view: transposed": func(c *Context, o operands) *Tensor {
+			return c.View(o.t, [4]int64{2, 2, 1, 1}, [4]int64{})
+		},
+		"soft max: permuted": func(c *Context, o operands) *Tensor { return c.SoftMax(o.p, 1) },
+		"rope: no positions": func(c *Context, o operands) *Tensor { return c.Rope(o.x, nil, nil, r) },
+		"rope: positions in floats": func(c *Context, o operands) *Tensor {
+			return c.Rope(o.x, c.NewTensor(F32, 1), nil, r)
+		},
 		"rope: number of positions": func(c *Context, o operands) *Tensor { return c.Rope(o.x, o.i, nil, r) },
 		"rope: matrix of positions": func(c *Context, o operands) *Tensor {
 			return c.Rope(c.NewTensor(F32, 4, 1, 3), c.NewTensor(I32, 1, 3), nil, r)
 		},
-		"rope: odd":             func(c *Context, o operands) *Tensor { return c.Rope(o.x, c.NewTensor(I32, 1), nil, odd) },
-		"rope: beyond the head": func(c *Context, o operands) *Tensor { return c.Rope(o.x, c.NewTensor(I32, 1), nil, wide) },
+		"rope: odd": func(c *Context, o operands) *Tensor {
+			return c.Rope(o.x, c.NewTensor(I32, 1), nil, odd)
+		},
+		"rope: beyond the head": func(c *Context, o operands) *Tensor {
+			return c.Rope(o.x, c.NewTensor(I32, 1), nil, wide)
+		},
 		"rope: few factors": func(c *Context, o operands) *Tensor {
 			return c.Rope(o.x, c.NewTensor(I32, 1), c.NewTensor(F32, 1, 2), r)
 		},
 		"new: no shape":        func(c *Context, o operands) *Tensor { return c.NewTensor(F32) },
 		"new: zero":            func(c *Context, o operands) *Tensor { return c.NewTensor(F32, 3, 0) },
 		"new: five dimensions": func(c *Context, o operands) *Tensor { return c.NewTensor(F32, 1, 1, 1, 1, 1) },
-		"new: too large":       func(c *Context, o operands) *Tensor { return c.NewTensor(F32, math.MaxInt64, math.MaxInt64) },
-		"new: a block":         func(c *Context, o operands) *Tensor { return c.NewTensor(Q4_0, 31) },
-		"new: unknown type":    func(c *Context, o operands) *Tensor { return c.NewTensor(99, 32) },
-		"new: removed type":    func(c *Context, o operands) *Tensor { return c.NewTensor(4, 32) },
+		"new: too large": func(c *Context, o operands) *Tensor {
+			return c.NewTensor(F32, math.MaxInt64, math.MaxInt64)
+		},
+		"new: a block":      func(c *Context, o operands) *Tensor { return c.NewTensor(Q4_0, 31) },
+		"new: unknown type": func(c *Context, o operands) *Tensor { return c.NewTensor(99, 32) },
+		"new: removed type": func(c *Context, o operands) *Tensor { return c.NewTensor(4, 32) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := NewContext(16)
 			defer c.Close()
-			o := operands{x: c.NewTensor(F32, 4, 3), y: c.NewTensor(F32, 3, 4), q: c.NewTensor(Q4_0, 32, 2), h: c.NewTensor(F16, 4, 3), i: c.NewTensor(I32, 3)}
+			o := operands{x: c.NewTensor(F32, 4, 3), y: c.NewTensor(F32, 3, 4), q: c.NewTensor(Q4_0, 32, 2),
+				h: c.NewTensor(F16, 4, 3), i: c.NewTensor(I32, 3)}
 			o.t, o.p = c.Transpose(o.x), c.Permute(c.NewTensor(F32, 2, 3, 4), 0, 2, 1, 3)
 			if err := c.Err(); err != nil {
 				t.Fatal(err)

@@ -22,7 +22,8 @@ func (c *Context) haveActivations(op string, t Type, operands ...*Tensor) bool {
 // weight tells whether w is an unbroken vector of a number for each column of x.
 func weight(w, x *Tensor) bool { return w != nil && vector(w, x.Ne(0)) && w.contiguousRows() }
 
-// Norm is x ⊙ w / √(mean(x²) + eps) for each row (RMS norm; Zhang and Sennrich, arXiv 1910.07467), of type t: x [n, rows] and w [n] float32.
+// Norm is x ⊙ w / √(mean(x²) + eps) for each row (RMS norm; Zhang and Sennrich, arXiv 1910.07467), of type t: x
+// [n, rows] and w [n] float32.
 func (c *Context) Norm(x, w *Tensor, eps float32, t Type) *Tensor {
 	if !c.haveActivations("norm", t, x) {
 		return nil
@@ -48,7 +49,8 @@ func (c *Context) normsBack(op string, dy, x, w *Tensor, eps float32, acc *Tenso
 	return true
 }
 
-// NormBack is acc plus the gradient of Norm's input x for the gradient dy of its result, float32 [n, rows]. acc is float32 of that shape, or nil.
+// NormBack is acc plus the gradient of Norm's input x for the gradient dy of its result, float32 [n, rows]. acc is
+// float32 of that shape, or nil.
 func (c *Context) NormBack(dy, x, w *Tensor, eps float32, acc *Tensor) *Tensor {
 	if !c.normsBack("norm_back", dy, x, w, eps, acc) {
 		return nil
@@ -59,8 +61,8 @@ func (c *Context) NormBack(dy, x, w *Tensor, eps float32, acc *Tensor) *Tensor {
 	return (*Tensor)(C.ggml_vera_norm_back(c.c, c.nodes, dy.c(), x.c(), w.c(), acc.c(), C.float(eps)))
 }
 
-// LayerNorm is (x − mean(x)) / √(var(x) + eps) ⊙ w + b for each row, with the mean of the squared deviations for var (Ba, Kiros and Hinton, arXiv 1607.06450), of type t:
-// x [n, rows], w and b [n] float32.
+// LayerNorm is (x − mean(x)) / √(var(x) + eps) ⊙ w + b for each row, with the mean of the squared deviations for var
+// (Ba, Kiros and Hinton, arXiv 1607.06450), of type t: x [n, rows], w and b [n] float32.
 func (c *Context) LayerNorm(x, w, b *Tensor, eps float32, t Type) *Tensor {
 	if !c.haveActivations("layer_norm", t, x) {
 		return nil
@@ -85,7 +87,8 @@ func (c *Context) LayerNormBack(dy, x, w *Tensor, eps float32, acc *Tensor) *Ten
 	return (*Tensor)(C.ggml_vera_layer_norm_back(c.c, c.nodes, dy.c(), x.c(), w.c(), acc.c(), C.float(eps)))
 }
 
-// HeadNorms are the weights of the norms of q and of k, float32: [headDim] where every head is normed alone, or as long as all heads together where the whole row is.
+// HeadNorms are the weights of the norms of q and of k, float32: [headDim] where every head is normed alone, or as long
+// as all heads together where the whole row is.
 type HeadNorms struct{ Q, K *Tensor }
 
 // fit tells whether x [headDim · (heads + 2 · kvHeads), rows] is float32 and has heads for these norms.
@@ -100,7 +103,8 @@ func (n HeadNorms) fit(x *Tensor, heads, kvHeads int, eps float32) bool {
 	return norms(n.Q, heads) && norms(n.K, kvHeads)
 }
 
-// NormHeads is Norm of the heads of q and of k alone, of type t, for x [headDim · (heads + 2 · kvHeads), rows], float32, as Attention takes it. v is copied.
+// NormHeads is Norm of the heads of q and of k alone, of type t, for x [headDim · (heads + 2 · kvHeads), rows],
+// float32, as Attention takes it. v is copied.
 func (c *Context) NormHeads(x *Tensor, w HeadNorms, heads, kvHeads int, eps float32, t Type) *Tensor {
 	if !c.haveActivations("norm_heads", t, x) {
 		return nil
@@ -111,7 +115,8 @@ func (c *Context) NormHeads(x *Tensor, w HeadNorms, heads, kvHeads int, eps floa
 	if c.composed != nil {
 		return c.composeNormHeads(x, w, heads, kvHeads, eps, t)
 	}
-	return (*Tensor)(C.ggml_vera_norm_heads(c.c, c.nodes, x.c(), w.Q.c(), w.K.c(), C.int(heads), C.int(kvHeads), C.float(eps), C.uint(t)))
+	return (*Tensor)(C.ggml_vera_norm_heads(c.c, c.nodes, x.c(), w.Q.c(), w.K.c(), C.int(heads), C.int(kvHeads),
+		C.float(eps), C.uint(t)))
 }
 
 // NormHeadsBack is the gradient of NormHeads' input x, of type t, for the gradient dy of its result.
@@ -120,12 +125,14 @@ func (c *Context) NormHeadsBack(dy, x *Tensor, w HeadNorms, heads, kvHeads int, 
 		return nil
 	}
 	if dy.ne[0] != x.ne[0] || !w.fit(x, heads, kvHeads, eps) {
-		return c.fail("norm_heads_back", "%s for %s with %d heads, %d KV heads, eps %g", dy.describe(), x.describe(), heads, kvHeads, eps)
+		return c.fail("norm_heads_back", "%s for %s with %d heads, %d KV heads, eps %g", dy.describe(), x.describe(),
+			heads, kvHeads, eps)
 	}
 	if c.composed != nil {
 		return c.composeNormHeadsBack(dy, x, w, heads, kvHeads, eps, t)
 	}
-	return (*Tensor)(C.ggml_vera_norm_heads_back(c.c, c.nodes, dy.c(), x.c(), w.Q.c(), w.K.c(), C.int(heads), C.int(kvHeads), C.float(eps), C.uint(t)))
+	return (*Tensor)(C.ggml_vera_norm_heads_back(c.c, c.nodes, dy.c(), x.c(), w.Q.c(), w.K.c(), C.int(heads),
+		C.int(kvHeads), C.float(eps), C.uint(t)))
 }
 
 // Activation is a function of one number: x · σ(φ(x)) with the logistic σ, or that.
@@ -133,11 +140,14 @@ type Activation int
 
 // The activations that there are.
 const (
-	SiLU        Activation = iota // φ = x
-	GELU                          // φ = 2 √(2/π) (x + 0.044715 x³): ½ x (1 + tanh(φ/2)) in other words (Hendrycks and Gimpel, arXiv 1606.08415)
-	Clamped                       // φ = 1.702 x; for Gated alone, which takes min(gate, 7), and 1 + up with up between −7 and 7 (gpt-oss, arXiv 2508.10925)
-	Sigmoid                       // σ(x); for Gated alone (gated attention, arXiv 2505.06708)
-	activations                   // how many
+	SiLU Activation = iota // φ = x
+	// φ = 2 √(2/π) (x + 0.044715 x³): ½ x (1 + tanh(φ/2)) in other words (Hendrycks and Gimpel, arXiv 1606.08415)
+	GELU
+	// φ = 1.702 x; for Gated alone, which takes min(gate, 7), and 1 + up with up between −7 and 7 (gpt-oss, arXiv
+	// 2508.10925)
+	Clamped
+	Sigmoid     // σ(x); for Gated alone (gated attention, arXiv 2505.06708)
+	activations // how many
 )
 
 // The limits of Clamped, and its φ's slope.
@@ -179,7 +189,8 @@ func (c *Context) ActivateBack(dy, x *Tensor, act Activation, t Type) *Tensor {
 	return (*Tensor)(C.ggml_vera_activate_back(c.c, c.nodes, dy.c(), x.c(), C.int(act), C.uint(t)))
 }
 
-// Gated is act(gate) ⊙ up, [n, rows] of type t, for gateUp [2n, rows]: the gate's numbers, then those of up (Shazeer, arXiv 2002.05202).
+// Gated is act(gate) ⊙ up, [n, rows] of type t, for gateUp [2n, rows]: the gate's numbers, then those of up (Shazeer,
+// arXiv 2002.05202).
 func (c *Context) Gated(gateUp *Tensor, act Activation, t Type) *Tensor {
 	if !c.haveActivations("gated", t, gateUp) {
 		return nil
@@ -216,19 +227,22 @@ const (
 	Halves     Pairing = true  // number i and number i + dims/2
 )
 
-// Rotate turns pairs of numbers of the first heads of x [headDim · any, rows] by the angles of table [dims, rows], float32: m·cos and m·sin for each of the
-// dims/2 pairs of a head's first numbers; back is the transposed, for gradients. The other numbers are copied. The result has type t.
+// Rotate turns pairs of numbers of the first heads of x [headDim · any, rows] by the angles of table [dims, rows],
+// float32: m·cos and m·sin for each of the dims/2 pairs of a head's first numbers; back is the transposed, for
+// gradients. The other numbers are copied. The result has type t.
 func (c *Context) Rotate(x, table *Tensor, heads, headDim int, pairs Pairing, back bool, t Type) *Tensor {
 	if !c.haveActivations("rotate", t, x, table) {
 		return nil
 	}
-	if table.Type() != F32 || heads < 1 || headDim < 1 || int64(heads) > x.Ne(0)/int64(headDim) || table.Ne(0) > int64(headDim) || table.Ne(0)%2 != 0 {
+	if table.Type() != F32 || heads < 1 || headDim < 1 || int64(heads) > x.Ne(0)/int64(headDim) ||
+		table.Ne(0) > int64(headDim) || table.Ne(0)%2 != 0 {
 		return c.fail("rotate", "%d heads of %d in %s by %s", heads, headDim, x.describe(), table.describe())
 	}
 	if c.composed != nil {
 		return c.composeRotate(x, table, heads, headDim, pairs, back, t)
 	}
-	return (*Tensor)(C.ggml_vera_rotate(c.c, c.nodes, x.c(), table.c(), C.int(heads), C.int(headDim), C.bool(pairs), C.bool(back), C.uint(t)))
+	return (*Tensor)(C.ggml_vera_rotate(c.c, c.nodes, x.c(), table.c(), C.int(heads), C.int(headDim), C.bool(pairs),
+		C.bool(back), C.uint(t)))
 }
 
 // Convert is x [n, rows] as type t.
@@ -266,7 +280,8 @@ func (c *Context) labelled(op string, logits, labels *Tensor, cap float32, t Typ
 	if !c.haveActivations(op, t, logits) {
 		return false
 	}
-	if labels == nil || labels.Type() != I32 || logits.Type() != F32 || labels.Ne(0) != logits.Ne(1) || labels.Elements() != labels.Ne(0) ||
+	if labels == nil || labels.Type() != I32 || logits.Type() != F32 || labels.Ne(0) != logits.Ne(1) ||
+		labels.Elements() != labels.Ne(0) ||
 		!labels.contiguousRows() || !capped(cap) {
 		c.fail(op, "%s, cap %g", logits.describe(), cap)
 		return false
@@ -274,8 +289,9 @@ func (c *Context) labelled(op string, logits, labels *Tensor, cap float32, t Typ
 	return true
 }
 
-// CrossEntropy is −log softmax(logits)[label] of each row, float32 [rows], for logits [vocabulary, rows], float32, and labels [rows], int32, which must be smaller
-// than the vocabulary when the graph is computed. With a cap that is not 0, the logits are Capped first.
+// CrossEntropy is −log softmax(logits)[label] of each row, float32 [rows], for logits [vocabulary, rows], float32, and
+// labels [rows], int32, which must be smaller than the vocabulary when the graph is computed. With a cap that is not 0,
+// the logits are Capped first.
 func (c *Context) CrossEntropy(logits, labels *Tensor, cap float32) *Tensor {
 	if !c.labelled("cross_entropy", logits, labels, cap, F32) {
 		return nil
@@ -286,7 +302,8 @@ func (c *Context) CrossEntropy(logits, labels *Tensor, cap float32) *Tensor {
 	return (*Tensor)(C.ggml_vera_cross_entropy(c.c, c.nodes, logits.c(), labels.c(), C.float(cap)))
 }
 
-// CrossEntropyBack is the gradient of the sum of CrossEntropy by the logits, softmax(logits) − onehot(label) where there is no cap, of type t.
+// CrossEntropyBack is the gradient of the sum of CrossEntropy by the logits, softmax(logits) − onehot(label) where
+// there is no cap, of type t.
 func (c *Context) CrossEntropyBack(logits, labels *Tensor, cap float32, t Type) *Tensor {
 	if !c.labelled("cross_entropy_back", logits, labels, cap, t) {
 		return nil

@@ -32,31 +32,33 @@ const (
 	unit   = 1.0 / (1 << 24) // what rounding to float32 is off by at most, in parts of the result
 )
 
-// rowTolerance bounds each number's error in units, in parts of the sizes of the terms it is made of (see want). The vectors' exponential is off by 2.
+// rowTolerance bounds each number's error in units, in parts of the sizes of the terms it is made of (see want). The
+// vectors' exponential is off by 2.
 var rowTolerance = map[string]float64{
-	"norm":                      6, // three operations; a sum of up to 576 squares, whose error the root halves
-	"norm back":                 8, // the same, and a second sum
-	"layer norm":                6, // as norm, and a mean
-	"layer norm back":           8,
-	"silu":                      6, // the exponential and four operations
-	"silu back":                 8, // the exponential and six operations
-	"gated silu":                6,
-	"gated silu back":           8,
-	"gelu":                      6, // and what the exponential is of
-	"gelu back":                 10,
-	"gated gelu":                6,
-	"gated gelu back":           10,
-	"rotate":                    2, // two products and their sum
-	"rotate back":               2,
-	"rotate halves":             2,
-	"rotate halves back":        2,
-	"norm heads":                6,
-	"norm heads back":           8,
-	"norm rows":                 6,
-	"norm rows back":            8,
-	"capped":                    5, // the exponential and four operations
-	"convert":                   0,
-	"cross-entropy":             4,  // the exponential, the difference before it and the loss; the errors of many exponentials are of both signs
+	"norm":               6, // three operations; a sum of up to 576 squares, whose error the root halves
+	"norm back":          8, // the same, and a second sum
+	"layer norm":         6, // as norm, and a mean
+	"layer norm back":    8,
+	"silu":               6, // the exponential and four operations
+	"silu back":          8, // the exponential and six operations
+	"gated silu":         6,
+	"gated silu back":    8,
+	"gelu":               6, // and what the exponential is of
+	"gelu back":          10,
+	"gated gelu":         6,
+	"gated gelu back":    10,
+	"rotate":             2, // two products and their sum
+	"rotate back":        2,
+	"rotate halves":      2,
+	"rotate halves back": 2,
+	"norm heads":         6,
+	"norm heads back":    8,
+	"norm rows":          6,
+	"norm rows back":     8,
+	"capped":             5, // the exponential and four operations
+	"convert":            0,
+	// the exponential, the difference before it and the loss; the errors of many exponentials are of both signs
+	"cross-entropy":             4,
 	"cross-entropy back":        12, // the exponential, its sum, three operations
 	"capped cross-entropy":      10, // and two units of the logits, which are up to 3
 	"capped cross-entropy back": 16,
@@ -73,7 +75,9 @@ func (r rowCase) activation() (act Activation, phi, slope func(x float64) float6
 		return SiLU, func(x float64) float64 { return x }, func(float64) float64 { return 1 }
 	}
 	by := 2 * math.Sqrt(2/math.Pi)
-	return GELU, func(x float64) float64 { return by * (x + 0.044715*x*x*x) }, func(x float64) float64 { return by * (1 + 3*0.044715*x*x) }
+	return GELU, func(x float64) float64 { return by * (x + 0.044715*x*x*x) }, func(x float64) float64 {
+		return by * (1 + 3*0.044715*x*x)
+	}
 }
 
 func (r rowCase) cap() float32 {
@@ -84,7 +88,8 @@ func (r rowCase) cap() float32 {
 }
 
 func (r rowCase) operands() []matrix {
-	x, g, w, table := matrix{"x", r.x, r.n, r.rows}, matrix{"g", r.g, r.n, r.rows}, matrix{"w", F32, r.n, 1}, matrix{"table", F32, r.dims, r.rows}
+	x, g, w, table := matrix{"x", r.x, r.n, r.rows}, matrix{"g", r.g, r.n, r.rows}, matrix{"w", F32, r.n, 1},
+		matrix{"table", F32, r.dims, r.rows}
 	both := matrix{"x", r.x, 2 * r.n, r.rows}
 	switch r.op {
 	case "norm":
@@ -148,7 +153,8 @@ func (r rowCase) build(c *Context, o map[string]*Tensor) *Tensor {
 	case "gated silu back", "gated gelu back":
 		return c.GatedBack(o["g"], o["x"], act, r.y)
 	case "rotate", "rotate back", "rotate halves", "rotate halves back":
-		return c.Rotate(o["x"], o["table"], r.heads, r.dim, Pairing(strings.HasPrefix(r.op, "rotate halves")), strings.HasSuffix(r.op, "back"), r.y)
+		return c.Rotate(o["x"], o["table"], r.heads, r.dim, Pairing(strings.HasPrefix(r.op, "rotate halves")),
+			strings.HasSuffix(r.op, "back"), r.y)
 	case "norm heads", "norm rows":
 		return c.NormHeads(o["x"], HeadNorms{o["w"], o["w of k"]}, r.heads, 1, rowEps, r.y)
 	case "norm heads back", "norm rows back":
@@ -230,7 +236,8 @@ func (r rowCase) compute(t testing.TB, backend *Backend, data map[string]numbers
 // want is r's result in float64, with the sizes of the terms that each number is made of.
 func (r rowCase) want(data map[string]numbers) (want, size []float64) {
 	_, phi, slope := r.activation()
-	// rounded is what rounding makes of a term with the exponential of −x: that is off by as many units as x is large, where it is not 0.
+	// rounded is what rounding makes of a term with the exponential of −x: that is off by as many units as x is large,
+	// where it is not 0.
 	rounded := func(term, x float64) float64 {
 		if strings.Contains(r.op, "silu") || term == 0 || x > 0 {
 			return 0
@@ -475,7 +482,8 @@ func (r rowCase) check(t testing.TB, data []byte, want, size []float64) {
 		t.Fatal(err)
 	}
 	for i, w := range want {
-		allowed := rowTolerance[r.op]*unit*size[i] + 0x1p-100 // what is below the normal numbers is 0, and so is σ below e⁻⁸⁸·⁷
+		// what is below the normal numbers is 0, and so is σ below e⁻⁸⁸·⁷
+		allowed := rowTolerance[r.op]*unit*size[i] + 0x1p-100
 		if m.kind == BF16 {
 			_, exponent := math.Frexp(w)
 			allowed += math.Ldexp(1, exponent-9)
@@ -483,13 +491,15 @@ func (r rowCase) check(t testing.TB, data []byte, want, size []float64) {
 		g := float64(got[i])
 		same := g == w || math.IsNaN(g) && math.IsNaN(w)
 		if !same && !(math.Abs(g-w) <= allowed) || math.IsInf(w, 0) && g != w {
-			t.Errorf("%v: number %d of row %d is %v, want %v, off by %.3g units of %v", r, i%m.width, i/m.width, g, w, math.Abs(g-w)/unit/size[i], size[i])
+			t.Errorf("%v: number %d of row %d is %v, want %v, off by %.3g units of %v", r, i%m.width, i/m.width, g, w,
+				math.Abs(g-w)/unit/size[i], size[i])
 			return
 		}
 	}
 }
 
-// testRows compares each case with float64 on one thread, and with the bits that 2 or 3 threads give, with every instruction set.
+// testRows compares each case with float64 on one thread, and with the bits that 2 or 3 threads give, with every
+// instruction set.
 func testRows(t *testing.T, cases []rowCase, change func(m matrix, values []float32)) {
 	backend := openCPU(t, 1)
 	data := make([]map[string]numbers, len(cases))
@@ -531,7 +541,8 @@ func (r rowCase) kinds() (all []rowCase) {
 				case "norm back", "layer norm back":
 					c.acc = c.y == BF16 // of no other use here
 					c.x, c.y = F32, F32
-				case "silu", "gelu", "gated silu", "gated gelu", "convert", "rotate", "rotate back", "rotate halves", "rotate halves back":
+				case "silu", "gelu", "gated silu", "gated gelu", "convert", "rotate", "rotate back", "rotate halves",
+					"rotate halves back":
 					c.g = F32
 				case "norm heads back", "norm rows back":
 					c.x = F32
@@ -600,7 +611,8 @@ func TestLargeNumbers(t *testing.T) {
 	}
 }
 
-// TestRowsPoison puts a NaN or an infinity into one number of each operand: it comes out in the numbers that are made of it, all in its row.
+// TestRowsPoison puts a NaN or an infinity into one number of each operand: it comes out in the numbers that are made
+// of it, all in its row.
 func TestRowsPoison(t *testing.T) {
 	for _, value := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
 		for _, op := range rowOperations {
@@ -677,7 +689,8 @@ func TestInfiniteLogits(t *testing.T) {
 	}
 }
 
-// TestConvert goes through all bfloat16 numbers, and all float32 numbers around those and around the middles between two.
+// TestConvert goes through all bfloat16 numbers, and all float32 numbers around those and around the middles between
+// two.
 func TestConvert(t *testing.T) {
 	const width, rows = 257, 255 // of all but one; odd
 	backend := openCPU(t, 2)
@@ -693,7 +706,8 @@ func TestConvert(t *testing.T) {
 		}
 	}
 	everyISA(t, func(t *testing.T) {
-		wide := rowCase{op: "convert", n: width, rows: rows, x: BF16, y: F32}.compute(t, backend, map[string]numbers{"x": {data: half}})
+		wide := rowCase{op: "convert", n: width, rows: rows, x: BF16, y: F32}.compute(t, backend,
+			map[string]numbers{"x": {data: half}})
 		for i := range width * rows {
 			if u := binary.LittleEndian.Uint32(wide[4*i:]); u != uint32(i)<<16 {
 				t.Fatalf("bfloat16 %#x became %#x", i, u)
@@ -706,7 +720,8 @@ func TestConvert(t *testing.T) {
 				t.Errorf("%v does not stay what it is", kind)
 			}
 		}
-		narrow := rowCase{op: "convert", n: width, rows: 6 * rows, x: F32, y: BF16}.compute(t, backend, map[string]numbers{"x": {data: single}})
+		narrow := rowCase{op: "convert", n: width, rows: 6 * rows, x: F32, y: BF16}.compute(t, backend,
+			map[string]numbers{"x": {data: single}})
 		for i, want := range nearest {
 			got, u := binary.LittleEndian.Uint16(narrow[2*i:]), binary.LittleEndian.Uint32(single[4*i:])
 			switch {
@@ -756,19 +771,27 @@ func everyRow(b *bench) []*Tensor {
 	x := func(seed uint64) *Tensor { return b.f(normal(seed, n*rows), n, rows) }
 	table := func(dims int64) *Tensor { return b.f(normal(7, int(dims)*rows), dims, rows) }
 	w, at, both := b.f(normal(9, n), n), b.i(labels, rows), b.f(normal(1, 2*n*rows), 2*n, rows)
-	norms, rowNorms := HeadNorms{b.f(normal(10, 11), 11), b.f(normal(11, 11), 11)}, HeadNorms{b.f(normal(10, 22), 22), b.f(normal(11, 22), 22)}
+	norms, rowNorms := HeadNorms{b.f(normal(10, 11), 11), b.f(normal(11, 11), 11)},
+		HeadNorms{b.f(normal(10, 22), 22), b.f(normal(11, 22), 22)}
 	return []*Tensor{
 		b.Norm(x(1), w, 1e-5, F32), b.NormBack(x(1), x(2), w, 1e-5, x(3)), b.NormBack(x(1), x(2), w, 1e-5, nil),
-		b.LayerNorm(x(1), w, b.f(normal(12, n), n), 1e-5, F32), b.LayerNormBack(x(1), x(2), w, 1e-5, x(3)), b.LayerNormBack(x(1), x(2), w, 1e-5, nil),
-		b.Gated(both, SiLU, F32), b.GatedBack(x(2), both, SiLU, F32), b.Gated(both, GELU, F32), b.GatedBack(x(2), both, GELU, F32),
-		b.Activate(x(1), SiLU, F32), b.ActivateBack(x(1), x(2), SiLU, F32), b.Activate(x(1), GELU, F32), b.ActivateBack(x(1), x(2), GELU, F32),
-		b.Rotate(x(1), table(dim), heads, dim, Neighbours, false, F32), b.Rotate(x(1), table(dim), heads, dim, Neighbours, true, F32),
-		b.Rotate(x(1), table(dim), heads, dim, Halves, false, F32), b.Rotate(x(1), table(6), heads, dim, Halves, true, F32),
+		b.LayerNorm(x(1), w, b.f(normal(12, n), n), 1e-5, F32), b.LayerNormBack(x(1), x(2), w, 1e-5, x(3)),
+		b.LayerNormBack(x(1), x(2), w, 1e-5, nil),
+		b.Gated(both, SiLU, F32), b.GatedBack(x(2), both, SiLU, F32), b.Gated(both, GELU, F32),
+		b.GatedBack(x(2), both, GELU, F32),
+		b.Activate(x(1), SiLU, F32), b.ActivateBack(x(1), x(2), SiLU, F32), b.Activate(x(1), GELU, F32),
+		b.ActivateBack(x(1), x(2), GELU, F32),
+		b.Rotate(x(1), table(dim), heads, dim, Neighbours, false, F32),
+		b.Rotate(x(1), table(dim), heads, dim, Neighbours, true, F32),
+		b.Rotate(x(1), table(dim), heads, dim, Halves, false, F32), b.Rotate(x(1), table(6), heads, dim, Halves,
+			true, F32),
 		b.NormHeads(x(1), norms, 2, 2, 1e-5, F32), b.NormHeadsBack(x(1), x(2), norms, 2, 2, 1e-5, F32),
 		b.NormHeads(x(1), rowNorms, 2, 2, 1e-5, F32), b.NormHeadsBack(x(1), x(2), rowNorms, 2, 2, 1e-5, F32),
-		b.Rotate(b.View(x(1), [4]int64{dim * heads, rows, 1, 1}, [4]int64{2}), table(6), heads, dim, Neighbours, false, F32),
+		b.Rotate(b.View(x(1), [4]int64{dim * heads, rows, 1, 1}, [4]int64{2}), table(6), heads, dim, Neighbours,
+			false, F32),
 		b.CrossEntropy(b.ScaleBias(x(1), 30, 0), at, 0), b.CrossEntropyBack(x(1), at, 0, F32),
-		b.CrossEntropy(b.ScaleBias(x(1), 30, 0), at, 30), b.CrossEntropyBack(b.ScaleBias(x(1), 30, 0), at, 30, F32), b.Capped(x(1), 2),
+		b.CrossEntropy(b.ScaleBias(x(1), 30, 0), at, 30), b.CrossEntropyBack(b.ScaleBias(x(1), 30, 0), at, 30, F32),
+		b.Capped(x(1), 2),
 	}
 }
 
@@ -782,13 +805,15 @@ func TestRowsComposed(t *testing.T) {
 	})
 }
 
-// TestRotateIsRope makes the table as the model does, by ggml's rotation of (1, 0) in every pair, and compares with ggml's rotation of the heads.
+// TestRotateIsRope makes the table as the model does, by ggml's rotation of (1, 0) in every pair, and compares with
+// ggml's rotation of the heads.
 func TestRotateIsRope(t *testing.T) {
 	backend := openCPU(t, 2)
 	positions := []int32{0, 1, 2, 5, 31, 33, 1000, 4095, 3, 3, 70000}
 	tokens := int64(len(positions))
 	plain := Rope{FreqBase: 10000, FreqScale: 1, AttnFactor: 1, BetaFast: 32, BetaSlow: 1}
-	yarn := Rope{OrigContext: 64, FreqBase: 10000, FreqScale: 0.25, ExtFactor: 1, AttnFactor: 1.3, BetaFast: 32, BetaSlow: 1}
+	yarn := Rope{OrigContext: 64, FreqBase: 10000, FreqScale: 0.25, ExtFactor: 1, AttnFactor: 1.3, BetaFast: 32,
+		BetaSlow: 1}
 	linear := Rope{FreqBase: 500000, FreqScale: 0.5, AttnFactor: 1, BetaFast: 32, BetaSlow: 1}
 	for _, shape := range []struct{ dim, dims, heads, turned int64 }{
 		{2, 2, 1, 1}, {7, 6, 3, 2}, {64, 64, 5, 4}, {64, 16, 2, 2}, {96, 50, 3, 1}, {128, 128, 2, 1},
@@ -815,7 +840,8 @@ func TestRotateIsRope(t *testing.T) {
 									pairs[i] = 1
 								}
 								pos, x := b.i(positions, tokens), b.f(values, shape.dim, shape.heads, tokens)
-								table := b.Reshape(b.Rope(b.f(pairs, shape.dims, 1, tokens), pos, factors, r), shape.dims, tokens)
+								table := b.Reshape(b.Rope(b.f(pairs, shape.dims, 1, tokens), pos, factors, r),
+									shape.dims, tokens)
 								turned := positions
 								if back {
 									turned = make([]int32, len(positions))
@@ -824,7 +850,8 @@ func TestRotateIsRope(t *testing.T) {
 									}
 								}
 								flat := b.Convert(b.Reshape(x, width, tokens), kind)
-								return []*Tensor{b.Rotate(flat, table, int(shape.turned), int(shape.dim), Neighbours, back, F32), b.Rope(x, b.i(turned, tokens), factors, r)}
+								return []*Tensor{b.Rotate(flat, table, int(shape.turned), int(shape.dim), Neighbours,
+									back, F32), b.Rope(x, b.i(turned, tokens), factors, r)}
 							})
 							want := got[1]
 							for i := range want {
@@ -832,7 +859,8 @@ func TestRotateIsRope(t *testing.T) {
 									want[i] = values[i]
 								}
 							}
-							near(t, fmt.Sprintf("%v %s, factors %v, %v, back %v", shape, name, withFactors, kind, back), got[0], want...)
+							near(t, fmt.Sprintf("%v %s, factors %v, %v, back %v", shape, name, withFactors, kind, back),
+								got[0], want...)
 						})
 					}
 				}
@@ -845,48 +873,90 @@ func TestRowsRefuse(t *testing.T) {
 	backend := openCPU(t, 1)
 	type made func(kind Type, ne ...int64) *Tensor
 	for name, build := range map[string]func(c *Context, f made) *Tensor{
-		"norm of bfloat16":         func(c *Context, f made) *Tensor { return c.Norm(f(BF16, 4, 3), f(F32, 4), 1, F32) },
-		"norm to float16":          func(c *Context, f made) *Tensor { return c.Norm(f(F32, 4, 3), f(F32, 4), 1, F16) },
-		"norm without a weight":    func(c *Context, f made) *Tensor { return c.Norm(f(F32, 4, 3), nil, 1, F32) },
-		"norm by another width":    func(c *Context, f made) *Tensor { return c.Norm(f(F32, 4, 3), f(F32, 3), 1, F32) },
-		"norm by a matrix":         func(c *Context, f made) *Tensor { return c.Norm(f(F32, 4, 3), f(F32, 4, 3), 1, F32) },
-		"norm by a column":         func(c *Context, f made) *Tensor { return c.Norm(f(F32, 4, 3), column(c, f(F32, 3, 4)), 1, F32) },
-		"norm with a bad eps":      func(c *Context, f made) *Tensor { return c.Norm(f(F32, 4, 3), f(F32, 4), -1, F32) },
-		"norm of a transposed":     func(c *Context, f made) *Tensor { return c.Norm(c.Transpose(f(F32, 3, 4)), f(F32, 4), 1, F32) },
-		"norm of three dimensions": func(c *Context, f made) *Tensor { return c.Norm(f(F32, 4, 3, 2), f(F32, 4), 1, F32) },
-		"norm back: rows":          func(c *Context, f made) *Tensor { return c.NormBack(f(F32, 4, 2), f(F32, 4, 3), f(F32, 4), 1, nil) },
-		"norm back: width":         func(c *Context, f made) *Tensor { return c.NormBack(f(F32, 5, 3), f(F32, 4, 3), f(F32, 4), 1, nil) },
-		"norm back: x":             func(c *Context, f made) *Tensor { return c.NormBack(f(F32, 4, 3), f(BF16, 4, 3), f(F32, 4), 1, nil) },
-		"norm back: weight":        func(c *Context, f made) *Tensor { return c.NormBack(f(F32, 4, 3), f(F32, 4, 3), f(F32, 3), 1, nil) },
+		"norm of bfloat16": func(c *Context, f made) *Tensor {
+			return c.Norm(f(BF16, 4, 3), f(F32, 4), 1, F32)
+		},
+		"norm to float16":       func(c *Context, f made) *Tensor { return c.Norm(f(F32, 4, 3), f(F32, 4), 1, F16) },
+		"norm without a weight": func(c *Context, f made) *Tensor { return c.Norm(f(F32, 4, 3), nil, 1, F32) },
+		"norm by another width": func(c *Context, f made) *Tensor { return c.Norm(f(F32, 4, 3), f(F32, 3), 1, F32) },
+		"norm by a matrix": func(c *Context, f made) *Tensor {
+			return c.Norm(f(F32, 4, 3), f(F32, 4, 3), 1, F32)
+		},
+		"norm by a column": func(c *Context, f made) *Tensor {
+			return c.Norm(f(F32, 4, 3), column(c, f(F32, 3, 4)), 1, F32)
+		},
+		"norm with a bad eps": func(c *Context, f made) *Tensor {
+			return c.Norm(f(F32, 4, 3), f(F32, 4), -1, F32)
+		},
+		"norm of a transposed": func(c *Context, f made) *Tensor {
+			return c.Norm(c.Transpose(f(F32, 3, 4)), f(F32, 4), 1, F32)
+		},
+		"norm of three dimensions": func(c *Context, f made) *Tensor {
+			return c.Norm(f(F32, 4, 3, 2), f(F32, 4), 1, F32)
+		},
+		"norm back: rows": func(c *Context, f made) *Tensor {
+			return c.NormBack(f(F32, 4, 2), f(F32, 4, 3), f(F32, 4), 1, nil)
+		},
+		"norm back: width": func(c *Context, f made) *Tensor {
+			return c.NormBack(f(F32, 5, 3), f(F32, 4, 3), f(F32, 4), 1, nil)
+		},
+		"norm back: x": func(c *Context, f made) *Tensor {
+			return c.NormBack(f(F32, 4, 3), f(BF16, 4, 3), f(F32, 4), 1, nil)
+		},
+		"norm back: weight": func(c *Context, f made) *Tensor {
+			return c.NormBack(f(F32, 4, 3), f(F32, 4, 3), f(F32, 3), 1, nil)
+		},
 		"norm back: acc's type": func(c *Context, f made) *Tensor {
 			return c.NormBack(f(F32, 4, 3), f(F32, 4, 3), f(F32, 4), 1, f(BF16, 4, 3))
 		},
 		"norm back: acc's shape": func(c *Context, f made) *Tensor {
 			return c.NormBack(f(F32, 4, 3), f(F32, 4, 3), f(F32, 4), 1, f(F32, 4, 2))
 		},
-		"layer norm without a bias": func(c *Context, f made) *Tensor { return c.LayerNorm(f(F32, 4, 3), f(F32, 4), nil, 1, F32) },
-		"layer norm: bias":          func(c *Context, f made) *Tensor { return c.LayerNorm(f(F32, 4, 3), f(F32, 4), f(F32, 5), 1, F32) },
-		"layer norm: weight":        func(c *Context, f made) *Tensor { return c.LayerNorm(f(F32, 4, 3), f(F32, 3), f(F32, 4), 1, F32) },
-		"layer norm of bfloat16":    func(c *Context, f made) *Tensor { return c.LayerNorm(f(BF16, 4, 3), f(F32, 4), f(F32, 4), 1, F32) },
-		"layer norm: eps":           func(c *Context, f made) *Tensor { return c.LayerNorm(f(F32, 4, 3), f(F32, 4), f(F32, 4), -1, F32) },
+		"layer norm without a bias": func(c *Context, f made) *Tensor {
+			return c.LayerNorm(f(F32, 4, 3), f(F32, 4), nil, 1, F32)
+		},
+		"layer norm: bias": func(c *Context, f made) *Tensor {
+			return c.LayerNorm(f(F32, 4, 3), f(F32, 4), f(F32, 5), 1, F32)
+		},
+		"layer norm: weight": func(c *Context, f made) *Tensor {
+			return c.LayerNorm(f(F32, 4, 3), f(F32, 3), f(F32, 4), 1, F32)
+		},
+		"layer norm of bfloat16": func(c *Context, f made) *Tensor {
+			return c.LayerNorm(f(BF16, 4, 3), f(F32, 4), f(F32, 4), 1, F32)
+		},
+		"layer norm: eps": func(c *Context, f made) *Tensor {
+			return c.LayerNorm(f(F32, 4, 3), f(F32, 4), f(F32, 4), -1, F32)
+		},
 		"layer norm back: width": func(c *Context, f made) *Tensor {
 			return c.LayerNormBack(f(F32, 5, 3), f(F32, 4, 3), f(F32, 4), 1, nil)
 		},
-		"activate: which":       func(c *Context, f made) *Tensor { return c.Activate(f(F32, 4, 3), activations, F32) },
-		"activate to float16":   func(c *Context, f made) *Tensor { return c.Activate(f(F32, 4, 3), GELU, F16) },
-		"activate back: which":  func(c *Context, f made) *Tensor { return c.ActivateBack(f(F32, 4, 3), f(F32, 4, 3), -1, F32) },
-		"activate back: width":  func(c *Context, f made) *Tensor { return c.ActivateBack(f(F32, 4, 3), f(F32, 8, 3), GELU, F32) },
+		"activate: which":     func(c *Context, f made) *Tensor { return c.Activate(f(F32, 4, 3), activations, F32) },
+		"activate to float16": func(c *Context, f made) *Tensor { return c.Activate(f(F32, 4, 3), GELU, F16) },
+		"activate back: which": func(c *Context, f made) *Tensor {
+			return c.ActivateBack(f(F32, 4, 3), f(F32, 4, 3), -1, F32)
+		},
+		"activate back: width": func(c *Context, f made) *Tensor {
+			return c.ActivateBack(f(F32, 4, 3), f(F32, 8, 3), GELU, F32)
+		},
 		"clamped alone":         func(c *Context, f made) *Tensor { return c.Activate(f(F32, 4, 3), Clamped, F32) },
 		"gated of an odd width": func(c *Context, f made) *Tensor { return c.Gated(f(F32, 5, 3), SiLU, F32) },
 		"gated of integers":     func(c *Context, f made) *Tensor { return c.Gated(f(I32, 4, 3), SiLU, F32) },
 		"gated: which":          func(c *Context, f made) *Tensor { return c.Gated(f(F32, 4, 3), activations, F32) },
-		"gated back: width":     func(c *Context, f made) *Tensor { return c.GatedBack(f(F32, 4, 3), f(F32, 4, 3), SiLU, F32) },
-		"gated back: nothing":   func(c *Context, f made) *Tensor { return c.GatedBack(nil, f(F32, 4, 3), SiLU, F32) },
-		"gated back: which":     func(c *Context, f made) *Tensor { return c.GatedBack(f(F32, 4, 3), f(F32, 8, 3), activations, F32) },
-		"capped to nothing":     func(c *Context, f made) *Tensor { return c.Capped(f(F32, 4, 3), 0) },
-		"capped to NaN":         func(c *Context, f made) *Tensor { return c.Capped(f(F32, 4, 3), float32(math.NaN())) },
-		"capped: bfloat16":      func(c *Context, f made) *Tensor { return c.Capped(f(BF16, 4, 3), 1) },
-		"cross-entropy: cap":    func(c *Context, f made) *Tensor { return c.CrossEntropy(f(F32, 4, 3), f(I32, 3), -1) },
+		"gated back: width": func(c *Context, f made) *Tensor {
+			return c.GatedBack(f(F32, 4, 3), f(F32, 4, 3), SiLU, F32)
+		},
+		"gated back: nothing": func(c *Context, f made) *Tensor { return c.GatedBack(nil, f(F32, 4, 3), SiLU, F32) },
+		"gated back: which": func(c *Context, f made) *Tensor {
+			return c.GatedBack(f(F32, 4, 3), f(F32, 8, 3), activations, F32)
+		},
+		"capped to nothing": func(c *Context, f made) *Tensor { return c.Capped(f(F32, 4, 3), 0) },
+		"capped to NaN": func(c *Context, f made) *Tensor {
+			return c.Capped(f(F32, 4, 3), float32(math.NaN()))
+		},
+		"capped: bfloat16": func(c *Context, f made) *Tensor { return c.Capped(f(BF16, 4, 3), 1) },
+		"cross-entropy: cap": func(c *Context, f made) *Tensor {
+			return c.CrossEntropy(f(F32, 4, 3), f(I32, 3), -1)
+		},
 		"cross-entropy: no cap": func(c *Context, f made) *Tensor {
 			return c.CrossEntropy(f(F32, 4, 3), f(I32, 3), float32(math.Inf(1)))
 		},
@@ -935,15 +1005,27 @@ func TestRowsRefuse(t *testing.T) {
 		"rotate: table": func(c *Context, f made) *Tensor {
 			return c.Rotate(f(F32, 8, 3), f(BF16, 4, 3), 2, 4, Neighbours, false, F32)
 		},
-		"convert from float16":      func(c *Context, f made) *Tensor { return c.Convert(f(F16, 4, 3), F32) },
-		"convert to float16":        func(c *Context, f made) *Tensor { return c.Convert(f(F32, 4, 3), F16) },
-		"cross-entropy: bfloat16":   func(c *Context, f made) *Tensor { return c.CrossEntropy(f(BF16, 4, 3), f(I32, 3), 0) },
-		"cross-entropy: labels":     func(c *Context, f made) *Tensor { return c.CrossEntropy(f(F32, 4, 3), f(I32, 4), 0) },
-		"cross-entropy: no labels":  func(c *Context, f made) *Tensor { return c.CrossEntropy(f(F32, 4, 3), nil, 0) },
-		"cross-entropy: floats":     func(c *Context, f made) *Tensor { return c.CrossEntropy(f(F32, 4, 3), f(F32, 3), 0) },
-		"cross-entropy: a column":   func(c *Context, f made) *Tensor { return c.CrossEntropy(f(F32, 4, 3), column(c, f(I32, 2, 3)), 0) },
-		"cross-entropy back: type":  func(c *Context, f made) *Tensor { return c.CrossEntropyBack(f(F32, 4, 3), f(I32, 3), 0, F16) },
-		"cross-entropy back: label": func(c *Context, f made) *Tensor { return c.CrossEntropyBack(f(F32, 4, 3), f(I32, 3, 3), 0, F32) },
+		"convert from float16": func(c *Context, f made) *Tensor { return c.Convert(f(F16, 4, 3), F32) },
+		"convert to float16":   func(c *Context, f made) *Tensor { return c.Convert(f(F32, 4, 3), F16) },
+		"cross-entropy: bfloat16": func(c *Context, f made) *Tensor {
+			return c.CrossEntropy(f(BF16, 4, 3), f(I32, 3), 0)
+		},
+		"cross-entropy: labels": func(c *Context, f made) *Tensor {
+			return c.CrossEntropy(f(F32, 4, 3), f(I32, 4), 0)
+		},
+		"cross-entropy: no labels": func(c *Context, f made) *Tensor { return c.CrossEntropy(f(F32, 4, 3), nil, 0) },
+		"cross-entropy: floats": func(c *Context, f made) *Tensor {
+			return c.CrossEntropy(f(F32, 4, 3), f(F32, 3), 0)
+		},
+		"cross-entropy: a column": func(c *Context, f made) *Tensor {
+			return c.CrossEntropy(f(F32, 4, 3), column(c, f(I32, 2, 3)), 0)
+		},
+		"cross-entropy back: type": func(c *Context, f made) *Tensor {
+			return c.CrossEntropyBack(f(F32, 4, 3), f(I32, 3), 0, F16)
+		},
+		"cross-entropy back: label": func(c *Context, f made) *Tensor {
+			return c.CrossEntropyBack(f(F32, 4, 3), f(I32, 3, 3), 0, F32)
+		},
 	} {
 		c := backend.NewContext()
 		if build(c, c.NewTensor) != nil || c.Err() == nil {
@@ -963,11 +1045,15 @@ func BenchmarkRows(b *testing.B) {
 	const rows, width, hidden, vocab, heads, dim = 1300, 576, 1536, 49152, 15, 64
 	backend := openCPU(b, 2)
 	for _, r := range []rowCase{
-		{op: "convert", n: width, x: F32, y: F32}, {op: "convert", n: width, x: F32, y: BF16}, {op: "convert", n: width, x: BF16, y: F32},
+		{op: "convert", n: width, x: F32, y: F32}, {op: "convert", n: width, x: F32, y: BF16},
+		{op: "convert", n: width, x: BF16, y: F32},
 		{op: "norm", n: width, x: F32, y: BF16}, {op: "norm", n: width, x: F32, y: F32},
-		{op: "norm back", n: width, g: F32, x: F32, y: F32, acc: true}, {op: "norm back", n: width, g: BF16, x: F32, y: F32, acc: true},
-		{op: "gated silu", n: hidden, x: F32, y: BF16}, {op: "gated silu", n: hidden, x: BF16, y: BF16}, {op: "gated silu", n: hidden, x: F32, y: F32},
-		{op: "gated silu back", n: hidden, g: F32, x: F32, y: BF16}, {op: "gated silu back", n: hidden, g: BF16, x: BF16, y: BF16},
+		{op: "norm back", n: width, g: F32, x: F32, y: F32, acc: true}, {op: "norm back", n: width, g: BF16, x: F32,
+			y: F32, acc: true},
+		{op: "gated silu", n: hidden, x: F32, y: BF16}, {op: "gated silu", n: hidden, x: BF16, y: BF16},
+		{op: "gated silu", n: hidden, x: F32, y: F32},
+		{op: "gated silu back", n: hidden, g: F32, x: F32, y: BF16}, {op: "gated silu back", n: hidden, g: BF16,
+			x: BF16, y: BF16},
 		{op: "gated silu back", n: hidden, g: F32, x: F32, y: F32},
 		{op: "rotate", n: heads * dim, x: F32, y: F32, heads: 12, dim: dim, dims: dim},
 		{op: "rotate back", n: heads * dim, x: F32, y: BF16, heads: 12, dim: dim, dims: dim},

@@ -136,13 +136,14 @@ func (t *Tensor) checkData(n int, want Type) error {
 	return nil
 }
 
-// Context holds the descriptions of tensors and graphs, and the first error of the operations made in it. Memory for their data comes
-// from a Backend. It is not safe for concurrent use.
+// Context holds the descriptions of tensors and graphs, and the first error of the operations made in it. Memory for
+// their data comes from a Backend. It is not safe for concurrent use.
 type Context struct {
 	c     *C.struct_ggml_context    // of the tensors that come next
 	full  []*C.struct_ggml_context  // of those before, where the context grows
 	nodes *C.struct_ggml_vera_nodes // parameters of veratune's own operations as kernels
-	// What those operations share where they are composed of ggml's; without it and nodes, the context has no backend and none of them.
+	// What those operations share where they are composed of ggml's; without it and nodes, the context has no backend
+	// and none of them.
 	composed *composition
 	graphs   []*Graph
 	err      error
@@ -224,12 +225,14 @@ func (c *Context) NewTensor(t Type, ne ...int64) *Tensor {
 		shape[i] = n
 	}
 	if ne[0]%t.BlockSize() != 0 {
-		return c.fail("new tensor", "%v %v: the row length is not a multiple of the type's block of %d", t, ne, t.BlockSize())
+		return c.fail("new tensor", "%v %v: the row length is not a multiple of the type's block of %d", t, ne,
+			t.BlockSize())
 	}
 	if !c.take("new tensor") {
 		return nil
 	}
-	return (*Tensor)(C.ggml_new_tensor_4d(c.c, C.uint(t), C.int64_t(shape[0]), C.int64_t(shape[1]), C.int64_t(shape[2]), C.int64_t(shape[3])))
+	return (*Tensor)(C.ggml_new_tensor_4d(c.c, C.uint(t), C.int64_t(shape[0]), C.int64_t(shape[1]), C.int64_t(shape[2]),
+		C.int64_t(shape[3])))
 }
 
 // Input marks a tensor of a graph that is to be set before the graph is computed.
@@ -263,8 +266,8 @@ func (c *Context) NewGraph() *Graph {
 	return g
 }
 
-// Expand appends t and all that it depends on to the graph, in the order of computation. nil is passed over, as an operation that failed
-// is reported by Context.Err.
+// Expand appends t and all that it depends on to the graph, in the order of computation. nil is passed over, as an
+// operation that failed is reported by Context.Err.
 func (g *Graph) Expand(t *Tensor) {
 	if t != nil {
 		g.forget()
@@ -295,8 +298,9 @@ func (g *Graph) forget() {
 	}
 }
 
-// inC copies values that hold C pointers alone to C memory, which the caller frees. It is zeroed before: where Go code stores a pointer, its collector may look at the
-// one that stood there, and would take what malloc left for an object of its own.
+// inC copies values that hold C pointers alone to C memory, which the caller frees. It is zeroed before: where Go code
+// stores a pointer, its collector may look at the one that stood there, and would take what malloc left for an object
+// of its own.
 func inC[T any](values []T) *T {
 	p := (*T)(C.calloc(C.size_t(len(values)+1), C.size_t(unsafe.Sizeof(*new(T)))))
 	copy(unsafe.Slice(p, len(values)), values)

@@ -5,8 +5,9 @@ import "C"
 
 import "fmt"
 
-// veratune's own operations. Activations are float32 or bfloat16 with unbroken rows: a product is computed in bfloat16 where its activations are and
-// the processor multiplies that (FastBF16), else in float32; sums are float32 always. The type of a result is asked for: F32 or BF16.
+// veratune's own operations. Activations are float32 or bfloat16 with unbroken rows: a product is computed in bfloat16
+// where its activations are and the processor multiplies that (FastBF16), else in float32; sums are float32 always. The
+// type of a result is asked for: F32 or BF16.
 
 // own is ok with a backend whose kernels compute the operation, and every operand that is there has unbroken rows.
 func (c *Context) own(op string, operands ...*Tensor) bool {
@@ -33,9 +34,10 @@ func vector(t *Tensor, n int64) bool {
 	return t == nil || t.Type() == F32 && t.contiguousRows() && t.Ne(0) == n && t.Elements() == n
 }
 
-// Product holds the optional parts of a product y = W (In ⊙ x) ⊙ Out + Acc: nil is ones, or nothing to add. Acc is float32 of y's shape. Into, of y's
-// type and shape, is where y goes, else it gets memory of its own; Into may be Acc. Linear alone has a choice of ways; in that of Turned, In [in, l] and
-// Out [out, l] may be those of l layers that share W, whose results [out · l, n] then lie one after the other.
+// Product holds the optional parts of a product y = W (In ⊙ x) ⊙ Out + Acc: nil is ones, or nothing to add. Acc is
+// float32 of y's shape. Into, of y's type and shape, is where y goes, else it gets memory of its own; Into may be Acc.
+// Linear alone has a choice of ways; in that of Turned, In [in, l] and Out [out, l] may be those of l layers that share
+// W, whose results [out · l, n] then lie one after the other.
 type Product struct {
 	In, Out, Acc, Into *Tensor
 	Way                Way
@@ -44,12 +46,13 @@ type Product struct {
 // Way is how Linear computes.
 type Way uint32
 
-// The ways that there are. A result of the latter two does not depend on the tokens that are computed together, nor on how many they are; they are fast for few
-// tokens.
+// The ways that there are. A result of the latter two does not depend on the tokens that are computed together, nor on
+// how many they are; they are fast for few tokens.
 const (
-	Plain  Way = C.GGML_VERA_PLAIN
-	Alike  Way = C.GGML_VERA_ALIKE  // in float32
-	Bytes  Way = C.GGML_VERA_BYTES  // activations are rounded to 8 bits in blocks of 32, where w's type is quantised in 4 to 8 bits; else Alike
+	Plain Way = C.GGML_VERA_PLAIN
+	Alike Way = C.GGML_VERA_ALIKE // in float32
+	// activations are rounded to 8 bits in blocks of 32, where w's type is quantised in 4 to 8 bits; else Alike
+	Bytes  Way = C.GGML_VERA_BYTES
 	Turned Way = C.GGML_VERA_TURNED // Bytes, for a matrix that Turn has laid out
 )
 
@@ -59,7 +62,8 @@ func (p Product) fits(in, out, n int64, t Type) bool {
 		return x == nil || x.Type() == t && x.contiguousRows() && x.Shape() == [4]int64{out * layers, n, 1, 1}
 	}
 	scales := func(x *Tensor, n int64) bool {
-		return layers == 1 && vector(x, n) || p.Way == Turned && x != nil && x.Type() == F32 && x.contiguousRows() && x.Shape() == [4]int64{n, layers, 1, 1}
+		return layers == 1 && vector(x, n) || p.Way == Turned && x != nil && x.Type() == F32 && x.contiguousRows() &&
+			x.Shape() == [4]int64{n, layers, 1, 1}
 	}
 	return activation(t) && scales(p.In, in) && scales(p.Out, out) && place(p.Acc, F32) && place(p.Into, t)
 }
@@ -75,8 +79,9 @@ func (p Product) layers() int64 {
 // TurnedRows is what the rows of a matrix that Turn lays out are a multiple of.
 const TurnedRows = 16
 
-// Turn lays a whole q8_0 matrix [in, out] in memory out for products of Turned: strips of TurnedRows rows, of each of their blocks the numbers, of each row four and
-// of eight rows four side by side, and behind them the scales. It takes the same room; nothing else can read it.
+// Turn lays a whole q8_0 matrix [in, out] in memory out for products of Turned: strips of TurnedRows rows, of each of
+// their blocks the numbers, of each row four and of eight rows four side by side, and behind them the scales. It takes
+// the same room; nothing else can read it.
 func (t *Tensor) Turn() error {
 	rows, row := t.Ne(1), t.Type().RowBytes(t.Ne(0))
 	if t.Type() != Q8_0 || !t.contiguous() || rows%TurnedRows != 0 || t.Elements() != t.Ne(0)*rows || t.data == nil {
@@ -111,16 +116,19 @@ func (c *Context) Linear(w, x *Tensor, p Product, t Type) *Tensor {
 	if !c.own("linear", w, x) {
 		return nil
 	}
-	if !activation(x.Type()) || !w.Type().Dequantizes() || w.ne[0] != x.ne[0] || p.Way == Turned && w.Type() != Q8_0 || !p.fits(w.Ne(0), w.Ne(1), x.Ne(1), t) {
+	if !activation(x.Type()) || !w.Type().Dequantizes() || w.ne[0] != x.ne[0] || p.Way == Turned && w.Type() != Q8_0 ||
+		!p.fits(w.Ne(0), w.Ne(1), x.Ne(1), t) {
 		return c.fail("linear", "%s by %s to %v", w.describe(), x.describe(), t)
 	}
 	if c.composed != nil {
 		return c.composeLinear(w, x, p, t)
 	}
-	return (*Tensor)(C.ggml_vera_mul_mat(c.c, c.nodes, w.c(), x.c(), p.In.c(), p.Out.c(), p.Acc.c(), p.Into.c(), uint32(p.Way), C.uint(t)))
+	return (*Tensor)(C.ggml_vera_mul_mat(c.c, c.nodes, w.c(), x.c(), p.In.c(), p.Out.c(), p.Acc.c(), p.Into.c(),
+		uint32(p.Way), C.uint(t)))
 }
 
-// LinearBack is Wᵀ g [in, n] of type t, for w [in, out] and the gradient g [out, n] of Linear's result: In is [out] here, and Out [in].
+// LinearBack is Wᵀ g [in, n] of type t, for w [in, out] and the gradient g [out, n] of Linear's result: In is [out]
+// here, and Out [in].
 func (c *Context) LinearBack(w, g *Tensor, p Product, t Type) *Tensor {
 	if !c.own("linear_back", w, g) {
 		return nil
@@ -131,10 +139,12 @@ func (c *Context) LinearBack(w, g *Tensor, p Product, t Type) *Tensor {
 	if c.composed != nil {
 		return c.composeLinearBack(w, g, p, t)
 	}
-	return (*Tensor)(C.ggml_vera_mul_mat_back(c.c, c.nodes, w.c(), g.c(), p.In.c(), p.Out.c(), p.Acc.c(), p.Into.c(), C.uint(t)))
+	return (*Tensor)(C.ggml_vera_mul_mat_back(c.c, c.nodes, w.c(), g.c(), p.In.c(), p.Out.c(), p.Acc.c(), p.Into.c(),
+		C.uint(t)))
 }
 
-// WeightGrad is G = Σ g xᵀ over the tokens, [in, out] of type t, for the gradient g [out, n] of Linear's result and its input x [in, n], of one type.
+// WeightGrad is G = Σ g xᵀ over the tokens, [in, out] of type t, for the gradient g [out, n] of Linear's result and its
+// input x [in, n], of one type.
 func (c *Context) WeightGrad(g, x *Tensor, t Type) *Tensor {
 	if !c.own("weight_grad", g, x) {
 		return nil
@@ -148,15 +158,18 @@ func (c *Context) WeightGrad(g, x *Tensor, t Type) *Tensor {
 	return (*Tensor)(C.ggml_vera_weight_grad(c.c, c.nodes, g.c(), x.c(), C.uint(t)))
 }
 
-// Vectors are VeRA's of one layer and what it sees of the shared pair: A [≥ in, rank], float32 or bfloat16, B [rank, out], float32, b [out] and d [rank].
+// Vectors are VeRA's of one layer and what it sees of the shared pair: A [≥ in, rank], float32 or bfloat16, B
+// [rank, out], float32, b [out] and d [rank].
 type Vectors struct{ A, Rows, B, D *Tensor }
 
 func (v Vectors) fits(in, out int64) bool {
-	return activation(v.A.Type()) && v.Rows.Type() == F32 && v.A.Ne(0) >= in && v.A.Ne(1) == v.Rows.Ne(0) && v.Rows.Ne(1) == out &&
+	return activation(v.A.Type()) && v.Rows.Type() == F32 && v.A.Ne(0) >= in && v.A.Ne(1) == v.Rows.Ne(0) &&
+		v.Rows.Ne(1) == out &&
 		vector(v.B, out) && vector(v.D, v.Rows.Ne(0))
 }
 
-// Merge writes W + diag(b) B diag(d) A into dst [in, out], F32 or BF16, and is dst afterwards. Without vectors it is W [in, out].
+// Merge writes W + diag(b) B diag(d) A into dst [in, out], F32 or BF16, and is dst afterwards. Without vectors it is W
+// [in, out].
 func (c *Context) Merge(dst, w *Tensor, v *Vectors) *Tensor {
 	if v == nil {
 		v = &Vectors{}
@@ -168,7 +181,8 @@ func (c *Context) Merge(dst, w *Tensor, v *Vectors) *Tensor {
 	if !c.own("merge", operands...) {
 		return nil
 	}
-	if !activation(dst.Type()) || !w.Type().Dequantizes() || dst.ne[0] != w.ne[0] || dst.ne[1] != w.ne[1] || v.B != nil && !v.fits(w.Ne(0), w.Ne(1)) {
+	if !activation(dst.Type()) || !w.Type().Dequantizes() || dst.ne[0] != w.ne[0] || dst.ne[1] != w.ne[1] ||
+		v.B != nil && !v.fits(w.Ne(0), w.Ne(1)) {
 		return c.fail("merge", "%s into %s", w.describe(), dst.describe())
 	}
 	if c.composed != nil {
@@ -177,8 +191,8 @@ func (c *Context) Merge(dst, w *Tensor, v *Vectors) *Tensor {
 	return (*Tensor)(C.ggml_vera_merge(c.c, c.nodes, dst.c(), w.c(), v.A.c(), v.Rows.c(), v.B.c(), v.D.c()))
 }
 
-// MergedGrad gives the gradients of b and d, [out + rank], from the gradient grad [in, out] of the merged weight: with T = grad Aᵀ and E = B ⊙ T, ∂b = E d and
-// ∂d = Eᵀ b.
+// MergedGrad gives the gradients of b and d, [out + rank], from the gradient grad [in, out] of the merged weight: with
+// T = grad Aᵀ and E = B ⊙ T, ∂b = E d and ∂d = Eᵀ b.
 func (c *Context) MergedGrad(grad *Tensor, v Vectors) *Tensor {
 	if !c.own("merged_grad", grad, v.A, v.Rows, v.B, v.D) {
 		return nil
@@ -192,12 +206,14 @@ func (c *Context) MergedGrad(grad *Tensor, v Vectors) *Tensor {
 	return (*Tensor)(C.ggml_vera_merged_grad(c.c, c.nodes, grad.c(), v.A.c(), v.Rows.c(), v.B.c(), v.D.c()))
 }
 
-// FactoredGrad is MergedGrad with T = Σ g uᵀ over the tokens, for the gradient g [out, n] of the layer's result and u = A x [rank, n], of one type.
+// FactoredGrad is MergedGrad with T = Σ g uᵀ over the tokens, for the gradient g [out, n] of the layer's result and u =
+// A x [rank, n], of one type.
 func (c *Context) FactoredGrad(g, u *Tensor, v Vectors) *Tensor {
 	if !c.own("factored_grad", g, u, v.Rows, v.B, v.D) {
 		return nil
 	}
-	if !activation(g.Type()) || u.Type() != g.Type() || g.ne[1] != u.ne[1] || v.Rows.ne[0] != u.ne[0] || v.Rows.ne[1] != g.ne[0] ||
+	if !activation(g.Type()) || u.Type() != g.Type() || g.ne[1] != u.ne[1] || v.Rows.ne[0] != u.ne[0] ||
+		v.Rows.ne[1] != g.ne[0] ||
 		!vector(v.B, g.Ne(0)) || !vector(v.D, u.Ne(0)) || v.Rows.Type() != F32 {
 		return c.fail("factored_grad", "%s by %s", g.describe(), u.describe())
 	}
@@ -207,11 +223,12 @@ func (c *Context) FactoredGrad(g, u *Tensor, v Vectors) *Tensor {
 	return (*Tensor)(C.ggml_vera_factored_grad(c.c, c.nodes, g.c(), u.c(), v.Rows.c(), v.B.c(), v.D.c()))
 }
 
-// Largest are the largest that products of a context have, in numbers: a weight, activations, B. States are the float32 numbers that a thread
-// keeps for a delta net's gradient.
+// Largest are the largest that products of a context have, in numbers: a weight, activations, B. States are the float32
+// numbers that a thread keeps for a delta net's gradient.
 type Largest struct{ Matrix, Operand, Pair, States int64 }
 
-// Largest tells from what follows what veratune's own products take beside their results; all 0 where they are composed.
+// Largest tells from what follows what veratune's own products take beside their results; all 0 where they are
+// composed.
 func (c *Context) Largest() Largest {
 	if c.nodes == nil {
 		return Largest{}
@@ -225,7 +242,8 @@ func (l Largest) Max(o Largest) Largest {
 	return Largest{max(l.Matrix, o.Matrix), max(l.Operand, o.Operand), max(l.Pair, o.Pair), max(l.States, o.States)}
 }
 
-// PeakOperations is [1]: the number of additions and multiplications that computing it takes, on registers alone, in bfloat16 where x is, else in float32.
+// PeakOperations is [1]: the number of additions and multiplications that computing it takes, on registers alone, in
+// bfloat16 where x is, else in float32.
 func (c *Context) PeakOperations(x *Tensor) *Tensor {
 	if !c.own("peak", x) {
 		return nil

@@ -10,20 +10,26 @@ import (
 	"testing"
 )
 
-// product is one of veratune's products to be computed: its weight is [k, m], there are n tokens, and the shared pair's rank is r.
+// product is one of veratune's products to be computed: its weight is [k, m], there are n tokens, and the shared pair's
+// rank is r.
 type product struct {
-	op            string // "linear", "linear back", "weight gradient", "merge", "merged gradient" or "factored gradient"
-	w, x, y, a    Type   // of the weight, of activations and gradients, of the result, and of A
-	k, m, n, r    int
-	with          string // letters for the parts of Product: i for In, o for Out, a for Acc, t for Into and T for Into that is Acc
-	before, after int    // numbers or blocks that every row lies inside of a longer one, if not 0, with rows of others around
-	poison        string // the operand that has value in its middle, or at its last number but one of the last row but one
-	tail          bool
-	value         float32
+	// "linear", "linear back", "weight gradient", "merge", "merged gradient" or "factored gradient"
+	op         string
+	w, x, y, a Type // of the weight, of activations and gradients, of the result, and of A
+	k, m, n, r int
+	// letters for the parts of Product: i for In, o for Out, a for Acc, t for Into and T for Into that is Acc
+	with string
+	// numbers or blocks that every row lies inside of a longer one, if not 0, with rows of others around
+	before, after int
+	// the operand that has value in its middle, or at its last number but one of the last row but one
+	poison string
+	tail   bool
+	value  float32
 }
 
 func (p product) String() string {
-	s := fmt.Sprintf("%s %v %v %v %v [%d %d] n%d r%d %q in %d %d", p.op, p.w, p.x, p.y, p.a, p.k, p.m, p.n, p.r, p.with, p.before, p.after)
+	s := fmt.Sprintf("%s %v %v %v %v [%d %d] n%d r%d %q in %d %d", p.op, p.w, p.x, p.y, p.a, p.k, p.m, p.n, p.r, p.with,
+		p.before, p.after)
 	if p.poison != "" {
 		s += fmt.Sprintf(" %v in %s", p.value, p.poison)
 	}
@@ -39,7 +45,8 @@ type matrix struct {
 
 func (m matrix) values() int { return m.width * m.rows }
 
-// operands are what p is computed from: A and B are the shared pair, b and d the layer's vectors, G is the weight's gradient.
+// operands are what p is computed from: A and B are the shared pair, b and d the layer's vectors, G is the weight's
+// gradient.
 func (p product) operands() []matrix {
 	w, x, g := matrix{"w", p.w, p.k, p.m}, matrix{"x", p.x, p.k, p.n}, matrix{"g", p.x, p.m, p.n}
 	pair := []matrix{{"A", p.a, p.k, p.r}, {"B", F32, p.r, p.m}, {"b", F32, p.m, 1}, {"d", F32, p.r, 1}}
@@ -65,7 +72,8 @@ func (p product) parts(w, x matrix) []matrix {
 	for _, part := range []struct {
 		letters string
 		matrix
-	}{{"i", matrix{"in", F32, x.width, 1}}, {"o", matrix{"out", F32, y.width, 1}}, {"aT", matrix{"acc", F32, y.width, y.rows}}} {
+	}{{"i", matrix{"in", F32, x.width, 1}}, {"o", matrix{"out", F32, y.width, 1}},
+		{"aT", matrix{"acc", F32, y.width, y.rows}}} {
 		if strings.ContainsAny(p.with, part.letters) {
 			all = append(all, part.matrix)
 		}
@@ -148,7 +156,8 @@ func numbersOf(t testing.TB, m matrix, seed uint64) (n numbers) {
 // slow tells of types most of which ggml cannot write without an importance matrix, and it takes long for the others.
 func slow(t Type) bool { return strings.HasPrefix(t.String(), "iq") }
 
-// randomBlocks draws each block until its largest number is neither tiny nor huge: scales are often float16, of any size or none.
+// randomBlocks draws each block until its largest number is neither tiny nor huge: scales are often float16, of any
+// size or none.
 func randomBlocks(m matrix, seed uint64) ([]byte, error) {
 	random, block := rand.New(rand.NewPCG(seed, 4)), make([]byte, m.kind.RowBytes(m.kind.BlockSize()))
 	values := make([]float32, m.kind.BlockSize())
@@ -197,8 +206,8 @@ func (p product) fill(t testing.TB) map[string]numbers {
 	return all
 }
 
-// The place of a matrix is a tensor of its own, as large as it, or one around it whose other numbers are NaN: what is read there by mistake comes out, and
-// what is written there shows.
+// The place of a matrix is a tensor of its own, as large as it, or one around it whose other numbers are NaN: what is
+// read there by mistake comes out, and what is written there shows.
 const filler = 0xff
 
 // size gives the width and rows of the tensor around m, and the place of m in it.
@@ -227,7 +236,8 @@ func (p product) cut(m matrix, whole []byte) (part []byte, untouched bool) {
 	return part, bytes.Count(rest, []byte{filler}) == len(rest)
 }
 
-// stage is where a product is computed: each of its matrices has a buffer of just its size, so that a sanitizer sees what goes beyond.
+// stage is where a product is computed: each of its matrices has a buffer of just its size, so that a sanitizer sees
+// what goes beyond.
 type stage struct {
 	*Context
 	t       testing.TB
@@ -379,7 +389,8 @@ func (p product) want(t testing.TB, data map[string]numbers) []float64 {
 	case "merged gradient":
 		return p.vectors(dots(round(get("G"), one), round(get("A"), one), k), get("B"), get("b"), get("d"))
 	default:
-		return p.vectors(dots(turned(round(get("g"), one), m), turned(round(get("u"), one), r), n), get("B"), get("b"), get("d"))
+		return p.vectors(dots(turned(round(get("g"), one), m), turned(round(get("u"), one), r), n), get("B"),
+			get("b"), get("d"))
 	}
 	by := times("out", column(p.result().width))
 	for i := range y {
@@ -429,21 +440,24 @@ func turned(a []float64, width int) []float64 {
 	return t
 }
 
-// tolerance bounds the length of the difference from float64, as a part of the result's. An element is the sum of `terms` numbers, each addition rounded by up to
-// 2^-24 of what has come together so far, half of that on average; signs are random, so that it grows with the root of their number. Four more roundings are those
-// of In, Out, Acc and a single product. The products here reach up to 0.7 of it.
+// tolerance bounds the length of the difference from float64, as a part of the result's. An element is the sum of
+// `terms` numbers, each addition rounded by up to 2^-24 of what has come together so far, half of that on average;
+// signs are random, so that it grows with the root of their number. Four more roundings are those of In, Out, Acc and a
+// single product. The products here reach up to 0.7 of it.
 func (p product) tolerance() float64 {
 	if p.half() && ISA() == "emulated" {
 		return math.Exp2(-8) // a matrix is rounded with its scales there
 	}
-	terms := map[string]int{"linear": p.k, "linear back": p.m, "weight gradient": p.n, "merge": p.r, "merged gradient": p.k + p.m + p.r,
+	terms := map[string]int{"linear": p.k, "linear back": p.m, "weight gradient": p.n, "merge": p.r,
+		"merged gradient":   p.k + p.m + p.r,
 		"factored gradient": p.n + p.m + p.r}[p.op]
 	return math.Exp2(-24) * (4 + math.Sqrt(float64(terms))/2)
 }
 
-// check compares p's result with float64: NaN and infinities are where they are there, and nowhere else; but where kernels for graphics processors scale the matrix in
-// place of the result, an infinite scale gives sums of infinities of either sign, NaN. A result in bfloat16 is rounded to the nearest, and so
-// off by up to half a unit in the last of 8 bits, which is not counted.
+// check compares p's result with float64: NaN and infinities are where they are there, and nowhere else; but where
+// kernels for graphics processors scale the matrix in place of the result, an infinite scale gives sums of infinities
+// of either sign, NaN. A result in bfloat16 is rounded to the nearest, and so off by up to half a unit in the last of 8
+// bits, which is not counted.
 func (p product) check(t testing.TB, data []byte, want []float64) {
 	t.Helper()
 	m := p.result()
@@ -515,13 +529,15 @@ func testProducts(t *testing.T, products []product) {
 
 var operations = []string{"linear", "linear back", "weight gradient", "merge", "merged gradient", "factored gradient"}
 
-// around are places inside of wider rows: none; aligned; at an odd number, with which a bfloat16 row begins inside of a 32-bit word; in rows of an odd length.
+// around are places inside of wider rows: none; aligned; at an odd number, with which a bfloat16 row begins inside of a
+// 32-bit word; in rows of an odd length.
 var around = [][2]int{{0, 0}, {4, 4}, {3, 3}, {4, 5}}
 
 // sizes of a product's weight, tokens and rank.
 type sizes struct{ k, m, n, r int }
 
-// every gives each operation with each of the sizes, with operands and results in float32 and in bfloat16, and in the next place each time.
+// every gives each operation with each of the sizes, with operands and results in float32 and in bfloat16, and in the
+// next place each time.
 func every(all ...sizes) (products []product) {
 	for _, op := range operations {
 		kinds := [][3]Type{{F32, F32, F32}, {BF16, F32, BF16}, {BF16, BF16, F32}}
@@ -531,7 +547,8 @@ func every(all ...sizes) (products []product) {
 		for i, s := range all {
 			for j, kind := range kinds {
 				place := around[(i+j)%len(around)]
-				products = append(products, product{op: op, w: kind[0], x: kind[0], y: kind[1], a: kind[2], k: s.k, m: s.m, n: s.n, r: s.r, before: place[0], after: place[1]})
+				products = append(products, product{op: op, w: kind[0], x: kind[0], y: kind[1], a: kind[2], k: s.k,
+					m: s.m, n: s.n, r: s.r, before: place[0], after: place[1]})
 			}
 		}
 	}
@@ -541,10 +558,12 @@ func every(all ...sizes) (products []product) {
 func TestProductShapes(t *testing.T) {
 	all := []sizes{
 		{1, 1, 1, 1}, {2, 1, 1, 2},
-		{130, 257, 193, 131},                                                   // more than a strip, and than two chunks
+		// more than a strip, and than two chunks
+		{130, 257, 193, 131},
 		{96, 192, 288, 128},                                                    // all whole
 		{36, 40, 30, 20}, {36, 40, 30, 20}, {36, 40, 30, 20}, {36, 40, 30, 20}, // even, in all places
-		{37, 43, 29, 19}, {37, 43, 2051, 19}, {2051, 43, 29, 19}, {37, 2051, 29, 19}, // 2051: blocks of k, of floats and of pairs
+		// 2051: blocks of k, of floats and of pairs
+		{37, 43, 29, 19}, {37, 43, 2051, 19}, {2051, 43, 29, 19}, {37, 2051, 29, 19},
 		{37, 43, 29, 2051},
 	}
 	for _, v := range []int{1, 2, 3, 5, 7, 31, 33, 63, 65, 97, 130, 193, 257} {
@@ -589,7 +608,8 @@ func TestProductTypes(t *testing.T) {
 					if op == "merge" {
 						y = x
 					}
-					all = append(all, product{op: op, w: kind, x: x, y: y, k: k, m: 67, n: 13, r: 11, with: "io", before: place[0], after: place[1]})
+					all = append(all, product{op: op, w: kind, x: x, y: y, k: k, m: 67, n: 13, r: 11, with: "io",
+						before: place[0], after: place[1]})
 				}
 			}
 		}
@@ -606,7 +626,8 @@ func TestProductParts(t *testing.T) {
 					if strings.Contains(with, "T") && kinds[1] == BF16 {
 						continue // acc is float32
 					}
-					all = append(all, product{op: op, w: Q4_1, x: kinds[0], y: kinds[1], k: 96, m: 70, n: 7, with: with, before: place[0], after: place[1]})
+					all = append(all, product{op: op, w: Q4_1, x: kinds[0], y: kinds[1], k: 96, m: 70, n: 7, with: with,
+						before: place[0], after: place[1]})
 				}
 			}
 		}
@@ -648,7 +669,8 @@ func TestProductsBesideEachOther(t *testing.T) {
 		for i, m := range widths {
 			w := numbersOf(t, matrix{"w", Q4_0, k, m}, uint64(i+2))
 			_, weight := s.place(product{}, matrix{"w", Q4_0, k, m}, w.data)
-			g.Expand(s.Linear(weight, in, Product{Into: s.View(whole, [4]int64{int64(m), n, 1, 1}, [4]int64{int64(at)})}, F32))
+			g.Expand(s.Linear(weight, in, Product{Into: s.View(whole, [4]int64{int64(m), n, 1, 1},
+				[4]int64{int64(at)})}, F32))
 			p := product{op: "linear", k: k, m: m, n: n}
 			for j, v := range p.want(t, map[string]numbers{"x": x, "w": w}) {
 				want[j/m*128+at+j%m] = v
@@ -665,7 +687,8 @@ func TestProductsBesideEachOther(t *testing.T) {
 	}
 }
 
-// TestMergeAlone writes weights without vectors: they are just those that ggml reads, also where scales are subnormal numbers of float16.
+// TestMergeAlone writes weights without vectors: they are just those that ggml reads, also where scales are subnormal
+// numbers of float16.
 func TestMergeAlone(t *testing.T) {
 	backend := openCPU(t, 1)
 	const rows = 5
@@ -732,7 +755,8 @@ func everyProduct(t testing.TB, kind Type, n int64) func(b *bench) []*Tensor {
 		a := b.View(f(5, k+16, rank), [4]int64{k, rank, 1, 1}, [4]int64{})
 		rows := b.View(f(6, rank+16, m+3), [4]int64{rank, m, 1, 1}, [4]int64{})
 		numbers := f(7, 1+m+rank)
-		v := Vectors{A: a, Rows: rows, B: b.View(numbers, [4]int64{m, 1, 1, 1}, [4]int64{1}), D: b.View(numbers, [4]int64{rank, 1, 1, 1}, [4]int64{m + 1})}
+		v := Vectors{A: a, Rows: rows, B: b.View(numbers, [4]int64{m, 1, 1, 1}, [4]int64{1}),
+			D: b.View(numbers, [4]int64{rank, 1, 1, 1}, [4]int64{m + 1})}
 		place := b.View(f(9, m+5, n), [4]int64{m, n, 1, 1}, [4]int64{2})
 		return []*Tensor{
 			b.Linear(w, x, Product{}, F32), b.Linear(w, x, Product{In: f(10, k), Out: f(11, m), Acc: f(12, m, n)}, F32),
@@ -781,13 +805,25 @@ func TestProductsRefuse(t *testing.T) {
 		return Vectors{f(c, F32, k, r), f(c, F32, r, m), f(c, F32, m), f(c, F32, r)}
 	}
 	for name, build := range map[string]func(c *Context) *Tensor{
-		"no weight":           func(c *Context) *Tensor { return c.Linear(nil, f(c, F32, 4, 3), Product{}, F32) },
-		"another width":       func(c *Context) *Tensor { return c.Linear(f(c, F32, 5, 6), f(c, F32, 4, 3), Product{}, F32) },
-		"another width back":  func(c *Context) *Tensor { return c.LinearBack(f(c, F32, 5, 6), f(c, F32, 5, 3), Product{}, F32) },
-		"float16 activations": func(c *Context) *Tensor { return c.Linear(f(c, F32, 4, 6), f(c, F16, 4, 3), Product{}, F32) },
-		"a float16 result":    func(c *Context) *Tensor { return c.Linear(f(c, F32, 4, 6), f(c, F32, 4, 3), Product{}, F16) },
-		"an integer weight":   func(c *Context) *Tensor { return c.Linear(f(c, I32, 4, 6), f(c, F32, 4, 3), Product{}, F32) },
-		"a stack of weights":  func(c *Context) *Tensor { return c.Linear(f(c, F32, 4, 6, 2), f(c, F32, 4, 3), Product{}, F32) },
+		"no weight": func(c *Context) *Tensor { return c.Linear(nil, f(c, F32, 4, 3), Product{}, F32) },
+		"another width": func(c *Context) *Tensor {
+			return c.Linear(f(c, F32, 5, 6), f(c, F32, 4, 3), Product{}, F32)
+		},
+		"another width back": func(c *Context) *Tensor {
+			return c.LinearBack(f(c, F32, 5, 6), f(c, F32, 5, 3), Product{}, F32)
+		},
+		"float16 activations": func(c *Context) *Tensor {
+			return c.Linear(f(c, F32, 4, 6), f(c, F16, 4, 3), Product{}, F32)
+		},
+		"a float16 result": func(c *Context) *Tensor {
+			return c.Linear(f(c, F32, 4, 6), f(c, F32, 4, 3), Product{}, F16)
+		},
+		"an integer weight": func(c *Context) *Tensor {
+			return c.Linear(f(c, I32, 4, 6), f(c, F32, 4, 3), Product{}, F32)
+		},
+		"a stack of weights": func(c *Context) *Tensor {
+			return c.Linear(f(c, F32, 4, 6, 2), f(c, F32, 4, 3), Product{}, F32)
+		},
 		"broken rows": func(c *Context) *Tensor {
 			return c.Linear(c.Transpose(f(c, F32, 6, 4)), f(c, F32, 4, 3), Product{}, F32)
 		},
@@ -812,8 +848,12 @@ func TestProductsRefuse(t *testing.T) {
 		"Into of broken rows": func(c *Context) *Tensor {
 			return c.Linear(f(c, F32, 4, 6), f(c, F32, 4, 3), Product{Into: c.Transpose(f(c, F32, 3, 6))}, F32)
 		},
-		"gradients of two types":    func(c *Context) *Tensor { return c.WeightGrad(f(c, F32, 4, 3), f(c, BF16, 5, 3), F32) },
-		"gradients of other tokens": func(c *Context) *Tensor { return c.WeightGrad(f(c, F32, 4, 3), f(c, F32, 5, 2), F32) },
+		"gradients of two types": func(c *Context) *Tensor {
+			return c.WeightGrad(f(c, F32, 4, 3), f(c, BF16, 5, 3), F32)
+		},
+		"gradients of other tokens": func(c *Context) *Tensor {
+			return c.WeightGrad(f(c, F32, 4, 3), f(c, F32, 5, 2), F32)
+		},
 		"merged into a smaller one": func(c *Context) *Tensor {
 			v := vectors(c, 4, 6, 2)
 			return c.Merge(f(c, F32, 4, 5), f(c, F32, 4, 6), &v)
@@ -826,15 +866,25 @@ func TestProductsRefuse(t *testing.T) {
 			v := vectors(c, 3, 6, 2)
 			return c.Merge(f(c, F32, 4, 6), f(c, F32, 4, 6), &v)
 		},
-		"more rows of B than needed": func(c *Context) *Tensor { return c.MergedGrad(f(c, F32, 4, 5), vectors(c, 4, 6, 2)) },
-		"no A":                       func(c *Context) *Tensor { v := vectors(c, 4, 6, 2); v.A = nil; return c.MergedGrad(f(c, F32, 4, 6), v) },
+		"more rows of B than needed": func(c *Context) *Tensor {
+			return c.MergedGrad(f(c, F32, 4, 5), vectors(c, 4, 6, 2))
+		},
+		"no A": func(c *Context) *Tensor {
+			v := vectors(c, 4, 6, 2)
+			v.A = nil
+			return c.MergedGrad(f(c, F32, 4, 6), v)
+		},
 		"d with gaps": func(c *Context) *Tensor {
 			v := vectors(c, 4, 6, 2)
 			v.D = spread(c, 2)
 			return c.MergedGrad(f(c, F32, 4, 6), v)
 		},
-		"u of another rank": func(c *Context) *Tensor { return c.FactoredGrad(f(c, F32, 6, 5), f(c, F32, 3, 5), vectors(c, 4, 6, 2)) },
-		"u of other tokens": func(c *Context) *Tensor { return c.FactoredGrad(f(c, F32, 6, 5), f(c, F32, 2, 4), vectors(c, 4, 6, 2)) },
+		"u of another rank": func(c *Context) *Tensor {
+			return c.FactoredGrad(f(c, F32, 6, 5), f(c, F32, 3, 5), vectors(c, 4, 6, 2))
+		},
+		"u of other tokens": func(c *Context) *Tensor {
+			return c.FactoredGrad(f(c, F32, 6, 5), f(c, F32, 2, 4), vectors(c, 4, 6, 2))
+		},
 	} {
 		c := backend.NewContext()
 		if build(c) != nil || c.Err() == nil {

@@ -26,7 +26,8 @@ func TestReadmeLength(t *testing.T) {
 // TestGuidesBegin checks that a guide is its title and then a command.
 func TestGuidesBegin(t *testing.T) {
 	for path, text := range testutil.Documents(t, "..") {
-		if filepath.Dir(path) == filepath.Join("..", "docs", "guide") && !regexp.MustCompile("^# .+\n\n```sh\nbin/veratune ").MatchString(text) {
+		if filepath.Dir(path) == filepath.Join("..", "docs", "guide") &&
+			!regexp.MustCompile("^# .+\n\n```sh\nbin/veratune ").MatchString(text) {
 			t.Errorf("%s does not begin with a command", path)
 		}
 	}
@@ -62,7 +63,9 @@ var (
 )
 
 func outsideCode(text string) string {
-	return codeSpan.ReplaceAllStringFunc(fence.ReplaceAllString(text, ""), func(span string) string { return strings.Repeat("x", len(span)) })
+	return codeSpan.ReplaceAllStringFunc(fence.ReplaceAllString(text, ""), func(span string) string {
+		return strings.Repeat("x", len(span))
+	})
 }
 
 // headings are the anchors that GitHub gives a page's headings.
@@ -87,7 +90,8 @@ func headings(text string) map[string]bool {
 }
 
 // named is a file of the repository in a span of code, perhaps with what is in it: `model/step.go:begin`.
-var named = regexp.MustCompile("`([A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*\\.(?:go|hpp|h|cpp|cu|py|sh|md|mod|yml))(?::([A-Za-z0-9_]+))?`")
+var named = regexp.MustCompile(
+	"`([A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*\\.(?:go|hpp|h|cpp|cu|py|sh|md|mod|yml))(?::([A-Za-z0-9_]+))?`")
 
 // TestNames checks that the files, functions and types that design.md and CONTRIBUTING.md name exist.
 func TestNames(t *testing.T) {

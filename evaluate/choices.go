@@ -13,7 +13,8 @@ import (
 // Choices is how well multiple-choice questions are answered. The names in JSON are those of EleutherAI's
 // lm-evaluation-harness.
 type Choices struct {
-	Acc             float64    `json:"acc"`               // part of the questions whose right choice has the highest log p
+	// part of the questions whose right choice has the highest log p
+	Acc             float64    `json:"acc"`
 	AccInterval     [2]float64 `json:"acc_interval"`      // 95%
 	AccNorm         float64    `json:"acc_norm"`          // the same by log p per byte of the choice's text
 	AccNormInterval [2]float64 `json:"acc_norm_interval"` // 95%
@@ -24,7 +25,8 @@ type Choices struct {
 
 // MeasureChoices grades a model's choices by log p; batch questions are computed together, so that what their prompts
 // have in common is computed once.
-func MeasureChoices(ctx context.Context, s *session.Session, questions []alpaca.Question, batch int, progress Progress) (Choices, error) {
+func MeasureChoices(ctx context.Context, s *session.Session, questions []alpaca.Question, batch int,
+	progress Progress) (Choices, error) {
 	logP, err := choices(ctx, s, questions, batch, progress)
 	if err != nil {
 		return Choices{}, err
@@ -33,7 +35,8 @@ func MeasureChoices(ctx context.Context, s *session.Session, questions []alpaca.
 }
 
 // choices gives log p of every choice of every question.
-func choices(ctx context.Context, s *session.Session, questions []alpaca.Question, batch int, progress Progress) (all [][]float64, err error) {
+func choices(ctx context.Context, s *session.Session, questions []alpaca.Question, batch int, progress Progress) (
+	all [][]float64, err error) {
 	for some := range slices.Chunk(questions, batch) {
 		if err := ctx.Err(); err != nil {
 			return nil, err

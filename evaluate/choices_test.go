@@ -37,20 +37,24 @@ func TestGrade(t *testing.T) {
 		"certain":               {question(0, 1, 1), []float64{0, -1}, 1, 1},
 	} {
 		r := grade([]alpaca.Question{c.question}, [][]float64{c.logP})
-		if r.Acc != c.acc || r.AccNorm != c.accNorm || r.LogP != c.logP[c.question.Answer] || r.Chance != 1/float64(len(c.logP)) {
+		if r.Acc != c.acc || r.AccNorm != c.accNorm || r.LogP != c.logP[c.question.Answer] ||
+			r.Chance != 1/float64(len(c.logP)) {
 			t.Errorf("%s: %+v", name, r)
 		}
 	}
 }
 
-// TestProportion holds Wilson's interval to values from the literature (Newcombe, Statistics in Medicine 17, 1998, table I).
+// TestProportion holds Wilson's interval to values from the literature (Newcombe, Statistics in Medicine 17, 1998,
+// table I).
 func TestProportion(t *testing.T) {
 	for _, c := range []struct {
 		k, n      int
 		low, high float64
-	}{{81, 263, 0.2553, 0.3662}, {15, 148, 0.0624, 0.1605}, {0, 20, 0, 0.1611}, {1, 29, 0.0061, 0.1718}, {20, 20, 1 - 0.1611, 1}} {
+	}{{81, 263, 0.2553, 0.3662}, {15, 148, 0.0624, 0.1605}, {0, 20, 0, 0.1611}, {1, 29, 0.0061, 0.1718},
+		{20, 20, 1 - 0.1611, 1}} {
 		p, interval := proportion(c.k, c.n)
-		if p != float64(c.k)/float64(c.n) || !(math.Abs(interval[0]-c.low) < 5e-5) || !(math.Abs(interval[1]-c.high) < 5e-5) {
+		if p != float64(c.k)/float64(c.n) || !(math.Abs(interval[0]-c.low) < 5e-5) ||
+			!(math.Abs(interval[1]-c.high) < 5e-5) {
 			t.Errorf("%d of %d: %g, %v, want %v to %v", c.k, c.n, p, interval, c.low, c.high)
 		}
 	}

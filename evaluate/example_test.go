@@ -47,7 +47,8 @@ func ExampleAnswer() {
 		return
 	}
 	defer s.Close()
-	questions, err := mtbench.Create(filepath.Join(filepath.Dir(path), "mtbench"), []mtbench.Question{{ID: 1, Category: "math", Turns: []string{"add 3", "and 4"}, Reference: []string{"4", "8"}}})
+	questions, err := mtbench.Create(filepath.Join(filepath.Dir(path), "mtbench"),
+		[]mtbench.Question{{ID: 1, Category: "math", Turns: []string{"add 3", "and 4"}, Reference: []string{"4", "8"}}})
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -56,7 +57,8 @@ func ExampleAnswer() {
 	o := mtbench.DefaultRunOptions()
 	o.Name, o.MaxTokens = "tiny", 8
 	o.Progress = func(p mtbench.Progress) { fmt.Println(p.Done, "of", p.Total, "answered") }
-	if err := evaluate.Answer(context.Background(), s, questions, alpaca.Form{Template: alpaca.Auto}, o, session.Report{}); err != nil {
+	if err := evaluate.Answer(context.Background(), s, questions, alpaca.Form{Template: alpaca.Auto}, o,
+		session.Report{}); err != nil {
 		fmt.Println(err)
 	}
 	// Output:

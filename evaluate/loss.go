@@ -34,7 +34,8 @@ type Loss struct {
 type Progress func(now, done, total int)
 
 // MeasureLoss computes the mean loss over a data set, batch samples at a time.
-func MeasureLoss(ctx context.Context, s *session.Session, d *alpaca.Dataset, batch int, progress Progress) (Loss, error) {
+func MeasureLoss(ctx context.Context, s *session.Session, d *alpaca.Dataset, batch int, progress Progress) (
+	Loss, error) {
 	r := Loss{Rows: d.Len()}
 	source := d.InOrder(batch)
 	total := 0.0

@@ -40,7 +40,8 @@ func (a Assistant) Complete(ctx context.Context, conversation []mtbench.Message,
 		return "", err
 	}
 	if len(prompt) >= a.Room {
-		return "", fmt.Errorf("the conversation has %d tokens, and there is room for %d with its answer: ask for shorter answers (--max-tokens), or take a model with a longer context",
+		return "", fmt.Errorf("the conversation has %d tokens, and there is room for %d with its answer: ask for "+
+			"shorter answers (--max-tokens), or take a model with a longer context",
 			len(prompt), a.Room)
 	}
 	sampling := model.DefaultSampling()
@@ -55,14 +56,16 @@ func (a Assistant) Complete(ctx context.Context, conversation []mtbench.Message,
 
 // Answer has a session's model, with the adapter that it has on, answer the questions of a folder. What decides the
 // answers goes to the options' Setup.
-func Answer(ctx context.Context, s *session.Session, folder *mtbench.Folder, form alpaca.Form, o mtbench.RunOptions, r session.Report) error {
+func Answer(ctx context.Context, s *session.Session, folder *mtbench.Folder, form alpaca.Form, o mtbench.RunOptions,
+	r session.Report) error {
 	m, err := NewAssistant(s, form, o.Parallel, r)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
 	taken := m.Encoder.Form()
-	o.Setup = map[string]string{"model": s.Base().Fingerprint, "template": taken.Template, "compute": string(s.Options.Engine.Compute)}
+	o.Setup = map[string]string{"model": s.Base().Fingerprint, "template": taken.Template,
+		"compute": string(s.Options.Engine.Compute)}
 	if taken.Source != "" {
 		sum := sha256.Sum256([]byte(taken.Source))
 		o.Setup["chat_template"] = hex.EncodeToString(sum[:])

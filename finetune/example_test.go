@@ -23,7 +23,8 @@ func Example() {
 	o := finetune.Default(vera.MethodVeRA)
 	o.Model = path
 	rows := filepath.Join(folder, "rows.jsonl")
-	if err := os.WriteFile(rows, []byte(strings.Repeat(`{"instruction": "add 3", "output": "it is 4"}`+"\n", 16)), 0o600); err != nil {
+	if err := os.WriteFile(rows, []byte(strings.Repeat(`{"instruction": "add 3", "output": "it is 4"}`+"\n", 16)),
+		0o600); err != nil {
 		fmt.Println(err)
 		return
 	}
@@ -42,11 +43,9 @@ func Example() {
 	}
 	fmt.Println(result.Steps, "steps:", filepath.Base(result.Adapter))
 	// Output:
-	// template: the model's own chat template
-	// rows.jsonl: JSON lines; instruction (16)
-	// rows.jsonl: 16 rows, 384 tokens, 80 of them labelled
-	// tiny random Llama: llama, 2 blocks, width 64; vera rank 8 on 14 layers (attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up, ffn_down), 1008 trained numbers
-	// 3 steps: adapter.gguf
+	// template: the model's own chat template rows.jsonl: JSON lines; instruction (16) rows.jsonl: 16 rows, 384 tokens,
+	// 80 of them labelled tiny random Llama: llama, 2 blocks, width 64; vera rank 8 on 14 layers (attn_q, attn_k,
+	// attn_v, attn_output, ffn_gate, ffn_up, ffn_down), 1008 trained numbers 3 steps: adapter.gguf
 }
 
 // TestDefault: the recipes of both methods are options that pass.

@@ -21,12 +21,15 @@ import (
 
 // Options say what is trained, on what, and how. Run puts in what only the model decides.
 type Options struct {
-	Model        string        // path of a GGUF file
-	PreTokenizer string        // in llama.cpp's words; "" is that of the model's file
-	Engine       model.Options // how the model computes; on another device than the CPU, model.DeviceCompute says in which arithmetic
+	Model        string // path of a GGUF file
+	PreTokenizer string // in llama.cpp's words; "" is that of the model's file
+	// how the model computes; on another device than the CPU, model.DeviceCompute says in which arithmetic
+	Engine model.Options
 
 	Adapter vera.Config
-	From    string // adapter to begin with, in place of a new one; its own configuration takes the place of Adapter's, but for the dropout
+	// adapter to begin with, in place of a new one; its own configuration takes the place of Adapter's, but for the
+	// dropout
+	From string
 
 	Data     []alpaca.Part // files of rows, or folders or patterns of them; none is the built-in starter set
 	Rows     alpaca.Options
@@ -56,7 +59,8 @@ type Options struct {
 // be named.
 func Default(method vera.Method) Options {
 	o := Options{
-		Engine: model.Default(), Adapter: vera.Default(), Rows: alpaca.Default(), HeldOut: 0.05, Fraction: 1, Train: train.Default(), Folder: "runs/alpaca",
+		Engine: model.Default(), Adapter: vera.Default(), Rows: alpaca.Default(), HeldOut: 0.05, Fraction: 1,
+		Train: train.Default(), Folder: "runs/alpaca",
 	}
 	if method == vera.MethodLoRA {
 		o.Adapter, o.Train.LR = vera.LoRADefault(), 4e-4

@@ -64,7 +64,8 @@ func (p *Prepared) fill() (err error) {
 		o.Report.Notef("device %s: %s, in %s", device, where, o.Engine.Compute)
 	}
 	o.Report.Notef("%s: %s, %d blocks, width %d; %s rank %d on %d layers (%s), %d trained numbers",
-		cmp.Or(p.Name, o.Model), p.Architecture, p.Blocks, p.Width, p.Adapter.Method, p.Adapter.Rank, len(p.Adapter.Layers), strings.Join(p.Targets(), ", "), len(p.Adapter.Params))
+		cmp.Or(p.Name, o.Model), p.Architecture, p.Blocks, p.Width, p.Adapter.Method, p.Adapter.Rank,
+		len(p.Adapter.Layers), strings.Join(p.Targets(), ", "), len(p.Adapter.Params))
 	return nil
 }
 
@@ -112,7 +113,8 @@ func (p *Prepared) split() (err error) {
 			return err
 		}
 		if shared, all := p.HeldOut.In(p.Training); shared > 0 {
-			o.Report.Notef("warning: %d of the %d held-out rows are in the training data, too, so that their loss says little about new rows; take them out of --data or --eval-data", shared, all)
+			o.Report.Notef("warning: %d of the %d held-out rows are in the training data, too, so that their loss "+
+				"says little about new rows; take them out of --data or --eval-data", shared, all)
 		}
 		return nil
 	}

@@ -21,9 +21,10 @@ func (p *Prepared) run() (run *train.Run, err error) {
 			adapter.Facts = facts
 			return adapter.Save(path)
 		},
-		Facts:    o.facts(p.Training),
-		Setup:    p.setup(),
-		About:    about{Version: o.Version, Model: o.Model, Data: p.Training.Name, Threads: o.Engine.Threads, Device: o.Engine.Device, Ranks: o.ranks()},
+		Facts: o.facts(p.Training),
+		Setup: p.setup(),
+		About: about{Version: o.Version, Model: o.Model, Data: p.Training.Name, Threads: o.Engine.Threads,
+			Device: o.Engine.Device, Ranks: o.ranks()},
 		MaxSteps: o.MaxSteps, MaxTime: o.MaxTime, NoHalt: o.NoHalt,
 		Folder: o.Folder, Resume: o.Resume, Force: o.Force, Inputs: o.Inputs(), Group: o.Group, Progress: o.Progress,
 	}
@@ -79,7 +80,8 @@ func (p *Prepared) setup() setup {
 	o := p.options
 	data := o.Rows
 	data.Form = p.Training.Form
-	s := setup{Vera: o.Adapter, Data: data, Base: p.Base().Fingerprint, Compute: o.Engine.Compute, Plan: o.Engine.Plan, PreTokenizer: o.PreTokenizer}
+	s := setup{Vera: o.Adapter, Data: data, Base: p.Base().Fingerprint, Compute: o.Engine.Compute, Plan: o.Engine.Plan,
+		PreTokenizer: o.PreTokenizer}
 	if o.From != "" {
 		s.From = p.Adapter.Digest()
 	}
@@ -125,7 +127,8 @@ func (o *Options) keepDate() {
 			} `json:"data"`
 		} `json:"setup"`
 	}
-	if text, err := durable.ReadFile(filepath.Join(o.Folder, train.ConfigFile), train.MaxConfig); err == nil && json.Unmarshal(text, &config) == nil {
+	if text, err := durable.ReadFile(filepath.Join(o.Folder, train.ConfigFile), train.MaxConfig); err == nil &&
+		json.Unmarshal(text, &config) == nil {
 		o.Rows.Date = config.Setup.Data.Date
 	}
 }

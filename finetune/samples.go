@@ -29,7 +29,8 @@ func (p *Prepared) samples() (func(context.Context) ([]train.Sample, error), err
 			return nil, fmt.Errorf("sample %q: %w", prompt, err)
 		}
 		if longest = max(longest, len(encoded[i])); longest >= p.Context {
-			return nil, fmt.Errorf("sample %q: has %d tokens, and the model's context %d", prompt, len(encoded[i]), p.Context)
+			return nil, fmt.Errorf("sample %q: has %d tokens, and the model's context %d", prompt,
+				len(encoded[i]), p.Context)
 		}
 	}
 	sampling := model.DefaultSampling()

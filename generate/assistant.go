@@ -29,14 +29,16 @@ func NewAssistant(s *session.Session, o Options, parallel, room int, r session.R
 	if err != nil {
 		return nil, err
 	}
-	return &Assistant{Encoder: encoder, Room: room, Stops: append(encoder.Stops(), o.Stops...), tokenizer: s.Tokenizer, server: server}, nil
+	return &Assistant{Encoder: encoder, Room: room, Stops: append(encoder.Stops(), o.Stops...), tokenizer: s.Tokenizer,
+		server: server}, nil
 }
 
 // Close frees the assistant's memory; the session stays open. It must be called once, after all answers.
 func (a *Assistant) Close() { a.server.Close() }
 
 // Say continues a prompt as far as the room goes, and tells whether the answer came to its end.
-func (a *Assistant) Say(ctx context.Context, prompt []int32, sampling model.Sampling, emit func(text string) error) (ended bool, err error) {
+func (a *Assistant) Say(ctx context.Context, prompt []int32, sampling model.Sampling, emit func(text string) error) (
+	ended bool, err error) {
 	sampling.MaxTokens = min(sampling.MaxTokens, a.Room-len(prompt))
 	out := &Stream{Tokenizer: a.tokenizer, Stops: a.Stops, Emit: emit}
 	return out.Generate(ctx, a.server, prompt, sampling)

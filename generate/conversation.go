@@ -24,7 +24,8 @@ func (c *Conversation) messages(from int) (list []alpaca.Message) {
 	last := len(c.Turns) - 1
 	for _, t := range c.Turns[from:last] {
 		if t.Answer != "" {
-			list = append(list, alpaca.Message{Role: alpaca.User, Content: t.Message}, alpaca.Message{Role: alpaca.Assistant, Content: t.Answer})
+			list = append(list, alpaca.Message{Role: alpaca.User, Content: t.Message},
+				alpaca.Message{Role: alpaca.Assistant, Content: t.Answer})
 		}
 	}
 	return append(list, alpaca.Message{Role: alpaca.User, Content: c.Turns[last].Message})
@@ -43,7 +44,8 @@ func (a *Assistant) Prompt(ctx context.Context, c *Conversation, answer int) (pr
 		}
 	}
 	if len(prompt) >= a.Room {
-		return nil, 0, fmt.Errorf("the message alone has %d tokens with its template, and the context has room for %d: shorten it, or take a larger --context", len(prompt), a.Room-1)
+		return nil, 0, fmt.Errorf("the message alone has %d tokens with its template, and the context has room for "+
+			"%d: shorten it, or take a larger --context", len(prompt), a.Room-1)
 	}
 	c.Turns = c.Turns[dropped:]
 	return prompt, dropped, nil

@@ -54,7 +54,8 @@ type Answer struct {
 
 // Run answers one prompt; emit, if it isn't nil, gets the text in pieces as it is made. Where ctx is cancelled, the
 // answer up to there comes with an error.
-func Run(ctx context.Context, s *session.Session, p Prompt, o Options, emit func(text string) error, r session.Report) (Answer, error) {
+func Run(ctx context.Context, s *session.Session, p Prompt, o Options, emit func(text string) error,
+	r session.Report) (Answer, error) {
 	if p.Raw {
 		r = session.Report{}
 	}

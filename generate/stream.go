@@ -30,7 +30,8 @@ type Stream struct {
 
 // Generate continues a prompt, and tells whether the text came to its end or was cut by the sampling's limit or the
 // server's room.
-func (s *Stream) Generate(ctx context.Context, server *model.Server, prompt []int32, sampling model.Sampling) (ended bool, err error) {
+func (s *Stream) Generate(ctx context.Context, server *model.Server, prompt []int32, sampling model.Sampling) (
+	ended bool, err error) {
 	err = server.Generate(ctx, prompt, sampling, s.add)
 	if s.finish(); s.err != nil {
 		return false, s.err

@@ -109,12 +109,14 @@ func checkStream(t testing.TB, v model.Tokenizer, tokens []int32, stops []string
 
 // TestStream takes texts and random tokens, which spell many bytes that are no text, with stop strings that overlap.
 func TestStream(t *testing.T) {
-	stopLists := [][]string{nil, {"\n\n### Instruction:"}, {"the"}, {" t", "he the"}, {"aab", "ab"}, {"abab", "ba"}, {"日本"}, {"\uFFFD\uFFFD", "e"}}
+	stopLists := [][]string{nil, {"\n\n### Instruction:"}, {"the"}, {" t", "he the"}, {"aab", "ab"}, {"abab", "ba"},
+		{"日本"}, {"\uFFFD\uFFFD", "e"}}
 	random := rand.New(rand.NewPCG(3, 4))
 	for name, v := range vocabularies(t) {
 		t.Run(name, func(t *testing.T) {
 			for _, stops := range stopLists {
-				for _, text := range []string{"", " ", "the cat and the hat", "  two  spaces , isn't it ?\n\n\ttab", "ü 日本語 🙂 e\u0301 日日本", "ls . ; cd ..",
+				for _, text := range []string{"", " ", "the cat and the hat", "  two  spaces , isn't it ?\n\n\ttab",
+					"ü 日本語 🙂 e\u0301 日日本", "ls . ; cd ..",
 					"Yes.\n\n### Instruction:\nMore", "Yes.\n\n### Instruct", "aaab", "aabaab", "xababab", "a\x00b"} {
 					tokens, err := v.Tokenize(t.Context(), text, false, false)
 					if err != nil {
@@ -168,6 +170,7 @@ func FuzzStream(f *testing.F) {
 		for i := range tokens {
 			tokens[i] = (3 + int32(data[i])) % int32(v.Size())
 		}
-		checkStream(t, v, tokens, slices.DeleteFunc(strings.Split(strings.ToValidUTF8(stops, "?"), "|"), func(s string) bool { return s == "" }))
+		checkStream(t, v, tokens, slices.DeleteFunc(strings.Split(strings.ToValidUTF8(stops, "?"), "|"),
+			func(s string) bool { return s == "" }))
 	})
 }

@@ -1,13 +1,15 @@
-// AMX: a tile register holds 16 rows of 64 bytes. The words of A lie in it row by row as in memory, and 16 words of k of 16 columns of a panel are a tile of B
-// as they are, so both are loaded without being packed anew. Two tiles of A and two of B make four products: 32 rows by 32 columns.
+// AMX: a tile register holds 16 rows of 64 bytes. The words of A lie in it row by row as in memory, and 16 words of k
+// of 16 columns of a panel are a tile of B as they are, so both are loaded without being packed anew. Two tiles of A
+// and two of B make four products: 32 rows by 32 columns.
 
 #if HAS_AMX
 
-// All tile registers have 16 rows of 64 bytes. A constant, since compilers take _tile_loadconfig to read eight bytes and drop what was stored behind them.
+// All tile registers have 16 rows of 64 bytes. A constant, since compilers take _tile_loadconfig to read eight bytes
+// and drop what was stored behind them.
 alignas(64) static const struct {
     uint8_t  palette = 1, zero[15] = {};
     uint16_t row_bytes[16] = { 64, 64, 64, 64, 64, 64, 64, 64 };
-    uint8_t  rows[16] = { 16, 16, 16, 16, 16, 16, 16, 16 };
+    uint8_t  rows[16]      = { 16, 16, 16, 16, 16, 16, 16, 16 };
 } TILES;
 static_assert(sizeof TILES == 64, "a tile configuration has 64 bytes");
 
@@ -27,7 +29,8 @@ template <bool HALF> struct tile_registers {
 };
 
 // c (+)= a b for 32 (or, with TWO false, 16) rows of A and 32 columns of a panel; k is a multiple of 16 words.
-template <bool TWO> static void amx_tile(int64_t k, const int32_t * a, int64_t stride, const int32_t * b, const place & to) {
+template <bool TWO> static void amx_tile(int64_t k, const int32_t * a, int64_t stride, const int32_t * b,
+                                         const place & to) {
     if (to.add) {
         _tile_loadd(0, to.c, to.ldc * 4);
         _tile_loadd(1, to.c + 16, to.ldc * 4);
@@ -83,7 +86,8 @@ template <bool HALF> struct tile_registers {
 
 #endif
 
-template <bool HALF> static void best_tiles(int64_t rows, int64_t k, const int32_t * a, int64_t stride, const int32_t * b, const place & to) {
+template <bool HALF> static void best_tiles(int64_t rows, int64_t k, const int32_t * a, int64_t stride,
+                                            const int32_t * b, const place & to) {
 #if HAS_AMX
     if (HALF) {
         amx_tiles(rows, k, a, stride, b, to);

@@ -3,31 +3,36 @@
 //   S = scale · Q Kᵀ,  P = softmax of S's rows,  O = P V
 //   dV = Pᵀ dO,  dP = dO Vᵀ,  dS = P ⊙ (dP − rowsum(P ⊙ dP)),  dQ = scale · dS K,  dK = dSᵀ (scale · Q)
 //
-// With a cap, S = cap · T with T = tanh(scale · Q Kᵀ / cap), and dS ⊙ (1 − T²) takes the place of dS. With sinks, P is the softmax of S's rows and their head's sink, whose column is left out.
+// With a cap, S = cap · T with T = tanh(scale · Q Kᵀ / cap), and dS ⊙ (1 − T²) takes the place of dS. With sinks, P is
+// the softmax of S's rows and their head's sink, whose column is left out.
 //
-// The pack is cut into segments, a tree. A query sees all keys of its segment's ancestors, in order from the root, and its own segment's up to itself; with a
-// window, the last of these.
+// The pack is cut into segments, a tree. A query sees all keys of its segment's ancestors, in order from the root, and
+// its own segment's up to itself; with a window, the last of these.
 //
-// A thread takes the keys and values that a segment's queries see, of one KV head, out of the pack as float32: [keys][dim]. It goes through the queries of all
-// heads that share them, COLUMNS rows at a time, row r being query r / group of the group's head r % group. Scores are kept transposed, [keys][COLUMNS], with
-// queries side by side in vectors, so that the softmax needs no sums within a vector, and every product finds its operands as they lie: keys by turned
-// queries for S, turned values by P for O, Pᵀ by the rows of dO for dV. Scores above the diagonal, and below the window, are left out up to the width of a vector.
+// A thread takes the keys and values that a segment's queries see, of one KV head, out of the pack as float32:
+// [keys][dim]. It goes through the queries of all heads that share them, COLUMNS rows at a time, row r being query r /
+// group of the group's head r % group. Scores are kept transposed, [keys][COLUMNS], with queries side by side in
+// vectors, so that the softmax needs no sums within a vector, and every product finds its operands as they lie: keys by
+// turned queries for S, turned values by P for O, Pᵀ by the rows of dO for dV. Scores above the diagonal, and below the
+// window, are left out up to the width of a vector.
 //
-// For `dim` numbers in a head, forward takes 4 dim operations on a score and backward 10 dim, and both one exponential. Keys are taken KEYS at a time, whose
-// COLUMNS · KEYS scores stay in the first-level cache from a product to the next. The second-level cache gets a score once in forward and gives it back once;
-// in backward it does so for S, P and dP.
+// For `dim` numbers in a head, forward takes 4 dim operations on a score and backward 10 dim, and both one exponential.
+// Keys are taken KEYS at a time, whose COLUMNS · KEYS scores stay in the first-level cache from a product to the next.
+// The second-level cache gets a score once in forward and gives it back once; in backward it does so for S, P and dP.
 
 enum {
-    COLUMNS = 64,   // query rows in a block
-    KEYS    = 64,   // keys that are taken together
-    FEW     = 16,   // the same where some rows don't see all of them
-    TASK    = 512,  // query rows that forward takes at once, about: fewer share out better, more fetch keys and values less often
-    AHEAD   = 4,    // rows that are asked for early: a head's numbers lie too far apart for the processor to foresee
+    COLUMNS = 64,  // query rows in a block
+    KEYS    = 64,  // keys that are taken together
+    FEW     = 16,  // the same where some rows don't see all of them
+    // query rows that forward takes at once, about: fewer share out better, more fetch keys and values less often
+    TASK  = 512,
+    AHEAD = 4,  // rows that are asked for early: a head's numbers lie too far apart for the processor to foresee
 };
 
 static inline int64_t whole(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
 
-// c[R, V vectors] (+)= a[R, k] b[k, V vectors], all by rows with a stride: the products' tile without packing, and narrower where fewer columns are needed.
+// c[R, V vectors] (+)= a[R, k] b[k, V vectors], all by rows with a stride: the products' tile without packing, and
+// narrower where fewer columns are needed.
 template <int R, int V, typename T>
 static void dense(int64_t k, const float * a, int64_t lda, const T * b, int64_t ldb, float * c, int64_t ldc, bool add) {
     vf acc[R][V];
@@ -64,7 +69,8 @@ static void dense(int64_t k, const float * a, int64_t lda, const T * b, int64_t 
 }
 
 template <int V, typename T>
-static void dense_rows(int64_t m, int64_t k, const float * a, int64_t lda, const T * b, int64_t ldb, float * c, int64_t ldc, bool add) {
+static void dense_rows(int64_t m, int64_t k, const float * a, int64_t lda, const T * b, int64_t ldb, float * c,
+                       int64_t ldc, bool add) {
     for (; m >= ROWS; m -= ROWS, a += ROWS * lda, c += ROWS * ldc) {
         dense<ROWS, V>(k, a, lda, b, ldb, c, ldc, add);
     }
@@ -79,12 +85,13 @@ static void dense_rows(int64_t m, int64_t k, const float * a, int64_t lda, const
 
 // c[m, n] (+)= a[m, k] b[k, n] for whole vectors of columns, with b of float or half.
 template <typename T>
-static void dense(int64_t m, int64_t n, int64_t k, const float * a, int64_t lda, const T * b, int64_t ldb, float * c, int64_t ldc, bool add) {
+static void dense(int64_t m, int64_t n, int64_t k, const float * a, int64_t lda, const T * b, int64_t ldb, float * c,
+                  int64_t ldc, bool add) {
     for (; n > 0; n -= PANEL, b += PANEL, c += PANEL) {
         switch (n < PANEL ? n / LANES : VECTORS) {
         case 1: dense_rows<1>(m, k, a, lda, b, ldb, c, ldc, add); break;
         case 2: dense_rows<2>(m, k, a, lda, b, ldb, c, ldc, add); break;
-        case 3: dense_rows<VECTORS < 3 ? VECTORS : 3>(m, k, a, lda, b, ldb, c, ldc, add); break;
+        case 3: dense_rows<(VECTORS < 3 ? VECTORS : 3)>(m, k, a, lda, b, ldb, c, ldc, add); break;
         case 4: dense_rows<VECTORS>(m, k, a, lda, b, ldb, c, ldc, add); break;
         }
     }
@@ -119,15 +126,16 @@ struct attention {
     const ggml_tensor * qkv;
     const segment *     segments;
     int64_t             count, kv, dim, group;  // group: heads that share a KV head
-    int64_t             padded, longest;        // padded: dim in whole vectors; longest: the most tokens up to a query, itself among them
-    int64_t             window;                 // how many of them it sees
-    float               scale, cap;
-    const float *       sinks;                  // of each head, or NULL
+    // padded: dim in whole vectors; longest: the most tokens up to a query, itself among them
+    int64_t       padded, longest;
+    int64_t       window;  // how many of them it sees
+    float         scale, cap;
+    const float * sinks;  // of each head, or NULL
 
     attention(const thread & t, const ggml_tensor * of, const ggml_tensor * tree, const ggml_tensor * sink)
-        : qkv(of), segments((const segment *) tree->data), count(tree->ne[1]), kv(t.with->i[1]), dim(of->ne[0] / (t.with->i[0] + 2 * t.with->i[1])),
-          group(t.with->i[0] / t.with->i[1]), padded(whole(dim)), longest(0), scale(t.with->f[0]), cap(t.with->f[1]),
-          sinks(sink ? (const float *) sink->data : nullptr) {
+        : qkv(of), segments((const segment *) tree->data), count(tree->ne[1]), kv(t.with->i[1]),
+          dim(of->ne[0] / (t.with->i[0] + 2 * t.with->i[1])), group(t.with->i[0] / t.with->i[1]), padded(whole(dim)),
+          longest(0), scale(t.with->f[0]), cap(t.with->f[1]), sinks(sink ? (const float *) sink->data : nullptr) {
         for (int64_t i = 0; i < count; i++) {
             const int64_t keys = segments[i].past + segments[i].length;
             longest            = keys > longest ? keys : longest;
@@ -187,11 +195,12 @@ struct query_rows {
     const attention &          a;
     const attention::segment & s;
     int64_t                    first, columns, width;  // width: columns in whole vectors
-    int64_t                    begin, keys;            // the first key that the first row sees, and the end of those that the last row does
+    // the first key that the first row sees, and the end of those that the last row does
+    int64_t begin, keys;
 
     query_rows(const attention & of, const attention::segment & segment, int64_t r, int64_t end)
-        : a(of), s(segment), first(r), columns(end - r < COLUMNS ? end - r : COLUMNS), width(whole(columns)), begin(of.first_key(segment, r / of.group)),
-          keys(s.past + (r + columns - 1) / a.group + 1) {}
+        : a(of), s(segment), first(r), columns(end - r < COLUMNS ? end - r : COLUMNS), width(whole(columns)),
+          begin(of.first_key(segment, r / of.group)), keys(s.past + (r + columns - 1) / a.group + 1) {}
 
     // How many of the rows, the first ones, are before a key.
     int64_t hidden(int64_t key) const {
@@ -207,8 +216,9 @@ struct query_rows {
 
     // The end of the keys that are taken together from j on.
     int64_t next(int64_t j) const {
-        const int64_t some = keys - a.window, all = s.past + first / a.group + 1;  // between them are those that all rows see
-        const int64_t end  = j < some || j >= all ? j + FEW : all - j < KEYS + KEYS / 2 ? all : j + KEYS;
+        // between them are those that all rows see
+        const int64_t some = keys - a.window, all = s.past + first / a.group + 1;
+        const int64_t end = j < some || j >= all ? j + FEW : all - j < KEYS + KEYS / 2 ? all : j + KEYS;
         return end < keys ? end : keys;
     }
 
@@ -239,7 +249,8 @@ struct query_rows {
         for (int64_t some; j < end; j += some) {
             some               = all || end - j < ROWS ? end - j : ROWS;
             const int64_t skip = hidden(j) / LANES * LANES, stop = whole(until(j + some - 1));
-            dense(some, stop - skip, a.dim, k + j * a.padded, a.padded, turned + skip, COLUMNS, to + j * COLUMNS + skip, COLUMNS, false);
+            dense(some, stop - skip, a.dim, k + j * a.padded, a.padded, turned + skip, COLUMNS, to + j * COLUMNS + skip,
+                  COLUMNS, false);
         }
     }
 
@@ -265,14 +276,16 @@ struct query_rows {
         for (int64_t some; j < end; j += some) {
             some               = all || end - j < ROWS ? end - j : ROWS;
             const int64_t skip = hidden(j), stop = until(j + some - 1);
-            dense(some, a.padded, (stop < columns ? stop : columns) - skip, p + j * COLUMNS + skip, COLUMNS, of + skip * a.padded, a.padded, to + j * a.padded, a.padded, true);
+            dense(some, a.padded, (stop < columns ? stop : columns) - skip, p + j * COLUMNS + skip, COLUMNS,
+                  of + skip * a.padded, a.padded, to + j * a.padded, a.padded, true);
         }
     }
 
     // to[dim][COLUMNS] += turned[dim][keys] · p[keys][COLUMNS] for the keys from j to end.
     void sum_keys(int64_t j, int64_t end, const float * turned, int64_t stride, const float * p, float * to) const {
         const int64_t skip = hidden(j) / LANES * LANES, stop = whole(until(end - 1));
-        dense(a.dim, stop - skip, end - j, turned + j, stride, p + j * COLUMNS + skip, COLUMNS, to + skip, COLUMNS, true);
+        dense(a.dim, stop - skip, end - j, turned + j, stride, p + j * COLUMNS + skip, COLUMNS, to + skip, COLUMNS,
+              true);
     }
 
     // The sink of each row, −∞ where there is none.
@@ -282,9 +295,10 @@ struct query_rows {
         }
     }
 
-    // The rows' scores, [keys][COLUMNS], of each row the greatest, its sink among them, and what the sink adds to the sum of exponentials. With a cap, `slopes` gets 1 − T²,
-    // unless it is NULL.
-    void scores(int64_t head, const float * k, const float * turned, float * to, float * slopes, float * greatest, float * sums) const {
+    // The rows' scores, [keys][COLUMNS], of each row the greatest, its sink among them, and what the sink adds to the
+    // sum of exponentials. With a cap, `slopes` gets 1 − T², unless it is NULL.
+    void scores(int64_t head, const float * k, const float * turned, float * to, float * slopes, float * greatest,
+                float * sums) const {
         sinks(head, greatest);
         sinks(head, sums);
         for (int64_t j = begin, end; j < keys; j = end) {
@@ -329,7 +343,7 @@ struct piece {
     int64_t cost, index, first, end;
 
     static int before(const void * p, const void * q) {
-        const piece & a = *(const piece *) p, & b = *(const piece *) q;
+        const piece &a = *(const piece *) p, &b = *(const piece *) q;
         if (a.cost != b.cost) {
             return a.cost > b.cost ? -1 : 1;
         }
@@ -340,13 +354,14 @@ struct piece {
 // Memory of forward.
 struct forward_memory {
     piece * pieces;
-    float * k, * v, * turned;  // [keys][dim] twice, and the values as [dim][keys]
-    float * q, * qt;           // [COLUMNS][dim], [dim][COLUMNS]
-    float * scores, * out;     // [keys][COLUMNS], [dim][COLUMNS]
+    float * k, *v, *turned;  // [keys][dim] twice, and the values as [dim][keys]
+    float * q, *qt;          // [COLUMNS][dim], [dim][COLUMNS]
+    float * scores, *out;    // [keys][COLUMNS], [dim][COLUMNS]
     int64_t stride;
 
     forward_memory(carver & c, const attention & a, int64_t count) {
-        stride = whole(a.longest) | LANES;  // an odd number of vectors, so that rows don't meet in the same sets of the cache
+        // an odd number of vectors, so that rows don't meet in the same sets of the cache
+        stride = whole(a.longest) | LANES;
         pieces = c.take<piece>(count);
         k      = c.take<float>((a.longest + LANES) * a.padded);
         v      = c.take<float>((a.longest + LANES) * a.padded);
@@ -395,7 +410,7 @@ static void attention_forward(const thread & t, ggml_tensor * dst) {
     for (int64_t i = 0; i < a.count; i++) {
         count += (a.segments[i].length + each - 1) / each;
     }
-    carver         counted = { 0 };
+    carver counted = { 0 };
     forward_memory(counted, a, count);
     carver               c = { (uintptr_t) t.scratch(counted.at) };
     const forward_memory m(c, a, count);
@@ -414,33 +429,36 @@ static void attention_forward(const thread & t, ggml_tensor * dst) {
         const int64_t              from = a.first_key(s, of.first), aligned = from / LANES * LANES;
         a.fetch_ancestors(s, from, head, m.k, m.v);
         a.fetch_segment({ s.first, (int32_t) of.end, s.parent, s.past }, from, head, m.k, m.v);
-        turn(whole(s.past + of.end) - aligned, a.padded, m.v + aligned * a.padded, a.padded, m.turned + aligned, m.stride);
+        turn(whole(s.past + of.end) - aligned, a.padded, m.v + aligned * a.padded, a.padded, m.turned + aligned,
+             m.stride);
         for (int64_t r = of.first * a.group, end = of.end * a.group; r < end; r += COLUMNS) {
             attend(query_rows(a, s, r, end), m, head, dst);
         }
     }
 }
 
-// Segments of one parent that backward takes together: until they have a quarter as many rows as their ancestors, so that the gradients of the ancestors'
-// keys and values, which each family sums on its own, need little memory.
+// Segments of one parent that backward takes together: until they have a quarter as many rows as their ancestors, so
+// that the gradients of the ancestors' keys and values, which each family sums on its own, need little memory.
 struct family {
-    int64_t first, last, rows;   // segments, linked by backward_memory's next
+    int64_t first, last, rows;    // segments, linked by backward_memory's next
     int64_t parent, past, parts;  // parts: where its sums are, [KV heads][past][2][dim]
 };
 
 // Memory of backward.
 struct backward_memory {
-    piece *   pieces;
-    family *  families;
-    int32_t * next, * open;               // of each segment: the next of its family, and the family that its next child joins
-    float *   k, * v, * turned;           // [keys][dim] twice, and the keys as [dim][keys]
-    float *   q, * qt, * g, * gt;         // of queries and of dO: [COLUMNS][dim], [dim][COLUMNS]
-    float *   scores, * back, * slopes;   // [keys][COLUMNS]: S, then P; dP, then dS; 1 − T², or NULL without a cap
-    float *   dk, * dv, * dq;             // [keys][dim] twice, [dim][COLUMNS]
-    int64_t   stride;
+    piece *  pieces;
+    family * families;
+    // of each segment: the next of its family, and the family that its next child joins
+    int32_t *next, *open;
+    float *  k, *v, *turned;          // [keys][dim] twice, and the keys as [dim][keys]
+    float *  q, *qt, *g, *gt;         // of queries and of dO: [COLUMNS][dim], [dim][COLUMNS]
+    float *  scores, *back, *slopes;  // [keys][COLUMNS]: S, then P; dP, then dS; 1 − T², or NULL without a cap
+    float *  dk, *dv, *dq;            // [keys][dim] twice, [dim][COLUMNS]
+    int64_t  stride;
 
     backward_memory(carver & c, const attention & a) {
-        stride   = whole(a.longest + LANES) | LANES;  // as above; a segment that begins within a vector is turned in whole ones all the same
+        // as above; a segment that begins within a vector is turned in whole ones all the same
+        stride   = whole(a.longest + LANES) | LANES;
         pieces   = c.take<piece>(a.count);
         families = c.take<family>(a.count);
         next     = c.take<int32_t>(a.count);
@@ -461,7 +479,8 @@ struct backward_memory {
     }
 };
 
-static void attend_back(const query_rows & r, const backward_memory & m, int64_t head, const ggml_tensor * dout, ggml_tensor * dst) {
+static void attend_back(const query_rows & r, const backward_memory & m, int64_t head, const ggml_tensor * dout,
+                        ggml_tensor * dst) {
     alignas(64) float greatest[COLUMNS], sums[COLUMNS], means[COLUMNS] = {};
     r.fetch(r.a.qkv, head, r.a.scale, m.q, m.qt);
     r.fetch(dout, head, 1, m.g, m.gt);
@@ -510,8 +529,8 @@ static void attend_back(const query_rows & r, const backward_memory & m, int64_t
 }
 
 // The gradients that a family's queries give: of its own keys and values into dst, of its ancestors' into parts.
-static void family_back(const attention & a, const family & f, const backward_memory & m, int64_t head, const ggml_tensor * dout, ggml_tensor * dst,
-                        float * parts) {
+static void family_back(const attention & a, const family & f, const backward_memory & m, int64_t head,
+                        const ggml_tensor * dout, ggml_tensor * dst, float * parts) {
     const int64_t past = f.past;
     const int64_t from = a.first_key(a.segments[f.first], 0), aligned = from / LANES * LANES;
     a.fetch_ancestors(a.segments[f.first], from, head, m.k, m.v);
@@ -587,7 +606,7 @@ static void attention_back(const thread & t, ggml_tensor * dst) {
     // Every segment with children adds up what its descendants' families have for it, in their order.
     for (int64_t i; (i = t.take()) < a.count * a.kv;) {
         const int64_t              of = i / a.kv, head = i % a.kv;
-        const attention::segment & s  = a.segments[of];
+        const attention::segment & s = a.segments[of];
         for (int64_t f = 0; f < count && m.open[of] >= 0; f++) {
             const family & from = m.families[f];
             int64_t        p    = from.parent;
@@ -599,7 +618,8 @@ static void attention_back(const thread & t, ggml_tensor * dst) {
             }
             const float * part = parts + (from.parts + head * from.past + s.past) * 2 * a.dim;
             for (int64_t j = 0; j < s.length; j++, part += 2 * a.dim) {
-                float * dk = (float *) row(dst, s.first + j) + a.keys_at(head) * a.dim, * dv = (float *) row(dst, s.first + j) + a.values_at(head) * a.dim;
+                float *dk = (float *) row(dst, s.first + j) + a.keys_at(head) * a.dim,
+                      *dv = (float *) row(dst, s.first + j) + a.values_at(head) * a.dim;
                 for (int64_t d = 0; d < a.dim; d++) {
                     dk[d] += part[d];
                     dv[d] += part[a.dim + d];

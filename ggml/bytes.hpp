@@ -1,13 +1,15 @@
-// Products of quantised weights with activations that are rounded to 8 bits, for generation. In every block of 32, x ≈ e · r with whole numbers |r| ≤ 127 and
-// e = max |x| / 127; of the weights' w = d · q + m nothing is rounded:
+// Products of quantised weights with activations that are rounded to 8 bits, for generation. In every block of 32, x ≈
+// e · r with whole numbers |r| ≤ 127 and e = max |x| / 127; of the weights' w = d · q + m nothing is rounded:
 //
 //   y = Σ_blocks (d · e) Σ q · r + m · (e Σ r)
 //
-// The inner sums are exact, the outer one is taken block after block. So a result does not depend on the rows, or columns, that are computed with it.
+// The inner sums are exact, the outer one is taken block after block. So a result does not depend on the rows, or
+// columns, that are computed with it.
 //
-// A strip of 16 rows of W is turned while its numbers are bytes, 1,024 numbers of each at a time, so that it stays in the first-level cache: 4 numbers of 8
-// rows are side by side in 32 bytes, and meet 4 numbers of x, everywhere the same. W is read once, and for few rows of x memory bounds that. The matrices of the
-// shared pair, which are read many times a token, lie turned in memory.
+// A strip of 16 rows of W is turned while its numbers are bytes, 1,024 numbers of each at a time, so that it stays in
+// the first-level cache: 4 numbers of 8 rows are side by side in 32 bytes, and meet 4 numbers of x, everywhere the
+// same. W is read once, and for few rows of x memory bounds that. The matrices of the shared pair, which are read many
+// times a token, lie turned in memory.
 
 enum {
     BYTE_ROWS   = 4,          // of x that a tile takes
@@ -20,12 +22,13 @@ enum {
 static inline int32_t bytes_of(const float * x, float by, int8_t * to) {
 #if LANES >= 8 && defined(__x86_64__)
     const __m256  scale = _mm256_set1_ps(by);
-    const __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), scale)), b = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8), scale));
-    const __m256i two = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8);
+    const __m256i a     = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), scale)),
+                  b     = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8), scale));
+    const __m256i two   = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8);
     _mm_storeu_si128((__m128i *) to, _mm_packs_epi16(_mm256_castsi256_si128(two), _mm256_extracti128_si256(two, 1)));
     const __m256i all = _mm256_add_epi32(a, b);
     __m128i       sum = _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
-    sum = _mm_add_epi32(sum, _mm_unpackhi_epi64(sum, sum));
+    sum               = _mm_add_epi32(sum, _mm_unpackhi_epi64(sum, sum));
     return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 1)));
 #else
     int32_t sum = 0;
@@ -46,14 +49,15 @@ struct rounded {
 
     static size_t bytes(int64_t rows, int64_t blocks) { return rows * blocks * (32 + 4 * sizeof(float)); }
 
-    rounded(void * at, int64_t rows, int64_t n) : blocks(n), r((int8_t *) at), of((float(*)[4])((char *) at + rows * blocks * 32)) {}
+    rounded(void * at, int64_t rows, int64_t n)
+        : blocks(n), r((int8_t *) at), of((float (*)[4])((char *) at + rows * blocks * 32)) {}
 
     const int8_t * numbers(int64_t row) const { return r + row * blocks * 32; }
     const float (*scales(int64_t row) const)[4] { return of + row * blocks; }
 
     void round(int64_t row, const float * x) const {
-        int8_t * to = r + row * blocks * 32;
-        float(*s)[4] = of + row * blocks;
+        int8_t * to   = r + row * blocks * 32;
+        float (*s)[4] = of + row * blocks;
         for (int64_t b = 0; b < blocks; b++, x += 32, to += 32, s++) {
             vf top = vf{}, odd = vf{};
             for (int i = 0; i < 32; i += LANES) {
@@ -67,19 +71,24 @@ struct rounded {
                 sums[half] = bytes_of(x + 16 * half, by, to + 16 * half);
             }
             (*s)[0] = e;
-            (*s)[1] = e * ((float) sums[0] + (float) sums[1]);  // of NaN and infinities these are any numbers, and e is NaN
+            // of NaN and infinities these are any numbers, and e is NaN
+            (*s)[1] = e * ((float) sums[0] + (float) sums[1]);
             (*s)[2] = e * sums[0];
             (*s)[3] = e * sums[1];
         }
     }
 };
 
-// What the numbers q of a type are: HALVES 2 where those of a block's halves have scales of their own, SUM how many products of two may be added up in 16 bits.
+// What the numbers q of a type are: HALVES 2 where those of a block's halves have scales of their own, SUM how many
+// products of two may be added up in 16 bits.
 template <unsigned TYPE> struct byte_kind {
     enum {
         SIGNED = TYPE == Q8_0,
         HALVES = TYPE == Q6_K ? 2 : 1,
-        SUM    = SIGNED ? 1 : TYPE == Q6_K ? 2 : TYPE == Q5_0 || TYPE == Q5_1 || TYPE == Q5_K ? 4 : 8,
+        SUM = SIGNED                                   ? 1
+        : TYPE == Q6_K                                 ? 2
+        : TYPE == Q5_0 || TYPE == Q5_1 || TYPE == Q5_K ? 4
+                                                       : 8,
     };
 };
 
@@ -108,23 +117,26 @@ template <int HALVES> struct turned_strip {
     alignas(64) float scales[BYTE_BLOCKS][HALVES][BYTE_COLS], minima[BYTE_BLOCKS][HALVES][BYTE_COLS];
 
     const int8_t * q(int64_t b, int j, int group) const { return bytes[b][j][group]; }
-    const float * m(int64_t b, int half, int j) const { return minima[b][half] + 8 * j; }
+    const float *  m(int64_t b, int half, int j) const { return minima[b][half] + 8 * j; }
 #if LANES >= 8 && defined(__x86_64__)
-    __m256 d(int64_t b, int half, int j) const { return _mm256_load_ps(scales[b][half] + 8 * j); }
+    __m256                       d(int64_t b, int half, int j) const { return _mm256_load_ps(scales[b][half] + 8 * j); }
     turned_columns<turned_strip> columns(int64_t b, int) const { return { *this, b }; }
 #else
     float d(int64_t b, int half, int j, int i) const { return scales[b][half][8 * j + i]; }
 #endif
 };
 
-// A strip of Q8_0 that lies turned in memory: of each block the bytes, then the scales. The whole takes the room of its rows as they are otherwise.
+// A strip of Q8_0 that lies turned in memory: of each block the bytes, then the scales. The whole takes the room of its
+// rows as they are otherwise.
 struct lying_strip {
     enum { BESIDE = TIMES, SIZE = BYTE_COLS * 34 };
     const char * at;
 
-    const int8_t * q(int64_t b, int j, int group) const { return (const int8_t *) at + b * SIZE + (8 * j + group) * 32; }
+    const int8_t * q(int64_t b, int j, int group) const {
+        return (const int8_t *) at + b * SIZE + (8 * j + group) * 32;
+    }
     const float * m(int64_t, int, int) const { return nullptr; }
-    const char * halves(int64_t b, int j) const { return at + b * SIZE + 32 * BYTE_COLS + 16 * j; }
+    const char *  halves(int64_t b, int j) const { return at + b * SIZE + 32 * BYTE_COLS + 16 * j; }
 #if LANES >= 8 && defined(__x86_64__)
     __m256 d(int64_t b, int, int j) const { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) halves(b, j))); }
     turned_columns<lying_strip> columns(int64_t b, int) const { return { *this, b }; }
@@ -137,8 +149,8 @@ struct lying_strip {
 
 // 4 words of 8 rows, of rows i and i + 4 in r[i], become word i of all rows.
 static inline void turn_words(__m256i (&r)[4]) {
-    const __m256i a = _mm256_unpacklo_epi32(r[0], r[1]), b = _mm256_unpackhi_epi32(r[0], r[1]), c = _mm256_unpacklo_epi32(r[2], r[3]),
-                  d = _mm256_unpackhi_epi32(r[2], r[3]);
+    const __m256i a = _mm256_unpacklo_epi32(r[0], r[1]), b = _mm256_unpackhi_epi32(r[0], r[1]),
+                  c = _mm256_unpacklo_epi32(r[2], r[3]), d = _mm256_unpackhi_epi32(r[2], r[3]);
     r[0] = _mm256_unpacklo_epi64(a, c);
     r[1] = _mm256_unpackhi_epi64(a, c);
     r[2] = _mm256_unpacklo_epi64(b, d);
@@ -146,7 +158,8 @@ static inline void turn_words(__m256i (&r)[4]) {
 }
 
 static inline __m256i beside(const void * a, const void * b) {
-    return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *) a)), _mm_loadu_si128((const __m128i *) b), 1);
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *) a)),
+                                   _mm_loadu_si128((const __m128i *) b), 1);
 }
 
 #endif
@@ -173,7 +186,8 @@ static inline void turn_words(const bytes (&from)[8][2], int8_t (*to)[32]) {
 
 // Turns part … of the block that lies at offset in each of 8 rows. The 6 bits of Q6_K are taken as unsigned.
 template <unsigned TYPE, int HALVES>
-static inline void turn_any(const char * const * rows, int64_t offset, int part, int8_t (*to)[32], float (*d)[BYTE_COLS], float (*m)[BYTE_COLS]) {
+static inline void turn_any(const char * const * rows, int64_t offset, int part, int8_t (*to)[32],
+                            float (*d)[BYTE_COLS], float (*m)[BYTE_COLS]) {
     bytes q[8][2];
     for (int i = 0; i < 8; i++) {
         const quants of = quants_of(TYPE, rows[i] + offset, part);
@@ -189,7 +203,8 @@ static inline void turn_any(const char * const * rows, int64_t offset, int part,
 
 #if LANES >= 8 && defined(__x86_64__)
 
-// 8 rows of a block that has numbers of 4 bits, two in a byte, or of 8, behind a scale and perhaps a minimum, turned in registers; the 4-bit ones stay two in a byte.
+// 8 rows of a block that has numbers of 4 bits, two in a byte, or of 8, behind a scale and perhaps a minimum, turned in
+// registers; the 4-bit ones stay two in a byte.
 template <unsigned TYPE> struct plain_columns {
     enum { FIRST = TYPE == Q4_1 ? 4 : 2, HALVES = TYPE == Q8_0 ? 2 : 1 };
     __m256i words[HALVES][4];
@@ -209,15 +224,19 @@ template <unsigned TYPE> struct plain_columns {
             memcpy(&two, rows[i] + offset, 4);
             return two;
         };
-        const __m256i two = _mm256_set_epi32(at(7), at(6), at(5), at(4), at(3), at(2), at(1), at(0)), low = _mm256_set1_epi32(0xffff);
-        const __m256i all = _mm256_permute4x64_epi64(_mm256_packus_epi32(_mm256_and_si256(two, low), _mm256_srli_epi32(two, 16)), 0xd8);
+        const __m256i two = _mm256_set_epi32(at(7), at(6), at(5), at(4), at(3), at(2), at(1), at(0)),
+                      low = _mm256_set1_epi32(0xffff);
+        const __m256i all =
+            _mm256_permute4x64_epi64(_mm256_packus_epi32(_mm256_and_si256(two, low), _mm256_srli_epi32(two, 16)), 0xd8);
         scales = _mm256_cvtph_ps(_mm256_castsi256_si128(all));
-        minima = TYPE == Q4_1 ? _mm256_cvtph_ps(_mm256_extracti128_si256(all, 1)) : _mm256_mul_ps(scales, _mm256_set1_ps(-8));
+        minima = TYPE == Q4_1 ? _mm256_cvtph_ps(_mm256_extracti128_si256(all, 1))
+                              : _mm256_mul_ps(scales, _mm256_set1_ps(-8));
     }
 
     __m256i q(int group, int) const {
         const __m256i four = words[group / 4 % HALVES][group % 4];
-        return TYPE == Q8_0 ? four : _mm256_and_si256(group < 4 ? four : _mm256_srli_epi16(four, 4), _mm256_set1_epi8(15));
+        return TYPE == Q8_0 ? four
+                            : _mm256_and_si256(group < 4 ? four : _mm256_srli_epi16(four, 4), _mm256_set1_epi8(15));
     }
     __m256 d(int, int) const { return scales; }
     __m256 m(int, int) const { return minima; }
@@ -242,13 +261,14 @@ static inline void ask(const char * next, int64_t start, int64_t end) {
     prefetch(next + start, end - start);
 }
 
-// Turns blocks first … first + n of BYTE_COLS rows, and asks meanwhile for as many bytes from `next` on, which the processor would not foresee.
+// Turns blocks first … first + n of BYTE_COLS rows, and asks meanwhile for as many bytes from `next` on, which the
+// processor would not foresee.
 template <unsigned TYPE>
-__attribute__((flatten)) static void turn_strip(const char * const * rows, size_t size, int64_t first, int64_t n, const char * next,
-                                                turned_strip<byte_kind<TYPE>::HALVES> & to) {
+__attribute__((flatten)) static void turn_strip(const char * const * rows, size_t size, int64_t first, int64_t n,
+                                                const char * next, turned_strip<byte_kind<TYPE>::HALVES> & to) {
     enum {
         HALVES = byte_kind<TYPE>::HALVES,
-        PARTS  = TYPE == Q4_K || TYPE == Q5_K || TYPE == Q6_K ? 8 : 1,
+        PARTS = TYPE == Q4_K || TYPE == Q5_K || TYPE == Q6_K ? 8 : 1,
     };
     for (int64_t b = 0; b < n; b++) {
         const int64_t offset = (first + b) / PARTS * size;
@@ -256,12 +276,14 @@ __attribute__((flatten)) static void turn_strip(const char * const * rows, size_
         for (int j = 0; j < BYTE_COLS; j += 8) {
 #if LANES >= 8 && defined(__x86_64__)
             if (is_plain(TYPE)) {
-                plain_columns<TYPE>(rows + j, offset).keep(to.bytes[b][j / 8], to.scales[b][0] + j, to.minima[b][0] + j);
+                plain_columns<TYPE>(rows + j, offset)
+                    .keep(to.bytes[b][j / 8], to.scales[b][0] + j, to.minima[b][0] + j);
                 continue;
             }
 #endif
-            turn_any<TYPE, HALVES>(rows + j, offset, (int) ((first + b) % PARTS), to.bytes[b][j / 8], (float(*)[BYTE_COLS])(to.scales[b][0] + j),
-                                   (float(*)[BYTE_COLS])(to.minima[b][0] + j));
+            turn_any<TYPE, HALVES>(rows + j, offset, (int) ((first + b) % PARTS), to.bytes[b][j / 8],
+                                   (float (*)[BYTE_COLS])(to.scales[b][0] + j),
+                                   (float (*)[BYTE_COLS])(to.minima[b][0] + j));
         }
     }
 }
@@ -280,9 +302,11 @@ template <unsigned TYPE> struct passing_strip {
     }
 };
 
-// c[i][j] += Σ over n blocks of a strip for R rows of x, of which they are the blocks from `first` on; c has BYTE_COLS numbers a row.
+// c[i][j] += Σ over n blocks of a strip for R rows of x, of which they are the blocks from `first` on; c has BYTE_COLS
+// numbers a row.
 template <typename KIND, int R, typename W>
-__attribute__((flatten)) static void meet(const W & w, int64_t n, const rounded & x, int64_t row, int64_t first, float * c) {
+__attribute__((flatten)) static void meet(const W & w, int64_t n, const rounded & x, int64_t row, int64_t first,
+                                          float * c) {
     enum { GROUPS = 8 / KIND::HALVES };
     const __m256i  ones = _mm256_set1_epi16(1);
     const int8_t * r[R];
@@ -320,8 +344,9 @@ __attribute__((flatten)) static void meet(const W & w, int64_t n, const rounded 
                         const __m256i by = _mm256_set1_epi32(four);
 #pragma GCC unroll 2
                         for (int j = 0; j < W::BESIDE; j++) {
-                            const __m256i two = _mm256_maddubs_epi16(size[j], KIND::SIGNED ? _mm256_sign_epi8(by, q[j]) : by);
-                            some[i][j]        = g % KIND::SUM == 0 ? two : _mm256_add_epi16(some[i][j], two);
+                            const __m256i two =
+                                _mm256_maddubs_epi16(size[j], KIND::SIGNED ? _mm256_sign_epi8(by, q[j]) : by);
+                            some[i][j] = g % KIND::SUM == 0 ? two : _mm256_add_epi16(some[i][j], two);
                             if (g % KIND::SUM == KIND::SUM - 1) {
                                 const __m256i whole = _mm256_madd_epi16(some[i][j], ones);
                                 sums[i][j]          = g < KIND::SUM ? whole : _mm256_add_epi32(sums[i][j], whole);
@@ -336,9 +361,11 @@ __attribute__((flatten)) static void meet(const W & w, int64_t n, const rounded 
 #pragma GCC unroll 4
                     for (int i = 0; i < R; i++) {
                         __m256 & sum = acc[i][j0 + j];
-                        sum          = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[i][j]), _mm256_mul_ps(d, _mm256_set1_ps(of[i][b][0])), sum);
+                        sum          = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[i][j]),
+                                                       _mm256_mul_ps(d, _mm256_set1_ps(of[i][b][0])), sum);
                         if (!KIND::SIGNED) {
-                            sum = _mm256_fmadd_ps(columns.m(half, j), _mm256_set1_ps(of[i][b][KIND::HALVES == 2 ? 2 + half : 1]), sum);
+                            sum = _mm256_fmadd_ps(columns.m(half, j),
+                                                  _mm256_set1_ps(of[i][b][KIND::HALVES == 2 ? 2 + half : 1]), sum);
                         }
                     }
                 }
@@ -381,7 +408,8 @@ static void meet(const W & w, int64_t n, const rounded & x, int64_t row, int64_t
 
 #endif
 
-template <typename KIND, typename W> static void meet_all(const W & w, int64_t n, const rounded & x, int64_t rows, int64_t first, float * c) {
+template <typename KIND, typename W> static void meet_all(const W & w, int64_t n, const rounded & x, int64_t rows,
+                                                          int64_t first, float * c) {
     enum { R = KIND::SUM == 1 || KIND::SUM == 8 ? BYTE_ROWS : BYTE_ROWS / 2 };  // as many as have room in registers
     int64_t i = 0;
     for (; i + R <= rows; i += R) {
@@ -396,7 +424,8 @@ template <typename KIND, typename W> static void meet_all(const W & w, int64_t n
 }
 
 // meet_all with a strip that is turned in registers, where its type can be.
-template <unsigned TYPE> static bool pass(const char * const * rows, const char * next, int64_t n, const rounded & x, int64_t count, float * c) {
+template <unsigned TYPE> static bool pass(const char * const * rows, const char * next, int64_t n, const rounded & x,
+                                          int64_t count, float * c) {
 #if LANES >= 8 && defined(__x86_64__)
     if constexpr (is_plain(TYPE)) {
         meet_all<byte_kind<TYPE>>(passing_strip<TYPE>{ rows, next }, n, x, count, 0, c);
@@ -406,14 +435,19 @@ template <unsigned TYPE> static bool pass(const char * const * rows, const char 
     return false;
 }
 
-// Calls use(row, rows, column, columns, c, ldc) for every part of the product, as multiply does; turned tells whether W lies in strips.
-template <unsigned TYPE, typename F> static void multiply_bytes(const thread & t, const product & p, bool turned, F use) {
+// Calls use(row, rows, column, columns, c, ldc) for every part of the product, as multiply does; turned tells whether W
+// lies in strips.
+template <unsigned TYPE, typename F> static void multiply_bytes(const thread & t, const product & p, bool turned,
+                                                                F use) {
     typedef byte_kind<TYPE>            kind;
     typedef turned_strip<kind::HALVES> strip;
-    const ggml_tensor * w      = p.b.t;
-    const int64_t       blocks = p.k / 32, strips = (p.n + BYTE_COLS - 1) / BYTE_COLS, fair = strips / (4 * t.nth), width = fair < 1 ? 1 : fair > 8 ? 8 : fair;
-    const bool          alone  = p.m <= 2;  // every thread rounds x for itself, and waits for none
-    const size_t        own    = alone ? (rounded::bytes(p.m, blocks) + 63) / 64 * 64 : 0;
+    const ggml_tensor *                w = p.b.t;
+    const int64_t blocks = p.k / 32, strips = (p.n + BYTE_COLS - 1) / BYTE_COLS, fair = strips / (4 * t.nth),
+                  width = fair < 1   ? 1
+                          : fair > 8 ? 8
+                                     : fair;
+    const bool    alone = p.m <= 2;  // every thread rounds x for itself, and waits for none
+    const size_t  own   = alone ? (rounded::bytes(p.m, blocks) + 63) / 64 * 64 : 0;
     if (!alone) {
         if (t.ith == 0) {
             t.shared(rounded::bytes(p.m, blocks));
@@ -422,7 +456,7 @@ template <unsigned TYPE, typename F> static void multiply_bytes(const thread & t
     }
     char *        memory = (char *) t.scratch(own + sizeof(strip) + (p.m * BYTE_COLS + p.k) * sizeof(float));
     strip &       some   = *(strip *) (memory + own);
-    float *       c = (float *) (memory + own + sizeof(strip)), * buf = c + p.m * BYTE_COLS;
+    float *       c = (float *) (memory + own + sizeof(strip)), *buf = c + p.m * BYTE_COLS;
     const rounded x(alone ? memory : t.shared(0), p.m, blocks);
     for (int64_t i = 0; (alone ? i : (i = t.take())) < p.m; i++) {
         const int64_t tokens = p.m / p.layers;
@@ -446,7 +480,8 @@ template <unsigned TYPE, typename F> static void multiply_bytes(const thread & t
             for (int64_t j = 0; j < BYTE_COLS; j++) {  // those beyond the last are the last once more
                 rows[j] = row(w, n0 + (j < cols ? j : cols - 1));
             }
-            const char * next = row(w, (s + 1 < end ? s + 1 : end + (t.nth - 1) * width) * BYTE_COLS);  // in all likelihood
+            // in all likelihood
+            const char * next = row(w, (s + 1 < end ? s + 1 : end + (t.nth - 1) * width) * BYTE_COLS);
             memset(c, 0, p.m * BYTE_COLS * sizeof(float));
             if (turned) {
                 meet_all<byte_kind<Q8_0>>(lying_strip{ row(w, n0) }, blocks, x, p.m, 0, c);

@@ -1,4 +1,5 @@
-// What a node of veratune's own says to its kernel, whichever processor that is for, and whichever declarations of ggml stand before it.
+// What a node of veratune's own says to its kernel, whichever processor that is for, and whichever declarations of ggml
+// stand before it.
 #pragma once
 
 #include <cstdint>
@@ -6,10 +7,44 @@
 namespace vera {
 
 enum operation {
-    MUL_MAT, MUL_MAT_BACK, WEIGHT_GRAD, MERGE, MERGED_GRAD, FACTORED_GRAD, ATTENTION, ATTENTION_BACK, ATTENTION_CACHED,
-    NORM, NORM_BACK, LAYER_NORM, LAYER_NORM_BACK, NORM_HEADS, NORM_HEADS_BACK, ACTIVATE, ACTIVATE_BACK, GATED, GATED_BACK, ROTATE, CONVERT, CAPPED,
-    CROSS_ENTROPY, CROSS_ENTROPY_BACK, ROUTE, ROUTE_BACK, WEIGH, EXPERTS, CONVOLUTION, CONVOLUTION_BACK, CONVOLUTION_CACHED,
-    DELTA_NET, DELTA_NET_BACK, DELTA_NET_CACHED, GATED_NORM, GATED_NORM_BACK, PEAK, OPERATIONS
+    MUL_MAT,
+    MUL_MAT_BACK,
+    WEIGHT_GRAD,
+    MERGE,
+    MERGED_GRAD,
+    FACTORED_GRAD,
+    ATTENTION,
+    ATTENTION_BACK,
+    ATTENTION_CACHED,
+    NORM,
+    NORM_BACK,
+    LAYER_NORM,
+    LAYER_NORM_BACK,
+    NORM_HEADS,
+    NORM_HEADS_BACK,
+    ACTIVATE,
+    ACTIVATE_BACK,
+    GATED,
+    GATED_BACK,
+    ROTATE,
+    CONVERT,
+    CAPPED,
+    CROSS_ENTROPY,
+    CROSS_ENTROPY_BACK,
+    ROUTE,
+    ROUTE_BACK,
+    WEIGH,
+    EXPERTS,
+    CONVOLUTION,
+    CONVOLUTION_BACK,
+    CONVOLUTION_CACHED,
+    DELTA_NET,
+    DELTA_NET_BACK,
+    DELTA_NET_CACHED,
+    GATED_NORM,
+    GATED_NORM_BACK,
+    PEAK,
+    OPERATIONS
 };
 
 // Numbers that an operation is made with; which is which, its kernel says.
@@ -20,7 +55,8 @@ struct parameters {
 
 // What a node tells its kernel: the userdata of its tensor.
 struct call {
-    enum { VERSION = 0x76657205 };  // another one where this, parameters or operations change: a backend may come from another build
+    // another one where this, parameters or operations change: a backend may come from another build
+    enum { VERSION = 0x76657205 };
     uint32_t   version = VERSION;
     operation  op;
     bool       into;  // the result goes into a given place, which dst->src has before the operation's sources

@@ -1,6 +1,7 @@
-// A causal convolution of every column for itself, along the rows of each text: y[r] = Σ w[taps − 1 − i] ⊙ x[the row i before r], where there is one.
-// bindings/convolution.go has the shapes. A thread takes some columns of all rows, so that each number is read once from memory and again only while it is in the cache, and every
-// sum is taken in one order.
+// A causal convolution of every column for itself, along the rows of each text: y[r] = Σ w[taps − 1 − i] ⊙
+// x[the row i before r], where there is one. bindings/convolution.go has the shapes. A thread takes some columns of all
+// rows, so that each number is read once from memory and again only while it is in the cache, and every sum is taken in
+// one order.
 
 enum {
     CHANNELS = 256,  // columns that are taken together
@@ -45,7 +46,7 @@ template <typename F> static void each_tap(const ggml_tensor * tree, int64_t tap
 
 // Sources: x, w, segments.
 static void convolution(const thread & t, ggml_tensor * dst) {
-    const ggml_tensor * x = t.src[0], * w = t.src[1];
+    const ggml_tensor *x = t.src[0], *w = t.src[1];
     each_channels(t, w, [&](int64_t start, int64_t count, const float * weights) {
         each_tap(t.src[2], w->ne[0], [&](int64_t r, const int64_t * rows, int64_t n) {
             typed(x, 0, [&](auto * first) {
@@ -53,7 +54,8 @@ static void convolution(const thread & t, ggml_tensor * dst) {
                     by_vectors(count, [&](int64_t c, auto some) {
                         vf sum = vf{};
                         for (int64_t i = 0; i < n; i++) {
-                            sum = fused(load(weights + i * CHANNELS + c, some), load((decltype(first)) row(x, rows[i]) + start + c, some), sum);
+                            sum = fused(load(weights + i * CHANNELS + c, some),
+                                        load((decltype(first)) row(x, rows[i]) + start + c, some), sum);
                         }
                         store(y + start + c, sum, some);
                     });
@@ -65,7 +67,7 @@ static void convolution(const thread & t, ggml_tensor * dst) {
 
 // Sources: dy, w, segments.
 static void convolution_back(const thread & t, ggml_tensor * dst) {
-    const ggml_tensor * dy = t.src[0], * w = t.src[1];
+    const ggml_tensor *dy = t.src[0], *w = t.src[1];
     each_channels(t, w, [&](int64_t start, int64_t count, const float * weights) {
         for (int64_t r = 0; r < dst->ne[1]; r++) {
             memset((float *) row(dst, r) + start, 0, count * sizeof(float));
@@ -75,7 +77,10 @@ static void convolution_back(const thread & t, ggml_tensor * dst) {
                 for (int64_t i = 0; i < n; i++) {
                     float * dx = (float *) row(dst, rows[i]) + start;
                     by_vectors(count, [&](int64_t c, auto some) {
-                        store(dx + c, fused(load(weights + i * CHANNELS + c, some), load(g + start + c, some), load(dx + c, some)), some);
+                        store(dx + c,
+                              fused(load(weights + i * CHANNELS + c, some), load(g + start + c, some),
+                                    load(dx + c, some)),
+                              some);
                     });
                 }
             });
@@ -85,13 +90,13 @@ static void convolution_back(const thread & t, ggml_tensor * dst) {
 
 // Sources: x, w, state, rows: text and position of each. Row p of a text is kept in place p mod (taps − 1) of it.
 static void convolution_cached(const thread & t, ggml_tensor * dst) {
-    const ggml_tensor * x = t.src[0], * w = t.src[1], * state = t.src[2];
-    const int32_t *     places = (const int32_t *) t.src[3]->data;
-    const int64_t       kept = w->ne[0] - 1;
+    const ggml_tensor *x = t.src[0], *w = t.src[1], *state = t.src[2];
+    const int32_t *    places = (const int32_t *) t.src[3]->data;
+    const int64_t      kept   = w->ne[0] - 1;
     each_channels(t, w, [&](int64_t start, int64_t count, const float * weights) {
         for (int64_t r = 0; r < x->ne[1]; r++) {
             const int64_t text = places[2 * r], position = places[2 * r + 1], n = position < kept ? position : kept;
-            const float * in = (const float *) row(x, r) + start;
+            const float * in    = (const float *) row(x, r) + start;
             const auto    place = [&](int64_t p) { return (float *) row(state, text * kept + p % kept) + start; };
             typed(dst, r, [&](auto * y) {
                 by_vectors(count, [&](int64_t c, auto some) {

@@ -1,8 +1,10 @@
-// A gated delta net: for each value head a memory S [dim k][dim v], and per token t, with q and k normed and q scaled (bindings/delta.go has the formulas),
+// A gated delta net: for each value head a memory S [dim k][dim v], and per token t, with q and k normed and q scaled
+// (bindings/delta.go has the formulas),
 //
 //   w = v − (e^g S)ᵀ k,  S ← e^g S + β k wᵀ,  o = Sᵀ q
 //
-// SPAN tokens are taken together. With G the sums of g from the first of them on, D_ij = e^(G_i − G_j) for j ≤ i, and S the memory before them, their w are the rows of W:
+// SPAN tokens are taken together. With G the sums of g from the first of them on, D_ij = e^(G_i − G_j) for j ≤ i, and S
+// the memory before them, their w are the rows of W:
 //
 //   N_ij = −D_ij β_j k_i·k_j for j < i,  P_ij = D_ij β_j q_i·k_j,  L_j = e^(G_last − G_j) β_j
 //   (1 − N) W = V − e^G ⊙ K S,  O = e^G ⊙ Q S + P W,  S' = e^(G_last) S + Kᵀ (L ⊙ W)
@@ -13,11 +15,12 @@
 //   J_ij = D_ij β_j (∂O Wᵀ)_ij,  M_ij = −D_ij β_j (∂V Wᵀ)_ij for j < i
 //   ∂Q = J K + X Sᵀ,  ∂K = Jᵀ Q + (M + Mᵀ) K + Y Sᵀ + (L ⊙ W) Eᵀ,  ∂S = e^(G_last) E + Qᵀ X + Kᵀ Y
 //
-// Exponents are never above 0. ∂g_t sums what passes token t, and so is small where g_t lets nothing pass: of pairs i ≥ t > j those of J ⊙ Q Kᵀ + M ⊙ K Kᵀ, of the memory
-// before what i ≥ t and S' read, of L what j < t wrote.
+// Exponents are never above 0. ∂g_t sums what passes token t, and so is small where g_t lets nothing pass: of pairs i ≥
+// t > j those of J ⊙ Q Kᵀ + M ⊙ K Kᵀ, of the memory before what i ≥ t and S' read, of L what j < t wrote.
 //
-// A thread takes a key head and the value heads that share it, through a text. Per token and value head, forward takes 6 dim k · dim v + 2 SPAN (dim k + dim v) operations,
-// backward about three times as many; memory and operands of a span stay in the second-level cache.
+// A thread takes a key head and the value heads that share it, through a text. Per token and value head, forward takes
+// 6 dim k · dim v + 2 SPAN (dim k + dim v) operations, backward about three times as many; memory and operands of a
+// span stay in the second-level cache.
 
 // Rows lie an odd number of vectors apart, so that they don't meet in the same sets of the cache.
 enum { SPAN = 64, WIDE = 2 * SPAN + LANES };
@@ -26,12 +29,15 @@ enum { SPAN = 64, WIDE = 2 * SPAN + LANES };
 struct delta {
     const ggml_tensor *qkv, *a, *b;
     const float *      decay, *bias;
-    int64_t            keys, values, dk, dv, group, pk, pv, lk, lv;  // in whole vectors; and how far rows of them lie apart
-    float              eps, scale;
+    // in whole vectors; and how far rows of them lie apart
+    int64_t keys, values, dk, dv, group, pk, pv, lk, lv;
+    float   eps, scale;
 
     delta(const thread & t, ggml_tensor * const * src)
-        : qkv(src[0]), a(src[1]), b(src[2]), decay((const float *) src[3]->data), bias((const float *) src[4]->data), keys(t.with->i[0]), values(t.with->i[1]),
-          dk(t.with->i[2]), dv(t.with->i[3]), group(values / keys), pk(whole(dk)), pv(whole(dv)), lk(pk | LANES), lv(pv | LANES), eps(t.with->f[0]), scale(1 / std::sqrt((float) dk)) {}
+        : qkv(src[0]), a(src[1]), b(src[2]), decay((const float *) src[3]->data), bias((const float *) src[4]->data),
+          keys(t.with->i[0]), values(t.with->i[1]), dk(t.with->i[2]), dv(t.with->i[3]), group(values / keys),
+          pk(whole(dk)), pv(whole(dv)), lk(pk | LANES), lv(pv | LANES), eps(t.with->f[0]),
+          scale(1 / std::sqrt((float) dk)) {}
 
     int64_t value_at(int64_t head) const { return 2 * keys * dk + head * dv; }
 
@@ -112,7 +118,8 @@ static void solve(int64_t m, int64_t width, const float * n, float * w, int64_t 
             dense(end - from, width, from, n + from * SPAN, SPAN, w, stride, w + from * stride, stride, true);
         }
         for (int64_t i = from + 1; i < end; i++) {
-            dense(1, width, i - from, n + i * SPAN + from, SPAN, w + from * stride, stride, w + i * stride, stride, true);
+            dense(1, width, i - from, n + i * SPAN + from, SPAN, w + from * stride, stride, w + i * stride, stride,
+                  true);
         }
     }
 }
@@ -122,10 +129,12 @@ static void solve_back(int64_t m, int64_t width, const float * n, float * w, int
     for (int64_t end = m, from; end > 0; end = from) {
         from = end > ROWS ? end - ROWS : 0;
         if (end < m) {
-            dense(end - from, width, m - end, n + from * SPAN + end, SPAN, w + end * stride, stride, w + from * stride, stride, true);
+            dense(end - from, width, m - end, n + from * SPAN + end, SPAN, w + end * stride, stride, w + from * stride,
+                  stride, true);
         }
         for (int64_t i = end - 2; i >= from; i--) {
-            dense(1, width, end - 1 - i, n + i * SPAN + i + 1, SPAN, w + (i + 1) * stride, stride, w + i * stride, stride, true);
+            dense(1, width, end - 1 - i, n + i * SPAN + i + 1, SPAN, w + (i + 1) * stride, stride, w + i * stride,
+                  stride, true);
         }
     }
 }
@@ -145,12 +154,12 @@ static inline void scale_row(const float * x, float by, float * to, int64_t n, b
 // A span of a text, and what is computed of it.
 struct span {
     const delta & d;
-    int64_t       first, n, m;   // m: tokens in whole vectors
-    float *       qk, * turned;  // normed [q; k] [2m][dim k], and [dim k][WIDE]
-    float *       pairs;         // [q kᵀ; k kᵀ] [2m][SPAN]
-    float *       decays, * p, * minus;  // D, P, N [m][SPAN]
-    float *       read;          // [Q S; K S] [2m][dim v]
-    float *       inverse;       // what q and k were multiplied with, [2 SPAN]
+    int64_t       first, n, m;         // m: tokens in whole vectors
+    float *       qk, *turned;         // normed [q; k] [2m][dim k], and [dim k][WIDE]
+    float *       pairs;               // [q kᵀ; k kᵀ] [2m][SPAN]
+    float *       decays, *p, *minus;  // D, P, N [m][SPAN]
+    float *       read;                // [Q S; K S] [2m][dim v]
+    float *       inverse;             // what q and k were multiplied with, [2 SPAN]
 
     span(const delta & of, carver & c) : d(of) {
         qk      = c.take<float>(2 * SPAN * d.lk);
@@ -171,7 +180,8 @@ struct span {
         for (int64_t part = 0; part < 2; part++) {
             float * to = qk + part * m * d.lk;
             for (int64_t i = 0; i < n; i++) {
-                inverse[part * SPAN + i] = d.fetch_normed(first + i, (part * d.keys + head) * d.dk, part ? 1 : d.scale, to + i * d.lk);
+                inverse[part * SPAN + i] =
+                    d.fetch_normed(first + i, (part * d.keys + head) * d.dk, part ? 1 : d.scale, to + i * d.lk);
             }
             memset(to + n * d.lk, 0, (m - n) * d.lk * sizeof(float));
         }
@@ -190,9 +200,11 @@ struct span {
     // D, P and N.
     void weigh(const gates & g) const {
         for (int64_t i = 0; i < m; i++) {
-            float * to = decays + i * SPAN, * own = p + i * SPAN, * other = minus + i * SPAN;
+            float *to = decays + i * SPAN, *own = p + i * SPAN, *other = minus + i * SPAN;
             for (int64_t c = 0; c < m; c += LANES) {
-                store(to + c, c > i ? vf{} : small_exp(splat(g.high[i]) - load(g.high + c) + (splat(g.low[i]) - load(g.low + c))));
+                store(to + c,
+                      c > i ? vf{}
+                            : small_exp(splat(g.high[i]) - load(g.high + c) + (splat(g.low[i]) - load(g.low + c))));
             }
             for (int64_t c = i + 1; c % LANES; c++) {
                 to[c] = 0;
@@ -241,22 +253,25 @@ struct span {
     }
 };
 
-// The texts of a pack: each a segment without a parent and those behind it that have one. A memory is kept for every segment with children.
+// The texts of a pack: each a segment without a parent and those behind it that have one. A memory is kept for every
+// segment with children.
 struct delta_texts {
     typedef attention::segment segment;
 
     const segment * segments;
     int64_t         count, texts, kept, spans;  // the most that one text has of memories to keep, and of spans
-    int32_t *       places, * begins;           // of each segment its kept memory, or −1; of each text its first segment, and the end
+    // of each segment its kept memory, or −1; of each text its first segment, and the end
+    int32_t *places, *begins;
 
-    delta_texts(const thread & t, const ggml_tensor * tree) : segments((const segment *) tree->data), count(tree->ne[1]), texts(0), kept(0), spans(0) {
+    delta_texts(const thread & t, const ggml_tensor * tree)
+        : segments((const segment *) tree->data), count(tree->ne[1]), texts(0), kept(0), spans(0) {
         if (t.ith == 0) {
             t.parts((2 * count + 1) * sizeof(int32_t));
             find((int32_t *) t.parts(0));
         }
         t.barrier();
-        places = (int32_t *) t.parts(0);
-        begins = places + count;
+        places    = (int32_t *) t.parts(0);
+        begins    = places + count;
         int32_t k = 0;
         int64_t s = 0;
         for (int64_t i = 0; i < count; i++) {
@@ -273,7 +288,7 @@ struct delta_texts {
     }
 
     void find(int32_t * place) const {
-        int32_t * begin = place + count, k = 0;
+        int32_t *begin = place + count, k = 0;
         for (int64_t i = 0; i < count; i++) {
             place[i] = -1;
             if (segments[i].parent >= 0) {
@@ -304,10 +319,10 @@ static void enter(const delta_texts & t, const attention::segment & s, int64_t s
 
 // Sources: qkv, a, b, decay, bias, segments; parameters: key heads, value heads, dim k, dim v, eps.
 static void delta_net(const thread & t, ggml_tensor * dst) {
-    const delta   d(t, t.src);
-    const int64_t one = d.pk * d.lv, size = d.group * one;
+    const delta       d(t, t.src);
+    const int64_t     one = d.pk * d.lv, size = d.group * one;
     const delta_texts texts(t, t.src[5]);
-    float *           s, * kept, * w, * buf;
+    float *           s, *kept, *w, *buf;
     const auto        place = [&](carver & c) {
         s    = c.take<float>(size);
         kept = c.take<float>(texts.kept * size);
@@ -345,13 +360,16 @@ static void delta_net(const thread & t, ggml_tensor * dst) {
 // Memory of backward beside the span's.
 struct delta_back {
     const delta & d;
-    float *       states, * ws;                // of each span and value head: S, W
-    float *       e, * st;                     // ∂S' of each value head; S or E turned [dim v][dim k]
-    float *       g, * xy, * ke, * lw, * wt;   // [∂O; ∂V], [X; Y] [2m][dim v]; K E, L ⊙ W [m][dim v]; W turned [dim v][SPAN]
-    float *       products, * sums, * beside;  // [∂O Wᵀ; ∂V Wᵀ], then [J; M] [2m][SPAN]; what ∂g and ∂β sum [m][SPAN]; [Jᵀ, M + Mᵀ] [m][WIDE]
-    float *       dqk, * part;                 // [∂Q; ∂K], and X Sᵀ and Y Sᵀ of one value head [2m][dim k]
+    float *       states, *ws;  // of each span and value head: S, W
+    float *       e, *st;       // ∂S' of each value head; S or E turned [dim v][dim k]
+    // [∂O; ∂V], [X; Y] [2m][dim v]; K E, L ⊙ W [m][dim v]; W turned [dim v][SPAN]
+    float *g, *xy, *ke, *lw, *wt;
+    // [∂O Wᵀ; ∂V Wᵀ], then [J; M] [2m][SPAN]; what ∂g and ∂β sum [m][SPAN]; [Jᵀ, M + Mᵀ] [m][WIDE]
+    float *products, *sums, *beside;
+    float *dqk, *part;  // [∂Q; ∂K], and X Sᵀ and Y Sᵀ of one value head [2m][dim k]
 
-    float *       s, * kept, * grads;          // memory, and of each segment with children its last and the gradient of that
+    // memory, and of each segment with children its last and the gradient of that
+    float *s, *kept, *grads;
 
     delta_back(const delta & of, int64_t spans, int64_t count, carver & c) : d(of) {
         s        = c.take<float>(d.group * d.pk * d.lv);
@@ -374,7 +392,8 @@ struct delta_back {
     }
 
     // One value head of a span: e becomes ∂S, its part of ∂q and ∂k is added to dqk; ∂v, ∂a and ∂b go to dst.
-    void head(const span & of, int64_t value, const float * s, const float * w, float * e, const ggml_tensor * dy, ggml_tensor * dst) const {
+    void head(const span & of, int64_t value, const float * s, const float * w, float * e, const ggml_tensor * dy,
+              ggml_tensor * dst) const {
         const int64_t m = of.m, pk = d.pk, pv = d.pv, lk = d.lk, lv = d.lv;
         const gates   gate(d, of.first, of.n, m, value);
         of.weigh(gate);
@@ -418,8 +437,8 @@ struct delta_back {
         }
         double before = 0;
         for (int64_t i = 0; i < of.n; i++) {
-            float *      to   = (float *) row(dst, of.first + i) + d.value_at(d.values);
-            const double dg   = passed[i] + all[i] + before, beta = d.beta(of.first + i, value);
+            float *      to = (float *) row(dst, of.first + i) + d.value_at(d.values);
+            const double dg = passed[i] + all[i] + before, beta = d.beta(of.first + i, value);
             to[value]            = (float) (dg * d.decay[value] * delta::sigmoid(d.biased(of.first + i, value)));
             to[d.values + value] = (float) ((below[i] + writes[i]) * beta * (1 - beta));
             before += gate.beta[i] * writes[i];
@@ -438,10 +457,11 @@ struct delta_back {
     void pairs_back(const span & of, const gates & gate) const {
         const int64_t m = of.m;
         for (int64_t i = 0; i < m; i++) {
-            float * j = products + i * SPAN, * k = products + (m + i) * SPAN;
+            float *j = products + i * SPAN, *k = products + (m + i) * SPAN;
             k[i] = 0;
             for (int64_t c = 0; c < m; c += LANES) {
-                const vf by = load(of.decays + i * SPAN + c), x = by * load(j + c), y = -by * load(k + c), beta = load(gate.beta + c);
+                const vf by = load(of.decays + i * SPAN + c), x = by * load(j + c), y = -by * load(k + c),
+                         beta = load(gate.beta + c);
                 store(sums + i * SPAN + c, x * load(of.pairs + i * SPAN + c) + y * load(of.pairs + (m + i) * SPAN + c));
                 store(j + c, x * beta);
                 store(k + c, y * beta);
@@ -459,10 +479,12 @@ struct delta_back {
         for (int64_t part = 0; part < 2; part++) {
             const float by = part ? 1 : d.scale;
             for (int64_t i = 0; i < of.n; i++) {
-                const float * x = of.qk + (part * of.m + i) * d.lk, * dx = dqk + (part * of.m + i) * d.lk;
-                const float   s = of.inverse[part * SPAN + i], along = (float) (dot(x, dx, d.pk) / (by * by));
-                float *       to = (float *) row(dst, of.first + i) + (part * d.keys + head) * d.dk;
-                by_vectors(d.dk, [&](int64_t j, auto some) { store(to + j, splat(s * by) * (load(dx + j) - splat(along) * load(x + j)), some); });
+                const float *x = of.qk + (part * of.m + i) * d.lk, *dx = dqk + (part * of.m + i) * d.lk;
+                const float  s = of.inverse[part * SPAN + i], along = (float) (dot(x, dx, d.pk) / (by * by));
+                float *      to = (float *) row(dst, of.first + i) + (part * d.keys + head) * d.dk;
+                by_vectors(d.dk, [&](int64_t j, auto some) {
+                    store(to + j, splat(s * by) * (load(dx + j) - splat(along) * load(x + j)), some);
+                });
             }
         }
     }
@@ -476,13 +498,14 @@ static void delta_net_back(const thread & t, ggml_tensor * dst) {
     const delta_texts   texts(t, t.src[6]);
     carver              counted = { 0 };
     span(d, counted), delta_back(d, texts.spans, texts.kept, counted);
-    carver              c = { (uintptr_t) t.scratch(counted.at) };
-    span                of(d, c);
-    const delta_back    back(d, texts.spans, texts.kept, c);
-    float *             s = back.s, * kept = back.kept, * grads = back.grads;
+    carver           c = { (uintptr_t) t.scratch(counted.at) };
+    span             of(d, c);
+    const delta_back back(d, texts.spans, texts.kept, c);
+    float *          s = back.s, *kept = back.kept, *grads = back.grads;
     for (int64_t item; (item = t.take()) < texts.texts * d.keys;) {
-        const int64_t text = item / d.keys, head = item % d.keys, begin = texts.begins[text], end = texts.begins[text + 1];
-        int64_t       at = 0;  // span
+        const int64_t text = item / d.keys, head = item % d.keys, begin = texts.begins[text],
+                      end = texts.begins[text + 1];
+        int64_t       at  = 0;  // span
         for (int64_t i = begin; i < end; i++) {
             const attention::segment & run = texts.segments[i];
             enter(texts, run, size, kept, s);
@@ -515,7 +538,8 @@ static void delta_net_back(const thread & t, ggml_tensor * dst) {
                 of.begin(run.first + j, run.length - j < SPAN ? run.length - j : SPAN, head);
                 memset(back.dqk, 0, 2 * of.m * d.lk * sizeof(float));
                 for (int64_t r = 0; r < d.group; r++) {
-                    back.head(of, head + r * d.keys, back.states + at * size + r * one, back.ws + (at * d.group + r) * SPAN * d.lv, back.e + r * one, dy, dst);
+                    back.head(of, head + r * d.keys, back.states + at * size + r * one,
+                              back.ws + (at * d.group + r) * SPAN * d.lv, back.e + r * one, dy, dst);
                 }
                 back.put_keys(of, head, dst);
             }
@@ -526,12 +550,13 @@ static void delta_net_back(const thread & t, ggml_tensor * dst) {
     }
 }
 
-// Token by token, so that a row has the same bits whatever is computed with it. Sources: qkv, a, b, decay, bias, states, rows; parameters as above.
+// Token by token, so that a row has the same bits whatever is computed with it. Sources: qkv, a, b, decay, bias,
+// states, rows; parameters as above.
 static void delta_net_cached(const thread & t, ggml_tensor * dst) {
     const delta     d(t, t.src);
     const int32_t * rows = (const int32_t *) t.src[6]->data;
     const int64_t   n    = d.qkv->ne[1];
-    float *         q, * k, * v, * w, * padded;
+    float *         q, *k, *v, *w, *padded;
     const auto      place = [&](carver & c) {
         q      = c.take<float>(d.pk);
         k      = c.take<float>(d.pk);
@@ -550,7 +575,8 @@ static void delta_net_cached(const thread & t, ggml_tensor * dst) {
         }
         for (; item < (runs + 1) * d.values; item = t.take()) {
             const int64_t head  = item - runs * d.values;
-            float *       state = (float *) row(t.src[5], rows[2 * begin]) + head * d.dk * d.dv, * s = d.dv == d.pv ? state : padded;
+            float *       state = (float *) row(t.src[5], rows[2 * begin]) + head * d.dk * d.dv,
+                  *s            = d.dv == d.pv ? state : padded;
             for (int64_t i = 0; i < d.dk && s != state; i++) {
                 memcpy(s + i * d.pv, state + i * d.dv, d.dv * sizeof(float));
                 memset(s + i * d.pv + d.dv, 0, (d.pv - d.dv) * sizeof(float));
@@ -587,8 +613,9 @@ static void gated_norm(const thread & t, ggml_tensor * dst) {
     const float * w = numbers(t.src[2]);
     const int64_t n = dst->ne[0], dim = t.src[2]->ne[0];
     each_row(t, dst, [&](int64_t r) {
-        float *       buf = (float *) t.scratch(3 * n * sizeof(float)), * y = buf + 2 * n;
-        const float * x = floats(t.src[0], row(t.src[0], r), buf, n), * z = floats(t.src[1], row(t.src[1], r), buf + n, n);
+        float *      buf = (float *) t.scratch(3 * n * sizeof(float)), *y = buf + 2 * n;
+        const float *x = floats(t.src[0], row(t.src[0], r), buf, n),
+                    *z = floats(t.src[1], row(t.src[1], r), buf + n, n);
         for (int64_t h = 0; h < n; h += dim) {
             normed(x + h, w, t.with->f[0], y + h, dim);
         }
@@ -606,8 +633,9 @@ static void gated_norm_back(const thread & t, ggml_tensor * dst) {
     const float * w = numbers(t.src[3]);
     const int64_t n = t.src[1]->ne[0], dim = t.src[3]->ne[0];
     each_row(t, t.src[1], [&](int64_t r) {
-        float *       buf = (float *) t.scratch(5 * n * sizeof(float)), * y = buf + 3 * n, * by = buf + 4 * n;
-        const float * dy = floats(t.src[0], row(t.src[0], r), buf, n), * x = floats(t.src[1], row(t.src[1], r), buf + n, n);
+        float *      buf = (float *) t.scratch(5 * n * sizeof(float)), *y = buf + 3 * n, *by = buf + 4 * n;
+        const float *dy = floats(t.src[0], row(t.src[0], r), buf, n),
+                    *x  = floats(t.src[1], row(t.src[1], r), buf + n, n);
         const float * z = floats(t.src[2], row(t.src[2], r), buf + 2 * n, n);
         typed(dst, r, [&](auto * d) {
             for (int64_t h = 0; h < n; h += dim) {

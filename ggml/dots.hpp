@@ -1,15 +1,17 @@
-// Products in float32 with W's rows as they lie: every result is the dot product of a row of x and a row of W, whose numbers k are summed in LANES lanes, in the
-// order of k, and the lanes then in pairs. So a result does not depend on the rows, or columns, that are computed with it: a text's tokens give the same bits one by
-// one, all at once, or among those of other texts.
+// Products in float32 with W's rows as they lie: every result is the dot product of a row of x and a row of W, whose
+// numbers k are summed in LANES lanes, in the order of k, and the lanes then in pairs. So a result does not depend on
+// the rows, or columns, that are computed with it: a text's tokens give the same bits one by one, all at once, or among
+// those of other texts.
 //
-// One row of x meets the quantised blocks in registers: W is read once, along its rows, and memory bounds it. For more rows, a strip of W is unpacked into the
-// second-level cache and meets them all, ACROSS × DOWN results at a time: DOWN + ACROSS loads for their product of multiplications.
+// One row of x meets the quantised blocks in registers: W is read once, along its rows, and memory bounds it. For more
+// rows, a strip of W is unpacked into the second-level cache and meets them all, ACROSS × DOWN results at a time: DOWN
+// + ACROSS loads for their product of multiplications.
 
 enum {
-    DOWN   = 4,                       // rows of x
+    DOWN = 4,                          // rows of x
     ACROSS = REGISTERS == 32 ? 6 : 3,  // columns of the result, rows of W
-    BESIDE = 2,                       // rows of W that one row of x meets at a time
-    COLS   = 12,                      // columns of a strip
+    BESIDE = 2,                        // rows of W that one row of x meets at a time
+    COLS   = 12,                       // columns of a strip
 };
 
 // The lanes' sum, in pairs.
@@ -20,7 +22,8 @@ static inline float in_pairs(vf v) {
 #else
     const __m256 half = (__m256) v;
 #endif
-    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)), two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)),
+                 two  = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 #else
     float s[LANES];
@@ -42,7 +45,8 @@ static inline float greatest(vf v) {
 #else
     const __m256 half = (__m256) v;
 #endif
-    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)), two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)),
+                 two  = _mm_max_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 #else
     float most = v[0];
@@ -63,7 +67,9 @@ template <typename V> static inline void in_register(V & v) {
 }
 
 // c[i][j] = Σ_k x[i][k] w[j][k] for R rows of each.
-template <int R, int C> __attribute__((flatten)) static void dots(int64_t k, const float * x, int64_t ldx, const float * w, int64_t ldw, float * c, int64_t ldc) {
+template <int R, int C> __attribute__((flatten)) static void dots(int64_t k, const float * x, int64_t ldx,
+                                                                  const float * w, int64_t ldw, float * c,
+                                                                  int64_t ldc) {
     vf acc[R][C];
 #pragma GCC unroll 8
     for (int i = 0; i < R; i++) {
@@ -97,7 +103,8 @@ template <int R, int C> __attribute__((flatten)) static void dots(int64_t k, con
     }
 }
 
-template <int R> static void dots_across(int64_t n, int64_t k, const float * x, int64_t ldx, const float * w, int64_t ldw, float * c, int64_t ldc) {
+template <int R> static void dots_across(int64_t n, int64_t k, const float * x, int64_t ldx, const float * w,
+                                         int64_t ldw, float * c, int64_t ldc) {
     enum { C = R == 1 && ACROSS < 4 ? 8 : ACROSS };  // one row alone would wait for its sums
     for (; n >= C; n -= C, w += C * ldw, c += C) {
         dots<R, C>(k, x, ldx, w, ldw, c, ldc);
@@ -109,7 +116,8 @@ template <int R> static void dots_across(int64_t n, int64_t k, const float * x, 
 
 // The same for quantised rows and one row of x.
 template <unsigned TYPE, int C>
-__attribute__((flatten)) static void quant_dots(int64_t k, const float * x, const char * w, int64_t stride, int64_t block, size_t size, float * c) {
+__attribute__((flatten)) static void quant_dots(int64_t k, const float * x, const char * w, int64_t stride,
+                                                int64_t block, size_t size, float * c) {
     vf acc[C];
 #pragma GCC unroll 4
     for (int j = 0; j < C; j++) {
@@ -133,7 +141,7 @@ __attribute__((flatten)) static void quant_dots(int64_t k, const float * x, cons
 #pragma GCC unroll 8
                 for (int i = 0; i < 32 / LANES; i++) {
                     const int half = i * LANES / 16;
-                    acc[j] = fused(by[i], widened(q + i * LANES) * of.d[half] + of.m[half], acc[j]);
+                    acc[j]         = fused(by[i], widened(q + i * LANES) * of.d[half] + of.m[half], acc[j]);
                 }
             }
         }
@@ -144,10 +152,11 @@ __attribute__((flatten)) static void quant_dots(int64_t k, const float * x, cons
     }
 }
 
-template <unsigned TYPE> static void quant_dots(const ggml_tensor * w, int64_t n0, int64_t n, const float * x, float * c) {
+template <unsigned TYPE> static void quant_dots(const ggml_tensor * w, int64_t n0, int64_t n, const float * x,
+                                                float * c) {
     const int64_t block = ggml_blck_size(w->type), stride = w->nb[1];
-    const size_t  size  = ggml_type_size(w->type);
-    int64_t       j     = 0;
+    const size_t  size = ggml_type_size(w->type);
+    int64_t       j    = 0;
     for (; j + BESIDE <= n; j += BESIDE) {
         quant_dots<TYPE, BESIDE>(w->ne[0], x, row(w, n0 + j), stride, block, size, c + j);
     }
@@ -169,15 +178,18 @@ static void quant_dots(const ggml_tensor * w, int64_t n0, int64_t n, const float
     }
 }
 
-// Computes the product a strip at a time, and calls use(row, rows, column, columns, c, ldc) for every part of it, as multiply does.
+// Computes the product a strip at a time, and calls use(row, rows, column, columns, c, ldc) for every part of it, as
+// multiply does.
 template <typename F> static void multiply_dots(const thread & t, const product & p, F use) {
     const ggml_tensor * w      = p.b.t;
     const lines         a      = prepare<false>(t, p);
     const float *       x      = (const float *) a.at;
     const bool          single = p.m == 1 && has_quants(w->type), there = w->type == F32;
-    const int64_t       stride = (p.k + LANES - 1) / LANES * LANES + LANES;  // so that rows don't meet in the same sets of the cache
-    const int64_t       fair   = p.n / (4 * t.nth) / COLS, width = single ? COLS * (fair < 1 ? 1 : fair > 8 ? 8 : fair) : COLS;
-    float *             c      = (float *) t.scratch((CHUNK * COLS + (single || there ? 0 : COLS * stride)) * sizeof(float)), * strip = c + CHUNK * COLS;
+    // so that rows don't meet in the same sets of the cache
+    const int64_t stride = (p.k + LANES - 1) / LANES * LANES + LANES;
+    const int64_t fair = p.n / (4 * t.nth) / COLS, width = single ? COLS * (fair < 1 ? 1 : fair > 8 ? 8 : fair) : COLS;
+    float *       c = (float *) t.scratch((CHUNK * COLS + (single || there ? 0 : COLS * stride)) * sizeof(float)),
+          *strip    = c + CHUNK * COLS;
     for (int64_t n0; (n0 = t.take() * width) < p.n;) {
         const int64_t cols = p.n - n0 < width ? p.n - n0 : width;
         if (single) {

@@ -1,5 +1,5 @@
-// A mixture of experts. Every row chooses a few of W's matrices. What is computed of its choices lies side by side: choice j of row r is row r · used + j.
-// bindings/experts.go has formulas and shapes.
+// A mixture of experts. Every row chooses a few of W's matrices. What is computed of its choices lies side by side:
+// choice j of row r is row r · used + j. bindings/experts.go has formulas and shapes.
 
 // Of each row the experts that it chose, and their weights.
 struct routing {
@@ -9,15 +9,15 @@ struct routing {
     explicit routing(const ggml_tensor * t) : t(t), used(t->ne[0] / 2), rows(t->ne[1]) {}
 
     int64_t expert(int64_t r, int64_t j) const { return (int64_t) ((const float *) row(t, r))[j]; }
-    float weight(int64_t r, int64_t j) const { return ((const float *) row(t, r))[used + j]; }
+    float   weight(int64_t r, int64_t j) const { return ((const float *) row(t, r))[used + j]; }
 };
 
 // The largest numbers of each row, the first of equal ones first, and the softmax of these. Source: logits.
 static void route(const thread & t, ggml_tensor * dst) {
     const int64_t n = t.src[0]->ne[0], used = dst->ne[0] / 2;
     each_row(t, t.src[0], [&](int64_t r) {
-        const float * x = (const float *) row(t.src[0], r);
-        float *       chosen = (float *) row(dst, r), * weights = chosen + used;
+        const float * x      = (const float *) row(t.src[0], r);
+        float *       chosen = (float *) row(dst, r), *weights = chosen + used;
         char *        taken = (char *) t.scratch(n);
         memset(taken, 0, n);
         double total = 0;
@@ -39,18 +39,22 @@ static void route(const thread & t, ggml_tensor * dst) {
     });
 }
 
-// With the gradient dw_j = dy_j · h_j of each weight w_j: w_j (dw_j − Σ w dw), and 0 for experts that the row did not choose. Sources: dy, h, routes.
+// With the gradient dw_j = dy_j · h_j of each weight w_j: w_j (dw_j − Σ w dw), and 0 for experts that the row did not
+// choose. Sources: dy, h, routes.
 static void route_back(const thread & t, ggml_tensor * dst) {
-    const ggml_tensor * dy = t.src[0], * h = t.src[1];
-    const routing       routes(t.src[2]);
+    const ggml_tensor *dy = t.src[0], *h = t.src[1];
+    const routing      routes(t.src[2]);
     each_row(t, dst, [&](int64_t r) {
-        float * dx = (float *) row(dst, r), * dw = (float *) t.scratch(routes.used * sizeof(float));
+        float *dx = (float *) row(dst, r), *dw = (float *) t.scratch(routes.used * sizeof(float));
         memset(dx, 0, dst->ne[0] * sizeof(float));
         double mean = 0;
         for (int64_t j = 0; j < routes.used; j++) {
             const int64_t at = r * routes.used + j;
             typed(dy, at, [&](auto * g) {
-                typed(h, at, [&](auto * y) { dw[j] = (float) sum_of(h->ne[0], [&](int64_t i, auto some) { return load(g + i, some) * load(y + i, some); }); });
+                typed(h, at, [&](auto * y) {
+                    dw[j] = (float) sum_of(h->ne[0],
+                                           [&](int64_t i, auto some) { return load(g + i, some) * load(y + i, some); });
+                });
             });
             mean += (double) routes.weight(r, j) * dw[j];
         }
@@ -67,22 +71,25 @@ static void weigh(const thread & t, ggml_tensor * dst) {
     each_row(t, dst, [&](int64_t r) {
         const vf w = splat(routes.weight(r / routes.used, r % routes.used));
         typed(h, r, [&](auto * x) {
-            typed(dst, r, [&](auto * y) { by_vectors(h->ne[0], [&](int64_t i, auto some) { store(y + i, w * load(x + i, some), some); }); });
+            typed(dst, r, [&](auto * y) {
+                by_vectors(h->ne[0], [&](int64_t i, auto some) { store(y + i, w * load(x + i, some), some); });
+            });
         });
     });
 }
 
-// W_e x of each choice of a row x, or the sum of W_e x over a row's choices x; Wᵀ for W to go back. One expert after the other meets all rows that chose it, so that a matrix
-// is unpacked once, if at all, and a row's sum is taken in the order of the experts.
-// Sources: w [in, out, experts], x, routes, acc or NULL; parameters: the way, back, sum.
+// W_e x of each choice of a row x, or the sum of W_e x over a row's choices x; Wᵀ for W to go back. One expert after
+// the other meets all rows that chose it, so that a matrix is unpacked once, if at all, and a row's sum is taken in the
+// order of the experts. Sources: w [in, out, experts], x, routes, acc or NULL; parameters: the way, back, sum.
 static void experts(const thread & t, ggml_tensor * dst) {
-    const ggml_tensor * w = t.src[0], * x = t.src[1], * acc = t.src[3];
-    const routing       routes(t.src[2]);
-    const bool          back = t.with->i[1], sum = t.with->i[2], half = x->type == BF16;
-    const int64_t       n = w->ne[2], choices = routes.rows * routes.used;
+    const ggml_tensor *w = t.src[0], *x = t.src[1], *acc = t.src[3];
+    const routing      routes(t.src[2]);
+    const bool         back = t.with->i[1], sum = t.with->i[2], half = x->type == BF16;
+    const int64_t      n = w->ne[2], choices = routes.rows * routes.used;
     // The choices of each expert, in order, and the rows that made them.
     if (t.ith == 0) {
-        int32_t * ends = (int32_t *) t.parts((n + 1 + 2 * choices) * sizeof(int32_t)), * of = ends + n + 1, * rows = of + choices;
+        int32_t *ends = (int32_t *) t.parts((n + 1 + 2 * choices) * sizeof(int32_t)), *of = ends + n + 1,
+                *rows = of + choices;
         memset(ends, 0, (n + 1) * sizeof(int32_t));
         const auto each = [&](auto f) {
             for (int64_t r = 0; r < routes.rows; r++) {
@@ -110,8 +117,9 @@ static void experts(const thread & t, ggml_tensor * dst) {
         });
     }
     t.barrier();
-    const int32_t * ends = (const int32_t *) t.parts(0), * of = ends + n + 1, * rows = of + choices, * from = sum ? of : rows, * to = sum ? rows : of;
-    int64_t         start = 0;
+    const int32_t *ends = (const int32_t *) t.parts(0), *of = ends + n + 1, *rows = of + choices,
+                  *from = sum ? of : rows, *to = sum ? rows : of;
+    int64_t start = 0;
     for (int64_t e = 0; e < n; e++) {
         const int64_t count = ends[e] - start;
         if (count == 0) {
@@ -120,21 +128,25 @@ static void experts(const thread & t, ggml_tensor * dst) {
         ggml_tensor matrix = *w;
         matrix.data        = (char *) w->data + e * w->nb[2];
         const int64_t cols = w->ne[!back];
-        product p = { count, cols, w->ne[back], { x, true }, { &matrix, !back }, nullptr, strip_width(t, w, back, half, cols), GROUP };
-        p.rows    = from + start;
-        multiply(t, p, half, t.with->i[0], [&](int64_t r, int64_t some, int64_t n0, int64_t cols, float * c, int64_t ldc) {
-            for (int64_t i = 0; i < some; i++, c += ldc) {
-                const int64_t at = to[start + r + i];
-                if (!sum) {
-                    put(dst, row(dst, at) + n0 * (dst->type == BF16 ? 2 : 4), c, cols);
-                    continue;
-                }
-                float * y = (float *) row(dst, at) + n0;
-                for (int64_t j = 0; j < cols; j++) {
-                    y[j] += c[j];
-                }
-            }
-        });
+        product       p    = {
+            count, cols, w->ne[back], { x, true }, { &matrix, !back }, nullptr, strip_width(t, w, back, half, cols),
+            GROUP
+        };
+        p.rows = from + start;
+        multiply(t, p, half, t.with->i[0],
+                 [&](int64_t r, int64_t some, int64_t n0, int64_t cols, float * c, int64_t ldc) {
+                     for (int64_t i = 0; i < some; i++, c += ldc) {
+                         const int64_t at = to[start + r + i];
+                         if (!sum) {
+                             put(dst, row(dst, at) + n0 * (dst->type == BF16 ? 2 : 4), c, cols);
+                             continue;
+                         }
+                         float * y = (float *) row(dst, at) + n0;
+                         for (int64_t j = 0; j < cols; j++) {
+                             y[j] += c[j];
+                         }
+                     }
+                 });
         t.barrier();
         start = ends[e];
     }

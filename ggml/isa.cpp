@@ -22,8 +22,8 @@ struct candidate {
 static bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
 static bool has_avx512() {
-    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vl");
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
 static bool has_avx512bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
@@ -43,7 +43,9 @@ static bool has_amx() {
 #endif
 }
 
-static const candidate candidates[] = { { &amx, has_amx }, { &avx512bf16, has_avx512bf16 }, { &avx512, has_avx512 }, { &avx2, has_avx2 } };
+static const candidate candidates[] = {
+    { &amx, has_amx }, { &avx512bf16, has_avx512bf16 }, { &avx512, has_avx512 }, { &avx2, has_avx2 }
+};
 
 #else
 
@@ -51,7 +53,8 @@ static const candidate candidates[] = { { &portable, [] { return true; } } };
 
 #endif
 
-// The best one there is that is no better than `most`; NULL allows all. A name that is none allows the portable one only.
+// The best one there is that is no better than `most`; NULL allows all. A name that is none allows the portable one
+// only.
 static const isa * choose(const char * most) {
     if (&emulated && most && !strcmp(most, emulated.name)) {
         return &emulated;

@@ -13,9 +13,10 @@ namespace vera {
 
 // One thread's part in computing a node.
 struct thread {
-    int ith, nth;
-    struct node *  node;
-    ggml_tensor ** src;  // of the operation; where the result goes into a given place, dst->src has that place before them
+    int           ith, nth;
+    struct node * node;
+    // of the operation; where the result goes into a given place, dst->src has that place before them
+    ggml_tensor **     src;
     const parameters * with;  // the operation's
 
     // Memory of this thread's own, kept from node to node; 64-byte aligned. What it held before may be lost.
@@ -24,8 +25,8 @@ struct thread {
     int64_t take() const;
     // Waits for all threads of the node. Pieces are counted anew behind it.
     void barrier() const;
-    // Memory that all threads of the node share: one thread makes it that large, and after a barrier all find it with 0. multiply uses `shared`,
-    // so that what calls it has `parts`.
+    // Memory that all threads of the node share: one thread makes it that large, and after a barrier all find it with
+    // 0. multiply uses `shared`, so that what calls it has `parts`.
     void * shared(size_t bytes) const;
     void * parts(size_t bytes) const;
 };
@@ -40,7 +41,8 @@ struct isa {
 };
 
 extern const isa portable;
-extern const isa emulated __attribute__((weak));  // not there but in builds that test the kernels for graphics processors
+// not there but in builds that test the kernels for graphics processors
+extern const isa emulated __attribute__((weak));
 #if defined(__x86_64__)
 extern const isa avx2, avx512, avx512bf16, amx;
 #endif

@@ -10,7 +10,7 @@
 
 #define JOIN_(a, b) a##b
 #define JOIN(a, b)  JOIN_(a, b)
-#define KERNELS    JOIN(kernels_, ISA)
+#define KERNELS     JOIN(kernels_, ISA)
 
 namespace vera {
 namespace KERNELS {
@@ -31,7 +31,8 @@ static inline void store(float * p, vf v) { memcpy(p, &v, sizeof v); }
 
 static inline vf splat(float x) { return x - vf{}; }
 
-// a · b + c with one rounding where the instruction set has that. Where the compiler may choose, two copies of a loop can come out with other bits.
+// a · b + c with one rounding where the instruction set has that. Where the compiler may choose, two copies of a loop
+// can come out with other bits.
 static inline vf fused(vf a, vf b, vf c) {
 #if LANES == 16 && defined(__x86_64__)
     return (vf) _mm512_fmadd_ps((__m512) a, (__m512) b, (__m512) c);
@@ -166,12 +167,42 @@ static inline void prefetch(const char * p, size_t n) {
 #define NAME(x)  QUOTE(x)
 const isa ISA = { NAME(ISA),
                   HAS_BF16,
-                  { KERNELS::mul_mat, KERNELS::mul_mat_back, KERNELS::weight_grad, KERNELS::merge, KERNELS::merged_grad, KERNELS::factored_grad,
-                    KERNELS::attention_forward, KERNELS::attention_back, KERNELS::attention_cached,
-                    KERNELS::norm, KERNELS::norm_back, KERNELS::layer_norm, KERNELS::layer_norm_back, KERNELS::norm_heads, KERNELS::norm_heads_back,
-                    KERNELS::activated<false>, KERNELS::activated_back<false>, KERNELS::activated<true>, KERNELS::activated_back<true>, KERNELS::rotate, KERNELS::convert, KERNELS::capped,
-                    KERNELS::cross_entropy, KERNELS::cross_entropy_back, KERNELS::route, KERNELS::route_back, KERNELS::weigh, KERNELS::experts,
-                    KERNELS::convolution, KERNELS::convolution_back, KERNELS::convolution_cached,
-                    KERNELS::delta_net, KERNELS::delta_net_back, KERNELS::delta_net_cached, KERNELS::gated_norm, KERNELS::gated_norm_back, KERNELS::peak } };
+                  { KERNELS::mul_mat,
+                    KERNELS::mul_mat_back,
+                    KERNELS::weight_grad,
+                    KERNELS::merge,
+                    KERNELS::merged_grad,
+                    KERNELS::factored_grad,
+                    KERNELS::attention_forward,
+                    KERNELS::attention_back,
+                    KERNELS::attention_cached,
+                    KERNELS::norm,
+                    KERNELS::norm_back,
+                    KERNELS::layer_norm,
+                    KERNELS::layer_norm_back,
+                    KERNELS::norm_heads,
+                    KERNELS::norm_heads_back,
+                    KERNELS::activated<false>,
+                    KERNELS::activated_back<false>,
+                    KERNELS::activated<true>,
+                    KERNELS::activated_back<true>,
+                    KERNELS::rotate,
+                    KERNELS::convert,
+                    KERNELS::capped,
+                    KERNELS::cross_entropy,
+                    KERNELS::cross_entropy_back,
+                    KERNELS::route,
+                    KERNELS::route_back,
+                    KERNELS::weigh,
+                    KERNELS::experts,
+                    KERNELS::convolution,
+                    KERNELS::convolution_back,
+                    KERNELS::convolution_cached,
+                    KERNELS::delta_net,
+                    KERNELS::delta_net_back,
+                    KERNELS::delta_net_cached,
+                    KERNELS::gated_norm,
+                    KERNELS::gated_norm_back,
+                    KERNELS::peak } };
 
 }  // namespace vera

@@ -1,8 +1,8 @@
 // What the processor could do at most: multiply-adds on registers, nothing loaded or stored.
 template <bool HALF> static float multiply_add(int64_t n, float a, float b) {
     enum { COUNT = REGISTERS * 3 / 4 };
-    vf       acc[COUNT], x = splat(a), y = splat(b);
-    float    total = 0;
+    vf    acc[COUNT], x = splat(a), y = splat(b);
+    float total = 0;
     for (int i = 0; i < COUNT; i++) {
         acc[i] = vf{};
     }
@@ -38,10 +38,11 @@ static double multiply_tiles(int64_t rounds) {
 }
 #endif
 
-// Every thread makes `rounds` of them on each lane of 3/4 of the registers, or on tiles; dst [1] gets their number of operations in all. Source: a tensor of the type.
+// Every thread makes `rounds` of them on each lane of 3/4 of the registers, or on tiles; dst [1] gets their number of
+// operations in all. Source: a tensor of the type.
 static void peak(const thread & t, ggml_tensor * dst) {
-    const bool     half   = HAS_BF16 && t.src[0]->type == BF16;
-    const int64_t  rounds = 1 << 21;
+    const bool    half   = HAS_BF16 && t.src[0]->type == BF16;
+    const int64_t rounds = 1 << 21;
 #if HAS_AMX
     if (half) {
         const double operations = multiply_tiles(rounds);

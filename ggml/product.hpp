@@ -1,23 +1,26 @@
 // Matrix products C[m, n] = Σ_k A[m, k] · s[k] · B[n, k], and what is done with a piece of C while it is in the cache.
 //
-// Both operands are seen as 32-bit words along k: one float, or two bfloat16 numbers. A is read row by row as it lies in memory. B is packed stretch by stretch
-// of a strip of 64 to 256 columns, in panels of PANEL columns, word k of all of a panel's columns side by side. One strip is unpacked by one thread, stays in its
-// second-level cache, and meets all rows of A. For K words, M rows and 6 × PANEL accumulators, each pass over k loads PANEL + 6 words for 6 · PANEL products. A
-// float copy of B never exists outside of a strip.
+// Both operands are seen as 32-bit words along k: one float, or two bfloat16 numbers. A is read row by row as it lies
+// in memory. B is packed stretch by stretch of a strip of 64 to 256 columns, in panels of PANEL columns, word k of all
+// of a panel's columns side by side. One strip is unpacked by one thread, stays in its second-level cache, and meets
+// all rows of A. For K words, M rows and 6 × PANEL accumulators, each pass over k loads PANEL + 6 words for 6 · PANEL
+// products. A float copy of B never exists outside of a strip.
 //
-// Every element of C is summed by one thread in the order of k, a block at a time, so a result depends on neither the number of threads nor the width of strips.
+// Every element of C is summed by one thread in the order of k, a block at a time, so a result depends on neither the
+// number of threads nor the width of strips.
 
 enum {
     VECTORS = REGISTERS / 8,    // of a panel
     PANEL   = VECTORS * LANES,  // columns
     ROWS    = 6,                // of A that a tile takes
-    GROUP   = HAS_AMX ? 32 : 24,  // of A that pieces are cut at
-    STRIP   = 64,               // columns at least
-    WIDEST  = 256,              // columns at most, those of the longest blocks
-    CHUNK   = 96,               // rows of A that meet a block of k at a time
-    SHORT   = 256,              // words of k in a block: of strips of any width and for tiles
-    LONG    = 1024,             // of narrow strips: what memory gives in advance is worth more than the first-level cache
-    KEPT    = 16 * CHUNK,       // rows of C that a thread sums up at a time
+    GROUP = HAS_AMX ? 32 : 24,  // of A that pieces are cut at
+    STRIP  = 64,                // columns at least
+    WIDEST = 256,               // columns at most, those of the longest blocks
+    CHUNK  = 96,                // rows of A that meet a block of k at a time
+    SHORT  = 256,               // words of k in a block: of strips of any width and for tiles
+    // of narrow strips: what memory gives in advance is worth more than the first-level cache
+    LONG = 1024,
+    KEPT = 16 * CHUNK,  // rows of C that a thread sums up at a time
 };
 
 // Where a piece of C goes, and whether it is added to what is there.
@@ -30,7 +33,8 @@ struct place {
 };
 
 // c[i][j] (+)= Σ_k a[i][k] b[k][j] for R rows of A and one panel of B, k counted in words.
-template <bool HALF, int R> static void tile(int64_t k, const int32_t * a, int64_t stride, const int32_t * b, const place & to) {
+template <bool HALF, int R> static void tile(int64_t k, const int32_t * a, int64_t stride, const int32_t * b,
+                                             const place & to) {
     vf acc[R][VECTORS];
 #pragma GCC unroll 8
     for (int i = 0; i < R; i++) {
@@ -76,7 +80,8 @@ template <bool HALF, int R> static void tile(int64_t k, const int32_t * a, int64
 }
 
 // The same for any number of rows.
-template <bool HALF> static void tiles(int64_t rows, int64_t k, const int32_t * a, int64_t stride, const int32_t * b, const place & to) {
+template <bool HALF> static void tiles(int64_t rows, int64_t k, const int32_t * a, int64_t stride, const int32_t * b,
+                                       const place & to) {
     int64_t i = 0;
     for (; i + ROWS <= rows; i += ROWS) {
         tile<HALF, ROWS>(k, a + i * stride, stride, b, to.at(i, 0));
@@ -125,7 +130,7 @@ template <typename T> static inline void transpose(const T * from, int64_t ldf, 
 #elif LANES == 8 && defined(__x86_64__)
     __m256 r[8], t[8];
     for (int i = 0; i < 4; i++) {  // halves of two rows, whose others are four rows and four columns away
-        const float * at = (const float *) from + i * ldf, * below = at + 4 * ldf;
+        const float *at = (const float *) from + i * ldf, *below = at + 4 * ldf;
         r[i]     = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(at)), _mm_loadu_ps(below), 1);
         r[i + 4] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(at + 4)), _mm_loadu_ps(below + 4), 1);
     }
@@ -197,7 +202,8 @@ static inline void interleave(const uint16_t * even, const uint16_t * odd, int32
     }
 }
 
-// One operand as it lies in memory: a tensor's rows. `along` tells whether a row runs along k; else the rows are k, and a row runs along the other dimension.
+// One operand as it lies in memory: a tensor's rows. `along` tells whether a row runs along k; else the rows are k, and
+// a row runs along the other dimension.
 struct source {
     const ggml_tensor * t;
     bool                along;
@@ -209,9 +215,10 @@ struct product {
     const float * s;      // [k], which A is multiplied with as it is prepared, or NULL for ones
     int64_t       width;  // columns of a strip
     int64_t       group;  // rows that pieces are cut at multiples of
-    int64_t       layers = 1;  // that share B, for multiply_bytes: A is taken once for each, its rows for the first of them first
-    int64_t       step   = 0;  // numbers from one layer's s to the next's
-    const int32_t * rows = nullptr;  // A's rows of the tensor, or NULL for all
+    // that share B, for multiply_bytes: A is taken once for each, its rows for the first of them first
+    int64_t         layers = 1;
+    int64_t         step   = 0;        // numbers from one layer's s to the next's
+    const int32_t * rows   = nullptr;  // A's rows of the tensor, or NULL for all
 
     const char * line(int64_t i) const { return row(a.t, rows ? rows[i] : i); }
 };
@@ -227,16 +234,18 @@ struct stretch {
     int64_t first, n, words;
 };
 
-// 32 of the `cols` rows of a tensor from row n0. Those beyond the last are the last once more, and nobody uses what they give.
+// 32 of the `cols` rows of a tensor from row n0. Those beyond the last are the last once more, and nobody uses what
+// they give.
 static inline void find_rows(const ggml_tensor * t, int64_t n0, int64_t j, int64_t cols, const char ** rows) {
     for (int64_t i = 0; i < 32; i++) {
         rows[i] = row(t, n0 + (j + i < cols ? j + i : cols - 1));
     }
 }
 
-// Packs a stretch of `cols` rows of a quantised tensor from row n0, which run along k, as columns of panels: column j's words to
-// panels[j / PANEL][word][j % PANEL].
-template <bool HALF> static void pack_quants(const product & p, const stretch & part, int64_t n0, int64_t cols, int32_t * panels) {
+// Packs a stretch of `cols` rows of a quantised tensor from row n0, which run along k, as columns of panels: column j's
+// words to panels[j / PANEL][word][j % PANEL].
+template <bool HALF> static void pack_quants(const product & p, const stretch & part, int64_t n0, int64_t cols,
+                                             int32_t * panels) {
     const ggml_tensor * t     = p.b.t;
     const int64_t       block = ggml_blck_size(t->type);
     const size_t        size  = ggml_type_size(t->type);
@@ -251,7 +260,8 @@ template <bool HALF> static void pack_quants(const product & p, const stretch & 
             }
             turn_rows(t->type, rows, (part.first + k) / block * size, (int) (k % block / 32), turned);
             for (int i = 0; i < 32; i += LANES) {
-                int32_t *         to = panels + (j + i) / PANEL * PANEL * part.words + word_count<HALF>(k) * PANEL + (j + i) % PANEL;
+                int32_t * to =
+                    panels + (j + i) / PANEL * PANEL * part.words + word_count<HALF>(k) * PANEL + (j + i) % PANEL;
                 alignas(64) float even[LANES];
                 turned.each(i, [&](int at, vf v) {
                     if (!HALF) {
@@ -270,7 +280,8 @@ template <bool HALF> static void pack_quants(const product & p, const stretch & 
 }
 
 // The same of a tensor of any type.
-template <bool HALF> static void pack_along(const product & p, const stretch & part, int64_t n0, int64_t cols, int32_t * panels) {
+template <bool HALF> static void pack_along(const product & p, const stretch & part, int64_t n0, int64_t cols,
+                                            int32_t * panels) {
     enum { BLOCK = 256 };
     const ggml_tensor * t      = p.b.t;
     const size_t        size   = ggml_type_size(t->type);
@@ -282,12 +293,14 @@ template <bool HALF> static void pack_along(const product & p, const stretch & p
         pack_quants<HALF>(p, part, n0, cols, panels);
         return;
     }
-    const bool          turned = direct && t->nb[1] % 4 == 0 && (uintptr_t) t->data % 4 == 0;  // a block of rows lies as it is turned
+    // a block of rows lies as it is turned
+    const bool turned = direct && t->nb[1] % 4 == 0 && (uintptr_t) t->data % 4 == 0;
     for (int64_t j = 0; j < p.width; j += LANES) {
         int32_t * to = panels + j / PANEL * PANEL * part.words + j % PANEL;
         for (int64_t k = 0; k < part.n; k += BLOCK) {
-            const int64_t n = part.n - k < BLOCK ? part.n - k : BLOCK, w = word_count<HALF>(n), padded = (w + LANES - 1) / LANES * LANES;
-            int32_t *     at = to + word_count<HALF>(k) * PANEL;
+            const int64_t n = part.n - k < BLOCK ? part.n - k : BLOCK, w = word_count<HALF>(n),
+                          padded = (w + LANES - 1) / LANES * LANES;
+            int32_t *     at     = to + word_count<HALF>(k) * PANEL;
             if (turned && j + LANES <= cols && n % (HALF ? 2 : 1) == 0 && w % LANES == 0) {
                 const int32_t * from = (const int32_t *) (row(t, n0 + j) + (part.first + k) * size);
                 for (int64_t i = 0; i < w; i += LANES) {
@@ -329,11 +342,13 @@ template <bool HALF> static void pack_along(const product & p, const stretch & p
 }
 
 // Packs a stretch of columns n0 … n0 + cols of a tensor whose rows are k.
-template <bool HALF> static void pack_across(const product & p, const stretch & part, int64_t n0, int64_t cols, int32_t * panels) {
+template <bool HALF> static void pack_across(const product & p, const stretch & part, int64_t n0, int64_t cols,
+                                             int32_t * panels) {
     enum { MOST = 256, AHEAD = 24 };
-    const ggml_tensor * t      = p.b.t;
-    const int64_t       kw     = part.words, whole = (cols + PANEL - 1) / PANEL * PANEL;
-    const size_t        offset = n0 / ggml_blck_size(t->type) * ggml_type_size(t->type), bytes = cols / ggml_blck_size(t->type) * ggml_type_size(t->type);
+    const ggml_tensor * t  = p.b.t;
+    const int64_t       kw = part.words, whole = (cols + PANEL - 1) / PANEL * PANEL;
+    const size_t        offset = n0 / ggml_blck_size(t->type) * ggml_type_size(t->type),
+                        bytes  = cols / ggml_blck_size(t->type) * ggml_type_size(t->type);
     const bool          direct = HALF && t->type == BF16 && cols == whole;
     alignas(64) float   buf[2][MOST];
     memset(buf, 0, sizeof buf);
@@ -344,7 +359,8 @@ template <bool HALF> static void pack_across(const product & p, const stretch & 
             prefetch(row(t, k + AHEAD + i) + offset, bytes);
         }
         if (direct && k + 1 < p.k) {
-            const uint16_t * even = (const uint16_t *) (row(t, k) + offset), * odd = (const uint16_t *) (row(t, k + 1) + offset);
+            const uint16_t *even = (const uint16_t *) (row(t, k) + offset),
+                           *odd  = (const uint16_t *) (row(t, k + 1) + offset);
             for (int64_t j = 0; j < whole; j += PANEL) {
                 interleave(even + j, odd + j, to + j * kw, PANEL);
             }
@@ -367,14 +383,16 @@ template <bool HALF> static void pack_across(const product & p, const stretch & 
     }
 }
 
-// Operand A as words: where it lies if its rows run along k in the product's type, else turned or converted in memory that the threads share.
+// Operand A as words: where it lies if its rows run along k in the product's type, else turned or converted in memory
+// that the threads share.
 struct lines {
     const int32_t * at;
     int64_t         stride;
 };
 
 // Turns columns m0 … m0 + n, LANES at most, of a tensor whose rows are k into rows of words.
-template <bool HALF> static void turn(const ggml_tensor * t, int64_t m0, int64_t n, int64_t k, int32_t * to, int64_t stride) {
+template <bool HALF> static void turn(const ggml_tensor * t, int64_t m0, int64_t n, int64_t k, int32_t * to,
+                                      int64_t stride) {
     alignas(64) float   buf[2][LANES];
     alignas(64) int32_t block[LANES * LANES], turned[LANES * LANES];
     const int64_t       kw   = word_count<HALF>(k);
@@ -383,12 +401,13 @@ template <bool HALF> static void turn(const ggml_tensor * t, int64_t m0, int64_t
     for (int64_t w = 0; w < kw; w += LANES) {
         const int64_t some = kw - w < LANES ? kw - w : LANES;
         for (int64_t i = 0; i < some; i++) {
-            const int64_t at = HALF ? 2 * (w + i) : w + i;
-            const char *  r0 = row(t, at) + m0 * size;
+            const int64_t at   = HALF ? 2 * (w + i) : w + i;
+            const char *  r0   = row(t, at) + m0 * size;
             const bool    pair = at + 1 < k;
             if (HALF && t->type == BF16) {
                 const uint16_t zeros[LANES] = {};
-                interleave((const uint16_t *) r0, pair ? (const uint16_t *) (r0 + t->nb[1]) : zeros, block + i * LANES, n);
+                interleave((const uint16_t *) r0, pair ? (const uint16_t *) (r0 + t->nb[1]) : zeros, block + i * LANES,
+                           n);
                 continue;
             }
             const float * even = floats(t, r0, buf[0], n);
@@ -413,7 +432,8 @@ template <bool HALF> static void turn(const ggml_tensor * t, int64_t m0, int64_t
 template <bool HALF> static lines prepare(const thread & t, const product & p) {
     const ggml_tensor * a  = p.a.t;
     const int64_t       kw = packed_count<HALF>(p.k), used = word_count<HALF>(p.k);
-    if (p.a.along && !p.s && !p.rows && kw == used && a->nb[1] % 4 == 0 && (HALF ? a->type == BF16 && p.k % 2 == 0 && (uintptr_t) a->data % 4 == 0 : a->type == F32)) {
+    if (p.a.along && !p.s && !p.rows && kw == used && a->nb[1] % 4 == 0 &&
+        (HALF ? a->type == BF16 && p.k % 2 == 0 && (uintptr_t) a->data % 4 == 0 : a->type == F32)) {
         return { (const int32_t *) a->data, (int64_t) a->nb[1] / 4 };
     }
     if (t.ith == 0) {
@@ -449,16 +469,17 @@ template <bool HALF> static lines prepare(const thread & t, const product & p) {
     return { to, kw };
 }
 
-// The pieces of a product that threads take: whole strips, as many as share out evenly, and the remaining ones cut into groups of rows.
+// The pieces of a product that threads take: whole strips, as many as share out evenly, and the remaining ones cut into
+// groups of rows.
 struct pieces {
     int64_t m, whole, each, groups, total;
 
     pieces(const product & p, int nth) : m(p.m) {
         const int64_t strips = (p.n + p.width - 1) / p.width;
-        whole  = strips / nth * nth;
-        each   = ((m + nth - 1) / nth + p.group - 1) / p.group * p.group;
-        groups = (m + each - 1) / each;
-        total  = whole + (strips - whole) * groups;
+        whole                = strips / nth * nth;
+        each                 = ((m + nth - 1) / nth + p.group - 1) / p.group * p.group;
+        groups               = (m + each - 1) / each;
+        total                = whole + (strips - whole) * groups;
     }
 
     void at(int64_t i, int64_t & strip, int64_t & first, int64_t & end) const {
@@ -474,24 +495,27 @@ struct pieces {
 };
 
 // Packs a stretch of a strip, with zeros behind.
-template <bool HALF> static void pack(const product & p, const stretch & part, int64_t n0, int64_t cols, int32_t * panels) {
+template <bool HALF> static void pack(const product & p, const stretch & part, int64_t n0, int64_t cols,
+                                      int32_t * panels) {
     (p.b.along ? pack_along<HALF> : pack_across<HALF>) (p, part, n0, cols, panels);
     for (int64_t j = 0, used = word_count<HALF>(part.n); j < p.width; j += PANEL) {
         memset(panels + j * part.words + used * PANEL, 0, (part.words - used) * PANEL * 4);
     }
 }
 
-// Computes the product: a stretch of k after the other is packed and added up. use(row, rows, column, columns, c, ldc) gets every part of C as floats that it may
-// change.
+// Computes the product: a stretch of k after the other is packed and added up. use(row, rows, column, columns, c, ldc)
+// gets every part of C as floats that it may change.
 template <bool HALF, typename F> static void multiply(const thread & t, const product & p, F use) {
-    enum { NUMBERS = HALF ? 2 : 1, TILED = HALF && HAS_AMX, PACKED = TILED ? 1 << 17 : 1 << 16 };  // numbers of a word; words that are packed at once
-    const int64_t block   = TILED || !p.b.along ? SHORT : LONG;
-    const lines   a       = prepare<HALF>(t, p);
-    const int64_t kw      = packed_count<HALF>(p.k), room = PACKED / p.width, most = kw < room ? kw : room, kept = p.m < KEPT ? p.m : KEPT;
-    const pieces  all(p, t.nth);
-    float *       c       = (float *) t.scratch(p.width * (kept + most) * 4);
-    int32_t *     panels  = (int32_t *) (c + p.width * kept);
-    int64_t       packed  = -1;
+    // numbers of a word; words that are packed at once
+    enum { NUMBERS = HALF ? 2 : 1, TILED = HALF && HAS_AMX, PACKED = TILED ? 1 << 17 : 1 << 16 };
+    const int64_t              block = TILED || !p.b.along ? SHORT : LONG;
+    const lines                a     = prepare<HALF>(t, p);
+    const int64_t              kw = packed_count<HALF>(p.k), room = PACKED / p.width, most = kw < room ? kw : room,
+                               kept = p.m < KEPT ? p.m : KEPT;
+    const pieces               all(p, t.nth);
+    float *                    c      = (float *) t.scratch(p.width * (kept + most) * 4);
+    int32_t *                  panels = (int32_t *) (c + p.width * kept);
+    int64_t                    packed = -1;
     const tile_registers<HALF> registers;
     for (int64_t i; (i = t.take()) < all.total;) {
         int64_t strip, start, end;
@@ -501,7 +525,8 @@ template <bool HALF, typename F> static void multiply(const thread & t, const pr
             const int64_t last = end - first < KEPT ? end : first + KEPT;
             for (int64_t w = 0; w < kw; w += room) {
                 const int64_t left = p.k - NUMBERS * w;
-                const stretch part = { NUMBERS * w, left < NUMBERS * room ? left : NUMBERS * room, kw - w < room ? kw - w : room };
+                const stretch part = { NUMBERS * w, left < NUMBERS * room ? left : NUMBERS * room,
+                                       kw - w < room ? kw - w : room };
                 if (strip != packed || kw > room) {
                     pack<HALF>(p, part, n0, cols, panels);
                     packed = strip;
@@ -513,7 +538,8 @@ template <bool HALF, typename F> static void multiply(const thread & t, const pr
                         const int64_t   depth = part.words - d < block ? part.words - d : block;
                         const int32_t * from  = a.at + r * a.stride + w + d;
                         for (int64_t j = 0; j < cols; j += PANEL) {
-                            best_tiles<HALF>(rows, depth, from, a.stride, panels + j * part.words + d * PANEL, { to + j, p.width, w + d > 0 });
+                            best_tiles<HALF>(rows, depth, from, a.stride, panels + j * part.words + d * PANEL,
+                                             { to + j, p.width, w + d > 0 });
                         }
                     }
                     if (w + part.words == kw) {
@@ -533,8 +559,8 @@ template <typename F> static void multiply(const thread & t, const product & p, 
     }
 }
 
-// The width of strips of n columns of w. Where they run across its rows, wide ones read more of a row at once and have whole blocks; wide ones also load A less
-// often, which tiles need. Yet each thread should have some.
+// The width of strips of n columns of w. Where they run across its rows, wide ones read more of a row at once and have
+// whole blocks; wide ones also load A less often, which tiles need. Yet each thread should have some.
 static inline int64_t strip_width(const thread & t, const ggml_tensor * w, bool across, bool half, int64_t n) {
     const int64_t least = across && ggml_blck_size(w->type) > STRIP ? WIDEST : STRIP;
     int64_t       width = across || (half && HAS_AMX) ? WIDEST : STRIP;
@@ -561,7 +587,8 @@ template <typename F> static void multiply(const thread & t, const product & p, 
 }
 
 // dst = C ⊙ t + acc; those of several layers lie behind each other in a row.
-static void linear(const thread & t, ggml_tensor * dst, const product & p, bool half, const float * by, const ggml_tensor * acc, int way = 0, int64_t step = 0) {
+static void linear(const thread & t, ggml_tensor * dst, const product & p, bool half, const float * by,
+                   const ggml_tensor * acc, int way = 0, int64_t step = 0) {
     const int64_t tokens = p.m / p.layers;
     const auto    finish = [&](int64_t r, int64_t rows, int64_t n0, int64_t cols, float * c, int64_t ldc) {
         const size_t size = dst->type == BF16 ? 2 : 4;
@@ -584,25 +611,48 @@ static void linear(const thread & t, ggml_tensor * dst, const product & p, bool 
 
 // Sources: w, x, then s, t and acc or NULL; parameter: the way.
 static void mul_mat(const thread & t, ggml_tensor * dst) {
-    ggml_tensor ** src = t.src;
+    ggml_tensor ** src    = t.src;
     const int64_t  layers = src[2] ? src[2]->ne[1] : 1;
     const bool     half   = src[1]->type == BF16;
-    const product  p      = { src[1]->ne[1] * layers, src[0]->ne[1], src[0]->ne[0], { src[1], true }, { src[0], true }, numbers(src[2]),
-                              strip_width(t, src[0], false, half, src[0]->ne[1]), GROUP, layers, layers > 1 ? (int64_t) src[2]->nb[1] / 4 : 0 };
+    const product  p      = { src[1]->ne[1] * layers,
+                              src[0]->ne[1],
+                              src[0]->ne[0],
+                              { src[1], true },
+                              { src[0], true },
+                              numbers(src[2]),
+                              strip_width(t, src[0], false, half, src[0]->ne[1]),
+                              GROUP,
+                              layers,
+                              layers > 1 ? (int64_t) src[2]->nb[1] / 4 : 0 };
     linear(t, dst, p, half, numbers(src[3]), src[4], t.with->i[0], layers > 1 ? (int64_t) src[3]->nb[1] / 4 : 0);
 }
 
 static void mul_mat_back(const thread & t, ggml_tensor * dst) {
-    ggml_tensor ** src = t.src;
+    ggml_tensor ** src  = t.src;
     const bool     half = src[1]->type == BF16;
-    const product  p    = { src[1]->ne[1], src[0]->ne[0], src[0]->ne[1], { src[1], true }, { src[0], false }, numbers(src[2]),
-                            strip_width(t, src[0], true, half, src[0]->ne[0]), GROUP };
+    const product  p    = { src[1]->ne[1],
+                            src[0]->ne[0],
+                            src[0]->ne[1],
+                            { src[1], true },
+                            { src[0], false },
+                            numbers(src[2]),
+                            strip_width(t, src[0], true, half, src[0]->ne[0]),
+                            GROUP };
     linear(t, dst, p, half, numbers(src[3]), src[4]);
 }
 
 // Sources: g, x.
 static void weight_grad(const thread & t, ggml_tensor * dst) {
-    const ggml_tensor * g = t.src[0], * x = t.src[1];
-    const bool          half = g->type == BF16;
-    linear(t, dst, { g->ne[0], x->ne[0], g->ne[1], { g, false }, { x, false }, nullptr, strip_width(t, x, true, half, x->ne[0]), GROUP }, half, nullptr, nullptr);
+    const ggml_tensor *g = t.src[0], *x = t.src[1];
+    const bool         half = g->type == BF16;
+    linear(t, dst,
+           { g->ne[0],
+             x->ne[0],
+             g->ne[1],
+             { g, false },
+             { x, false },
+             nullptr,
+             strip_width(t, x, true, half, x->ne[0]),
+             GROUP },
+           half, nullptr, nullptr);
 }

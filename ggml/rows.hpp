@@ -1,6 +1,7 @@
-// What is done row by row, in float32 inside. Rows are shared out in blocks and every row is computed by one thread, so that results do not depend on the
-// number of threads. Each kernel reads its sources once from memory, and again only while a row is in the cache, and writes its result once; the memory is what bounds
-// it. by_vectors takes what is left of a row as a vector with zeros behind.
+// What is done row by row, in float32 inside. Rows are shared out in blocks and every row is computed by one thread, so
+// that results do not depend on the number of threads. Each kernel reads its sources once from memory, and again only
+// while a row is in the cache, and writes its result once; the memory is what bounds it. by_vectors takes what is left
+// of a row as a vector with zeros behind.
 
 // Calls f(r) for all rows of x, about 8192 numbers' worth at a time.
 template <typename F> static void each_row(const thread & t, const ggml_tensor * x, F f) {
@@ -48,12 +49,15 @@ template <typename T> static inline void normed(const float * x, const float * w
     by_vectors(n, [&](int64_t i, auto some) { store(y + i, load(x + i, some) * s * load(w + i, some), some); });
 }
 
-// With s = 1 / √(mean(x²) + eps) and g = dy ⊙ w: dx = s (g − s² mean(x ⊙ g) x), + more where there is that. Inlined always: as a call it takes a tenth longer.
+// With s = 1 / √(mean(x²) + eps) and g = dy ⊙ w: dx = s (g − s² mean(x ⊙ g) x), + more where there is that. Inlined
+// always: as a call it takes a tenth longer.
 template <typename G, typename T>
-__attribute__((always_inline)) static inline void normed_back(const G * dy, const float * x, const float * w, float eps, const float * more, T * dx, int64_t n) {
-    const float  s  = inverse_rms(x, n, eps);
-    const double xg = sum_of(n, [&](int64_t i, auto some) { return load(x + i, some) * (load(dy + i, some) * load(w + i, some)); });
-    const float  by = (float) (xg / n * s * s);
+__attribute__((always_inline)) static inline void normed_back(const G * dy, const float * x, const float * w, float eps,
+                                                              const float * more, T * dx, int64_t n) {
+    const float  s = inverse_rms(x, n, eps);
+    const double xg =
+        sum_of(n, [&](int64_t i, auto some) { return load(x + i, some) * (load(dy + i, some) * load(w + i, some)); });
+    const float by = (float) (xg / n * s * s);
     by_vectors(n, [&](int64_t i, auto some) {
         const vf d = splat(s) * (load(dy + i, some) * load(w + i, some) - splat(by) * load(x + i, some));
         store(dx + i, more ? load(more + i, some) + d : d, some);
@@ -71,11 +75,13 @@ static void norm(const thread & t, ggml_tensor * dst) {
 
 // Sources: dy, x, w, acc or NULL; parameter: eps.
 static void norm_back(const thread & t, ggml_tensor * dst) {
-    const ggml_tensor * dy = t.src[0], * x = t.src[1], * acc = t.src[3];
-    const float *       w = numbers(t.src[2]);
+    const ggml_tensor *dy = t.src[0], *x = t.src[1], *acc = t.src[3];
+    const float *      w = numbers(t.src[2]);
     each_row(t, dst, [&](int64_t r) {
         const float * more = acc ? (const float *) row(acc, r) : nullptr;
-        typed(dy, r, [&](auto * g) { normed_back(g, (const float *) row(x, r), w, t.with->f[0], more, (float *) row(dst, r), x->ne[0]); });
+        typed(dy, r, [&](auto * g) {
+            normed_back(g, (const float *) row(x, r), w, t.with->f[0], more, (float *) row(dst, r), x->ne[0]);
+        });
     });
 }
 
@@ -89,39 +95,44 @@ struct moments {
             const vf d = load(x + i, some, mean) - splat(mean);
             return d * d;
         });
-        scale = (float) (1 / std::sqrt(squares / n + eps));
+        scale                = (float) (1 / std::sqrt(squares / n + eps));
     }
 };
 
 // With s = 1 / √(var(x) + eps): y = s (x − mean(x)) ⊙ w + b. Sources: x, w, b; parameter: eps.
 static void layer_norm(const thread & t, ggml_tensor * dst) {
     const ggml_tensor * source = t.src[0];
-    const float *       w = numbers(t.src[1]), * b = numbers(t.src[2]);
+    const float *       w = numbers(t.src[1]), *b = numbers(t.src[2]);
     const int64_t       n = source->ne[0];
     each_row(t, dst, [&](int64_t r) {
         const float * x = (const float *) row(source, r);
         const moments m(x, n, t.with->f[0]);
         typed(dst, r, [&](auto * y) {
             by_vectors(n, [&](int64_t i, auto some) {
-                store(y + i, (load(x + i, some) - splat(m.mean)) * splat(m.scale) * load(w + i, some) + load(b + i, some), some);
+                store(y + i,
+                      (load(x + i, some) - splat(m.mean)) * splat(m.scale) * load(w + i, some) + load(b + i, some),
+                      some);
             });
         });
     });
 }
 
-// With d = x − mean(x) and g = dy ⊙ w: dx = s (g − mean(g) − s² mean(d ⊙ g) d), + acc. Sources: dy, x, w, acc or NULL; parameter: eps.
+// With d = x − mean(x) and g = dy ⊙ w: dx = s (g − mean(g) − s² mean(d ⊙ g) d), + acc. Sources: dy, x, w, acc or NULL;
+// parameter: eps.
 static void layer_norm_back(const thread & t, ggml_tensor * dst) {
-    const ggml_tensor * dy = t.src[0], * source = t.src[1], * acc = t.src[3];
-    const float *       w = numbers(t.src[2]);
-    const int64_t       n = source->ne[0];
+    const ggml_tensor *dy = t.src[0], *source = t.src[1], *acc = t.src[3];
+    const float *      w = numbers(t.src[2]);
+    const int64_t      n = source->ne[0];
     each_row(t, dst, [&](int64_t r) {
-        const float * x = (const float *) row(source, r), * more = acc ? (const float *) row(acc, r) : nullptr;
+        const float * x = (const float *) row(source, r), *more = acc ? (const float *) row(acc, r) : nullptr;
         float *       dx = (float *) row(dst, r);
         const moments m(x, n, t.with->f[0]);
         const vf      mean = splat(m.mean), s = splat(m.scale);
         typed(dy, r, [&](auto * up) {
             const double all  = sum_of(n, [&](int64_t i, auto some) { return load(up + i, some) * load(w + i, some); });
-            const double with = sum_of(n, [&](int64_t i, auto some) { return (load(x + i, some, m.mean) - mean) * (load(up + i, some) * load(w + i, some)); });
+            const double with = sum_of(n, [&](int64_t i, auto some) {
+                return (load(x + i, some, m.mean) - mean) * (load(up + i, some) * load(w + i, some));
+            });
             const vf     part = splat((float) (all / n)), by = splat((float) (with / n * m.scale * m.scale));
             by_vectors(n, [&](int64_t i, auto some) {
                 const vf d = s * (load(up + i, some) * load(w + i, some) - part - by * (load(x + i, some) - mean));
@@ -133,8 +144,8 @@ static void layer_norm_back(const thread & t, ggml_tensor * dst) {
 
 // What is normed in a row [q, k, v]: the heads of q and of k, or all of q and all of k, as long as their weights are.
 struct head_norms {
-    const ggml_tensor * q, * k;
-    int64_t             keys, values;  // where they begin
+    const ggml_tensor *q, *k;
+    int64_t            keys, values;  // where they begin
 
     head_norms(const thread & t, const ggml_tensor * x, const ggml_tensor * q, const ggml_tensor * k) : q(q), k(k) {
         const int64_t heads = t.with->i[0], kv_heads = t.with->i[1], dim = x->ne[0] / (heads + 2 * kv_heads);
@@ -167,21 +178,23 @@ static void norm_heads(const thread & t, ggml_tensor * dst) {
 
 // Sources: dy, [q, k, v], weights of q, of k; parameters as above.
 static void norm_heads_back(const thread & t, ggml_tensor * dst) {
-    const ggml_tensor * dy = t.src[0], * x = t.src[1];
-    const head_norms    norms(t, x, t.src[2], t.src[3]);
+    const ggml_tensor *dy = t.src[0], *x = t.src[1];
+    const head_norms   norms(t, x, t.src[2], t.src[3]);
     each_row(t, dst, [&](int64_t r) {
         const float * in = (const float *) row(x, r);
         typed(dy, r, [&](auto * g) {
             typed(dst, r, [&](auto * dx) {
-                norms.each([&](int64_t i, const float * w, int64_t n) { normed_back(g + i, in + i, w, t.with->f[0], nullptr, dx + i, n); });
+                norms.each([&](int64_t i, const float * w, int64_t n) {
+                    normed_back(g + i, in + i, w, t.with->f[0], nullptr, dx + i, n);
+                });
                 copy(g + norms.values, dx + norms.values, x->ne[0] - norms.values);
             });
         });
     });
 }
 
-// Activations f(x) σ(φ(x)): f(x), which is x where nothing else stands, and f′(x); φ(x), and f(x) φ′(x). What is gated by them, and how, `gate` and `up` say, and where these
-// pass no gradient on, `at_gate` and `at_up`.
+// Activations f(x) σ(φ(x)): f(x), which is x where nothing else stands, and f′(x); φ(x), and f(x) φ′(x). What is gated
+// by them, and how, `gate` and `up` say, and where these pass no gradient on, `at_gate` and `at_up`.
 struct unlimited {
     static vf value(vf x) { return x; }
 
@@ -203,7 +216,8 @@ struct silu : unlimited {
 };
 
 struct gelu : unlimited {
-    static constexpr float LINEAR = 1.5957691216057308f, CUBIC = 0.07135481627159867f;  // 2 √(2/π), and 0.044715 times that
+    // 2 √(2/π), and 0.044715 times that
+    static constexpr float LINEAR = 1.5957691216057308f, CUBIC = 0.07135481627159867f;
 
     static vf phi(vf x) { return x * (splat(LINEAR) + splat(CUBIC) * (x * x)); }
 
@@ -263,7 +277,8 @@ template <bool GATED> static void activated(const thread & t, ggml_tensor * dst)
             typed(source, r, [&](auto * gate) {
                 typed(dst, r, [&](auto * y) {
                     by_vectors(n, [&](int64_t i, auto some) {
-                        const vf x = act.gate(load(gate + i, some)), v = act.value(x) / (splat(1) + exp_of(-act.phi(x)));
+                        const vf x = act.gate(load(gate + i, some)),
+                                 v = act.value(x) / (splat(1) + exp_of(-act.phi(x)));
                         store(y + i, GATED ? v * act.up(load(gate + n + i, some)) : v, some);
                     });
                 });
@@ -272,18 +287,23 @@ template <bool GATED> static void activated(const thread & t, ggml_tensor * dst)
     });
 }
 
-// With s = σ(φ(x)): act′(x) = s (f′(x) + f(x) φ′(x) (1 − s)); ∂x = dy ⊙ act′(x), or of [gate, up]: ∂gate = dy ⊙ up ⊙ act′(gate), ∂up = dy ⊙ f(gate) ⊙ s. Sources: dy, and as above.
+// With s = σ(φ(x)): act′(x) = s (f′(x) + f(x) φ′(x) (1 − s)); ∂x = dy ⊙ act′(x), or of [gate, up]: ∂gate = dy ⊙ up ⊙
+// act′(gate), ∂up = dy ⊙ f(gate) ⊙ s. Sources: dy, and as above.
 template <bool GATED> static void activated_back(const thread & t, ggml_tensor * dst) {
-    const ggml_tensor * dy = t.src[0], * source = t.src[1];
-    const int64_t       n = dy->ne[0];
+    const ggml_tensor *dy = t.src[0], *source = t.src[1];
+    const int64_t      n = dy->ne[0];
     with_activation(t, [&](auto act) {
         each_row(t, dst, [&](int64_t r) {
             typed(dy, r, [&](auto * g) {
                 typed(source, r, [&](auto * gate) {
                     typed(dst, r, [&](auto * d) {
                         by_vectors(n, [&](int64_t i, auto some) {
-                            const vf from = load(gate + i, some), x = act.gate(from), s = splat(1) / (splat(1) + exp_of(-act.phi(x))), gs = load(g + i, some) * s;
-                            store(d + i, act.at_gate(from, (GATED ? gs * act.up(load(gate + n + i, some)) : gs) * (act.rise() + act.along(x) * (splat(1) - s))), some);
+                            const vf from = load(gate + i, some), x = act.gate(from),
+                                     s = splat(1) / (splat(1) + exp_of(-act.phi(x))), gs = load(g + i, some) * s;
+                            store(d + i,
+                                  act.at_gate(from, (GATED ? gs * act.up(load(gate + n + i, some)) : gs) *
+                                                        (act.rise() + act.along(x) * (splat(1) - s))),
+                                  some);
                             if (GATED) {
                                 store(d + n + i, act.at_up(load(gate + n + i, some), gs * act.value(x)), some);
                             }
@@ -302,17 +322,17 @@ static inline vf swapped(vf v) {
     return (vf) (p << 32 | p >> 32);
 }
 
-// Pairs (a, b) of the first `dims` numbers of each of the first heads become (a cos − b sin, a sin + b cos), or are turned back; the others are copied. A pair are
-// neighbours, or the same numbers of the two halves.
-// Sources: x, the table of (cos, sin) for each pair; parameters: heads to rotate, head dim, back, halves.
+// Pairs (a, b) of the first `dims` numbers of each of the first heads become (a cos − b sin, a sin + b cos), or are
+// turned back; the others are copied. A pair are neighbours, or the same numbers of the two halves. Sources: x, the
+// table of (cos, sin) for each pair; parameters: heads to rotate, head dim, back, halves.
 static void rotate(const thread & t, ggml_tensor * dst) {
-    const ggml_tensor * x = t.src[0], * table = t.src[1];
-    const int64_t       dims = table->ne[0], heads = t.with->i[0], dim = t.with->i[1];
-    const float         way = t.with->i[2] ? -1 : 1;
-    const bool          halves = t.with->i[3];
+    const ggml_tensor *x = t.src[0], *table = t.src[1];
+    const int64_t      dims = table->ne[0], heads = t.with->i[0], dim = t.with->i[1];
+    const float        way    = t.with->i[2] ? -1 : 1;
+    const bool         halves = t.with->i[3];
     each_row(t, dst, [&](int64_t r) {
         // For all heads: (cos, cos) and (−sin, sin) of each pair of neighbours, or cos and sin of each pair.
-        float *       cosines = (float *) t.scratch(2 * dims * sizeof(float)), * sines = cosines + dims;
+        float *       cosines = (float *) t.scratch(2 * dims * sizeof(float)), *sines = cosines + dims;
         const float * at = (const float *) row(table, r);
         for (int64_t i = 0; i < dims; i += 2) {
             if (halves) {
@@ -321,8 +341,8 @@ static void rotate(const thread & t, ggml_tensor * dst) {
                 continue;
             }
             cosines[i] = cosines[i + 1] = at[i];
-            sines[i]     = -way * at[i + 1];
-            sines[i + 1] = way * at[i + 1];
+            sines[i]                    = -way * at[i + 1];
+            sines[i + 1]                = way * at[i + 1];
         }
         typed(x, r, [&](auto * in) {
             typed(dst, r, [&](auto * y) {
@@ -330,14 +350,16 @@ static void rotate(const thread & t, ggml_tensor * dst) {
                     const int64_t first = h * dim, second = first + dims / 2;
                     if (halves) {
                         by_vectors(dims / 2, [&](int64_t i, auto some) {
-                            const vf a = load(in + first + i, some), b = load(in + second + i, some), cos = load(cosines + i, some), sin = load(sines + i, some);
+                            const vf a = load(in + first + i, some), b = load(in + second + i, some),
+                                     cos = load(cosines + i, some), sin = load(sines + i, some);
                             store(y + first + i, a * cos - b * sin, some);
                             store(y + second + i, b * cos + a * sin, some);
                         });
                     } else {
                         by_vectors(dims, [&](int64_t i, auto some) {
                             const vf v = load(in + first + i, some);
-                            store(y + first + i, v * load(cosines + i, some) + swapped(v) * load(sines + i, some), some);
+                            store(y + first + i, v * load(cosines + i, some) + swapped(v) * load(sines + i, some),
+                                  some);
                         });
                     }
                     copy(in + first + dims, y + first + dims, dim - dims);
@@ -363,7 +385,9 @@ static inline void cap_row(const float * x, float cap, float * to, int64_t n) {
 
 // Source: x; parameter: cap.
 static void capped(const thread & t, ggml_tensor * dst) {
-    each_row(t, dst, [&](int64_t r) { cap_row((const float *) row(t.src[0], r), t.with->f[0], (float *) row(dst, r), dst->ne[0]); });
+    each_row(t, dst, [&](int64_t r) {
+        cap_row((const float *) row(t.src[0], r), t.with->f[0], (float *) row(dst, r), dst->ne[0]);
+    });
 }
 
 // Logits as they are, or capped, in buf.
@@ -375,7 +399,8 @@ static inline const float * logits(const float * x, float cap, float * buf, int6
     return buf;
 }
 
-// What a row of logits is normalised by: softmax = exp(logit − by) / total. The exponentials are kept where there is a place for them.
+// What a row of logits is normalised by: softmax = exp(logit − by) / total. The exponentials are kept where there is a
+// place for them.
 struct normalizer {
     float  by;     // the greatest logit; 0 if that is infinite, as exp(0) alone is no number then
     double total;  // Σ exp(logit − by), which is NaN if a logit is
@@ -386,8 +411,8 @@ struct normalizer {
             const vf v = load(x + i, some, -INFINITY);
             top        = v > top ? v : top;
         });
-        by = greatest(top);
-        by = std::isfinite(by) ? by : 0;
+        by    = greatest(top);
+        by    = std::isfinite(by) ? by : 0;
         total = sum_of(n, [&](int64_t i, auto some) {
             const vf e = exp_of(load(x + i, some, -INFINITY) - splat(by));
             if (exponentials) {
@@ -398,7 +423,8 @@ struct normalizer {
     }
 };
 
-// −log softmax(x)[label] of each row of x, whose numbers are capped first where there is a cap. Sources: x, labels; parameter: cap. dst [rows].
+// −log softmax(x)[label] of each row of x, whose numbers are capped first where there is a cap. Sources: x, labels;
+// parameter: cap. dst [rows].
 static void cross_entropy(const thread & t, ggml_tensor * dst) {
     const ggml_tensor * x      = t.src[0];
     const int32_t *     labels = (const int32_t *) t.src[1]->data;
@@ -431,7 +457,9 @@ static void cross_entropy_back(const thread & t, ggml_tensor * dst) {
                 by_vectors(n, [&](int64_t i, auto some) { store(y + i, load(e + i, some) * part, some); });
             } else {
                 right *= slope(splat(in[labels[r]]));
-                by_vectors(n, [&](int64_t i, auto some) { store(y + i, load(e + i, some) * part * slope(load(in + i, some)), some); });
+                by_vectors(n, [&](int64_t i, auto some) {
+                    store(y + i, load(e + i, some) * part * slope(load(in + i, some)), some);
+                });
             }
             store(y + labels[r], right, (int64_t) 1);
         });

@@ -1,5 +1,6 @@
-// Quantised blocks as floats: the most frequent types by vectors, the others by ggml. All of these are sums and products that float32 holds exactly, but
-// for the last sum with a minimum, so that the numbers are those of ggml to the bit.
+// Quantised blocks as floats: the most frequent types by vectors, the others by ggml. All of these are sums and
+// products that float32 holds exactly, but for the last sum with a minimum, so that the numbers are those of ggml to
+// the bit.
 
 static inline float half_to_float(const char * p) {
     uint16_t h;
@@ -123,7 +124,8 @@ struct quants {
 enum { Q4_0 = 2, Q4_1 = 3, Q5_0 = 6, Q5_1 = 7, Q8_0 = 8, Q4_K = 12, Q5_K = 13, Q6_K = 14 };
 
 static inline bool has_quants(unsigned type) {
-    return type == Q4_0 || type == Q4_1 || type == Q5_0 || type == Q5_1 || type == Q8_0 || type == Q4_K || type == Q5_K || type == Q6_K;
+    return type == Q4_0 || type == Q4_1 || type == Q5_0 || type == Q5_1 || type == Q8_0 || type == Q4_K ||
+           type == Q5_K || type == Q6_K;
 }
 
 // Scale and minimum of part i of the 8 in a block of Q4_K or Q5_K, 6 bits each.
@@ -146,8 +148,8 @@ static inline quants quants_of(unsigned type, const char * block, int part) {
         const bool  one = type == Q4_1;
         const float d   = half_to_float(block);
         const bytes q   = load_bytes(block + (one ? 4 : 2));
-        to.q[0] = q & 15;
-        to.q[1] = q >> 4;
+        to.q[0]         = q & 15;
+        to.q[1]         = q >> 4;
         to.by(d, one ? half_to_float(block + 2) : -8 * d);
         break;
     }
@@ -185,8 +187,8 @@ static inline quants quants_of(unsigned type, const char * block, int part) {
         break;
     }
     case Q6_K: {  // 128 bytes of lower 4 bits, 64 of upper 2, 16 scales, d
-        const char * low = block + part / 4 * 64 + part % 2 * 32, * high = block + 128 + part / 4 * 32;
-        const float  d   = half_to_float(block + 208);
+        const char *low = block + part / 4 * 64 + part % 2 * 32, *high = block + 128 + part / 4 * 32;
+        const float d = half_to_float(block + 208);
         for (int i = 0; i < 2; i++) {
             const bytes q = load_bytes(low + 16 * i), h = load_bytes(high + 16 * i) >> 2 * (part % 4) & 3;
             to.q[i] = ((part % 4 < 2 ? q & 15 : q >> 4) | h << 4) - 32;
@@ -202,17 +204,19 @@ static inline quants quants_of(unsigned type, const char * block, int part) {
 // Two lots of 16 bytes, side by side.
 typedef uint8_t lots __attribute__((vector_size(32)));
 
-// 16 × 16 bytes of each lot turned: four times, every vector of the first half is interleaved with its fellow of the second.
+// 16 × 16 bytes of each lot turned: four times, every vector of the first half is interleaved with its fellow of the
+// second.
 static inline void transpose(lots (&v)[16]) {
-#pragma GCC unroll 4
+#pragma GCC        unroll 4
     for (int round = 0; round < 4; round++) {
         lots next[16];
 #pragma GCC unroll 8
         for (int i = 0; i < 8; i++) {
-            next[2 * i]     = __builtin_shufflevector(v[i], v[i + 8], 0, 32, 1, 33, 2, 34, 3, 35, 4, 36, 5, 37, 6, 38, 7, 39, 16, 48, 17, 49, 18, 50, 19, 51,
-                                                      20, 52, 21, 53, 22, 54, 23, 55);
-            next[2 * i + 1] = __builtin_shufflevector(v[i], v[i + 8], 8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47, 24, 56, 25, 57, 26, 58,
-                                                      27, 59, 28, 60, 29, 61, 30, 62, 31, 63);
+            next[2 * i] = __builtin_shufflevector(v[i], v[i + 8], 0, 32, 1, 33, 2, 34, 3, 35, 4, 36, 5, 37, 6, 38, 7,
+                                                  39, 16, 48, 17, 49, 18, 50, 19, 51, 20, 52, 21, 53, 22, 54, 23, 55);
+            next[2 * i + 1] =
+                __builtin_shufflevector(v[i], v[i + 8], 8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47,
+                                        24, 56, 25, 57, 26, 58, 27, 59, 28, 60, 29, 61, 30, 62, 31, 63);
         }
         memcpy(v, next, sizeof next);
     }
@@ -238,7 +242,8 @@ struct turned_quants {
     }
 };
 
-template <unsigned TYPE> static inline void turn_rows(const char * const * rows, size_t offset, int part, turned_quants & to) {
+template <unsigned TYPE> static inline void turn_rows(const char * const * rows, size_t offset, int part,
+                                                      turned_quants & to) {
     for (int i = 0; i < 32; i++) {
         const quants of = quants_of(TYPE, rows[i] + offset, part);
         for (int half = 0; half < 2; half++) {
@@ -251,7 +256,8 @@ template <unsigned TYPE> static inline void turn_rows(const char * const * rows,
     transpose(to.q[1]);
 }
 
-// The same where 32 numbers are a block with a scale and perhaps a minimum in front; 4-bit numbers are turned two in a byte.
+// The same where 32 numbers are a block with a scale and perhaps a minimum in front; 4-bit numbers are turned two in a
+// byte.
 template <unsigned TYPE> static inline void turn_blocks(const char * const * rows, size_t offset, turned_quants & to) {
     enum { MINIMUM = TYPE == Q4_1, FIRST = MINIMUM ? 4 : 2 };
     alignas(32) uint16_t d[32], m[32];
@@ -305,7 +311,8 @@ static inline void turn_rows(unsigned type, const char * const * rows, size_t of
 }
 
 // n numbers of the row of a tensor, from the beginning of a block.
-template <unsigned TYPE> static inline void unpack_quants(const char * from, float * to, int64_t n, int64_t block, size_t size) {
+template <unsigned TYPE> static inline void unpack_quants(const char * from, float * to, int64_t n, int64_t block,
+                                                          size_t size) {
     for (; n > 0; n -= block, from += size) {
         for (int64_t i = 0; i < block; i += 32, to += 32) {
             quants_of(TYPE, from, (int) (i / 32)).to_floats(to);

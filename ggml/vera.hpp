@@ -12,8 +12,8 @@ static inline void add_parts(const float * parts, int64_t count, float * to, int
 
 // Sources: w [k, m], A [.., r], B [r, m], then b [m] and d [r], or NULL for W alone.
 static void merge(const thread & t, ggml_tensor * dst) {
-    const ggml_tensor * w = t.src[0], * a = t.src[1], * rows = t.src[2], * b = t.src[3], * d = t.src[4];
-    const int64_t       in = w->ne[0], out = w->ne[1];
+    const ggml_tensor *w = t.src[0], *a = t.src[1], *rows = t.src[2], *b = t.src[3], *d = t.src[4];
+    const int64_t      in = w->ne[0], out = w->ne[1];
     if (!b) {
         for (int64_t i; (i = t.take()) < out;) {
             float * buf = (float *) t.scratch(in * sizeof(float));
@@ -22,8 +22,11 @@ static void merge(const thread & t, ggml_tensor * dst) {
         }
         return;
     }
-    const product p     = { out, in, a->ne[1], { rows, true }, { a, false }, numbers(d), strip_width(t, w, true, dst->type == BF16, in), GROUP };
-    const size_t  block = ggml_blck_size(w->type), size = ggml_type_size(w->type);
+    const product p = {
+        out,  in, a->ne[1], { rows, true }, { a, false }, numbers(d), strip_width(t, w, true, dst->type == BF16, in),
+        GROUP
+    };
+    const size_t block = ggml_blck_size(w->type), size = ggml_type_size(w->type);
     multiply(t, p, dst->type == BF16, [&](int64_t r, int64_t n, int64_t n0, int64_t cols, float * c, int64_t ldc) {
         alignas(64) float buf[256];
         for (int64_t i = 0; i < n; i++, c += ldc) {
@@ -37,22 +40,25 @@ static void merge(const thread & t, ggml_tensor * dst) {
     });
 }
 
-// With T [r, m] = x · g over their common dimension and E = B ⊙ T: ∂b = E d and ∂d = Eᵀ b. `x` is either the pair's A, whose rows meet those of G [k, m], or
-// u = A x [r, tokens] beside the gradient g [m, tokens]. Each strip of E gives a part of every ∂b, each CHUNK of its rows a part of ∂d; the parts are then
-// added in their order.
-// Sources: g, x, B [r, m], b [m], d [r].
+// With T [r, m] = x · g over their common dimension and E = B ⊙ T: ∂b = E d and ∂d = Eᵀ b. `x` is either the pair's A,
+// whose rows meet those of G [k, m], or u = A x [r, tokens] beside the gradient g [m, tokens]. Each strip of E gives a
+// part of every ∂b, each CHUNK of its rows a part of ∂d; the parts are then added in their order. Sources: g, x, B
+// [r, m], b [m], d [r].
 static void vera_grad(const thread & t, ggml_tensor * dst, bool tokens) {
-    const ggml_tensor * g = t.src[0], * x = t.src[1], * rows = t.src[2];
-    const float *       b = numbers(t.src[3]), * d = numbers(t.src[4]);
-    const int64_t       out = rows->ne[1], rank = rows->ne[0], strips = (rank + STRIP - 1) / STRIP, chunks = (out + CHUNK - 1) / CHUNK;
-    const product       p = { out, rank, tokens ? g->ne[1] : g->ne[0], { g, !tokens }, { x, !tokens }, nullptr, STRIP, CHUNK };
+    const ggml_tensor *g = t.src[0], *x = t.src[1], *rows = t.src[2];
+    const float *      b = numbers(t.src[3]), *d = numbers(t.src[4]);
+    const int64_t      out = rows->ne[1], rank = rows->ne[0], strips = (rank + STRIP - 1) / STRIP,
+                       chunks = (out + CHUNK - 1) / CHUNK;
+    const product      p      = {
+        out, rank, tokens ? g->ne[1] : g->ne[0], { g, !tokens }, { x, !tokens }, nullptr, STRIP, CHUNK
+    };
     if (t.ith == 0) {
         t.parts((strips * out + chunks * rank) * sizeof(float));
     }
     t.barrier();
-    float * db = (float *) t.parts(0), * dd = db + strips * out;
+    float *db = (float *) t.parts(0), *dd = db + strips * out;
     multiply(t, p, g->type == BF16, [&](int64_t o, int64_t n, int64_t r, int64_t cols, float * c, int64_t ldc) {
-        float *           sums = dd + o / CHUNK * rank + r, * to = db + r / STRIP * out;
+        float *           sums = dd + o / CHUNK * rank + r, *to = db + r / STRIP * out;
         alignas(64) float buf[STRIP];
         memset(sums, 0, cols * sizeof(float));
         for (int64_t i = 0; i < n; i++, c += ldc) {

@@ -8,8 +8,9 @@ import (
 	"github.com/veratune/veratune/bindings"
 )
 
-// DeviceAdamW is a model with the optimiser of its adapter's training where it computes: the trained numbers, their gradient and its two moments stay there, and a step brings
-// back no more than a loss and a norm. The formula is that of bindings.OptStepAdamW. It is train's Resident.
+// DeviceAdamW is a model with the optimiser of its adapter's training where it computes: the trained numbers, their
+// gradient and its two moments stay there, and a step brings back no more than a loss and a norm. The formula is that
+// of bindings.OptStepAdamW. It is train's Resident.
 type DeviceAdamW struct {
 	*Model
 	beta1, beta2, eps, weightDecay float64
@@ -23,7 +24,8 @@ type moments struct {
 	trained *bindings.Tensor // 1 where training changes a number, else 0; nil where it changes all
 }
 
-// gradientRow is the number of squares that are summed first; params and grads are padded to whole rows. At most gradientRows rows are squared at a time, 64 MiB.
+// gradientRow is the number of squares that are summed first; params and grads are padded to whole rows. At most
+// gradientRows rows are squared at a time, 64 MiB.
 const (
 	gradientRow  = 1024
 	gradientRows = 16384
@@ -78,7 +80,8 @@ func (o *moments) size() int64 {
 	return o.memory.Size()
 }
 
-// GradientNorm is the L2 norm of the gradient that ComputeGradient left, summed in float32 in parts of up to 16 Mi numbers, and those in float64.
+// GradientNorm is the L2 norm of the gradient that ComputeGradient left, summed in float32 in parts of up to 16 Mi
+// numbers, and those in float64.
 func (m *Model) GradientNorm() (float64, error) {
 	g := m.newGraph(0)
 	defer g.Close()
@@ -113,8 +116,8 @@ func (a *attached) squares(g *graph) (sums []*bindings.Tensor) {
 	return sums
 }
 
-// Step makes update number t, counted from 1, by the learning rate lr against scale times the gradient, whose norm has been asked for and which is lost.
-// The first one begins with moments of 0.
+// Step makes update number t, counted from 1, by the learning rate lr against scale times the gradient, whose norm has
+// been asked for and which is lost. The first one begins with moments of 0.
 func (o *DeviceAdamW) Step(t int, lr, scale float64) error {
 	a := o.adapter
 	if t == 1 {

@@ -17,7 +17,8 @@ func adamW(params, grad, m, v []float64, t int, lr, decay float64) {
 	for i, g := range grad {
 		m[i] = beta1*m[i] + (1-beta1)*g
 		v[i] = beta2*v[i] + (1-beta2)*g*g
-		params[i] = (1-lr*decay)*params[i] - lr*m[i]/(1-math.Pow(beta1, float64(t)))/(math.Sqrt(v[i]/(1-math.Pow(beta2, float64(t))))+eps)
+		mean, square := m[i]/(1-math.Pow(beta1, float64(t))), v[i]/(1-math.Pow(beta2, float64(t)))
+		params[i] = (1-lr*decay)*params[i] - lr*mean/(math.Sqrt(square)+eps)
 	}
 }
 
@@ -29,8 +30,8 @@ func narrow(values []float64) []float32 {
 	return list
 }
 
-// TestAdamW trains some steps on a device, and compares with the formula, from the gradients that the CPU computes at the same numbers. What is not trained stays as
-// it is, under weight decay too.
+// TestAdamW trains some steps on a device, and compares with the formula, from the gradients that the CPU computes at
+// the same numbers. What is not trained stays as it is, under weight decay too.
 func TestAdamW(t *testing.T) {
 	path := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_0})
 	for name, change := range map[string]func(*vera.Config, *Options){
@@ -125,10 +126,12 @@ func TestAdamW(t *testing.T) {
 				if err := o.SetMoments(gotM, gotV); err != nil {
 					t.Fatal(err)
 				}
-				if err := o.State(again[0], again[1], again[2]); err != nil || !slices.Equal(again[1], gotM) || !slices.Equal(again[2], gotV) {
+				if err := o.State(again[0], again[1], again[2]); err != nil || !slices.Equal(again[1], gotM) ||
+					!slices.Equal(again[2], gotV) {
 					t.Errorf("the moments that were set are not there; %v", err)
 				}
-				if err := o.SetMoments(gotM[1:], gotV); err == nil || !strings.Contains(err.Error(), "the adapter has") {
+				if err := o.SetMoments(gotM[1:], gotV); err == nil ||
+					!strings.Contains(err.Error(), "the adapter has") {
 					t.Errorf("too few moments: %v", err)
 				}
 			})

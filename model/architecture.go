@@ -10,11 +10,14 @@ import (
 	"github.com/veratune/veratune/bindings"
 )
 
-// architecture says what a general.architecture is made of. Where nothing stands here, a block is that of Llama 2: a norm (RMS), q k v, rotation of neighbours, causal
-// attention and its output, and a norm, gate and up, gated SiLU and down, each half added to the residual stream. block.go has each of these choices as a step beside
-// its gradient. A file with anything else that would change the result is refused by name: a tensor when the weights are loaded, a key by checkComputed.
+// architecture says what a general.architecture is made of. Where nothing stands here, a block is that of Llama 2: a
+// norm (RMS), q k v, rotation of neighbours, causal attention and its output, and a norm, gate and up, gated SiLU and
+// down, each half added to the residual stream. block.go has each of these choices as a step beside its gradient. A
+// file with anything else that would change the result is refused by name: a tensor when the weights are loaded, a key
+// by checkComputed.
 //
-// Two layers may be one matrix in the file: attn_qkv for q k v, and ffn_up for gate and up. They are then one layer here as well.
+// Two layers may be one matrix in the file: attn_qkv for q k v, and ffn_up for gate and up. They are then one layer
+// here as well.
 type architecture struct {
 	layerNorm bool             // layer norms with biases in place of RMS norms
 	norms     places           // where they stand
@@ -37,20 +40,29 @@ type architecture struct {
 	smooth    bool   // YaRN's ramp begins and ends between pairs of numbers
 	vNorm     bool   // of v, a head at a time, without weights
 
-	embeddings bool // each block adds an embedding of its own of the tokens, where the file has them (embeddings.go), and scales its result
+	// each block adds an embedding of its own of the tokens, where the file has them (embeddings.go), and scales its
+	// result
+	embeddings bool
 	sharing    bool // the last blocks may take the keys and values of an earlier one
 	keysOnly   bool // blocks without attn_v have their keys, before norm and rotation, for values
 	localHeads bool // heads of blocks with windows may have another size
 
-	windows   int        // every so many blocks, one sees all tokens, and the others a window of the last ones; 1: all have windows; 0: none
-	window    int        // tokens of a window where the file says nothing; 0: all
-	localBase float64    // base of the rotation in blocks with windows where the file says nothing, sameBase that of the others; it is not scaled. 0: they rotate as the others
-	caps      [2]float64 // soft caps of scores and of logits where the file says nothing; a negative one stands for none, 0 for one that a file must not have
-	scales    bool       // the file has factors of the embedding, of what attention and feed-forward add, of scores and of logits
-	rootWidth bool       // the embedding is multiplied by √width
-	unscaled  bool       // scores are the products of q and k as they are
-	warming   bool       // the file may have scores grow with the position of the query
-	byWidth   int        // the model of this many blocks divides scores by √(width/heads), the others by √(head dimension)
+	// every so many blocks, one sees all tokens, and the others a window of the last ones; 1: all have windows; 0: none
+	windows int
+	window  int // tokens of a window where the file says nothing; 0: all
+	// base of the rotation in blocks with windows where the file says nothing, sameBase that of the others; it is not
+	// scaled. 0: they rotate as the others
+	localBase float64
+	// soft caps of scores and of logits where the file says nothing; a negative one stands for none, 0 for one that a
+	// file must not have
+	caps [2]float64
+	// the file has factors of the embedding, of what attention and feed-forward add, of scores and of logits
+	scales    bool
+	rootWidth bool // the embedding is multiplied by √width
+	unscaled  bool // scores are the products of q and k as they are
+	warming   bool // the file may have scores grow with the position of the query
+	// the model of this many blocks divides scores by √(width/heads), the others by √(head dimension)
+	byWidth int
 }
 
 // sameBase is of OLMo 3, whose blocks with windows alone are not scaled.
@@ -91,21 +103,26 @@ var (
 // architectures are those that can be trained, by their general.architecture.
 var architectures = map[string]*architecture{
 	"exaone4": {mayHave: many, norms: after, qkNorms: head, pairs: bindings.Halves, windows: 4, straights: true},
-	"gemma2":  {mayHave: many, norms: both, pairs: bindings.Halves, act: bindings.GELU, windows: 2, window: 4096, caps: [2]float64{50, 30}, rootWidth: true, byWidth: 46},
-	"gemma3":  {mayHave: many, norms: both, qkNorms: head, pairs: bindings.Halves, act: bindings.GELU, windows: 6, localBase: 10000, caps: [2]float64{0, -1}, rootWidth: true, byWidth: 62},
-	"gemma4": {mayHave: many, norms: both, qkNorms: head, vNorm: true, pairs: bindings.Halves, act: bindings.GELU, windows: 6, localBase: 10000, localHeads: true, caps: [2]float64{0, -1},
+	"gemma2": {mayHave: many, norms: both, pairs: bindings.Halves, act: bindings.GELU, windows: 2, window: 4096,
+		caps: [2]float64{50, 30}, rootWidth: true, byWidth: 46},
+	"gemma3": {mayHave: many, norms: both, qkNorms: head, pairs: bindings.Halves, act: bindings.GELU, windows: 6,
+		localBase: 10000, caps: [2]float64{0, -1}, rootWidth: true, byWidth: 62},
+	"gemma4": {mayHave: many, norms: both, qkNorms: head, vNorm: true, pairs: bindings.Halves, act: bindings.GELU,
+		windows: 6, localBase: 10000, localHeads: true, caps: [2]float64{0, -1},
 		rootWidth: true, unscaled: true, embeddings: true, sharing: true, keysOnly: true},
-	"gpt-oss":    {mayHave: many, pairs: bindings.Halves, act: bindings.Clamped, experts: true, biased: true, sinks: true, smooth: true, ffnNorm: "post_attention_norm", windows: 2},
-	"gpt2":       {layerNorm: true, positions: true, biases: many, act: bindings.GELU, plain: true},
-	"granite":    {mayHave: many, scales: true},
-	"lfm2":       {pairs: bindings.Halves, qkNorms: head, mixer: shortConvolution, outNorm: "token_embd_norm"},
-	"llama":      {mayHave: many, windows: 1},                // also SmolLM2, TinyLlama, Mistral
-	"mistral3":   {mayHave: many, windows: 1, warming: true}, // Ministral 3, Mistral Small 3
-	"olmo2":      {mayHave: many, norms: after, qkNorms: row, pairs: bindings.Halves, windows: 4, localBase: sameBase},
-	"phi3":       {pairs: bindings.Halves, windows: 1},  // also Phi-3.5 and Phi-4. llama.cpp leaves the windows out
-	"qwen2":      {pairs: bindings.Halves, biases: qkv}, // also Qwen 2.5
-	"qwen3":      {mayHave: many, qkNorms: head, pairs: bindings.Halves},
-	"qwen35":     {mayHave: many, qkNorms: head, pairs: bindings.Halves, ffnNorm: "post_attention_norm", mixer: deltaNet, gated: true},
+	"gpt-oss": {mayHave: many, pairs: bindings.Halves, act: bindings.Clamped, experts: true, biased: true,
+		sinks: true, smooth: true, ffnNorm: "post_attention_norm", windows: 2},
+	"gpt2":     {layerNorm: true, positions: true, biases: many, act: bindings.GELU, plain: true},
+	"granite":  {mayHave: many, scales: true},
+	"lfm2":     {pairs: bindings.Halves, qkNorms: head, mixer: shortConvolution, outNorm: "token_embd_norm"},
+	"llama":    {mayHave: many, windows: 1},                // also SmolLM2, TinyLlama, Mistral
+	"mistral3": {mayHave: many, windows: 1, warming: true}, // Ministral 3, Mistral Small 3
+	"olmo2":    {mayHave: many, norms: after, qkNorms: row, pairs: bindings.Halves, windows: 4, localBase: sameBase},
+	"phi3":     {pairs: bindings.Halves, windows: 1},  // also Phi-3.5 and Phi-4. llama.cpp leaves the windows out
+	"qwen2":    {pairs: bindings.Halves, biases: qkv}, // also Qwen 2.5
+	"qwen3":    {mayHave: many, qkNorms: head, pairs: bindings.Halves},
+	"qwen35": {mayHave: many, qkNorms: head, pairs: bindings.Halves, ffnNorm: "post_attention_norm",
+		mixer: deltaNet, gated: true},
 	"qwen3moe":   {mayHave: many, qkNorms: head, pairs: bindings.Halves, experts: true}, // Qwen3-30B-A3B
 	"seed_oss":   {mayHave: many, pairs: bindings.Halves, ffnNorm: "post_attention_norm"},
 	"smollm3":    {mayHave: many, straight: 4},
@@ -117,7 +134,8 @@ func findArchitecture(name string) (*architecture, error) {
 	if a := architectures[name]; a != nil {
 		return a, nil
 	}
-	return nil, fmt.Errorf("architecture %q: only models of these can be used: %s", name, strings.Join(slices.Sorted(maps.Keys(architectures)), ", "))
+	return nil, fmt.Errorf("architecture %q: only models of these can be used: %s", name,
+		strings.Join(slices.Sorted(maps.Keys(architectures)), ", "))
 }
 
 // scales are factors of what a model computes, and the soft caps: c·tanh(x/c) for x; 0 where there is none.
@@ -176,14 +194,16 @@ func (r *metadata) temperature(c Config) (t temperature) {
 	if !c.made.warming {
 		return t
 	}
-	t.scale, t.length = float32(r.number("attention.temperature_scale", 0)), r.optional("attention.temperature_length", c.Rope.OrigContext)
+	t.scale, t.length = float32(r.number("attention.temperature_scale", 0)), r.optional("attention.temperature_length",
+		c.Rope.OrigContext)
 	if t.scale != 0 && t.length < 1 && r.err == nil {
 		r.err = fmt.Errorf("%s is %d: a positive number is needed", r.key("attention.temperature_length"), t.length)
 	}
 	return t
 }
 
-// windows tells for each block whether it sees a window of the last tokens alone, and of how many; 0 where all blocks see all.
+// windows tells for each block whether it sees a window of the last tokens alone, and of how many; 0 where all blocks
+// see all.
 func (r *metadata) windows(c Config) (window int, local []bool) {
 	made := c.made
 	switch window = r.optional("attention.sliding_window", made.window); {
@@ -235,13 +255,15 @@ func (r *metadata) mix(c *Config) {
 		}
 	case deltaNet:
 		c.Taps = r.count("ssm.conv_kernel", 2, bindings.MostTaps)
-		c.Delta = bindings.DeltaHeads{Keys: r.count("ssm.group_count", 1, 1<<12), Values: r.count("ssm.time_step_rank", 1, 1<<12), DimK: r.count("ssm.state_size", 1, 1<<12), Eps: deltaEps}
+		c.Delta = bindings.DeltaHeads{Keys: r.count("ssm.group_count", 1, 1<<12),
+			Values: r.count("ssm.time_step_rank", 1, 1<<12), DimK: r.count("ssm.state_size", 1, 1<<12), Eps: deltaEps}
 		inner := r.count("ssm.inner_size", 1, 1<<20)
 		if r.err != nil {
 			return
 		}
 		if c.Delta.Values%c.Delta.Keys != 0 || inner%c.Delta.Values != 0 {
-			r.err = fmt.Errorf("a delta net of %d numbers with %d value heads and %d key heads: multiples are needed", inner, c.Delta.Values, c.Delta.Keys)
+			r.err = fmt.Errorf("a delta net of %d numbers with %d value heads and %d key heads: multiples are needed",
+				inner, c.Delta.Values, c.Delta.Keys)
 			return
 		}
 		c.Delta.DimV = inner / c.Delta.Values
@@ -287,7 +309,8 @@ func (r *metadata) localRope(c Config) bindings.Rope {
 	return rope
 }
 
-// neutral are keys that change what a model computes, without a tensor that would tell, and the values with which they don't; none of them is computed here.
+// neutral are keys that change what a model computes, without a tensor that would tell, and the values with which they
+// don't; none of them is computed here.
 var neutral = map[string][]float64{
 	"activation.situ_beta":              {0},
 	"activation.situ_linear_beta":       {0},
@@ -322,9 +345,11 @@ var neutral = map[string][]float64{
 }
 
 // activationNames are those of hidden_activation.
-var activationNames = map[bindings.Activation][]string{bindings.SiLU: {"silu", "swiglu"}, bindings.GELU: {"gelu_new", "gelu_pytorch_tanh"}, bindings.Clamped: {"silu", "swiglu"}}
+var activationNames = map[bindings.Activation][]string{bindings.SiLU: {"silu", "swiglu"},
+	bindings.GELU: {"gelu_new", "gelu_pytorch_tanh"}, bindings.Clamped: {"silu", "swiglu"}}
 
-// checkComputed refuses a file that asks for what its architecture does not have here. A key may say what is computed anyway.
+// checkComputed refuses a file that asks for what its architecture does not have here. A key may say what is computed
+// anyway.
 func (r *metadata) checkComputed(c Config) {
 	values := maps.Clone(neutral)
 	maps.Copy(values, map[string][]float64{
@@ -372,6 +397,7 @@ func (r *metadata) checkComputed(c Config) {
 // fail refuses the value of a key, unless something failed before.
 func (r *metadata) fail(key string, value any) {
 	if r.err == nil {
-		r.err = fmt.Errorf("%s is %v: it changes what the model computes, and is not computed here for models of architecture %s", r.key(key), value, r.architecture)
+		r.err = fmt.Errorf("%s is %v: it changes what the model computes, and is not computed here for models of "+
+			"architecture %s", r.key(key), value, r.architecture)
 	}
 }

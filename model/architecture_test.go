@@ -29,7 +29,8 @@ func TestRowOrder(t *testing.T) {
 	}
 }
 
-// small is the reference of an architecture: a tiny random model, PEFT's VeRA of it, and what transformers and PEFT make of both in float64.
+// small is the reference of an architecture: a tiny random model, PEFT's VeRA of it, and what transformers and PEFT
+// make of both in float64.
 type small struct {
 	dir       string
 	model     string    // path of the model: the folder's, or a copy that a test changed
@@ -86,7 +87,8 @@ func (s small) attach(t *testing.T, m *Model) *vera.Adapter {
 
 func (s small) batch() (b batch) {
 	for i, tokens := range s.Sequences {
-		b.tokens, b.targets, b.lengths = append(b.tokens, tokens...), append(b.targets, s.Targets[i]...), append(b.lengths, len(tokens))
+		b.tokens, b.targets, b.lengths = append(b.tokens, tokens...), append(b.targets, s.Targets[i]...),
+			append(b.lengths, len(tokens))
 	}
 	return b
 }
@@ -148,7 +150,8 @@ func (s small) checkGradients(t *testing.T, m *Model, a *vera.Adapter, most boun
 	compareGradients(t, a, grad, s.expected(t, a).grad, most)
 }
 
-// smallTolerances are for models of two to five blocks without outliers, so that much less is lost than on a real one (see tolerances).
+// smallTolerances are for models of two to five blocks without outliers, so that much less is lost than on a real one
+// (see tolerances).
 var smallTolerances = map[Compute]bounds{
 	ComputeF32:  {loss: 1e-5, logits: 2e-4, gradient: 5e-4, together: 5e-4},
 	ComputeBF16: {loss: 1e-2, logits: 0.5, gradient: 0.2, together: 3e-2},
@@ -169,8 +172,8 @@ func TestArchitectures(t *testing.T) {
 	})
 }
 
-// TestNaiveArchitectures holds the tests' own float64 to the same references. transformers takes RMS norms and the angles of rotations in float32 even there; gpt2 has neither,
-// and its losses are equal to 1e-13.
+// TestNaiveArchitectures holds the tests' own float64 to the same references. transformers takes RMS norms and the
+// angles of rotations in float32 even there; gpt2 has neither, and its losses are equal to 1e-13.
 func TestNaiveArchitectures(t *testing.T) {
 	smalls(t, func(t *testing.T, s small) {
 		m := s.open(t, ComputeF32)
@@ -178,7 +181,8 @@ func TestNaiveArchitectures(t *testing.T) {
 		switch {
 		case m.made.unscaled: // a softmax of large scores: a float32 norm is felt
 			most.gradient, most.together = 2e-4, 1e-4
-		case m.made.mixer == deltaNet: // which transformers computes in float32, and whose small results norms make large
+		// which transformers computes in float32, and whose small results norms make large
+		case m.made.mixer == deltaNet:
 			most = bounds{loss: 1e-6, logits: 2e-4, gradient: 5e-4, together: 2e-4}
 		}
 		compare(t, m, newNaive(t, m).run(s.batch()), s.expected(t, nil), most)
@@ -221,13 +225,15 @@ func TestDeviceArchitectures(t *testing.T) {
 	})
 }
 
-// TestArchitecturesInLlama has llama.cpp run the models, with and without a LoRA export of the adapter, and merged with it. It keeps keys and values in float16.
+// TestArchitecturesInLlama has llama.cpp run the models, with and without a LoRA export of the adapter, and merged with
+// it. It keeps keys and values in float16.
 func TestArchitecturesInLlama(t *testing.T) {
 	asLlama(t)
 	smalls(t, func(t *testing.T, s small) {
 		m := s.open(t, ComputeF32)
 		if slices.Contains([]string{"gemma4", "lfm2", "qwen35"}, m.Architecture) {
-			t.Skipf("the llama.cpp in this program cannot open %s; a current one is asked by TestArchitecturesInCurrentLlama", m.Architecture)
+			t.Skipf("the llama.cpp in this program cannot open %s; a current one is asked by "+
+				"TestArchitecturesInCurrentLlama", m.Architecture)
 		}
 		llamaComputes(t, m)
 		longest := slices.Max(s.batch().lengths)
@@ -243,7 +249,8 @@ func TestArchitecturesInLlama(t *testing.T) {
 			}
 			return all
 		}
-		// Rows whose choice of experts hangs on less than float16 keys and values change are named, and those that see them are not compared.
+		// Rows whose choice of experts hangs on less than float16 keys and values change are named, and those that see
+		// them are not compared.
 		near := func(what string, got, want []float32) {
 			t.Helper()
 			var ties map[int]tie
@@ -258,7 +265,8 @@ func TestArchitecturesInLlama(t *testing.T) {
 				tied := ""
 				for j := range tokens {
 					if choice, ok := ties[row]; ok && choice.gap < 5e-3 && tied == "" {
-						tied = fmt.Sprintf("sequence %d, row %d, %s: two experts are %.1e apart", i, j, strings.TrimSuffix(choice.block, "."), choice.gap)
+						tied = fmt.Sprintf("sequence %d, row %d, %s: two experts are %.1e apart", i, j,
+							strings.TrimSuffix(choice.block, "."), choice.gap)
 					}
 					e := maxDiff(got[row*m.Vocab:(row+1)*m.Vocab], want[row*m.Vocab:(row+1)*m.Vocab])
 					row++
@@ -294,15 +302,18 @@ func TestArchitectureMerged(t *testing.T) {
 	})
 }
 
-// TestFurtherBlocks has a block for speculative decoding behind the others, and a file that says only how many blocks apart attention is.
+// TestFurtherBlocks has a block for speculative decoding behind the others, and a file that says only how many blocks
+// apart attention is.
 func TestFurtherBlocks(t *testing.T) {
 	smalls(t, func(t *testing.T, s small) {
 		if filepath.Base(s.dir) != "qwen35" {
 			t.Skip("has no delta nets")
 		}
 		want := s.expected(t, nil)
-		s = s.changed(t, bindings.F32, with("qwen35.block_count", uint32(5)), with("qwen35.nextn_predict_layers", uint32(1)), without("qwen35.attention.recurrent_layers"),
-			vector("blk.4.attn_norm.weight", 64, 0.5, 1.5), vector("blk.4.nextn.enorm.weight", 64, 0.5, 1.5), vector("blk.4.attn_q.weight", 64, 0.5, 1.5))
+		s = s.changed(t, bindings.F32, with("qwen35.block_count", uint32(5)),
+			with("qwen35.nextn_predict_layers", uint32(1)), without("qwen35.attention.recurrent_layers"),
+			vector("blk.4.attn_norm.weight", 64, 0.5, 1.5), vector("blk.4.nextn.enorm.weight", 64, 0.5, 1.5),
+			vector("blk.4.attn_q.weight", 64, 0.5, 1.5))
 		m := s.open(t, ComputeF32)
 		if got := s.logits(t, m)[:len(want.logits)]; maxDiff(got, want.logits) > smallTolerances[ComputeF32].logits {
 			t.Errorf("logits off by %.2g", maxDiff(got, want.logits))
@@ -311,7 +322,9 @@ func TestFurtherBlocks(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d.Blocks != 4 || d.Further != 1 || !slices.ContainsFunc(d.MadeOf, func(s string) bool { return strings.Contains(s, "one more block, for speculative decoding") }) {
+		if d.Blocks != 4 || d.Further != 1 || !slices.ContainsFunc(d.MadeOf, func(s string) bool {
+			return strings.Contains(s, "one more block, for speculative decoding")
+		}) {
 			t.Errorf("%d blocks and %d more: %q", d.Blocks, d.Further, d.MadeOf)
 		}
 		for _, target := range d.Targets {
@@ -320,13 +333,15 @@ func TestFurtherBlocks(t *testing.T) {
 			}
 		}
 		s.attach(t, m)
-		if g := testutil.OpenGGUF(t, merged(t, m, m.adapter.Adapter)); !slices.ContainsFunc(g.Tensors(), func(t bindings.TensorInfo) bool { return t.Name == "blk.4.nextn.enorm.weight" }) {
+		if g := testutil.OpenGGUF(t, merged(t, m, m.adapter.Adapter)); !slices.ContainsFunc(g.Tensors(),
+			func(t bindings.TensorInfo) bool { return t.Name == "blk.4.nextn.enorm.weight" }) {
 			t.Error("the merged model has lost a block")
 		}
 	})
 }
 
-// TestArchitecturesInCurrentLlama has the llama.cpp of PyPI's llama-cpp-python run the models with and without a LoRA export, by tools/check_logits.py.
+// TestArchitecturesInCurrentLlama has the llama.cpp of PyPI's llama-cpp-python run the models with and without a LoRA
+// export, by tools/check_logits.py.
 func TestArchitecturesInCurrentLlama(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a second a model")
@@ -347,10 +362,12 @@ func TestArchitecturesInCurrentLlama(t *testing.T) {
 			t.Helper()
 			file := filepath.Join(t.TempDir(), "logits")
 			var data bytes.Buffer
-			if err := errors.Join(binary.Write(&data, binary.LittleEndian, s.logits(t, m)), os.WriteFile(file, data.Bytes(), 0o600)); err != nil {
+			if err := errors.Join(binary.Write(&data, binary.LittleEndian, s.logits(t, m)),
+				os.WriteFile(file, data.Bytes(), 0o600)); err != nil {
 				t.Fatal(err)
 			}
-			args := []string{"../tools/check_logits.py", "--model", m.File().Path(), "--sequences", filepath.Join(s.dir, "reference.json"), "--logits", file, "--tolerance", tolerance}
+			args := []string{"../tools/check_logits.py", "--model", m.File().Path(), "--sequences",
+				filepath.Join(s.dir, "reference.json"), "--logits", file, "--tolerance", tolerance}
 			var said, log bytes.Buffer
 			c := exec.Command(python, append(args, lora...)...)
 			c.Stdout, c.Stderr = &said, &log
@@ -365,7 +382,8 @@ func TestArchitecturesInCurrentLlama(t *testing.T) {
 	})
 }
 
-// asLlama has YaRN's ramp begin and end at whole pairs in gpt-oss, too, as llama.cpp does: that moves the logits of tiny models by up to 2.
+// asLlama has YaRN's ramp begin and end at whole pairs in gpt-oss, too, as llama.cpp does: that moves the logits of
+// tiny models by up to 2.
 func asLlama(t *testing.T) {
 	made := architectures["gpt-oss"]
 	made.smooth = false
@@ -375,12 +393,14 @@ func asLlama(t *testing.T) {
 // llamaComputes skips a test where llama.cpp leaves out what a model has.
 func llamaComputes(t *testing.T, m *Model) {
 	t.Helper()
-	if _, sized := m.file.Float(m.Architecture + ".rope.scaling.yarn_attn_factor"); sized || m.made.straights && m.local != nil && m.Blocks != 64 {
+	if _, sized := m.file.Float(m.Architecture + ".rope.scaling.yarn_attn_factor"); sized || m.made.straights &&
+		m.local != nil && m.Blocks != 64 {
 		t.Skip("llama.cpp doesn't read YaRN's own factor, nor windows of exaone4 in a model of other than 64 blocks")
 	}
 }
 
-// TestArchitectureAnswers has greedy answers with a cache equal to those without, in each arithmetic of generation, and many at once equal to each alone.
+// TestArchitectureAnswers has greedy answers with a cache equal to those without, in each arithmetic of generation, and
+// many at once equal to each alone.
 func TestArchitectureAnswers(t *testing.T) {
 	smalls(t, func(t *testing.T, s small) { s.checkAnswers(t) })
 }
@@ -389,7 +409,9 @@ func (s small) checkAnswers(t *testing.T) {
 	for _, compute := range []Compute{ComputeF32, ComputeQ8} {
 		m := s.open(t, compute)
 		s.attach(t, m)
-		list := slices.DeleteFunc(trials(m.Vocab), func(r trial) bool { return m.made.positions && len(r.prompt)+r.MaxTokens > m.Context })
+		list := slices.DeleteFunc(trials(m.Vocab), func(r trial) bool {
+			return m.made.positions && len(r.prompt)+r.MaxTokens > m.Context
+		})
 		answers := checkTogether(t, m, list, 8, 3)
 		for i, r := range list {
 			if r.Temperature != 0 {
@@ -401,8 +423,10 @@ func (s small) checkAnswers(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if best := slices.Max(logits); compute == ComputeF32 && logits[token] != best || best-logits[token] > 0.1 {
-					t.Fatalf("%s, answer %d: token %d is %d, whose logit without a cache is %g below the best", compute, i, j, token, best-logits[token])
+				if best := slices.Max(logits); compute == ComputeF32 && logits[token] != best ||
+					best-logits[token] > 0.1 {
+					t.Fatalf("%s, answer %d: token %d is %d, whose logit without a cache is %g below the best", compute,
+						i, j, token, best-logits[token])
 				}
 				text = append(text, token)
 			}
@@ -434,20 +458,26 @@ func TestArchitectureRoundTrip(t *testing.T) {
 // TestDescriptions looks at what is said of a few references: each choice of the table is named.
 func TestDescriptions(t *testing.T) {
 	words := map[string][]string{
-		"llama-bias": {"RMS norms before attention", "rotation of neighbours, base 10000", "gated SiLU", "biases of attn_q, attn_k, attn_v"},
-		"gpt2":       {"layer norms", "128 of them", "feed-forward with GELU", "biases of attn_qkv, attn_output, ffn_up, ffn_down"},
-		"gemma2":     {"before and after", "rotation of halves", "2 of 4 blocks see the last 16 tokens", "gated GELU", "scores capped at 5", "logits capped at 3", "embedding × 8", "the head is the embedding"},
-		"gemma3":     {"a head at a time", "6 of 7 blocks see the last 16 tokens, and rotate by base 10000"},
-		"gpt-oss":    {"stretched by YaRN × 32", "1 of 2 blocks see the last 16 tokens", "gated SiLU, between limits", "a sink for each head", "biases of attn_q, attn_k, attn_v, attn_output"},
-		"gemma4": {"norm of v", "3 of 6 blocks see the last 16 tokens, and rotate by base 10000", "their heads have 32 numbers", "the last 2 blocks take keys and values", "16 numbers with a gate",
+		"llama-bias": {"RMS norms before attention", "rotation of neighbours, base 10000", "gated SiLU",
+			"biases of attn_q, attn_k, attn_v"},
+		"gpt2": {"layer norms", "128 of them", "feed-forward with GELU",
+			"biases of attn_qkv, attn_output, ffn_up, ffn_down"},
+		"gemma2": {"before and after", "rotation of halves", "2 of 4 blocks see the last 16 tokens", "gated GELU",
+			"scores capped at 5", "logits capped at 3", "embedding × 8", "the head is the embedding"},
+		"gemma3": {"a head at a time", "6 of 7 blocks see the last 16 tokens, and rotate by base 10000"},
+		"gpt-oss": {"stretched by YaRN × 32", "1 of 2 blocks see the last 16 tokens", "gated SiLU, between limits",
+			"a sink for each head", "biases of attn_q, attn_k, attn_v, attn_output"},
+		"gemma4": {"norm of v", "3 of 6 blocks see the last 16 tokens, and rotate by base 10000",
+			"their heads have 32 numbers", "the last 2 blocks take keys and values", "16 numbers with a gate",
 			"scores × 1", "logits capped at 3"},
 		"granite":  {"scores × ", "embedding × 3", "what attention and feed-forward add × 0.4", "logits × 0.5"},
 		"lfm2":     {"3 of 4 blocks have a gated convolution of 3 tokens"},
 		"mistral3": {"stretched by YaRN × 4", "scores × 1 + 0.1 ln(1 + ⌊position / 32⌋)"},
 		"olmo2":    {"RMS norms after attention", "all heads at once"},
 		"olmo3":    {"3 of 4 blocks see the last 16 tokens"},
-		"qwen35":   {"3 of 4 blocks have a gated delta net in the place of attention: 4 value heads of 16 numbers, 2 key heads of 16, behind a convolution of 4 tokens", "of 16 numbers of a head", "a gate for each head"},
-		"smollm3":  {"one block in 4 excepted"},
+		"qwen35": {"3 of 4 blocks have a gated delta net in the place of attention: 4 value heads of 16 numbers, 2 " +
+			"key heads of 16, behind a convolution of 4 tokens", "of 16 numbers of a head", "a gate for each head"},
+		"smollm3": {"one block in 4 excepted"},
 	}
 	smalls(t, func(t *testing.T, s small) {
 		d, err := Describe(filepath.Join(s.dir, "model.gguf"))
@@ -464,8 +494,10 @@ func TestDescriptions(t *testing.T) {
 		for _, target := range d.Targets {
 			layers += target.Layers
 		}
-		if m := s.open(t, ComputeF32); layers != len(m.linears()) || d.TiedHead != m.TiedHead || d.RopeFactor != m.RopeFactor {
-			t.Errorf("%d layers, tied %v, factors %v: %d, %v, %v in the open model", layers, d.TiedHead, d.RopeFactor, len(m.linears()), m.TiedHead, m.RopeFactor)
+		if m := s.open(t, ComputeF32); layers != len(m.linears()) || d.TiedHead != m.TiedHead ||
+			d.RopeFactor != m.RopeFactor {
+			t.Errorf("%d layers, tied %v, factors %v: %d, %v, %v in the open model", layers, d.TiedHead, d.RopeFactor,
+				len(m.linears()), m.TiedHead, m.RopeFactor)
 		}
 	})
 }

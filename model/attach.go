@@ -12,12 +12,13 @@ import (
 // attached is an adapter on the backend: its random matrices and its vectors.
 type attached struct {
 	*vera.Adapter
-	context       *bindings.Context
-	memory        *bindings.Buffer
-	numbers       []numbers
-	params, grads *bindings.Tensor // of all numbers in order, with zeros behind: those that are not trained get no gradient that is used
-	moments       *moments         // nil but with an AdamW
-	lowest        int              // the lowest adapted block; gradients need not go below it
+	context *bindings.Context
+	memory  *bindings.Buffer
+	numbers []numbers
+	// of all numbers in order, with zeros behind: those that are not trained get no gradient that is used
+	params, grads *bindings.Tensor
+	moments       *moments // nil but with an AdamW
+	lowest        int      // the lowest adapted block; gradients need not go below it
 	merged        *bindings.Context
 	mergedMemory  *bindings.Buffer
 	stale         bool  // the merged matrices are not of the present numbers
@@ -128,7 +129,8 @@ func (a *attached) groups(m *Model) (list []adaptedGroup, err error) {
 					continue
 				}
 				if layer.In != l.in || layer.Out != l.out {
-					return nil, fmt.Errorf("%s is %d × %d in the adapter, %d × %d in the model", layer.Name(), layer.Out, layer.In, l.out, l.in)
+					return nil, fmt.Errorf("%s is %d × %d in the adapter, %d × %d in the model", layer.Name(),
+						layer.Out, layer.In, l.out, l.in)
 				}
 				ad.layers = append(ad.layers, adaptedLayer{l, layer})
 				a.lowest = min(a.lowest, l.block)
@@ -164,8 +166,9 @@ type placing struct {
 	at   int64          // of params
 	sets []func() error // to be run once the tensors have memory
 
-	downs, ups map[vera.Order]*bindings.Tensor // of a shared pair, in each order that layers see: A [in, rank] and B [rank, out]
-	down       map[*group]*bindings.Tensor     // of pairs that are the layers' own
+	// of a shared pair, in each order that layers see: A [in, rank] and B [rank, out]
+	downs, ups map[vera.Order]*bindings.Tensor
+	down       map[*group]*bindings.Tensor // of pairs that are the layers' own
 	rows       map[*linear]*bindings.Tensor
 }
 
@@ -202,14 +205,16 @@ func (p *placing) makePairs(groups []adaptedGroup) {
 	}
 }
 
-// inBytes tells whether the shared pair is rounded to blocks of 8-bit numbers, for generation: all that is read of its rows must be whole blocks.
+// inBytes tells whether the shared pair is rounded to blocks of 8-bit numbers, for generation: all that is read of its
+// rows must be whole blocks.
 func (p *placing) inBytes(groups []adaptedGroup) bool {
 	parts := func(n int) bool { return int64(n)%bindings.Q8_0.BlockSize() != 0 }
-	return p.m.options.Compute == ComputeQ8 && !parts(p.a.MaxIn) && !parts(p.a.Rank) && !slices.ContainsFunc(groups, func(gr adaptedGroup) bool { return parts(gr.in) })
+	return p.m.options.Compute == ComputeQ8 && !parts(p.a.MaxIn) && !parts(p.a.Rank) &&
+		!slices.ContainsFunc(groups, func(gr adaptedGroup) bool { return parts(gr.in) })
 }
 
-// matrix places values of the shared pair in rows of some width, on the CPU with a gap behind each: rows that lie a power of two apart would meet in the same sets of
-// the cache. A pair in bytes lies interleaved instead.
+// matrix places values of the shared pair in rows of some width, on the CPU with a gap behind each: rows that lie a
+// power of two apart would meet in the same sets of the cache. A pair in bytes lies interleaved instead.
 func (p *placing) matrix(t bindings.Type, values []float32, width int) *bindings.Tensor {
 	if p.a.interleaved {
 		return p.interleaved(values, width)
@@ -308,7 +313,8 @@ func (p *placing) group(gr adaptedGroup) {
 	}
 }
 
-// share makes one of the vectors of all layers of a group, from `first` of params on, where they see the same rows of B.
+// share makes one of the vectors of all layers of a group, from `first` of params on, where they see the same rows of
+// B.
 func (p *placing) share(gr adaptedGroup, first int64) {
 	out, rank, n := int64(gr.layers[0].out), int64(p.a.Rank), int64(len(gr.layers))
 	order, _ := p.a.Base.Orders(gr.layers[0].target)

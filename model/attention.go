@@ -6,19 +6,21 @@ import (
 	"github.com/veratune/veratune/bindings"
 )
 
-// cached is where the rows of texts that grow find the keys and values of earlier tokens, or what a convolution takes of the last ones and a delta net's memory, and which rows
-// they are.
+// cached is where the rows of texts that grow find the keys and values of earlier tokens, or what a convolution takes
+// of the last ones and a delta net's memory, and which rows they are.
 type cached struct{ keys, values, last, states, rows *bindings.Tensor }
 
 func (g *graph) heads(b *block) bindings.Heads {
-	h := bindings.Heads{Query: g.m.Heads, KV: b.kvHeads, Dim: b.headDim, Scale: g.m.scale.scores, Cap: g.m.scale.scoreCap, Sinks: b.sinks}
+	h := bindings.Heads{Query: g.m.Heads, KV: b.kvHeads, Dim: b.headDim, Scale: g.m.scale.scores,
+		Cap: g.m.scale.scoreCap, Sinks: b.sinks}
 	if b.local {
 		h.Window = g.m.Window
 	}
 	return h
 }
 
-// attention is the causal attention of qkv [head dim · (heads + 2 · KV heads), rows] within each sample, or text: [head dim · heads, rows] as products take it.
+// attention is the causal attention of qkv [head dim · (heads + 2 · KV heads), rows] within each sample, or text:
+// [head dim · heads, rows] as products take it.
 func (g *graph) attention(b *block, qkv *bindings.Tensor, c *cached) *bindings.Tensor {
 	if c != nil {
 		return g.AttentionCached(qkv, c.keys, c.values, c.rows, g.heads(b), g.attentionKind())
@@ -26,7 +28,8 @@ func (g *graph) attention(b *block, qkv *bindings.Tensor, c *cached) *bindings.T
 	return g.Attention(qkv, g.segments, g.heads(b), g.attentionKind())
 }
 
-// attentionKind is the type of attention's result: that of products, which take it, but where a gate stands before them.
+// attentionKind is the type of attention's result: that of products, which take it, but where a gate stands before
+// them.
 func (g *graph) attentionKind() bindings.Type {
 	if g.m.made.gated {
 		return bindings.F32
@@ -54,7 +57,8 @@ func (g *graph) ungatedBack(b *block, dqkv, dgates *bindings.Tensor) *bindings.T
 	q, kv := g.queries(b), b.keyValues()
 	dx := g.NewTensor(bindings.F32, int64(2*q+kv), dqkv.Ne(1))
 	g.nodes.Expand(g.Cpy(g.eachQuery(dqkv, b.headDim, b.headDim, 0), g.eachQuery(dx, b.headDim, 2*b.headDim, 0)))
-	g.nodes.Expand(g.Cpy(g.eachQuery(dgates, b.headDim, b.headDim, 0), g.eachQuery(dx, b.headDim, 2*b.headDim, b.headDim)))
+	g.nodes.Expand(g.Cpy(g.eachQuery(dgates, b.headDim, b.headDim, 0),
+		g.eachQuery(dx, b.headDim, 2*b.headDim, b.headDim)))
 	g.nodes.Expand(g.Cpy(g.columns(dqkv, q, kv), g.columns(dx, 2*q, kv)))
 	return g.rounded(dx)
 }
@@ -80,7 +84,8 @@ func (g *graph) gatedBy(gates, att *bindings.Tensor) *bindings.Tensor {
 	return both
 }
 
-// gatedByBack gives the gradients of attention's result and of its gates, for the gradient dy of what attended makes of both.
+// gatedByBack gives the gradients of attention's result and of its gates, for the gradient dy of what attended makes of
+// both.
 func (g *graph) gatedByBack(dy, both *bindings.Tensor) (datt, dgates *bindings.Tensor) {
 	if !g.m.made.gated || dy == nil {
 		return dy, nil
@@ -202,8 +207,8 @@ func (g *graph) keysValues(b *block, qkv *bindings.Tensor) *bindings.Tensor {
 	return g.columns(qkv, g.queries(b), b.keyValues())
 }
 
-// sharedBack is what remains of the gradient of qkv for what the block made itself: that of keys and values goes to the block that made them, where it is computed, and
-// there it comes from all that took them.
+// sharedBack is what remains of the gradient of qkv for what the block made itself: that of keys and values goes to the
+// block that made them, where it is computed, and there it comes from all that took them.
 func (g *graph) sharedBack(b *block, dqkv *bindings.Tensor) *bindings.Tensor {
 	switch {
 	case b.from >= 0:

@@ -34,8 +34,8 @@ func (x *matrix) part(start, n int) *matrix {
 	return p
 }
 
-// record is what has been computed, operation by operation, so that gradients can be taken by going back: each operation gives a matrix and notes how that one's gradient
-// is passed on to what it was made of.
+// record is what has been computed, operation by operation, so that gradients can be taken by going back: each
+// operation gives a matrix and notes how that one's gradient is passed on to what it was made of.
 type record struct{ back []func() }
 
 func (r *record) result(rows, cols int) *matrix {

@@ -5,20 +5,30 @@ import "github.com/veratune/veratune/bindings"
 // acts holds what the backward pass of a block needs of its forward pass, besides the block's input x.
 type acts struct {
 	raw *bindings.Tensor // [head dim · (heads + 2 · KV heads), rows], before norms of q and k; nil where there are none
-	qkv *bindings.Tensor // of the same shape, q and k rotated; of a short convolution [3 · width, rows], its two gates and what it takes; of a delta net what deltaParts takes apart
-	att *bindings.Tensor // [head dim · heads, rows]: attention's result, behind its gate where it has one; or that of a short convolution or a delta net
+	// of the same shape, q and k rotated; of a short convolution [3 · width, rows], its two gates and what it takes; of
+	// a delta net what deltaParts takes apart
+	qkv *bindings.Tensor
+	// [head dim · heads, rows]: attention's result, behind its gate where it has one; or that of a short convolution or
+	// a delta net
+	att *bindings.Tensor
 	mid *bindings.Tensor // [width, rows]: the residual stream between attention and feed-forward
-	up  *bindings.Tensor // [feed-forward length, rows] before its activation, with a gate [2 · feed-forward length, rows]; of experts, of each that a row chose
+	// [feed-forward length, rows] before its activation, with a gate [2 · feed-forward length, rows]; of experts, of
+	// each that a row chose
+	up *bindings.Tensor
 
-	routes *bindings.Tensor    // those and their weights; nil where the feed-forward is dense
-	outs   [3]*bindings.Tensor // [width, rows]: what attention, feed-forward and the block's embedding give, before norms; nil where there are none
-	gates  *bindings.Tensor    // [2 · embedding's length, rows]: the gate of the block's embedding, and that; nil where there is none
-	u      [4]*bindings.Tensor // A x of each group that is adapted and not merged
+	routes *bindings.Tensor // those and their weights; nil where the feed-forward is dense
+	// [width, rows]: what attention, feed-forward and the block's embedding give, before norms; nil where there are
+	// none
+	outs [3]*bindings.Tensor
+	// [2 · embedding's length, rows]: the gate of the block's embedding, and that; nil where there is none
+	gates *bindings.Tensor
+	u     [4]*bindings.Tensor // A x of each group that is adapted and not merged
 }
 
 // tensors lists all of them.
 func (a *acts) tensors() []**bindings.Tensor {
-	return []**bindings.Tensor{&a.raw, &a.qkv, &a.att, &a.mid, &a.up, &a.routes, &a.outs[0], &a.outs[1], &a.outs[2], &a.gates, &a.u[0], &a.u[1], &a.u[2], &a.u[3]}
+	return []**bindings.Tensor{&a.raw, &a.qkv, &a.att, &a.mid, &a.up, &a.routes, &a.outs[0], &a.outs[1], &a.outs[2],
+		&a.gates, &a.u[0], &a.u[1], &a.u[2], &a.u[3]}
 }
 
 // forward computes a block: y [width, rows] from x [width, rows]. With a cache, the rows continue its texts.
@@ -64,8 +74,8 @@ func (g *graph) forward(b *block, x *bindings.Tensor, c *cached) (y *bindings.Te
 	return g.first.into(g.scaled(y, b.scale), y0), a
 }
 
-// backward adds the gradients of the block's vectors and gives that of its input x for the gradient dy of its result; nil where needInput is
-// false.
+// backward adds the gradients of the block's vectors and gives that of its input x for the gradient dy of its result;
+// nil where needInput is false.
 func (g *graph) backward(b *block, dy, x *bindings.Tensor, a acts, needInput bool) (dx *bindings.Tensor) {
 	g = g.in(g.m.backKind())
 	t := g.kind
@@ -106,7 +116,8 @@ func (g *graph) backward(b *block, dy, x *bindings.Tensor, a acts, needInput boo
 	return g.normBack(dn, x, b.attnNorm, dmid)
 }
 
-// attended is what the output's group takes, as products do, for what is kept of attention or of what stands in its place.
+// attended is what the output's group takes, as products do, for what is kept of attention or of what stands in its
+// place.
 func (g *graph) attended(b *block, a acts) *bindings.Tensor {
 	switch {
 	case b.mixer == deltaNet:
@@ -159,15 +170,18 @@ func (g *graph) rotate(b *block, qkv *bindings.Tensor, back bool, t bindings.Typ
 	return y
 }
 
-// warm multiplies the queries of qkv, float32, or their gradients by what their scores grow by at their positions, in place.
+// warm multiplies the queries of qkv, float32, or their gradients by what their scores grow by at their positions, in
+// place.
 func (g *graph) warm(b *block, qkv *bindings.Tensor) {
 	if g.warmth != nil && qkv != nil {
 		g.nodes.Expand(g.MulInplace(g.columns(qkv, 0, g.queries(b)), g.warmth))
 	}
 }
 
-// added is the residual stream x and what a group makes of its input, normed where n is a norm, and scaled. out is what the norm takes, its first tokens being first.
-func (g *graph) added(input *bindings.Tensor, gr *group, n norm, x, first *bindings.Tensor) (y, out, u *bindings.Tensor) {
+// added is the residual stream x and what a group makes of its input, normed where n is a norm, and scaled. out is what
+// the norm takes, its first tokens being first.
+func (g *graph) added(input *bindings.Tensor, gr *group, n norm, x, first *bindings.Tensor) (y, out,
+	u *bindings.Tensor) {
 	if n.weight == nil && g.m.scale.added == 1 {
 		y, u = g.linears(input, gr, x, bindings.F32)
 		return y, nil, u

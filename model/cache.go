@@ -9,17 +9,20 @@ import (
 
 // Cache holds the tokens of several texts that grow, with their keys and values in every block.
 type Cache struct {
-	m            *Model
-	context      *bindings.Context
-	memory       *bindings.Buffer
-	keys, values []*bindings.Tensor // of each block, [head · room, texts · KV heads]; those of the earlier one where a block takes its, nil where it has no attention
-	last         []*bindings.Tensor // of each block with a convolution, [width, (taps − 1) · texts]: what it takes of each text's last tokens
-	states       []*bindings.Tensor // of each block with a delta net, [numbers, texts]: its memory
-	room         int
-	texts        [][]int32
-	long         []bool        // whether each text is rotated as long ones are
-	attachment   int           // of the model, for which keys and values are
-	steps        map[int]*pass // passes of one token for each text, by their number of rows
+	m       *Model
+	context *bindings.Context
+	memory  *bindings.Buffer
+	// of each block, [head · room, texts · KV heads]; those of the earlier one where a block takes its, nil where it
+	// has no attention
+	keys, values []*bindings.Tensor
+	// of each block with a convolution, [width, (taps − 1) · texts]: what it takes of each text's last tokens
+	last       []*bindings.Tensor
+	states     []*bindings.Tensor // of each block with a delta net, [numbers, texts]: its memory
+	room       int
+	texts      [][]int32
+	long       []bool        // whether each text is rotated as long ones are
+	attachment int           // of the model, for which keys and values are
+	steps      map[int]*pass // passes of one token for each text, by their number of rows
 }
 
 // Addition is how a text goes on: with these tokens, one at least, of which the logits after the last rows are wanted.
@@ -35,10 +38,12 @@ func (m *Model) NewCache(texts, room int) (*Cache, error) {
 		return nil, errGenerates
 	}
 	if texts < 1 || texts > 1<<10 || room < 1 || room > 1<<22 {
-		return nil, fmt.Errorf("a cache of %d texts of %d tokens: from 1 to %d, and from 1 to %d", texts, room, 1<<10, 1<<22)
+		return nil, fmt.Errorf("a cache of %d texts of %d tokens: from 1 to %d, and from 1 to %d", texts, room,
+			1<<10, 1<<22)
 	}
 	room = (room + bindings.CacheBlock - 1) / bindings.CacheBlock * bindings.CacheBlock
-	c := &Cache{m: m, context: bindings.NewContext(2 * len(m.blocks)), room: room, texts: make([][]int32, texts), long: make([]bool, texts), attachment: m.attachment, steps: map[int]*pass{}}
+	c := &Cache{m: m, context: bindings.NewContext(2 * len(m.blocks)), room: room, texts: make([][]int32, texts),
+		long: make([]bool, texts), attachment: m.attachment, steps: map[int]*pass{}}
 	kind := bindings.F32
 	if m.options.Compute == ComputeQ8 {
 		kind = bindings.F16
@@ -57,7 +62,8 @@ func (m *Model) NewCache(texts, room int) (*Cache, error) {
 			width, count := int64(bindings.CacheHead(b.headDim)*room), int64(texts*b.kvHeads)
 			keys, values = c.context.NewTensor(kind, width, count), c.context.NewTensor(kind, width, count)
 		}
-		c.keys, c.values, c.last, c.states = append(c.keys, keys), append(c.values, values), append(c.last, last), append(c.states, states)
+		c.keys, c.values, c.last, c.states = append(c.keys, keys), append(c.values, values), append(c.last, last),
+			append(c.states, states)
 	}
 	var err error
 	if c.memory, err = m.backend.Allocate(c.context); err != nil {
@@ -85,7 +91,8 @@ func (c *Cache) forgetSteps() {
 // Held is what a text holds.
 func (c *Cache) Held(text int) []int32 { return c.texts[text] }
 
-// Cut makes a text forget all but its first n tokens, or all of them, where what blocks keep of the last tokens is not that of the n-th.
+// Cut makes a text forget all but its first n tokens, or all of them, where what blocks keep of the last tokens is not
+// that of the n-th.
 func (c *Cache) Cut(text, n int) { c.texts[text] = c.texts[text][:c.reusable(text, n)] }
 
 // reusable is how many of a text's first n tokens are held after a cut there.
@@ -99,8 +106,9 @@ func (c *Cache) reusable(text, n int) int {
 // cacheRows bounds the tokens that are computed together, and with them the memory.
 const cacheRows = 512
 
-// Append lets texts go on, each at most once, and gives the logits that are wanted, row after row of Vocab numbers, one addition's after the other's. What is
-// computed for a text does not depend on the others, nor, in float32, on how its tokens come in pieces. After an error the texts hold what they held before, or nothing.
+// Append lets texts go on, each at most once, and gives the logits that are wanted, row after row of Vocab numbers, one
+// addition's after the other's. What is computed for a text does not depend on the others, nor, in float32, on how its
+// tokens come in pieces. After an error the texts hold what they held before, or nothing.
 func (c *Cache) Append(adds ...Addition) ([]float32, error) {
 	if c.attachment != c.m.attachment {
 		c.forgetSteps() // and with another adapter all keys and values are others
@@ -188,7 +196,8 @@ func (r *rows) add(a Addition, past int, long bool) {
 }
 
 func (r *rows) part(start, end int) rows {
-	p := rows{tokens: r.tokens[start:end], positions: r.positions[start:end], places: r.places[2*start : 2*end], long: r.long[start:end], logits: r.logits[start:end]}
+	p := rows{tokens: r.tokens[start:end], positions: r.positions[start:end], places: r.places[2*start : 2*end],
+		long: r.long[start:end], logits: r.logits[start:end]}
 	for _, wanted := range p.logits {
 		if wanted {
 			p.wanted++
@@ -254,7 +263,8 @@ func (c *Cache) compute(r rows, logits []float32) ([]float32, error) {
 func (c *Cache) pass(like rows) *pass {
 	m, n := c.m, len(like.tokens)
 	p := &pass{graph: m.newGraph(n), rows: rows{
-		tokens: slices.Clone(like.tokens), positions: slices.Clone(like.positions), places: slices.Clone(like.places), turns: turns(like.long),
+		tokens: slices.Clone(like.tokens), positions: slices.Clone(like.positions), places: slices.Clone(like.places),
+		turns: turns(like.long),
 	}}
 	g := p.graph
 	g.way = bindings.Alike

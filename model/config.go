@@ -16,33 +16,37 @@ type Config struct {
 	made         *architecture
 	scale        scales
 	temperature  temperature
-	local        []bool              // blocks that see a window; nil where none does
-	localRope    bindings.Rope       // of these
-	hidden       []int               // feed-forward length of each block, nil with experts
-	mixers       []mixer             // of each block
-	kvHeads      []int               // key and value heads of each block
-	sharing      int                 // how many of the last blocks take keys and values of an earlier one
-	Blocks       int                 `json:"blocks"`
-	Width        int                 `json:"width"`        // embedding length
-	Hidden       int                 `json:"hidden"`       // feed-forward length, the largest of all blocks; of one expert where there are several
-	Experts      int                 `json:"experts"`      // of a block; 0 where the feed-forward is dense
-	ExpertsUsed  int                 `json:"experts_used"` // by each token
-	Heads        int                 `json:"heads"`        // query heads
-	KVHeads      int                 `json:"kv_heads"`     // key and value heads, the most of all blocks; Heads is a multiple
-	HeadDim      int                 `json:"head_dim"`
-	LocalHeadDim int                 `json:"local_head_dim"` // of blocks with a window
-	Embedding    int                 `json:"embedding"`      // length of the embedding that each block has of a token; 0 where there is none
-	Vocab        int                 `json:"vocab"`          // rows of the embedding
-	Tokens       int                 `json:"tokens"`         // of the tokenizer: up to Vocab, as embeddings are padded
-	Taps         int                 `json:"taps"`           // tokens that a convolution sees; 0 where there is none
-	Delta        bindings.DeltaHeads `json:"delta"`          // of delta nets; zeros where there are none
-	Further      int                 `json:"further"`        // blocks behind these that the file has for speculative decoding, and that are not computed
-	Context      int                 `json:"context"`        // context length of the original training
-	Window       int                 `json:"window"`         // tokens that blocks with a window see; 0: all see all
-	NormEps      float32             `json:"norm_eps"`
-	Rope         bindings.Rope       `json:"rope"`
-	TiedHead     bool                `json:"tied_head"`   // the output head is the token embedding
-	RopeFactor   bool                `json:"rope_factor"` // the file has rope_freqs.weight (Llama 3.1)
+	local        []bool        // blocks that see a window; nil where none does
+	localRope    bindings.Rope // of these
+	hidden       []int         // feed-forward length of each block, nil with experts
+	mixers       []mixer       // of each block
+	kvHeads      []int         // key and value heads of each block
+	sharing      int           // how many of the last blocks take keys and values of an earlier one
+	Blocks       int           `json:"blocks"`
+	Width        int           `json:"width"` // embedding length
+	// feed-forward length, the largest of all blocks; of one expert where there are several
+	Hidden      int `json:"hidden"`
+	Experts     int `json:"experts"`      // of a block; 0 where the feed-forward is dense
+	ExpertsUsed int `json:"experts_used"` // by each token
+	Heads       int `json:"heads"`        // query heads
+	// key and value heads, the most of all blocks; Heads is a multiple
+	KVHeads      int `json:"kv_heads"`
+	HeadDim      int `json:"head_dim"`
+	LocalHeadDim int `json:"local_head_dim"` // of blocks with a window
+	// length of the embedding that each block has of a token; 0 where there is none
+	Embedding int                 `json:"embedding"`
+	Vocab     int                 `json:"vocab"`  // rows of the embedding
+	Tokens    int                 `json:"tokens"` // of the tokenizer: up to Vocab, as embeddings are padded
+	Taps      int                 `json:"taps"`   // tokens that a convolution sees; 0 where there is none
+	Delta     bindings.DeltaHeads `json:"delta"`  // of delta nets; zeros where there are none
+	// blocks behind these that the file has for speculative decoding, and that are not computed
+	Further    int           `json:"further"`
+	Context    int           `json:"context"` // context length of the original training
+	Window     int           `json:"window"`  // tokens that blocks with a window see; 0: all see all
+	NormEps    float32       `json:"norm_eps"`
+	Rope       bindings.Rope `json:"rope"`
+	TiedHead   bool          `json:"tied_head"`   // the output head is the token embedding
+	RopeFactor bool          `json:"rope_factor"` // the file has rope_freqs.weight (Llama 3.1)
 }
 
 // readConfig checks the metadata of a GGUF file. Every error names the key and what it must be.
@@ -107,15 +111,20 @@ func readConfig(g *bindings.GGUF) (Config, error) {
 	case slices.ContainsFunc(c.kvHeads, func(n int) bool { return n > 0 && c.Heads%n != 0 }):
 		return c, fmt.Errorf("%d query heads are not a multiple of %d key heads", c.Heads, c.KVHeads)
 	case c.HeadDim < 2 || r.optional("attention.value_length", c.HeadDim) != c.HeadDim:
-		return c, fmt.Errorf("head dimension %d for keys and %d for values: they must be equal and at least 2", c.HeadDim, r.optional("attention.value_length", c.HeadDim))
+		return c, fmt.Errorf("head dimension %d for keys and %d for values: they must be equal and at least 2",
+			c.HeadDim, r.optional("attention.value_length", c.HeadDim))
 	case c.Rope.Dims < 2 || c.Rope.Dims%2 != 0 || c.Rope.Dims > c.HeadDim:
-		return c, fmt.Errorf("%s is %d: an even number up to the head dimension %d is needed", r.key("rope.dimension_count"), c.Rope.Dims, c.HeadDim)
+		return c, fmt.Errorf("%s is %d: an even number up to the head dimension %d is needed",
+			r.key("rope.dimension_count"), c.Rope.Dims, c.HeadDim)
 	case c.LocalHeadDim < 2 || c.localRope.Dims < 2 || c.localRope.Dims%2 != 0 || c.localRope.Dims > c.LocalHeadDim:
-		return c, fmt.Errorf("%s is %d: an even number up to the head dimension %d is needed", r.key("rope.dimension_count_swa"), c.localRope.Dims, c.LocalHeadDim)
+		return c, fmt.Errorf("%s is %d: an even number up to the head dimension %d is needed",
+			r.key("rope.dimension_count_swa"), c.localRope.Dims, c.LocalHeadDim)
 	case r.g.Value(r.key("attention.causal")) == false:
-		return c, fmt.Errorf("%s is false: tokens see those behind them, which is not computed here", r.key("attention.causal"))
+		return c, fmt.Errorf("%s is false: tokens see those behind them, which is not computed here",
+			r.key("attention.causal"))
 	case !c.made.experts && r.optional("expert_count", 0) != 0:
-		return c, fmt.Errorf("a mixture of %d experts: models of architecture %s can only be used where they are dense", r.optional("expert_count", 0), c.Architecture)
+		return c, fmt.Errorf("a mixture of %d experts: models of architecture %s can only be used where they are dense",
+			r.optional("expert_count", 0), c.Architecture)
 	}
 	return c, c.checkSharing()
 }
@@ -131,7 +140,8 @@ func (c *Config) checkSharing() error {
 		case from < 0:
 			return fmt.Errorf("block %d takes keys and values of an earlier block of its kind, and there is none", i)
 		case c.kvHeads[i] != c.kvHeads[from]:
-			return fmt.Errorf("block %d with %d key heads takes keys and values of block %d, which has %d", i, c.kvHeads[i], from, c.kvHeads[from])
+			return fmt.Errorf("block %d with %d key heads takes keys and values of block %d, which has %d", i,
+				c.kvHeads[i], from, c.kvHeads[from])
 		}
 	}
 	return nil
@@ -140,7 +150,8 @@ func (c *Config) checkSharing() error {
 // windowed tells whether a block sees a window.
 func (c *Config) windowed(block int) bool { return c.local != nil && c.local[block] }
 
-// from is the block whose keys and values a block takes: of those that make their own, the last that is of its kind; or -1 where it makes its own.
+// from is the block whose keys and values a block takes: of those that make their own, the last that is of its kind; or
+// -1 where it makes its own.
 func (c *Config) from(block int) int {
 	from := c.Blocks - c.sharing - 1
 	if block <= from {
@@ -152,7 +163,8 @@ func (c *Config) from(block int) int {
 	return from
 }
 
-// countTokens finds how many of the embedding's rows are tokens that a text may have: not those beyond the tokenizer's last, or that converters fill its list up with.
+// countTokens finds how many of the embedding's rows are tokens that a text may have: not those beyond the tokenizer's
+// last, or that converters fill its list up with.
 func (c *Config) countTokens(g *bindings.GGUF) error {
 	const unused = 5 // llama.cpp's type of tokens that no text has
 	tokens, _ := g.Texts("tokenizer.ggml.tokens")
@@ -160,7 +172,8 @@ func (c *Config) countTokens(g *bindings.GGUF) error {
 	c.Tokens = len(tokens)
 	switch {
 	case c.Tokens > c.Vocab:
-		return fmt.Errorf("tokenizer.ggml.tokens has %d tokens, and token_embd.weight %d rows: the tokenizer is not that of this model; convert it anew", c.Tokens, c.Vocab)
+		return fmt.Errorf("tokenizer.ggml.tokens has %d tokens, and token_embd.weight %d rows: the tokenizer is not "+
+			"that of this model; convert it anew", c.Tokens, c.Vocab)
 	case c.Tokens == 0:
 		c.Tokens = c.Vocab
 	}
@@ -272,15 +285,18 @@ func (r *metadata) numbers(key string) (list []float64) {
 	return list
 }
 
-// yarnSize is what YaRN multiplies q and k by: what the file says, or for the scales of its two halves mscale, which is 1, and mscale_all_dim
+// yarnSize is what YaRN multiplies q and k by: what the file says, or for the scales of its two halves mscale, which is
+// 1, and mscale_all_dim
 //
 //	(1 + 0.1 mscale ln factor) / (1 + 0.1 mscale_all_dim ln factor)
 func (r *metadata) yarnSize(factor float64) float64 {
 	logarithm := math.Log(max(1, factor))
-	return r.number("rope.scaling.yarn_attn_factor", (1+0.1*logarithm)/(1+0.1*r.number("rope.scaling.yarn_log_multiplier", 0)*logarithm))
+	return r.number("rope.scaling.yarn_attn_factor",
+		(1+0.1*logarithm)/(1+0.1*r.number("rope.scaling.yarn_log_multiplier", 0)*logarithm))
 }
 
-// rope follows llama.cpp's reading of the rope.* keys; the ramp constants of YaRN are those of its paper (Peng et al., arXiv 2309.00071).
+// rope follows llama.cpp's reading of the rope.* keys; the ramp constants of YaRN are those of its paper (Peng et al.,
+// arXiv 2309.00071).
 func (r *metadata) rope(c Config) bindings.Rope {
 	rope := bindings.Rope{
 		Dims:        r.optional("rope.dimension_count", c.HeadDim),
@@ -295,13 +311,15 @@ func (r *metadata) rope(c Config) bindings.Rope {
 	kind, stated := r.g.String(r.key("rope.scaling.type"))
 	switch {
 	case factor < 0 || rope.FreqBase <= 0:
-		r.err = fmt.Errorf("%s %g, %s %g: positive numbers are needed", r.key("rope.scaling.factor"), factor, r.key("rope.freq_base"), rope.FreqBase)
+		r.err = fmt.Errorf("%s %g, %s %g: positive numbers are needed", r.key("rope.scaling.factor"), factor,
+			r.key("rope.freq_base"), rope.FreqBase)
 	case stated && kind == "none" || factor == 0:
 	case !stated || kind == "linear":
 		rope.FreqScale = float32(1 / factor)
 	case kind == "yarn":
 		rope.FreqScale, rope.ExtFactor = float32(1/factor), float32(r.number("rope.scaling.yarn_ext_factor", 1))
-		rope.BetaFast, rope.BetaSlow = float32(r.number("rope.scaling.yarn_beta_fast", 32)), float32(r.number("rope.scaling.yarn_beta_slow", 1))
+		rope.BetaFast, rope.BetaSlow = float32(r.number("rope.scaling.yarn_beta_fast", 32)),
+			float32(r.number("rope.scaling.yarn_beta_slow", 1))
 		if rope.ExtFactor != 0 {
 			rope.AttnFactor *= float32(r.yarnSize(factor) / (1 + 0.1*math.Log(factor))) // ggml multiplies by the latter
 		}
@@ -311,8 +329,9 @@ func (r *metadata) rope(c Config) bindings.Rope {
 	return rope
 }
 
-// smoothYaRN is the rotation by YaRN whose ramp begins and ends where pairs turn BetaFast and BetaSlow times over the original context, and not at the next whole pair,
-// as ggml's does: as one without YaRN, by which each angle is divided by a factor.
+// smoothYaRN is the rotation by YaRN whose ramp begins and ends where pairs turn BetaFast and BetaSlow times over the
+// original context, and not at the next whole pair, as ggml's does: as one without YaRN, by which each angle is divided
+// by a factor.
 func smoothYaRN(r bindings.Rope) (bindings.Rope, []float32) {
 	dims, base := float64(r.Dims), float64(r.FreqBase)
 	turning := func(times float32) float64 {

@@ -12,8 +12,9 @@ import (
 	"github.com/veratune/veratune/vera"
 )
 
-// TestCountsOfLlama2 opens files of Llama-2-7B's and 13B's shapes, all holes behind the header, and asks for the paper's numbers of trained values at rank
-// 1024: 1.6 and 2.4 million (Table 4). The native file of 7B stays below 6.5 MB: four bytes a number, and the names.
+// TestCountsOfLlama2 opens files of Llama-2-7B's and 13B's shapes, all holes behind the header, and asks for the
+// paper's numbers of trained values at rank 1024: 1.6 and 2.4 million (Table 4). The native file of 7B stays below 6.5
+// MB: four bytes a number, and the names.
 func TestCountsOfLlama2(t *testing.T) {
 	for _, test := range []struct {
 		name                         string
@@ -48,13 +49,15 @@ func TestCountsOfLlama2(t *testing.T) {
 		}
 		most := int64(4*test.want + 150_000)
 		if len(a.Params) != test.want || info.Size() > most || test.blocks == 32 && info.Size() > 6_500_000 {
-			t.Errorf("%s: %d numbers in a file of %d bytes, at most %d expected", test.name, len(a.Params), info.Size(), most)
+			t.Errorf("%s: %d numbers in a file of %d bytes, at most %d expected", test.name, len(a.Params),
+				info.Size(), most)
 		}
 		t.Logf("%s: native adapter of %.2f MB", test.name, float64(info.Size())/1e6)
 	}
 }
 
-// writeHollow writes the header of a q4_0 Llama and, in place of its weights, a hole: a file that takes a few kilobytes of the disk.
+// writeHollow writes the header of a q4_0 Llama and, in place of its weights, a hole: a file that takes a few kilobytes
+// of the disk.
 func writeHollow(path, name string, blocks, width, hidden, heads int) error {
 	const text, number, float, vocab = 8, 4, 6, 32000 // value types of GGUF
 	var values, tensors bytes.Buffer
@@ -69,7 +72,8 @@ func writeHollow(path, name string, blocks, width, hidden, heads int) error {
 	}
 	put(&values, "general.architecture", uint32(text), "llama", "general.name", uint32(text), name,
 		"llama.attention.layer_norm_rms_epsilon", uint32(float), float32(1e-5))
-	keys := map[string]int{"block_count": blocks, "context_length": 4096, "embedding_length": width, "feed_forward_length": hidden,
+	keys := map[string]int{"block_count": blocks, "context_length": 4096, "embedding_length": width,
+		"feed_forward_length":  hidden,
 		"attention.head_count": heads, "attention.head_count_kv": heads, "rope.dimension_count": width / heads}
 	for key, value := range keys {
 		put(&values, "llama."+key, uint32(number), uint32(value))

@@ -36,7 +36,8 @@ func (g *graph) deltaParts(x *bindings.Tensor) (qkv, z, a, b *bindings.Tensor) {
 // takes is what the delta net takes of x, whose q k v are convolved, with what SiLU makes of that.
 func (g *graph) takes(b *block, x, convolved *bindings.Tensor) bindings.Delta {
 	_, _, alpha, beta := g.deltaParts(x)
-	return bindings.Delta{QKV: g.Activate(convolved, bindings.SiLU, bindings.F32), A: alpha, B: beta, Decay: b.delta.decay, Bias: b.delta.bias}
+	return bindings.Delta{QKV: g.Activate(convolved, bindings.SiLU, bindings.F32), A: alpha, B: beta,
+		Decay: b.delta.decay, Bias: b.delta.bias}
 }
 
 // deltaNet is that of x [q k v, z, a, b; rows] before its gated norm, float32.
@@ -49,7 +50,8 @@ func (g *graph) deltaNet(b *block, x *bindings.Tensor, c *cached) *bindings.Tens
 	return g.DeltaNet(d, g.segments, g.m.Delta, bindings.F32)
 }
 
-// deltaNetBack is the gradient of x, as products take it, for the gradient dy of the gated norm of y, which deltaNet has made.
+// deltaNetBack is the gradient of x, as products take it, for the gradient dy of the gated norm of y, which deltaNet
+// has made.
 func (g *graph) deltaNetBack(b *block, dy, x, y *bindings.Tensor) *bindings.Tensor {
 	qkv, z, _, _ := g.deltaParts(x)
 	dy, dz := g.GatedNormBack(dy, y, z, b.delta.norm, g.m.NormEps, bindings.F32)

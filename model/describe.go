@@ -110,7 +110,8 @@ func (c Config) madeOf(biases []string) (list []string) {
 	if c.made.layerNorm {
 		norms = "layer norms"
 	}
-	add(true, "%s %s attention and feed-forward", norms, map[places]string{before: "before", after: "after", both: "before and after"}[c.made.norms])
+	add(true, "%s %s attention and feed-forward", norms, map[places]string{before: "before", after: "after",
+		both: "before and after"}[c.made.norms])
 	add(c.made.qkNorms == head, "RMS norms of q and k, a head at a time")
 	add(c.made.qkNorms == row, "RMS norms of q and k, all heads at once")
 	add(c.made.vNorm, "RMS norm of v, a head at a time, without weights")
@@ -130,8 +131,10 @@ func (c Config) madeOf(biases []string) (list []string) {
 	for _, m := range c.mixers {
 		have[m]++
 	}
-	add(have[shortConvolution] > 0, "%d of %d blocks have a gated convolution of %d tokens in the place of attention", have[shortConvolution], c.Blocks, c.Taps)
-	add(have[deltaNet] > 0, "%d of %d blocks have a gated delta net in the place of attention: %d value heads of %d numbers, %d key heads of %d, behind a convolution of %d tokens", have[deltaNet], c.Blocks,
+	add(have[shortConvolution] > 0, "%d of %d blocks have a gated convolution of %d tokens in the place of attention",
+		have[shortConvolution], c.Blocks, c.Taps)
+	add(have[deltaNet] > 0, "%d of %d blocks have a gated delta net in the place of attention: %d value heads of %d "+
+		"numbers, %d key heads of %d, behind a convolution of %d tokens", have[deltaNet], c.Blocks,
 		c.Delta.Values, c.Delta.DimV, c.Delta.Keys, c.Delta.DimK, c.Taps)
 	add(c.made.gated, "a gate for each head of attention")
 	add(c.Further == 1, "one more block, for speculative decoding, is left as it is")
@@ -140,7 +143,8 @@ func (c Config) madeOf(biases []string) (list []string) {
 	add(c.LocalHeadDim != c.HeadDim, "their heads have %d numbers", c.LocalHeadDim)
 	add(c.sharing > 0, "the last %d blocks take keys and values of an earlier one", c.sharing)
 	add(c.Embedding > 0, "each block adds an embedding of its own of each token, %d numbers with a gate", c.Embedding)
-	act := map[bindings.Activation]string{bindings.SiLU: "SiLU", bindings.GELU: "GELU", bindings.Clamped: "SiLU, between limits"}[c.made.act]
+	act := map[bindings.Activation]string{bindings.SiLU: "SiLU", bindings.GELU: "GELU",
+		bindings.Clamped: "SiLU, between limits"}[c.made.act]
 	add(c.made.plain, "feed-forward with %s", act)
 	add(!c.made.plain, "feed-forward with gated %s", act)
 	add(c.made.sinks, "a sink for each head of attention")
@@ -151,7 +155,8 @@ func (c Config) madeOf(biases []string) (list []string) {
 	for _, s := range []struct {
 		what  string
 		scale float32
-	}{{"embedding", c.scale.embedding}, {"what attention and feed-forward add", c.scale.added}, {"logits", c.scale.logits}} {
+	}{{"embedding", c.scale.embedding}, {"what attention and feed-forward add", c.scale.added},
+		{"logits", c.scale.logits}} {
 		add(s.scale != 1, "%s × %.4g", s.what, s.scale)
 	}
 	add(c.TiedHead, "the head is the embedding")

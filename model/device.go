@@ -14,12 +14,13 @@ import (
 // CPU is the name of the device that is always there.
 const CPU = bindings.CPU
 
-// Device is a processor, with what of a training step it computes. Nothing is computed elsewhere in its stead: a step that needs an operation which a device lacks
-// is refused before it begins.
+// Device is a processor, with what of a training step it computes. Nothing is computed elsewhere in its stead: a step
+// that needs an operation which a device lacks is refused before it begins.
 type Device struct {
 	bindings.Device
-	Operations []string `json:"operations"` // those of ggml that a step is made of; empty for the CPU, which has kernels of its own
-	Lacks      []string `json:"lacks"`      // of these, the ones that the device does not have
+	// those of ggml that a step is made of; empty for the CPU, which has kernels of its own
+	Operations []string `json:"operations"`
+	Lacks      []string `json:"lacks"` // of these, the ones that the device does not have
 }
 
 // DeviceName resolves auto.
@@ -64,11 +65,12 @@ func multiplies(d bindings.Device, c Compute) error {
 	return nil
 }
 
-// DeviceMemory is how much memory of the model's device is in use now, by all programs, in bytes; 0 where that is the CPU.
+// DeviceMemory is how much memory of the model's device is in use now, by all programs, in bytes; 0 where that is the
+// CPU.
 func (m *Model) DeviceMemory() int64 { return m.backend.Used() }
 
-// Devices lists the devices that there are, and why a backend could not be loaded. Operations are those of the model in a GGUF file or, where the path is empty, of a
-// Llama with common types of weights.
+// Devices lists the devices that there are, and why a backend could not be loaded. Operations are those of the model in
+// a GGUF file or, where the path is empty, of a Llama with common types of weights.
 func Devices(path string) (list []Device, failed []error, err error) {
 	if path == "" {
 		folder, err := os.MkdirTemp("", "veratune")
@@ -96,7 +98,8 @@ func Devices(path string) (list []Device, failed []error, err error) {
 	return list, failed, nil
 }
 
-// ask makes all graphs of a training step of a model, without memory for its weights, and asks the device for each of their operations.
+// ask makes all graphs of a training step of a model, without memory for its weights, and asks the device for each of
+// their operations.
 func ask(d bindings.Device, path string) (Device, error) {
 	device := Device{Device: d}
 	o := Default()
@@ -163,7 +166,8 @@ func (d *Device) note(b *bindings.Backend, g *bindings.Graph) {
 // writeCommon writes a Llama whose blocks have one type of weights each, all of them 0.
 func writeCommon(path string) error {
 	const width, heads, vocab = 256, 4, 8
-	types := []bindings.Type{bindings.F32, bindings.F16, bindings.Q4_0, bindings.Q4_1, bindings.Q8_0, bindings.Q4_K, bindings.Q6_K}
+	types := []bindings.Type{bindings.F32, bindings.F16, bindings.Q4_0, bindings.Q4_1, bindings.Q8_0, bindings.Q4_K,
+		bindings.Q6_K}
 	w := bindings.NewGGUFWriter()
 	defer w.Close()
 	var err error

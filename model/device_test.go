@@ -17,7 +17,8 @@ import (
 	"github.com/veratune/veratune/vera"
 )
 
-// TestMain lets the tests find what `make vulkan` built, and a device that is none. ggml takes a processor that computes Vulkan itself only where it is named.
+// TestMain lets the tests find what `make vulkan` built, and a device that is none. ggml takes a processor that
+// computes Vulkan itself only where it is named.
 func TestMain(m *testing.M) {
 	fake, err := os.MkdirTemp("", "veratune")
 	if err != nil {
@@ -59,8 +60,10 @@ func build(folder string) error {
 	if err := os.WriteFile(supports, []byte(function+body+end), 0o666); err != nil {
 		return err
 	}
-	for library, define := range map[string]string{"libggml-cuda.so": "CUDA", "libggml-metal.so": fmt.Sprintf("METAL_SUPPORTS=%q", supports)} {
-		out, err := exec.Command("c++", "-std=c++17", "-shared", "-fPIC", "-D", define, "-I", filepath.Join(ggml, "include"), "-I", filepath.Join(ggml, "src"),
+	for library, define := range map[string]string{"libggml-cuda.so": "CUDA",
+		"libggml-metal.so": fmt.Sprintf("METAL_SUPPORTS=%q", supports)} {
+		out, err := exec.Command("c++", "-std=c++17", "-shared", "-fPIC", "-D", define, "-I",
+			filepath.Join(ggml, "include"), "-I", filepath.Join(ggml, "src"),
 			"-o", filepath.Join(folder, library), "testdata/fake.cpp").CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("%w: %s", err, out)
@@ -83,7 +86,8 @@ func on(device string) Options {
 	return o
 }
 
-// deviceTolerance is in relative L2 norm: sums in float32 in other orders, through the few blocks of tiny models; deepTolerance is that of thirty blocks.
+// deviceTolerance is in relative L2 norm: sums in float32 in other orders, through the few blocks of tiny models;
+// deepTolerance is that of thirty blocks.
 const (
 	deviceTolerance = 1e-4
 	deepTolerance   = 1e-3
@@ -106,7 +110,8 @@ func sameStep(t *testing.T, got, want *Model, b batch, tolerance float64) {
 	}
 }
 
-// TestDeviceSteps computes steps of every kind of tiny model on devices: shared beginnings, more samples than a piece of attention holds, LoRA, dropout, and both plans.
+// TestDeviceSteps computes steps of every kind of tiny model on devices: shared beginnings, more samples than a piece
+// of attention holds, LoRA, dropout, and both plans.
 func TestDeviceSteps(t *testing.T) {
 	eachDevice(t, func(t *testing.T, device string) {
 		for _, s := range shapes {
@@ -117,7 +122,8 @@ func TestDeviceSteps(t *testing.T) {
 				adapted(t, want, nil)
 				adapted(t, got, nil)
 				if want.Experts > 0 && got.store != nil && !got.backend.Composed() {
-					_, _, err := got.AddGradient(b.tokens, b.targets, b.lengths, 0, make([]float32, len(got.adapter.Params)))
+					_, _, err := got.AddGradient(b.tokens, b.targets, b.lengths, 0,
+						make([]float32, len(got.adapter.Params)))
 					wantError(t, err, device, "lacks route, ")
 					return
 				}
@@ -193,7 +199,8 @@ func TestWeightsInTurn(t *testing.T) {
 		o.Memory = 100 << 10
 		none := open(t, path, o)
 		adapted(t, none, nil)
-		if _, err := none.Plan(b.tokens, b.targets, b.lengths); err == nil || !strings.Contains(err.Error(), device) || !strings.Contains(err.Error(), "smaller batch") {
+		if _, err := none.Plan(b.tokens, b.targets, b.lengths); err == nil || !strings.Contains(err.Error(), device) ||
+			!strings.Contains(err.Error(), "smaller batch") {
 			t.Errorf("100 KiB: %v", err)
 		}
 	})
@@ -254,7 +261,8 @@ func TestDeviceSmolLM2(t *testing.T) {
 	})
 }
 
-// TestFakeDevice has a device that looks like CUDA's: it is found and chosen, named where it lacks an operation or memory, and where it is lost in a step.
+// TestFakeDevice has a device that looks like CUDA's: it is found and chosen, named where it lacks an operation or
+// memory, and where it is lost in a step.
 func TestFakeDevice(t *testing.T) {
 	if buildErr != nil {
 		t.Skip(buildErr)
@@ -334,12 +342,14 @@ func TestMetalHas(t *testing.T) {
 	has("dropout", testutil.TinyOptions{}, func(c *vera.Config, _ *Options) { c.Dropout = 0.2 })
 	has("b alone", testutil.TinyOptions{}, func(c *vera.Config, _ *Options) { c.Only = "b" })
 	t.Setenv("WITHOUT_BFLOAT16", "1")
-	if missing := lacks(t, testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.BF16})); !slices.Contains(missing, "GET_ROWS of bf16") {
+	if missing := lacks(t, testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.BF16})); !slices.Contains(missing,
+		"GET_ROWS of bf16") {
 		t.Errorf("without bfloat16, Metal lacks %v", missing)
 	}
 }
 
-// TestRoundedProducts has a device multiply in bfloat16, as Metal must: steps are as far from exact ones as the CPU's in that arithmetic.
+// TestRoundedProducts has a device multiply in bfloat16, as Metal must: steps are as far from exact ones as the CPU's
+// in that arithmetic.
 func TestRoundedProducts(t *testing.T) {
 	for _, s := range shapes {
 		for _, plan := range []Plan{PlanFactored, PlanMerged} {
@@ -347,7 +357,9 @@ func TestRoundedProducts(t *testing.T) {
 				path := testutil.TinyLlama(t, s.TinyOptions)
 				models := map[string]*Model{}
 				for name, change := range map[string]func(*Options){
-					"exact": func(*Options) {}, "rounded": func(o *Options) { o.Compute, o.Device = ComputeBF16, bindings.Composed },
+					"exact": func(*Options) {}, "rounded": func(o *Options) {
+						o.Compute, o.Device = ComputeBF16, bindings.Composed
+					},
 					"cpu": func(o *Options) { o.Compute = ComputeBF16 },
 				} {
 					o := options()
@@ -367,7 +379,8 @@ func TestRoundedProducts(t *testing.T) {
 				if models["exact"].Experts > 0 {
 					most = 10 // the CPU rounds nothing before experts are chosen
 				}
-				if off, usual := relativeL2(grad, want), relativeL2(onCPU, want); !(off <= most*usual) || off < usual/5 {
+				if off, usual := relativeL2(grad, want), relativeL2(onCPU, want); !(off <= most*usual) ||
+					off < usual/5 {
 					t.Errorf("gradient off by %.1e, the CPU's by %.1e", off, usual)
 				}
 			})

@@ -6,14 +6,16 @@ import (
 	"github.com/veratune/veratune/bindings"
 )
 
-// embeddings are what blocks get of a token besides the residual stream: (√n · its row of the table + norm(projection of its embedding / √width)) / √2, n numbers for each block.
+// embeddings are what blocks get of a token besides the residual stream: (√n · its row of the table + norm(projection
+// of its embedding / √width)) / √2, n numbers for each block.
 type embeddings struct {
 	table      *bindings.Tensor // [n · blocks, vocab]
 	projection *bindings.Tensor // [width, n · blocks]
 	norm       *bindings.Tensor // [n]
 }
 
-// blockEmbedding is how a block adds them to the residual stream x: x + norm(out (act(gate x) ⊙ embedding)). They are frozen.
+// blockEmbedding is how a block adds them to the residual stream x: x + norm(out (act(gate x) ⊙ embedding)). They are
+// frozen.
 type blockEmbedding struct {
 	gate  *bindings.Tensor // [width, n]
 	out   *bindings.Tensor // [n, width]
@@ -40,13 +42,15 @@ func (l *loader) blockEmbedding(name func(part string) string) *blockEmbedding {
 	}
 }
 
-// embedBlocks computes the blocks' embeddings, [n · blocks, rows], of tokens with the residual stream x before the first block.
+// embedBlocks computes the blocks' embeddings, [n · blocks, rows], of tokens with the residual stream x before the
+// first block.
 func (g *graph) embedBlocks(tokens []int32, x *bindings.Tensor) *bindings.Tensor {
 	e := g.m.embeddings
 	if e == nil {
 		return nil
 	}
-	rows := g.scaled(g.GetRows(e.table, input(g, tokens, int64(len(tokens)))), float32(math.Sqrt(float64(g.m.Embedding)/2)))
+	rows := g.scaled(g.GetRows(e.table, input(g, tokens, int64(len(tokens)))),
+		float32(math.Sqrt(float64(g.m.Embedding)/2)))
 	y := g.joinEmbeddings(rows, x)
 	if f := g.first; f != nil {
 		y = f.into(y, f.joinEmbeddings(f.GetRows(rows, f.at), f.GetRows(x, f.at)))
@@ -60,8 +64,10 @@ func (g *graph) joinEmbeddings(rows, x *bindings.Tensor) *bindings.Tensor {
 		return nil
 	}
 	m := g.m
-	y := g.scaled(g.linear(m.embeddings.projection, g.rounded(x), bindings.Product{}, bindings.F32), float32(1/math.Sqrt(float64(m.Width))))
-	y = g.Norm(g.Reshape(y, int64(m.Embedding), int64(m.Blocks)*x.Ne(1)), g.scaled(m.embeddings.norm, math.Sqrt2/2), m.NormEps, bindings.F32)
+	y := g.scaled(g.linear(m.embeddings.projection, g.rounded(x), bindings.Product{}, bindings.F32),
+		float32(1/math.Sqrt(float64(m.Width))))
+	y = g.Norm(g.Reshape(y, int64(m.Embedding), int64(m.Blocks)*x.Ne(1)), g.scaled(m.embeddings.norm, math.Sqrt2/2),
+		m.NormEps, bindings.F32)
 	return g.Add(g.Reshape(y, rows.Ne(0), rows.Ne(1)), rows)
 }
 
@@ -73,21 +79,24 @@ func (g *graph) giveEmbeddings(all *bindings.Tensor) {
 	}
 }
 
-// embeddingAdded is x [width, rows] with the block's embedding. gates [2n, rows] are what the gate gives and the embedding, out what the norm takes; their first tokens are
-// first's.
+// embeddingAdded is x [width, rows] with the block's embedding. gates [2n, rows] are what the gate gives and the
+// embedding, out what the norm takes; their first tokens are first's.
 func (g *graph) embeddingAdded(b *block, x *bindings.Tensor, first acts) (y, gates, out *bindings.Tensor) {
 	n := g.m.Embedding
 	gates = g.NewTensor(bindings.F32, int64(2*n), int64(g.rows))
-	g.nodes.Expand(g.linear(b.embedding.gate, g.rounded(x), bindings.Product{Into: g.columns(gates, 0, n)}, bindings.F32))
+	g.nodes.Expand(g.linear(b.embedding.gate, g.rounded(x), bindings.Product{Into: g.columns(gates, 0, n)},
+		bindings.F32))
 	g.nodes.Expand(g.Cpy(g.columns(g.embeddings, n*b.groups[0].block, n), g.columns(gates, n, n)))
 	gates = g.first.into(gates, first.gates)
-	out = g.first.into(g.linear(b.embedding.out, g.Gated(gates, g.m.made.act, g.kind), bindings.Product{}, bindings.F32), first.outs[2])
+	out = g.first.into(g.linear(b.embedding.out, g.Gated(gates, g.m.made.act, g.kind), bindings.Product{},
+		bindings.F32), first.outs[2])
 	return g.Add(g.normed(out, b.embedding.after, bindings.F32), x), gates, out
 }
 
 // embeddingBack is the gradient of embeddingAdded's x for that of its result.
 func (g *graph) embeddingBack(b *block, dy *bindings.Tensor, a acts) *bindings.Tensor {
-	dhidden := g.LinearBack(b.embedding.out, g.rounded(g.normBack(dy, a.outs[2], b.embedding.after, nil)), bindings.Product{}, bindings.F32)
+	dhidden := g.LinearBack(b.embedding.out, g.rounded(g.normBack(dy, a.outs[2], b.embedding.after, nil)),
+		bindings.Product{}, bindings.F32)
 	dgates := g.GatedBack(dhidden, a.gates, g.m.made.act, g.kind)
 	return g.LinearBack(b.embedding.gate, g.columns(dgates, 0, g.m.Embedding), bindings.Product{Acc: dy}, bindings.F32)
 }

@@ -68,70 +68,105 @@ func TestBrokenModels(t *testing.T) {
 		change func(*file)
 		words  []string
 	}{
-		"another architecture":  {set("general.architecture", "bert"), []string{`"bert"`, "llama"}},
-		"no architecture":       {func(f *file) { delete(f.Metadata, "general.architecture") }, []string{"general.architecture"}},
-		"architecture no text":  {set("general.architecture", uint32(3)), []string{"general.architecture"}},
-		"an adapter":            {set("general.type", "adapter"), []string{"adapter", "model"}},
-		"no block count":        {func(f *file) { delete(f.Metadata, "llama.block_count") }, []string{"llama.block_count"}},
+		"another architecture": {set("general.architecture", "bert"), []string{`"bert"`, "llama"}},
+		"no architecture": {func(f *file) { delete(f.Metadata, "general.architecture") },
+			[]string{"general.architecture"}},
+		"architecture no text": {set("general.architecture", uint32(3)), []string{"general.architecture"}},
+		"an adapter":           {set("general.type", "adapter"), []string{"adapter", "model"}},
+		"no block count": {func(f *file) { delete(f.Metadata, "llama.block_count") },
+			[]string{"llama.block_count"}},
 		"block count no number": {set("llama.block_count", "two"), []string{"llama.block_count"}},
 		"no blocks":             {set("llama.block_count", uint32(0)), []string{"llama.block_count"}},
 		"negative width":        {set("llama.embedding_length", int32(-64)), []string{"llama.embedding_length"}},
-		"huge width":            {set("llama.embedding_length", uint64(math.MaxUint64)), []string{"llama.embedding_length"}},
-		"another width":         {set("llama.embedding_length", uint32(32)), []string{"token_embd.weight", "[64 300]", "[32 300]"}},
-		"no heads":              {set("llama.attention.head_count", uint32(0)), []string{"llama.attention.head_count"}},
-		"different heads":       {set("llama.attention.head_count_kv", []uint32{2, 4}), []string{"blk.1.attn_k.weight", "[64 64]"}},
-		"a list of texts":       {set("llama.attention.head_count_kv", []string{"2", "2"}), []string{"llama.attention.head_count_kv"}},
-		"an empty list":         {set("llama.attention.head_count_kv", []uint32{}), []string{"llama.attention.head_count_kv"}},
-		"both directions":       {set("llama.attention.causal", false), []string{"llama.attention.causal"}},
+		"huge width": {set("llama.embedding_length", uint64(math.MaxUint64)),
+			[]string{"llama.embedding_length"}},
+		"another width": {set("llama.embedding_length", uint32(32)), []string{"token_embd.weight", "[64 300]",
+			"[32 300]"}},
+		"no heads": {set("llama.attention.head_count", uint32(0)), []string{"llama.attention.head_count"}},
+		"different heads": {set("llama.attention.head_count_kv", []uint32{2, 4}),
+			[]string{"blk.1.attn_k.weight", "[64 64]"}},
+		"a list of texts": {set("llama.attention.head_count_kv", []string{"2", "2"}),
+			[]string{"llama.attention.head_count_kv"}},
+		"an empty list": {set("llama.attention.head_count_kv", []uint32{}),
+			[]string{"llama.attention.head_count_kv"}},
+		"both directions": {set("llama.attention.causal", false), []string{"llama.attention.causal"}},
 		"a token too many": {func(f *file) {
-			f.Metadata["tokenizer.ggml.tokens"] = append(slices.Clone(f.Metadata["tokenizer.ggml.tokens"].([]string)), "more")
+			f.Metadata["tokenizer.ggml.tokens"] = append(slices.Clone(f.Metadata["tokenizer.ggml.tokens"].([]string)),
+				"more")
 		}, []string{"301 tokens", "300 rows"}},
-		"no key heads":         {set("llama.attention.head_count_kv", uint32(0)), []string{"llama.attention.head_count_kv", "0"}},
-		"uneven key heads":     {set("llama.attention.head_count_kv", uint32(3)), []string{"4 query heads", "3 key heads"}},
-		"odd rope":             {set("llama.rope.dimension_count", uint32(7)), []string{"llama.rope.dimension_count", "7"}},
-		"rope beyond the head": {set("llama.rope.dimension_count", uint32(18)), []string{"llama.rope.dimension_count", "18"}},
-		"no rope":              {set("llama.rope.dimension_count", uint32(0)), []string{"llama.rope.dimension_count"}},
+		"no key heads": {set("llama.attention.head_count_kv", uint32(0)),
+			[]string{"llama.attention.head_count_kv", "0"}},
+		"uneven key heads": {set("llama.attention.head_count_kv", uint32(3)),
+			[]string{"4 query heads", "3 key heads"}},
+		"odd rope": {set("llama.rope.dimension_count", uint32(7)),
+			[]string{"llama.rope.dimension_count", "7"}},
+		"rope beyond the head": {set("llama.rope.dimension_count", uint32(18)),
+			[]string{"llama.rope.dimension_count", "18"}},
+		"no rope": {set("llama.rope.dimension_count", uint32(0)), []string{"llama.rope.dimension_count"}},
 		"rope scaling unknown": {func(f *file) {
 			set("llama.rope.scaling.type", "ntk")(f)
 			set("llama.rope.scaling.factor", float32(2))(f)
 		}, []string{"ntk", "yarn"}},
-		"rope scaling negative":  {set("llama.rope.scaling.factor", float32(-2)), []string{"llama.rope.scaling.factor"}},
-		"rope base NaN":          {set("llama.rope.freq_base", float32(math.NaN())), []string{"llama.rope.freq_base"}},
-		"eps zero":               {set("llama.attention.layer_norm_rms_epsilon", float32(0)), []string{"layer_norm_rms_epsilon"}},
-		"eps NaN":                {set("llama.attention.layer_norm_rms_epsilon", float32(math.NaN())), []string{"layer_norm_rms_epsilon"}},
-		"values unlike keys":     {set("llama.attention.value_length", uint32(8)), []string{"16 for keys", "8 for values"}},
-		"experts":                {set("llama.expert_count", uint32(8)), []string{"8 experts"}},
-		"no embedding":           {func(f *file) { f.Remove("token_embd.weight") }, []string{"token_embd.weight"}},
-		"embedding no matrix":    {reshape("token_embd.weight", 64), []string{"token_embd.weight"}},
-		"no output norm":         {func(f *file) { f.Remove("output_norm.weight") }, []string{"output_norm.weight", "missing"}},
-		"missing matrix":         {func(f *file) { f.Remove("blk.1.ffn_up.weight") }, []string{"blk.1.ffn_up.weight", "missing"}},
-		"missing norm":           {func(f *file) { f.Remove("blk.0.ffn_norm.weight") }, []string{"blk.0.ffn_norm.weight", "missing"}},
-		"missing block":          {set("llama.block_count", uint32(3)), []string{"blk.2.", "missing"}},
-		"block too many":         {set("llama.block_count", uint32(1)), []string{"blk.1.", "not part"}},
-		"turned matrix":          {reshape("blk.1.ffn_down.weight", 64, 96), []string{"blk.1.ffn_down.weight", "[64 96]", "[96 64]"}},
-		"matrix of three":        {reshape("blk.0.attn_q.weight", 64, 64, 2), []string{"blk.0.attn_q.weight"}},
-		"norm too short":         {reshape("blk.0.attn_norm.weight", 63), []string{"blk.0.attn_norm.weight", "[63]"}},
-		"norm in half precision": {func(f *file) { f.Tensor("output_norm.weight").Type = bindings.F16 }, []string{"output_norm.weight", "f16", "f32"}},
-		"head of another width":  {insert("output.weight", 32, 300), []string{"output.weight", "[32 300]"}},
-		"rope factors too few":   {insert("rope_freqs.weight", 4), []string{"rope_freqs.weight", "[4]"}},
-		"a bias too short":       {insert("blk.0.attn_q.bias", 63), []string{"blk.0.attn_q.bias", "[63]"}},
-		"a bias of a norm":       {insert("blk.0.attn_norm.bias", 64), []string{"blk.0.attn_norm.bias", "not part"}},
-		"norms of heads":         {insert("blk.0.attn_q_norm.weight", 16), []string{"blk.0.attn_q_norm.weight", "not part", "llama"}},
-		"a bias left out":        {func(f *file) { as("qwen2")(f); f.Remove("blk.1.attn_k.bias") }, []string{"blk.1.attn_k.bias", "missing"}},
-		"a norm left out":        {func(f *file) { as("qwen3")(f); f.Remove("blk.1.attn_k_norm.weight") }, []string{"blk.1.attn_k_norm.weight", "missing"}},
-		"no experts":             {mixed("expert_count", uint32(0)), []string{"qwen3moe.expert_count"}},
-		"experts too few":        {mixed("expert_used_count", uint32(6)), []string{"qwen3moe.expert_used_count", "from 1 to 5"}},
-		"another expert count":   {mixed("expert_count", uint32(4)), []string{"blk.0.ffn_gate_inp.weight", "[64 5]", "[64 4]"}},
-		"experts of other width": {mixed("expert_feed_forward_length", uint32(32)), []string{"blk.0.ffn_gate_exps.weight", "[64 96 5]", "[64 32 5]"}},
-		"a shared expert":        {mixed("expert_shared_count", uint32(1)), []string{"qwen3moe.expert_shared_count"}},
-		"scaled experts":         {mixed("expert_weights_scale", float32(2.5)), []string{"qwen3moe.expert_weights_scale", "2.5"}},
-		"experts by sigmoid":     {mixed("expert_gating_func", uint32(2)), []string{"qwen3moe.expert_gating_func"}},
-		"experts not normed":     {mixed("expert_weights_norm", false), []string{"qwen3moe.expert_weights_norm"}},
-		"no sinks":               {func(f *file) { as("gpt-oss")(f); f.Remove("blk.1.attn_sinks.weight") }, []string{"blk.1.attn_sinks.weight", "missing"}},
-		"an expert left out":     {func(f *file) { as("qwen3moe")(f); f.Remove("blk.1.ffn_up_exps.weight") }, []string{"blk.1.ffn_up_exps.weight", "missing"}},
-		"granite not rotated":    {func(f *file) { set("llama.rope.scaling.finetuned", false)(f); as("granite")(f) }, []string{"granite.rope.scaling.finetuned"}},
-		"a bias too many":        {func(f *file) { biased("attn_output")(f); as("qwen2")(f) }, []string{"attn_output.bias", "not part", "qwen2"}},
-		"a fused matrix":         {insert("blk.0.attn_qkv.weight", 64, 128), []string{"blk.0.attn_qkv.weight", "not part"}},
+		"rope scaling negative": {set("llama.rope.scaling.factor", float32(-2)),
+			[]string{"llama.rope.scaling.factor"}},
+		"rope base NaN": {set("llama.rope.freq_base", float32(math.NaN())), []string{"llama.rope.freq_base"}},
+		"eps zero": {set("llama.attention.layer_norm_rms_epsilon", float32(0)),
+			[]string{"layer_norm_rms_epsilon"}},
+		"eps NaN": {set("llama.attention.layer_norm_rms_epsilon", float32(math.NaN())),
+			[]string{"layer_norm_rms_epsilon"}},
+		"values unlike keys": {set("llama.attention.value_length", uint32(8)),
+			[]string{"16 for keys", "8 for values"}},
+		"experts":             {set("llama.expert_count", uint32(8)), []string{"8 experts"}},
+		"no embedding":        {func(f *file) { f.Remove("token_embd.weight") }, []string{"token_embd.weight"}},
+		"embedding no matrix": {reshape("token_embd.weight", 64), []string{"token_embd.weight"}},
+		"no output norm": {func(f *file) {
+			f.Remove("output_norm.weight")
+		}, []string{"output_norm.weight", "missing"}},
+		"missing matrix": {func(f *file) {
+			f.Remove("blk.1.ffn_up.weight")
+		}, []string{"blk.1.ffn_up.weight", "missing"}},
+		"missing norm": {func(f *file) { f.Remove("blk.0.ffn_norm.weight") },
+			[]string{"blk.0.ffn_norm.weight", "missing"}},
+		"missing block":  {set("llama.block_count", uint32(3)), []string{"blk.2.", "missing"}},
+		"block too many": {set("llama.block_count", uint32(1)), []string{"blk.1.", "not part"}},
+		"turned matrix": {reshape("blk.1.ffn_down.weight", 64, 96),
+			[]string{"blk.1.ffn_down.weight", "[64 96]", "[96 64]"}},
+		"matrix of three": {reshape("blk.0.attn_q.weight", 64, 64, 2), []string{"blk.0.attn_q.weight"}},
+		"norm too short":  {reshape("blk.0.attn_norm.weight", 63), []string{"blk.0.attn_norm.weight", "[63]"}},
+		"norm in half precision": {func(f *file) { f.Tensor("output_norm.weight").Type = bindings.F16 },
+			[]string{"output_norm.weight", "f16", "f32"}},
+		"head of another width": {insert("output.weight", 32, 300), []string{"output.weight", "[32 300]"}},
+		"rope factors too few":  {insert("rope_freqs.weight", 4), []string{"rope_freqs.weight", "[4]"}},
+		"a bias too short":      {insert("blk.0.attn_q.bias", 63), []string{"blk.0.attn_q.bias", "[63]"}},
+		"a bias of a norm":      {insert("blk.0.attn_norm.bias", 64), []string{"blk.0.attn_norm.bias", "not part"}},
+		"norms of heads": {insert("blk.0.attn_q_norm.weight", 16),
+			[]string{"blk.0.attn_q_norm.weight", "not part", "llama"}},
+		"a bias left out": {func(f *file) { as("qwen2")(f); f.Remove("blk.1.attn_k.bias") },
+			[]string{"blk.1.attn_k.bias", "missing"}},
+		"a norm left out": {func(f *file) { as("qwen3")(f); f.Remove("blk.1.attn_k_norm.weight") },
+			[]string{"blk.1.attn_k_norm.weight", "missing"}},
+		"no experts": {mixed("expert_count", uint32(0)), []string{"qwen3moe.expert_count"}},
+		"experts too few": {mixed("expert_used_count", uint32(6)),
+			[]string{"qwen3moe.expert_used_count", "from 1 to 5"}},
+		"another expert count": {mixed("expert_count", uint32(4)), []string{"blk.0.ffn_gate_inp.weight", "[64 5]",
+			"[64 4]"}},
+		"experts of other width": {mixed("expert_feed_forward_length", uint32(32)),
+			[]string{"blk.0.ffn_gate_exps.weight", "[64 96 5]", "[64 32 5]"}},
+		"a shared expert": {mixed("expert_shared_count", uint32(1)), []string{"qwen3moe.expert_shared_count"}},
+		"scaled experts": {mixed("expert_weights_scale", float32(2.5)),
+			[]string{"qwen3moe.expert_weights_scale", "2.5"}},
+		"experts by sigmoid": {mixed("expert_gating_func", uint32(2)), []string{"qwen3moe.expert_gating_func"}},
+		"experts not normed": {mixed("expert_weights_norm", false), []string{"qwen3moe.expert_weights_norm"}},
+		"no sinks": {func(f *file) { as("gpt-oss")(f); f.Remove("blk.1.attn_sinks.weight") },
+			[]string{"blk.1.attn_sinks.weight", "missing"}},
+		"an expert left out": {func(f *file) { as("qwen3moe")(f); f.Remove("blk.1.ffn_up_exps.weight") },
+			[]string{"blk.1.ffn_up_exps.weight", "missing"}},
+		"granite not rotated": {func(f *file) { set("llama.rope.scaling.finetuned", false)(f); as("granite")(f) },
+			[]string{"granite.rope.scaling.finetuned"}},
+		"a bias too many": {func(f *file) { biased("attn_output")(f); as("qwen2")(f) },
+			[]string{"attn_output.bias", "not part", "qwen2"}},
+		"a fused matrix": {insert("blk.0.attn_qkv.weight", 64, 128),
+			[]string{"blk.0.attn_qkv.weight", "not part"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := testutil.TinyLlama(t, testutil.TinyOptions{Change: c.change})
@@ -144,7 +179,8 @@ func TestBrokenModels(t *testing.T) {
 	}
 }
 
-// TestComputedKeys gives a model each key that changes what it computes: it is refused by the key's name, and taken with the value that changes nothing.
+// TestComputedKeys gives a model each key that changes what it computes: it is refused by the key's name, and taken
+// with the value that changes nothing.
 func TestComputedKeys(t *testing.T) {
 	const gelu, dim = "gelu_pytorch_tanh", uint32(16)
 	for key, c := range map[string]struct{ refused, taken any }{
@@ -255,7 +291,8 @@ func TestForeignAdapters(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			other := tiny(t, o)
-			a, err := vera.New(vera.Config{Method: vera.MethodVeRA, Rank: 4, DInitial: 0.1, Init: vera.Default().Init}, other.Base())
+			a, err := vera.New(vera.Config{Method: vera.MethodVeRA, Rank: 4, DInitial: 0.1, Init: vera.Default().Init},
+				other.Base())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -277,16 +314,21 @@ func TestBadBatches(t *testing.T) {
 		batch
 		words []string
 	}{
-		"empty":                {batch{}, []string{"0 tokens"}},
-		"token too large":      {batch{[]int32{1, vocab}, []int32{1, 1}, []int{2}}, []string{"token 300", "vocabulary"}},
-		"negative token":       {batch{[]int32{-1, 1}, []int32{1, 1}, []int{2}}, []string{"token -1", "vocabulary"}},
-		"target too large":     {batch{[]int32{1, 1}, []int32{1, vocab}, []int{2}}, []string{"target 300", "vocabulary"}},
-		"lengths too short":    {batch{[]int32{1, 1, 1}, []int32{1, 1, 1}, []int{2}}, []string{"3 tokens", "samples of 2"}},
-		"lengths too long":     {batch{[]int32{1, 1}, []int32{1, 1}, []int{2, 1}}, []string{"sample 1", "1 tokens, 0 are left"}},
-		"no lengths":           {batch{[]int32{1, 1}, []int32{1, 1}, nil}, []string{"2 tokens", "samples of 0"}},
-		"an empty sample":      {batch{[]int32{1, 1}, []int32{1, 1}, []int{2, 0}}, []string{"sample 1", "0 tokens"}},
-		"a negative sample":    {batch{[]int32{1, 1}, []int32{1, 1}, []int{2, -1}}, []string{"sample 1", "-1 tokens"}},
-		"lengths that wrap":    {batch{[]int32{1, 1}, []int32{1, 1}, []int{math.MaxInt, math.MaxInt, 4}}, []string{"sample"}},
+		"empty": {batch{}, []string{"0 tokens"}},
+		"token too large": {batch{[]int32{1, vocab}, []int32{1, 1}, []int{2}},
+			[]string{"token 300", "vocabulary"}},
+		"negative token": {batch{[]int32{-1, 1}, []int32{1, 1}, []int{2}}, []string{"token -1", "vocabulary"}},
+		"target too large": {batch{[]int32{1, 1}, []int32{1, vocab}, []int{2}},
+			[]string{"target 300", "vocabulary"}},
+		"lengths too short": {batch{[]int32{1, 1, 1}, []int32{1, 1, 1}, []int{2}},
+			[]string{"3 tokens", "samples of 2"}},
+		"lengths too long": {batch{[]int32{1, 1}, []int32{1, 1}, []int{2, 1}},
+			[]string{"sample 1", "1 tokens, 0 are left"}},
+		"no lengths":        {batch{[]int32{1, 1}, []int32{1, 1}, nil}, []string{"2 tokens", "samples of 0"}},
+		"an empty sample":   {batch{[]int32{1, 1}, []int32{1, 1}, []int{2, 0}}, []string{"sample 1", "0 tokens"}},
+		"a negative sample": {batch{[]int32{1, 1}, []int32{1, 1}, []int{2, -1}}, []string{"sample 1", "-1 tokens"}},
+		"lengths that wrap": {batch{[]int32{1, 1}, []int32{1, 1}, []int{math.MaxInt, math.MaxInt, 4}},
+			[]string{"sample"}},
 		"fewer targets":        {batch{[]int32{1, 1}, []int32{1}, []int{2}}, []string{"1 targets"}},
 		"more targets":         {batch{[]int32{1}, []int32{1, 1}, []int{1}}, []string{"2 targets"}},
 		"tokens without match": {batch{nil, nil, []int{1}}, []string{"0 are left"}},
@@ -310,7 +352,8 @@ func TestBadBatches(t *testing.T) {
 
 func TestBadAdditions(t *testing.T) {
 	m := tiny(t, testutil.TinyOptions{})
-	for _, size := range [][2]int{{0, 1}, {1, 0}, {1, -1}, {-1, 4}, {1, 1 << 44}, {1 << 44, 1}, {math.MaxInt, math.MaxInt}} {
+	for _, size := range [][2]int{{0, 1}, {1, 0}, {1, -1}, {-1, 4}, {1, 1 << 44}, {1 << 44, 1},
+		{math.MaxInt, math.MaxInt}} {
 		_, err := m.NewCache(size[0], size[1])
 		wantError(t, err, "cache")
 	}
@@ -327,7 +370,8 @@ func TestBadAdditions(t *testing.T) {
 		"token too large": {[]Addition{{0, []int32{1, int32(m.Vocab)}, 1}}, []string{"token 300"}},
 		"negative token":  {[]Addition{{0, []int32{-1}, 1}}, []string{"token -1"}},
 		"no such text":    {[]Addition{{2, []int32{1}, 1}}, []string{"text 2 of 2"}},
-		"twice":           {[]Addition{{1, []int32{1}, 1}, {0, []int32{1}, 1}, {1, []int32{1}, 1}}, []string{"text 1", "twice"}},
+		"twice": {[]Addition{{1, []int32{1}, 1}, {0, []int32{1}, 1}, {1, []int32{1}, 1}},
+			[]string{"text 1", "twice"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := c.Append(bad.adds...)

@@ -6,17 +6,19 @@ import (
 	"github.com/veratune/veratune/bindings"
 )
 
-// experts are the frozen matrices of a block's feed-forward, of which every row takes a few: in the order of importance that the router gives them.
+// experts are the frozen matrices of a block's feed-forward, of which every row takes a few: in the order of importance
+// that the router gives them.
 type experts struct {
-	router         *bindings.Tensor // [width, experts]
-	gate, up, down *bindings.Tensor // [width, feed-forward length, experts] twice, [feed-forward length, width, experts]
+	router *bindings.Tensor // [width, experts]
+	// [width, feed-forward length, experts] twice, [feed-forward length, width, experts]
+	gate, up, down *bindings.Tensor
 
 	// [experts], [feed-forward length, experts] twice, [width, experts]; nil where there are none.
 	routerBias, gateBias, upBias, downBias *bindings.Tensor
 }
 
-// llama.cpp's numbers of the softmax of all logits, and of that of the chosen ones, among the functions that make weights of a router's logits. Divided by the sum of those
-// chosen, as they are here, the first are the second.
+// llama.cpp's numbers of the softmax of all logits, and of that of the chosen ones, among the functions that make
+// weights of a router's logits. Divided by the sum of those chosen, as they are here, the first are the second.
 const softMaxGate, softMaxChosenGate = 1, 3
 
 // feedForward reads the shape of the feed-forward.
@@ -53,7 +55,8 @@ func (l *loader) experts(name func(part string) string) *experts {
 	}
 	bias := func(part string, out int) *bindings.Tensor { return l.tensor(name(part+".bias"), out, m.Experts) }
 	e.routerBias = l.tensor(name("ffn_gate_inp.bias"), m.Experts)
-	e.gateBias, e.upBias, e.downBias = bias("ffn_gate_exps", m.Hidden), bias("ffn_up_exps", m.Hidden), bias("ffn_down_exps", m.Width)
+	e.gateBias, e.upBias, e.downBias = bias("ffn_gate_exps", m.Hidden), bias("ffn_up_exps", m.Hidden),
+		bias("ffn_down_exps", m.Width)
 	return e
 }
 
@@ -79,24 +82,29 @@ func (g *graph) mixed(b *block, mid *bindings.Tensor) (y, up, routes *bindings.T
 		part := g.columns(up, i*g.m.Hidden, g.m.Hidden)
 		g.nodes.Expand(g.EachExpert(w, x, bindings.Mixture{Routes: routes, Into: part, Way: g.way}, g.kind))
 		if biases[i] != nil {
-			g.nodes.Expand(g.AddInplace(part, g.EachExpert(g.asMatrices(biases[i]), g.ones(routes.Ne(1), g.kind), bindings.Mixture{Routes: routes, Way: g.way}, g.kind)))
+			g.nodes.Expand(g.AddInplace(part, g.EachExpert(g.asMatrices(biases[i]), g.ones(routes.Ne(1), g.kind),
+				bindings.Mixture{Routes: routes, Way: g.way}, g.kind)))
 		}
 	}
-	y = g.SumExperts(e.down, g.Weigh(g.activated(up), routes, g.kind), bindings.Mixture{Routes: routes, Acc: mid, Way: g.way})
+	y = g.SumExperts(e.down, g.Weigh(g.activated(up), routes, g.kind), bindings.Mixture{Routes: routes, Acc: mid,
+		Way: g.way})
 	if e.downBias != nil {
-		y = g.SumExperts(g.asMatrices(e.downBias), g.Weigh(g.ones(up.Ne(1), g.kind), routes, g.kind), bindings.Mixture{Routes: routes, Acc: y, Way: g.way})
+		y = g.SumExperts(g.asMatrices(e.downBias), g.Weigh(g.ones(up.Ne(1), g.kind), routes, g.kind),
+			bindings.Mixture{Routes: routes, Acc: y, Way: g.way})
 	}
 	return y, up, routes
 }
 
-// mixedBack is the gradient of the experts' input, norm(mid), for the gradient dy of mixed's result: through the experts and through their weights.
+// mixedBack is the gradient of the experts' input, norm(mid), for the gradient dy of mixed's result: through the
+// experts and through their weights.
 func (g *graph) mixedBack(b *block, dy *bindings.Tensor, a acts) (dn *bindings.Tensor) {
 	e, back := b.experts, bindings.Mixture{Routes: a.routes, Back: true}
 	dhidden := g.EachExpert(e.down, g.rounded(dy), back, g.kind) // of w · hidden
 	dlogits := g.RouteBack(dhidden, g.activated(a.up), a.routes, g.m.Experts)
 	if e.downBias != nil {
 		ones := g.ones(a.up.Ne(1), g.kind)
-		dlogits = g.Add(dlogits, g.RouteBack(g.EachExpert(g.asMatrices(e.downBias), g.rounded(dy), back, g.kind), ones, a.routes, g.m.Experts))
+		dlogits = g.Add(dlogits, g.RouteBack(g.EachExpert(g.asMatrices(e.downBias), g.rounded(dy), back, g.kind), ones,
+			a.routes, g.m.Experts))
 	}
 	dup := g.activatedBack(g.Weigh(dhidden, a.routes, g.kind), a.up)
 	dn = g.LinearBack(e.router, dlogits, bindings.Product{}, bindings.F32)

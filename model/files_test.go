@@ -12,15 +12,18 @@ import (
 	"github.com/veratune/veratune/vera"
 )
 
-// TestSplitModel holds a model in parts to the same one in a single file: its fingerprint, losses and gradients, answers, and what is written of it.
+// TestSplitModel holds a model in parts to the same one in a single file: its fingerprint, losses and gradients,
+// answers, and what is written of it.
 func TestSplitModel(t *testing.T) {
-	for name, o := range map[string]testutil.TinyOptions{"tied": {Type: bindings.Q4_0}, "own head": {OwnHead: true, Type: bindings.Q8_0}} {
+	for name, o := range map[string]testutil.TinyOptions{"tied": {Type: bindings.Q4_0},
+		"own head": {OwnHead: true, Type: bindings.Q8_0}} {
 		t.Run(name, func(t *testing.T) {
 			path := testutil.TinyLlama(t, o)
 			paths := testutil.Split(t, path, 7, true)
 			whole, parts := open(t, path, options()), open(t, paths[2], options())
 			if parts.Base().Fingerprint != whole.Base().Fingerprint || parts.TiedHead != whole.TiedHead {
-				t.Errorf("fingerprint %s, tied %v, want %s, %v", parts.Base().Fingerprint, parts.TiedHead, whole.Base().Fingerprint, whole.TiedHead)
+				t.Errorf("fingerprint %s, tied %v, want %s, %v", parts.Base().Fingerprint, parts.TiedHead,
+					whole.Base().Fingerprint, whole.TiedHead)
 			}
 			wholeSays, err := Describe(path)
 			if err != nil {
@@ -39,7 +42,8 @@ func TestSplitModel(t *testing.T) {
 				t.Errorf("loss %g, want %g, or another gradient", loss, wantLoss)
 			}
 			prompts := [][]int32{b.tokens[:5], b.tokens[5:12]}
-			if got, want := answers(t, parts, prompts), answers(t, whole, prompts); !slices.EqualFunc(got, want, slices.Equal) {
+			if got, want := answers(t, parts, prompts), answers(t, whole, prompts); !slices.EqualFunc(got, want,
+				slices.Equal) {
 				t.Errorf("answers %v, want %v", got, want)
 			}
 			if _, err := parts.Tokenizer(""); err != nil {
@@ -78,19 +82,22 @@ func content(t *testing.T, path string) []byte {
 	return data
 }
 
-// padded gives a model ten rows of embedding more than its tokenizer has tokens, or as many unused tokens at the end of its list, with the greatest logits of all.
+// padded gives a model ten rows of embedding more than its tokenizer has tokens, or as many unused tokens at the end of
+// its list, with the greatest logits of all.
 func padded(unused bool) testutil.TinyOptions {
 	return testutil.TinyOptions{Change: func(f *testutil.TinyFile) {
 		const n, width = 10, 64
 		embedding := f.Tensor("token_embd.weight")
-		head := testutil.TinyTensor{Name: "output.weight", Shape: []int64{width, 300 + n}, Values: slices.Clone(embedding.Values)}
+		head := testutil.TinyTensor{Name: "output.weight", Shape: []int64{width, 300 + n},
+			Values: slices.Clone(embedding.Values)}
 		for i := range n * width {
 			head.Values = append(head.Values, 50*embedding.Values[i])
 		}
 		embedding.Shape, embedding.Values = head.Shape, append(embedding.Values, embedding.Values[:n*width]...)
 		f.Tensors = append(f.Tensors, head)
 		if unused {
-			tokens, types := slices.Clone(f.Metadata["tokenizer.ggml.tokens"].([]string)), slices.Clone(f.Metadata["tokenizer.ggml.token_type"].([]int32))
+			tokens, types := slices.Clone(f.Metadata["tokenizer.ggml.tokens"].([]string)),
+				slices.Clone(f.Metadata["tokenizer.ggml.token_type"].([]int32))
 			for i := range n {
 				tokens, types = append(tokens, fmt.Sprintf("[PAD%d]", 300+i)), append(types, 5)
 			}
@@ -99,7 +106,8 @@ func padded(unused bool) testutil.TinyOptions {
 	}}
 }
 
-// TestPaddedVocabulary has rows of the embedding that no token has. Losses count them, as they are part of what the model computes; no answer has them.
+// TestPaddedVocabulary has rows of the embedding that no token has. Losses count them, as they are part of what the
+// model computes; no answer has them.
 func TestPaddedVocabulary(t *testing.T) {
 	for name, unused := range map[string]bool{"rows beyond the tokens": false, "unused tokens": true} {
 		t.Run(name, func(t *testing.T) {
@@ -136,20 +144,28 @@ func TestPaddedVocabulary(t *testing.T) {
 	}
 }
 
-// TestEqualNumbers opens a model whose metadata repeat a number for every block, with what newer converters say besides.
+// TestEqualNumbers opens a model whose metadata repeat a number for every block, with what newer converters say
+// besides.
 func TestEqualNumbers(t *testing.T) {
 	plain := tiny(t, testutil.TinyOptions{})
 	for name, changes := range map[string]map[string]any{
 		"lists": {
-			"llama.attention.head_count": []uint32{4, 4}, "llama.attention.head_count_kv": []int32{2, 2}, "llama.feed_forward_length": []int64{96, 96},
+			"llama.attention.head_count": []uint32{4, 4}, "llama.attention.head_count_kv": []int32{2, 2},
+			"llama.feed_forward_length": []int64{96, 96},
 		},
 		"newer keys": {
-			"general.sampling.top_k": uint32(20), "general.sampling.temp": float32(0.7), "general.sampling.sequence": "top_k;temp", "general.tags": []string{"text"},
-			"general.base_model.count": uint32(1), "general.base_model.0.name": "Base", "general.file_type": uint32(0), "general.quantization_version": uint32(2),
-			"llama.attention.causal": true, "llama.rope.scaling.type": "none", "llama.rope.dimension_sections": []int32{8, 0, 0, 0}, "llama.pooling_type": uint32(3),
-			"llama.expert_count": uint32(0), "llama.expert_used_count": uint32(0), "llama.attn_logit_softcapping": float32(0), "llama.logit_scale": float32(1),
-			"tokenizer.ggml.suppress_tokens": []int32{5}, "tokenizer.ggml.add_sep_token": false, "tokenizer.ggml.eom_token_id": uint32(2),
-			"split.no": uint16(0), "split.count": uint16(0), "split.tensors.count": int32(20), "imatrix.chunk_count": uint32(1),
+			"general.sampling.top_k": uint32(20), "general.sampling.temp": float32(0.7),
+			"general.sampling.sequence": "top_k;temp", "general.tags": []string{"text"},
+			"general.base_model.count": uint32(1), "general.base_model.0.name": "Base", "general.file_type": uint32(0),
+			"general.quantization_version": uint32(2),
+			"llama.attention.causal":       true, "llama.rope.scaling.type": "none",
+			"llama.rope.dimension_sections": []int32{8, 0, 0, 0}, "llama.pooling_type": uint32(3),
+			"llama.expert_count": uint32(0), "llama.expert_used_count": uint32(0),
+			"llama.attn_logit_softcapping": float32(0), "llama.logit_scale": float32(1),
+			"tokenizer.ggml.suppress_tokens": []int32{5}, "tokenizer.ggml.add_sep_token": false,
+			"tokenizer.ggml.eom_token_id": uint32(2),
+			"split.no":                    uint16(0), "split.count": uint16(0), "split.tensors.count": int32(20),
+			"imatrix.chunk_count": uint32(1),
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -2,17 +2,20 @@ package model
 
 import "github.com/veratune/veratune/bindings"
 
-// firstRows computes the first token of every sample of a bfloat16 pass in float32 as well, and puts these results in the place of the rounded ones.
+// firstRows computes the first token of every sample of a bfloat16 pass in float32 as well, and puts these results in
+// the place of the rounded ones.
 //
-// The residual stream of a Llama's first token holds numbers hundreds of times larger than those of the others, and all tokens attend to it (Sun et al., "Massive
-// Activations in Large Language Models", arXiv 2402.17762). Its rounding errors reach every other token: on SmolLM2, the inputs of the products rounded in
-// all rows but that one change the gradient by 1.1e-2, in all rows by 3.5e-2. It sees itself alone, so that it is a row's work.
+// The residual stream of a Llama's first token holds numbers hundreds of times larger than those of the others, and all
+// tokens attend to it (Sun et al., "Massive Activations in Large Language Models", arXiv 2402.17762). Its rounding
+// errors reach every other token: on SmolLM2, the inputs of the products rounded in all rows but that one change the
+// gradient by 1.1e-2, in all rows by 3.5e-2. It sees itself alone, so that it is a row's work.
 type firstRows struct {
 	graph                  // of the same context and nodes, in float32
 	at    *bindings.Tensor // their rows in the pass, int32
 }
 
-// addFirst makes the rows at position 0 of a pass exact; there is nothing to do in float32, or where dropout decides what a row sees.
+// addFirst makes the rows at position 0 of a pass exact; there is nothing to do in float32, or where dropout decides
+// what a row sees.
 func (g *graph) addFirst(positions []int32) {
 	if g.kind != bindings.BF16 || g.seed != 0 {
 		return

@@ -142,20 +142,21 @@ func TestLabels(t *testing.T) {
 
 // TestManyLabels crosses the limit at which the head is computed in parts.
 func TestManyLabels(t *testing.T) {
-	m := tiny(t, testutil.TinyOptions{Blocks: 1, Width: 8, Hidden: 8, Heads: 2, KVHeads: 1, Change: func(f *testutil.TinyFile) {
-		embed := f.Tensor("token_embd.weight")
-		embed.Shape[1] = 8292
-		embed.Values = make([]float32, embed.Shape[0]*embed.Shape[1])
-		for i := range embed.Values {
-			embed.Values[i] = float32(math.Sin(float64(i)))
-		}
-	}})
+	m := tiny(t, testutil.TinyOptions{Blocks: 1, Width: 8, Hidden: 8, Heads: 2, KVHeads: 1,
+		Change: func(f *testutil.TinyFile) {
+			embed := f.Tensor("token_embd.weight")
+			embed.Shape[1] = 8292
+			embed.Values = make([]float32, embed.Shape[0]*embed.Shape[1])
+			for i := range embed.Values {
+				embed.Values[i] = float32(math.Sin(float64(i)))
+			}
+		}})
 	adapted(t, m, nil)
 	checkGradients(t, m, randomBatch(5, m.Vocab, m.tokenChunk()+40, 170), 0)
 }
 
-// TestRepeated asks for the same bits again, also after larger and smaller batches have used the memory, and from another Model, with
-// any number of threads.
+// TestRepeated asks for the same bits again, also after larger and smaller batches have used the memory, and from
+// another Model, with any number of threads.
 func TestRepeated(t *testing.T) {
 	path := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_0})
 	m := open(t, path, options())
@@ -221,7 +222,8 @@ func TestRecompute(t *testing.T) {
 	}
 }
 
-// TestCache holds texts that grow in pieces, beside each other, to the same texts at once, bit for bit: a row's result depends on nothing but its text.
+// TestCache holds texts that grow in pieces, beside each other, to the same texts at once, bit for bit: a row's result
+// depends on nothing but its text.
 func TestCache(t *testing.T) {
 	for name, c := range map[string]struct {
 		testutil.TinyOptions
@@ -249,7 +251,8 @@ func TestCache(t *testing.T) {
 				for _, n := range pieces {
 					past := len(c.Held(2))
 					// Other texts are appended to beside it, and there is training in between.
-					logits, err := c.Append(Addition{Text: 1, Tokens: tokens[past : past+1]}, Addition{2, tokens[past : past+n], n}, Addition{Text: 0, Tokens: tokens[:2]})
+					logits, err := c.Append(Addition{Text: 1, Tokens: tokens[past : past+1]},
+						Addition{2, tokens[past : past+n], n}, Addition{Text: 0, Tokens: tokens[:2]})
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -330,7 +333,8 @@ func TestBF16(t *testing.T) {
 	t.Logf("mean loss off by %.1e, gradients by %.1e", math.Abs(sum-roundedSum)/labels, e)
 }
 
-// TestQ8 bounds what rounding to blocks of 8 bits costs in generation, and with it what the pair's rounding does: of rank 32 it is rounded, of rank 8 it isn't.
+// TestQ8 bounds what rounding to blocks of 8 bits costs in generation, and with it what the pair's rounding does: of
+// rank 32 it is rounded, of rank 8 it isn't.
 func TestQ8(t *testing.T) {
 	path := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_1})
 	exact := open(t, path, options())

@@ -46,7 +46,9 @@ func TestGradientsOfSelections(t *testing.T) {
 		checkGradients(t, m, b, 0)
 	})
 	t.Run("the middle block", func(t *testing.T) {
-		adapted(t, m, func(c *vera.Config) { c.Layers, c.Targets = []int{1}, []string{"attn_k", "attn_output", "ffn_up"} })
+		adapted(t, m, func(c *vera.Config) {
+			c.Layers, c.Targets = []int{1}, []string{"attn_k", "attn_output", "ffn_up"}
+		})
 		checkGradients(t, m, b, 0)
 	})
 	t.Run("rank 1", func(t *testing.T) {
@@ -68,7 +70,11 @@ func TestGradientsOfMethods(t *testing.T) {
 		change func(*vera.Config)
 	}{
 		{"lora", lora},
-		{"lora of some layers", func(c *vera.Config) { lora(c); c.Targets = []string{"attn_k", "attn_v", "ffn_up"}; c.Layers = []int{1} }},
+		{"lora of some layers", func(c *vera.Config) {
+			lora(c)
+			c.Targets = []string{"attn_k", "attn_v", "ffn_up"}
+			c.Layers = []int{1}
+		}},
 		{"lora of ranks", func(c *vera.Config) { lora(c); ranksAndAlphas(c) }},
 		{"lora of one layer", func(c *vera.Config) { lora(c); c.Targets = []string{"attn_q"}; c.Layers = []int{0} }},
 		{"only b", func(c *vera.Config) { c.Only = "b" }},
@@ -119,7 +125,8 @@ func TestGradientsWithDropout(t *testing.T) {
 	m := tiny(t, testutil.TinyOptions{})
 	adapted(t, m, func(c *vera.Config) { c.Dropout = 0.3 })
 	b := randomBatch(3, m.Vocab, 5, 4)
-	b.targets[4], b.targets[8] = 1, 2 // else these rows would be left out, and the masks of those behind them would be others than the naive model's
+	// else these rows would be left out, and the masks of those behind them would be others than the naive model's
+	b.targets[4], b.targets[8] = 1, 2
 	checkGradients(t, m, b, 11)
 
 	_, first := b.gradients(t, m, 11)
@@ -133,7 +140,8 @@ func TestGradientsWithDropout(t *testing.T) {
 	}
 }
 
-// checkGradients compares the engine's loss and the gradient of each vector and matrix of the adapter with the naive model's.
+// checkGradients compares the engine's loss and the gradient of each vector and matrix of the adapter with the naive
+// model's.
 func checkGradients(t *testing.T, m *Model, b batch, seed uint64) {
 	t.Helper()
 	sum, grad := b.gradients(t, m, seed)
@@ -145,7 +153,8 @@ func checkGradients(t *testing.T, m *Model, b batch, seed uint64) {
 	if !(math.Abs(sum-want.loss) <= tinyLossTolerance*want.loss) {
 		t.Errorf("loss %.9g, want %.9g", sum, want.loss)
 	}
-	compareGradients(t, m.adapter.Adapter, grad, want.grad, bounds{gradient: tinyGradientTolerance, together: tinyGradientTolerance})
+	compareGradients(t, m.adapter.Adapter, grad, want.grad,
+		bounds{gradient: tinyGradientTolerance, together: tinyGradientTolerance})
 }
 
 // compareGradients compares the gradients of each vector and matrix, relative to its length, and of all together.
@@ -170,7 +179,8 @@ func compareGradients(t *testing.T, a *vera.Adapter, got, want []float32, most b
 	t.Logf("the worst gradient off by %.1e, all together by %.1e", worst, together)
 }
 
-// TestNaive holds the naive model's gradients to its own differences, along a random direction in each part of an adapter.
+// TestNaive holds the naive model's gradients to its own differences, along a random direction in each part of an
+// adapter.
 func TestNaive(t *testing.T) {
 	m := tiny(t, testutil.TinyOptions{Width: 16, Hidden: 12})
 	for _, c := range []vera.Config{vera.Default(), vera.LoRADefault()} {

@@ -11,27 +11,31 @@ import (
 // graph is one ggml graph under construction: operations that follow each other on the rows of one pack.
 type graph struct {
 	*bindings.Context
-	m                   *Model
-	kind                bindings.Type // of the activations that products take
-	nodes               *bindings.Graph
-	rows                int
-	rotations           []*bindings.Tensor // of the model's rotaries, [rotated numbers, rows]: m·cos, m·sin for each pair
-	warmth              *bindings.Tensor   // [1, rows]: what the scores of each row's queries are multiplied by; nil: nothing
-	segments            *bindings.Segments
-	embeddings          *bindings.Tensor         // of the blocks, [·, rows]; nil where they have none
-	shared, sharedGrads map[int]*bindings.Tensor // by block: keys and values that others take, [·, rows], and the sums of their gradients
-	inputs              *[]func() error          // to be run once the graph has memory
-	first               *firstRows               // nil where no row needs it
-	merging             bool                     // groups with a merged matrix multiply with that
-	seed                uint64                   // of the dropout masks; 0 is no dropout
-	way                 bindings.Way             // of products
+	m     *Model
+	kind  bindings.Type // of the activations that products take
+	nodes *bindings.Graph
+	rows  int
+	// of the model's rotaries, [rotated numbers, rows]: m·cos, m·sin for each pair
+	rotations []*bindings.Tensor
+	// [1, rows]: what the scores of each row's queries are multiplied by; nil: nothing
+	warmth     *bindings.Tensor
+	segments   *bindings.Segments
+	embeddings *bindings.Tensor // of the blocks, [·, rows]; nil where they have none
+	// by block: keys and values that others take, [·, rows], and the sums of their gradients
+	shared, sharedGrads map[int]*bindings.Tensor
+	inputs              *[]func() error // to be run once the graph has memory
+	first               *firstRows      // nil where no row needs it
+	merging             bool            // groups with a merged matrix multiply with that
+	seed                uint64          // of the dropout masks; 0 is no dropout
+	way                 bindings.Way    // of products
 	alloc               *bindings.Allocator
 }
 
 // newGraph makes a graph on that many rows.
 func (m *Model) newGraph(rows int) *graph {
 	c := m.backend.NewContext()
-	return &graph{Context: c, m: m, kind: m.kind(), nodes: c.NewGraph(), rows: rows, inputs: new([]func() error), alloc: m.alloc,
+	return &graph{Context: c, m: m, kind: m.kind(), nodes: c.NewGraph(), rows: rows, inputs: new([]func() error),
+		alloc:  m.alloc,
 		shared: map[int]*bindings.Tensor{}, sharedGrads: map[int]*bindings.Tensor{}}
 }
 
@@ -54,7 +58,8 @@ func (g *graph) pack(runs [][4]int32) *bindings.Segments {
 	return s
 }
 
-// turns are the places of rows among those that are turned as short texts are, all of them, and those that are turned as long ones are, which come behind.
+// turns are the places of rows among those that are turned as short texts are, all of them, and those that are turned
+// as long ones are, which come behind.
 func turns(long []bool) []int32 {
 	list := make([]int32, len(long))
 	for i, l := range long {
@@ -66,7 +71,8 @@ func turns(long []bool) []int32 {
 	return list
 }
 
-// tables gives the rotations of rows at these positions for each of the model's rotaries. turns count where long texts have factors of their own.
+// tables gives the rotations of rows at these positions for each of the model's rotaries. turns count where long texts
+// have factors of their own.
 func (g *graph) tables(positions, turns []int32) (list []*bindings.Tensor) {
 	n := int64(len(positions))
 	for _, r := range g.m.rotaries {
@@ -142,7 +148,8 @@ func (g *graph) allocate() error {
 		return nil
 	}
 	if missing := g.m.backend.Lacks(g.nodes); len(missing) > 0 {
-		return fmt.Errorf("device %s lacks %s; train on another, such as --device cpu", g.m.backend.Device().Name, strings.Join(missing, ", "))
+		return fmt.Errorf("device %s lacks %s; train on another, such as --device cpu", g.m.backend.Device().Name,
+			strings.Join(missing, ", "))
 	}
 	if g.m.dry {
 		g.m.work, g.m.largest = max(g.m.work, g.alloc.Measure(g.nodes)), g.m.largest.Max(g.Largest())
@@ -151,7 +158,8 @@ func (g *graph) allocate() error {
 	return g.alloc.Allocate(g.nodes)
 }
 
-// compute sets the inputs to the present values of the slices that they were made of, and computes the graph, any number of times.
+// compute sets the inputs to the present values of the slices that they were made of, and computes the graph, any
+// number of times.
 func (g *graph) compute() error {
 	for _, set := range *g.inputs {
 		if err := set(); err != nil {
@@ -161,10 +169,12 @@ func (g *graph) compute() error {
 	return g.m.backend.Compute(g.nodes)
 }
 
-// kind is the type of the activations that products take forwards. Where rows choose experts nothing is rounded: a choice between two that are nearly equal would often turn
-// out otherwise, and the whole row with it. On a tiny model of two blocks, that changes the gradient by up to 0.13, and rounding otherwise by 0.01. Nor where scores are not
-// scaled: their softmax is nearly a choice, and the gradient of a tiny Gemma 4 of six blocks changes by 0.5. Nor before a delta net, whose result is normed, however little it has
-// read: that of a tiny Qwen 3.5 of four blocks changes by 0.11, and by 0.007 with the backward pass alone rounded.
+// kind is the type of the activations that products take forwards. Where rows choose experts nothing is rounded: a
+// choice between two that are nearly equal would often turn out otherwise, and the whole row with it. On a tiny model
+// of two blocks, that changes the gradient by up to 0.13, and rounding otherwise by 0.01. Nor where scores are not
+// scaled: their softmax is nearly a choice, and the gradient of a tiny Gemma 4 of six blocks changes by 0.5. Nor before
+// a delta net, whose result is normed, however little it has read: that of a tiny Qwen 3.5 of four blocks changes by
+// 0.11, and by 0.007 with the backward pass alone rounded.
 func (m *Model) kind() bindings.Type {
 	if m.Experts > 0 || m.made.unscaled || m.made.mixer == deltaNet {
 		return bindings.F32
@@ -172,8 +182,8 @@ func (m *Model) kind() bindings.Type {
 	return m.backKind()
 }
 
-// kindOf is the type of what a group takes forwards. What a short convolution multiplies, three numbers by each other, is not rounded: the gradient of a tiny LFM2 would change by up to
-// 0.03, and by 0.02 as it is.
+// kindOf is the type of what a group takes forwards. What a short convolution multiplies, three numbers by each other,
+// is not rounded: the gradient of a tiny LFM2 would change by up to 0.03, and by 0.02 as it is.
 func (m *Model) kindOf(gr *group) bindings.Type {
 	if gr.index == 0 && m.mixers[gr.block] == shortConvolution {
 		return bindings.F32
@@ -181,7 +191,8 @@ func (m *Model) kindOf(gr *group) bindings.Type {
 	return m.kind()
 }
 
-// backKind is that of products by which nothing is chosen: those of the backward pass and of the head. Composed ones round activations themselves.
+// backKind is that of products by which nothing is chosen: those of the backward pass and of the head. Composed ones
+// round activations themselves.
 func (m *Model) backKind() bindings.Type {
 	if m.options.Compute == ComputeBF16 && !m.backend.Composed() {
 		return bindings.BF16
@@ -250,7 +261,8 @@ func (g *graph) beside(parts ...*bindings.Tensor) *bindings.Tensor {
 	return all
 }
 
-// dropoutMask is 0 with probability p and else 1/(1−p), [n, rows], a function of the seed, the block and the group alone.
+// dropoutMask is 0 with probability p and else 1/(1−p), [n, rows], a function of the seed, the block and the group
+// alone.
 func (g *graph) dropoutMask(block, group, n int, p float32) *bindings.Tensor {
 	mask := make([]float32, n*g.rows)
 	random := rand.New(rand.NewPCG(g.seed, uint64(block)<<8|uint64(group)))

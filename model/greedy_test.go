@@ -10,8 +10,8 @@ import (
 	"github.com/veratune/veratune/vera"
 )
 
-// TestLlamaGreedy holds the server's greedy answers to ten questions, all asked at once, to those that llama.cpp gives on its own, for the base model and for
-// an adapter with a LoRA export of it.
+// TestLlamaGreedy holds the server's greedy answers to ten questions, all asked at once, to those that llama.cpp gives
+// on its own, for the base model and for an adapter with a LoRA export of it.
 func TestLlamaGreedy(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes more than a minute, and 540 MB for the weights in float32")
@@ -89,8 +89,9 @@ func count(a, b [][]int32) (same int) {
 	return same
 }
 
-// compareAnswers counts the answers that llama.cpp gives in the same words. Where one parts from the engine's, llama.cpp must have taken a token that the engine
-// finds almost as likely as its own: then a small difference of logits decided, and no error.
+// compareAnswers counts the answers that llama.cpp gives in the same words. Where one parts from the engine's,
+// llama.cpp must have taken a token that the engine finds almost as likely as its own: then a small difference of
+// logits decided, and no error.
 func (j judge) compareAnswers(t *testing.T, what string, m *Model, l *bindings.Llama, prompts, own [][]int32) {
 	t.Helper()
 	theirs := make([][]int32, len(prompts))
@@ -107,7 +108,8 @@ func (j judge) compareAnswers(t *testing.T, what string, m *Model, l *bindings.L
 		best := slices.Max(logits)
 		gap := best - logits[theirs[i][n]]
 		slices.Sort(logits)
-		t.Logf("%s, %s, prompt %d: llama.cpp parts at token %d, for one whose logit is %.3g below the best; the second best is %.3g below",
+		t.Logf("%s, %s, prompt %d: llama.cpp parts at token %d, for one whose logit is %.3g below the best; the "+
+			"second best is %.3g below",
 			j.name, what, i, n, gap, best-logits[len(logits)-2])
 		if !(float64(gap) <= j.gap) {
 			t.Errorf("%s, %s, prompt %d: more than %g below", j.name, what, i, j.gap)

@@ -2,7 +2,8 @@ package model
 
 import "github.com/veratune/veratune/bindings"
 
-// tokenChunk is how many tokens' logits live at once: 64 MiB of them, since 512 tokens of a vocabulary of 262,144 would take more than all else.
+// tokenChunk is how many tokens' logits live at once: 64 MiB of them, since 512 tokens of a vocabulary of 262,144 would
+// take more than all else.
 func (m *Model) tokenChunk() int { return max(32, min(512, 16<<20/m.Vocab/32*32)) }
 
 // outNorm is the last norm with the logits' scale in it.
@@ -22,8 +23,8 @@ func (g *graph) capped(logits *bindings.Tensor) *bindings.Tensor {
 	return g.Capped(logits, g.m.scale.logitCap)
 }
 
-// crossEntropy is −log p of each label, [n], for the residual stream x [width, n] after the last block, and where wanted the gradient of x. With
-// p = softmax(W h):
+// crossEntropy is −log p of each label, [n], for the residual stream x [width, n] after the last block, and where
+// wanted the gradient of x. With p = softmax(W h):
 //
 //	∂h = Wᵀ (p − onehot(label))
 func (g *graph) crossEntropy(x *bindings.Tensor, tokens []int32, wanted bool) (loss, dx *bindings.Tensor) {
@@ -38,12 +39,14 @@ func (g *graph) crossEntropy(x *bindings.Tensor, tokens []int32, wanted bool) (l
 	if !wanted {
 		return loss, nil
 	}
-	dh := g.LinearBack(g.m.head, g.CrossEntropyBack(logits, at, g.m.scale.logitCap, g.kind), bindings.Product{}, bindings.F32)
+	dh := g.LinearBack(g.m.head, g.CrossEntropyBack(logits, at, g.m.scale.logitCap, g.kind), bindings.Product{},
+		bindings.F32)
 	return loss, g.normBack(dh, x, n, nil)
 }
 
-// loss sums −log p over the labels, for the residual stream x [width, rows] after the last block. Where dx is given, with the shape of x, it gets
-// the gradient of the sum. Where sums is given, the losses are also added to the sums of their samples.
+// loss sums −log p over the labels, for the residual stream x [width, rows] after the last block. Where dx is given,
+// with the shape of x, it gets the gradient of the sum. Where sums is given, the losses are also added to the sums of
+// their samples.
 func (m *Model) loss(x kept, l labels, dx kept, sums []float64) (sum float64, err error) {
 	if dx.bytes > 0 {
 		if err := m.zero(dx); err != nil {

@@ -19,23 +19,26 @@ type judge struct {
 	spelt   bool    // whether the file's weights are in float32; then greedy answers must be the same too
 	logits  float64 // largest difference
 	l2      float64 // norm of the difference beside that of the logits
-	gap     float64 // between the best logit and that of the token that llama.cpp takes instead, where greedy answers part
+	// between the best logit and that of the token that llama.cpp takes instead, where greedy answers part
+	gap float64
 }
 
-// On the 4-bit file llama.cpp rounds activations to 8 bits, as the engine does in q8. That alone moves the base model's logits by 1.7 (3% in L2), and any small
-// change, such as another rounding of the scales, moves them as much again, so that adapters whose whole effect is 0.05 and 0.9 are lost in it: there is no more to ask than that the adapted model is no further off
-// than the base model is. With the same weights spelt out in float32, llama.cpp computes in float32 but for queries, keys and values in float16; so that
-// is where a LoRA is judged: there the base model is off by 0.035, and the adapted ones by 0.03 to 0.045.
+// On the 4-bit file llama.cpp rounds activations to 8 bits, as the engine does in q8. That alone moves the base model's
+// logits by 1.7 (3% in L2), and any small change, such as another rounding of the scales, moves them as much again, so
+// that adapters whose whole effect is 0.05 and 0.9 are lost in it: there is no more to ask than that the adapted model
+// is no further off than the base model is. With the same weights spelt out in float32, llama.cpp computes in float32
+// but for queries, keys and values in float16; so that is where a LoRA is judged: there the base model is off by 0.035,
+// and the adapted ones by 0.03 to 0.045.
 //
-// Greedy answers of 32 tokens part where two tokens are nearly as likely: of twenty, one with float32 weights, over 0.004, and eleven on the 4-bit file, over
-// 0.007 to 0.27, whether the engine computes in q8 or in float32.
+// Greedy answers of 32 tokens part where two tokens are nearly as likely: of twenty, one with float32 weights, over
+// 0.004, and eleven on the 4-bit file, over 0.007 to 0.27, whether the engine computes in q8 or in float32.
 var judges = []judge{
 	{"float32 weights", ComputeF32, true, 5e-2, 1e-3, 5e-2},
 	{"4-bit weights", ComputeQ8, false, 3, 5e-2, 0.5},
 }
 
-// TestLlamaJudge has llama.cpp run SmolLM2 with the reference adapters as LoRAs: its logits on chat prompts must be those of the engine with the adapter
-// itself, and its greedy answers too.
+// TestLlamaJudge has llama.cpp run SmolLM2 with the reference adapters as LoRAs: its logits on chat prompts must be
+// those of the engine with the adapter itself, and its greedy answers too.
 func TestLlamaJudge(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes two minutes, and 540 MB for the weights in float32")
@@ -76,7 +79,8 @@ func (j judge) open(t *testing.T, path string) (*Model, *bindings.Llama) {
 	if j.spelt {
 		path = speltOut(t, path)
 	}
-	// One thread: token by token, threads wait for each other at every operation, and for a long time where the machine has other work.
+	// One thread: token by token, threads wait for each other at every operation, and for a long time where the machine
+	// has other work.
 	return m, openLlama(t, path, bindings.LlamaOptions{Context: 256, Batch: 128, Threads: 1})
 }
 
@@ -98,7 +102,8 @@ func chats(t *testing.T, path string, questions ...string) (prompts [][]int32) {
 	t.Helper()
 	v := tokenizerOf(t, path)
 	for _, question := range questions {
-		tokens, err := v.Tokenize(t.Context(), "<|im_start|>user\n"+question+"<|im_end|>\n<|im_start|>assistant\n", false, true)
+		tokens, err := v.Tokenize(t.Context(), "<|im_start|>user\n"+question+"<|im_end|>\n<|im_start|>assistant\n",
+			false, true)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -27,11 +27,14 @@ type group struct {
 	block, index int // 0 q k v, 1 output, 2 gate up, 3 down
 	layers       []*linear
 	in, out      int
-	merged       *bindings.Tensor  // [in, out]: W + ΔW of all layers, where the plan is to merge them
-	shared       *bindings.Vectors // [out, layers] b and [rank, layers] d where all layers see the same rows of B, laid out for products with bytes; else nil
-	down         *bindings.Tensor  // [in, rank]: the A that the adapted layers share, or [in, Σ rank] those of all of them
-	sharedDown   bool              // whether they share it
-	gradDown     *bindings.Tensor  // of down's shape: sums of the gradients of a LoRA's A
+	merged       *bindings.Tensor // [in, out]: W + ΔW of all layers, where the plan is to merge them
+	// [out, layers] b and [rank, layers] d where all layers see the same rows of B, laid out for products with bytes;
+	// else nil
+	shared *bindings.Vectors
+	// [in, rank]: the A that the adapted layers share, or [in, Σ rank] those of all of them
+	down       *bindings.Tensor
+	sharedDown bool             // whether they share it
+	gradDown   *bindings.Tensor // of down's shape: sums of the gradients of a LoRA's A
 }
 
 func newGroup(index int, layers ...*linear) *group {
@@ -60,8 +63,9 @@ func (gr *group) each(f func(l *linear, start int)) {
 // planRows is the number of rows of a pass for which plans are compared.
 const planRows = 1024
 
-// mergingPays compares the multiplications of a training pass beyond those with W itself. Merged, ΔW is formed once and its gradient taken apart once,
-// 2 · in · out · rank, and each row adds in · out to the weight's gradient. Factored, each row meets A twice and B three times.
+// mergingPays compares the multiplications of a training pass beyond those with W itself. Merged, ΔW is formed once and
+// its gradient taken apart once, 2 · in · out · rank, and each row adds in · out to the weight's gradient. Factored,
+// each row meets A twice and B three times.
 func (gr *group) mergingPays(rank int) bool {
 	adapted := 0
 	for _, l := range gr.layers {
@@ -124,7 +128,8 @@ func (m *Model) planMerging() error {
 	return err
 }
 
-// mergedGroups lists the groups whose plan is to merge. Dropout acts on the input of A alone, which merging cannot; and a LoRA has too small a rank for it to pay.
+// mergedGroups lists the groups whose plan is to merge. Dropout acts on the input of A alone, which merging cannot; and
+// a LoRA has too small a rank for it to pay.
 func (m *Model) mergedGroups() (list []*group) {
 	if m.adapter.Method == vera.MethodLoRA || m.options.Plan == PlanFactored || m.adapter.Dropout > 0 {
 		return nil
@@ -139,8 +144,9 @@ func (m *Model) mergedGroups() (list []*group) {
 	return list
 }
 
-// linears computes y = W x + b ⊙ (B (d ⊙ (A x))) + bias + acc for all layers of a group: [out, rows] of type t, float32 where there is an acc. u = A x, which the
-// layers share, is what the backward pass needs besides x; it is nil where no layer is adapted or all are merged. Biases are frozen and have no gradient.
+// linears computes y = W x + b ⊙ (B (d ⊙ (A x))) + bias + acc for all layers of a group: [out, rows] of type t, float32
+// where there is an acc. u = A x, which the layers share, is what the backward pass needs besides x; it is nil where no
+// layer is adapted or all are merged. Biases are frozen and have no gradient.
 func (g *graph) linears(x *bindings.Tensor, gr *group, acc *bindings.Tensor, t bindings.Type) (y, u *bindings.Tensor) {
 	if !gr.biased() {
 		return g.products(x, gr, acc, t)
@@ -181,7 +187,8 @@ func (g *graph) products(x *bindings.Tensor, gr *group, acc *bindings.Tensor, t 
 			y = g.joined(y, g.linear(l.w, x, bindings.Product{Acc: acc, Into: part}, t))
 		default:
 			wx := g.linear(l.w, x, bindings.Product{Acc: acc}, bindings.F32)
-			y = g.joined(y, g.pairLinear(l.vectors.Rows, g.columns(u, l.down, l.rank), bindings.Product{In: l.vectors.D, Out: l.vectors.B, Acc: wx, Into: part}, t))
+			y = g.joined(y, g.pairLinear(l.vectors.Rows, g.columns(u, l.down, l.rank),
+				bindings.Product{In: l.vectors.D, Out: l.vectors.B, Acc: wx, Into: part}, t))
 		}
 	})
 	return y, u
@@ -224,8 +231,8 @@ func (g *graph) pairLinear(w, x *bindings.Tensor, p bindings.Product, t bindings
 	return g.Linear(w, x, p, t)
 }
 
-// linearsBack adds the gradients of a group's b and d, for its input x and the gradient dy [out, rows] of its result, which is as products take it, and gives
-// the gradient of x, or nil where it is not needed.
+// linearsBack adds the gradients of a group's b and d, for its input x and the gradient dy [out, rows] of its result,
+// which is as products take it, and gives the gradient of x, or nil where it is not needed.
 //
 //	∂x = Σ Wᵀ g + Aᵀ Σ d ⊙ Bᵀ (b ⊙ g)
 func (g *graph) linearsBack(dy, x, u *bindings.Tensor, gr *group, needInput bool) (dx *bindings.Tensor) {
@@ -265,7 +272,8 @@ func (g *graph) linearsBack(dy, x, u *bindings.Tensor, gr *group, needInput bool
 	return g.LinearBack(gr.down, du, bindings.Product{Acc: dx}, bindings.F32)
 }
 
-// vectorsBack adds the gradients of the layers' b and d, or of a LoRA's B, and gives that of u = A x, of u's shape as products take it, where it is needed:
+// vectorsBack adds the gradients of the layers' b and d, or of a LoRA's B, and gives that of u = A x, of u's shape as
+// products take it, where it is needed:
 //
 //	∂u = d ⊙ Bᵀ (b ⊙ g)    ∂B = Σ g (d ⊙ u)ᵀ
 func (g *graph) vectorsBack(dy, u *bindings.Tensor, gr *group, needed bool) (du *bindings.Tensor) {
@@ -300,7 +308,8 @@ func (g *graph) vectorsBack(dy, u *bindings.Tensor, gr *group, needed bool) (du 
 	return g.rounded(du)
 }
 
-// mask is the dropout on a group's input, nil without dropout. PEFT draws one for each layer; here it is one a group, as A x is.
+// mask is the dropout on a group's input, nil without dropout. PEFT draws one for each layer; here it is one a group,
+// as A x is.
 func (g *graph) mask(gr *group) *bindings.Tensor {
 	if p := g.m.adapter.Dropout; p > 0 && g.seed != 0 {
 		return g.dropoutMask(gr.block, gr.index, gr.in, p)

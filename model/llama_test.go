@@ -51,11 +51,13 @@ func saveLoRA(t *testing.T, a *vera.Adapter, rank int, kind string) string {
 	return path
 }
 
-// TestLlamaTiny has llama.cpp run tiny models with and without a LoRA export. With float32 weights both engines compute in float32, except that llama.cpp
-// rounds queries, keys and values to float16: 2⁻¹¹ in each, and logits of up to 4 differ by up to 0.011.
+// TestLlamaTiny has llama.cpp run tiny models with and without a LoRA export. With float32 weights both engines compute
+// in float32, except that llama.cpp rounds queries, keys and values to float16: 2⁻¹¹ in each, and logits of up to 4
+// differ by up to 0.011.
 func TestLlamaTiny(t *testing.T) {
 	for name, shape := range map[string]testutil.TinyOptions{
-		"plain": {}, "one key head": {KVHeads: 1}, "a key head each": {KVHeads: 4}, "rope factors": {RopeFactors: true}, "own head": {OwnHead: true},
+		"plain": {}, "one key head": {KVHeads: 1}, "a key head each": {KVHeads: 4}, "rope factors": {RopeFactors: true},
+		"own head": {OwnHead: true},
 	} {
 		path := testutil.TinyLlama(t, shape)
 		m := open(t, path, options())
@@ -148,14 +150,17 @@ func TestLlamaErrors(t *testing.T) {
 	good := bindings.LlamaOptions{Context: 64, Batch: 64, Threads: 1}
 	path := testutil.TinyLlama(t, testutil.TinyOptions{})
 	for _, o := range []bindings.LlamaOptions{
-		{}, {Batch: 1, Threads: 1}, {Context: 1 << 30, Batch: 1, Threads: 1}, {Context: 64, Threads: 1}, {Context: 64, Batch: 1 << 20, Threads: 1},
+		{}, {Batch: 1, Threads: 1}, {Context: 1 << 30, Batch: 1, Threads: 1}, {Context: 64, Threads: 1},
+		{Context: 64, Batch: 1 << 20, Threads: 1},
 		{Context: 64, Batch: 64}, {Context: 64, Batch: 64, Threads: 1000},
 	} {
 		if _, err := bindings.OpenLlama(path, o); err == nil {
 			t.Errorf("%+v is taken", o)
 		}
 	}
-	missing := testutil.TinyLlama(t, testutil.TinyOptions{Change: func(f *testutil.TinyFile) { f.Remove("blk.1.ffn_up.weight") }})
+	missing := testutil.TinyLlama(t, testutil.TinyOptions{Change: func(f *testutil.TinyFile) {
+		f.Remove("blk.1.ffn_up.weight")
+	}})
 	for _, bad := range []string{missing, filepath.Join(t.TempDir(), "absent.gguf"), t.TempDir()} {
 		if _, err := bindings.OpenLlama(bad, good); err == nil || !strings.Contains(err.Error(), bad) {
 			t.Errorf("%s: error %v", bad, err)
@@ -175,12 +180,17 @@ func TestLlamaErrors(t *testing.T) {
 		"a native file":   {native, "adapter.lora.alpha"},
 		"a model":         {path, "adapter.type"},
 		"no file":         {filepath.Join(t.TempDir(), "absent.gguf"), "absent.gguf"},
-		"three dimensions": {loraOf(t, map[string]any{"adapter.lora.alpha": float32(1)}, "blk.0.attn_q.weight.lora_a", []int64{64, 1, 2}),
+		"three dimensions": {loraOf(t, map[string]any{"adapter.lora.alpha": float32(1)}, "blk.0.attn_q.weight.lora_a",
+			[]int64{64, 1, 2}),
 			"must be a matrix"},
-		"half a pair":       {loraOf(t, map[string]any{"adapter.lora.alpha": float32(1)}, "blk.0.attn_q.weight.lora_a", []int64{64, 4}), "missing one"},
-		"no weight's":       {loraOf(t, map[string]any{"adapter.lora.alpha": float32(1)}, "x.lora_a", []int64{64, 4}), "no factor"},
-		"alpha of a string": {loraOf(t, map[string]any{"adapter.lora.alpha": "8"}, "x.weight.lora_a", []int64{64, 4}), "adapter.lora.alpha"},
-		"type of a number": {loraOf(t, map[string]any{"adapter.lora.alpha": float32(1), "adapter.type": uint32(1)}, "x.weight.lora_a", []int64{64, 4}),
+		"half a pair": {loraOf(t, map[string]any{"adapter.lora.alpha": float32(1)}, "blk.0.attn_q.weight.lora_a",
+			[]int64{64, 4}), "missing one"},
+		"no weight's": {loraOf(t, map[string]any{"adapter.lora.alpha": float32(1)}, "x.lora_a", []int64{64, 4}),
+			"no factor"},
+		"alpha of a string": {loraOf(t, map[string]any{"adapter.lora.alpha": "8"}, "x.weight.lora_a", []int64{64, 4}),
+			"adapter.lora.alpha"},
+		"type of a number": {loraOf(t, map[string]any{"adapter.lora.alpha": float32(1), "adapter.type": uint32(1)},
+			"x.weight.lora_a", []int64{64, 4}),
 			"adapter.type"},
 	} {
 		if err := l.SetLoRA(test.path, 1); err == nil || !strings.Contains(err.Error(), test.word) {

@@ -13,16 +13,19 @@ import (
 func merged(t *testing.T, m *Model, a *vera.Adapter) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "merged.gguf")
-	if _, err := a.SaveMerged(t.Context(), path, m.File(), vera.MergeOptions{Type: vera.TypeKeep, Threads: 2}); err != nil {
+	if _, err := a.SaveMerged(t.Context(), path, m.File(), vera.MergeOptions{Type: vera.TypeKeep, Threads: 2}); err !=
+		nil {
 		t.Fatal(err)
 	}
 	return path
 }
 
-// TestMergedLogits opens merged files: with weights in float32 the logits are those of the base with the adapter but for the order of sums, in 16 bits but for
-// one rounding of each weight (2⁻¹² and 2⁻⁹ of it, over two blocks of normally distributed logits).
+// TestMergedLogits opens merged files: with weights in float32 the logits are those of the base with the adapter but
+// for the order of sums, in 16 bits but for one rounding of each weight (2⁻¹² and 2⁻⁹ of it, over two blocks of
+// normally distributed logits).
 func TestMergedLogits(t *testing.T) {
-	for kind, tolerance := range map[bindings.Type]float64{bindings.F32: 1e-5, bindings.F16: 2e-3, bindings.BF16: 2e-2} {
+	for kind, tolerance := range map[bindings.Type]float64{bindings.F32: 1e-5, bindings.F16: 2e-3,
+		bindings.BF16: 2e-2} {
 		m := tiny(t, testutil.TinyOptions{Type: kind})
 		tokens := randomBatch(1, m.Vocab, 40).tokens
 		logits := func(m *Model) []float32 {
@@ -48,9 +51,11 @@ func TestMergedLogits(t *testing.T) {
 	}
 }
 
-// TestMergedInLlama has llama.cpp run merged files: its logits may differ from ours by no more than they do on the base.
+// TestMergedInLlama has llama.cpp run merged files: its logits may differ from ours by no more than they do on the
+// base.
 func TestMergedInLlama(t *testing.T) {
-	for _, kind := range []bindings.Type{bindings.F32, bindings.Q4_0, bindings.Q4_1, bindings.Q8_0, bindings.Q4_K, bindings.Q6_K} {
+	for _, kind := range []bindings.Type{bindings.F32, bindings.Q4_0, bindings.Q4_1, bindings.Q8_0, bindings.Q4_K,
+		bindings.Q6_K} {
 		m := tiny(t, testutil.TinyOptions{Type: kind})
 		off := func(m *Model, path string) float64 {
 			l, err := bindings.OpenLlama(path, bindings.LlamaOptions{Context: 64, Batch: 64, Threads: 1})

@@ -1,8 +1,10 @@
-// Package model runs a language model from its GGUF file: forward, hand-written backward for VeRA's vectors, and generation.
+// Package model runs a language model from its GGUF file: forward, hand-written backward for VeRA's vectors, and
+// generation.
 //
-// The network's mathematics stand here block by block: block.go lists a transformer block forwards and, below it, backwards; architecture.go has what the block of
-// each architecture is made of; linear.go does so for a VeRA linear layer, attention.go for attention, head.go for the loss. Weights stay quantised in the file's memory map; an operation
-// dequantises the matrix that it needs while it runs.
+// The network's mathematics stand here block by block: block.go lists a transformer block forwards and, below it,
+// backwards; architecture.go has what the block of each architecture is made of; linear.go does so for a VeRA linear
+// layer, attention.go for attention, head.go for the loss. Weights stay quantised in the file's memory map; an
+// operation dequantises the matrix that it needs while it runs.
 //
 // It must know nothing of data sets, optimisers or run directories.
 package model
@@ -31,12 +33,15 @@ type Options struct {
 	Compute   Compute   `json:"compute"`
 	Plan      Plan      `json:"plan"`
 	Recompute Recompute `json:"recompute"`
-	Memory    int64     `json:"memory"` // limit in bytes that auto recomputes for; 0 is half of what is free, or of a device nine tenths
+	// limit in bytes that auto recomputes for; 0 is half of what is free, or of a device nine tenths
+	Memory int64 `json:"memory"`
 }
 
-// Default is all processors, bfloat16 products where the processor has them and float32 elsewhere, and recomputing by memory.
+// Default is all processors, bfloat16 products where the processor has them and float32 elsewhere, and recomputing by
+// memory.
 func Default() Options {
-	o := Options{Device: bindings.CPU, Threads: runtime.GOMAXPROCS(0), Compute: ComputeF32, Plan: PlanAuto, Recompute: RecomputeAuto}
+	o := Options{Device: bindings.CPU, Threads: runtime.GOMAXPROCS(0), Compute: ComputeF32, Plan: PlanAuto,
+		Recompute: RecomputeAuto}
 	if bindings.FastBF16() {
 		o.Compute = ComputeBF16
 	}
@@ -50,7 +55,9 @@ type Compute string
 const (
 	ComputeF32  Compute = "f32"  // float32 on the dequantised weights, comparable with references
 	ComputeBF16 Compute = "bf16" // weights, pair and activations rounded to bfloat16, sums in float32
-	ComputeQ8   Compute = "q8"   // for generation: activations and pair rounded to 8 bits in blocks of 32, keys and values to float16, sums exact or in float32
+	// for generation: activations and pair rounded to 8 bits in blocks of 32, keys and values to float16, sums exact or
+	// in float32
+	ComputeQ8 Compute = "q8"
 )
 
 // Plan says how a training pass multiplies with W + ΔW.
@@ -101,11 +108,13 @@ type block struct {
 	qkNorms             bindings.HeadNorms // of q and k
 	conv                *bindings.Tensor   // [taps, width]: the weights of a short convolution, where it has that
 	delta               *delta             // of a delta net, where it has that
-	groups              []*group           // q k v, or q where it takes others' keys and values, output; or those of what stands in the place of attention; and gate up, down where the feed-forward is dense
-	experts             *experts           // where it is not
-	sinks               *bindings.Tensor   // [heads]: see Heads; nil where there are none
-	embedding           *blockEmbedding    // nil where it has none
-	scale               float32            // of its result
+	// q k v, or q where it takes others' keys and values, output; or those of what stands in the place of attention;
+	// and gate up, down where the feed-forward is dense
+	groups    []*group
+	experts   *experts         // where it is not
+	sinks     *bindings.Tensor // [heads]: see Heads; nil where there are none
+	embedding *blockEmbedding  // nil where it has none
+	scale     float32          // of its result
 }
 
 // shape is what blocks of a model may have otherwise.
@@ -157,7 +166,8 @@ type Model struct {
 	largest     bindings.Largest // of all graphs measured
 }
 
-// Open maps a GGUF file and checks that it is a whole model that can be trained: architecture, tensors, shapes and types.
+// Open maps a GGUF file and checks that it is a whole model that can be trained: architecture, tensors, shapes and
+// types.
 func Open(path string, o Options) (*Model, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
@@ -249,7 +259,8 @@ func (l *loader) tensor(name string, shape ...int) *bindings.Tensor {
 	case len(shape) == 1 && info.Type != bindings.F32:
 		l.err = fmt.Errorf("tensor %s: type %v, f32 is needed", name, info.Type)
 	case !info.Type.Dequantizes():
-		l.err = fmt.Errorf("tensor %s: type %v cannot be turned into float32; requantise the model, to Q4_0 or Q4_K for example", name, info.Type)
+		l.err = fmt.Errorf("tensor %s: type %v cannot be turned into float32; requantise the model, to Q4_0 or Q4_K "+
+			"for example", name, info.Type)
 	}
 	if l.err != nil {
 		return nil
@@ -327,8 +338,10 @@ func (m *Model) loadWeights() error {
 			continue
 		}
 		// rope_freqs of old conversions stand in every block and say nothing.
-		if !l.seen[t.Name] && !strings.HasSuffix(t.Name, "rope_freqs.weight") && !strings.HasSuffix(t.Name, "attn_rot_embd") {
-			return fmt.Errorf("tensor %s is not part of a model of architecture %s as it is computed here; its effect would be lost", t.Name, m.Architecture)
+		if !l.seen[t.Name] && !strings.HasSuffix(t.Name, "rope_freqs.weight") &&
+			!strings.HasSuffix(t.Name, "attn_rot_embd") {
+			return fmt.Errorf("tensor %s is not part of a model of architecture %s as it is computed here; its "+
+				"effect would be lost", t.Name, m.Architecture)
 		}
 	}
 	if l.err == nil && m.store != nil && m.asked == nil {
@@ -388,7 +401,8 @@ func (l *loader) block(i int) *block {
 	name := func(part string) string { return "blk." + strconv.Itoa(i) + "." + part }
 	matrix := func(target string, in, out int) *linear {
 		x := &linear{block: i, target: target, in: in, out: out, w: l.tensor(name(target)+".weight", in, out)}
-		if bias := name(target) + ".bias"; slices.Contains(m.made.biases, target) || l.has(bias) && slices.Contains(m.made.mayHave, target) {
+		if bias := name(target) + ".bias"; slices.Contains(m.made.biases, target) || l.has(bias) &&
+			slices.Contains(m.made.mayHave, target) {
 			x.bias = l.tensor(bias, out)
 		}
 		return x
@@ -410,7 +424,8 @@ func (l *loader) block(i int) *block {
 	case deltaNet:
 		b.delta = l.delta(name)
 		heads := m.Delta.Values
-		add(matrix("attn_qkv", m.Width, m.mixed()), matrix("attn_gate", m.Width, m.read()), matrix("ssm_alpha", m.Width, heads), matrix("ssm_beta", m.Width, heads))
+		add(matrix("attn_qkv", m.Width, m.mixed()), matrix("attn_gate", m.Width, m.read()),
+			matrix("ssm_alpha", m.Width, heads), matrix("ssm_beta", m.Width, heads))
 		add(matrix("ssm_out", m.read(), m.Width))
 	default:
 		l.attention(b, name, matrix, add)
@@ -433,7 +448,8 @@ func (l *loader) block(i int) *block {
 }
 
 // attention loads that of block b.
-func (l *loader) attention(b *block, name func(part string) string, matrix func(target string, in, out int) *linear, add func(layers ...*linear)) {
+func (l *loader) attention(b *block, name func(part string) string, matrix func(target string, in, out int) *linear,
+	add func(layers ...*linear)) {
 	m := l.m
 	q, kv := m.Heads*b.headDim, b.kvHeads*b.headDim
 	if m.made.sinks {
@@ -446,7 +462,8 @@ func (l *loader) attention(b *block, name func(part string) string, matrix func(
 			b.qkNorms.K = l.tensor(name("attn_k_norm.weight"), b.headDim)
 		}
 	case row:
-		b.qkNorms = bindings.HeadNorms{Q: l.tensor(name("attn_q_norm.weight"), q), K: l.tensor(name("attn_k_norm.weight"), kv)}
+		b.qkNorms = bindings.HeadNorms{Q: l.tensor(name("attn_q_norm.weight"), q),
+			K: l.tensor(name("attn_k_norm.weight"), kv)}
 	}
 	if m.embeddings != nil {
 		b.embedding = l.blockEmbedding(name)
@@ -477,12 +494,14 @@ func (l *loader) attention(b *block, name func(part string) string, matrix func(
 // shape is what the model's constants make of block i.
 func (m *Model) shape(i int) shape {
 	s := shape{
-		local: m.windowed(i), headDim: m.HeadDim, kvHeads: m.kvHeads[i], mixer: m.mixers[i], hidden: m.Hidden, from: m.from(i),
+		local: m.windowed(i), headDim: m.HeadDim, kvHeads: m.kvHeads[i], mixer: m.mixers[i], hidden: m.Hidden,
+		from: m.from(i),
 	}
 	if m.hidden != nil {
 		s.hidden = m.hidden[i]
 	}
-	s.straight = m.made.positions || m.made.straight > 0 && (i+1)%m.made.straight == 0 || m.made.straights && m.local != nil && !s.local
+	s.straight = m.made.positions || m.made.straight > 0 && (i+1)%m.made.straight == 0 || m.made.straights &&
+		m.local != nil && !s.local
 	if s.local {
 		s.rotation, s.headDim = len(m.rotaries)-1, m.LocalHeadDim
 	}
@@ -508,8 +527,8 @@ func (l *loader) number(name string) float32 {
 	return math.Float32frombits(binary.LittleEndian.Uint32(l.m.file.Data(info)))
 }
 
-// fingerprint is a SHA-256 over the names, types and shapes of all tensors and 4 KiB from the beginning and the end of each tensor's data, so that
-// a model of gigabytes is known in milliseconds. Metadata do not count.
+// fingerprint is a SHA-256 over the names, types and shapes of all tensors and 4 KiB from the beginning and the end of
+// each tensor's data, so that a model of gigabytes is known in milliseconds. Metadata do not count.
 func fingerprint(g *bindings.GGUF) string {
 	h := sha256.New()
 	for _, t := range g.Tensors() {

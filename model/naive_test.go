@@ -11,8 +11,9 @@ import (
 	"github.com/veratune/veratune/vera"
 )
 
-// naive is a language model with an adapter in float64, written after the papers' and transformers' formulas and sharing nothing with the engine but the file, whose keys
-// it reads itself. It is what the engine's losses, logits and gradients are compared with. Rows of a matrix are tokens of one sample.
+// naive is a language model with an adapter in float64, written after the papers' and transformers' formulas and
+// sharing nothing with the engine but the file, whose keys it reads itself. It is what the engine's losses, logits and
+// gradients are compared with. Rows of a matrix are tokens of one sample.
 type naive struct {
 	*record
 	file    *bindings.GGUF
@@ -33,7 +34,8 @@ type tie struct {
 	gap   float64
 }
 
-// answer is what a model makes of samples: the sum of their losses, all logits, and the gradients of the adapter's Params; nil where there are none.
+// answer is what a model makes of samples: the sum of their losses, all logits, and the gradients of the adapter's
+// Params; nil where there are none.
 type answer struct {
 	loss         float64
 	logits, grad []float32
@@ -109,7 +111,8 @@ func (n *naive) logits(tokens []int32, at int) *matrix {
 	if head == nil {
 		head = embedding
 	}
-	logits := n.scaled(n.product(n.norm(n.norm(x, "output_norm"), "token_embd_norm"), head), 1/n.number("logit_scale", 1))
+	logits := n.scaled(n.product(n.norm(n.norm(x, "output_norm"), "token_embd_norm"), head),
+		1/n.number("logit_scale", 1))
 	return n.capped(logits, n.number("final_logit_softcapping", 0))
 }
 
@@ -124,7 +127,8 @@ func (n *naive) block(x *matrix, block, at int) *matrix {
 	} else {
 		y = n.attention(y, block, at)
 	}
-	early := slices.Contains([]string{"gpt-oss", "qwen35", "seed_oss"}, n.name) // their files have the norm before the feed-forward by another's name
+	// their files have the norm before the feed-forward by another's name
+	early := slices.Contains([]string{"gpt-oss", "qwen35", "seed_oss"}, n.name)
 	if !early {
 		y = n.norm(y, prefix+"post_attention_norm")
 	}
@@ -150,7 +154,8 @@ func (n *naive) block(x *matrix, block, at int) *matrix {
 	return x
 }
 
-// extras are what each block of a gemma4 gets of the tokens, whose scaled embeddings are x: a row of a table times √n, and the embedding's projection, together by 1/√2.
+// extras are what each block of a gemma4 gets of the tokens, whose scaled embeddings are x: a row of a table times √n,
+// and the embedding's projection, together by 1/√2.
 func (n *naive) extras(tokens []int32, x *matrix) (list []*matrix) {
 	table := n.weights["per_layer_token_embd.weight"]
 	if table == nil {
@@ -165,7 +170,8 @@ func (n *naive) extras(tokens []int32, x *matrix) (list []*matrix) {
 			values = append(values, table.row(int(token))[block*width:(block+1)*width]...)
 		}
 		own := n.scaled(constant(len(tokens), width, values), math.Sqrt(float64(width)))
-		list = append(list, n.scaled(n.sum(own, n.norm(n.columns(projected, block*width, width), "per_layer_proj_norm")), 1/math.Sqrt2))
+		list = append(list, n.scaled(n.sum(own, n.norm(n.columns(projected, block*width, width),
+			"per_layer_proj_norm")), 1/math.Sqrt2))
 	}
 	return list
 }
@@ -199,7 +205,8 @@ func (n *naive) attention(h *matrix, block, at int) *matrix {
 		q = n.linear(h, block, "attn_q", 0, at)
 	} else if name := "attn_qkv"; n.weights[fmt.Sprintf("blk.%d.%s.weight", block, name)] != nil {
 		all := n.linear(h, block, name, 0, at)
-		q, k, v = n.columns(all, 0, heads*dim), n.columns(all, heads*dim, kvHeads*dim), n.columns(all, (heads+kvHeads)*dim, kvHeads*dim)
+		q, k, v = n.columns(all, 0, heads*dim), n.columns(all, heads*dim, kvHeads*dim),
+			n.columns(all, (heads+kvHeads)*dim, kvHeads*dim)
 	} else {
 		q, k = n.linear(h, block, "attn_q", 0, at), n.linear(h, block, "attn_k", 0, at)
 		if q.cols == 2*heads*dim {
@@ -233,7 +240,8 @@ func (n *naive) attention(h *matrix, block, at int) *matrix {
 	var outs []*matrix
 	for head := range heads {
 		kv := head / (heads / kvHeads) * dim
-		scores := n.scaled(n.product(n.columns(q, head*dim, dim), n.columns(k, kv, dim)), n.number("attention.scale", perHead))
+		scores := n.scaled(n.product(n.columns(q, head*dim, dim), n.columns(k, kv, dim)),
+			n.number("attention.scale", perHead))
 		scores = n.capped(scores, n.number("attn_logit_softcapping", 0))
 		if sinks := n.weights[fmt.Sprintf("blk.%d.attn_sinks.weight", block)]; sinks != nil {
 			// One more score, whose value is nothing.
@@ -241,7 +249,8 @@ func (n *naive) attention(h *matrix, block, at int) *matrix {
 			for j := range scores.cols {
 				all = append(all, n.columns(scores, j, 1))
 			}
-			scores = n.beside(1, append(all, constant(scores.rows, 1, slices.Repeat([]float64{sinks.v[head]}, scores.rows))))
+			scores = n.beside(1, append(all,
+				constant(scores.rows, 1, slices.Repeat([]float64{sinks.v[head]}, scores.rows))))
 		}
 		p := n.softmax(scores, func(i, j int) bool { return j == h.rows || j <= i && (!local || i-j < window) })
 		p = n.columns(p, 0, h.rows)
@@ -268,15 +277,17 @@ func sigmoid(v float64) (y, slope float64) {
 	return s, s * (1 - s)
 }
 
-// deltaNet goes token by token: S ← e^g S, then S ← S + β (v − S k) kᵀ, and gives S q. Hugging Face's value head k·(values/keys) + i, which goes with key head k, is
-// head i·keys + k of the file.
+// deltaNet goes token by token: S ← e^g S, then S ← S + β (v − S k) kᵀ, and gives S q. Hugging Face's value head
+// k·(values/keys) + i, which goes with key head k, is head i·keys + k of the file.
 func (n *naive) deltaNet(h *matrix, block, at int) *matrix {
 	prefix := fmt.Sprintf("blk.%d.", block)
-	keys, values, dk := int(n.number("ssm.group_count", 0)), int(n.number("ssm.time_step_rank", 0)), int(n.number("ssm.state_size", 0))
+	keys, values, dk := int(n.number("ssm.group_count", 0)), int(n.number("ssm.time_step_rank", 0)),
+		int(n.number("ssm.state_size", 0))
 	dv := int(n.number("ssm.inner_size", 0)) / values
 	x := n.activated(n.convolved(n.linear(h, block, "attn_qkv", 0, at), n.weights[prefix+"ssm_conv1d.weight"]))
 	softplus := func(v float64) (y, slope float64) { return math.Log1p(math.Exp(v)), 1 / (1 + math.Exp(-v)) }
-	g := n.times(n.each(n.sum(n.linear(h, block, "ssm_alpha", 0, at), n.weights[prefix+"ssm_dt.bias"]), softplus), n.weights[prefix+"ssm_a"])
+	g := n.times(n.each(n.sum(n.linear(h, block, "ssm_alpha", 0, at), n.weights[prefix+"ssm_dt.bias"]), softplus),
+		n.weights[prefix+"ssm_a"])
 	kept := n.each(g, func(v float64) (y, slope float64) { return math.Exp(v), math.Exp(v) })
 	beta := n.each(n.linear(h, block, "ssm_beta", 0, at), sigmoid)
 	unit := func(start int) *matrix { // over √(Σ x² + 1e-6)
@@ -311,14 +322,16 @@ func (n *naive) warmed(q *matrix) *matrix {
 	}
 	var by []float64
 	for position := range q.rows {
-		by = append(by, 1+scale*math.Log(1+math.Floor(float64(position)/n.number("rope.scaling.original_context_length", 0))))
+		by = append(by, 1+scale*math.Log(
+			1+math.Floor(float64(position)/n.number("rope.scaling.original_context_length", 0))))
 	}
 	return n.times(q, constant(q.rows, 1, by))
 }
 
 // window is the number of last tokens that a block sees, if it doesn't see all.
 func (n *naive) window(block int) (window int, local bool) {
-	every, ok := map[string]float64{"exaone4": 4, "gemma2": 2, "gemma3": 6, "gemma4": 6, "gpt-oss": 2, "llama": 1, "mistral3": 1, "olmo2": 4, "phi3": 1, "starcoder2": 1}[n.name]
+	every, ok := map[string]float64{"exaone4": 4, "gemma2": 2, "gemma3": 6, "gemma4": 6, "gpt-oss": 2, "llama": 1,
+		"mistral3": 1, "olmo2": 4, "phi3": 1, "starcoder2": 1}[n.name]
 	window = int(n.number("attention.sliding_window", 0))
 	if !ok || window == 0 {
 		return 0, false
@@ -333,7 +346,8 @@ func (n *naive) window(block int) (window int, local bool) {
 
 // rotated turns q and k by the positions of their tokens.
 func (n *naive) rotated(x *matrix, block, dim int, local bool) *matrix {
-	if n.weights["position_embd.weight"] != nil || n.name == "smollm3" && block%4 == 3 || n.name == "exaone4" && !local && n.number("attention.sliding_window", 0) > 0 {
+	if n.weights["position_embd.weight"] != nil || n.name == "smollm3" && block%4 == 3 || n.name == "exaone4" &&
+		!local && n.number("attention.sliding_window", 0) > 0 {
 		return x
 	}
 	dims := int(n.number("rope.dimension_count", float64(dim)))
@@ -366,7 +380,8 @@ func powers(base float64, dims int) []float64 {
 	return list
 }
 
-// angles are those by which pairs are rotated from one token to the next, and what the rotated numbers are multiplied by, in a text of that length.
+// angles are those by which pairs are rotated from one token to the next, and what the rotated numbers are multiplied
+// by, in a text of that length.
 func (n *naive) angles(dims, length int) (angles []float64, size float64) {
 	base := n.number("rope.freq_base", 10000)
 	context := n.number("rope.scaling.original_context_length", n.number("context_length", 0))
@@ -390,11 +405,13 @@ func (n *naive) angles(dims, length int) (angles []float64, size float64) {
 		}
 		return angles, size
 	}
-	// YaRN (Peng et al., arXiv 2309.00071, section 3.2): pairs that turn more than 32 times over the original context keep their angle, those below once are scaled.
+	// YaRN (Peng et al., arXiv 2309.00071, section 3.2): pairs that turn more than 32 times over the original context
+	// keep their angle, those below once are scaled.
 	turning := func(times float64) float64 { // the pair that turns so many times
 		return float64(dims) * math.Log(context/(times*2*math.Pi)) / (2 * math.Log(base))
 	}
-	low, high := turning(n.number("rope.scaling.yarn_beta_fast", 32)), turning(n.number("rope.scaling.yarn_beta_slow", 1))
+	low, high := turning(n.number("rope.scaling.yarn_beta_fast", 32)),
+		turning(n.number("rope.scaling.yarn_beta_slow", 1))
 	if n.whole || n.name != "gpt-oss" {
 		low, high = math.Floor(low), math.Ceil(high)
 	}
@@ -407,8 +424,8 @@ func (n *naive) angles(dims, length int) (angles []float64, size float64) {
 	return angles, size * n.number("rope.scaling.yarn_attn_factor", scales)
 }
 
-// neighbours tells whether numbers 2i and 2i + 1 of a head are rotated together, because the file's converter reordered the rows of q and k. In Hugging Face's order,
-// numbers i and i + dims/2 are.
+// neighbours tells whether numbers 2i and 2i + 1 of a head are rotated together, because the file's converter reordered
+// the rows of q and k. In Hugging Face's order, numbers i and i + dims/2 are.
 func (n *naive) neighbours() bool {
 	return slices.Contains([]string{"granite", "llama", "mistral3", "smollm3"}, n.name)
 }
@@ -464,7 +481,8 @@ func (n *naive) between(x *matrix, low, high float64) *matrix {
 
 // mixture sums what the experts with the largest probabilities give, by these, which then are divided by their sum.
 func (n *naive) mixture(h *matrix, prefix string, at int) *matrix {
-	gates, ups, downs := n.weights[prefix+"ffn_gate_exps.weight"], n.weights[prefix+"ffn_up_exps.weight"], n.weights[prefix+"ffn_down_exps.weight"]
+	gates, ups, downs := n.weights[prefix+"ffn_gate_exps.weight"], n.weights[prefix+"ffn_up_exps.weight"],
+		n.weights[prefix+"ffn_down_exps.weight"]
 	biased := func(y *matrix, part string, e int) *matrix {
 		if bias := n.weights[prefix+part+".bias"]; bias != nil {
 			return n.sum(y, bias.part(e, 1))
@@ -495,7 +513,8 @@ func (n *naive) mixture(h *matrix, prefix string, at int) *matrix {
 	var y *matrix
 	for e := range shares.cols {
 		hidden := gates.rows / shares.cols
-		gate, up := biased(n.product(h, gates.part(e*hidden, hidden)), "ffn_gate_exps", e), biased(n.product(h, ups.part(e*hidden, hidden)), "ffn_up_exps", e)
+		gate, up := biased(n.product(h, gates.part(e*hidden, hidden)), "ffn_gate_exps", e),
+			biased(n.product(h, ups.part(e*hidden, hidden)), "ffn_up_exps", e)
 		if n.name == "gpt-oss" {
 			gate, up = n.between(gate, math.Inf(-1), 7), n.between(up, -7, 7)
 			up = n.each(up, func(v float64) (y, slope float64) { return v + 1, 1 })
@@ -553,14 +572,16 @@ func (n *naive) reordered(rows *matrix, target string) *matrix {
 	return constant(rows.rows, rows.cols, values)
 }
 
-// place is where Hugging Face has row i of the file's layer, or column i of ssm_out: row 2j + half of a head that is rotated by neighbours is row half · (head dim / 2) + j there,
-// and value head i·keys + k of a delta net is head k·(values/keys) + i.
+// place is where Hugging Face has row i of the file's layer, or column i of ssm_out: row 2j + half of a head that is
+// rotated by neighbours is row half · (head dim / 2) + j there, and value head i·keys + k of a delta net is head
+// k·(values/keys) + i.
 func (n *naive) place(target string, i int) int {
 	keys, values := int(n.number("ssm.group_count", 0)), int(n.number("ssm.time_step_rank", 0))
 	first, run := 0, 1
 	switch {
 	case n.neighbours() && (target == "attn_q" || target == "attn_k"):
-		dim := int(n.number("attention.key_length", n.number("embedding_length", 0)/n.number("attention.head_count", 0)))
+		dim := int(n.number("attention.key_length",
+			n.number("embedding_length", 0)/n.number("attention.head_count", 0)))
 		at := i % dim
 		return i - at + at%2*(dim/2) + at/2
 	case keys == 0 || !slices.Contains([]string{"attn_qkv", "attn_gate", "ssm_alpha", "ssm_beta", "ssm_out"}, target):

@@ -2,9 +2,10 @@ package model
 
 import "slices"
 
-// pack tells how a batch's tokens lie end to end as rows. Samples are cut into segments, a tree: tokens with which several samples begin are computed once,
-// in one segment, and what follows in each sample is a child of that segment. A row sees all rows of its segment's ancestors and those up to itself in its
-// own segment, so every sample sees itself alone. That is exact: in a causal model a token's result depends on the tokens before it only.
+// pack tells how a batch's tokens lie end to end as rows. Samples are cut into segments, a tree: tokens with which
+// several samples begin are computed once, in one segment, and what follows in each sample is a child of that segment.
+// A row sees all rows of its segment's ancestors and those up to itself in its own segment, so every sample sees itself
+// alone. That is exact: in a causal model a token's result depends on the tokens before it only.
 type pack struct {
 	segments  []segment
 	tokens    []int32 // of each row
@@ -17,10 +18,12 @@ type pack struct {
 	shared, sharedGrads map[int]kept // by block: keys and values that others take, and their gradients
 }
 
-// segment is a run of rows. parent is the index of the segment before it in its samples, or -1; past is the number of rows in all its ancestors.
+// segment is a run of rows. parent is the index of the segment before it in its samples, or -1; past is the number of
+// rows in all its ancestors.
 type segment struct{ start, length, parent, past int32 }
 
-// labels are the rows that carry a label, the token that is to be predicted there, and the place of its sample in the batch.
+// labels are the rows that carry a label, the token that is to be predicted there, and the place of its sample in the
+// batch.
 type labels struct{ rows, tokens, samples []int32 }
 
 // sample is a sequence of tokens, and what is to be predicted after each, or -1.
@@ -33,7 +36,8 @@ type sample struct {
 // leastShared is how many tokens a common beginning must have to be worth a segment.
 const leastShared = 4
 
-// newPack lays samples out. With share, common beginnings without labels become one segment; else every sample is one, and where some are long.
+// newPack lays samples out. With share, common beginnings without labels become one segment; else every sample is one,
+// and where some are long.
 func newPack(samples []sample, share bool) pack {
 	var p pack
 	if !share || slices.ContainsFunc(samples, func(s sample) bool { return s.long }) {
@@ -77,7 +81,8 @@ func (p *pack) tree(samples []sample, from int, parent int32) {
 // shared is the number of tokens from a place on that two samples have in common before either has a label.
 func (s sample) shared(t sample, from int) int {
 	n := 0
-	for i := from; i < min(len(s.tokens), len(t.tokens)) && s.tokens[i] == t.tokens[i] && s.targets[i] < 0 && t.targets[i] < 0; i++ {
+	for i := from; i < min(len(s.tokens), len(t.tokens)) && s.tokens[i] == t.tokens[i] && s.targets[i] < 0 &&
+		t.targets[i] < 0; i++ {
 		n++
 	}
 	return n
@@ -101,7 +106,8 @@ func (p *pack) add(s sample, from, to int, parent int32) int32 {
 
 func (p pack) rows() int { return len(p.tokens) }
 
-// passRows bounds the tokens of a pass: a batch with more is computed in several, whatever memory there is, so that its sums come out the same.
+// passRows bounds the tokens of a pass: a batch with more is computed in several, whatever memory there is, so that its
+// sums come out the same.
 const passRows = 4096
 
 // passes cuts samples into runs of at most passRows tokens; a longer sample is alone.

@@ -119,7 +119,8 @@ func TestSharedBeginnings(t *testing.T) {
 			for j, v := range grad {
 				grads[j] += v
 			}
-			all.tokens, all.targets, all.lengths = append(all.tokens, one.tokens...), append(all.targets, one.targets...), append(all.lengths, one.lengths...)
+			all.tokens, all.targets, all.lengths = append(all.tokens, one.tokens...),
+				append(all.targets, one.targets...), append(all.lengths, one.lengths...)
 		}
 		samples, err := m.check(all.tokens, all.targets, all.lengths)
 		if err != nil {
@@ -141,7 +142,8 @@ func TestSharedBeginnings(t *testing.T) {
 	}
 }
 
-// TestLosses holds the sums of samples that begin alike to those of each alone, in several passes and chunks of labels, and Loss to their total.
+// TestLosses holds the sums of samples that begin alike to those of each alone, in several passes and chunks of labels,
+// and Loss to their total.
 func TestLosses(t *testing.T) {
 	m := tiny(t, testutil.TinyOptions{})
 	adapted(t, m, nil)
@@ -157,9 +159,11 @@ func TestLosses(t *testing.T) {
 		if i%10 == 0 {
 			own.targets = slices.Repeat([]int32{-1}, len(own.tokens)) // nothing is asked of this sample
 		}
-		one := batch{slices.Concat(begin, own.tokens), slices.Concat(slices.Repeat([]int32{-1}, len(begin)), own.targets), []int{len(begin) + len(own.tokens)}}
+		one := batch{slices.Concat(begin, own.tokens), slices.Concat(slices.Repeat([]int32{-1}, len(begin)),
+			own.targets), []int{len(begin) + len(own.tokens)}}
 		alone = append(alone, one.loss(t, m))
-		all.tokens, all.targets, all.lengths = append(all.tokens, one.tokens...), append(all.targets, one.targets...), append(all.lengths, one.lengths...)
+		all.tokens, all.targets, all.lengths = append(all.tokens, one.tokens...), append(all.targets, one.targets...),
+			append(all.lengths, one.lengths...)
 	}
 	if len(all.tokens) <= passRows || all.labels() <= m.tokenChunk() {
 		t.Fatalf("%d tokens and %d labels fit one pass and one chunk", len(all.tokens), all.labels())

@@ -14,8 +14,10 @@ import (
 
 // Memory is what a training pass needs, in bytes: of the process or, where another device computes, of that device.
 type Memory struct {
-	File    int64 `json:"file"`    // the model's file, mapped: read-only pages that the system may drop; or the weights on a device
-	Process int64 `json:"process"` // held already: tokenizer, rows, adapter, shared pair; on a device the last two, and what its driver takes
+	// the model's file, mapped: read-only pages that the system may drop; or the weights on a device
+	File int64 `json:"file"`
+	// held already: tokenizer, rows, adapter, shared pair; on a device the last two, and what its driver takes
+	Process int64 `json:"process"`
 	Merged  int64 `json:"merged"`  // matrices with ΔW added
 	Streams int64 `json:"streams"` // every block's input, a gradient, and the rotations
 	Saved   int64 `json:"saved"`   // what blocks keep for the backward pass
@@ -28,7 +30,8 @@ type Memory struct {
 // Total is the size at its peak.
 func (m Memory) Total() int64 { return m.File + m.Process + m.Merged + m.Streams + m.Saved + m.Work }
 
-// Plan tells what Gradients of a batch will need, without computing anything. It is an error where that is more than the process can have.
+// Plan tells what Gradients of a batch will need, without computing anything. It is an error where that is more than
+// the process can have.
 func (m *Model) Plan(tokens, targets []int32, lengths []int) (Memory, error) {
 	if m.adapter == nil {
 		return Memory{}, errors.New("plan: no adapter is attached")
@@ -112,7 +115,8 @@ func (m *Model) gradientsNeed(p pack) (Memory, error) {
 
 // lossNeeds is what a pass without gradients takes.
 func (m *Model) lossNeeds(p pack) (n Memory, err error) {
-	n = Memory{File: m.store.size(true), Process: m.driver(), Streams: 2*m.streamBytes(p) + m.tableBytes(p), Rows: p.rows()}
+	n = Memory{File: m.store.size(true), Process: m.driver(), Streams: 2*m.streamBytes(p) + m.tableBytes(p),
+		Rows: p.rows()}
 	if m.adapter != nil {
 		n.Process += m.adapter.memory.Size() + m.adapter.moments.size()
 		if err := m.planMerging(); err != nil {
@@ -150,8 +154,9 @@ func (m *Model) graphs(pass func() error) (int64, error) {
 	return m.work, err
 }
 
-// scratch is what the kernels of the graphs that were measured take. On the CPU: 2 MiB of a strip and its sums for each thread, what it keeps of a delta net, and one operand turned. On a
-// device: the largest matrix unpacked, of which 64 Mi numbers at a time, and 16 MiB on the way there, what a product of the pair gives, and 64 MiB of cuBLAS's own.
+// scratch is what the kernels of the graphs that were measured take. On the CPU: 2 MiB of a strip and its sums for each
+// thread, what it keeps of a delta net, and one operand turned. On a device: the largest matrix unpacked, of which 64
+// Mi numbers at a time, and 16 MiB on the way there, what a product of the pair gives, and 64 MiB of cuBLAS's own.
 func (m *Model) scratch() int64 {
 	size, most := m.kind().RowBytes(1), m.largest
 	switch {
@@ -194,7 +199,8 @@ func (m *Model) keeping(p pack) (int, error) {
 	}
 	left := m.limit() - n.Total()
 	if left < 0 {
-		return 0, fmt.Errorf("a pass of %d tokens needs %s, memory is limited to %s; %s", p.rows(), gib(n.Total()), gib(m.limit()), smallerPass)
+		return 0, fmt.Errorf("a pass of %d tokens needs %s, memory is limited to %s; %s", p.rows(), gib(n.Total()),
+			gib(m.limit()), smallerPass)
 	}
 	return min(trained, int(left/saved)), nil
 }
@@ -213,8 +219,8 @@ func (m *Model) makeRoom(p pack, keep int) error {
 	return m.tape.reserve(m.betweenBytes(p)+int64(keep)*saved, int(m.streams())+m.tables()+len(m.givers())+keep*results)
 }
 
-// saved is the size of what the block that keeps most keeps for its backward pass (type acts), and how many results that are at most. The blocks are made for it,
-// and not computed.
+// saved is the size of what the block that keeps most keeps for its backward pass (type acts), and how many results
+// that are at most. The blocks are made for it, and not computed.
 func (m *Model) saved(p pack) (bytes int64, results int, err error) {
 	type made struct {
 		shape
@@ -255,7 +261,8 @@ func (m *Model) budget() int64 {
 	return m.free / 2
 }
 
-// available is the memory that the process could still take: of what is free in the machine, and of what it may have at most; 0 where neither is known.
+// available is the memory that the process could still take: of what is free in the machine, and of what it may have at
+// most; 0 where neither is known.
 func available() int64 {
 	var free int64
 	if v, err := mem.VirtualMemory(); err == nil {
@@ -269,7 +276,8 @@ func available() int64 {
 	return free
 }
 
-// allowed is the most memory that the process can have, by what the machine has or by the limit of a container's cgroup, and says which; 0 where neither is known.
+// allowed is the most memory that the process can have, by what the machine has or by the limit of a container's
+// cgroup, and says which; 0 where neither is known.
 func allowed() (bytes int64, by string) {
 	if v, err := mem.VirtualMemory(); err == nil {
 		bytes, by = int64(v.Total+v.SwapTotal), "this machine has"
@@ -280,7 +288,8 @@ func allowed() (bytes int64, by string) {
 	return bytes, by
 }
 
-// fits is an error where a pass needs more than the process can have, however much it computes again. The model's file is left out, since the system may drop its pages.
+// fits is an error where a pass needs more than the process can have, however much it computes again. The model's file
+// is left out, since the system may drop its pages.
 func (m *Model) fits(p pack) error {
 	n, err := m.need(p, 0)
 	if err != nil {

@@ -9,7 +9,8 @@ import (
 	"github.com/veratune/veratune/vera"
 )
 
-// TestMergingPays holds the choice of the plan to what it is for: small matrices at a high rank are merged, large ones at a low rank are not.
+// TestMergingPays holds the choice of the plan to what it is for: small matrices at a high rank are merged, large ones
+// at a low rank are not.
 func TestMergingPays(t *testing.T) {
 	adaptedGroup := func(in int, outs ...int) *group {
 		var layers []*linear
@@ -23,7 +24,8 @@ func TestMergingPays(t *testing.T) {
 		rank   int
 		merged bool
 	}{
-		{adaptedGroup(576, 576, 192, 192), 1024, true}, {adaptedGroup(1536, 576), 1024, true}, {adaptedGroup(576, 1536, 1536), 64, false},
+		{adaptedGroup(576, 576, 192, 192), 1024, true}, {adaptedGroup(1536, 576), 1024, true},
+		{adaptedGroup(576, 1536, 1536), 64, false},
 		{adaptedGroup(4096, 4096, 4096, 4096), 1024, false}, {adaptedGroup(11008, 4096), 1024, false},
 	} {
 		if got := c.mergingPays(c.rank); got != c.merged {
@@ -32,7 +34,8 @@ func TestMergingPays(t *testing.T) {
 	}
 }
 
-// TestPlan holds what Plan says to what Gradients then takes, as far as it can be counted, and a limit of memory to the blocks that still keep their results.
+// TestPlan holds what Plan says to what Gradients then takes, as far as it can be counted, and a limit of memory to the
+// blocks that still keep their results.
 func TestPlan(t *testing.T) {
 	path := testutil.TinyLlama(t, testutil.TinyOptions{Blocks: 3})
 	o := options()

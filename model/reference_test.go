@@ -17,22 +17,26 @@ import (
 	"github.com/veratune/veratune/vera"
 )
 
-// bounds are those of a comparison with references: in the loss and the logits, in the worst gradient, and in all together.
+// bounds are those of a comparison with references: in the loss and the logits, in the worst gradient, and in all
+// together.
 type bounds struct{ loss, logits, gradient, together float64 }
 
-// tolerances bound the differences to float64 references on the same dequantised weights. In float32, PEFT's own run is off by 1.6e-4 in the worst
-// gradient. bfloat16 has 8 significant bits: every product's operands are off by up to 2⁻⁹, and 30 blocks of seven products pass that on, so that a token's loss
-// is off by 1e-2, the mean of these 63 by up to 2.6e-3 (TestPEFTHeldOut measures it on many), and the smallest gradients (attn_k) by up to 0.07.
+// tolerances bound the differences to float64 references on the same dequantised weights. In float32, PEFT's own run is
+// off by 1.6e-4 in the worst gradient. bfloat16 has 8 significant bits: every product's operands are off by up to 2⁻⁹,
+// and 30 blocks of seven products pass that on, so that a token's loss is off by 1e-2, the mean of these 63 by up to
+// 2.6e-3 (TestPEFTHeldOut measures it on many), and the smallest gradients (attn_k) by up to 0.07.
 var tolerances = map[Compute]bounds{
 	ComputeF32:  {loss: 2e-5, logits: 2e-3, gradient: 5e-4, together: 5e-4},
 	ComputeBF16: {loss: 4e-3, logits: 0.5, gradient: 0.1, together: 3e-2},
 }
 
-// deviceTolerances are those where sums have another order. In bfloat16 that alone moves these 63 tokens: two orders on an H200 were off by 1.3e-3 and 1.8e-3 in the loss, by
-// 2.1e-2 and 3.1e-2 in the gradient and by 0.06 and 0.14 in the worst part of it, the emulated kernels by 5.5e-3, 2.4e-2 and 0.07. So are AMX by 4.6e-3, 3.1e-2 and 0.14 and
+// deviceTolerances are those where sums have another order. In bfloat16 that alone moves these 63 tokens: two orders on
+// an H200 were off by 1.3e-3 and 1.8e-3 in the loss, by 2.1e-2 and 3.1e-2 in the gradient and by 0.06 and 0.14 in the
+// worst part of it, the emulated kernels by 5.5e-3, 2.4e-2 and 0.07. So are AMX by 4.6e-3, 3.1e-2 and 0.14 and
 // AVX512_BF16 by 3.6e-3, 3.1e-2 and 0.14: they round the weights, too, and sum pairs.
 var deviceTolerances = map[Compute]bounds{
-	ComputeF32:  {loss: 2e-5, gradient: 1e-3, together: 5e-4}, // Mesa's software Vulkan is off by 5.5e-4 in the worst gradient
+	// Mesa's software Vulkan is off by 5.5e-4 in the worst gradient
+	ComputeF32:  {loss: 2e-5, gradient: 1e-3, together: 5e-4},
 	ComputeBF16: {loss: 8e-3, logits: 0.5, gradient: 0.2, together: 4e-2},
 }
 
@@ -139,8 +143,8 @@ func open(t *testing.T, path string, o Options) *Model {
 	return m
 }
 
-// TestPEFTReference compares losses, logits and every gradient of b and d with PEFT's on the real model, for the base model and each adapter
-// of the reference folders, with and without saved projections.
+// TestPEFTReference compares losses, logits and every gradient of b and d with PEFT's on the real model, for the base
+// model and each adapter of the reference folders, with and without saved projections.
 func TestPEFTReference(t *testing.T) {
 	dirs := testutil.Folders(t, "VERATUNE_REFS", "refs/peft-vera-*")
 	for _, compute := range []Compute{ComputeF32, ComputeBF16} {
@@ -154,7 +158,8 @@ func TestPEFTReference(t *testing.T) {
 	}
 }
 
-// TestDeviceReference is TestPEFTReference on the device that VERATUNE_TEST_DEVICE names, in all arithmetics that it has.
+// TestDeviceReference is TestPEFTReference on the device that VERATUNE_TEST_DEVICE names, in all arithmetics that it
+// has.
 func TestDeviceReference(t *testing.T) {
 	name := os.Getenv("VERATUNE_TEST_DEVICE")
 	if name == "" {

@@ -68,7 +68,8 @@ func samplings() (list []Sampling) {
 	for _, s := range []Sampling{
 		{}, {Temperature: 1}, {Temperature: 0.3}, {Temperature: 3},
 		{Temperature: 1, TopK: 1}, {Temperature: 1, TopK: 5}, {Temperature: 1, TopK: 1000},
-		{Temperature: 1, TopP: 0.5}, {Temperature: 1, TopP: 0.99}, {Temperature: 1, TopP: 1e-9}, {Temperature: 2, TopP: 0.999999},
+		{Temperature: 1, TopP: 0.5}, {Temperature: 1, TopP: 0.99}, {Temperature: 1, TopP: 1e-9},
+		{Temperature: 2, TopP: 0.999999},
 		{Temperature: 1, MinP: 0.1}, {Temperature: 1, MinP: 1},
 		{RepetitionPenalty: 1.3}, {Temperature: 0.7, RepetitionPenalty: 2}, {Temperature: 1, RepetitionPenalty: 0.5},
 		{Temperature: 0.8, TopK: 20, TopP: 0.9, MinP: 0.05, RepetitionPenalty: 1.1},
@@ -85,7 +86,8 @@ func samplings() (list []Sampling) {
 	return list
 }
 
-// TestSampling draws many tokens by random logits: none that the reference rules out, and each of the others as often as the reference says.
+// TestSampling draws many tokens by random logits: none that the reference rules out, and each of the others as often
+// as the reference says.
 func TestSampling(t *testing.T) {
 	const draws = 4000
 	random := rand.New(rand.NewPCG(11, 12))
@@ -118,9 +120,12 @@ func TestSampling(t *testing.T) {
 						cells++
 					}
 				}
-				// A χ² of k degrees of freedom has mean k and variance 2k; five deviations are never met with by chance in so few tests.
-				if limit := float64(cells) + 5*math.Sqrt(2*float64(cells)) + 5; chi > limit || math.Abs(float64(rare)-rareShare) > 5*math.Sqrt(rareShare)+5 {
-					t.Errorf("deviation %g: χ² %.1f over %d tokens, rare ones %d times where %.1f is expected", deviation, chi, cells, rare, rareShare)
+				// A χ² of k degrees of freedom has mean k and variance 2k; five deviations are never met with by chance
+				// in so few tests.
+				if limit := float64(cells) + 5*math.Sqrt(2*float64(cells)) + 5; chi > limit ||
+					math.Abs(float64(rare)-rareShare) > 5*math.Sqrt(rareShare)+5 {
+					t.Errorf("deviation %g: χ² %.1f over %d tokens, rare ones %d times where %.1f is expected",
+						deviation, chi, cells, rare, rareShare)
 				}
 			}
 		})
@@ -183,12 +188,14 @@ func TestOddLogits(t *testing.T) {
 	for _, temperature := range []float64{0, 1} {
 		s := Sampling{Temperature: temperature, TopP: 1, RepetitionPenalty: 1}
 		for _, logits := range [][]float32{{nan, 1, 2}, {1, 2, nan}, {nan}} {
-			if token, err := s.choose(logits, nil, rand.New(rand.NewPCG(1, 1))); err == nil || !strings.Contains(err.Error(), "NaN") {
+			if token, err := s.choose(logits, nil, rand.New(rand.NewPCG(1, 1))); err == nil ||
+				!strings.Contains(err.Error(), "NaN") {
 				t.Errorf("temperature %g, %v: token %d, %v", temperature, logits, token, err)
 			}
 		}
 		for _, s := range []Sampling{s, {Temperature: temperature, TopK: 3, TopP: 0.999999, RepetitionPenalty: 1}} {
-			if token, err := s.choose([]float32{-inf, -inf, -800, -inf}, nil, rand.New(rand.NewPCG(1, 1))); err != nil || token != 2 {
+			if token, err := s.choose([]float32{-inf, -inf, -800, -inf}, nil, rand.New(rand.NewPCG(1, 1))); err !=
+				nil || token != 2 {
 				t.Errorf("%+v: token %d, %v, of which only 2 is possible", s, token, err)
 			}
 		}

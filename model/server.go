@@ -7,8 +7,9 @@ import (
 	"math/rand/v2"
 )
 
-// Server continues several prompts at a time. Whatever is asked for while others are being answered joins them, and makes room as it ends; each answer is the same
-// as if it was alone. The beginning that a prompt has in common with a text that the server still holds is not computed again. The model belongs to the server until that is closed.
+// Server continues several prompts at a time. Whatever is asked for while others are being answered joins them, and
+// makes room as it ends; each answer is the same as if it was alone. The beginning that a prompt has in common with a
+// text that the server still holds is not computed again. The model belongs to the server until that is closed.
 type Server struct {
 	m        *Model
 	cache    *Cache
@@ -37,7 +38,8 @@ func (m *Model) Serve(texts, room int) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{m: m, cache: cache, requests: make(chan *request), stop: make(chan struct{}), stopped: make(chan struct{})}
+	s := &Server{m: m, cache: cache, requests: make(chan *request), stop: make(chan struct{}),
+		stopped: make(chan struct{})}
 	go s.serve()
 	return s, nil
 }
@@ -49,8 +51,8 @@ func (s *Server) Close() {
 	s.cache.Close()
 }
 
-// Generate continues a prompt token by token and gives each to emit, until emit returns false, MaxTokens are made, the room of a text is full, or ctx is
-// cancelled. It is safe for concurrent use; emit must be quick, as all wait for it.
+// Generate continues a prompt token by token and gives each to emit, until emit returns false, MaxTokens are made, the
+// room of a text is full, or ctx is cancelled. It is safe for concurrent use; emit must be quick, as all wait for it.
 func (s *Server) Generate(ctx context.Context, prompt []int32, sampling Sampling, emit func(token int32) bool) error {
 	if err := sampling.Validate(); err != nil {
 		return err
@@ -59,9 +61,11 @@ func (s *Server) Generate(ctx context.Context, prompt []int32, sampling Sampling
 		return errors.New("the prompt has no tokens")
 	}
 	if room := min(s.cache.room, s.m.Context); len(prompt) >= room {
-		return fmt.Errorf("a prompt of %d tokens, and there is room for %d: shorten it, or take a model with a longer context", len(prompt), room-1)
+		return fmt.Errorf("a prompt of %d tokens, and there is room for %d: shorten it, or take a model with a "+
+			"longer context", len(prompt), room-1)
 	}
-	r := &request{ctx: ctx, prompt: prompt, Sampling: sampling, emit: emit, done: make(chan error, 1), random: rand.New(rand.NewPCG(sampling.Seed, 0))}
+	r := &request{ctx: ctx, prompt: prompt, Sampling: sampling, emit: emit, done: make(chan error, 1),
+		random: rand.New(rand.NewPCG(sampling.Seed, 0))}
 	select {
 	case s.requests <- r:
 	case <-s.stopped:

@@ -95,7 +95,8 @@ func checkTogether(t *testing.T, m *Model, list []trial, sizes ...int) (want [][
 			for i, r := range list {
 				all.Go(func() {
 					if got, err := r.run(s); err != nil || !slices.Equal(got, want[i]) {
-						t.Errorf("request %d, together with others on %d texts: %v, tokens %d, want %d", i, texts, err, got, want[i])
+						t.Errorf("request %d, together with others on %d texts: %v, tokens %d, want %d", i, texts, err,
+							got, want[i])
 					}
 				})
 			}
@@ -116,7 +117,8 @@ func TestServer(t *testing.T) {
 	}
 }
 
-// TestServerReuse goes on with conversations: what a text holds already is not computed again, and nothing changes by that.
+// TestServerReuse goes on with conversations: what a text holds already is not computed again, and nothing changes by
+// that.
 func TestServerReuse(t *testing.T) {
 	m := tiny(t, testutil.TinyOptions{})
 	s, random := m.mustServe(t, 2, 256), randomBatch(4, m.Vocab, 60).tokens
@@ -147,7 +149,8 @@ func TestServerReuse(t *testing.T) {
 			}
 			// A server that was left as after the first answer, to look into.
 			still := &Server{m: m, cache: m.mustCache(t, 2, 256)}
-			if _, err := still.cache.Append(Addition{Text: 1, Tokens: slices.Concat(random[:30], answer[:9])}); err != nil {
+			if _, err := still.cache.Append(Addition{Text: 1, Tokens: slices.Concat(random[:30], answer[:9])}); err !=
+				nil {
 				t.Fatal(err)
 			}
 			q := &request{ctx: context.Background(), prompt: c.prompt}
@@ -176,8 +179,9 @@ func TestServerRoom(t *testing.T) {
 		change func(*trial)
 		words  []string
 	}{
-		"no prompt":   {func(r *trial) { r.prompt = nil }, []string{"no tokens"}},
-		"too long":    {func(r *trial) { r.prompt = slices.Repeat([]int32{5}, m.Context) }, []string{"512 tokens", "511"}},
+		"no prompt": {func(r *trial) { r.prompt = nil }, []string{"no tokens"}},
+		"too long": {func(r *trial) { r.prompt = slices.Repeat([]int32{5}, m.Context) },
+			[]string{"512 tokens", "511"}},
 		"max tokens":  {func(r *trial) { r.MaxTokens = 0 }, []string{"max-tokens 0"}},
 		"temperature": {func(r *trial) { r.Temperature = -1 }, []string{"temperature"}},
 		"token":       {func(r *trial) { r.prompt = []int32{5, 300} }, []string{"token 300"}},
@@ -205,7 +209,8 @@ func TestServerCancelled(t *testing.T) {
 	cancelled, cancel := context.WithCancel(context.Background())
 	cancel()
 	err := s.Generate(context.Background(), []int32{5}, DefaultSampling(), func(int32) bool {
-		if err := s.Generate(cancelled, []int32{6}, DefaultSampling(), nil); !errors.Is(err, context.Canceled) { // the server waits for this function
+		// the server waits for this function
+		if err := s.Generate(cancelled, []int32{6}, DefaultSampling(), nil); !errors.Is(err, context.Canceled) {
 			t.Errorf("cancelled while it waits: %v", err)
 		}
 		return false
@@ -245,8 +250,8 @@ func TestServerClosed(t *testing.T) {
 	wantError(t, s.Generate(context.Background(), []int32{5}, DefaultSampling(), nil), "closed")
 }
 
-// TestServerOnSmolLM2 holds greedy answers of the real model, eight at once, to each alone, and those to what comes without a cache: for the first, the whole
-// text is computed for each token.
+// TestServerOnSmolLM2 holds greedy answers of the real model, eight at once, to each alone, and those to what comes
+// without a cache: for the first, the whole text is computed for each token.
 func TestServerOnSmolLM2(t *testing.T) {
 	path := testutil.SmolLM2(t)
 	if testing.Short() {
@@ -254,7 +259,8 @@ func TestServerOnSmolLM2(t *testing.T) {
 	}
 	v := tokenizerOf(t, path)
 	var list []trial
-	for _, text := range []string{"The capital of France is", "Once upon a time", "1, 2, 3, 4,", "def add(a, b):\n", "The opposite of hot is", "Water boils at", "A", "Dear Sir or Madam,"} {
+	for _, text := range []string{"The capital of France is", "Once upon a time", "1, 2, 3, 4,", "def add(a, b):\n",
+		"The opposite of hot is", "Water boils at", "A", "Dear Sir or Madam,"} {
 		tokens, err := v.Tokenize(t.Context(), text, true, false)
 		if err != nil {
 			t.Fatal(err)

@@ -11,8 +11,8 @@ import (
 // ISA names the instruction set that the model computes with.
 func ISA() string { return bindings.ISA() }
 
-// Times gives the seconds that each kind of operation has taken since it was last asked: those of the operations of package ggml; what is missing to the
-// whole is everything else.
+// Times gives the seconds that each kind of operation has taken since it was last asked: those of the operations of
+// package ggml; what is missing to the whole is everything else.
 func (m *Model) Times() map[string]float64 { return m.backend.Times() }
 
 // Speed is how fast one operation is on one of the model's matrices, in GFLOP/s.
@@ -27,7 +27,8 @@ type Speed struct {
 	Peak     float64 `json:"peak"`     // what the processor reaches on registers alone
 }
 
-// Kernels measures the products of training on the model's own matrices, each shape once, and gives each result to report.
+// Kernels measures the products of training on the model's own matrices, each shape once, and gives each result to
+// report.
 func (m *Model) Kernels(tokens int, report func(Speed)) error {
 	peaks := map[bindings.Type]float64{}
 	var err error
@@ -85,7 +86,8 @@ func (m *Model) speed(s Speed, w *bindings.Tensor, composed bool) (float64, erro
 		for i := range values {
 			values[i] = float32(random.NormFloat64())
 		}
-		return input(g, values, int64(n), int64(s.Tokens)).Output() // an output is not overwritten, and the graph runs often
+		// an output is not overwritten, and the graph runs often
+		return input(g, values, int64(n), int64(s.Tokens)).Output()
 	}
 	product := func(x, y *bindings.Tensor) *bindings.Tensor {
 		switch {

@@ -14,7 +14,8 @@ type GenerationSpeed struct {
 	Together float64 `json:"together,omitempty"` // tokens of several answers that are made together
 }
 
-// Faster is the better of two measurements of the same, figure by figure: other work on the machine makes figures smaller only.
+// Faster is the better of two measurements of the same, figure by figure: other work on the machine makes figures
+// smaller only.
 func (s GenerationSpeed) Faster(t GenerationSpeed) GenerationSpeed {
 	return GenerationSpeed{max(s.Prompt, t.Prompt), max(s.Decode, t.Decode), max(s.Together, t.Together)}
 }
@@ -28,7 +29,8 @@ func randomTokens(n, vocab int) []int32 {
 	return tokens
 }
 
-// GenerationSpeed measures a prompt of so many random tokens, an answer behind it, and such answers of several texts together.
+// GenerationSpeed measures a prompt of so many random tokens, an answer behind it, and such answers of several texts
+// together.
 func (m *Model) GenerationSpeed(prompt, answer, texts int) (s GenerationSpeed, err error) {
 	c, err := m.NewCache(texts, prompt+answer+1)
 	if err != nil {
@@ -77,7 +79,8 @@ func (m *Model) GenerationSpeed(prompt, answer, texts int) (s GenerationSpeed, e
 
 // LlamaSpeed is the same of llama.cpp itself on a model's file, with a LoRA file if that is not "".
 func LlamaSpeed(path, lora string, threads, prompt, answer int) (s GenerationSpeed, err error) {
-	l, err := bindings.OpenLlama(path, bindings.LlamaOptions{Context: prompt + answer + 2, Batch: 512, Threads: threads})
+	l, err := bindings.OpenLlama(path, bindings.LlamaOptions{Context: prompt + answer + 2, Batch: 512,
+		Threads: threads})
 	if err != nil {
 		return s, err
 	}

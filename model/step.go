@@ -8,8 +8,9 @@ import (
 	"github.com/veratune/veratune/bindings"
 )
 
-// Loss sums −log p (natural logarithm) over the labelled positions of samples and counts them. Sample i is the next lengths[i] tokens; targets[i] is the token
-// to be predicted after position i, or −1 where nothing is asked. Samples do not see each other.
+// Loss sums −log p (natural logarithm) over the labelled positions of samples and counts them. Sample i is the next
+// lengths[i] tokens; targets[i] is the token to be predicted after position i, or −1 where nothing is asked. Samples do
+// not see each other.
 func (m *Model) Loss(tokens, targets []int32, lengths []int) (sum float64, n int, err error) {
 	return m.Losses(tokens, targets, lengths, nil)
 }
@@ -64,9 +65,10 @@ func (m *Model) lossOf(p pack, sums []float64) (float64, error) {
 	return m.loss(x, p.labels, kept{}, sums)
 }
 
-// AddGradient is Loss, and adds the gradient of the sum for every number of the attached adapter's Params to grad. seed decides the
-// dropout masks; 0 is none.
-func (m *Model) AddGradient(tokens, targets []int32, lengths []int, seed uint64, grad []float32) (sum float64, n int, err error) {
+// AddGradient is Loss, and adds the gradient of the sum for every number of the attached adapter's Params to grad. seed
+// decides the dropout masks; 0 is none.
+func (m *Model) AddGradient(tokens, targets []int32, lengths []int, seed uint64, grad []float32) (sum float64, n int,
+	err error) {
 	if m.adapter != nil && len(grad) != len(m.adapter.Params) {
 		return 0, 0, fmt.Errorf("gradients: room for %d numbers, the adapter has %d", len(grad), len(m.adapter.Params))
 	}
@@ -166,17 +168,20 @@ func (m *Model) gradients(p pack, keep int, seed uint64) (sum float64, err error
 	return sum, nil
 }
 
-// counts tells whether block i is computed. To measure graphs it is enough to take the last block and, from the lowest that is adapted on, the first of each shape.
+// counts tells whether block i is computed. To measure graphs it is enough to take the last block and, from the lowest
+// that is adapted on, the first of each shape.
 func (m *Model) counts(i int) bool {
 	if !m.dry || i == len(m.blocks)-1 {
 		return true
 	}
 	lowest := m.adapter.lowest
-	return i >= lowest && !slices.ContainsFunc(m.blocks[lowest:i], func(b *block) bool { return b.shape == m.blocks[i].shape })
+	return i >= lowest && !slices.ContainsFunc(m.blocks[lowest:i], func(b *block) bool {
+		return b.shape == m.blocks[i].shape
+	})
 }
 
-// check refuses what ggml would abort on, and cuts a batch into its samples. The tokens behind a sample's last label are left out: nothing that is asked for
-// depends on them.
+// check refuses what ggml would abort on, and cuts a batch into its samples. The tokens behind a sample's last label
+// are left out: nothing that is asked for depends on them.
 func (m *Model) check(tokens, targets []int32, lengths []int) ([]sample, error) {
 	if m.options.Compute == ComputeQ8 {
 		return nil, errors.New("compute q8 is for generation; losses and gradients take f32 or bf16")
@@ -219,21 +224,24 @@ func (m *Model) check(tokens, targets []int32, lengths []int) ([]sample, error) 
 // reaches refuses a text of n tokens where the model has no embeddings for its last positions.
 func (m *Model) reaches(n int) error {
 	if m.positions != nil && n > m.Context {
-		return fmt.Errorf("a text of %d tokens, and the model has embeddings of %d positions: shorten it, with --max-length %d for example", n, m.Context, m.Context)
+		return fmt.Errorf("a text of %d tokens, and the model has embeddings of %d positions: shorten it, with "+
+			"--max-length %d for example", n, m.Context, m.Context)
 	}
 	return nil
 }
 
 // long tells whether a text of n tokens is rotated by the factors of long ones.
 func (m *Model) long(n int) bool {
-	return n > m.Rope.OrigContext && slices.ContainsFunc(m.rotaries, func(r rotary) bool { return r.longFactors != nil })
+	return n > m.Rope.OrigContext && slices.ContainsFunc(m.rotaries, func(r rotary) bool {
+		return r.longFactors != nil
+	})
 }
 
 // streamBytes is the size of the residual stream, [width, rows] in float32.
 func (m *Model) streamBytes(p pack) int64 { return 4 * int64(m.Width) * int64(p.rows()) }
 
-// tableBytes is the size of what blocks share beside the residual stream, in float32: the tables of rotary embedding, each [rotated numbers, rows], the blocks' embeddings, and
-// keys and values that several take.
+// tableBytes is the size of what blocks share beside the residual stream, in float32: the tables of rotary embedding,
+// each [rotated numbers, rows], the blocks' embeddings, and keys and values that several take.
 func (m *Model) tableBytes(p pack) (n int64) {
 	for _, r := range m.rotaries {
 		n += 4 * int64(r.Dims) * int64(p.rows())
@@ -262,14 +270,16 @@ func (m *Model) placeShared(p *pack, lowest int) (map[int]kept, error) {
 		}
 		var err error
 		width, rows := int64(b.keyValues()), int64(p.rows())
-		if places[i], err = m.spare(kept{kind: bindings.F32, shape: [4]int64{width, rows, 1, 1}, bytes: 4 * width * rows}); err != nil {
+		if places[i], err = m.spare(kept{kind: bindings.F32, shape: [4]int64{width, rows, 1, 1},
+			bytes: 4 * width * rows}); err != nil {
 			return nil, err
 		}
 	}
 	return places, nil
 }
 
-// shareGradients makes room for the gradients of keys and values that several blocks take, as far as they are asked for, all 0.
+// shareGradients makes room for the gradients of keys and values that several blocks take, as far as they are asked
+// for, all 0.
 func (m *Model) shareGradients(p *pack) (err error) {
 	if p.sharedGrads, err = m.placeShared(p, m.adapter.lowest); err != nil {
 		return err
@@ -332,7 +342,8 @@ func (m *Model) passGraph(p pack, seed uint64) *graph {
 	return g
 }
 
-// giveTables lets a block's graph take the blocks' embeddings, and keys and values of other blocks with their gradients.
+// giveTables lets a block's graph take the blocks' embeddings, and keys and values of other blocks with their
+// gradients.
 func (m *Model) giveTables(g *graph, p pack) {
 	if p.shared == nil { // the pass is not computed
 		if m.Embedding > 0 {
@@ -353,7 +364,8 @@ func (m *Model) giveTables(g *graph, p pack) {
 }
 
 // blockForward computes one block. Its result goes to place, or to a new place where that is none.
-func (m *Model) blockForward(b *block, p pack, x, place kept, seed uint64, save bool) (y kept, saved []kept, err error) {
+func (m *Model) blockForward(b *block, p pack, x, place kept, seed uint64, save bool) (y kept, saved []kept,
+	err error) {
 	g := m.passGraph(p, seed)
 	defer g.Close()
 	result, a := g.forward(b, m.tape.leaf(g, x), nil)
@@ -382,8 +394,8 @@ func (m *Model) blockForward(b *block, p pack, x, place kept, seed uint64, save 
 	return y, saved, g.runBlock(b, b.groups[0].block+1)
 }
 
-// blockBackward adds the gradients of one block's vectors and, where needInput, writes that of its input to dx. What was not saved is
-// computed again from x.
+// blockBackward adds the gradients of one block's vectors and, where needInput, writes that of its input to dx. What
+// was not saved is computed again from x.
 func (m *Model) blockBackward(b *block, p pack, dy, x, dx kept, saved []kept, seed uint64, needInput bool) error {
 	g := m.passGraph(p, seed)
 	defer g.Close()

@@ -147,24 +147,30 @@ var shapes = []struct {
 	{"heads wider than the model", testutil.TinyOptions{HeadDim: 24}},
 	{"heads narrower than the model", testutil.TinyOptions{HeadDim: 8}},
 	{"odd sizes", testutil.TinyOptions{Width: 30, Hidden: 37, Heads: 3, KVHeads: 3, HeadDim: 10}},
-	{"half of a head rotated", testutil.TinyOptions{Change: func(f *testutil.TinyFile) { f.Metadata["llama.rope.dimension_count"] = uint32(8) }}},
-	{"biases", testutil.TinyOptions{Change: biased("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")}},
+	{"half of a head rotated", testutil.TinyOptions{Change: func(f *testutil.TinyFile) {
+		f.Metadata["llama.rope.dimension_count"] = uint32(8)
+	}}},
+	{"biases", testutil.TinyOptions{Change: biased("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up",
+		"ffn_down")}},
 	{"some biases", testutil.TinyOptions{Change: biased("attn_k", "ffn_up")}},
 	{"qwen2", testutil.TinyOptions{Change: as("qwen2")}},
-	{"qwen2 of odd sizes", testutil.TinyOptions{Width: 30, Hidden: 37, Heads: 3, KVHeads: 3, HeadDim: 10, Change: as("qwen2")}},
+	{"qwen2 of odd sizes", testutil.TinyOptions{Width: 30, Hidden: 37, Heads: 3, KVHeads: 3, HeadDim: 10,
+		Change: as("qwen2")}},
 	{"qwen3", testutil.TinyOptions{HeadDim: 32, KVHeads: 1, Type: bindings.Q8_0, Change: as("qwen3")}},
 	{"qwen3, half of a head rotated", testutil.TinyOptions{Change: func(f *testutil.TinyFile) {
 		f.Metadata["llama.rope.dimension_count"] = uint32(8)
 		as("qwen3")(f)
 	}}},
 	{"qwen3moe", testutil.TinyOptions{Type: bindings.Q8_0, Change: as("qwen3moe")}},
-	{"qwen3moe of odd sizes", testutil.TinyOptions{Width: 30, Hidden: 37, Heads: 3, KVHeads: 3, HeadDim: 10, Change: as("qwen3moe")}},
+	{"qwen3moe of odd sizes", testutil.TinyOptions{Width: 30, Hidden: 37, Heads: 3, KVHeads: 3, HeadDim: 10,
+		Change: as("qwen3moe")}},
 	{"gpt-oss", testutil.TinyOptions{HeadDim: 20, Change: as("gpt-oss")}},
 	{"granite", testutil.TinyOptions{Change: as("granite")}},
 	{"smollm3", testutil.TinyOptions{Blocks: 4, Change: as("smollm3")}},
 	{"gemma2", testutil.TinyOptions{HeadDim: 32, KVHeads: 1, Type: bindings.Q8_0, Change: as("gemma2")}},
 	{"gemma3", testutil.TinyOptions{HeadDim: 32, Type: bindings.Q4_0, Change: as("gemma3")}},
-	{"gemma3 of odd sizes, with a head", testutil.TinyOptions{Width: 30, Hidden: 37, Heads: 3, KVHeads: 3, HeadDim: 12, OwnHead: true, Change: as("gemma3")}},
+	{"gemma3 of odd sizes, with a head", testutil.TinyOptions{Width: 30, Hidden: 37, Heads: 3, KVHeads: 3, HeadDim: 12,
+		OwnHead: true, Change: as("gemma3")}},
 	{"olmo2", testutil.TinyOptions{KVHeads: 1, Type: bindings.Q4_0, Change: as("olmo2")}},
 	{"olmo2 with windows", testutil.TinyOptions{Blocks: 4, Change: func(f *testutil.TinyFile) {
 		maps.Copy(f.Metadata, stretched)
@@ -175,16 +181,19 @@ var shapes = []struct {
 	{"mistral3", testutil.TinyOptions{HeadDim: 32, Type: bindings.Q8_0, Change: as("mistral3")}},
 	{"seed_oss", testutil.TinyOptions{HeadDim: 20, Change: as("seed_oss")}},
 	{"phi3", testutil.TinyOptions{Type: bindings.Q8_0, Change: as("phi3")}},
-	{"phi3 of odd sizes", testutil.TinyOptions{Width: 30, Hidden: 37, Heads: 3, KVHeads: 1, HeadDim: 10, Change: as("phi3")}},
+	{"phi3 of odd sizes", testutil.TinyOptions{Width: 30, Hidden: 37, Heads: 3, KVHeads: 1, HeadDim: 10,
+		Change: as("phi3")}},
 	{"starcoder2", testutil.TinyOptions{Type: bindings.Q4_0, Change: as("starcoder2")}},
 	{"gpt2", testutil.TinyOptions{Type: bindings.Q8_0, KVHeads: 4, Change: as("gpt2")}},
-	{"gpt2 of odd sizes", testutil.TinyOptions{Width: 30, Hidden: 37, Heads: 3, KVHeads: 3, HeadDim: 10, Change: as("gpt2")}},
+	{"gpt2 of odd sizes", testutil.TinyOptions{Width: 30, Hidden: 37, Heads: 3, KVHeads: 3, HeadDim: 10,
+		Change: as("gpt2")}},
 	{"linear rope scaling", testutil.TinyOptions{Change: func(f *testutil.TinyFile) {
 		f.Metadata["llama.rope.scaling.type"], f.Metadata["llama.rope.scaling.factor"] = "linear", float32(4)
 	}}},
 	{"YaRN", testutil.TinyOptions{HeadDim: 32, Change: func(f *testutil.TinyFile) {
 		f.Metadata["llama.rope.scaling.type"], f.Metadata["llama.rope.scaling.factor"] = "yarn", float32(4)
-		f.Metadata["llama.rope.scaling.original_context_length"], f.Metadata["llama.rope.scaling.attn_factor"] = uint32(256), float32(0.9)
+		f.Metadata["llama.rope.scaling.original_context_length"],
+			f.Metadata["llama.rope.scaling.attn_factor"] = uint32(256), float32(0.9)
 	}}},
 }
 
@@ -192,7 +201,8 @@ var shapes = []struct {
 func draw(f *testutil.TinyFile, name string, n int64, mean, deviation float64) {
 	random := rand.New(rand.NewPCG(uint64(n), uint64(len(f.Tensors))))
 	for block := range f.Metadata["llama.block_count"].(uint32) {
-		v := testutil.TinyTensor{Name: fmt.Sprintf("blk.%d.%s", block, name), Shape: []int64{n}, Values: make([]float32, n)}
+		v := testutil.TinyTensor{Name: fmt.Sprintf("blk.%d.%s", block, name), Shape: []int64{n},
+			Values: make([]float32, n)}
 		for i := range v.Values {
 			v.Values[i] = float32(mean + deviation*random.NormFloat64())
 		}
@@ -241,17 +251,20 @@ func mix(f *testutil.TinyFile) {
 		}
 	}
 	for block := range f.Metadata["llama.block_count"].(uint32) {
-		router := testutil.TinyTensor{Name: fmt.Sprintf("blk.%d.ffn_gate_inp.weight", block), Shape: []int64{int64(f.Metadata["llama.embedding_length"].(uint32)), experts}}
+		router := testutil.TinyTensor{Name: fmt.Sprintf("blk.%d.ffn_gate_inp.weight", block),
+			Shape: []int64{int64(f.Metadata["llama.embedding_length"].(uint32)), experts}}
 		more(&router, 1, 0.2)
 		f.Tensors = append(f.Tensors, router)
 	}
-	maps.Copy(f.Metadata, map[string]any{"llama.expert_count": uint32(experts), "llama.expert_used_count": uint32(used), "llama.expert_feed_forward_length": f.Metadata["llama.feed_forward_length"]})
+	maps.Copy(f.Metadata, map[string]any{"llama.expert_count": uint32(experts), "llama.expert_used_count": uint32(used),
+		"llama.expert_feed_forward_length": f.Metadata["llama.feed_forward_length"]})
 }
 
 // stretched is YaRN of another size, for a Llama that was trained on 4 tokens.
 var stretched = map[string]any{
-	"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": float32(4), "llama.rope.scaling.original_context_length": uint32(4),
-	"llama.rope.scaling.yarn_log_multiplier": float32(0.5),
+	"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": float32(4),
+	"llama.rope.scaling.original_context_length": uint32(4),
+	"llama.rope.scaling.yarn_log_multiplier":     float32(0.5),
 }
 
 // as makes a tiny model one of another architecture.
@@ -274,7 +287,8 @@ func as(architecture string) func(*testutil.TinyFile) {
 			biased("attn_q", "attn_k", "attn_v")(f)
 		case "granite":
 			biased("attn_q", "ffn_down")(f)
-			set(map[string]any{"embedding_scale": float32(3), "residual_scale": float32(0.4), "attention.scale": float32(0.1), "logit_scale": float32(2)})
+			set(map[string]any{"embedding_scale": float32(3), "residual_scale": float32(0.4),
+				"attention.scale": float32(0.1), "logit_scale": float32(2)})
 		case "qwen3", "qwen3moe":
 			if architecture == "qwen3moe" {
 				mix(f)
@@ -307,11 +321,13 @@ func as(architecture string) func(*testutil.TinyFile) {
 			set(map[string]any{"attention.sliding_window": uint32(3)})
 		case "gemma2":
 			norms(width, "post_attention_norm.weight", "post_ffw_norm.weight")
-			set(map[string]any{"attention.sliding_window": uint32(3), "attn_logit_softcapping": float32(5), "final_logit_softcapping": float32(3)})
+			set(map[string]any{"attention.sliding_window": uint32(3), "attn_logit_softcapping": float32(5),
+				"final_logit_softcapping": float32(3)})
 		case "gemma3":
 			norms(width, "post_attention_norm.weight", "post_ffw_norm.weight")
 			norms(dim, "attn_q_norm.weight", "attn_k_norm.weight")
-			set(map[string]any{"attention.sliding_window": uint32(3), "attention.sliding_window_pattern": uint32(2), "rope.freq_base": float32(1e6)})
+			set(map[string]any{"attention.sliding_window": uint32(3), "attention.sliding_window_pattern": uint32(2),
+				"rope.freq_base": float32(1e6)})
 		case "olmo2", "exaone4":
 			if architecture == "exaone4" {
 				norms(dim, "attn_q_norm.weight", "attn_k_norm.weight")
@@ -322,7 +338,8 @@ func as(architecture string) func(*testutil.TinyFile) {
 			}
 			for i := range f.Tensors {
 				name := &f.Tensors[i].Name
-				*name = strings.NewReplacer(".attn_norm.", ".post_attention_norm.", ".ffn_norm.", ".post_ffw_norm.").Replace(*name)
+				*name = strings.NewReplacer(".attn_norm.", ".post_attention_norm.", ".ffn_norm.",
+					".post_ffw_norm.").Replace(*name)
 			}
 		case "phi3":
 			joined(f, "attn_qkv", "attn_q", "attn_k", "attn_v")
@@ -337,7 +354,8 @@ func as(architecture string) func(*testutil.TinyFile) {
 			if architecture == "gpt2" {
 				joined(f, "attn_qkv", layers[:3]...)
 				layers = append(layers[3:], "attn_qkv")
-				f.Tensors = append(f.Tensors, testutil.TinyTensor{Name: "position_embd.weight", Shape: []int64{width, 512}, Values: make([]float32, 512*width)})
+				f.Tensors = append(f.Tensors, testutil.TinyTensor{Name: "position_embd.weight",
+					Shape: []int64{width, 512}, Values: make([]float32, 512*width)})
 				for i := range 512 * width {
 					f.Tensor("position_embd.weight").Values[i] = float32(math.Sin(float64(i * i)))
 				}
@@ -346,7 +364,8 @@ func as(architecture string) func(*testutil.TinyFile) {
 			draw(f, "attn_norm.bias", width, 0, 0.3)
 			draw(f, "ffn_norm.bias", width, 0, 0.3)
 			bias := f.Tensor("blk.0.ffn_norm.bias").Values
-			f.Tensors = append(f.Tensors, testutil.TinyTensor{Name: "output_norm.bias", Shape: []int64{width}, Values: bias})
+			f.Tensors = append(f.Tensors, testutil.TinyTensor{Name: "output_norm.bias", Shape: []int64{width},
+				Values: bias})
 			set(map[string]any{"attention.layer_norm_epsilon": float32(1e-5)})
 		}
 		for _, key := range slices.Collect(maps.Keys(f.Metadata)) {

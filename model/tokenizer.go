@@ -18,7 +18,8 @@ type Tokenizer struct {
 	templates map[string]string
 }
 
-// Tokenizer reads the tokenizer from the model's file. A pre-tokenizer that is not "" stands in the place of the file's.
+// Tokenizer reads the tokenizer from the model's file. A pre-tokenizer that is not "" stands in the place of the
+// file's.
 func (m *Model) Tokenizer(preTokenizer string) (Tokenizer, error) {
 	return ReadTokenizer(m.file, preTokenizer)
 }
@@ -53,7 +54,8 @@ func ReadTokenizer(g *bindings.GGUF, preTokenizer string) (Tokenizer, error) {
 	return t, nil
 }
 
-// ChatTemplate is a chat template of the model (Jinja source), "" if it has none of that name. The name "" is that of the first.
+// ChatTemplate is a chat template of the model (Jinja source), "" if it has none of that name. The name "" is that of
+// the first.
 func (t Tokenizer) ChatTemplate(name string) string { return t.templates[name] }
 
 // ChatTemplates are the names of the model's chat templates.
@@ -65,7 +67,8 @@ func vocabulary(g *bindings.GGUF) (v tokenizer.Vocabulary, err error) {
 	v.Name, _ = g.String("general.name")
 	v.IDs, v.Flags = map[string]int64{}, map[string]bool{}
 	if err := cmp.Or(
-		take(g, prefix+"model", &v.Model), take(g, prefix+"pre", &v.Pre), take(g, prefix+"token_type", &v.Types), take(g, prefix+"scores", &v.Scores),
+		take(g, prefix+"model", &v.Model), take(g, prefix+"pre", &v.Pre), take(g, prefix+"token_type", &v.Types),
+		take(g, prefix+"scores", &v.Scores),
 		takeTexts(g, prefix+"tokens", &v.Tokens), takeTexts(g, prefix+"merges", &v.Merges),
 	); err != nil {
 		return v, err

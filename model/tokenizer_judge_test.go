@@ -17,16 +17,20 @@ import (
 	"github.com/veratune/veratune/internal/testutil"
 )
 
-// preTokenizers are values of tokenizer.ggml.pre, one for each list of regular expressions of the llama.cpp that is the judge here.
+// preTokenizers are values of tokenizer.ggml.pre, one for each list of regular expressions of the llama.cpp that is the
+// judge here.
 var preTokenizers = []string{
-	"default", "llama-bpe", "dbrx", "deepseek-llm", "deepseek-v3", "deepseek-coder", "falcon", "starcoder", "gpt-2", "qwen2", "bloom", "glm4", "viking", "tekken", "chameleon", "gpt-4o",
+	"default", "llama-bpe", "dbrx", "deepseek-llm", "deepseek-v3", "deepseek-coder", "falcon", "starcoder", "gpt-2",
+	"qwen2", "bloom", "glm4", "viking", "tekken", "chameleon", "gpt-4o",
 	"kimi-k2", "superbpe", "bailingmoe", "seed-coder", "grok-2", "afmoe", "command-r", "smollm",
 }
 
 // fragments are what hard texts are made of.
 var fragments = []string{
-	" ", " ", " ", "  ", "   ", "\n", "\n", "\n\n", " \n", "\n ", "\r\n", "\t", "the", "The", "and", "foo", "QZ", "X", "a", "it's", "'s", "'LL", "1", "12", "345", "67890", ".", ",", "!", "?!", "/", "|", "|--|", "-", "(", "$",
-	"é", "é", "ß", "привет", "你好", "世界", "。", "，", "カ", "한국", "مرحبا", "१२", "ก", "️", "👍", "👩‍🚀", "\u00a0", "\u3000", "\u2003", "\u200b", "\x00", "\x01", "\x7f", "▁", "<|im_end|>", "IMGIMGAZ", "<sentinel:1>", "\\n", "xx", "yy",
+	" ", " ", " ", "  ", "   ", "\n", "\n", "\n\n", " \n", "\n ", "\r\n", "\t", "the", "The", "and", "foo", "QZ", "X",
+	"a", "it's", "'s", "'LL", "1", "12", "345", "67890", ".", ",", "!", "?!", "/", "|", "|--|", "-", "(", "$",
+	"é", "é", "ß", "привет", "你好", "世界", "。", "，", "カ", "한국", "مرحبا", "१२", "ก", "️", "👍", "👩‍🚀", "\u00a0", "\u3000",
+	"\u2003", "\u200b", "\x00", "\x01", "\x7f", "▁", "<|im_end|>", "IMGIMGAZ", "<sentinel:1>", "\\n", "xx", "yy",
 }
 
 func randomText(r *rand.Rand) string {
@@ -40,7 +44,8 @@ func randomText(r *rand.Rand) string {
 // userDefined makes some of the tokens user-defined, as they are found in a text before anything is merged.
 func userDefined(list ...string) func(*testutil.TinyFile) {
 	return func(f *testutil.TinyFile) {
-		tokens, types := f.Metadata["tokenizer.ggml.tokens"].([]string), f.Metadata["tokenizer.ggml.token_type"].([]int32)
+		tokens, types := f.Metadata["tokenizer.ggml.tokens"].([]string),
+			f.Metadata["tokenizer.ggml.token_type"].([]int32)
 		for i, text := range list {
 			at := len(tokens) - 2 - i
 			tokens[at], types[at] = text, 4
@@ -51,8 +56,10 @@ func userDefined(list ...string) func(*testutil.TinyFile) {
 // TestTokenizerAgrees holds the tokens of random texts to llama.cpp's.
 func TestTokenizerAgrees(t *testing.T) {
 	files := map[string]testutil.TinyOptions{
-		"sentencepiece":            {SentencePiece: true},
-		"sentencepiece, no prefix": {SentencePiece: true, Change: func(f *testutil.TinyFile) { f.Metadata["tokenizer.ggml.add_space_prefix"] = false }},
+		"sentencepiece": {SentencePiece: true},
+		"sentencepiece, no prefix": {SentencePiece: true, Change: func(f *testutil.TinyFile) {
+			f.Metadata["tokenizer.ggml.add_space_prefix"] = false
+		}},
 		"sentencepiece with words": {SentencePiece: true, Change: userDefined("\n\n", "  ", "foo", "QZ")},
 		"sentencepiece of Phi-3": {SentencePiece: true, Change: func(f *testutil.TinyFile) {
 			f.Metadata["general.name"] = "Phi-3"
@@ -63,7 +70,10 @@ func TestTokenizerAgrees(t *testing.T) {
 	for _, pre := range preTokenizers {
 		set := func(f *testutil.TinyFile) { f.Metadata["tokenizer.ggml.pre"] = pre }
 		files[pre] = testutil.TinyOptions{Change: set}
-		files[pre+" with words"] = testutil.TinyOptions{Change: func(f *testutil.TinyFile) { set(f); userDefined("\n\n", "  ", "foo", "QZ")(f) }}
+		files[pre+" with words"] = testutil.TinyOptions{Change: func(f *testutil.TinyFile) {
+			set(f)
+			userDefined("\n\n", "  ", "foo", "QZ")(f)
+		}}
 	}
 	for name, o := range files {
 		o.Blocks = 1
@@ -92,7 +102,8 @@ func TestTokenizerOfVocabulary(t *testing.T) {
 		t.Run(pre, func(t *testing.T) {
 			checkTokenizer(t, testutil.TinyLlama(t, testutil.TinyOptions{Blocks: 1, Change: func(f *testutil.TinyFile) {
 				f.Metadata["tokenizer.ggml.pre"] = pre
-				f.Metadata["tokenizer.ggml.tokens"], f.Metadata["tokenizer.ggml.token_type"], f.Metadata["tokenizer.ggml.merges"] = vocabulary.Tokens, types, vocabulary.Merges
+				f.Metadata["tokenizer.ggml.tokens"], f.Metadata["tokenizer.ggml.token_type"],
+					f.Metadata["tokenizer.ggml.merges"] = vocabulary.Tokens, types, vocabulary.Merges
 			}}), 60)
 		})
 	}
@@ -100,7 +111,8 @@ func TestTokenizerOfVocabulary(t *testing.T) {
 
 // TestTokenizerOfModels is TestTokenizerAgrees with real vocabularies, and rows of data besides.
 func TestTokenizerOfModels(t *testing.T) {
-	for name, model := range map[string]func(testing.TB) string{"SmolLM2": testutil.SmolLM2, "Gemma 3": testutil.Gemma} {
+	for name, model := range map[string]func(testing.TB) string{"SmolLM2": testutil.SmolLM2,
+		"Gemma 3": testutil.Gemma} {
 		t.Run(name, func(t *testing.T) {
 			path := model(t)
 			if testing.Short() {
@@ -152,7 +164,8 @@ func checkTokenizer(t *testing.T, path string, texts int) {
 		texts /= 6
 	}
 	if v.Size() != judge.Size() || v.BOS() != judge.BOS() || v.EOS() != judge.EOS() || v.AddBOS() != judge.AddBOS() {
-		t.Errorf("%d tokens, BOS %d, EOS %d, %v; want %d, %d, %d, %v", v.Size(), v.BOS(), v.EOS(), v.AddBOS(), judge.Size(), judge.BOS(), judge.EOS(), judge.AddBOS())
+		t.Errorf("%d tokens, BOS %d, EOS %d, %v; want %d, %d, %d, %v", v.Size(), v.BOS(), v.EOS(), v.AddBOS(),
+			judge.Size(), judge.BOS(), judge.EOS(), judge.AddBOS())
 	}
 	for token := range int32(v.Size()) {
 		if judge.IsEOG(token) && !v.IsEOG(token) {
@@ -182,10 +195,13 @@ func TestLongTexts(t *testing.T) {
 		size = 256 << 10
 	}
 	for name, o := range map[string]testutil.TinyOptions{
-		"SentencePiece": {SentencePiece: true}, "smollm": {}, "qwen2": {Change: func(f *testutil.TinyFile) { f.Metadata["tokenizer.ggml.pre"] = "qwen2" }},
+		"SentencePiece": {SentencePiece: true}, "smollm": {}, "qwen2": {Change: func(f *testutil.TinyFile) {
+			f.Metadata["tokenizer.ggml.pre"] = "qwen2"
+		}},
 	} {
 		v := tinyTokenizer(t, o)
-		for _, text := range []string{"the words of a row ", "the", "a", "\n", " ", "word\n", "12 345 ", "你好，世界。\n", "👩‍🚀", "x=1;"} {
+		for _, text := range []string{"the words of a row ", "the", "a", "\n", " ", "word\n", "12 345 ", "你好，世界。\n",
+			"👩‍🚀", "x=1;"} {
 			start := time.Now()
 			tokens, err := v.Tokenize(t.Context(), strings.Repeat(text, size/len(text)), false, false)
 			if took := time.Since(start); took > 20*time.Second || err != nil {
@@ -200,7 +216,9 @@ func TestLongTexts(t *testing.T) {
 func TestTokenizeStops(t *testing.T) {
 	for _, o := range []testutil.TinyOptions{{}, {SentencePiece: true}} {
 		v := tinyTokenizer(t, o)
-		for text, after := range map[string]time.Duration{"short": 0, strings.Repeat("many words ", 1<<20): 20 * time.Millisecond, strings.Repeat("a", 8<<20): 20 * time.Millisecond} {
+		for text, after := range map[string]time.Duration{"short": 0,
+			strings.Repeat("many words ", 1<<20): 20 * time.Millisecond,
+			strings.Repeat("a", 8<<20):           20 * time.Millisecond} {
 			ctx, cancel := context.WithTimeout(t.Context(), after)
 			defer cancel()
 			start := time.Now()
@@ -214,7 +232,8 @@ func TestTokenizeStops(t *testing.T) {
 	}
 }
 
-// BenchmarkTokenizer tokenizes a megabyte of the data's English at once, and llama.cpp does so as the whole and row by row.
+// BenchmarkTokenizer tokenizes a megabyte of the data's English at once, and llama.cpp does so as the whole and row by
+// row.
 func BenchmarkTokenizer(b *testing.B) {
 	data, err := os.ReadFile(testutil.Shared(b, "data/alpaca_15k.json")[0])
 	if err != nil {
@@ -232,7 +251,8 @@ func BenchmarkTokenizer(b *testing.B) {
 		}
 	}
 	whole := strings.Join(texts, "\n")
-	for name, model := range map[string]func(testing.TB) string{"SmolLM2": testutil.SmolLM2, "Gemma 3": testutil.Gemma} {
+	for name, model := range map[string]func(testing.TB) string{"SmolLM2": testutil.SmolLM2,
+		"Gemma 3": testutil.Gemma} {
 		v, judge := tokenizerOf(b, model(b)), llamaVocab(b, model(b))
 		run := func(name string, texts []string, tokenize func(string) error) {
 			b.Run(name, func(b *testing.B) {
@@ -269,7 +289,8 @@ func processorTime(t testing.TB) time.Duration {
 
 // BenchmarkReadTokenizer reads whole vocabularies, also with llama.cpp.
 func BenchmarkReadTokenizer(b *testing.B) {
-	for name, model := range map[string]func(testing.TB) string{"SmolLM2": testutil.SmolLM2, "Gemma 3": testutil.Gemma} {
+	for name, model := range map[string]func(testing.TB) string{"SmolLM2": testutil.SmolLM2,
+		"Gemma 3": testutil.Gemma} {
 		path := model(b)
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()

@@ -28,7 +28,8 @@ func tinyTokenizer(t testing.TB, o testutil.TinyOptions) Tokenizer {
 	return tokenizerOf(t, testutil.TinyLlama(t, o))
 }
 
-var texts = []string{"", " ", "the cat and the hat", "  two  spaces , isn't it ?\n\n\ttab", "ü 日本語 🙂 e\u0301", "12345 67", "a\x00b", "<|im_end|>", strings.Repeat("word ", 500)}
+var texts = []string{"", " ", "the cat and the hat", "  two  spaces , isn't it ?\n\n\ttab", "ü 日本語 🙂 e\u0301",
+	"12345 67", "a\x00b", "<|im_end|>", strings.Repeat("word ", 500)}
 
 // vocabularies are of each kind; Llama 3's is one for which llama.cpp would take spaces out of texts.
 var vocabularies = map[string]testutil.TinyOptions{
@@ -103,7 +104,8 @@ func TestTokenize(t *testing.T) {
 		t.Errorf("special tokens are spelt unasked: %q, %v", got, err)
 	}
 	// 500 words fit no first guess of the room for their text.
-	if got, err := v.Detokenize(slices.Repeat([]int32{1}, 500), true); err != nil || got != strings.Repeat("<|im_start|>", 500) {
+	if got, err := v.Detokenize(slices.Repeat([]int32{1}, 500), true); err != nil ||
+		got != strings.Repeat("<|im_start|>", 500) {
 		t.Errorf("long text: %d bytes, %v", len(got), err)
 	}
 }
@@ -111,7 +113,8 @@ func TestTokenize(t *testing.T) {
 func TestDetokenizeErrors(t *testing.T) {
 	v := tinyTokenizer(t, testutil.TinyOptions{})
 	for _, token := range []int32{-1, int32(v.Size()), 1 << 30, -1 << 31} {
-		if text, err := v.Detokenize([]int32{5, token}, true); err == nil || !strings.Contains(err.Error(), "vocabulary of 300") {
+		if text, err := v.Detokenize([]int32{5, token}, true); err == nil ||
+			!strings.Contains(err.Error(), "vocabulary of 300") {
 			t.Errorf("token %d: %q, %v", token, text, err)
 		}
 	}
@@ -152,13 +155,16 @@ func TestChatTemplates(t *testing.T) {
 		f.Metadata["tokenizer.chat_template.tool_use"] = "{{ tools }}"
 		f.Metadata["tokenizer.chat_templates"] = []string{"tool_use"}
 	}})
-	if !strings.Contains(v.ChatTemplate(""), "im_start") || v.ChatTemplate("tool_use") != "{{ tools }}" || v.ChatTemplate("rag") != "" {
+	if !strings.Contains(v.ChatTemplate(""), "im_start") || v.ChatTemplate("tool_use") != "{{ tools }}" ||
+		v.ChatTemplate("rag") != "" {
 		t.Errorf("templates %q and %q", v.ChatTemplate(""), v.ChatTemplate("tool_use"))
 	}
 	if got := v.ChatTemplates(); !slices.Equal(got, []string{"", "tool_use"}) {
 		t.Errorf("templates %q", got)
 	}
-	none := tinyTokenizer(t, testutil.TinyOptions{Change: func(f *testutil.TinyFile) { delete(f.Metadata, "tokenizer.chat_template") }})
+	none := tinyTokenizer(t, testutil.TinyOptions{Change: func(f *testutil.TinyFile) {
+		delete(f.Metadata, "tokenizer.chat_template")
+	}})
 	if none.ChatTemplate("") != "" || len(none.ChatTemplates()) != 0 {
 		t.Errorf("templates %q", none.ChatTemplates())
 	}
@@ -171,7 +177,8 @@ func TestControls(t *testing.T) {
 		n := 0
 		v.Controls(func(token int32, text string, _, _ bool) {
 			n++
-			if got, err := v.Tokenize(t.Context(), text, false, true); err != nil || !slices.Equal(got, []int32{token}) {
+			if got, err := v.Tokenize(t.Context(), text, false, true); err != nil ||
+				!slices.Equal(got, []int32{token}) {
 				t.Errorf("%q is %d, %v, want %d", text, got, err, token)
 			}
 			if got, err := v.Tokenize(t.Context(), text, false, false); err != nil || slices.Contains(got, token) {
@@ -267,7 +274,8 @@ func useTokenizer(v Tokenizer) {
 
 // FuzzReadTokenizer uses every tokenizer that opens. Nothing may crash.
 func FuzzReadTokenizer(f *testing.F) {
-	whole, err := os.ReadFile(testutil.TinyLlama(f, testutil.TinyOptions{Blocks: 1, Width: 2, Hidden: 2, Heads: 1, KVHeads: 1}))
+	whole, err := os.ReadFile(testutil.TinyLlama(f, testutil.TinyOptions{Blocks: 1, Width: 2, Hidden: 2, Heads: 1,
+		KVHeads: 1}))
 	if err != nil {
 		f.Fatal(err)
 	}

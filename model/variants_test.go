@@ -51,43 +51,61 @@ var variants = []struct {
 	{"a window in every block", "starcoder2", []change{with("starcoder2.attention.sliding_window", uint32(5))}},
 	{"a window in every block", "phi3", []change{with("phi3.attention.sliding_window", uint32(17))}},
 	{"short and long texts, part of a head rotated", "phi3", []change{
-		with("phi3.rope.scaling.original_context_length", uint32(21)), with("phi3.rope.scaling.attn_factor", float32(1.19)), with("phi3.rope.dimension_count", uint32(12)),
-		with("phi3.attention.sliding_window", uint32(17)), vector("rope_factors_short.weight", 6, 1, 2), vector("rope_factors_long.weight", 6, 1, 30),
+		with("phi3.rope.scaling.original_context_length", uint32(21)),
+		with("phi3.rope.scaling.attn_factor", float32(1.19)), with("phi3.rope.dimension_count", uint32(12)),
+		with("phi3.attention.sliding_window", uint32(17)), vector("rope_factors_short.weight", 6, 1, 2),
+		vector("rope_factors_long.weight", 6, 1, 30),
 	}},
 	{"linear scaling and capped logits", "gemma3", []change{
-		with("gemma3.rope.scaling.type", "linear"), with("gemma3.rope.scaling.factor", float32(8)), with("gemma3.final_logit_softcapping", float32(2)), without("gemma3.rope.freq_base_swa"),
+		with("gemma3.rope.scaling.type", "linear"), with("gemma3.rope.scaling.factor", float32(8)),
+		with("gemma3.final_logit_softcapping", float32(2)), without("gemma3.rope.freq_base_swa"),
 	}},
 	{"every second block sees all", "gemma3", []change{with("gemma3.attention.sliding_window_pattern", uint32(2))}},
-	{"windows block by block", "gemma2", []change{with("gemma2.attention.sliding_window_pattern", []bool{false, true, true, false})}},
+	{"windows block by block", "gemma2",
+		[]change{with("gemma2.attention.sliding_window_pattern", []bool{false, true, true, false})}},
 	{"YaRN", "qwen3", []change{
-		with("qwen3.rope.scaling.type", "yarn"), with("qwen3.rope.scaling.factor", float32(4)), with("qwen3.rope.scaling.original_context_length", uint32(32)),
+		with("qwen3.rope.scaling.type", "yarn"), with("qwen3.rope.scaling.factor", float32(4)),
+		with("qwen3.rope.scaling.original_context_length", uint32(32)),
 	}},
 	{"YaRN of its own size, and ramp", "llama", []change{
-		with("llama.rope.scaling.type", "yarn"), with("llama.rope.scaling.factor", float32(4)), with("llama.rope.scaling.original_context_length", uint32(32)), with("llama.rope.scaling.yarn_attn_factor", float32(0.8)), with("llama.rope.scaling.yarn_beta_fast", float32(8)),
+		with("llama.rope.scaling.type", "yarn"), with("llama.rope.scaling.factor", float32(4)),
+		with("llama.rope.scaling.original_context_length", uint32(32)), with("llama.rope.scaling.yarn_attn_factor",
+			float32(0.8)), with("llama.rope.scaling.yarn_beta_fast", float32(8)),
 	}},
 	{"YaRN of two scales", "qwen2", []change{
-		with("qwen2.rope.scaling.type", "yarn"), with("qwen2.rope.scaling.factor", float32(4)), with("qwen2.rope.scaling.original_context_length", uint32(32)), with("qwen2.rope.scaling.yarn_log_multiplier", float32(0.7)),
+		with("qwen2.rope.scaling.type", "yarn"), with("qwen2.rope.scaling.factor", float32(4)),
+		with("qwen2.rope.scaling.original_context_length", uint32(32)), with("qwen2.rope.scaling.yarn_log_multiplier",
+			float32(0.7)),
 	}},
 	{"YaRN", "olmo3", []change{
-		with("olmo2.rope.scaling.type", "yarn"), with("olmo2.rope.scaling.factor", float32(4)), with("olmo2.rope.scaling.original_context_length", uint32(32)),
+		with("olmo2.rope.scaling.type", "yarn"), with("olmo2.rope.scaling.factor", float32(4)),
+		with("olmo2.rope.scaling.original_context_length", uint32(32)),
 	}},
 	{"another scale", "mistral3", []change{
-		with("mistral3.rope.scaling.yarn_log_multiplier", float32(0.3)), with("mistral3.attention.temperature_scale", float32(0.5)), with("mistral3.attention.sliding_window", uint32(20)),
+		with("mistral3.rope.scaling.yarn_log_multiplier", float32(0.3)), with("mistral3.attention.temperature_scale",
+			float32(0.5)), with("mistral3.attention.sliding_window", uint32(20)),
 	}},
 	{"one length of tokens", "mistral3", []change{without("mistral3.attention.temperature_scale")}},
-	{"another rotation", "qwen35", []change{with("qwen35.rope.dimension_count", uint32(10)), with("qwen35.rope.freq_base", float32(100)), vector("blk.3.attn_q.bias", 256, -0.3, 0.3), vector("blk.3.attn_output.bias", 64, -0.3, 0.3)}},
+	{"another rotation", "qwen35", []change{with("qwen35.rope.dimension_count", uint32(10)),
+		with("qwen35.rope.freq_base", float32(100)), vector("blk.3.attn_q.bias", 256, -0.3, 0.3),
+		vector("blk.3.attn_output.bias", 64, -0.3, 0.3)}},
 	{"biases", "seed-oss", []change{vector("blk.0.attn_output.bias", 64, -0.3, 0.3)}},
 	{"biases", "granite", []change{
-		vector("blk.0.attn_q.bias", 64, -0.3, 0.3), vector("blk.0.ffn_gate.bias", 96, -0.3, 0.3), vector("blk.1.attn_v.bias", 32, -0.3, 0.3), vector("blk.1.ffn_down.bias", 64, -0.3, 0.3),
+		vector("blk.0.attn_q.bias", 64, -0.3, 0.3), vector("blk.0.ffn_gate.bias", 96, -0.3, 0.3),
+		vector("blk.1.attn_v.bias", 32, -0.3, 0.3), vector("blk.1.ffn_down.bias", 64, -0.3, 0.3),
 	}},
-	{"biases", "smollm3", []change{vector("blk.0.attn_k.bias", 32, -0.3, 0.3), vector("blk.3.attn_q.bias", 64, -0.3, 0.3), vector("blk.1.attn_output.bias", 64, -0.3, 0.3)}},
-	{"biases", "olmo2", []change{vector("blk.0.attn_k.bias", 32, -0.3, 0.3), vector("blk.1.attn_output.bias", 64, -0.3, 0.3)}},
-	{"biases", "gemma3", []change{vector("blk.0.attn_q.bias", 128, -0.3, 0.3), vector("blk.5.attn_v.bias", 64, -0.3, 0.3)}},
-	{"biases", "llama", []change{vector("blk.0.attn_k.bias", 32, -0.3, 0.3), vector("blk.1.attn_output.bias", 64, -0.3, 0.3), vector("blk.1.ffn_up.bias", 96, -0.3, 0.3)}},
+	{"biases", "smollm3", []change{vector("blk.0.attn_k.bias", 32, -0.3, 0.3),
+		vector("blk.3.attn_q.bias", 64, -0.3, 0.3), vector("blk.1.attn_output.bias", 64, -0.3, 0.3)}},
+	{"biases", "olmo2", []change{vector("blk.0.attn_k.bias", 32, -0.3, 0.3),
+		vector("blk.1.attn_output.bias", 64, -0.3, 0.3)}},
+	{"biases", "gemma3", []change{vector("blk.0.attn_q.bias", 128, -0.3, 0.3),
+		vector("blk.5.attn_v.bias", 64, -0.3, 0.3)}},
+	{"biases", "llama", []change{vector("blk.0.attn_k.bias", 32, -0.3, 0.3), vector("blk.1.attn_output.bias", 64, -0.3,
+		0.3), vector("blk.1.ffn_up.bias", 96, -0.3, 0.3)}},
 }
 
-// changed is s with a copy of the model with other matrices' type and other changes. Its sequences are more by three beginnings of the first, which are computed
-// once where they are the same.
+// changed is s with a copy of the model with other matrices' type and other changes. Its sequences are more by three
+// beginnings of the first, which are computed once where they are the same.
 func (s small) changed(t *testing.T, kind bindings.Type, changes ...change) small {
 	t.Helper()
 	file, err := bindings.OpenGGUF(s.model)
@@ -125,12 +143,14 @@ func (s small) changed(t *testing.T, kind bindings.Type, changes ...change) smal
 	}
 	for _, n := range []int{30, 20, 1} {
 		n = min(n, len(s.Sequences[0]))
-		s.Sequences, s.Targets = append(slices.Clone(s.Sequences), s.Sequences[0][:n]), append(slices.Clone(s.Targets), s.Targets[0][:n])
+		s.Sequences, s.Targets = append(slices.Clone(s.Sequences), s.Sequences[0][:n]),
+			append(slices.Clone(s.Targets), s.Targets[0][:n])
 	}
 	return s
 }
 
-// checkNaive compares the base model, and the adapted one, with the tests' own float64, in every arithmetic and plan of training.
+// checkNaive compares the base model, and the adapted one, with the tests' own float64, in every arithmetic and plan of
+// training.
 func (s small) checkNaive(t *testing.T) {
 	t.Helper()
 	var base, adapted *answer

@@ -7,8 +7,9 @@ import (
 	"github.com/veratune/veratune/bindings"
 )
 
-// store is where a device has the model's weights, quantised as they are in the file: all of them or, where the memory is too small for that, two blocks at a time.
-// Then a block's weights are copied there while the one before it computes.
+// store is where a device has the model's weights, quantised as they are in the file: all of them or, where the memory
+// is too small for that, two blocks at a time. Then a block's weights are copied there while the one before it
+// computes.
 type store struct {
 	backend *bindings.Backend
 	fixed   []leaf   // that belong to no block
@@ -115,7 +116,8 @@ func (s *store) reside() error {
 	return nil
 }
 
-// use has block i ready to compute with. Meanwhile the next one is copied, where that is another and not in the place of i.
+// use has block i ready to compute with. Meanwhile the next one is copied, where that is another and not in the place
+// of i.
 func (s *store) use(i, next int) error {
 	if s == nil || s.slots[0] == nil {
 		return nil
@@ -197,7 +199,8 @@ func (m *Model) settle(passes [][]sample, need func(p pack) (Memory, error)) err
 			return err
 		}
 	case rest+inTurn > m.limit():
-		return fmt.Errorf("a pass of %d tokens needs %s on %s, even with two blocks' weights there at a time; %s are to be used. Use a smaller batch, --max-length or rank",
+		return fmt.Errorf("a pass of %d tokens needs %s on %s, even with two blocks' weights there at a time; %s are "+
+			"to be used. Use a smaller batch, --max-length or rank",
 			most.Rows, gib(rest+inTurn), m.backend.Device().Name, gib(m.limit()))
 	}
 	m.store.settled = true
@@ -212,7 +215,8 @@ func (m *Model) limit() int64 {
 	return (m.backend.Device().Free + m.driver()) / 10 * 9
 }
 
-// driver is what the device's driver has taken for this process; of what is in use there, other processes can have the most.
+// driver is what the device's driver has taken for this process; of what is in use there, other processes can have the
+// most.
 func (m *Model) driver() int64 {
 	d := m.backend.Device()
 	return min(d.Total-d.Free, 1<<30)

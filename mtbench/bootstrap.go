@@ -11,11 +11,12 @@ import (
 // resamples is how often the questions are drawn anew for an interval.
 const resamples = 10000
 
-// Interval is a 95% confidence interval, lower end first: how far a mean would move with other questions of the same kind. It says nothing of how right the
-// judge is.
+// Interval is a 95% confidence interval, lower end first: how far a mean would move with other questions of the same
+// kind. It says nothing of how right the judge is.
 type Interval [2]Mean
 
-// clusters holds the values measured on each question. The two turns of a question have a conversation in common, so that questions, not turns, are drawn.
+// clusters holds the values measured on each question. The two turns of a question have a conversation in common, so
+// that questions, not turns, are drawn.
 type clusters struct {
 	list  []cluster
 	index map[int]int // of a question in list
@@ -47,7 +48,8 @@ func (c *clusters) mean() Mean {
 	return Mean(total.sum / total.n)
 }
 
-// interval is the percentile bootstrap interval of the mean (Efron 1979), the same for the same values. It is NaN with fewer than two questions.
+// interval is the percentile bootstrap interval of the mean (Efron 1979), the same for the same values. It is NaN with
+// fewer than two questions.
 func (c *clusters) interval() Interval {
 	n := len(c.list)
 	if n < 2 {
@@ -65,5 +67,6 @@ func (c *clusters) interval() Interval {
 		means[i] = total.sum / total.n
 	}
 	slices.Sort(means)
-	return Interval{Mean(stat.Quantile(0.025, stat.Empirical, means, nil)), Mean(stat.Quantile(0.975, stat.Empirical, means, nil))}
+	return Interval{Mean(stat.Quantile(0.025, stat.Empirical, means, nil)),
+		Mean(stat.Quantile(0.975, stat.Empirical, means, nil))}
 }

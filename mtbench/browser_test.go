@@ -14,7 +14,8 @@ import (
 // choose picks an option as a user does.
 func choose(p *browser.Page, id, option string) {
 	p.Helper()
-	p.Do(chromedp.SetValue(chromedp.CSS("#"+id), option), browser.Script(`document.getElementById("`+id+`").dispatchEvent(new Event("change"))`))
+	p.Do(chromedp.SetValue(chromedp.CSS("#"+id), option),
+		browser.Script(`document.getElementById("`+id+`").dispatchEvent(new Event("change"))`))
 }
 
 func TestPageInBrowser(t *testing.T) {
@@ -39,7 +40,8 @@ func TestPageInBrowser(t *testing.T) {
 		browser.Is(b, `document.querySelectorAll("h1 span")[1].textContent.includes("<script>")`, true)
 	})
 	b.Part("answers stand side by side", func(b *browser.Page) {
-		browser.Is(b, `(() => { const [a, b] = [...document.querySelectorAll(".answer")].map(e => e.getBoundingClientRect()); return a.top === b.top && a.right <= b.left })()`, true)
+		browser.Is(b, `(() => { const [a, b] = [...document.querySelectorAll(".answer")].map(e => `+
+			`e.getBoundingClientRect()); return a.top === b.top && a.right <= b.left })()`, true)
 	})
 	b.Part("radar", func(b *browser.Page) {
 		browser.Is(b, `document.querySelectorAll("svg.radar .line").length`, 2)
@@ -63,11 +65,13 @@ func TestPageInBrowser(t *testing.T) {
 		browser.Is(b, shown+`.map(q => q.id).join()`, "question-93")
 		b.Do(chromedp.SendKeys(chromedp.CSS("#search"), "nowhere"))
 		browser.Is(b, shown+`.length`, 0)
-		b.Do(browser.Script(`document.querySelector("#search").value = ""; document.querySelector("#search").dispatchEvent(new Event("input"))`))
+		b.Do(browser.Script(`document.querySelector("#search").value = ""; ` +
+			`document.querySelector("#search").dispatchEvent(new Event("input"))`))
 		browser.Is(b, shown+`.length`, 80)
 	})
 	b.Part("order", func(b *browser.Page) {
-		const falls = `[...document.querySelectorAll("article")].every((q, i, all) => i === 0 || Number(q.dataset.apart) <= Number(all[i - 1].dataset.apart))`
+		const falls = `[...document.querySelectorAll("article")].every((q, i, all) => i === 0 || ` +
+			`Number(q.dataset.apart) <= Number(all[i - 1].dataset.apart))`
 		browser.Is(b, falls, false)
 		choose(b, "order", "apart")
 		browser.Is(b, falls, true)
@@ -91,11 +95,15 @@ func TestPageInBrowser(t *testing.T) {
 		browser.Is(b, `[...document.querySelectorAll(".answer")].every(e => e.checkVisibility())`, true)
 	})
 	b.Part("narrow", func(b *browser.Page) {
-		b.Do(chromedp.EmulateViewport(390, 844), browser.Script(`for (const d of document.querySelectorAll("details")) d.open = true`))
+		b.Do(chromedp.EmulateViewport(390, 844),
+			browser.Script(`for (const d of document.querySelectorAll("details")) d.open = true`))
 		browser.Is(b, `document.documentElement.scrollWidth`, 390)
-		browser.Is(b, `(() => { const [a, b] = [...document.querySelectorAll(".answer")].map(e => e.getBoundingClientRect()); return a.bottom <= b.top && a.left === b.left })()`, true)
-		b.IsEmpty(`[...document.querySelectorAll(".text, summary, h1, h2, h3")].filter(e => e.scrollWidth > e.clientWidth).map(e => e.textContent)`, "text that is cut off")
-		b.IsEmpty(`[...document.querySelectorAll("body *")].filter(e => !e.closest(".scroll, .unseen") && e.getBoundingClientRect().right > 391).map(e => e.tagName + "." + e.className)`,
+		browser.Is(b, `(() => { const [a, b] = [...document.querySelectorAll(".answer")].map(e => `+
+			`e.getBoundingClientRect()); return a.bottom <= b.top && a.left === b.left })()`, true)
+		b.IsEmpty(`[...document.querySelectorAll(".text, summary, h1, h2, h3")].filter(e => e.scrollWidth > `+
+			`e.clientWidth).map(e => e.textContent)`, "text that is cut off")
+		b.IsEmpty(`[...document.querySelectorAll("body *")].filter(e => !e.closest(".scroll, .unseen") && `+
+			`e.getBoundingClientRect().right > 391).map(e => e.tagName + "." + e.className)`,
 			"wider than the screen")
 	})
 	b.Part("dark", func(b *browser.Page) {

@@ -21,8 +21,8 @@ type Comparison struct {
 	Unjudged int      `json:"unjudged"`  // those of them that have no judgment
 }
 
-// verdict is what both orders together say: 1 where model 1's answer is better, -1 where model 2's is, 0 where they are equal or the judge contradicts itself.
-// ok is false where either order has no verdict.
+// verdict is what both orders together say: 1 where model 1's answer is better, -1 where model 2's is, 0 where they are
+// equal or the judge contradicts itself. ok is false where either order has no verdict.
 func (p *Pair) verdict() (v int, ok bool) {
 	switch {
 	case p.G1Winner == "error" || p.G2Winner == "error":
@@ -51,8 +51,9 @@ func (p *Pair) duel() (m duel, swapped bool) {
 	return m, false
 }
 
-// comparisons counts for each model how it fared against the baseline or, where baseline is empty, against every other model; the best comes first. Of
-// repeats, the verdict that prevails counts: a win where there are more wins than losses.
+// comparisons counts for each model how it fared against the baseline or, where baseline is empty, against every other
+// model; the best comes first. Of repeats, the verdict that prevails counts: a win where there are more wins than
+// losses.
 func comparisons(rows []Pair, baseline string) []Comparison {
 	counts := map[string]*Comparison{}
 	points := map[string]*clusters{} // 1 for a win, half a one for a tie

@@ -11,7 +11,8 @@ func compared(n int, model1, model2, g1, g2 string) Pair {
 	return Pair{QuestionID: n, Turn: 1, Model1: model1, Model2: model2, G1Winner: g1, G2Winner: g2}
 }
 
-// What FastChat's show_result.py prints for the same rows in the modes pairwise-baseline and pairwise-all, computed by hand.
+// What FastChat's show_result.py prints for the same rows in the modes pairwise-baseline and pairwise-all, computed by
+// hand.
 func TestComparisons(t *testing.T) {
 	mixed := []Pair{
 		compared(1, "a", "base", "model_1", "model_1"), // a wins
@@ -41,17 +42,21 @@ func TestComparisons(t *testing.T) {
 	}{
 		{"every outcome", mixed, "base", []string{"a 2 4 1; 28.6% 14.3% 57.1%"}},
 		{"every outcome, all", mixed, "", []string{"a 2 4 1; 28.6% 14.3% 57.1%", "base 1 4 2; 14.3% 28.6% 42.9%"}},
-		{"three models against one", three, "base", []string{"a 1 0 0; 100.0% 0.0% 100.0%", "b 2 0 1; 66.7% 33.3% 66.7%"}},
-		{"three models, all", three, "", []string{"b 3 1 1; 60.0% 20.0% 70.0%", "a 1 1 1; 33.3% 33.3% 50.0%", "base 1 0 3; 25.0% 75.0% 25.0%"}},
-		{"both turns count", []Pair{compared(1, "a", "base", "tie", "tie"), {QuestionID: 1, Turn: 2, Model1: "a", Model2: "base", G1Winner: "model_1",
-			G2Winner: "model_1"}}, "base", []string{"a 1 1 0; 50.0% 0.0% 75.0%"}},
+		{"three models against one", three, "base",
+			[]string{"a 1 0 0; 100.0% 0.0% 100.0%", "b 2 0 1; 66.7% 33.3% 66.7%"}},
+		{"three models, all", three, "", []string{"b 3 1 1; 60.0% 20.0% 70.0%", "a 1 1 1; 33.3% 33.3% 50.0%",
+			"base 1 0 3; 25.0% 75.0% 25.0%"}},
+		{"both turns count", []Pair{compared(1, "a", "base", "tie", "tie"),
+			{QuestionID: 1, Turn: 2, Model1: "a", Model2: "base", G1Winner: "model_1",
+				G2Winner: "model_1"}}, "base", []string{"a 1 1 0; 50.0% 0.0% 75.0%"}},
 		{"errors only", mixed[6:9], "base", []string{"a 0 0 0; – – –"}},
 		{"the baseline is in no pair", three, "c", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var got []string
 			for _, m := range comparisons(c.rows, c.baseline) {
-				got = append(got, fmt.Sprintf("%s %d %d %d; %s %s %s", m.Model, m.Win, m.Tie, m.Loss, m.WinRate.Percent(), m.LossRate.Percent(), m.Adjusted.Percent()))
+				got = append(got, fmt.Sprintf("%s %d %d %d; %s %s %s", m.Model, m.Win, m.Tie, m.Loss,
+					m.WinRate.Percent(), m.LossRate.Percent(), m.Adjusted.Percent()))
 			}
 			if !slices.Equal(got, c.want) {
 				t.Errorf("%q, want %q", got, c.want)

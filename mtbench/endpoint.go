@@ -61,8 +61,10 @@ func newEndpoint(o EndpointOptions, more ...option.RequestOption) (*Endpoint, er
 	if o.Key != "" {
 		more = append(more, option.WithAPIKey(o.Key))
 	}
-	// The service by itself, unlike a whole client, takes nothing from the environment: no other key is sent than the one that was named.
-	e.chat = openai.NewChatCompletionService(append(more, option.WithBaseURL(o.URL), option.WithMaxRetries(endpointRetries), option.WithMiddleware(e.attempt))...)
+	// The service by itself, unlike a whole client, takes nothing from the environment: no other key is sent than the
+	// one that was named.
+	e.chat = openai.NewChatCompletionService(append(more, option.WithBaseURL(o.URL),
+		option.WithMaxRetries(endpointRetries), option.WithMiddleware(e.attempt))...)
 	return e, nil
 }
 
@@ -89,7 +91,8 @@ const (
 	paramTemperature = "temperature"
 )
 
-// params leaves out what the model is known to refuse. At temperature 0 a seed decides nothing, and some servers know none.
+// params leaves out what the model is known to refuse. At temperature 0 a seed decides nothing, and some servers know
+// none.
 func (e *Endpoint) params(conversation []Message, s Sampling) openai.ChatCompletionNewParams {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -118,14 +121,15 @@ func (e *Endpoint) params(conversation []Message, s Sampling) openai.ChatComplet
 	return p
 }
 
-// learn tells whether the error is that the model refuses a parameter which can do without: OpenAI's reasoning models have one temperature only, and call the
-// limit by another name.
+// learn tells whether the error is that the model refuses a parameter which can do without: OpenAI's reasoning models
+// have one temperature only, and call the limit by another name.
 func (e *Endpoint) learn(p openai.ChatCompletionNewParams, err error) bool {
 	var refusal *openai.Error
 	if !errors.As(err, &refusal) || refusal.StatusCode != http.StatusBadRequest {
 		return false
 	}
-	sent := refusal.Param == paramMaxTokens && p.MaxTokens.Valid() || refusal.Param == paramTemperature && p.Temperature.Valid()
+	sent := refusal.Param == paramMaxTokens && p.MaxTokens.Valid() || refusal.Param == paramTemperature &&
+		p.Temperature.Valid()
 	if sent {
 		e.mu.Lock()
 		e.refused[refusal.Param] = true
@@ -134,8 +138,9 @@ func (e *Endpoint) learn(p openai.ChatCompletionNewParams, err error) bool {
 	return sent
 }
 
-// attempt is a single request, within the client's own retrying: that repeats refused connections and certain statuses, and whatever fails here without a
-// response. So a timeout, an answer that is cut off, and one that is no whole completion are made such failures.
+// attempt is a single request, within the client's own retrying: that repeats refused connections and certain statuses,
+// and whatever fails here without a response. So a timeout, an answer that is cut off, and one that is no whole
+// completion are made such failures.
 func (e *Endpoint) attempt(request *http.Request, next option.MiddlewareNext) (*http.Response, error) {
 	ctx, cancel := context.WithTimeout(request.Context(), e.options.Timeout)
 	defer cancel()
@@ -155,7 +160,8 @@ func (e *Endpoint) attempt(request *http.Request, next option.MiddlewareNext) (*
 // largestAnswer is the size that an answer may have, in bytes; those of judges are a few kilobytes long.
 const largestAnswer = 16 << 20
 
-// readWhole takes the body of a response into memory, and checks it where it should be a completion. Of a refusal, the beginning suffices.
+// readWhole takes the body of a response into memory, and checks it where it should be a completion. Of a refusal, the
+// beginning suffices.
 func (e *Endpoint) readWhole(response *http.Response) error {
 	body, err := io.ReadAll(io.LimitReader(response.Body, largestAnswer+1))
 	response.Body.Close()
@@ -164,7 +170,8 @@ func (e *Endpoint) readWhole(response *http.Response) error {
 	}
 	refused := response.StatusCode >= http.StatusMultipleChoices
 	if len(body) > largestAnswer && !refused {
-		return fmt.Errorf("the answer goes on after %d MiB, which is no completion: %s", largestAnswer>>20, e.excerpt(body))
+		return fmt.Errorf("the answer goes on after %d MiB, which is no completion: %s", largestAnswer>>20,
+			e.excerpt(body))
 	}
 	response.Body = io.NopCloser(bytes.NewReader(body))
 	if refused {

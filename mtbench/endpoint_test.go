@@ -70,7 +70,8 @@ var quick = option.WithMaxRetryDelay(time.Millisecond)
 
 func (s *stub) endpoint(t *testing.T, more ...option.RequestOption) *Endpoint {
 	t.Helper()
-	e, err := newEndpoint(EndpointOptions{URL: s.URL + "/v1", Model: "a-judge", Key: testKey, Timeout: time.Second}, more...)
+	e, err := newEndpoint(EndpointOptions{URL: s.URL + "/v1", Model: "a-judge", Key: testKey, Timeout: time.Second},
+		more...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,14 +83,16 @@ var hello = []Message{{"user", "Hello"}}
 func completion(w http.ResponseWriter, content string) {
 	w.Header().Set("Content-Type", "application/json")
 	json.NewEncoder(w).Encode(map[string]any{"object": "chat.completion", "choices": []any{
-		map[string]any{"index": 0, "finish_reason": "stop", "message": map[string]any{"role": "assistant", "content": content}}}})
+		map[string]any{"index": 0, "finish_reason": "stop", "message": map[string]any{"role": "assistant",
+			"content": content}}}})
 }
 
 func apiError(status int, message string) func(http.ResponseWriter, *http.Request) {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(status)
-		json.NewEncoder(w).Encode(map[string]any{"error": map[string]any{"message": message, "type": "t", "param": nil, "code": nil}})
+		json.NewEncoder(w).Encode(map[string]any{"error": map[string]any{"message": message, "type": "t", "param": nil,
+			"code": nil}})
 	}
 }
 
@@ -105,12 +108,14 @@ func TestEndpointRequest(t *testing.T) {
 	e := s.endpoint(t)
 	conversation := []Message{{"system", "Be kind."}, {"user", "Hello <b>"}, {"assistant", "Hi."}, {"user", "Again"}}
 	for _, temperature := range []float64{0, 0.7} {
-		if text, err := e.Complete(context.Background(), conversation, Sampling{Temperature: temperature, MaxTokens: 99, Seed: 5}); err != nil || text != "Hi." {
+		if text, err := e.Complete(context.Background(), conversation, Sampling{Temperature: temperature, MaxTokens: 99,
+			Seed: 5}); err != nil || text != "Hi." {
 			t.Fatalf("%q, %v", text, err)
 		}
 	}
 	for i, r := range s.seen() {
-		if r.path != "/v1/chat/completions" || r.authorization != "Bearer "+testKey || r.Model != "a-judge" || *r.MaxTokens != 99 || *r.Temperature != []float64{0, 0.7}[i] {
+		if r.path != "/v1/chat/completions" || r.authorization != "Bearer "+testKey || r.Model != "a-judge" ||
+			*r.MaxTokens != 99 || *r.Temperature != []float64{0, 0.7}[i] {
 			t.Errorf("%+v", r)
 		}
 		for k, m := range r.Messages {
@@ -138,7 +143,8 @@ func TestEndpointFaults(t *testing.T) {
 		"HTML":           {text(200, "<html>welcome</html>"), "welcome"},
 		"no choice":      {text(200, `{"choices": []}`), "no message"},
 		"no message":     {text(200, `{"choices": [{"finish_reason": "stop"}]}`), "no message"},
-		"no end":         {text(200, `{"choices": [{"message": {"content": "I think that"}, "finish_reason": null}]}`), "cut off"},
+		"no end": {text(200, `{"choices": [{"message": {"content": "I think that"}, "finish_reason": null}]}`),
+			"cut off"},
 		"cut off": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "1000")
 			io.WriteString(w, `{"choices": [{"message": {"content": "I think that`)
@@ -240,7 +246,8 @@ func TestEndpointRefusals(t *testing.T) {
 	} {
 		s := newStub(t, func(w http.ResponseWriter, r *http.Request, _ int) { reply(w, r) })
 		_, err := s.endpoint(t).Complete(context.Background(), hello, Sampling{MaxTokens: 10})
-		wantError(t, err, fmt.Sprint(status), map[int]string{400: "the prompt is too long", 401: "wrong key", 403: "not for you", 404: "page not found", 422: "extra field"}[status])
+		wantError(t, err, fmt.Sprint(status), map[int]string{400: "the prompt is too long", 401: "wrong key",
+			403: "not for you", 404: "page not found", 422: "extra field"}[status])
 		if len(s.seen()) != 1 {
 			t.Errorf("%d: %d requests", status, len(s.seen()))
 		}
@@ -288,7 +295,8 @@ func TestEndpointRefusedConnection(t *testing.T) {
 	listener.Close()
 	s := newStub(t, func(w http.ResponseWriter, _ *http.Request, _ int) { completion(w, "well") })
 	restarting := s.endpoint(t, quick, option.WithHTTPClient(&http.Client{Transport: &elsewhere{closed, 3}}))
-	if text, err := restarting.Complete(context.Background(), hello, Sampling{MaxTokens: 10}); err != nil || text != "well" {
+	if text, err := restarting.Complete(context.Background(), hello, Sampling{MaxTokens: 10}); err != nil ||
+		text != "well" {
 		t.Errorf("%q, %v", text, err)
 	}
 	// A server that stays away ends the judging: every further question would wait for it as long.
@@ -331,7 +339,9 @@ func TestEndpointKey(t *testing.T) {
 			s := newStub(t, func(w http.ResponseWriter, r *http.Request, _ int) { reply(w, r) })
 			dir := answered(t, "base")
 			var words strings.Builder
-			judged, err := judgeIn(context.Background(), dir, s.endpoint(t, quick), func(o *JudgeOptions) { o.Progress = func(p Progress) { fmt.Fprintf(&words, "%+v\n", p) } })
+			judged, err := judgeIn(context.Background(), dir, s.endpoint(t, quick), func(o *JudgeOptions) {
+				o.Progress = func(p Progress) { fmt.Fprintf(&words, "%+v\n", p) }
+			})
 			fmt.Fprintf(&words, "%v %+v %#v %v", err, err, err, judged)
 			for name, content := range contents(t, dir) {
 				fmt.Fprintf(&words, "%s: %s\n", name, content)
@@ -370,7 +380,8 @@ func TestEndpointParameters(t *testing.T) {
 	refuse := func(w http.ResponseWriter, param string) {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(400)
-		fmt.Fprintf(w, `{"error": {"message": "Unsupported: %s", "type": "invalid_request_error", "param": %q, "code": "unsupported_parameter"}}`, param, param)
+		fmt.Fprintf(w, `{"error": {"message": "Unsupported: %s", "type": "invalid_request_error", "param": %q, `+
+			`"code": "unsupported_parameter"}}`, param, param)
 	}
 	var s *stub
 	s = newStub(t, func(w http.ResponseWriter, _ *http.Request, n int) {
@@ -386,7 +397,8 @@ func TestEndpointParameters(t *testing.T) {
 		}
 	})
 	e := s.endpoint(t)
-	if text, err := e.Complete(context.Background(), hello, Sampling{MaxTokens: 10}); err != nil || text != "well" || len(s.seen()) != 3 {
+	if text, err := e.Complete(context.Background(), hello, Sampling{MaxTokens: 10}); err != nil || text != "well" ||
+		len(s.seen()) != 3 {
 		t.Errorf("%q, %v after %d requests", text, err, len(s.seen()))
 	}
 	if r := s.seen()[2]; *r.MaxCompletionTokens != 10 {
@@ -444,7 +456,8 @@ func TestJudgeOverEndpoint(t *testing.T) {
 	}
 	wantError(t, err, "question 3, turn 1, base", "out of memory")
 	healthy = true
-	if judged, err := judgeIn(context.Background(), dir, s.endpoint(t, quick)); err != nil || judged != (Judged{Judgments: 6}) {
+	if judged, err := judgeIn(context.Background(), dir, s.endpoint(t, quick)); err != nil ||
+		judged != (Judged{Judgments: 6}) {
 		t.Errorf("%+v, %v", judged, err)
 	}
 	rows, err := readLines[Single](filepath.Join(dir, judgmentFolder, "judge_single.jsonl"))

@@ -67,7 +67,8 @@ func marker(model string, question, turn int) string {
 	return fmt.Sprintf("<%s %d.%d>", model, question, turn)
 }
 
-// asked finds out of a judge's prompt which question and turn it is about, and of which models, in the order of their answers.
+// asked finds out of a judge's prompt which question and turn it is about, and of which models, in the order of their
+// answers.
 func asked(c []Message) (question, turn int, models []string) {
 	for _, m := range regexp.MustCompile(`<(\w+) (\d+)\.(\d)>`).FindAllStringSubmatch(c[len(c)-1].Content, -1) {
 		if len(models) == 0 || models[len(models)-1] != m[1] {

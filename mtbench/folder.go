@@ -31,7 +31,8 @@ type Folder struct {
 	lock      *durable.Lock
 }
 
-// Create opens an evaluation folder of these questions, and makes it where it isn't there. One of other questions is refused.
+// Create opens an evaluation folder of these questions, and makes it where it isn't there. One of other questions is
+// refused.
 func Create(path string, questions []Question) (*Folder, error) {
 	if err := os.MkdirAll(path, 0o777); err != nil {
 		return nil, fmt.Errorf("evaluation folder: %w", err)
@@ -79,7 +80,8 @@ func lockFolder(path string) (*Folder, error) {
 	var held durable.Held
 	switch {
 	case errors.As(err, &held):
-		return nil, fmt.Errorf("evaluation folder %s: %w writes there; wait for it, or choose another folder", path, held)
+		return nil, fmt.Errorf("evaluation folder %s: %w writes there; wait for it, or choose another folder",
+			path, held)
 	case err != nil:
 		return nil, fmt.Errorf("evaluation folder: %w", err)
 	}
@@ -107,7 +109,8 @@ func (f *Folder) keepQuestions() error {
 			return err
 		}
 		if !bytes.Equal(before, text) {
-			return fmt.Errorf("%s: holds other questions than these, and answers to different questions cannot be compared; choose another folder", path)
+			return fmt.Errorf("%s: holds other questions than these, and answers to different questions cannot be "+
+				"compared; choose another folder", path)
 		}
 		return nil
 	}
@@ -145,7 +148,8 @@ func (f *Folder) keepSetup(s setup, answered bool) error {
 	case maps.Equal(models[i].Setup, s.Setup):
 		return nil
 	case answered:
-		return fmt.Errorf("%s: has answered already, %s; give the model another name, choose another folder, or remove the model's answers and the judgments of them",
+		return fmt.Errorf("%s: has answered already, %s; give the model another name, choose another folder, or "+
+			"remove the model's answers and the judgments of them",
 			s.Model, difference(models[i].Setup, s.Setup))
 	default:
 		models[i] = s
@@ -190,7 +194,8 @@ func merged(a, b map[string]string) map[string]string {
 	return all
 }
 
-// fileName is a model's name as the name of a file. What could lead out of the folder, or what some file system refuses, is written as in a URL.
+// fileName is a model's name as the name of a file. What could lead out of the folder, or what some file system
+// refuses, is written as in a URL.
 func fileName(name string) (string, error) {
 	if name == "" {
 		return "", errors.New("the model has no name")

@@ -60,8 +60,11 @@ func TestDamage(t *testing.T) {
 	for name, spoil := range map[string]func(lines []string) []string{
 		"cut in the middle": func(l []string) []string { l[1] = l[1][:20] + "\n"; return l },
 		"no answer":         func(l []string) []string { l[1] = `{"question_id": 3}` + "\n"; return l },
-		"one turn":          func(l []string) []string { l[1] = `{"question_id":3,"choices":[{"turns":["a"]}]}` + "\n"; return l },
-		"zeros":             func(l []string) []string { l[1] = "\x00\x00\x00\n"; return l },
+		"one turn": func(l []string) []string {
+			l[1] = `{"question_id":3,"choices":[{"turns":["a"]}]}` + "\n"
+			return l
+		},
+		"zeros": func(l []string) []string { l[1] = "\x00\x00\x00\n"; return l },
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := answered(t, "base")
@@ -87,7 +90,8 @@ func TestKeepsLinesOfOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	foreign := func(text string) string {
-		return `{"question_id": 7, "answer_id": "x", "model_id": "base", "choices": [{"index": 0, "turns": ["` + text + `", "\u00e9"]}], "tstamp": 1.5, "extra": 1}`
+		return `{"question_id": 7, "answer_id": "x", "model_id": "base", "choices": [{"index": 0, "turns": ["` + text +
+			`", "\u00e9"]}], "tstamp": 1.5, "extra": 1}`
 	}
 	write(t, path, []byte(foreign("older")+"\n\n"+foreign("newer"))) // the last line wants its newline
 	if err := runIn(context.Background(), dir, "base", assistant("base")); err != nil {
@@ -127,7 +131,8 @@ func TestLoad(t *testing.T) {
 
 func TestHostileNames(t *testing.T) {
 	dir := answered(t)
-	for _, name := range []string{"../../outside", "/etc/passwd", "..", ".hidden", `a\b`, "meta/llama:7b", "50%", "50%25", "дом"} {
+	for _, name := range []string{"../../outside", "/etc/passwd", "..", ".hidden", `a\b`, "meta/llama:7b", "50%",
+		"50%25", "дом"} {
 		if err := runIn(context.Background(), dir, name, assistant("x")); err != nil {
 			t.Errorf("%q: %v", name, err)
 		}
@@ -137,7 +142,8 @@ func TestHostileNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(e.Models, []string{"../../outside", "/etc/passwd", "..", ".hidden", `a\b`, "meta/llama:7b", "50%", "50%25", "дом"}) {
+	if !slices.Equal(e.Models, []string{"../../outside", "/etc/passwd", "..", ".hidden", `a\b`, "meta/llama:7b", "50%",
+		"50%25", "дом"}) {
 		t.Errorf("%q", e.Models)
 	}
 	entries, err := os.ReadDir(filepath.Dir(dir))
@@ -158,7 +164,8 @@ func FuzzFileName(f *testing.F) {
 			}
 			return
 		}
-		if filepath.Base(file) != file || !filepath.IsLocal(file) || file[0] == '.' || strings.ContainsAny(file, "\x00\n\\") {
+		if filepath.Base(file) != file || !filepath.IsLocal(file) || file[0] == '.' ||
+			strings.ContainsAny(file, "\x00\n\\") {
 			t.Errorf("%q becomes %q, which can leave the folder", name, file)
 		}
 		if back := modelName(file); back != name {
@@ -197,7 +204,8 @@ func FuzzReadLines(f *testing.F) {
 	})
 }
 
-// A folder that is taken away while models answer or judge in it ends that with an error at once, and nothing is made in its place.
+// A folder that is taken away while models answer or judge in it ends that with an error at once, and nothing is made
+// in its place.
 func TestFolderThatIsTakenAway(t *testing.T) {
 	for name, away := range map[string]func(dir string) error{
 		"removed": os.RemoveAll,

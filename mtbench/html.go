@@ -19,7 +19,8 @@ import (
 //go:embed report.html report.css report.js
 var reportFiles embed.FS
 
-var reportTemplate = template.Must(template.New("report.html").ParseFS(reportFiles, "report.html", "report.css", "report.js"))
+var reportTemplate = template.Must(template.New("report.html").ParseFS(reportFiles, "report.html", "report.css",
+	"report.js"))
 
 // shades is how many colours report.css has for models.
 const shades = 8
@@ -105,7 +106,8 @@ func (r *Report) page() *page {
 		p.Models = append(p.Models, pageModel{Index: i, Name: name, Shade: i % shades, Chosen: i < 3})
 	}
 	for _, j := range r.Judges {
-		view := pageJudge{JudgeReport: j, Radar: newRadar(r.Categories, p.Models, j.Scores), Missing: r.Missing(&j), Repeated: repeated(j.Scores)}
+		view := pageJudge{JudgeReport: j, Radar: newRadar(r.Categories, p.Models, j.Scores), Missing: r.Missing(&j),
+			Repeated: repeated(j.Scores)}
 		if len(j.Baseline) > 0 {
 			view.Tables = append(view.Tables, pageComparisons{"Against " + r.Baseline, j.Baseline})
 		}
@@ -177,7 +179,8 @@ type said struct {
 }
 
 func (r *Report) said(models []pageModel) said {
-	s := said{marks: map[answerKey][]pageMark{}, singles: map[answerKey][]pageJudgment{}, pairs: map[turnKey][]pagePair{}}
+	s := said{marks: map[answerKey][]pageMark{}, singles: map[answerKey][]pageJudgment{},
+		pairs: map[turnKey][]pagePair{}}
 	of := map[string]pageModel{}
 	for _, m := range models {
 		of[m.Name] = m
@@ -208,7 +211,8 @@ func (r *Report) said(models []pageModel) said {
 			at := turnKey{row.QuestionID, row.Turn}
 			s.pairs[at] = append(s.pairs[at], pagePair{
 				Models: [2]pageModel{of[row.Model1], of[row.Model2]},
-				Title:  fmt.Sprintf("%s%s, %s and %s: %s", j.Judge, repeat(repeated, row.Repeat), row.Model1, row.Model2, row.inWords()),
+				Title: fmt.Sprintf("%s%s, %s and %s: %s", j.Judge, repeat(repeated, row.Repeat), row.Model1,
+					row.Model2, row.inWords()),
 				Orders: [2]pageJudgment{
 					{fmt.Sprintf("%s first: %s", row.Model1, row.winner(row.G1Winner)), row.G1Judgment},
 					{fmt.Sprintf("%s first: %s", row.Model2, row.winner(row.G2Winner)), row.G2Judgment},
@@ -272,7 +276,8 @@ func (r *Report) pageQuestions(models []pageModel) []pageQuestion {
 				turn.Reference = q.Reference[i]
 			}
 			for _, m := range models {
-				a := pageAnswer{Model: m, Missing: true, Marks: said.marks[answerKey{at, m.Name}], Judgments: said.singles[answerKey{at, m.Name}]}
+				a := pageAnswer{Model: m, Missing: true, Marks: said.marks[answerKey{at, m.Name}],
+					Judgments: said.singles[answerKey{at, m.Name}]}
 				if turns := answers[m.Name][q.ID]; i < len(turns) {
 					a.Missing, a.Text = false, strings.TrimSpace(turns[i])
 				}
@@ -285,8 +290,8 @@ func (r *Report) pageQuestions(models []pageModel) []pageQuestion {
 	return list
 }
 
-// apart gives for each question by how much the best model's mean score exceeds the worst's, averaged over the judges. Where nothing was graded, it is the
-// number of comparisons that somebody won.
+// apart gives for each question by how much the best model's mean score exceeds the worst's, averaged over the judges.
+// Where nothing was graded, it is the number of comparisons that somebody won.
 func (r *Report) apart() map[int]Mean {
 	ranges, wins := map[int][]float64{}, map[int]Mean{}
 	for _, j := range r.Judges {

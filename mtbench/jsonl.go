@@ -100,8 +100,8 @@ func readLines[R row](path string) (l lines[R], err error) {
 	return l, nil
 }
 
-// table is a file of rows that grows by each row as soon as there is one, so that whatever ends the process takes nothing that is done. It is safe for
-// concurrent use.
+// table is a file of rows that grows by each row as soon as there is one, so that whatever ends the process takes
+// nothing that is done. It is safe for concurrent use.
 type table[R row] struct {
 	path string
 	lock *durable.Lock // of the folder that it is in
@@ -112,7 +112,8 @@ type table[R row] struct {
 	text map[key][]byte
 }
 
-// openTable opens a file of rows to add to, and makes it where it isn't there. Of rows about the same the last counts, as in FastChat.
+// openTable opens a file of rows to add to, and makes it where it isn't there. Of rows about the same the last counts,
+// as in FastChat.
 func openTable[R row](lock *durable.Lock, path string) (*table[R], error) {
 	l, err := readLines[R](path)
 	if err != nil {
@@ -156,7 +157,8 @@ func (t *table[R]) add(r R) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err := t.lock.Check(); err != nil {
-		return hopeless{fmt.Errorf("the folder of %s %w while it was in use; where it was renamed, go on with --out and its new name", t.path, err)}
+		return hopeless{fmt.Errorf("the folder of %s %w while it was in use; where it was renamed, go on with --out "+
+			"and its new name", t.path, err)}
 	}
 	if err := t.write(text); err != nil {
 		return hopeless{fmt.Errorf("%s: %w", t.path, err)}
@@ -178,7 +180,8 @@ func (t *table[R]) write(text []byte) error {
 	return nil
 }
 
-// finish rewrites the file in the order of the questions, which does not depend on when each row was made, and gives err on.
+// finish rewrites the file in the order of the questions, which does not depend on when each row was made, and gives
+// err on.
 func (t *table[R]) finish(questions []Question, err error) error {
 	return errors.Join(err, t.sort(questions))
 }
@@ -207,7 +210,8 @@ func sortedKeys[V any](rows map[key]V, questions []Question) []key {
 	}
 	place := func(k key) int { return cmp.Or(position[k.question], len(questions)+1) }
 	return slices.SortedFunc(maps.Keys(rows), func(a, b key) int {
-		return cmp.Or(cmp.Compare(place(a), place(b)), cmp.Compare(a.question, b.question), cmp.Compare(a.turn, b.turn), cmp.Compare(a.repeat, b.repeat),
+		return cmp.Or(cmp.Compare(place(a), place(b)), cmp.Compare(a.question, b.question), cmp.Compare(a.turn, b.turn),
+			cmp.Compare(a.repeat, b.repeat),
 			cmp.Compare(a.model1, b.model1), cmp.Compare(a.model2, b.model2))
 	})
 }

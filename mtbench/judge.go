@@ -44,7 +44,8 @@ type JudgeOptions struct {
 
 // DefaultJudgeOptions grade each answer once, in at most FastChat's number of tokens.
 func DefaultJudgeOptions() JudgeOptions {
-	return JudgeOptions{Mode: ModeSingle, Prompts: DefaultPrompts(), Repeat: 1, Retries: 2, Parallel: 4, MaxTokens: 2048}
+	return JudgeOptions{Mode: ModeSingle, Prompts: DefaultPrompts(), Repeat: 1, Retries: 2, Parallel: 4,
+		MaxTokens: 2048}
 }
 
 // Validate says what is allowed where an option is not.
@@ -73,7 +74,8 @@ type Judged struct {
 	Missing    int // judgments that were not asked for, since there is no answer to judge
 }
 
-// Judge has a judge give every judgment that is not there yet. One that fails does not keep others from being given: the error is then a *Failed.
+// Judge has a judge give every judgment that is not there yet. One that fails does not keep others from being given:
+// the error is then a *Failed.
 func (f *Folder) Judge(ctx context.Context, m Model, o JudgeOptions) (Judged, error) {
 	if err := o.Validate(); err != nil {
 		return Judged{}, err
@@ -97,9 +99,13 @@ func (f *Folder) Judge(ctx context.Context, m Model, o JudgeOptions) (Judged, er
 		}
 	}
 	if o.Mode == ModeSingle {
-		return judgeAll(ctx, j, f.lock, f.join(judgmentFolder, file+singleSuffix), j.singles, func(s Single) bool { return s.Score < 0 })
+		return judgeAll(ctx, j, f.lock, f.join(judgmentFolder, file+singleSuffix), j.singles, func(s Single) bool {
+			return s.Score < 0
+		})
 	}
-	return judgeAll(ctx, j, f.lock, f.join(judgmentFolder, file+pairSuffix), j.pairs, func(p Pair) bool { return p.G1Winner == unreadable || p.G2Winner == unreadable })
+	return judgeAll(ctx, j, f.lock, f.join(judgmentFolder, file+pairSuffix), j.pairs, func(p Pair) bool {
+		return p.G1Winner == unreadable || p.G2Winner == unreadable
+	})
 }
 
 // judging is what both modes need.
@@ -119,7 +125,8 @@ type match[R row] struct {
 }
 
 // judgeAll plays the matches whose rows are not in the file yet.
-func judgeAll[R row](ctx context.Context, j *judging, lock *durable.Lock, path string, list func() ([]match[R], error), unread func(R) bool) (Judged, error) {
+func judgeAll[R row](ctx context.Context, j *judging, lock *durable.Lock, path string, list func() ([]match[R], error),
+	unread func(R) bool) (Judged, error) {
 	matches, err := list()
 	if err != nil {
 		return Judged{}, err
@@ -134,7 +141,8 @@ func judgeAll[R row](ctx context.Context, j *judging, lock *durable.Lock, path s
 	for _, m := range matches {
 		if row, judged := t.rows[m.row.key()]; judged {
 			if !sameQuestion(row, m.row, shield) {
-				return Judged{}, fmt.Errorf("%s: %s: was judged by another prompt, or with other answers; move the file away to judge anew, or give the judge another name", path, m.name)
+				return Judged{}, fmt.Errorf("%s: %s: was judged by another prompt, or with other answers; move the "+
+					"file away to judge anew, or give the judge another name", path, m.name)
 			}
 			w.before++
 			continue
@@ -156,7 +164,8 @@ func judgeAll[R row](ctx context.Context, j *judging, lock *durable.Lock, path s
 	return result, err
 }
 
-// sameQuestion tells whether two rows about the same asked the judge the same, even if one of them was made without a shield, as FastChat's are.
+// sameQuestion tells whether two rows about the same asked the judge the same, even if one of them was made without a
+// shield, as FastChat's are.
 func sameQuestion[R row](a, b R, shield func(string) string) bool {
 	prompt := func(r R) (text [3]string) {
 		switch r := any(r).(type) {
@@ -205,10 +214,12 @@ func (j *judging) singles() (list []match[Single], err error) {
 			seen := newMaterial(q, answers...)
 			list = append(list, match[Single]{
 				name: fmt.Sprintf("question %d, turn %d%s, %s", q.ID, turn, nth(repeat), model),
-				row: Single{QuestionID: q.ID, Model: model, Judge: [2]string{j.Name, prompt}, UserPrompt: lastOf(conversation),
-					Turn: turn, Repeat: repeat},
+				row: Single{QuestionID: q.ID, Model: model, Judge: [2]string{j.Name, prompt},
+					UserPrompt: lastOf(conversation),
+					Turn:       turn, Repeat: repeat},
 				play: func(ctx context.Context, s *Single) (err error) {
-					s.Judgment, s.Score, err = ask(ctx, j, conversation, repeat, -1, seen.score, "single", q.ID, turn, model)
+					s.Judgment, s.Score, err = ask(ctx, j, conversation, repeat, -1, seen.score, "single", q.ID,
+						turn, model)
 					s.Time = now()
 					return err
 				},
@@ -229,10 +240,12 @@ func (j *judging) pairs() (list []match[Pair], err error) {
 		baseline = j.Models[0]
 	}
 	if !slices.Contains(j.Models, baseline) {
-		return nil, fmt.Errorf("baseline %s: has no answers here; those with answers: %s", baseline, strings.Join(j.Models, ", "))
+		return nil, fmt.Errorf("baseline %s: has no answers here; those with answers: %s", baseline,
+			strings.Join(j.Models, ", "))
 	}
 	if len(j.Models) < 2 {
-		return nil, fmt.Errorf("mode %s compares models, and only %s has answers; `veratune mtbench run` makes those of another", ModePair, baseline)
+		return nil, fmt.Errorf("mode %s compares models, and only %s has answers; `veratune mtbench run` makes those "+
+			"of another", ModePair, baseline)
 	}
 	for _, model := range j.Models {
 		if model == baseline {
@@ -263,14 +276,17 @@ func (j *judging) pair(q Question, turn, repeat int, a1, a2 Answer) (match[Pair]
 		return match[Pair]{}, fmt.Errorf("question %d: %w", q.ID, err)
 	}
 	seen := newMaterial(q, a1, a2)
-	m := match[Pair]{row: Pair{QuestionID: q.ID, Judge: [2]string{j.Name, prompt}, G1UserPrompt: lastOf(game1), G2UserPrompt: lastOf(game2), Turn: turn, Repeat: repeat}}
+	m := match[Pair]{row: Pair{QuestionID: q.ID, Judge: [2]string{j.Name, prompt}, G1UserPrompt: lastOf(game1),
+		G2UserPrompt: lastOf(game2), Turn: turn, Repeat: repeat}}
 	m.play = func(ctx context.Context, p *Pair) (err error) {
 		var winner string
-		if p.G1Judgment, winner, err = ask(ctx, j, game1, repeat, unreadable, seen.verdict, "pair", q.ID, turn, p.Model1, p.Model2, 1); err != nil {
+		if p.G1Judgment, winner, err = ask(ctx, j, game1, repeat, unreadable, seen.verdict, "pair", q.ID, turn,
+			p.Model1, p.Model2, 1); err != nil {
 			return err
 		}
 		p.G1Winner = won(winner, model1, model2)
-		if p.G2Judgment, winner, err = ask(ctx, j, game2, repeat, unreadable, seen.verdict, "pair", q.ID, turn, p.Model1, p.Model2, 2); err != nil {
+		if p.G2Judgment, winner, err = ask(ctx, j, game2, repeat, unreadable, seen.verdict, "pair", q.ID, turn,
+			p.Model1, p.Model2, 2); err != nil {
 			return err
 		}
 		p.G2Winner = won(winner, model2, model1)
@@ -291,9 +307,11 @@ func won(winner, first, second string) string {
 	return winner
 }
 
-// ask gives the judge's words and what read takes from them: of the first try that can be read, or else of the last, and then none. The very first judgment of
-// a match is at temperature 0 as in FastChat; a judge that is deterministic there would only repeat itself in all others.
-func ask[V any](ctx context.Context, j *judging, conversation []Message, repeat int, none V, read func(string) (V, bool), of ...any) (judgment string, value V, err error) {
+// ask gives the judge's words and what read takes from them: of the first try that can be read, or else of the last,
+// and then none. The very first judgment of a match is at temperature 0 as in FastChat; a judge that is deterministic
+// there would only repeat itself in all others.
+func ask[V any](ctx context.Context, j *judging, conversation []Message, repeat int, none V,
+	read func(string) (V, bool), of ...any) (judgment string, value V, err error) {
 	for try := range 1 + j.Retries {
 		s := Sampling{MaxTokens: j.MaxTokens, Seed: seed(append(of, repeat, try)...)}
 		if repeat+try > 0 {

@@ -52,13 +52,18 @@ func TestSingle(t *testing.T) {
 			for _, model := range []string{"adapter", "base"} {
 				s := e.Singles["judge"][i]
 				i++
-				prompt, conversation, err := DefaultPrompts().Single(q, e.Answers[model][slices.IndexFunc(e.Answers[model], func(a Answer) bool { return a.QuestionID == q.ID })], turn)
+				prompt, conversation, err := DefaultPrompts().Single(q,
+					e.Answers[model][slices.IndexFunc(e.Answers[model], func(a Answer) bool {
+						return a.QuestionID == q.ID
+					})], turn)
 				if err != nil {
 					t.Fatal(err)
 				}
 				want := score(q.ID, turn, model)
-				if s.QuestionID != q.ID || s.Turn != turn || s.Model != model || s.Score != want || s.Judge != [2]string{"judge", prompt} || s.Time < 1e9 ||
-					s.Judgment != fmt.Sprintf("Good. Rating: [[%g]]", want) || s.UserPrompt != conversation[len(conversation)-1].Content {
+				if s.QuestionID != q.ID || s.Turn != turn || s.Model != model || s.Score != want ||
+					s.Judge != [2]string{"judge", prompt} || s.Time < 1e9 ||
+					s.Judgment != fmt.Sprintf("Good. Rating: [[%g]]", want) ||
+					s.UserPrompt != conversation[len(conversation)-1].Content {
 					t.Errorf("%+v", s)
 				}
 			}
@@ -81,7 +86,8 @@ func TestPair(t *testing.T) {
 		"7.2":  {"[[A]]", "no idea"},
 	}
 	want := map[string][2]string{
-		"12.1": {"model_1", "model_1"}, "12.2": {"model_2", "model_2"}, "3.1": {"model_1", "model_2"}, "3.2": {"tie", "tie"}, "7.1": {"model_2", "tie"}, "7.2": {"model_1", "error"},
+		"12.1": {"model_1", "model_1"}, "12.2": {"model_2", "model_2"}, "3.1": {"model_1", "model_2"},
+		"3.2": {"tie", "tie"}, "7.1": {"model_2", "tie"}, "7.2": {"model_1", "error"},
 	}
 	judge := &fake{reply: func(_ context.Context, c []Message, _ Sampling) (string, error) {
 		question, turn, models := asked(c)
@@ -101,7 +107,8 @@ func TestPair(t *testing.T) {
 	}
 	for _, p := range e.Pairs["judge"] {
 		of := fmt.Sprintf("%d.%d", p.QuestionID, p.Turn)
-		if p.Model1 != "adapter" || p.Model2 != "base" || [2]string{p.G1Winner, p.G2Winner} != want[of] || [2]string{p.G1Judgment, p.G2Judgment} != says[of] {
+		if p.Model1 != "adapter" || p.Model2 != "base" || [2]string{p.G1Winner, p.G2Winner} != want[of] ||
+			[2]string{p.G1Judgment, p.G2Judgment} != says[of] {
 			t.Errorf("%+v", p)
 		}
 		if _, _, order := asked([]Message{{"user", p.G2UserPrompt}}); order[0] != "base" {
@@ -112,10 +119,13 @@ func TestPair(t *testing.T) {
 
 func TestBaseline(t *testing.T) {
 	dir := answered(t, "base", "one", "two")
-	if _, err := judgeIn(context.Background(), dir, saying("[[C]]"), pairwise, func(o *JudgeOptions) { o.Baseline = "one" }); err != nil {
+	if _, err := judgeIn(context.Background(), dir, saying("[[C]]"), pairwise, func(o *JudgeOptions) {
+		o.Baseline = "one"
+	}); err != nil {
 		t.Fatal(err)
 	}
-	if judged, err := judgeIn(context.Background(), dir, saying("[[C]]"), pairwise); err != nil || judged.Judgments != 4*6 {
+	if judged, err := judgeIn(context.Background(), dir, saying("[[C]]"), pairwise); err != nil ||
+		judged.Judgments != 4*6 {
 		t.Fatalf("%+v, %v", judged, err)
 	}
 	e, err := Load(dir)
@@ -126,10 +136,13 @@ func TestBaseline(t *testing.T) {
 	for _, p := range e.Pairs["judge"] {
 		matches[[2]string{p.Model1, p.Model2}]++
 	}
-	if want := map[[2]string]int{{"base", "one"}: 6, {"two", "one"}: 6, {"one", "base"}: 6, {"two", "base"}: 6}; !maps.Equal(matches, want) {
+	if want := map[[2]string]int{{"base", "one"}: 6, {"two", "one"}: 6, {"one", "base"}: 6,
+		{"two", "base"}: 6}; !maps.Equal(matches, want) {
 		t.Errorf("%v", matches)
 	}
-	_, err = judgeIn(context.Background(), dir, saying("[[C]]"), pairwise, func(o *JudgeOptions) { o.Baseline = "three" })
+	_, err = judgeIn(context.Background(), dir, saying("[[C]]"), pairwise, func(o *JudgeOptions) {
+		o.Baseline = "three"
+	})
 	wantError(t, err, "three", "base, one, two")
 	_, err = judgeIn(context.Background(), answered(t, "base"), saying("[[C]]"), pairwise)
 	wantError(t, err, "only base")
@@ -137,7 +150,8 @@ func TestBaseline(t *testing.T) {
 	wantError(t, err, "question.jsonl")
 }
 
-// TestRetries asks again, warmer and with another seed, until a judgment can be read; the last one is kept where none can.
+// TestRetries asks again, warmer and with another seed, until a judgment can be read; the last one is kept where none
+// can.
 func TestRetries(t *testing.T) {
 	for retries := range 4 {
 		var mu sync.Mutex
@@ -159,7 +173,8 @@ func TestRetries(t *testing.T) {
 		if retries >= 2 {
 			wantUnreadable, wantTries, wantScore, words = 0, 3, 8, "[[8]]"
 		}
-		if err != nil || judged != (Judged{Judgments: 6, Unreadable: wantUnreadable}) || len(tries["3.2"]) != wantTries || len(tries["12.1"]) != 1 {
+		if err != nil || judged != (Judged{Judgments: 6, Unreadable: wantUnreadable}) ||
+			len(tries["3.2"]) != wantTries || len(tries["12.1"]) != 1 {
 			t.Errorf("%d retries: %+v, %v, %d tries", retries, judged, err, len(tries["3.2"]))
 		}
 		for i, s := range tries["3.2"] {
@@ -175,7 +190,8 @@ func TestRetries(t *testing.T) {
 			t.Errorf("%d retries: %+v", retries, s)
 		}
 		// What could not be read is a result, too.
-		if judged, err := judgeIn(context.Background(), dir, &fake{}); err != nil || judged.Unreadable != wantUnreadable {
+		if judged, err := judgeIn(context.Background(), dir, &fake{}); err != nil ||
+			judged.Unreadable != wantUnreadable {
 			t.Errorf("again: %+v, %v", judged, err)
 		}
 	}
@@ -205,7 +221,8 @@ func TestRepeats(t *testing.T) {
 	}
 }
 
-// TestInterruptedJudging cancels at every call of the judge, then cuts the file at every byte of its last line; both resume to the same files.
+// TestInterruptedJudging cancels at every call of the judge, then cuts the file at every byte of its last line; both
+// resume to the same files.
 func TestInterruptedJudging(t *testing.T) {
 	for name, c := range map[string]struct {
 		mode        func(*JudgeOptions)
@@ -286,7 +303,8 @@ func TestFailingJudgment(t *testing.T) {
 	}
 	wantError(t, err, "1 of 12 judgments failed", "question 7, turn 2, adapter: the server is on fire")
 	rest := saying("[[9]]")
-	if judged, err := judgeIn(context.Background(), dir, rest); err != nil || judged.Judgments != 12 || rest.calls != 1 {
+	if judged, err := judgeIn(context.Background(), dir, rest); err != nil || judged.Judgments != 12 ||
+		rest.calls != 1 {
 		t.Errorf("%+v, %d calls, %v", judged, rest.calls, err)
 	}
 }
@@ -297,10 +315,12 @@ func TestMissingAnswers(t *testing.T) {
 	path := filepath.Join(dir, answerFolder, "adapter.jsonl")
 	whole := read(t, path)
 	write(t, path, whole[:lastLine(whole)])
-	if judged, err := judgeIn(context.Background(), dir, saying("[[4]]")); err != nil || judged != (Judged{Judgments: 10, Missing: 2}) {
+	if judged, err := judgeIn(context.Background(), dir, saying("[[4]]")); err != nil ||
+		judged != (Judged{Judgments: 10, Missing: 2}) {
 		t.Errorf("%+v, %v", judged, err)
 	}
-	if judged, err := judgeIn(context.Background(), dir, saying("[[A]]"), pairwise); err != nil || judged != (Judged{Judgments: 4, Missing: 2}) {
+	if judged, err := judgeIn(context.Background(), dir, saying("[[A]]"), pairwise); err != nil ||
+		judged != (Judged{Judgments: 4, Missing: 2}) {
 		t.Errorf("%+v, %v", judged, err)
 	}
 }
@@ -315,7 +335,8 @@ func TestStaleJudgments(t *testing.T) {
 	}
 	path := filepath.Join(dir, answerFolder, "adapter.jsonl")
 	write(t, path, []byte(strings.Replace(string(read(t, path)), "<adapter 3.2>", "<adapter 3.2> and more", 1)))
-	for file, mode := range map[string]func(*JudgeOptions){"judge_single.jsonl": func(*JudgeOptions) {}, "judge_pair.jsonl": pairwise} {
+	for file, mode := range map[string]func(*JudgeOptions){"judge_single.jsonl": func(*JudgeOptions) {},
+		"judge_pair.jsonl": pairwise} {
 		_, err := judgeIn(context.Background(), dir, &fake{}, mode)
 		wantError(t, err, file, "question 3, turn 2, adapter", "other answers")
 	}

@@ -16,7 +16,8 @@ const (
 	pairSuffix   = "_pair.jsonl"
 )
 
-// Load reads an evaluation folder, be it that of a run that is under way or one that FastChat made. A line that is only half written is not there yet.
+// Load reads an evaluation folder, be it that of a run that is under way or one that FastChat made. A line that is only
+// half written is not there yet.
 func Load(path string) (*Evaluation, error) {
 	e, err := loadAnswers(path)
 	if err != nil {
@@ -67,7 +68,8 @@ func (e *Evaluation) order(path string) (models []string, err error) {
 	return models, nil
 }
 
-// readAll reads the files of a folder whose names end in suffix, by the name before it; each in the order of a finished run.
+// readAll reads the files of a folder whose names end in suffix, by the name before it; each in the order of a finished
+// run.
 func readAll[R row](folder, suffix string, questions []Question) (map[string][]R, error) {
 	entries, err := os.ReadDir(folder)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -7,8 +7,9 @@ import (
 	"unicode"
 )
 
-// material is what a judge reads and must not take its verdict from: questions, references and answers. A model may write [[10]] into its answer, so prompts show
-// verdicts of the material with their brackets apart (see shield), and a judge that puts them together again is not believed.
+// material is what a judge reads and must not take its verdict from: questions, references and answers. A model may
+// write [[10]] into its answer, so prompts show verdicts of the material with their brackets apart (see shield), and a
+// judge that puts them together again is not believed.
 type material struct {
 	text    string           // folded
 	scores  map[float64]bool // that stand in double brackets
@@ -45,7 +46,8 @@ func newMaterial(q Question, answers ...Answer) *material {
 	return m
 }
 
-// fold leaves out what a judge may change where it quotes: spaces, marks of bold type, characters without width, other forms of brackets and letters.
+// fold leaves out what a judge may change where it quotes: spaces, marks of bold type, characters without width, other
+// forms of brackets and letters.
 func fold(text string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -76,14 +78,16 @@ func unquoted[V comparable](m *material, judgment string, list []candidate[V], c
 
 var (
 	// What stands before a verdict that is a sentence of its own, and what may follow until the judgment ends.
-	verdictBegins = regexp.MustCompile(`(?i)(?:^|[.!?;)\n])((?:[\s*_#:=-]|\b(?:so|final|my|overall|the|this|rating|score|grade|verdict|winner|judgment|decision|is|of)\b)*)$`)
-	verdictEnds   = regexp.MustCompile(`(?i)^[\s*_.!)\]]*(?:(?:/|out of)\s*10)?[\s*_.!]*$`)
+	verdictBegins = regexp.MustCompile(
+		`(?i)(?:^|[.!?;)\n])((?:[\s*_#:=-]|\b(?:so|final|my|overall|the|this|rating|score|grade|verdict|winner|judgment|decision|is|of)\b)*)$`)
+	verdictEnds = regexp.MustCompile(`(?i)^[\s*_.!)\]]*(?:(?:/|out of)\s*10)?[\s*_.!]*$`)
 )
 
 const sentenceEnds = ".!?:;\n\"“”"
 
-// quoted tells whether a candidate whose value the material claims is a quote: it is unless it makes a sentence by itself at the judgment's end, and it is where a colon
-// comes before or where it follows on the same sentence as in the material.
+// quoted tells whether a candidate whose value the material claims is a quote: it is unless it makes a sentence by
+// itself at the judgment's end, and it is where a colon comes before or where it follows on the same sentence as in the
+// material.
 func (m *material) quoted(judgment string, from, to int) bool {
 	begins := verdictBegins.FindStringSubmatchIndex(judgment[:from])
 	if begins == nil || !verdictEnds.MatchString(judgment[to:]) {
@@ -97,8 +101,9 @@ func (m *material) quoted(judgment string, from, to int) bool {
 	return strings.Contains(m.text, fold(judgment[strings.LastIndexAny(before, sentenceEnds)+1:to]))
 }
 
-// shield gives texts as prompts show them: what reads as a verdict has its brackets apart, [ [10] ], and what reads as a heading of these prompts, such as the
-// end of an answer, becomes a quote of its words. All other text stays as it is.
+// shield gives texts as prompts show them: what reads as a verdict has its brackets apart, [ [10] ], and what reads as
+// a heading of these prompts, such as the end of an answer, becomes a quote of its words. All other text stays as it
+// is.
 func (p Prompts) shield() func(text string) string {
 	headings := p.headings()
 	return func(text string) string {
@@ -118,7 +123,8 @@ func (p Prompts) shield() func(text string) string {
 
 func notWord(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) }
 
-// headings matches the lines of the templates that set their parts apart, such as [Question], === End === and ### User:. It is nil where there are none.
+// headings matches the lines of the templates that set their parts apart, such as [Question], === End === and ###
+// User:. It is nil where there are none.
 func (p Prompts) headings() *regexp.Regexp {
 	var forms []string
 	for _, prompt := range p {
@@ -133,7 +139,8 @@ func (p Prompts) headings() *regexp.Regexp {
 			for i := range inner {
 				inner[i] = regexp.QuoteMeta(inner[i])
 			}
-			forms = append(forms, regexp.QuoteMeta(strings.TrimSpace(left))+`\s*`+strings.Join(inner, `\s+`)+`\s*`+regexp.QuoteMeta(strings.TrimSpace(right)))
+			forms = append(forms, regexp.QuoteMeta(strings.TrimSpace(left))+`\s*`+strings.Join(inner,
+				`\s+`)+`\s*`+regexp.QuoteMeta(strings.TrimSpace(right)))
 		}
 	}
 	if len(forms) == 0 {

@@ -1,8 +1,9 @@
-// Package mtbench evaluates models in the manner of MT-Bench (Zheng et al., "Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena", arXiv 2306.05685): models
-// answer questions of two turns in eight categories, a judge grades the answers or compares those of two models, and reports show the scores.
+// Package mtbench evaluates models in the manner of MT-Bench (Zheng et al., "Judging LLM-as-a-Judge with MT-Bench and
+// Chatbot Arena", arXiv 2306.05685): models answer questions of two turns in eight categories, a judge grades the
+// answers or compares those of two models, and reports show the scores.
 //
-// Files have the formats of FastChat, so that its tools read them. The package knows nothing of how a model computes: it reaches models through the interface
-// Model.
+// Files have the formats of FastChat, so that its tools read them. The package knows nothing of how a model computes:
+// it reaches models through the interface Model.
 package mtbench
 
 import "context"
@@ -49,7 +50,8 @@ type Sampling struct {
 	Seed        uint64
 }
 
-// Model answers conversations. It is safe for concurrent use, and computes what is asked of it at the same time together.
+// Model answers conversations. It is safe for concurrent use, and computes what is asked of it at the same time
+// together.
 type Model interface {
 	// Complete gives the assistant's next message of a conversation that ends with the user's.
 	Complete(ctx context.Context, conversation []Message, s Sampling) (string, error)
@@ -68,8 +70,8 @@ type Single struct {
 	Time       float64   `json:"tstamp"`
 }
 
-// Pair is a row of model_judgment/JUDGE_pair.jsonl: a comparison of two answers, in both orders. Winners are "model_1", "model_2", "tie", or "error" where none
-// could be read out of the judgment.
+// Pair is a row of model_judgment/JUDGE_pair.jsonl: a comparison of two answers, in both orders. Winners are "model_1",
+// "model_2", "tie", or "error" where none could be read out of the judgment.
 type Pair struct {
 	QuestionID   int       `json:"question_id"`
 	Model1       string    `json:"model_1"`

@@ -37,7 +37,8 @@ func DefaultPrompts() Prompts {
 	return p
 }
 
-// ReadPrompts reads a judge_prompts.jsonl in FastChat's format. It must hold the eight prompts by which FastChat judges; others are left out.
+// ReadPrompts reads a judge_prompts.jsonl in FastChat's format. It must hold the eight prompts by which FastChat
+// judges; others are left out.
 func ReadPrompts(path string) (Prompts, error) {
 	data, err := durable.ReadFile(path, largestFile)
 	if err != nil {
@@ -137,12 +138,14 @@ func (p Prompt) check(kind, category string, turn int) error {
 }
 
 // Single gives the conversation that asks a judge to grade the answer to a turn, 1 or 2, and the name of its prompt.
-// What could pass for a verdict or for a heading of the prompt is shown in another form where it stands in the answer, the question or a reference.
+// What could pass for a verdict or for a heading of the prompt is shown in another form where it stands in the answer,
+// the question or a reference.
 func (p Prompts) Single(q Question, a Answer, turn int) (name string, conversation []Message, err error) {
 	return p.fill("single", q, turn, map[string]Answer{"answer": a})
 }
 
-// Pair gives the conversation that asks a judge to compare two answers to a turn, 1 or 2, and the name of its prompt. The first answer is assistant A's.
+// Pair gives the conversation that asks a judge to compare two answers to a turn, 1 or 2, and the name of its prompt.
+// The first answer is assistant A's.
 func (p Prompts) Pair(q Question, first, second Answer, turn int) (name string, conversation []Message, err error) {
 	return p.fill("pairwise", q, turn, map[string]Answer{"answer_a": first, "answer_b": second})
 }
@@ -165,7 +168,8 @@ func (p Prompts) fill(kind string, q Question, turn int, answers map[string]Answ
 	text, err := expand(prompt.PromptTemplate, func(placeholder string) (string, error) {
 		value, ok := values[placeholder]
 		if !ok {
-			return "", fmt.Errorf("question %d (%s): prompt %s wants {%s}: give the question a reference answer to each turn", q.ID, q.Category, name, placeholder)
+			return "", fmt.Errorf("question %d (%s): prompt %s wants {%s}: give the question a reference answer to "+
+				"each turn", q.ID, q.Category, name, placeholder)
 		}
 		return shield(value), nil
 	})
@@ -179,7 +183,8 @@ func (p Prompts) fill(kind string, q Question, turn int, answers map[string]Answ
 	return name, []Message{{"system", prompt.SystemPrompt}, user}, nil
 }
 
-// placeholders gives what FastChat puts in the place of its placeholders for a question and, where its category needs one, its reference.
+// placeholders gives what FastChat puts in the place of its placeholders for a question and, where its category needs
+// one, its reference.
 func (q Question) placeholders(turn int) map[string]string {
 	values := map[string]string{}
 	addTurns(values, "question", q.Turns, turn)

@@ -14,13 +14,17 @@ import (
 // A small file in FastChat's format. Braces of the templates are doubled where they are meant as such.
 var smallPrompts = []Prompt{
 	{"single-v1", "single", "Be fair.", "Q {question} A {answer} {{x}}", "", "general", "[[rating]]"},
-	{"single-v1-multi-turn", "single", "", "{question_1}/{answer_1}/{question_2}/{answer_2}", "", "general", "[[rating]]"},
+	{"single-v1-multi-turn", "single", "", "{question_1}/{answer_1}/{question_2}/{answer_2}", "", "general",
+		"[[rating]]"},
 	{"single-math-v1", "single", "Be exact.", "{question}|{ref_answer_1}|{answer}|{answer}", "", "math", "[[rating]]"},
-	{"single-math-v1-multi-turn", "single", "Be exact.", "{ref_answer_1}|{ref_answer_2}|{question_1}|{question_2}|{answer_1}|{answer_2}", "", "math", "[[rating]]"},
+	{"single-math-v1-multi-turn", "single", "Be exact.",
+		"{ref_answer_1}|{ref_answer_2}|{question_1}|{question_2}|{answer_1}|{answer_2}", "", "math", "[[rating]]"},
 	{"pair-v2", "pairwise", "Compare.", "{question}: {answer_a} or {answer_b}", "", "general", "[[A]]"},
-	{"pair-v2-multi-turn", "pairwise", "Compare.", "{answer_a_1},{answer_a_2} or {answer_b_1},{answer_b_2}", "", "general", "[[A]]"},
+	{"pair-v2-multi-turn", "pairwise", "Compare.", "{answer_a_1},{answer_a_2} or {answer_b_1},{answer_b_2}", "",
+		"general", "[[A]]"},
 	{"pair-math-v1", "pairwise", "Compare.", "{ref_answer_1}: {answer_b} or {answer_a}", "", "math", "[[A]]"},
-	{"pair-math-v1-multi-turn", "pairwise", "Compare.", "{question_2}={ref_answer_2}: {answer_a_2} or {answer_b_2}", "", "general", "[[A]]"},
+	{"pair-math-v1-multi-turn", "pairwise", "Compare.", "{question_2}={ref_answer_2}: {answer_a_2} or {answer_b_2}", "",
+		"general", "[[A]]"},
 }
 
 func jsonl(t *testing.T, prompts []Prompt) string {
@@ -45,7 +49,8 @@ func TestFill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stem := Question{ID: 1, Category: "stem", Turns: []string{"Why {answer}?", "How?"}, Reference: []string{"unused", "unused"}}
+	stem := Question{ID: 1, Category: "stem", Turns: []string{"Why {answer}?", "How?"},
+		Reference: []string{"unused", "unused"}}
 	coding := Question{ID: 2, Category: "coding", Turns: []string{"q1", "q2"}, Reference: []string{"r1", "r2"}}
 	// What looks like a placeholder in an answer stays as it is.
 	a, b := replied("a", "{question} {{", "}a2"), replied("b", "b1", "{answer_1}")
@@ -127,26 +132,31 @@ func TestFastChatsPrompts(t *testing.T) {
 	q := Question{ID: 3, Turns: []string{"first {answer}", "second"}, Reference: []string{"ref one", "ref {two}"}}
 	a, b := replied("a", "one of a", "two of a {question}"), replied("b", "one of b", "{ref_answer_1} two of b")
 	replaced := strings.NewReplacer("{question}", q.Turns[0], "{question_1}", q.Turns[0], "{question_2}", q.Turns[1],
-		"{ref_answer_1}", "ref one", "{ref_answer_2}", "ref {two}", "{answer}", "one of a", "{answer_1}", "one of a", "{answer_2}", "two of a {question}",
-		"{answer_a}", "one of a", "{answer_b}", "one of b", "{answer_a_1}", "one of a", "{answer_a_2}", "two of a {question}",
+		"{ref_answer_1}", "ref one", "{ref_answer_2}", "ref {two}", "{answer}", "one of a", "{answer_1}", "one of a",
+		"{answer_2}", "two of a {question}",
+		"{answer_a}", "one of a", "{answer_b}", "one of b", "{answer_a_1}", "one of a", "{answer_a_2}",
+		"two of a {question}",
 		"{answer_b_1}", "one of b", "{answer_b_2}", "{ref_answer_1} two of b")
 	for _, p := range []Prompts{theirs, ours} {
 		for _, category := range Categories {
 			q.Category = category
 			for turn := 1; turn <= Turns; turn++ {
 				name, single, err := p.Single(q, a, turn)
-				if want := []Message{{"system", p[name].SystemPrompt}, {"user", replaced.Replace(p[name].PromptTemplate)}}; err != nil || !slices.Equal(single, want) {
+				if want := []Message{{"system", p[name].SystemPrompt},
+					{"user", replaced.Replace(p[name].PromptTemplate)}}; err != nil || !slices.Equal(single, want) {
 					t.Errorf("%s: %q, %v; want %q", name, single, err, want)
 				}
 				name, pair, err := p.Pair(q, a, b, turn)
-				if want := []Message{{"system", p[name].SystemPrompt}, {"user", replaced.Replace(p[name].PromptTemplate)}}; err != nil || !slices.Equal(pair, want) {
+				if want := []Message{{"system", p[name].SystemPrompt},
+					{"user", replaced.Replace(p[name].PromptTemplate)}}; err != nil || !slices.Equal(pair, want) {
 					t.Errorf("%s: %q, %v; want %q", name, pair, err, want)
 				}
 			}
 		}
 	}
 	for name, p := range theirs {
-		if o := ours[name]; o.Type != p.Type || o.OutputFormat != p.OutputFormat || !reflect.DeepEqual(shown(t, o), shown(t, p)) {
+		if o := ours[name]; o.Type != p.Type || o.OutputFormat != p.OutputFormat ||
+			!reflect.DeepEqual(shown(t, o), shown(t, p)) {
 			t.Errorf("%s differs: %v and %v", name, shown(t, o), shown(t, p))
 		}
 	}
@@ -192,16 +202,19 @@ func TestReadPromptsErrors(t *testing.T) {
 		return change(i, func(p *Prompt) { p.PromptTemplate = text })
 	}
 	for _, c := range []struct{ text, want string }{
-		{"", "p.jsonl: has no prompt named single-v1, single-v1-multi-turn, single-math-v1, single-math-v1-multi-turn, pair-v2"},
+		{"", "p.jsonl: has no prompt named single-v1, single-v1-multi-turn, single-math-v1, " +
+			"single-math-v1-multi-turn, pair-v2"},
 		{jsonl(t, smallPrompts[1:7]), "has no prompt named single-v1, pair-math-v1-multi-turn"},
 		{"{", "p.jsonl: line 1: malformed JSON"},
 		{"{}", "line 1: has no name"},
 		{`{"name": 3}`, "line 1: name cannot be a number"},
 		{jsonl(t, append(slices.Clone(smallPrompts), smallPrompts[0])), "line 9: prompt single-v1 is there already"},
 		{change(0, func(p *Prompt) { p.Type = "pairwise" }), `prompt single-v1: type "pairwise", want "single"`},
-		{change(4, func(p *Prompt) { p.OutputFormat = "[[rating_a,rating_b]]" }), `prompt pair-v2: output_format "[[rating_a,rating_b]]", want "[[A]]"`},
+		{change(4, func(p *Prompt) { p.OutputFormat = "[[rating_a,rating_b]]" }),
+			`prompt pair-v2: output_format "[[rating_a,rating_b]]", want "[[A]]"`},
 		{template(0, "{question}"), "prompt single-v1: does not show {answer}"},
-		{template(0, "{answer} {ref_answer_1}"), "prompt single-v1: nothing is known to put in the place of {ref_answer_1}"},
+		{template(0, "{answer} {ref_answer_1}"),
+			"prompt single-v1: nothing is known to put in the place of {ref_answer_1}"},
 		{template(1, "{answer}"), "prompt single-v1-multi-turn: nothing is known to put in the place of {answer}"},
 		{template(1, "{answer_1}"), "does not show {answer_2}"},
 		{template(5, "{answer_a_2}"), "prompt pair-v2-multi-turn: does not show {answer_b_2}"},
@@ -239,10 +252,12 @@ func FuzzPrompts(f *testing.F) {
 		a := replied("m", "{answer_2}", "}}")
 		for _, q.Category = range Categories {
 			for turn := 1; turn <= Turns; turn++ {
-				if _, c, err := p.Single(q, a, turn); err != nil || !strings.Contains(c[len(c)-1].Content, a.Choices[0].Turns[turn-1]) {
+				if _, c, err := p.Single(q, a, turn); err != nil ||
+					!strings.Contains(c[len(c)-1].Content, a.Choices[0].Turns[turn-1]) {
 					t.Errorf("single, turn %d: %q, %v", turn, c, err)
 				}
-				if _, c, err := p.Pair(q, a, a, turn); err != nil || !strings.Contains(c[len(c)-1].Content, a.Choices[0].Turns[turn-1]) {
+				if _, c, err := p.Pair(q, a, a, turn); err != nil ||
+					!strings.Contains(c[len(c)-1].Content, a.Choices[0].Turns[turn-1]) {
 					t.Errorf("pair, turn %d: %q, %v", turn, c, err)
 				}
 			}

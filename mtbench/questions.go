@@ -16,7 +16,8 @@ import (
 //go:embed questions.jsonl
 var builtinQuestions []byte
 
-// Questions gives the 80 built-in questions: ten in each category, in the order of Categories, with references where the category needs them.
+// Questions gives the 80 built-in questions: ten in each category, in the order of Categories, with references where
+// the category needs them.
 func Questions() []Question {
 	questions, err := parseQuestions("built-in questions", builtinQuestions)
 	if err != nil {
@@ -25,9 +26,10 @@ func Questions() []Question {
 	return questions
 }
 
-// ReadQuestions reads a question.jsonl in FastChat's format. References, where it isn't "", is a reference_answer/*.jsonl of FastChat, whose answers replace
-// what the questions have in Reference. FastChat takes categories of any name; here temperatures and reports go by category, so an unknown one is an error.
-// A question may lack its reference; it can be answered then, but Prompts refuses to have it judged by a prompt that shows one.
+// ReadQuestions reads a question.jsonl in FastChat's format. References, where it isn't "", is a
+// reference_answer/*.jsonl of FastChat, whose answers replace what the questions have in Reference. FastChat takes
+// categories of any name; here temperatures and reports go by category, so an unknown one is an error. A question may
+// lack its reference; it can be answered then, but Prompts refuses to have it judged by a prompt that shows one.
 func ReadQuestions(path, references string) ([]Question, error) {
 	data, err := durable.ReadFile(path, largestFile)
 	if err != nil {
@@ -102,7 +104,8 @@ func parseQuestion(row []byte) (Question, error) {
 	}
 	q.ID = *r.ID
 	if !slices.Contains(Categories, q.Category) {
-		return q, fmt.Errorf("question %d: category %q, want one of %s", q.ID, q.Category, strings.Join(Categories, ", "))
+		return q, fmt.Errorf("question %d: category %q, want one of %s", q.ID, q.Category,
+			strings.Join(Categories, ", "))
 	}
 	if len(q.Turns) != Turns {
 		return q, fmt.Errorf("question %d: want %d turns, has %d", q.ID, Turns, len(q.Turns))
@@ -144,7 +147,8 @@ func parseReferences(file string, data []byte) (map[int][]string, error) {
 	return answers, err
 }
 
-// eachRow hands the rows of a JSONL file to parse, and puts the file and the line before its error. Blank lines are skipped.
+// eachRow hands the rows of a JSONL file to parse, and puts the file and the line before its error. Blank lines are
+// skipped.
 func eachRow(data []byte, file string, parse func(line int, row []byte) error) error {
 	number := 0
 	for line := range bytes.Lines(bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))) {

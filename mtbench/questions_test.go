@@ -79,7 +79,8 @@ func TestBuiltinQuestionsAreOriginal(t *testing.T) {
 }
 
 func TestTemperature(t *testing.T) {
-	want := map[string]float64{"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1, "reasoning": 0, "math": 0, "coding": 0, "extraction": 0}
+	want := map[string]float64{"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1, "reasoning": 0,
+		"math": 0, "coding": 0, "extraction": 0}
 	for _, category := range Categories {
 		if got := (Question{Category: category}).Temperature(); got != want[category] {
 			t.Errorf("%s: %v, want %v", category, got, want[category])
@@ -98,7 +99,8 @@ func TestReadFastChatsQuestions(t *testing.T) {
 		t.Fatalf("%d questions from %d", len(questions), questions[0].ID)
 	}
 	for _, q := range questions {
-		if slices.Contains(NeedReference, q.Category) && (len(q.Reference) != Turns || q.Reference[0] == "" || q.Reference[1] == "") {
+		if slices.Contains(NeedReference, q.Category) && (len(q.Reference) != Turns || q.Reference[0] == "" ||
+			q.Reference[1] == "") {
 			t.Errorf("question %d has no reference", q.ID)
 		}
 	}
@@ -120,13 +122,17 @@ func written(t *testing.T, name, text string) string {
 const goodQuestion = `{"question_id": 7, "category": "math", "turns": ["1+1?", "And 2+2?"], "reference": ["2", ""]}`
 
 func TestReadQuestions(t *testing.T) {
-	text := "\xef\xbb\xbf" + goodQuestion + "\r\n\r\n" + `{"question_id": 9, "category": "stem", "turns": ["Why?", "How?"], "more": 1}`
+	text := "\xef\xbb\xbf" + goodQuestion + "\r\n\r\n" +
+		`{"question_id": 9, "category": "stem", "turns": ["Why?", "How?"], "more": 1}`
 	questions, err := ReadQuestions(written(t, "q.jsonl", text), "")
-	want := []Question{{7, "math", []string{"1+1?", "And 2+2?"}, []string{"2", ""}}, {9, "stem", []string{"Why?", "How?"}, nil}}
+	want := []Question{{7, "math", []string{"1+1?", "And 2+2?"}, []string{"2", ""}},
+		{9, "stem", []string{"Why?", "How?"}, nil}}
 	if err != nil || !reflect.DeepEqual(questions, want) {
 		t.Errorf("%+v, %v", questions, err)
 	}
-	references := written(t, "r.jsonl", `{"question_id": 7, "choices": [{"turns": ["two", "four"]}]}`+"\n"+`{"question_id": 8, "choices": [{"turns": ["", "x"]}]}`)
+	references := written(t, "r.jsonl",
+		`{"question_id": 7, "choices": [{"turns": ["two", "four"]}]}`+"\n"+`{"question_id": 8, "choices": [{"turns": `+
+			`["", "x"]}]}`)
 	questions, err = ReadQuestions(written(t, "q.jsonl", text), references)
 	want[0].Reference = []string{"two", "four"}
 	if err != nil || !reflect.DeepEqual(questions, want) {
@@ -147,8 +153,10 @@ func TestReadQuestionsErrors(t *testing.T) {
 		{goodQuestion + "\n\n" + goodQuestion, "line 3: question 7 is on line 1 already"},
 		{`{"question_id": 1, "category": "math", "turns": ["a"]}`, "line 1: question 1: want 2 turns, has 1"},
 		{`{"question_id": 1, "category": "math", "turns": ["a", " "]}`, "line 1: question 1: turn 2 is empty"},
-		{`{"question_id": 1, "category": "maths", "turns": ["a", "b"]}`, `line 1: question 1: category "maths", want one of writing, roleplay`},
-		{`{"question_id": 1, "category": "math", "turns": ["a", "b"], "reference": ["c"]}`, "question 1: want a reference for each of 2 turns, has 1"},
+		{`{"question_id": 1, "category": "maths", "turns": ["a", "b"]}`,
+			`line 1: question 1: category "maths", want one of writing, roleplay`},
+		{`{"question_id": 1, "category": "math", "turns": ["a", "b"], "reference": ["c"]}`,
+			"question 1: want a reference for each of 2 turns, has 1"},
 	} {
 		_, err := ReadQuestions(written(t, "q.jsonl", c.text), "")
 		if err == nil || !strings.Contains(err.Error(), c.want) {
@@ -160,7 +168,8 @@ func TestReadQuestionsErrors(t *testing.T) {
 		{`{"choices": [{"turns": ["a", "b"]}]}`, "line 1: has no question_id"},
 		{`{"question_id": 7, "choices": []}`, "line 1: question 7: want a choice with 2 turns"},
 		{`{"question_id": 7, "choices": [{"turns": ["a"]}]}`, "line 1: question 7: want a choice with 2 turns"},
-		{strings.Repeat(`{"question_id": 7, "choices": [{"turns": ["a", "b"]}]}`+"\n", 2), "line 2: question 7 is answered a second time"},
+		{strings.Repeat(`{"question_id": 7, "choices": [{"turns": ["a", "b"]}]}`+"\n", 2),
+			"line 2: question 7 is answered a second time"},
 		{`{"question_id": 8, "choices": [{"turns": ["a", "b"]}]}`, "answers none of the questions of"},
 	} {
 		_, err := ReadQuestions(written(t, "q.jsonl", goodQuestion), written(t, "r.jsonl", c.text))
@@ -202,7 +211,8 @@ func FuzzQuestions(f *testing.F) {
 			t.Fatalf("%s: %v", again, err)
 		}
 		for i := range same {
-			if same[i].ID != questions[i].ID || !slices.Equal(same[i].Turns, questions[i].Turns) || !slices.Equal(same[i].Reference, questions[i].Reference) {
+			if same[i].ID != questions[i].ID || !slices.Equal(same[i].Turns, questions[i].Turns) ||
+				!slices.Equal(same[i].Reference, questions[i].Reference) {
 				t.Errorf("%+v became %+v", questions[i], same[i])
 			}
 		}

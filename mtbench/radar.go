@@ -7,8 +7,9 @@ import (
 	"unicode/utf8"
 )
 
-// radar is a plot of a judge's scores with an axis for each category, as report.html draws it. No chart library is used: those for Go that know radar plots fix
-// colours in the picture, so that it cannot follow the page into dark mode, and label no rings.
+// radar is a plot of a judge's scores with an axis for each category, as report.html draws it. No chart library is
+// used: those for Go that know radar plots fix colours in the picture, so that it cannot follow the page into dark
+// mode, and label no rings.
 type radar struct {
 	Width, Height int
 	Rings         []radarRing
@@ -72,7 +73,8 @@ func newRadar(categories []string, models []pageModel, list []ModelScores) *rada
 	}
 	for axis, c := range categories {
 		x, y := at(axis, radarRadius)
-		label := radarAxis{Label: c, Path: fmt.Sprintf("M%.1f %.1fL%.1f %.1f", float64(width)/2, float64(height)/2, x, y)}
+		label := radarAxis{Label: c, Path: fmt.Sprintf("M%.1f %.1fL%.1f %.1f", float64(width)/2,
+			float64(height)/2, x, y)}
 		label.X, label.Y = at(axis, radarRadius+12)
 		label.Y += 4.5 // from the base line to the middle of the letters
 		label.Anchor = anchor(label.X - float64(width)/2)
@@ -116,7 +118,8 @@ func newRadarLine(model pageModel, m ModelScores, categories []string, at func(i
 		}
 		fmt.Fprintf(&path, "%c%.1f %.1f", command, x, y)
 		gap = false
-		line.Points = append(line.Points, radarPoint{X: x, Y: y, Label: fmt.Sprintf("%s, %s: %s", model.Name, c, score)})
+		line.Points = append(line.Points,
+			radarPoint{X: x, Y: y, Label: fmt.Sprintf("%s, %s: %s", model.Name, c, score)})
 	}
 	if line.Closed {
 		path.WriteByte('Z')

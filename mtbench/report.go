@@ -32,15 +32,19 @@ type JudgeReport struct {
 // ErrNotJudged says that a folder has no judgments.
 var ErrNotJudged = errors.New("nothing has been judged yet")
 
-// NewReport computes the scores of an evaluation. An empty judge stands for all of them, an empty baseline for the first model.
+// NewReport computes the scores of an evaluation. An empty judge stands for all of them, an empty baseline for the
+// first model.
 func NewReport(e *Evaluation, judge, baseline string) (*Report, error) {
-	r := &Report{Questions: len(e.Questions), Models: models(e), Answered: map[string]int{}, Categories: categories(e.Questions), evaluation: e}
+	r := &Report{Questions: len(e.Questions), Models: models(e), Answered: map[string]int{},
+		Categories: categories(e.Questions), evaluation: e}
 	for model, answers := range e.Answers {
 		r.Answered[model] = len(answers)
 	}
 	judges := slices.AppendSeq(slices.Collect(maps.Keys(e.Singles)), maps.Keys(e.Pairs))
 	slices.Sort(judges)
-	judges = slices.DeleteFunc(slices.Compact(judges), func(name string) bool { return len(e.Singles[name])+len(e.Pairs[name]) == 0 })
+	judges = slices.DeleteFunc(slices.Compact(judges), func(name string) bool {
+		return len(e.Singles[name])+len(e.Pairs[name]) == 0
+	})
 	switch {
 	case len(judges) == 0:
 		return nil, ErrNotJudged
@@ -128,7 +132,8 @@ func (r *Report) scores(rows []Single) []ModelScores {
 	for _, model := range r.Models {
 		rows := of[model]
 		all := grades(rows)
-		m := ModelScores{Model: model, Categories: map[string]Scores{}, Judgments: len(rows), Unscored: len(rows) - len(scored(rows))}
+		m := ModelScores{Model: model, Categories: map[string]Scores{}, Judgments: len(rows),
+			Unscored: len(rows) - len(scored(rows))}
 		m.Scores = scores(all, func(grade) bool { return true })
 		for _, c := range r.Categories {
 			m.Categories[c] = scores(all, func(g grade) bool { return category[g.question] == c })
@@ -166,7 +171,8 @@ func (r *Report) countUngraded(model string, rows []Single) int {
 	return n
 }
 
-// countUncompared counts for each model the turns that it and the baseline answered, and those of them that no row compares.
+// countUncompared counts for each model the turns that it and the baseline answered, and those of them that no row
+// compares.
 func (r *Report) countUncompared(list []Comparison, rows []Pair) {
 	compared := map[duel]bool{}
 	for i := range rows {

@@ -10,12 +10,13 @@ import (
 
 // RunOptions say how a model answers.
 type RunOptions struct {
-	Name      string            // of the model
-	Setup     map[string]string // what else decides its answers, such as a fingerprint of its weights; it must not change while the name stays
-	Parallel  int               // conversations at a time
-	MaxTokens int               // longest answer to a turn
-	Seed      uint64            // of the drawing of answers
-	Progress  func(Progress)    // called after each question; nil for no reports
+	Name string // of the model
+	// what else decides its answers, such as a fingerprint of its weights; it must not change while the name stays
+	Setup     map[string]string
+	Parallel  int            // conversations at a time
+	MaxTokens int            // longest answer to a turn
+	Seed      uint64         // of the drawing of answers
+	Progress  func(Progress) // called after each question; nil for no reports
 }
 
 // DefaultRunOptions are those of MT-Bench, eight conversations at a time.
@@ -32,8 +33,8 @@ func (o RunOptions) Validate() error {
 	return nil
 }
 
-// Run has a model answer every question that it has not answered yet. A question that fails does not keep others from being answered: the error is then a
-// *Failed.
+// Run has a model answer every question that it has not answered yet. A question that fails does not keep others from
+// being answered: the error is then a *Failed.
 func (f *Folder) Run(ctx context.Context, m Model, o RunOptions) error {
 	if err := o.Validate(); err != nil {
 		return err
@@ -84,11 +85,12 @@ func answer(ctx context.Context, m Model, q Question, o RunOptions) (Answer, err
 		conversation = append(conversation, Message{"assistant", text})
 		turns = append(turns, text)
 	}
-	return Answer{QuestionID: q.ID, AnswerID: identifier(o.Name, q.ID, turns), ModelID: o.Name, Choices: []Choice{{Turns: turns}}, Time: now()}, nil
+	return Answer{QuestionID: q.ID, AnswerID: identifier(o.Name, q.ID, turns), ModelID: o.Name,
+		Choices: []Choice{{Turns: turns}}, Time: now()}, nil
 }
 
-// printable makes text of whatever a model said, which may end within a character: what turn 2 and the judge see is then what the file holds, and every tokenizer
-// takes it.
+// printable makes text of whatever a model said, which may end within a character: what turn 2 and the judge see is
+// then what the file holds, and every tokenizer takes it.
 func printable(text string) string {
 	const replacement = "\uFFFD"
 	return strings.ReplaceAll(strings.ToValidUTF8(text, replacement), "\x00", replacement)

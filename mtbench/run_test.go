@@ -27,7 +27,11 @@ func TestRun(t *testing.T) {
 		return text, err
 	}}
 	var reports []Progress
-	if err := runIn(context.Background(), dir, "base", model, func(o *RunOptions) { o.Progress = func(p Progress) { reports = append(reports, p) } }); err != nil {
+	if err := runIn(context.Background(), dir, "base", model, func(o *RunOptions) {
+		o.Progress = func(p Progress) {
+			reports = append(reports, p)
+		}
+	}); err != nil {
 		t.Fatal(err)
 	}
 	e, err := Load(dir)
@@ -38,10 +42,12 @@ func TestRun(t *testing.T) {
 	for i, q := range someQuestions() {
 		a := e.Answers["base"][i]
 		turn1, turn2 := marker("base", q.ID, 1), marker("base", q.ID, 2)
-		if a.QuestionID != q.ID || a.ModelID != "base" || len(a.AnswerID) != 22 || a.Time < 1e9 || !slices.Equal(a.Choices[0].Turns, []string{turn1, turn2}) {
+		if a.QuestionID != q.ID || a.ModelID != "base" || len(a.AnswerID) != 22 || a.Time < 1e9 ||
+			!slices.Equal(a.Choices[0].Turns, []string{turn1, turn2}) {
 			t.Errorf("%+v", a)
 		}
-		if want := []Message{{"user", q.Turns[0]}, {"assistant", turn1}, {"user", q.Turns[1]}}; !slices.Equal(seen[turn2], want) {
+		if want := []Message{{"user", q.Turns[0]}, {"assistant", turn1}, {"user", q.Turns[1]}}; !slices.Equal(
+			seen[turn2], want) {
 			t.Errorf("turn 2 is asked %v, want %v", seen[turn2], want)
 		}
 		want := map[string]float64{"writing": 0.7, "math": 0, "stem": 0.1}[q.Category]
@@ -69,7 +75,9 @@ func TestRun(t *testing.T) {
 func TestSeedsDependOnTheSeed(t *testing.T) {
 	seeds := func(name string, seed uint64) []Sampling {
 		m := assistant(name)
-		if err := runIn(context.Background(), filepath.Join(t.TempDir(), "e"), name, m, func(o *RunOptions) { o.Seed, o.Parallel = seed, 1 }); err != nil {
+		if err := runIn(context.Background(), filepath.Join(t.TempDir(), "e"), name, m, func(o *RunOptions) {
+			o.Seed, o.Parallel = seed, 1
+		}); err != nil {
 			t.Fatal(err)
 		}
 		return m.samplings
@@ -84,7 +92,9 @@ func TestParallel(t *testing.T) {
 	m.concurrent = make(chan struct{})
 	done := make(chan error)
 	go func() {
-		done <- runIn(context.Background(), filepath.Join(t.TempDir(), "e"), "base", m, func(o *RunOptions) { o.Parallel = 2 })
+		done <- runIn(context.Background(), filepath.Join(t.TempDir(), "e"), "base", m, func(o *RunOptions) {
+			o.Parallel = 2
+		})
 	}()
 	for range 3 * Turns {
 		<-m.concurrent
@@ -94,8 +104,8 @@ func TestParallel(t *testing.T) {
 	}
 }
 
-// TestInterruptedRun cancels at every call of the model. The same command then makes the files that it makes when it is left alone, asking only for what was
-// not there.
+// TestInterruptedRun cancels at every call of the model. The same command then makes the files that it makes when it is
+// left alone, asking only for what was not there.
 func TestInterruptedRun(t *testing.T) {
 	want := contents(t, answered(t, "base"))
 	for n := 1; n <= 3*Turns; n++ {
@@ -159,7 +169,11 @@ func TestFailingQuestion(t *testing.T) {
 		return inner.reply(ctx, c, s)
 	}}
 	var last Progress
-	err := runIn(context.Background(), dir, "base", failing, func(o *RunOptions) { o.Progress = func(p Progress) { last = p } })
+	err := runIn(context.Background(), dir, "base", failing, func(o *RunOptions) {
+		o.Progress = func(p Progress) {
+			last = p
+		}
+	})
 	var failed *Failed
 	if !errors.As(err, &failed) || len(failed.Items) != 1 || failed.Left != 0 {
 		t.Fatalf("%v", err)
@@ -205,8 +219,12 @@ func TestUnprintableAnswer(t *testing.T) {
 
 // TestHopelessFailure stops: the other questions would fail alike.
 func TestHopelessFailure(t *testing.T) {
-	down := &fake{reply: func(context.Context, []Message, Sampling) (string, error) { return "", hopeless{errors.New("refused")} }}
-	err := runIn(context.Background(), filepath.Join(t.TempDir(), "e"), "base", down, func(o *RunOptions) { o.Parallel = 1 })
+	down := &fake{reply: func(context.Context, []Message, Sampling) (string, error) {
+		return "", hopeless{errors.New("refused")}
+	}}
+	err := runIn(context.Background(), filepath.Join(t.TempDir(), "e"), "base", down, func(o *RunOptions) {
+		o.Parallel = 1
+	})
 	wantError(t, err, "1 of 3 answers of base failed and 2 were not tried", "refused")
 	if down.calls != 1 {
 		t.Errorf("%d calls", down.calls)
@@ -225,7 +243,8 @@ func TestChangedModel(t *testing.T) {
 	before := contents(t, dir)
 	model := assistant("mine")
 	wantError(t, runIn(context.Background(), dir, "mine", model, as("v2")), "mine", `adapter "v1" instead of "v2"`)
-	wantError(t, runIn(context.Background(), dir, "mine", model, as("v1"), func(o *RunOptions) { o.MaxTokens = 5 }), `max_tokens "1024" instead of "5"`)
+	wantError(t, runIn(context.Background(), dir, "mine", model, as("v1"), func(o *RunOptions) { o.MaxTokens = 5 }),
+		`max_tokens "1024" instead of "5"`)
 	if model.calls > 0 || !maps.Equal(contents(t, dir), before) {
 		t.Error("the model was asked, or a file changed")
 	}

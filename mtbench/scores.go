@@ -10,7 +10,8 @@ import (
 	"gonum.org/v1/gonum/stat"
 )
 
-// Mean is a mean of grades from 1 to 10, of their differences, or of outcomes, which makes a share of 1. It is NaN, and null in JSON, where nothing was measured.
+// Mean is a mean of grades from 1 to 10, of their differences, or of outcomes, which makes a share of 1. It is NaN, and
+// null in JSON, where nothing was measured.
 type Mean float64
 
 // Known reports whether anything was measured.
@@ -26,8 +27,9 @@ func (m Mean) MarshalJSON() ([]byte, error) {
 
 // Scores are means over answers, an answer being what a model said to one turn of one question.
 type Scores struct {
-	Turns   [Turns]Mean `json:"turns"`
-	Overall Mean        `json:"overall"` // over the answers to both turns, as FastChat has it: a turn with fewer scores weighs less
+	Turns [Turns]Mean `json:"turns"`
+	// over the answers to both turns, as FastChat has it: a turn with fewer scores weighs less
+	Overall Mean `json:"overall"`
 }
 
 // ModelScores is how one judge grades one model. Judgments without a score are left out of all means.
@@ -53,7 +55,8 @@ type Difference struct {
 type Spread struct {
 	Repeats   int  `json:"repeats"`
 	Deviation Mean `json:"deviation"` // sample standard deviation of the overall score between repeats
-	Range     Mean `json:"range"`     // highest minus lowest score of an answer, mean over the answers that have two scores or more
+	// highest minus lowest score of an answer, mean over the answers that have two scores or more
+	Range Mean `json:"range"`
 }
 
 // turnKey is a turn of a question.
@@ -83,7 +86,8 @@ func byModel(rows []Single) map[string][]Single {
 func grades(rows []Single) []grade {
 	sorted := scored(rows)
 	slices.SortFunc(sorted, func(a, b Single) int {
-		return cmp.Or(cmp.Compare(a.QuestionID, b.QuestionID), cmp.Compare(a.Turn, b.Turn), cmp.Compare(a.Score, b.Score))
+		return cmp.Or(cmp.Compare(a.QuestionID, b.QuestionID), cmp.Compare(a.Turn, b.Turn),
+			cmp.Compare(a.Score, b.Score))
 	})
 	var list []grade
 	for _, s := range sorted {

@@ -43,19 +43,24 @@ func TestScores(t *testing.T) {
 		want []string // a model a line, best first: turn 1, turn 2, average
 	}{
 		{"one model", slices.Concat(graded("a", 1, 7, 8), graded("a", 2, 5, 6)), []string{"a 7.50 5.50 6.50"}},
-		{"best first", slices.Concat(graded("a", 1, 3), graded("b", 1, 9), graded("c", 1, 6), graded("a", 2, 3), graded("b", 2, 8), graded("c", 2, 8)),
+		{"best first", slices.Concat(graded("a", 1, 3), graded("b", 1, 9), graded("c", 1, 6), graded("a", 2, 3),
+			graded("b", 2, 8), graded("c", 2, 8)),
 			[]string{"b 9.00 8.00 8.50", "c 6.00 8.00 7.00", "a 3.00 3.00 3.00"}},
-		{"the average is over rows, not over turns", slices.Concat(graded("a", 1, 9, 9, 9), graded("a", 2, 1)), []string{"a 9.00 1.00 7.00"}},
+		{"the average is over rows, not over turns", slices.Concat(graded("a", 1, 9, 9, 9), graded("a", 2, 1)),
+			[]string{"a 9.00 1.00 7.00"}},
 		{"no second turn", graded("a", 1, 2, 5), []string{"a 3.50 – 3.50"}},
 		{"no first turn", graded("a", 2, 2, 5), []string{"a – 3.50 3.50"}},
-		{"-1 is left out", slices.Concat(graded("a", 1, -1, 8, 6), graded("a", 2, 4, -1, -1)), []string{"a 7.00 4.00 6.00"}},
+		{"-1 is left out", slices.Concat(graded("a", 1, -1, 8, 6), graded("a", 2, 4, -1, -1)),
+			[]string{"a 7.00 4.00 6.00"}},
 		{"a turn of -1 only", slices.Concat(graded("a", 1, 8, 6), graded("a", 2, -1, -1)), []string{"a 7.00 – 7.00"}},
-		{"-1 only comes last", slices.Concat(graded("a", 1, -1), graded("b", 1, 1)), []string{"b 1.00 – 1.00", "a – – –"}},
+		{"-1 only comes last", slices.Concat(graded("a", 1, -1), graded("b", 1, 1)),
+			[]string{"b 1.00 – 1.00", "a – – –"}},
 		{"fractions", slices.Concat(graded("a", 1, 7.5, 8), graded("a", 2, 6.25, 6)), []string{"a 7.75 6.12 6.94"}},
 		{"0 is a score", graded("a", 1, 0, 4), []string{"a 2.00 – 2.00"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			e := &Evaluation{Questions: questions("math", "stem", "stem"), Models: []string{"a"}, Singles: map[string][]Single{"judge": c.rows}}
+			e := &Evaluation{Questions: questions("math", "stem", "stem"), Models: []string{"a"},
+				Singles: map[string][]Single{"judge": c.rows}}
 			var got []string
 			for _, m := range report(t, e, "").Judges[0].Scores {
 				got = append(got, fmt.Sprintf("%s %s %s %s", m.Model, m.Turns[0], m.Turns[1], m.Overall))
@@ -78,7 +83,8 @@ func TestCategories(t *testing.T) {
 		t.Fatalf("categories %q, want %q", r.Categories, want)
 	}
 	m := r.Judges[0].Scores[0]
-	for category, want := range map[string]string{"math": "1.00 3.00 2.00", "stem": "7.50 7.50 7.50", "puns": "4.00 – 4.00"} {
+	for category, want := range map[string]string{"math": "1.00 3.00 2.00", "stem": "7.50 7.50 7.50",
+		"puns": "4.00 – 4.00"} {
 		s := m.Categories[category]
 		if got := fmt.Sprintf("%s %s %s", s.Turns[0], s.Turns[1], s.Overall); got != want {
 			t.Errorf("%s: %s, want %s", category, got, want)
@@ -104,10 +110,12 @@ func TestScoresOfRepeats(t *testing.T) {
 		t.Errorf("%d of %d unscored, want 6 of 12", m.Unscored, m.Judgments)
 	}
 	// The repeats' overall scores are 6, 2 and 7.5, which are 5/6, -19/6 and 14/6 from their mean.
-	if s := m.Spread; s == nil || s.Repeats != 3 || s.Range != 5 || math.Abs(float64(s.Deviation)-math.Sqrt((25.+361+196)/36/2)) > 1e-12 {
+	if s := m.Spread; s == nil || s.Repeats != 3 || s.Range != 5 ||
+		math.Abs(float64(s.Deviation)-math.Sqrt((25.+361+196)/36/2)) > 1e-12 {
 		t.Errorf("spread %+v", s)
 	}
-	if once := report(t, &Evaluation{Singles: map[string][]Single{"judge": rows[:1]}}, "").Judges[0].Scores[0]; once.Spread != nil {
+	if once := report(t, &Evaluation{Singles: map[string][]Single{"judge": rows[:1]}},
+		"").Judges[0].Scores[0]; once.Spread != nil {
 		t.Errorf("one judgment has a spread: %+v", once.Spread)
 	}
 }
@@ -124,7 +132,8 @@ func TestMissing(t *testing.T) {
 		Questions: questions("math", "stem", "stem"),
 		Answers:   map[string][]Answer{"base": answers(1, 2, 3), "tuned": answers(1, 2), "new": nil},
 		Models:    []string{"base", "tuned", "new"},
-		Singles:   map[string][]Single{"judge": slices.Concat(graded("base", 1, 5, -1, 5), graded("base", 2, 5), graded("tuned", 1, -1, -1))},
+		Singles: map[string][]Single{"judge": slices.Concat(graded("base", 1, 5, -1, 5), graded("base", 2, 5),
+			graded("tuned", 1, -1, -1))},
 		Pairs: map[string][]Pair{"judge": {
 			{QuestionID: 1, Turn: 1, Model1: "tuned", Model2: "base", G1Winner: "error", G2Winner: "tie"},
 			{QuestionID: 1, Turn: 2, Model1: "tuned", Model2: "base", G1Winner: "tie", G2Winner: "tie"},
@@ -162,7 +171,8 @@ func TestDifferenceIsPaired(t *testing.T) {
 }
 
 func TestReportErrors(t *testing.T) {
-	judged := &Evaluation{Models: []string{"base"}, Singles: map[string][]Single{"judge": graded("base", 1, 5), "other": graded("base", 1, 6)}}
+	judged := &Evaluation{Models: []string{"base"}, Singles: map[string][]Single{"judge": graded("base", 1, 5),
+		"other": graded("base", 1, 6)}}
 	for _, c := range []struct {
 		e               *Evaluation
 		judge, baseline string
@@ -183,12 +193,14 @@ func TestReportErrors(t *testing.T) {
 }
 
 func TestReportJSON(t *testing.T) {
-	e := &Evaluation{Questions: questions("math"), Models: []string{"base", "tuned"}, Singles: map[string][]Single{"judge": graded("base", 1, 5)}}
+	e := &Evaluation{Questions: questions("math"), Models: []string{"base", "tuned"},
+		Singles: map[string][]Single{"judge": graded("base", 1, 5)}}
 	text, err := json.Marshal(report(t, e, ""))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, part := range []string{`"overall":5`, `"turns":[5,null]`, `"overall":null`, `"interval":[null,null]`, `"baseline":"base"`} {
+	for _, part := range []string{`"overall":5`, `"turns":[5,null]`, `"overall":null`, `"interval":[null,null]`,
+		`"baseline":"base"`} {
 		if !strings.Contains(string(text), part) {
 			t.Errorf("no %s in %s", part, text)
 		}

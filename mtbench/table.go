@@ -26,7 +26,8 @@ func (r *Report) printJudge(out *strings.Builder, j *JudgeReport) {
 		out.WriteByte('\n')
 		writeTable(out, r.scoreRows(j.Scores))
 		if repeated(j.Scores) {
-			out.WriteString("deviation: standard deviation of the overall score between repeats; range: highest minus lowest score of an answer, mean of all\n")
+			out.WriteString("deviation: standard, of the overall score between repeats; range: highest " +
+				"minus lowest score of an answer, mean of all\n")
 		}
 	}
 	if len(j.Baseline) > 0 {
@@ -96,7 +97,8 @@ func (r *Report) scoreRows(list []ModelScores) [][]string {
 func comparisonRows(title string, list []Comparison) [][]string {
 	rows := [][]string{{title, "win", "tie", "loss", "win rate", "loss rate", "ties as half", "95% interval"}}
 	for _, c := range list {
-		rows = append(rows, []string{c.Model, fmt.Sprint(c.Win), fmt.Sprint(c.Tie), fmt.Sprint(c.Loss), c.WinRate.Percent(), c.LossRate.Percent(),
+		rows = append(rows, []string{c.Model, fmt.Sprint(c.Win), fmt.Sprint(c.Tie), fmt.Sprint(c.Loss),
+			c.WinRate.Percent(), c.LossRate.Percent(),
 			c.Adjusted.Percent(), c.Interval.Percent()})
 	}
 	return rows

@@ -5,10 +5,13 @@ import (
 	"strconv"
 )
 
-// What judges write for a grade or a winner: FastChat's forms, and those that fixes of it add: [[9/10]], bold, spaces, small letters.
+// What judges write for a grade or a winner: FastChat's forms, and those that fixes of it add: [[9/10]], bold, spaces,
+// small letters.
 var (
-	bracketedScore  = regexp.MustCompile(`(?i)\[\[[\s*_]*(?:(?:rating|score|grade)[\s*_]*[:=]?[\s*_]*)?(\d+\.?\d*)[\s*_]*(?:/[\s*_]*(\d+\.?\d*)[\s*_]*)?\]\]`)
-	labelledScore   = regexp.MustCompile(`(?i)\b(?:rating|score|grade)[ \t*_]*[:=][ \t*_]*\[{0,2}[ \t*_]*(\d+\.?\d*)(?:[ \t*_]*\]{0,2}[ \t*_]*(?:/|out of)[ \t*_]*\[{0,2}(\d+\.?\d*))?`)
+	bracketedScore = regexp.MustCompile(
+		`(?i)\[\[[\s*_]*(?:(?:rating|score|grade)[\s*_]*[:=]?[\s*_]*)?(\d+\.?\d*)[\s*_]*(?:/[\s*_]*(\d+\.?\d*)[\s*_]*)?\]\]`)
+	labelledScore = regexp.MustCompile(`(?i)\b(?:rating|score|grade)[ \t*_]*[:=][ \t*_]*\[{0,2}[ ` +
+		`\t*_]*(\d+\.?\d*)(?:[ \t*_]*\]{0,2}[ \t*_]*(?:/|out of)[ \t*_]*\[{0,2}(\d+\.?\d*))?`)
 	bracketedWinner = regexp.MustCompile(`(?i)\[\[[\s*_]*(A|B|C|tie)[\s*_]*\]\]`)
 
 	// What makes another thing of the number before it: 7-8, 7%, 7th.
@@ -22,8 +25,9 @@ type candidate[V comparable] struct {
 	from, to int
 }
 
-// score reads the grade out of a single judgment by a judge that has seen the material: the last number in double square brackets or, where there is none, the last
-// one that follows the word rating, score or grade and a colon. Where that number is not from 1 to 10, or not out of 10, there is no score.
+// score reads the grade out of a single judgment by a judge that has seen the material: the last number in double
+// square brackets or, where there is none, the last one that follows the word rating, score or grade and a colon. Where
+// that number is not from 1 to 10, or not out of 10, there is no score.
 func (m *material) score(judgment string) (float64, bool) {
 	bracketed := unquoted(m, judgment, scoreCandidates(bracketedScore, judgment), m.scores)
 	labelled := unquoted(m, judgment, scoreCandidates(labelledScore, judgment), m.scores, m.labels)
@@ -33,7 +37,8 @@ func (m *material) score(judgment string) (float64, bool) {
 	return decide(labelled, nil, m.scores, m.labels)
 }
 
-// verdict reads the winner out of a comparison by a judge that has seen the material: "A", "B" or "tie". The last of [[A]], [[B]] and [[C]], the tie, counts.
+// verdict reads the winner out of a comparison by a judge that has seen the material: "A", "B" or "tie". The last of
+// [[A]], [[B]] and [[C]], the tie, counts.
 func (m *material) verdict(judgment string) (string, bool) {
 	var list []candidate[string]
 	for _, at := range bracketedWinner.FindAllStringSubmatchIndex(judgment, -1) {

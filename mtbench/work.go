@@ -70,7 +70,8 @@ type work struct {
 	lost   bool // an item's error was hopeless
 }
 
-// run does every item in their order, whichever of them fail. When ctx is cancelled it begins no more, and waits for those that are under way.
+// run does every item in their order, whichever of them fail. When ctx is cancelled it begins no more, and waits for
+// those that are under way.
 func (w *work) run(ctx context.Context) error {
 	var g errgroup.Group
 	g.SetLimit(w.parallel)
@@ -86,7 +87,8 @@ func (w *work) run(ctx context.Context) error {
 	left := len(w.items) - w.done - len(w.failed)
 	switch {
 	case ctx.Err() != nil && left > 0:
-		return fmt.Errorf("interrupted: %d of %d %s are kept, and the same command goes on from there: %w", w.before+w.done, w.before+len(w.items), w.what, ctx.Err())
+		return fmt.Errorf("interrupted: %d of %d %s are kept, and the same command goes on from there: %w",
+			w.before+w.done, w.before+len(w.items), w.what, ctx.Err())
 	case len(w.failed) > 0:
 		return &Failed{What: w.what, Total: w.before + len(w.items), Items: w.failed, Left: left}
 	}

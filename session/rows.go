@@ -27,7 +27,8 @@ func Find(named []alpaca.Part, r Report) ([]alpaca.Part, error) {
 func (s *Session) Rows(files []alpaca.Part, o alpaca.Options, r Report) (*alpaca.Dataset, error) {
 	d, err := s.Data(files, o, r)
 	if err == nil && len(d.Questions) > 0 {
-		return nil, fmt.Errorf("%s: holds multiple-choice questions, which are for the loss command alone; want instruction, chat or prompt rows", d.Name)
+		return nil, fmt.Errorf("%s: holds multiple-choice questions, which are for the loss command alone; want "+
+			"instruction, chat or prompt rows", d.Name)
 	}
 	return d, err
 }

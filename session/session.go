@@ -14,10 +14,11 @@ import (
 
 // Options say what is opened.
 type Options struct {
-	Model        string        // path of a GGUF file
-	Adapter      string        // file of an adapter, or folder of PEFT; "" for none
-	AnyBase      bool          // take an adapter that was trained on another model, where its shapes fit
-	PreTokenizer string        // in llama.cpp's words; "" is that of the adapter's training, else that of the model's file
+	Model   string // path of a GGUF file
+	Adapter string // file of an adapter, or folder of PEFT; "" for none
+	AnyBase bool   // take an adapter that was trained on another model, where its shapes fit
+	// in llama.cpp's words; "" is that of the adapter's training, else that of the model's file
+	PreTokenizer string
 	Engine       model.Options // how the model computes
 }
 
@@ -89,8 +90,9 @@ func (s *Session) Close() {
 
 // Report takes what a person may want to know while work goes on. The zero value tells nobody.
 type Report struct {
-	Note    func(line string)               // a message
-	Reading func(file string, part float64) // how much of a file of rows has been read, from 0 to 1; file is "" when no file is being read any more
+	Note func(line string) // a message
+	// how much of a file of rows has been read, from 0 to 1; file is "" when no file is being read any more
+	Reading func(file string, part float64)
 }
 
 // Notef formats a message.

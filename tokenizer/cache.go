@@ -39,7 +39,8 @@ func (c *cache) entry(s string) *entry {
 	h := uint64(len(s))
 	i := 0
 	for ; i+8 <= len(s); i += 8 {
-		h = (h ^ (uint64(s[i]) | uint64(s[i+1])<<8 | uint64(s[i+2])<<16 | uint64(s[i+3])<<24 | uint64(s[i+4])<<32 | uint64(s[i+5])<<40 | uint64(s[i+6])<<48 | uint64(s[i+7])<<56)) * 0x9e3779b97f4a7c15
+		h = (h ^ (uint64(s[i]) | uint64(s[i+1])<<8 | uint64(s[i+2])<<16 | uint64(s[i+3])<<24 | uint64(
+			s[i+4])<<32 | uint64(s[i+5])<<40 | uint64(s[i+6])<<48 | uint64(s[i+7])<<56)) * 0x9e3779b97f4a7c15
 		h ^= h >> 32
 	}
 	for ; i < len(s); i++ {

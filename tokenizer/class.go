@@ -81,8 +81,8 @@ func decode(s string) (rune, int) {
 	}
 }
 
-// clean makes well-formed UTF-8 of a text as llama.cpp does: bytes that begin no character become U+FFFD each, overlong forms short ones, and surrogates
-// stay what they are.
+// clean makes well-formed UTF-8 of a text as llama.cpp does: bytes that begin no character become U+FFFD each, overlong
+// forms short ones, and surrogates stay what they are.
 func clean(s string) string {
 	if utf8.ValidString(s) {
 		return s

@@ -11,8 +11,9 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// TestUnicode pins the class of every character, its small letter and the first of the characters that it is made of. They are those of llama.cpp's unicode-data.cpp
-// (Unicode 15.1), with which they were compared; where a newer Go changes one, classes has to take it back, or token ids change.
+// TestUnicode pins the class of every character, its small letter and the first of the characters that it is made of.
+// They are those of llama.cpp's unicode-data.cpp (Unicode 15.1), with which they were compared; where a newer Go
+// changes one, classes has to take it back, or token ids change.
 func TestUnicode(t *testing.T) {
 	const want = "c436680c91baf2d0dbff746059e14afc4112f902237f75f4fc9e0bcf7c9eff3f"
 	h := sha256.New()

@@ -1,14 +1,19 @@
 package tokenizer
 
-// ends are the texts of tokens that end answers: true, of whatever kind the file says that they are; false, of control tokens only.
+// ends are the texts of tokens that end answers: true, of whatever kind the file says that they are; false, of control
+// tokens only.
 var ends = map[string]bool{
-	"<|eot_id|>": true, "<|im_end|>": true, "<|end|>": true, "<|return|>": true, "<|call|>": true, "<end_of_turn>": true, "<|endoftext|>": true, "<|eom_id|>": true, "<EOT>": true,
-	"_<EOT>": true, "<|end_of_text|>": true, "<end_of_utterance>": true, "<|fim_pad|>": true, "<|fim_repo|>": true, "<|file_sep|>": true, "<|repo_name|>": true, "<reponame>": true,
-	"</s>": false, "<eos>": false, "<turn|>": false, "<|tool_response>": false, "[EOS]": false, "[EOT]": false, "<｜end▁of▁sentence｜>": false, "<|flush|>": false, "<|calls|>": false, "[e~[": false,
+	"<|eot_id|>": true, "<|im_end|>": true, "<|end|>": true, "<|return|>": true, "<|call|>": true,
+	"<end_of_turn>": true, "<|endoftext|>": true, "<|eom_id|>": true, "<EOT>": true,
+	"_<EOT>": true, "<|end_of_text|>": true, "<end_of_utterance>": true, "<|fim_pad|>": true, "<|fim_repo|>": true,
+	"<|file_sep|>": true, "<|repo_name|>": true, "<reponame>": true,
+	"</s>": false, "<eos>": false, "<turn|>": false, "<|tool_response>": false, "[EOS]": false, "[EOT]": false,
+	"<｜end▁of▁sentence｜>": false, "<|flush|>": false, "<|calls|>": false, "[e~[": false,
 }
 
 // turns are those that end a turn, where the file names none.
-var turns = []string{"<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<EOT>", "_<EOT>", "[EOT]", "<｜end▁of▁sentence｜>", "<end_of_utterance>"}
+var turns = []string{"<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>",
+	"<EOT>", "_<EOT>", "[EOT]", "<｜end▁of▁sentence｜>", "<end_of_utterance>"}
 
 // findEnds finds the tokens that end generation.
 func (t *Tokenizer) findEnds(v Vocabulary) {
@@ -54,7 +59,8 @@ func (t *Tokenizer) findEnds(v Vocabulary) {
 		}
 	}
 	has := func(text string) bool { return t.ends[find(text)] }
-	if end := find("<|end|>"); end >= 0 && (has("<|return|>") && has("<|call|>") || has("<|calls|>") && has("<|flush|>")) {
+	if end := find("<|end|>"); end >= 0 && (has("<|return|>") && has("<|call|>") || has("<|calls|>") &&
+		has("<|flush|>")) {
 		delete(t.ends, end)
 		t.types[end] = userToken
 	}

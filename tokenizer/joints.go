@@ -2,7 +2,8 @@ package tokenizer
 
 import "strings"
 
-// joints are the ends of texts, by their last character's last two bytes, behind which a merge may join a ▁. What stands before any other ▁ is merged by itself.
+// joints are the ends of texts, by their last character's last two bytes, behind which a merge may join a ▁. What
+// stands before any other ▁ is merged by itself.
 type joints [1 << 10]uint64
 
 // joint is the last byte of a text, or the last two where its last character is beyond ASCII.

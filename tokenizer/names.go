@@ -16,7 +16,8 @@ func (n *names) init(size, bytes int) {
 	for slots < 2*size {
 		slots *= 2
 	}
-	*n = names{block: make([]byte, 0, bytes), offsets: make([]uint32, 1, size+1), slots: make([]int32, slots), seed: maphash.MakeSeed()}
+	*n = names{block: make([]byte, 0, bytes), offsets: make([]uint32, 1, size+1), slots: make([]int32, slots),
+		seed: maphash.MakeSeed()}
 	for i := range n.slots {
 		n.slots[i] = -1
 	}
@@ -68,7 +69,8 @@ func (n *names) grow() {
 	}
 }
 
-// symbols are the characters that stand for bytes in byte-level BPE (GPT-2): printable bytes stand for themselves, the others, in order, for those from 256 on.
+// symbols are the characters that stand for bytes in byte-level BPE (GPT-2): printable bytes stand for themselves, the
+// others, in order, for those from 256 on.
 var symbols, bytesOf = func() (symbols [256]rune, bytes [512]int16) {
 	for i := range bytes {
 		bytes[i] = -1

@@ -52,9 +52,10 @@ var (
 	qwen2Rules     = rules{parts: expressions(qwen2)}
 	deepseek3Rules = rules{parts: expressions(`\p{N}{1,3}`, kana, deepseek)}
 	bloomRules     = rules{parts: expressions(` ?[^(\s|.,!?…。，、।۔،)]+`)}
-	bailingRules   = rules{parts: expressions(`'[sSdDmMtT]|'[lL][lL]|'[vV][eE]|'[rR][eE]|` + word + `|\p{N}` + signs + `|\s*[\r\n]|\s+(?!\S)|\s+`)}
-	gpt4oRules     = rules{parts: made(func() []splitter { return []splitter{cased(letters, open, contraction)} })}
-	ayaRules       = rules{parts: made(func() []splitter {
+	bailingRules   = rules{parts: expressions(`'[sSdDmMtT]|'[lL][lL]|'[vV][eE]|'[rR][eE]|` + word + `|\p{N}` + signs +
+		`|\s*[\r\n]|\s+(?!\S)|\s+`)}
+	gpt4oRules = rules{parts: made(func() []splitter { return []splitter{cased(letters, open, contraction)} })}
+	ayaRules   = rules{parts: made(func() []splitter {
 		return []splitter{digitGroups{}, compile(`[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+(?C)|` + open)}
 	})}
 	lineSplit   = made(func() []splitter { return []splitter{newlines{}} })
@@ -133,30 +134,45 @@ var preTokenizers = map[string]rules{
 	"gemma4":                   gemma4Rules,
 	"granite-embed-multi-311m": gemma4Rules,
 
-	"default":        rules{parts: expressions(`[\p{P}$+<=>^~|]+`, gpt2, `\p{N}+`, `[0-9][0-9][0-9]`)},
-	"falcon":         rules{parts: expressions(`[\p{P}$+<=>^~|`+"`"+`]+`, gpt2, `[0-9][0-9][0-9]`)},
-	"minicpm5":       rules{parts: expressions(`\p{N}{1,3}`, either+`|`+word+`|\p{N}+`+signs+blanks), whole: true},
-	"jais-2":         rules{parts: expressions(either + `|` + word + `|\p{N}{1,3}` + signs + `|\s*[\r\n]+|\s{512}(?!\S)|\s{256}(?!\S)|\s{128}(?!\S)|\s{64}(?!\S)|\s{32}(?!\S)|\s{16}(?!\S)|\s{8}(?!\S)|\s{4}(?!\S)|\s{1,2}(?!\S)|\s{1}`)},
-	"deepseek-llm":   rules{parts: expressions(`[\r\n]`, `\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+`, `\s?[!-/:-~！-／：-～‘-‟　-。]+`, `\s+$`, `[一-龥ࠀ-一가-퟿]+`, `\p{N}+`)},
+	"default":  rules{parts: expressions(`[\p{P}$+<=>^~|]+`, gpt2, `\p{N}+`, `[0-9][0-9][0-9]`)},
+	"falcon":   rules{parts: expressions(`[\p{P}$+<=>^~|`+"`"+`]+`, gpt2, `[0-9][0-9][0-9]`)},
+	"minicpm5": rules{parts: expressions(`\p{N}{1,3}`, either+`|`+word+`|\p{N}+`+signs+blanks), whole: true},
+	"jais-2": rules{parts: expressions(either + `|` + word + `|\p{N}{1,3}` + signs +
+		`|\s*[\r\n]+|\s{512}(?!\S)|\s{256}(?!\S)|\s{128}(?!\S)|\s{64}(?!\S)|\s{32}(?!\S)|\s{16}(?!\S)|\s{8}(?!\S)|\s{4}(?!\S)|\s{1,2}(?!\S)|\s{1}`)},
+	"deepseek-llm": rules{parts: expressions(`[\r\n]`,
+		`\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+`, `\s?[!-/:-~！-／：-～‘-‟　-。]+`, `\s+$`, `[一-龥ࠀ-一가-퟿]+`, `\p{N}+`)},
 	"deepseek-coder": rules{parts: expressions(`[\r\n]`, `\s?\p{L}+`, `\s?\p{P}+`, `[一-龥ࠀ-一가-퟿]+`, `\p{N}`)},
-	"spark2_5":       rules{parts: expressions(`\p{N}{1,3}`, kana, code+`| ?[\p{P}\p{S}]+|[\r\n]|\s+(?!\S)|\s+`, `\p{N}`)},
-	"youtu":          rules{parts: expressions(`[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|[一-龥぀-ゟ゠-ヿ]+`, `[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+(?C)|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*`+blanks), whole: true},
-	"qwen35":         rules{parts: expressions(either + `|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*` + blanks)},
-	"viking":         rules{parts: expressions(` ?[^(\s|.,!?…。，、।۔،)]+`, `\p{N}`)},
-	"tekken":         rules{parts: made(func() []splitter { return []splitter{cased(letters, `\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*`+blanks, free)} }), whole: true, bos: true},
+	"spark2_5": rules{parts: expressions(`\p{N}{1,3}`, kana, code+`| ?[\p{P}\p{S}]+|[\r\n]|\s+(?!\S)|\s+`,
+		`\p{N}`)},
+	"youtu": rules{parts: expressions(`[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|[一-龥぀-ゟ゠-ヿ]+`,
+		`[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+(?C)|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*`+blanks), whole: true},
+	"qwen35": rules{parts: expressions(either +
+		`|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*` + blanks)},
+	"viking": rules{parts: expressions(` ?[^(\s|.,!?…。，、।۔،)]+`, `\p{N}`)},
+	"tekken": rules{parts: made(func() []splitter {
+		return []splitter{cased(letters, `\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*`+blanks, free)}
+	}), whole: true, bos: true},
 	"chameleon": rules{parts: made(func() []splitter {
-		return append([]splitter{sentinels{}, images{}}, expressions(`[\t\n]|    |  `, `\p{N}`, `[\p{P}!-/:-@\[-`+"`"+`{-~]`, gpt2)()...)
+		return append([]splitter{sentinels{}, images{}},
+			expressions(`[\t\n]|    |  `, `\p{N}`, `[\p{P}!-/:-@\[-`+"`"+`{-~]`, gpt2)()...)
 	}), bos: true},
-	"granite-embed-multi-97m": rules{parts: made(func() []splitter { return []splitter{cased(parseSet(`[\p{L}\p{M}]`), open, contraction)} }), whole: true},
-	"kimi-k2":                 rules{parts: made(func() []splitter { return []splitter{han()} })},
-	"superbpe":                rules{parts: made(func() []splitter { return []splitter{compile(`\p{N}+`), thousands{}} })},
-	"seed-coder":              rules{parts: expressions(either + `|` + word + `|\p{N}| ?[^\s\p{L}\p{N}\r\n]+` + blanks)},
-	"ufakzeka":                rules{parts: expressions(word + `|\p{N}` + signs + blanks)},
+	"granite-embed-multi-97m": rules{parts: made(func() []splitter {
+		return []splitter{cased(parseSet(`[\p{L}\p{M}]`), open, contraction)}
+	}), whole: true},
+	"kimi-k2": rules{parts: made(func() []splitter { return []splitter{han()} })},
+	"superbpe": rules{parts: made(func() []splitter {
+		return []splitter{compile(`\p{N}+`), thousands{}}
+	})},
+	"seed-coder": rules{
+		parts: expressions(either + `|` + word + `|\p{N}| ?[^\s\p{L}\p{N}\r\n]+` + blanks),
+	},
+	"ufakzeka": rules{parts: expressions(word + `|\p{N}` + signs + blanks)},
 	"afmoe": rules{parts: made(func() []splitter {
 		return []splitter{digitGroups{}, compile(`[一-鿿㐀-䶿豈-﫿぀-ゟ゠-ヿ･-ﾟ⼀-⿟เ-๿຀-໿ក-៿က-႟ꩠ-ꩿꧠ-꧿가-힯ᄀ-ᇿ]+`), compile(deepseek)}
 	})},
-	"laguna":     rules{parts: made(func() []splitter { return []splitter{newlines{}, compile(qwen2)} })},
-	"exaone-moe": rules{parts: expressions(either + `|[^\r\n\p{L}\p{N}]?(?W)|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+`)},
+	"laguna": rules{parts: made(func() []splitter { return []splitter{newlines{}, compile(qwen2)} })},
+	"exaone-moe": rules{parts: expressions(either +
+		`|[^\r\n\p{L}\p{N}]?(?W)|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+`)},
 	"sarvam-moe": rules{parts: lineSplit, plain: true, space: true},
 	"mmbert":     rules{parts: lineSplit, plain: true, lines: true, meta: true, space: true},
 	"whitespace": rules{parts: expressions(`\S+`), plain: true},

@@ -11,7 +11,8 @@ type splitter interface{ part(s string, m *memory) int }
 
 // memory is what a splitter knows of the rest of a piece while it goes through it, by distances from its end.
 type memory struct {
-	run, newline int // a run of white space ends where run bytes remain, its last line end where newline do; -1: there is none
+	// a run of white space ends where run bytes remain, its last line end where newline do; -1: there is none
+	run, newline int
 	begun        bool
 	from         int // the run was looked at from where that many bytes remained
 	gap          int // bytes at the begin that are known to match nothing; a match stands behind
@@ -218,8 +219,9 @@ func (a *alternative) ends(s string, i int) int {
 	return i
 }
 
-// compile reads the part of the syntax of regular expressions that the rules use: alternatives of characters and sets with quantifiers, and at an
-// alternative's end (?!\S), $, (?C) for a contraction that may be there, (?W) for words with single spaces between.
+// compile reads the part of the syntax of regular expressions that the rules use: alternatives of characters and sets
+// with quantifiers, and at an alternative's end (?!\S), $, (?C) for a contraction that may be there, (?W) for words
+// with single spaces between.
 func compile(source string) *expression {
 	e := new(expression)
 	for _, part := range split(source) {
@@ -413,7 +415,8 @@ func (t set) without(first, last byte) set {
 	return t
 }
 
-// cased is the rules' way of words with capitals at their begin: prefix, capitals, small letters, where letters beyond ASCII are both.
+// cased is the rules' way of words with capitals at their begin: prefix, capitals, small letters, where letters beyond
+// ASCII are both.
 func cased(with set, rest string, t tail) *expression {
 	upper, lower := with.without('a', 'z'), with.without('A', 'Z')
 	prefix := item{set: parseSet(`[^\r\n\p{L}\p{N}]`), least: 0, most: 1}
@@ -509,14 +512,16 @@ func (newlines) part(s string, _ *memory) int {
 // han takes Han characters apart from the rest, and words beside them.
 func han() *expression {
 	e := compile(`x+|[^\r\n\p{L}\p{N}]?\p{L}+(?C)|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`)
-	ranges := []rune{0x4e00, 0x9fff, 0x3400, 0x4dbf, 0x20000, 0x2a6df, 0x2a700, 0x2ebef, 0xf900, 0xfaff, 0x2f800, 0x2fa1f}
+	ranges := []rune{0x4e00, 0x9fff, 0x3400, 0x4dbf, 0x20000, 0x2a6df, 0x2a700, 0x2ebef, 0xf900, 0xfaff,
+		0x2f800, 0x2fa1f}
 	e.list[0].items[0].set = set{ranges: ranges}
 	words := &e.list[1].items[1].set
 	words.ranges, words.negate = ranges, true
 	return e
 }
 
-// sentinels and images find Chameleon's names of tokens in a text: <sentinel:12>, and IMGIMG with up to four of the letters A to I and a Z.
+// sentinels and images find Chameleon's names of tokens in a text: <sentinel:12>, and IMGIMG with up to four of the
+// letters A to I and a Z.
 type (
 	sentinels struct{}
 	images    struct{}

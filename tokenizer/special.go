@@ -28,7 +28,9 @@ func (s *specials) sort() {
 	}
 	slices.SortFunc(s.byText, func(a, b int32) int { return strings.Compare(s.list[a].text, s.list[b].text) })
 	for b := range s.begins {
-		s.begins[b] = int32(sort.Search(len(s.byText), func(i int) bool { return int(s.list[s.byText[i]].text[0]) >= b }))
+		s.begins[b] = int32(sort.Search(len(s.byText), func(i int) bool {
+			return int(s.list[s.byText[i]].text[0]) >= b
+		}))
 	}
 }
 
@@ -65,7 +67,8 @@ type fragment struct {
 	token int32 // -1: none
 }
 
-// fragments takes a text apart at the special tokens in it. With control, it looks for those that are not user-defined, too.
+// fragments takes a text apart at the special tokens in it. With control, it looks for those that are not user-defined,
+// too.
 func (t *Tokenizer) fragments(text string, control bool) []fragment {
 	var list []fragment
 	add := func(list []fragment, text string) []fragment {

@@ -11,7 +11,8 @@ import (
 	"github.com/veratune/veratune/tokenizer"
 )
 
-// TestLong tokenizes long texts without a place to rest, in time that goes with their length, and stops when it is told to.
+// TestLong tokenizes long texts without a place to rest, in time that goes with their length, and stops when it is told
+// to.
 func TestLong(t *testing.T) {
 	folder := folders(t)[0]
 	for _, pre := range tokenizer.PreTokenizers() {
@@ -40,7 +41,8 @@ func TestLong(t *testing.T) {
 // TestUnknown refuses what it does not know, and names the nearest.
 func TestUnknown(t *testing.T) {
 	v := tokenizer.Vocabulary{Model: "gpt2", Pre: "qwen-2", Tokens: []string{"a"}}
-	if _, err := tokenizer.New(v); err == nil || !strings.Contains(err.Error(), `"qwen-2"`) || !strings.Contains(err.Error(), "qwen2, qwen35") {
+	if _, err := tokenizer.New(v); err == nil || !strings.Contains(err.Error(), `"qwen-2"`) ||
+		!strings.Contains(err.Error(), "qwen2, qwen35") {
 		t.Errorf("%v", err)
 	}
 	v.Model = "t5"
@@ -79,7 +81,11 @@ func BenchmarkTokenize(b *testing.B) {
 	folder := folders(b)[0]
 	// Words of two or three thousand kinds, as English has them.
 	var text strings.Builder
-	words := strings.Fields("the of and to in is you that it he was for on are as with his they at be this have from or one had by word but not what all were we when your can said there use an each which she do how their if will up other about out many then them these so some her would make like him into time has look two more write go see number no way could people my than first water been call who oil its now find long down day did get come made may part")
+	words := strings.Fields("the of and to in is you that it he was for on are as with his they at be this have from " +
+		"or one had by word but not what all were we when your can said there use an each which she do how their if " +
+		"will up other about out many then them these so some her would make like him into time has look two more " +
+		"write go see number no way could people my than first water been call who oil its now find long down day " +
+		"did get come made may part")
 	for n := uint32(1); text.Len() < 4<<20; {
 		n = n*1664525 + 1013904223
 		text.WriteString(words[(n>>8)%uint32(len(words))])
@@ -91,7 +97,8 @@ func BenchmarkTokenize(b *testing.B) {
 			text.WriteByte(' ')
 		}
 	}
-	for _, pre := range []string{"gpt-2", "llama3", "qwen2", "qwen35", "gpt-4o", "deepseek-v3", "deepseek-llm", "tekken", "gemma4"} {
+	for _, pre := range []string{"gpt-2", "llama3", "qwen2", "qwen35", "gpt-4o", "deepseek-v3", "deepseek-llm",
+		"tekken", "gemma4"} {
 		b.Run(pre, func(b *testing.B) {
 			v, err := tokenizer.New(vocabulary(b, folder, pre))
 			if err != nil {

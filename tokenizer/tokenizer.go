@@ -1,5 +1,6 @@
-// Package tokenizer turns text into a model's tokens and back, from what the metadata of its GGUF file say: byte-level BPE with the pre-tokenizers that llama.cpp names, BPE over
-// characters with byte tokens (gemma4), SentencePiece (llama) and WordPiece (bert). It knows nothing of files or of C.
+// Package tokenizer turns text into a model's tokens and back, from what the metadata of its GGUF file say: byte-level
+// BPE with the pre-tokenizers that llama.cpp names, BPE over characters with byte tokens (gemma4), SentencePiece
+// (llama) and WordPiece (bert). It knows nothing of files or of C.
 package tokenizer
 
 import (
@@ -34,11 +35,12 @@ type Vocabulary struct {
 	Scores []float32 // tokenizer.ggml.scores, of SentencePiece
 	Merges []string  // tokenizer.ggml.merges, of BPE
 
-	// IDs are special tokens by the part of the key before _token_id: bos, eos, eot, eom, unknown, seperator, fim_pad, fim_rep, fim_sep; Ends is
-	// tokenizer.ggml.eos_token_ids. Those that are not of the vocabulary count for nothing.
+	// IDs are special tokens by the part of the key before _token_id: bos, eos, eot, eom, unknown, seperator, fim_pad,
+	// fim_rep, fim_sep; Ends is tokenizer.ggml.eos_token_ids. Those that are not of the vocabulary count for nothing.
 	IDs  map[string]int64
 	Ends []uint64
-	// Flags are tokenizer.ggml.add_bos_token, .add_eos_token, .add_sep_token, .add_space_prefix and .normalizer.lowercase, by what follows tokenizer.ggml.
+	// Flags are tokenizer.ggml.add_bos_token, .add_eos_token, .add_sep_token, .add_space_prefix and
+	// .normalizer.lowercase, by what follows tokenizer.ggml.
 	Flags map[string]bool
 }
 
@@ -73,7 +75,8 @@ func PreTokenizers() []string {
 	return list
 }
 
-// New makes a tokenizer. It fails for a kind or a pre-tokenizer that it does not know, and for lists that do not fit together.
+// New makes a tokenizer. It fails for a kind or a pre-tokenizer that it does not know, and for lists that do not fit
+// together.
 func New(v Vocabulary) (*Tokenizer, error) {
 	if len(v.Tokens) == 0 {
 		return nil, errors.New("tokenizer.ggml.tokens is missing, or empty")
@@ -130,7 +133,8 @@ func (e UnknownPre) Error() string {
 	known := PreTokenizers()
 	far := func(name string) int { return smetrics.WagnerFischer(e.Name, name, 1, 1, 1) }
 	slices.SortStableFunc(known, func(a, b string) int { return cmp.Compare(far(a), far(b)) })
-	return fmt.Sprintf("pre-tokenizer %q: not known; the nearest that are: %s, %s, %s", e.Name, known[0], known[1], known[2])
+	return fmt.Sprintf("pre-tokenizer %q: not known; the nearest that are: %s, %s, %s", e.Name, known[0],
+		known[1], known[2])
 }
 
 // CheckPre gives UnknownPre for a name that New does not know.
@@ -191,7 +195,8 @@ func (t *Tokenizer) findIDs(v Vocabulary, r rules) {
 		"gpt2": {"bos": 11, "eos": 11}, "gemma4": {}, "llama": {"bos": 1, "eos": 2, "unknown": 0},
 		"bert": {"bos": 101, "unknown": 100, "seperator": 102, "padding": 0, "mask": 103},
 	}[v.Model]
-	for _, key := range []string{"bos", "eos", "eot", "eom", "unknown", "seperator", "padding", "mask", "fim_pad", "fim_rep", "fim_sep"} {
+	for _, key := range []string{"bos", "eos", "eot", "eom", "unknown", "seperator", "padding", "mask", "fim_pad",
+		"fim_rep", "fim_sep"} {
 		id, known := defaults[key]
 		if !known || int(id) >= t.Size() || key == "bos" && r.noBOS {
 			id = -1
@@ -259,9 +264,10 @@ func (t *Tokenizer) AddBOS() bool { return t.addBOS }
 // IsEOG tells whether generation ends with this token.
 func (t *Tokenizer) IsEOG(token int32) bool { return t.ends[token] }
 
-// Tokenize turns text into tokens. addSpecial adds the tokens that the model asks for before and behind a text; parseSpecial reads the text of control tokens
-// ("<|im_end|>") as those tokens. It fails when ctx ends.
-func (t *Tokenizer) Tokenize(ctx context.Context, text string, addSpecial, parseSpecial bool) (tokens []int32, err error) {
+// Tokenize turns text into tokens. addSpecial adds the tokens that the model asks for before and behind a text;
+// parseSpecial reads the text of control tokens ("<|im_end|>") as those tokens. It fails when ctx ends.
+func (t *Tokenizer) Tokenize(ctx context.Context, text string, addSpecial, parseSpecial bool) (tokens []int32,
+	err error) {
 	if addSpecial && t.addBOS && t.BOS() >= 0 {
 		tokens = append(tokens, t.BOS())
 	}
@@ -318,7 +324,8 @@ func (t *Tokenizer) Piece(token int32) (string, error) {
 	return "", nil
 }
 
-// Detokenize turns tokens into text, token by token but for the space that SentencePiece puts before a text; control tokens are left out unless special is set.
+// Detokenize turns tokens into text, token by token but for the space that SentencePiece puts before a text; control
+// tokens are left out unless special is set.
 func (t *Tokenizer) Detokenize(tokens []int32, special bool) (string, error) {
 	var text strings.Builder
 	for i, token := range tokens {
@@ -337,7 +344,8 @@ func (t *Tokenizer) Detokenize(tokens []int32, special bool) (string, error) {
 	return text.String(), nil
 }
 
-// Controls calls yield for every token whose text Tokenize reads as it only with parseSpecial, and says whether white space beside the text goes with it.
+// Controls calls yield for every token whose text Tokenize reads as it only with parseSpecial, and says whether white
+// space beside the text goes with it.
 func (t *Tokenizer) Controls(yield func(token int32, text string, stripBefore, stripAfter bool)) {
 	for _, s := range t.special.list {
 		if t.types[s.token] != userToken {

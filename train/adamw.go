@@ -2,8 +2,8 @@ package train
 
 import "math"
 
-// AdamW is the optimiser of Loshchilov and Hutter (arXiv 1711.05101) as PyTorch computes it: decoupled weight decay, both moments corrected for
-// their bias, eps added outside the root.
+// AdamW is the optimiser of Loshchilov and Hutter (arXiv 1711.05101) as PyTorch computes it: decoupled weight decay,
+// both moments corrected for their bias, eps added outside the root.
 type AdamW struct {
 	Beta1       float64
 	Beta2       float64
@@ -16,20 +16,22 @@ type AdamW struct {
 
 // NewAdamW makes the optimiser of n parameters.
 func NewAdamW(n int, c Config) *AdamW {
-	return &AdamW{Beta1: c.Beta1, Beta2: c.Beta2, Eps: c.Eps, WeightDecay: c.WeightDecay, M: make([]float32, n), V: make([]float32, n)}
+	return &AdamW{Beta1: c.Beta1, Beta2: c.Beta2, Eps: c.Eps, WeightDecay: c.WeightDecay, M: make([]float32, n),
+		V: make([]float32, n)}
 }
 
 // Update moves params against grad, both as long as the moments, by the learning rate lr.
 //
-// The scalars are computed in float64 and rounded to float32 once; then, with every operation rounded to float32 and none fused,
+// The scalars are computed in float64 and rounded to float32 once; then, with every operation rounded to float32 and
+// none fused,
 //
 //	p ← p · (1 - lr·λ)                    where λ ≠ 0
 //	m ← m + (g - m) · (1-β1)
 //	v ← v·β2 + ((1-β2) · g) · g
 //	p ← p + (-lr/(1-β1ᵗ) · m) / (√v / √(1-β2ᵗ) + ε)
 //
-// PyTorch's formulas, which its own kernels round otherwise here and there. The conversions to float32 forbid the compiler to fuse an addition
-// with a multiplication, which it would do on some processors and not on others.
+// PyTorch's formulas, which its own kernels round otherwise here and there. The conversions to float32 forbid the
+// compiler to fuse an addition with a multiplication, which it would do on some processors and not on others.
 func (o *AdamW) Update(params, grad []float32, lr float64) {
 	o.Updates++
 	t := float64(o.Updates)

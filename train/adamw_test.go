@@ -5,10 +5,11 @@ import (
 	"testing"
 )
 
-// The values are those of torch.optim.AdamW (2.15, on the CPU). Its kernels fuse some multiplications with additions, so that single roundings
-// differ: 1e-6 is 8 to 16 units in the last place.
+// The values are those of torch.optim.AdamW (2.15, on the CPU). Its kernels fuse some multiplications with additions,
+// so that single roundings differ: 1e-6 is 8 to 16 units in the last place.
 func TestAdamWIsPyTorchs(t *testing.T) {
-	grads := [][]float32{{0.5, -0.25, 0, 3e-5, -7}, {0.125, -0.75, 0, -2e-5, 4}, {-0.3, 0.1, 1e-3, 1e-5, 0.7}, {0.01, 0.2, -2e-3, 0, -0.07}}
+	grads := [][]float32{{0.5, -0.25, 0, 3e-5, -7}, {0.125, -0.75, 0, -2e-5, 4}, {-0.3, 0.1, 1e-3, 1e-5, 0.7},
+		{0.01, 0.2, -2e-3, 0, -0.07}}
 	rates := []float64{4e-3, 3e-3, 1e-3, 5e-4}
 	for _, c := range []struct {
 		decay  float64
@@ -51,7 +52,8 @@ func compare(t *testing.T, what string, got []float32, want []uint32) {
 	}
 }
 
-// In the first step m/(1-β1) = g and v/(1-β2) = g², so that every parameter with a gradient moves by the learning rate against its sign.
+// In the first step m/(1-β1) = g and v/(1-β2) = g², so that every parameter with a gradient moves by the learning rate
+// against its sign.
 func TestAdamWFirstStep(t *testing.T) {
 	params := []float32{1, 1, 1}
 	NewAdamW(3, Default()).Update(params, []float32{1e-3, -50, 0}, 0.25)

@@ -15,8 +15,8 @@ import (
 	"github.com/veratune/veratune/internal/terminal"
 )
 
-// drawChart draws the losses of a metrics file. It draws nothing where the file has no point yet. A long training calls it often, so that no more of the file than the
-// losses is ever held.
+// drawChart draws the losses of a metrics file. It draws nothing where the file has no point yet. A long training calls
+// it often, so that no more of the file than the losses is ever held.
 func drawChart(metricsPath, chartPath string) error {
 	losses, err := readLosses(metricsPath)
 	if err != nil {
@@ -80,7 +80,8 @@ func (l *Losses) Add(r Record) {
 // stretches of a curve are told apart: more than a picture is wide.
 const stretches = 400
 
-// Thin leaves the lowest and the highest point of each of 400 stretches of a curve, and the last of all, so that it looks as before.
+// Thin leaves the lowest and the highest point of each of 400 stretches of a curve, and the last of all, so that it
+// looks as before.
 func Thin(points plotter.XYs) (kept plotter.XYs) {
 	if len(points) <= 2*stretches {
 		return points

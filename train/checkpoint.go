@@ -17,7 +17,8 @@ import (
 	"github.com/veratune/veratune/internal/durable"
 )
 
-// A checkpoint is the folder checkpoints/step-N of a run: the adapter after N steps, usable as any other, and the state to go on from.
+// A checkpoint is the folder checkpoints/step-N of a run: the adapter after N steps, usable as any other, and the state
+// to go on from.
 const stateFile = "state"
 
 // Folders that begin so were not finished when the process ended; they may be removed.
@@ -36,7 +37,8 @@ func (f *folder) checkpoints() ([]int, error) {
 	var steps []int
 	for _, e := range entries {
 		digits, ok := strings.CutPrefix(e.Name(), "step-")
-		if step, err := strconv.Atoi(digits); ok && err == nil && e.IsDir() && e.Name() == filepath.Base(f.checkpoint(step)) {
+		if step, err := strconv.Atoi(digits); ok && err == nil && e.IsDir() &&
+			e.Name() == filepath.Base(f.checkpoint(step)) {
 			steps = append(steps, step)
 		}
 	}
@@ -55,13 +57,15 @@ func (f *folder) lastBefore(step int) string {
 	return ""
 }
 
-// saveCheckpoint writes the checkpoint of s under another name and renames it when all of it is on the disk, then removes all but the newest keep, and the last
-// good one. Where it fails, nothing of it is left. The lines are those of the metrics so far.
+// saveCheckpoint writes the checkpoint of s under another name and renames it when all of it is on the disk, then
+// removes all but the newest keep, and the last good one. Where it fails, nothing of it is left. The lines are those of
+// the metrics so far.
 func (f *folder) saveCheckpoint(s *state, saveAdapter func(path string) error, lines []byte, keep int) error {
 	place := f.checkpoint(s.Step)
 	draft := filepath.Join(filepath.Dir(place), unfinished+filepath.Base(place))
 	err := os.RemoveAll(draft)
-	for _, dir := range []string{filepath.Dir(place), draft} { // the run's folder is not made again where it was taken away
+	// the run's folder is not made again where it was taken away
+	for _, dir := range []string{filepath.Dir(place), draft} {
 		if mkdirErr := os.Mkdir(dir, 0o777); !errors.Is(mkdirErr, fs.ErrExist) {
 			err = errors.Join(err, mkdirErr)
 		}
@@ -101,7 +105,8 @@ func writeCheckpoint(folder string, s *state, saveAdapter func(path string) erro
 	return syncFolder(folder)
 }
 
-// replace renames a checkpoint's draft to its place. There is one already where the evaluation at this step was interrupted and has been made now.
+// replace renames a checkpoint's draft to its place. There is one already where the evaluation at this step was
+// interrupted and has been made now.
 func replace(place, draft string) error {
 	if !exists(place) {
 		return errors.Join(os.Rename(draft, place), syncFolder(filepath.Dir(place)))
@@ -143,8 +148,8 @@ func goneName(place string) string {
 	return filepath.Join(filepath.Dir(place), unfinished+"old-"+filepath.Base(place))
 }
 
-// restore gives the state of the newest checkpoint that is whole, or nil where there is none. One that is damaged is renamed damaged-step-N, and
-// warn is told.
+// restore gives the state of the newest checkpoint that is whole, or nil where there is none. One that is damaged is
+// renamed damaged-step-N, and warn is told.
 func (f *folder) restore(params int, fits func(*state) error, warn func(format string, args ...any)) (*state, error) {
 	if err := f.sweep(); err != nil {
 		return nil, err

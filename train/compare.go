@@ -34,7 +34,8 @@ type Report struct {
 	Speed   float64 `json:"tokens_per_s"` // of the steps
 	Memory  int64   `json:"memory"`       // most bytes that the process held
 
-	// Of the run's adapter: the last, the best so far, or that of the newest checkpoint. Empty where the run has none yet.
+	// Of the run's adapter: the last, the best so far, or that of the newest checkpoint. Empty where the run has none
+	// yet.
 	Method  string `json:"method"`
 	Trained int    `json:"trained"` // numbers
 	Bytes   int64  `json:"bytes"`   // of its file
@@ -126,8 +127,8 @@ type Difference struct {
 	Values []string
 }
 
-// Differences lists the settings in which the runs are not all equal, by name. Settings of one name and equal values, as the seeds of data and pair usually are,
-// are given once.
+// Differences lists the settings in which the runs are not all equal, by name. Settings of one name and equal values,
+// as the seeds of data and pair usually are, are given once.
 func Differences(runs []*Report) []Difference {
 	all := map[string]any{}
 	for _, r := range runs {
@@ -192,7 +193,8 @@ func PlotFormat(path string) (string, error) {
 	return "", fmt.Errorf("plot %s: want a name that ends in .svg or .png", path)
 }
 
-// Plot draws the losses of the runs together, in the form that the path's end names: each run's smoothed training loss, thin, and its held-out loss, dotted, in one colour.
+// Plot draws the losses of the runs together, in the form that the path's end names: each run's smoothed training loss,
+// thin, and its held-out loss, dotted, in one colour.
 func Plot(path string, runs []*Report) ([]byte, error) {
 	format, err := PlotFormat(path)
 	if err != nil {
@@ -205,7 +207,8 @@ func Plot(path string, runs []*Report) ([]byte, error) {
 			losses.Add(p)
 		}
 		c := plotutil.DarkColors[i%len(plotutil.DarkColors)]
-		err = errors.Join(err, draw(picture, r.Folder+", training", losses.Smoothed, c, vg.Points(0.7), false), draw(picture, r.Folder+", held out", losses.HeldOut, c, vg.Points(1.6), true))
+		err = errors.Join(err, draw(picture, r.Folder+", training", losses.Smoothed, c, vg.Points(0.7), false),
+			draw(picture, r.Folder+", held out", losses.HeldOut, c, vg.Points(1.6), true))
 	}
 	if err != nil {
 		return nil, err

@@ -17,10 +17,12 @@ import (
 	"github.com/veratune/veratune/vera"
 )
 
-// reported runs a training whose adapter is a real one, and reads its folder; it is broken off before step stop, 0 for never.
+// reported runs a training whose adapter is a real one, and reads its folder; it is broken off before step stop, 0 for
+// never.
 func reported(t *testing.T, stop int, change func(*Run)) (*Report, Result) {
 	t.Helper()
-	base := vera.Base{Architecture: "llama", Blocks: 1, HeadDim: 4, Linears: []vera.Linear{{Target: "attn_v", In: 4, Out: 4}}}
+	base := vera.Base{Architecture: "llama", Blocks: 1, HeadDim: 4,
+		Linears: []vera.Linear{{Target: "attn_v", In: 4, Out: 4}}}
 	c := vera.Default()
 	c.Rank = parameters - 4
 	adapter, err := vera.New(c, base)
@@ -56,11 +58,14 @@ func reported(t *testing.T, stop int, change func(*Run)) (*Report, Result) {
 
 func TestReportIsTheResult(t *testing.T) {
 	r, result := reported(t, 0, nil)
-	if !r.Finished || r.Steps != result.Steps || math.Abs(*r.Loss-result.Loss) > 1e-12 || r.Method != "vera" || r.Trained != parameters || r.Bytes == 0 {
+	if !r.Finished || r.Steps != result.Steps || math.Abs(*r.Loss-result.Loss) > 1e-12 || r.Method != "vera" ||
+		r.Trained != parameters || r.Bytes == 0 {
 		t.Errorf("%+v", r)
 	}
-	if !reflect.DeepEqual(r.Before, result.Before) || !reflect.DeepEqual(r.Last, result.After) || !reflect.DeepEqual(r.Best, result.Best) {
-		t.Errorf("evaluations %v, %v, %v; want %v, %v, %v", r.Before, r.Last, r.Best, result.Before, result.After, result.Best)
+	if !reflect.DeepEqual(r.Before, result.Before) || !reflect.DeepEqual(r.Last, result.After) ||
+		!reflect.DeepEqual(r.Best, result.Best) {
+		t.Errorf("evaluations %v, %v, %v; want %v, %v, %v", r.Before, r.Last, r.Best, result.Before, result.After,
+			result.Best)
 	}
 	if !(r.Seconds > 0 && r.Speed > 0 && r.Memory > 0) {
 		t.Errorf("%v s, %v tokens/s, %d bytes", r.Seconds, r.Speed, r.Memory)
@@ -93,7 +98,8 @@ func TestReadRunRefuses(t *testing.T) {
 			}
 		}
 		_, err := ReadRun(test.path)
-		if (err == nil) != (test.says == "") || err != nil && (!strings.Contains(err.Error(), test.says) || !strings.Contains(err.Error(), test.path)) {
+		if (err == nil) != (test.says == "") || err != nil && (!strings.Contains(err.Error(), test.says) ||
+			!strings.Contains(err.Error(), test.path)) {
 			t.Errorf("%+v: %v", test, err)
 		}
 	}
@@ -108,8 +114,12 @@ func TestDifferences(t *testing.T) {
 		return &Report{Settings: flat}
 	}
 	runs := []*Report{
-		run(`{"train": {"lr": 0.004, "seed": 1, "steps": 5}, "setup": {"vera": {"rank": 64, "seed": 1, "targets": ["attn_q", "attn_v"]}}, "about": {"threads": 2}, "data": {"training": "` + strings.Repeat("ab", 32) + `"}}`),
-		run(`{"train": {"lr": 1e-2, "seed": 2, "steps": 5}, "setup": {"vera": {"rank": 64, "seed": 2, "targets": ["attn_q"]}, "base": null}, "about": {"threads": 4}, "data": {"training": "` + strings.Repeat("cd", 32) + `"}}`),
+		run(`{"train": {"lr": 0.004, "seed": 1, "steps": 5}, "setup": {"vera": {"rank": 64, "seed": 1, "targets": ` +
+			`["attn_q", "attn_v"]}}, "about": {"threads": 2}, "data": {"training": "` +
+			strings.Repeat("ab", 32) + `"}}`),
+		run(`{"train": {"lr": 1e-2, "seed": 2, "steps": 5}, "setup": {"vera": {"rank": 64, "seed": 2, "targets": ` +
+			`["attn_q"]}, "base": null}, "about": {"threads": 4}, "data": {"training": "` +
+			strings.Repeat("cd", 32) + `"}}`),
 	}
 	want := []Difference{
 		{"data.training", []string{"abababababab", "cdcdcdcdcdcd"}},

@@ -23,13 +23,17 @@ type Config struct {
 	Clip         float64  `json:"clip"` // largest L2 norm of a step's gradient, 0 for no limit
 	Seed         uint64   `json:"seed"` // of dropout
 
-	EvalEvery Interval `json:"eval_every"` // between evaluations; 0 evaluates only before the first step and after the last
-	Patience  int      `json:"patience"`   // evaluations in a row without a new lowest held-out loss that end the training; 0 never ends it
-	SaveEvery int      `json:"save_every"` // steps between checkpoints; 0 saves only after the last step and on an interruption
-	Keep      int      `json:"keep"`       // newest checkpoints that are kept
+	// between evaluations; 0 evaluates only before the first step and after the last
+	EvalEvery Interval `json:"eval_every"`
+	// evaluations in a row without a new lowest held-out loss that end the training; 0 never ends it
+	Patience int `json:"patience"`
+	// steps between checkpoints; 0 saves only after the last step and on an interruption
+	SaveEvery int `json:"save_every"`
+	Keep      int `json:"keep"` // newest checkpoints that are kept
 }
 
-// Default is the recipe of the VeRA paper's Table 9; what the table leaves out is as in PyTorch's AdamW, without weight decay.
+// Default is the recipe of the VeRA paper's Table 9; what the table leaves out is as in PyTorch's AdamW, without weight
+// decay.
 func Default() Config {
 	return Config{
 		LR: 4e-3, Schedule: Cosine, WarmupRatio: 0.1, Accumulation: 4, Epochs: 1,
@@ -53,7 +57,8 @@ func (c Config) Validate() error {
 	case c.Accumulation < 1:
 		return fmt.Errorf("accumulation %d: want at least 1 micro-batch", c.Accumulation)
 	case !(c.Epochs > 0 && c.Epochs <= mostEpochs):
-		return fmt.Errorf("epochs %v: want a number above 0, and %d at most, such as 3, or 0.5 for half of the rows", c.Epochs, mostEpochs)
+		return fmt.Errorf("epochs %v: want a number above 0, and %d at most, such as 3, or 0.5 for half of the rows",
+			c.Epochs, mostEpochs)
 	case c.Steps < 0:
 		return fmt.Errorf("steps %d: want 0, for as many as the epochs have, or more", c.Steps)
 	case !(c.WeightDecay >= 0 && c.WeightDecay*c.LR <= 1):

@@ -12,8 +12,8 @@ import (
 	"github.com/veratune/veratune/vera"
 )
 
-// Tolerances against PEFT's float32 training. Two float32 runs part slowly: Adam's first updates are of the size of the learning rate however small a
-// gradient is, so that a rounding error can turn the sign of one.
+// Tolerances against PEFT's float32 training. Two float32 runs part slowly: Adam's first updates are of the size of the
+// learning rate however small a gradient is, so that a rounding error can turn the sign of one.
 const (
 	earlySteps     = 20
 	earlyTolerance = 2e-3 // of the loss of each of the first steps, and of the held-out loss before training
@@ -71,7 +71,8 @@ func packed(samples ...peftSample) batch {
 	return b
 }
 
-// TestPEFTCurve makes the training steps that PEFT made, on its batches and with its learning rates, and compares the losses.
+// TestPEFTCurve makes the training steps that PEFT made, on its batches and with its learning rates, and compares the
+// losses.
 func TestPEFTCurve(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes minutes")
@@ -119,8 +120,8 @@ func (c peftCurve) heldOut(t *testing.T, m *model.Model) float64 {
 	return sum / float64(labelled)
 }
 
-// TestPEFTHeldOut measures the held-out loss before training with bfloat16 products: within 2e-3 of PEFT's in float32. It takes many tokens to see that:
-// rounding moves each token's by 1e-2.
+// TestPEFTHeldOut measures the held-out loss before training with bfloat16 products: within 2e-3 of PEFT's in float32.
+// It takes many tokens to see that: rounding moves each token's by 1e-2.
 func TestPEFTHeldOut(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute")

@@ -17,8 +17,8 @@ import (
 	"github.com/google/renameio/v2"
 )
 
-// leastSquares is an engine with a known optimum: every token is a feature vector x, every label the number y that w·x should be, and the loss
-// of a position (w·x - y)²/2.
+// leastSquares is an engine with a known optimum: every token is a feature vector x, every label the number y that w·x
+// should be, and the loss of a position (w·x - y)²/2.
 type leastSquares struct {
 	params  []float32
 	used    []float32 // what Update read
@@ -76,7 +76,8 @@ func (e *leastSquares) Loss(tokens, targets []int32, lengths []int) (float64, in
 	return sum, n, nil
 }
 
-func (e *leastSquares) AddGradient(tokens, targets []int32, lengths []int, seed uint64, grad []float32) (float64, int, error) {
+func (e *leastSquares) AddGradient(tokens, targets []int32, lengths []int, seed uint64, grad []float32) (float64,
+	int, error) {
 	e.calls++
 	e.seeds = append(e.seeds, seed)
 	if e.hook != nil {
@@ -145,15 +146,17 @@ func newRun(folder string) (*Run, *leastSquares) {
 	c.EvalEvery, c.SaveEvery, c.Seed = Interval{Steps: 4}, 3, 7
 	return &Run{
 		Config: c, Engine: engine, Params: engine.params,
-		Parts:    []Part{{"blk.0.attn_q", "b", 2}, {"blk.0.attn_q", "d", 1}, {"blk.0.ffn_up", "b", 1}, {"blk.0.ffn_up", "d", 2}},
+		Parts: []Part{{"blk.0.attn_q", "b", 2}, {"blk.0.attn_q", "d", 1}, {"blk.0.ffn_up", "b", 1},
+			{"blk.0.ffn_up", "d", 2}},
 		Training: fakeSource{samples: 32, batch: 3, seed: 1}, HeldOut: fakeSource{samples: 5, batch: 2, seed: 2},
 		Samples: func(context.Context) ([]Sample, error) {
 			return []Sample{{"What are you?", fmt.Sprintf("<i>%x</i>", engine.used)}}, nil
 		},
 		SaveAdapter: func(path string, facts map[string]string) error { return saveFake(path, engine.params, facts) },
 		Facts:       map[string]string{"template": "alpaca"},
-		Setup:       map[string]any{"model": "abc", "vera": map[string]any{"rank": 256, "seed": uint64(math.MaxUint64)}},
-		Folder:      folder,
+		Setup: map[string]any{"model": "abc",
+			"vera": map[string]any{"rank": 256, "seed": uint64(math.MaxUint64)}},
+		Folder: folder,
 	}, engine
 }
 
@@ -172,12 +175,14 @@ func saveFake(path string, params []float32, facts map[string]string) error {
 
 var clockReadings = regexp.MustCompile(`"(seconds|memory)":[^,}]*`)
 
-// finished reads what a complete run leaves that must not depend on interruptions: by file, without the clock readings of metrics.jsonl.
+// finished reads what a complete run leaves that must not depend on interruptions: by file, without the clock readings
+// of metrics.jsonl.
 func finished(t *testing.T, folder string) map[string]string {
 	t.Helper()
 	files := map[string]string{}
 	last := filepath.Join(checkpointFolder, fmt.Sprintf("step-%d", steps))
-	for _, name := range []string{AdapterFile, BestFile, ConfigFile, MetricsFile, ChartFile, filepath.Join(last, AdapterFile), filepath.Join(last, stateFile)} {
+	for _, name := range []string{AdapterFile, BestFile, ConfigFile, MetricsFile, ChartFile,
+		filepath.Join(last, AdapterFile), filepath.Join(last, stateFile)} {
 		data, err := os.ReadFile(filepath.Join(folder, name))
 		if err != nil {
 			t.Fatal(err)
@@ -196,8 +201,9 @@ func checkEqual(t *testing.T, got, want map[string]string) {
 	}
 }
 
-// weights reads what a complete run has learnt: the parameters and AdamW's moments in its last checkpoint, and those in its adapter without the facts. A run that was
-// halted on the way has more measurements than others, and ends in the same weights.
+// weights reads what a complete run has learnt: the parameters and AdamW's moments in its last checkpoint, and those in
+// its adapter without the facts. A run that was halted on the way has more measurements than others, and ends in the
+// same weights.
 func weights(t *testing.T, folder string) map[string]string {
 	t.Helper()
 	s, err := readCheckpoint(openedAt(folder).checkpoint(steps), parameters)
@@ -208,7 +214,8 @@ func weights(t *testing.T, folder string) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return map[string]string{stateFile: fmt.Sprint(s.Waited, s.Lowest, s.params, s.m, s.v), AdapterFile: facts.ReplaceAllString(string(adapter), "")}
+	return map[string]string{stateFile: fmt.Sprint(s.Waited, s.Lowest, s.params, s.m, s.v),
+		AdapterFile: facts.ReplaceAllString(string(adapter), "")}
 }
 
 var facts = regexp.MustCompile("(?m)^.* = .*\n")

@@ -16,8 +16,8 @@ import (
 	"github.com/veratune/veratune/vera"
 )
 
-// FindAdapter gives the adapter in a folder, and says which it is: of a run, the best one, else the last, else that of the newest checkpoint; of a sweep, that of
-// its best run.
+// FindAdapter gives the adapter in a folder, and says which it is: of a run, the best one, else the last, else that of
+// the newest checkpoint; of a sweep, that of its best run.
 func FindAdapter(path string) (adapter, which string, err error) {
 	if exists(filepath.Join(path, SweepFile)) {
 		return bestOfSweep(path)
@@ -47,7 +47,8 @@ func FindAdapter(path string) (adapter, which string, err error) {
 		}
 	}
 	if newest >= 0 {
-		return filepath.Join(f.checkpoint(newest), AdapterFile), fmt.Sprintf("step %d, the newest checkpoint", newest), nil
+		return filepath.Join(f.checkpoint(newest), AdapterFile), fmt.Sprintf("step %d, the newest checkpoint", newest),
+			nil
 	}
 	return "", "", noAdapter(path)
 }
@@ -72,7 +73,8 @@ func bestOfSweep(path string) (adapter, which string, err error) {
 	case err != nil:
 		return "", "", fmt.Errorf("sweep %s: %w", path, err)
 	case now.Best == nil:
-		return "", "", fmt.Errorf("sweep %s: has no best run; name one of those in %s", path, filepath.Join(path, sweepRuns))
+		return "", "", fmt.Errorf("sweep %s: has no best run; name one of those in %s", path,
+			filepath.Join(path, sweepRuns))
 	}
 	adapter, which, err = FindAdapter(filepath.Join(path, sweepRuns, filepath.Base(now.Best.Run)))
 	return adapter, which + ", of the sweep's best run: " + now.Best.Name(), err
@@ -95,7 +97,8 @@ func noAdapter(path string) error {
 	return fmt.Errorf("%s: is no run, but holds some; name one of them: %s", path, names)
 }
 
-// FindRuns gives the runs in a folder and the folders below it, by name; of a run, itself. It fails where there is none.
+// FindRuns gives the runs in a folder and the folders below it, by name; of a run, itself. It fails where there is
+// none.
 func FindRuns(path string) ([]string, error) {
 	if Begun(path) {
 		return []string{path}, nil
@@ -116,7 +119,8 @@ func FindRuns(path string) ([]string, error) {
 	for _, e := range entries {
 		inside := filepath.Join(path, e.Name())
 		isLink := e.Type()&fs.ModeSymlink != 0
-		if strings.HasPrefix(e.Name(), ".") || !e.IsDir() && !(isLink && Begun(inside)) { // other links may lead in a circle
+		// other links may lead in a circle
+		if strings.HasPrefix(e.Name(), ".") || !e.IsDir() && !(isLink && Begun(inside)) {
 			continue
 		}
 		if below, err := FindRuns(inside); err == nil {

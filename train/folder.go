@@ -24,7 +24,8 @@ const (
 )
 
 // ownFiles are all files and folders that runs and sweeps make, but for a sweep's runs.
-var ownFiles = []string{AdapterFile, BestFile, ConfigFile, OptionsFile, MetricsFile, ChartFile, checkpointFolder, SweepFile, SweepPlot, SweepBest}
+var ownFiles = []string{AdapterFile, BestFile, ConfigFile, OptionsFile, MetricsFile, ChartFile, checkpointFolder,
+	SweepFile, SweepPlot, SweepBest}
 
 // folder is a run directory that this process alone uses.
 type folder struct {
@@ -32,9 +33,10 @@ type folder struct {
 	lock *durable.Lock // nil in the processes of a group that do not write
 }
 
-// CheckFolder returns an error where a run could not begin in path, so that a caller can say so before it loads a model: the folder holds a run
-// already and neither resume nor force is set, resume is set and there is none, or nothing can be written there. With force it is an error, too, where what would
-// be renamed is no run, or holds the current folder or one of the inputs, the files that the run reads. It leaves nothing behind.
+// CheckFolder returns an error where a run could not begin in path, so that a caller can say so before it loads a
+// model: the folder holds a run already and neither resume nor force is set, resume is set and there is none, or
+// nothing can be written there. With force it is an error, too, where what would be renamed is no run, or holds the
+// current folder or one of the inputs, the files that the run reads. It leaves nothing behind.
 func CheckFolder(path string, resume, force bool, inputs ...string) error {
 	if path == "" {
 		return errors.New("run folder: want a name")
@@ -52,17 +54,21 @@ func CheckFolder(path string, resume, force bool, inputs ...string) error {
 	case resume && !Begun(path):
 		return fmt.Errorf("run folder %s: holds no run to resume", path)
 	case !resume && holdsRun(path) && !isRun(path):
-		return fmt.Errorf("run folder %s: holds %s, a name that runs use, and is no run folder, so that nothing in it is replaced or renamed; choose another --out", path, held(path)[0])
+		return fmt.Errorf("run folder %s: holds %s, a name that runs use, and is no run folder, so that nothing in "+
+			"it is replaced or renamed; choose another --out", path, held(path)[0])
 	case !resume && !force && holdsRun(path):
-		return fmt.Errorf("run folder %s: already holds a run; --resume goes on with it, --force starts anew and keeps it as %s.old-1", path, filepath.Base(whole))
+		return fmt.Errorf("run folder %s: already holds a run; --resume goes on with it, --force starts anew and "+
+			"keeps it as %s.old-1", path, filepath.Base(whole))
 	}
 	if force && holdsRun(path) {
 		if inside(whole, ".") {
-			return fmt.Errorf("run folder %s: is where you are, or holds that folder, and is not renamed for --force; choose another --out, or give the command from elsewhere", path)
+			return fmt.Errorf("run folder %s: is where you are, or holds that folder, and is not renamed for "+
+				"--force; choose another --out, or give the command from elsewhere", path)
 		}
 		for _, input := range inputs {
 			if inside(whole, input) {
-				return fmt.Errorf("run folder %s: holds %s, which this command reads, and is not renamed for --force; choose another --out, or move that file", path, input)
+				return fmt.Errorf("run folder %s: holds %s, which this command reads, and is not renamed for "+
+					"--force; choose another --out, or move that file", path, input)
 			}
 		}
 		if err := checkWritable(filepath.Dir(whole)); err != nil {
@@ -100,7 +106,8 @@ func inside(folder, path string) bool {
 	})
 }
 
-// checkWritable fails where nothing can be made in path, or, where path isn't there yet, in the folder that it would be made in.
+// checkWritable fails where nothing can be made in path, or, where path isn't there yet, in the folder that it would be
+// made in.
 func checkWritable(path string) error {
 	if err := durable.CheckFolder(path); err != nil {
 		return fmt.Errorf("run folder %w", err)
@@ -115,10 +122,13 @@ func holdsRun(path string) bool { return len(held(path)) > 0 }
 
 // held lists what a folder holds of what runs and sweeps write.
 func held(path string) []string {
-	return slices.DeleteFunc(slices.Clone(ownFiles), func(name string) bool { return !exists(filepath.Join(path, name)) })
+	return slices.DeleteFunc(slices.Clone(ownFiles), func(name string) bool {
+		return !exists(filepath.Join(path, name))
+	})
 }
 
-// isRun tells whether a folder is that of a run or sweep, by what the file says that those begin with. Other programs have a config.json, too.
+// isRun tells whether a folder is that of a run or sweep, by what the file says that those begin with. Other programs
+// have a config.json, too.
 func isRun(path string) bool {
 	for file, keys := range map[string][]string{ConfigFile: {"train", "data"}, SweepFile: {"setup", "trials"}} {
 		var content map[string]json.RawMessage
@@ -148,7 +158,8 @@ func openFolder(path string) (*folder, error) {
 	return &folder{path: path, lock: lock}, nil
 }
 
-// createFolder makes a run directory for a new run and locks it. A run that it holds is moved away as a whole, to the name returned.
+// createFolder makes a run directory for a new run and locks it. A run that it holds is moved away as a whole, to the
+// name returned.
 func createFolder(path string) (f *folder, moved string, err error) {
 	if holdsRun(path) {
 		old, err := openFolder(path)
@@ -181,7 +192,8 @@ func createFolder(path string) (f *folder, moved string, err error) {
 // check fails where the folder is no longer there, so that nobody trains for nothing.
 func (f *folder) check() error {
 	if err := f.lock.Check(); err != nil {
-		return fmt.Errorf("run folder %s: %w while it was in use; what was saved there before is all there is: where it was renamed, go on with --out and its new name and --resume", f.path, err)
+		return fmt.Errorf("run folder %s: %w while it was in use; what was saved there before is all there is: where "+
+			"it was renamed, go on with --out and its new name and --resume", f.path, err)
 	}
 	return nil
 }
@@ -194,7 +206,8 @@ func (f *folder) close() {
 
 func (f *folder) join(name string) string { return filepath.Join(f.path, name) }
 
-// realPath is the whole path of a folder, and where there is one, without links: a link to a run stays one when the run is renamed.
+// realPath is the whole path of a folder, and where there is one, without links: a link to a run stays one when the run
+// is renamed.
 func realPath(path string) (string, error) {
 	whole, err := filepath.Abs(path)
 	if real, linkErr := filepath.EvalSymlinks(whole); linkErr == nil {

@@ -31,7 +31,8 @@ func TestRunIsNotReplaced(t *testing.T) {
 	folder := wholeRun(t)
 	want := finished(t, folder)
 	r, engine := newRun(folder)
-	if _, err := r.Train(context.Background()); err == nil || !strings.Contains(err.Error(), "already holds a run") || engine.calls > 0 {
+	if _, err := r.Train(context.Background()); err == nil || !strings.Contains(err.Error(), "already holds a run") ||
+		engine.calls > 0 {
 		t.Errorf("got %v", err)
 	}
 	checkEqual(t, finished(t, folder), want)
@@ -106,7 +107,8 @@ func TestSweepLeavesRunsAlone(t *testing.T) {
 	if _, err := r.Train(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := newSweep(folder, nil, "0.1", "0.3").Run(context.Background()); err == nil || !strings.Contains(err.Error(), "holds runs") {
+	if _, err := newSweep(folder, nil, "0.1", "0.3").Run(context.Background()); err == nil ||
+		!strings.Contains(err.Error(), "holds runs") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -156,25 +158,31 @@ func TestWhatForceRenames(t *testing.T) {
 		input string // likewise
 		says  string
 	}{
-		"a run":                {map[string]string{ConfigFile: run, "note.txt": ""}, "", "model.gguf", ""},
-		"a sweep":              {map[string]string{SweepFile: `{"setup": {}, "trials": []}`}, "", "model.gguf", ""},
-		"another's config":     {map[string]string{ConfigFile: `{"architectures": ["LlamaForCausalLM"]}`, "model.gguf": ""}, "", "", "holds config.json, a name that runs use, and is no run folder"},
-		"a damaged config":     {map[string]string{ConfigFile: `{"train":`}, "", "", "is no run folder"},
-		"an adapter":           {map[string]string{AdapterFile: "x"}, "", "", "holds adapter.gguf"},
-		"checkpoints":          {map[string]string{checkpointFolder + "/x": "x"}, "", "", "holds checkpoints"},
-		"a sweep's name":       {map[string]string{SweepFile: `[]`}, "", "", "holds sweep.json"},
-		"here":                 {map[string]string{ConfigFile: run}, "run", "", "is where you are, or holds"},
-		"below":                {map[string]string{ConfigFile: run, "a/b/c": ""}, "run/a/b", "", "is where you are, or holds"},
-		"an input":             {map[string]string{ConfigFile: run, "model.gguf": ""}, "", "run/model.gguf", "which this command reads"},
-		"an input below":       {map[string]string{ConfigFile: run, "a/data.json": ""}, "", "run/a/data.json", "which this command reads"},
-		"an input by its link": {map[string]string{ConfigFile: run, "model.gguf": ""}, "", "link.gguf", "which this command reads"},
+		"a run":   {map[string]string{ConfigFile: run, "note.txt": ""}, "", "model.gguf", ""},
+		"a sweep": {map[string]string{SweepFile: `{"setup": {}, "trials": []}`}, "", "model.gguf", ""},
+		"another's config": {map[string]string{ConfigFile: `{"architectures": ["LlamaForCausalLM"]}`,
+			"model.gguf": ""}, "", "", "holds config.json, a name that runs use, and is no run folder"},
+		"a damaged config": {map[string]string{ConfigFile: `{"train":`}, "", "", "is no run folder"},
+		"an adapter":       {map[string]string{AdapterFile: "x"}, "", "", "holds adapter.gguf"},
+		"checkpoints":      {map[string]string{checkpointFolder + "/x": "x"}, "", "", "holds checkpoints"},
+		"a sweep's name":   {map[string]string{SweepFile: `[]`}, "", "", "holds sweep.json"},
+		"here":             {map[string]string{ConfigFile: run}, "run", "", "is where you are, or holds"},
+		"below": {map[string]string{ConfigFile: run, "a/b/c": ""}, "run/a/b", "",
+			"is where you are, or holds"},
+		"an input": {map[string]string{ConfigFile: run, "model.gguf": ""}, "", "run/model.gguf",
+			"which this command reads"},
+		"an input below": {map[string]string{ConfigFile: run, "a/data.json": ""}, "", "run/a/data.json",
+			"which this command reads"},
+		"an input by its link": {map[string]string{ConfigFile: run, "model.gguf": ""}, "", "link.gguf",
+			"which this command reads"},
 		"an input that is not": {map[string]string{ConfigFile: run}, "", "run/nothing", ""},
 	} {
 		parent := t.TempDir()
 		folder := filepath.Join(parent, "run")
 		for file, content := range c.files {
 			path := filepath.Join(folder, file)
-			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o777), os.WriteFile(path, []byte(content), 0o666)); err != nil {
+			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o777),
+				os.WriteFile(path, []byte(content), 0o666)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -194,7 +202,8 @@ func TestWhatForceRenames(t *testing.T) {
 			}
 			continue
 		}
-		if err == nil || !strings.Contains(err.Error(), c.says) || engine.calls > 0 || exists(filepath.Join(parent, "run.old-1")) {
+		if err == nil || !strings.Contains(err.Error(), c.says) || engine.calls > 0 ||
+			exists(filepath.Join(parent, "run.old-1")) {
 			t.Errorf("%s: %v", name, err)
 		}
 		for file, content := range c.files {
@@ -205,7 +214,8 @@ func TestWhatForceRenames(t *testing.T) {
 	}
 }
 
-// A folder that is taken away while a run or a sweep trains in it ends that with an error, and nothing is made in its place.
+// A folder that is taken away while a run or a sweep trains in it ends that with an error, and nothing is made in its
+// place.
 func TestFolderThatIsTakenAway(t *testing.T) {
 	take := map[string]func(folder string) error{
 		"removed": os.RemoveAll,
@@ -254,7 +264,8 @@ func TestFolderThatMayNotBeWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	r, engine := newRun(filepath.Join(parent, "run"))
-	if _, err := r.Train(context.Background()); err == nil || !strings.Contains(err.Error(), "cannot be written") || engine.calls > 0 {
+	if _, err := r.Train(context.Background()); err == nil || !strings.Contains(err.Error(), "cannot be written") ||
+		engine.calls > 0 {
 		t.Errorf("got %v", err)
 	}
 }

@@ -7,8 +7,9 @@ import (
 	"math"
 )
 
-// Group is the processes that train together, numbered from 0. Each computes the gradients of its share of a step's samples; the sums make all of them take the
-// same step, and number 0 alone writes the run folder. All of them call Sum and Broadcast in the same order.
+// Group is the processes that train together, numbered from 0. Each computes the gradients of its share of a step's
+// samples; the sums make all of them take the same step, and number 0 alone writes the run folder. All of them call Sum
+// and Broadcast in the same order.
 type Group interface {
 	Rank() int // number of this process
 	Size() int // number of processes
@@ -40,8 +41,8 @@ func (t *trainer) requests() requests {
 	return t.agreed
 }
 
-// sum adds up over the group: the loss of n labelled tokens, and its gradient unless that is nil. What any process has been asked goes with them, and a check that
-// all have the same parameters.
+// sum adds up over the group: the loss of n labelled tokens, and its gradient unless that is nil. What any process has
+// been asked goes with them, and a check that all have the same parameters.
 func (t *trainer) sum(loss float64, n int, grad []float32) (float64, int, error) {
 	size := t.group.Size()
 	if size == 1 {
@@ -53,7 +54,8 @@ func (t *trainer) sum(loss float64, n int, grad []float32) (float64, int, error)
 		return 0, 0, err
 	}
 	if scalars[4] != check*float64(size) {
-		return 0, 0, errors.New("the processes of the group no longer have the same parameters; their processors or programs must differ")
+		return 0, 0, errors.New("the processes of the group no longer have the same parameters; their processors or " +
+			"programs must differ")
 	}
 	t.agreed = requests{stop: scalars[2] > 0, timeUp: scalars[3] > 0}
 	return scalars[0], int(scalars[1]), nil
@@ -97,7 +99,8 @@ func (l *loop) meet() error {
 		return err
 	}
 	if len(list) > 0 {
-		return fmt.Errorf("process %d of the group was started otherwise than process 0: %s", l.group.Rank(), words(list))
+		return fmt.Errorf("process %d of the group was started otherwise than process 0: %s", l.group.Rank(),
+			words(list))
 	}
 	var data []byte
 	if l.writes() {
@@ -119,7 +122,8 @@ func (l *loop) meet() error {
 	return l.adopt(s)
 }
 
-// saveAtOnce saves the newest step while the next one is computed: a launcher that is told to stop, or that has lost a process, may end the others a second later.
+// saveAtOnce saves the newest step while the next one is computed: a launcher that is told to stop, or that has lost a
+// process, may end the others a second later.
 func (l *loop) saveAtOnce() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -132,5 +136,6 @@ func (l *loop) saveAtOnce() {
 			return
 		}
 	}
-	l.progress.Note("asked to stop: --resume would go on from %s; the step that is being computed is finished if there is time", l.folder.checkpoint(l.at.Step))
+	l.progress.Note("asked to stop: --resume would go on from %s; the step that is being computed is finished if "+
+		"there is time", l.folder.checkpoint(l.at.Step))
 }

@@ -42,7 +42,8 @@ func (m member) Size() int { return m.size }
 func (m member) meet(values []float32, scalars []float64, data []byte) (*exchange, error) {
 	m.mutex.Lock()
 	if m.round == nil {
-		m.round = &exchange{values: make([][]float32, m.size), others: make([][]float64, m.size), data: make([][]byte, m.size), whole: make(chan struct{})}
+		m.round = &exchange{values: make([][]float32, m.size), others: make([][]float64, m.size),
+			data: make([][]byte, m.size), whole: make(chan struct{})}
 	}
 	e := m.round
 	e.values[m.rank], e.others[m.rank], e.data[m.rank] = slices.Clone(values), slices.Clone(scalars), data
@@ -142,7 +143,8 @@ func mustTrain(t *testing.T, folder string, size int, change func(rank int, p *p
 	return parts
 }
 
-// A group makes the steps of one process: the same losses and parameters but for rounding, the same bytes each time, the same parameters in all of its processes.
+// A group makes the steps of one process: the same losses and parameters but for rounding, the same bytes each time,
+// the same parameters in all of its processes.
 func TestGroup(t *testing.T) {
 	alone := filepath.Join(t.TempDir(), "alone")
 	wanted := mustTrain(t, alone, 1, nil)[0].Params
@@ -154,7 +156,8 @@ func TestGroup(t *testing.T) {
 			parts := mustTrain(t, folder, size, nil)
 			files = append(files, finished(t, folder))
 			for rank, p := range parts {
-				if !slices.Equal(p.Params, parts[0].Params) || p.result.Steps != steps || *p.result.Best != *parts[0].result.Best {
+				if !slices.Equal(p.Params, parts[0].Params) || p.result.Steps != steps ||
+					*p.result.Best != *parts[0].result.Best {
 					t.Fatalf("%d processes: number %d ends with %v, %+v", size, rank, p.Params, p.result)
 				}
 			}
@@ -194,13 +197,17 @@ func nearly(t *testing.T, what string, got, want []float32) {
 	}
 }
 
-// Whichever process is interrupted, in whichever step, all end after the same one, and any number of processes goes on from there.
+// Whichever process is interrupted, in whichever step, all end after the same one, and any number of processes goes on
+// from there.
 func TestGroupInterrupted(t *testing.T) {
 	want := mustTrain(t, filepath.Join(t.TempDir(), "whole"), 1, nil)[0].Params
 	for step := 1; step < steps; step++ {
 		folder := filepath.Join(t.TempDir(), "run")
-		for rank, p := range trainTogether(folder, 3, func(rank int, p *part) { p.atStep(rank == step%2, step, p.stop) }) {
-			if !errors.Is(p.err, ErrInterrupted) || !strings.Contains(p.err.Error(), fmt.Sprintf("after step %d of", step)) {
+		for rank, p := range trainTogether(folder, 3, func(rank int, p *part) {
+			p.atStep(rank == step%2, step, p.stop)
+		}) {
+			if !errors.Is(p.err, ErrInterrupted) ||
+				!strings.Contains(p.err.Error(), fmt.Sprintf("after step %d of", step)) {
 				t.Fatalf("interrupted in step %d: process %d: %v", step, rank, p.err)
 			}
 		}
@@ -212,7 +219,8 @@ func TestGroupInterrupted(t *testing.T) {
 	}
 }
 
-// atStep does something while the process computes the gradients of a step, if it is the one. It has to have samples in all steps before, as numbers 0 and 1 do.
+// atStep does something while the process computes the gradients of a step, if it is the one. It has to have samples in
+// all steps before, as numbers 0 and 1 do.
 func (p *part) atStep(isTheOne bool, step int, do func()) {
 	p.engine.hook = func(call int) error {
 		if isTheOne && call == step {
@@ -259,7 +267,8 @@ func TestGroupLosesProcess(t *testing.T) {
 	}
 }
 
-// While a step is computed, or waited for, an interruption saves the step before, since the launcher may not wait for its end.
+// While a step is computed, or waited for, an interruption saves the step before, since the launcher may not wait for
+// its end.
 func TestGroupSavesAtOnce(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "run")
 	saved := false
@@ -300,7 +309,8 @@ func TestGroupOfDifferentParameters(t *testing.T) {
 	}
 }
 
-// Every sample of a step goes to one process, and no process has more tokens than the largest sample above its even share.
+// Every sample of a step goes to one process, and no process has more tokens than the largest sample above its even
+// share.
 func TestShare(t *testing.T) {
 	var b batch
 	most, total := 0, 0
@@ -333,7 +343,8 @@ func TestShare(t *testing.T) {
 		}
 		for i, length := range b.lengths {
 			if seen[int32(i)] != length {
-				t.Errorf("%d processes: sample %d is computed %d tokens long and not %d", size, i, seen[int32(i)], length)
+				t.Errorf("%d processes: sample %d is computed %d tokens long and not %d", size, i,
+					seen[int32(i)], length)
 			}
 		}
 	}

@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// Interval is the time between two evaluations, in steps or in epochs: one of them is 0, and both where there is no time to wait for.
+// Interval is the time between two evaluations, in steps or in epochs: one of them is 0, and both where there is no
+// time to wait for.
 type Interval struct {
 	Steps  int
 	Epochs float64
@@ -43,7 +44,8 @@ func (i Interval) String() string {
 // MarshalText makes an interval the same word in JSON.
 func (i Interval) MarshalText() ([]byte, error) { return []byte(i.String()), nil }
 
-// ends tells whether an interval ends with a step, counted from 1, in epochs of perEpoch steps. A part of an epoch ends with the step nearest to it.
+// ends tells whether an interval ends with a step, counted from 1, in epochs of perEpoch steps. A part of an epoch ends
+// with the step nearest to it.
 func (i Interval) ends(step, perEpoch int) bool {
 	if i.Epochs == 0 {
 		return i.Steps > 0 && step > 0 && step%i.Steps == 0

@@ -32,10 +32,12 @@ func TestInterval(t *testing.T) {
 			}
 		}
 		if !slices.Equal(got, c.want) || i.String() != c.text {
-			t.Errorf("%s of %d steps an epoch ends with %v, want %v; it is written %s", c.text, c.perEpoch, got, c.want, i)
+			t.Errorf("%s of %d steps an epoch ends with %v, want %v; it is written %s", c.text, c.perEpoch,
+				got, c.want, i)
 		}
 	}
-	for _, text := range []string{"", "epoch", "-1", "0epoch", "-1epoch", "NaNepoch", "Infepoch", "1.5", "1 epoch", "1e400epoch", "2epochs"} {
+	for _, text := range []string{"", "epoch", "-1", "0epoch", "-1epoch", "NaNepoch", "Infepoch", "1.5", "1 epoch",
+		"1e400epoch", "2epochs"} {
 		if err := new(Interval).Set(text); err == nil {
 			t.Errorf("%q is taken for an interval", text)
 		}

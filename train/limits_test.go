@@ -13,8 +13,8 @@ import (
 	"testing"
 )
 
-// Halted after any step and resumed without the limit, a run ends in the same weights as one that was not. What was measured at the halt stays in the metrics, and
-// counts for the best adapter.
+// Halted after any step and resumed without the limit, a run ends in the same weights as one that was not. What was
+// measured at the halt stays in the metrics, and counts for the best adapter.
 func TestHaltAndResume(t *testing.T) {
 	whole := wholeRun(t)
 	want := weights(t, whole)
@@ -36,7 +36,8 @@ func TestHaltAndResume(t *testing.T) {
 			t.Errorf("halted after %d: %+v", step, result)
 		}
 		adapter, _ := os.ReadFile(result.Adapter)
-		if !strings.Contains(string(adapter), fmt.Sprintf("\nsteps = %d\n", step)) || !strings.Contains(string(adapter), fmt.Sprintf("\neval_loss = %v\n", result.After.Loss)) {
+		if !strings.Contains(string(adapter), fmt.Sprintf("\nsteps = %d\n", step)) ||
+			!strings.Contains(string(adapter), fmt.Sprintf("\neval_loss = %v\n", result.After.Loss)) {
 			t.Errorf("halted after %d: the adapter says %s", step, adapter)
 		}
 		ended := resume(t, folder)
@@ -60,7 +61,8 @@ func TestHaltAndResume(t *testing.T) {
 		if len(got) > 0 || *ended.Best != lowest {
 			t.Errorf("halted after %d: not measured again: %v; best %v, want %v", step, got, *ended.Best, lowest)
 		}
-		if best, _ := os.ReadFile(ended.BestAdapter); !strings.Contains(string(best), fmt.Sprintf("\nsteps = %d\n", lowest.Step)) {
+		if best, _ := os.ReadFile(ended.BestAdapter); !strings.Contains(string(best),
+			fmt.Sprintf("\nsteps = %d\n", lowest.Step)) {
 			t.Errorf("halted after %d: best.gguf is %s", step, best)
 		}
 	}
@@ -101,7 +103,8 @@ func TestPatienceOverHalts(t *testing.T) {
 			}
 		}
 		if got.Steps != want.Steps || got.Best.Loss > want.Best.Loss {
-			t.Errorf("halted every %d steps: ended after %d, best %v; want %d, %v", every, got.Steps, *got.Best, want.Steps, *want.Best)
+			t.Errorf("halted every %d steps: ended after %d, best %v; want %d, %v", every, got.Steps, *got.Best,
+				want.Steps, *want.Best)
 		}
 	}
 }
@@ -122,7 +125,8 @@ func TestInterruptedHaltIsHaltedOnResuming(t *testing.T) {
 	}
 	r, engine = newRun(folder)
 	r.Resume, r.MaxSteps = true, 6
-	if result, err := r.Train(context.Background()); err != nil || result.Steps != 6 || result.After.Step != 6 || engine.calls > 0 {
+	if result, err := r.Train(context.Background()); err != nil || result.Steps != 6 || result.After.Step != 6 ||
+		engine.calls > 0 {
 		t.Errorf("%+v, %v, %d steps computed", result, err, engine.calls)
 	}
 }
@@ -143,7 +147,8 @@ func TestPatience(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Of the 6 steps of an epoch, every third is followed by an evaluation.
-	if result.EndedBy != "patience" || result.Steps != result.Best.Step+3*3 || result.Steps >= 60 || result.After.Step != result.Steps {
+	if result.EndedBy != "patience" || result.Steps != result.Best.Step+3*3 || result.Steps >= 60 ||
+		result.After.Step != result.Steps {
 		t.Errorf("%+v, best %+v", result, result.Best)
 	}
 	losses := map[int]float64{}
@@ -202,7 +207,8 @@ func TestLimitsAreChecked(t *testing.T) {
 		folder := filepath.Join(t.TempDir(), "run")
 		r, _ := newRun(folder)
 		spoil(r)
-		if _, err := r.Train(context.Background()); err == nil || !strings.Contains(err.Error(), want) || exists(folder) {
+		if _, err := r.Train(context.Background()); err == nil || !strings.Contains(err.Error(), want) ||
+			exists(folder) {
 			t.Errorf("%v, want %s", err, want)
 		}
 	}

@@ -17,12 +17,13 @@ type Speed struct {
 	PeakGiB          float64 `json:"peak_GiB"` // of the whole process, mapped files included
 }
 
-// Measure trains for an epoch without evaluating or saving anything and times the steps after the first, which still reads the model from
-// its file.
+// Measure trains for an epoch without evaluating or saving anything and times the steps after the first, which still
+// reads the model from its file.
 func Measure(ctx context.Context, c Config, engine Engine, params []float32, from Source) (Speed, error) {
 	p := newBatching(c, from.Batches())
 	if p.total < 2 {
-		return Speed{}, errors.New("measuring takes two steps at least, and the first is not counted; use more rows or a smaller accumulation")
+		return Speed{}, errors.New("measuring takes two steps at least, and the first is not counted; use more rows " +
+			"or a smaller accumulation")
 	}
 	t := newTrainer(engine, params, c, nil, alone{})
 	var s Speed

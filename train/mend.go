@@ -40,7 +40,8 @@ func (r Record) about() about {
 	return about{"norms", r.Step}
 }
 
-// covers tells whether a record belongs to the training up to a position. A checkpoint can be older than the evaluation at its step, where that was interrupted.
+// covers tells whether a record belongs to the training up to a position. A checkpoint can be older than the evaluation
+// at its step, where that was interrupted.
 func (p position) covers(r Record) bool {
 	if r.EvalLoss != nil {
 		return p.Last != nil && r.Step <= p.Last.Step
@@ -106,8 +107,9 @@ func (c content) lines() (lines []byte) {
 	return lines
 }
 
-// mend gives the lines of metrics.jsonl up to a position, from what was found of the file and what the checkpoint has kept of it, nil where there is no such
-// file. What is wrong with the file is in the report, which is "" where it is as a run leaves it, however that ended.
+// mend gives the lines of metrics.jsonl up to a position, from what was found of the file and what the checkpoint has
+// kept of it, nil where there is no such file. What is wrong with the file is in the report, which is "" where it is as
+// a run leaves it, however that ended.
 func mend(found, kept []byte, at position) (lines []byte, report string) {
 	var faults []string
 	fault := func(n int, one, more string) {
@@ -147,7 +149,8 @@ func mend(found, kept []byte, at position) (lines []byte, report string) {
 	}
 	fault(have.twice, "twice", "twice")
 	fault(changed, "that was changed", "that were changed")
-	fault(bytes.Count(found, []byte("\n"))-len(have.order)-have.twice-have.later, "that is none of a run", "that are none of a run")
+	fault(bytes.Count(found, []byte("\n"))-len(have.order)-have.twice-have.later, "that is none of a run",
+		"that are none of a run")
 	mended := len(faults) > 0
 	after := fmt.Sprintf("from after step %d, ", at.Step)
 	fault(have.later, after+"which is written anew", after+"which are written anew")
@@ -155,7 +158,8 @@ func mend(found, kept []byte, at position) (lines []byte, report string) {
 		return lines, report
 	}
 	if lost := all.lacks(expected); len(missing) > 0 && len(lost) > 0 {
-		return lines, report + "; the checkpoint has no copy, so that the lines of " + stepRanges(lost) + " are lost; the training itself lacks nothing"
+		return lines, report + "; the checkpoint has no copy, so that the lines of " + stepRanges(lost) +
+			" are lost; the training itself lacks nothing"
 	}
 	return lines, report + "; it is as it was at the checkpoint again"
 }

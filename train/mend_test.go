@@ -22,19 +22,24 @@ func TestMetricsAreMended(t *testing.T) {
 		damage func(lines [][]byte) []byte // of a run that was interrupted in step 7; nil removes the file
 		says   string
 	}{
-		"nothing":             {func(l [][]byte) []byte { return joined(l...) }, ""},
-		"cut in a line":       {func(l [][]byte) []byte { return joined(l...)[:len(joined(l...))-9] }, "lacked lines of step 7; it is as it was"},
-		"cut in an older one": {func(l [][]byte) []byte { return joined(l...)[:len(joined(l...))/3] }, "lacked lines of steps"},
-		"cut short":           {func(l [][]byte) []byte { return joined(l[:len(l)-3]...) }, "lacked lines of steps"},
-		"a hole":              {func(l [][]byte) []byte { return joined(slices.Delete(l, 3, 4)...) }, "lacked lines of step 2"},
-		"emptied":             {func(l [][]byte) []byte { return []byte{} }, "was empty"},
-		"removed":             {func(l [][]byte) []byte { return nil }, "was not there"},
-		"doubled":             {func(l [][]byte) []byte { return joined(append(l, l...)...) }, "had 11 lines twice"},
-		"one line doubled":    {func(l [][]byte) []byte { return joined(append(l, l[3])...) }, "had 1 line twice"},
+		"nothing": {func(l [][]byte) []byte { return joined(l...) }, ""},
+		"cut in a line": {func(l [][]byte) []byte { return joined(l...)[:len(joined(l...))-9] },
+			"lacked lines of step 7; it is as it was"},
+		"cut in an older one": {func(l [][]byte) []byte { return joined(l...)[:len(joined(l...))/3] },
+			"lacked lines of steps"},
+		"cut short": {func(l [][]byte) []byte { return joined(l[:len(l)-3]...) }, "lacked lines of steps"},
+		"a hole": {func(l [][]byte) []byte { return joined(slices.Delete(l, 3, 4)...) },
+			"lacked lines of step 2"},
+		"emptied":          {func(l [][]byte) []byte { return []byte{} }, "was empty"},
+		"removed":          {func(l [][]byte) []byte { return nil }, "was not there"},
+		"doubled":          {func(l [][]byte) []byte { return joined(append(l, l...)...) }, "had 11 lines twice"},
+		"one line doubled": {func(l [][]byte) []byte { return joined(append(l, l[3])...) }, "had 1 line twice"},
 		"later steps": {func(l [][]byte) []byte {
-			return joined(append(l, []byte("{\"step\":8,\"loss\":1}\n{\"step\":900,\"loss\":1}\n{\"step\":8,\"eval_loss\":1}\n"))...)
+			return joined(append(l, []byte(
+				"{\"step\":8,\"loss\":1}\n{\"step\":900,\"loss\":1}\n{\"step\":8,\"eval_loss\":1}\n"))...)
 		}, "had 3 lines from after step 7"},
-		"what is no line": {func(l [][]byte) []byte { return joined(append(l, []byte("\x00\x00\nhello\n"))...) }, "had 2 lines that are none"},
+		"what is no line": {func(l [][]byte) []byte { return joined(append(l, []byte("\x00\x00\nhello\n"))...) },
+			"had 2 lines that are none"},
 		"changed": {func(l [][]byte) []byte {
 			return bytes.Replace(joined(l...), []byte(`"step":3,"epoch"`), []byte(`"step":3, "epoch"`), 1)
 		}, "had 1 line that was changed"},
@@ -107,7 +112,8 @@ func TestMetricsWithADamagedCopy(t *testing.T) {
 	} {
 		folder := interruptedRun(t, 7)
 		for path, damage := range map[string]func([]byte) []byte{
-			filepath.Join(folder, MetricsFile): c.found, filepath.Join(openedAt(folder).checkpoint(7), MetricsFile): c.copied,
+			filepath.Join(folder, MetricsFile): c.found, filepath.Join(openedAt(folder).checkpoint(7),
+				MetricsFile): c.copied,
 		} {
 			data, err := os.ReadFile(path)
 			if err == nil {
@@ -139,11 +145,13 @@ func TestMetricsWithoutACopy(t *testing.T) {
 		r, _ := parseRecord(line)
 		return r.Loss != nil && r.Step >= 2 && r.Step <= 5
 	})
-	if err := errors.Join(os.Remove(filepath.Join(openedAt(folder).checkpoint(9), MetricsFile)), os.WriteFile(path, joined(append(lines, lines[0])...), 0o666)); err != nil {
+	if err := errors.Join(os.Remove(filepath.Join(openedAt(folder).checkpoint(9), MetricsFile)),
+		os.WriteFile(path, joined(append(lines, lines[0])...), 0o666)); err != nil {
 		t.Fatal(err)
 	}
 	out := resumedRun(t, folder)
-	if says := "lacked lines of steps 2 to 5, had 1 line twice; the checkpoint has no copy, so that the lines of steps 2 to 5 are lost"; !strings.Contains(out, says) {
+	if says := "lacked lines of steps 2 to 5, had 1 line twice; the checkpoint has no copy, so that the lines of " +
+		"steps 2 to 5 are lost"; !strings.Contains(out, says) {
 		t.Errorf("%s", out)
 	}
 	var made []int
@@ -187,7 +195,8 @@ func TestOldWarmup(t *testing.T) {
 		if _, err := r.Train(interruptedIn(step, engine)); !errors.Is(err, ErrInterrupted) {
 			t.Fatal(err)
 		}
-		for _, path := range []string{filepath.Join(folder, MetricsFile), filepath.Join(openedAt(folder).checkpoint(step), MetricsFile)} {
+		for _, path := range []string{filepath.Join(folder, MetricsFile),
+			filepath.Join(openedAt(folder).checkpoint(step), MetricsFile)} {
 			data, err := os.ReadFile(path)
 			if err == nil {
 				err = os.WriteFile(path, firstRate.ReplaceAll(data, []byte(`${1}"lr":0,`)), 0o666)
@@ -202,14 +211,16 @@ func TestOldWarmup(t *testing.T) {
 		if _, err := r.Train(context.Background()); err != nil {
 			t.Fatal(err)
 		}
-		if strings.Contains(out.String(), "begun by an older version") != says || strings.Contains(out.String(), "changed") {
+		if strings.Contains(out.String(), "begun by an older version") != says ||
+			strings.Contains(out.String(), "changed") {
 			t.Errorf("interrupted in step %d: %s", step, out.String())
 		}
 	}
 }
 
 func TestStepRanges(t *testing.T) {
-	for want, steps := range map[string][]int{"step 3": {3}, "steps 3, 4": {3, 4}, "steps 1 to 3, 5, 7 to 9": {1, 2, 3, 5, 7, 8, 9}} {
+	for want, steps := range map[string][]int{"step 3": {3}, "steps 3, 4": {3, 4},
+		"steps 1 to 3, 5, 7 to 9": {1, 2, 3, 5, 7, 8, 9}} {
 		if got := stepRanges(steps); got != want {
 			t.Errorf("%v: %s, want %s", steps, got, want)
 		}

@@ -43,7 +43,8 @@ type normsLine struct {
 	Norms *Norms `json:"norms"`
 }
 
-// Record is what is read back of a line of metrics.jsonl: of a training step, where Loss is not nil; of an evaluation, where EvalLoss is not nil; else of norms.
+// Record is what is read back of a line of metrics.jsonl: of a training step, where Loss is not nil; of an evaluation,
+// where EvalLoss is not nil; else of norms.
 type Record struct {
 	Step     int      `json:"step"` // updates made
 	Epoch    float64  `json:"epoch,omitempty"`
@@ -106,7 +107,8 @@ const (
 	MaxMetrics = 1 << 30
 )
 
-// ReadRecords gives the records of a metrics file, or of a part of one, with their lines. What is no such line is left out.
+// ReadRecords gives the records of a metrics file, or of a part of one, with their lines. What is no such line is left
+// out.
 func ReadRecords(data []byte) (records []Record, lines [][]byte) {
 	for line := range bytes.Lines(data) {
 		if r, ok := parseRecord(line); ok {
@@ -116,7 +118,8 @@ func ReadRecords(data []byte) (records []Record, lines [][]byte) {
 	return records, lines
 }
 
-// parseRecord gives the record of a line, and false where it is none, as the last one may be where the process was killed.
+// parseRecord gives the record of a line, and false where it is none, as the last one may be where the process was
+// killed.
 func parseRecord(line []byte) (r Record, ok bool) {
 	if !bytes.HasSuffix(line, []byte("\n")) || json.Unmarshal(line, &r) != nil || r.Norms != nil && !r.Norms.whole() {
 		return Record{}, false

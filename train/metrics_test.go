@@ -3,8 +3,10 @@ package train
 import "testing"
 
 func FuzzReadRecords(f *testing.F) {
-	for _, text := range []string{"", "{\"step\":1,\"loss\":2}\n", "{\"step\":1,\"eval_loss\":1e400}\n", "null\n{}\n[]\n\n",
-		"{\"step\":1,\"norms\":{\"layers\":[\"a\"],\"grad\":{\"b\":[1e-5]},\"value\":{\"b\":[null]}}}\n", "{\"step\":1,\"norms\":{\"layers\":[],\"grad\":{\"b\":[1]}}}\n", "{\"step\":3,\"loss\":1}"} {
+	for _, text := range []string{"", "{\"step\":1,\"loss\":2}\n", "{\"step\":1,\"eval_loss\":1e400}\n",
+		"null\n{}\n[]\n\n",
+		"{\"step\":1,\"norms\":{\"layers\":[\"a\"],\"grad\":{\"b\":[1e-5]},\"value\":{\"b\":[null]}}}\n",
+		"{\"step\":1,\"norms\":{\"layers\":[],\"grad\":{\"b\":[1]}}}\n", "{\"step\":3,\"loss\":1}"} {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -12,7 +12,8 @@ type Part struct {
 	Size  int    // numbers
 }
 
-// Norms are L2 norms of the parts, by their names and in the order of the layers: of their gradient in a step, before clipping, and of their values after it.
+// Norms are L2 norms of the parts, by their names and in the order of the layers: of their gradient in a step, before
+// clipping, and of their values after it.
 type Norms struct {
 	Layers []string          `json:"layers"`
 	Grad   map[string][]Norm `json:"grad"`
@@ -31,7 +32,8 @@ func (n *Norms) whole() bool {
 	return true
 }
 
-// Norm is written with three digits, which keep a line of hundreds of them short; as null where the training has diverged.
+// Norm is written with three digits, which keep a line of hundreds of them short; as null where the training has
+// diverged.
 type Norm float64
 
 func (n Norm) MarshalJSON() ([]byte, error) {

@@ -12,8 +12,10 @@ import (
 )
 
 func TestNormsLine(t *testing.T) {
-	parts := []Part{{"blk.0.attn_q", "b", 2}, {"blk.0.attn_q", "d", 1}, {"blk.1.attn_q", "b", 1}, {"blk.1.attn_q", "d", 1}}
-	grad, value := partNorms([]float32{3, 4, 1e-7, 0, 1. / 3, 99}, parts), partNorms([]float32{0, 0, -2, 12345, float32(math.Inf(1))}, parts)
+	parts := []Part{{"blk.0.attn_q", "b", 2}, {"blk.0.attn_q", "d", 1}, {"blk.1.attn_q", "b", 1},
+		{"blk.1.attn_q", "d", 1}}
+	grad, value := partNorms([]float32{3, 4, 1e-7, 0, 1. / 3, 99}, parts),
+		partNorms([]float32{0, 0, -2, 12345, float32(math.Inf(1))}, parts)
 	line, err := json.Marshal(normsLine{Step: 5, Norms: newNorms(parts, grad, value)})
 	if err != nil {
 		t.Fatal(err)
@@ -23,7 +25,8 @@ func TestNormsLine(t *testing.T) {
 		t.Errorf("%s\nwant\n%s", line, want)
 	}
 	records, _ := ReadRecords(append(line, '\n'))
-	if len(records) != 1 || records[0].Step != 5 || !slices.Equal(records[0].Norms.Grad["d"], []Norm{1e-7, .333}) || len(records[0].Norms.Layers) != 2 {
+	if len(records) != 1 || records[0].Step != 5 || !slices.Equal(records[0].Norms.Grad["d"], []Norm{1e-7, .333}) ||
+		len(records[0].Norms.Layers) != 2 {
 		t.Errorf("read back: %+v", records)
 	}
 }
@@ -48,15 +51,18 @@ func TestNormsOfARun(t *testing.T) {
 		for _, g := range slices.Concat(n.Norms.Grad["b"], n.Norms.Grad["d"]) {
 			squares += float64(g * g)
 		}
-		if math.Abs(math.Sqrt(squares)/step.GradNorm-1) > 1e-2 || step.Step != n.Step || step.GradNorm < 2*r.Config.Clip {
-			t.Errorf("step %d: the parts' gradients are %v together, the whole one is %v", n.Step, math.Sqrt(squares), step.GradNorm)
+		if math.Abs(math.Sqrt(squares)/step.GradNorm-1) > 1e-2 || step.Step != n.Step ||
+			step.GradNorm < 2*r.Config.Clip {
+			t.Errorf("step %d: the parts' gradients are %v together, the whole one is %v", n.Step, math.Sqrt(squares),
+				step.GradNorm)
 		}
 	}
 	want := newNorms(r.Parts, make([]float64, 4), partNorms(r.Params, r.Parts))
 	for _, name := range []string{"b", "d"} {
 		for i, v := range want.Value[name] {
 			if math.Abs(float64(last.Norms.Value[name][i]/v-1)) > 1e-2 {
-				t.Errorf("after the last step, %s of %s has norm %v, want %v", name, want.Layers[i], last.Norms.Value[name][i], v)
+				t.Errorf("after the last step, %s of %s has norm %v, want %v", name, want.Layers[i],
+					last.Norms.Value[name][i], v)
 			}
 		}
 	}
@@ -88,7 +94,8 @@ func TestInterruptedSamples(t *testing.T) {
 func TestSamplesThatFailEndTheRun(t *testing.T) {
 	r, _ := newRun(filepath.Join(t.TempDir(), "run"))
 	r.Samples = func(context.Context) ([]Sample, error) { return nil, errors.New("no room") }
-	if _, err := r.Train(context.Background()); err == nil || !strings.Contains(err.Error(), "evaluation after step 0 of 12: samples: no room") {
+	if _, err := r.Train(context.Background()); err == nil ||
+		!strings.Contains(err.Error(), "evaluation after step 0 of 12: samples: no room") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -150,8 +150,9 @@ func (l *loop) resume() (err error) {
 	return nil
 }
 
-// Longer is the error of a run that is resumed with another number of steps or epochs than it was begun with. Its learning rate has fallen by its end, so that more
-// steps are another training, which begins with what this one has learnt.
+// Longer is the error of a run that is resumed with another number of steps or epochs than it was begun with. Its
+// learning rate has fallen by its end, so that more steps are another training, which begins with what this one has
+// learnt.
 type Longer struct {
 	error
 	Adapter string // that it would begin with
@@ -217,7 +218,8 @@ func (l *loop) fits(s *state) error {
 	return nil
 }
 
-// recall takes the losses of the steps before into the smoothed loss, and from a run of an older version what its state lacks.
+// recall takes the losses of the steps before into the smoothed loss, and from a run of an older version what its state
+// lacks.
 func (l *loop) recall() {
 	records, _ := ReadRecords(l.metrics.fresh)
 	for _, r := range records {
@@ -232,10 +234,13 @@ func (l *loop) recall() {
 	}
 }
 
-// tellWarmup says of a run whose first step had a learning rate of 0, as those of older versions, what becomes of its warm-up.
+// tellWarmup says of a run whose first step had a learning rate of 0, as those of older versions, what becomes of its
+// warm-up.
 func (l *loop) tellWarmup(first float64) {
 	if warmup := l.Config.WarmupSteps(l.batching.total); first == 0 && l.at.Step < warmup {
-		l.progress.Note("the run was begun by an older version, whose warm-up gave its first step a learning rate of 0: the rest of its %d steps of warm-up have (step+1)/%[1]d of --lr, one step ahead of what they would have had", warmup)
+		l.progress.Note("the run was begun by an older version, whose warm-up gave its first step a learning rate of "+
+			"0: the rest of its %d steps of warm-up have (step+1)/%[1]d of --lr, one step ahead of what they would "+
+			"have had", warmup)
 	}
 }
 

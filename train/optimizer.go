@@ -1,7 +1,8 @@
 package train
 
-// Resident is an Engine that keeps the gradient and AdamW's moments where it computes, and makes the update there: of a step that another device computes, only the
-// batch and a few numbers then go over its bus. Parameters and moments come back when they are asked for.
+// Resident is an Engine that keeps the gradient and AdamW's moments where it computes, and makes the update there: of a
+// step that another device computes, only the batch and a few numbers then go over its bus. Parameters and moments come
+// back when they are asked for.
 type Resident interface {
 	Engine
 	// ComputeGradient is AddGradient into the gradient that is kept, in place of the one before.
@@ -36,7 +37,8 @@ type optimizer interface {
 
 // newOptimizer leaves to the engine what it can do. Several processes sum their gradients in their own memory.
 func newOptimizer(engine Engine, params []float32, c Config, group Group) optimizer {
-	o := hostOptimizer{engine: engine, params: params, grad: make([]float32, len(params)), AdamW: NewAdamW(len(params), c)}
+	o := hostOptimizer{engine: engine, params: params, grad: make([]float32, len(params)),
+		AdamW: NewAdamW(len(params), c)}
 	if r, ok := engine.(Resident); ok && group.Size() == 1 {
 		return &deviceOptimizer{hostOptimizer: o, resident: r}
 	}
@@ -136,7 +138,8 @@ func divide(grad []float32, n int) {
 	}
 }
 
-// clipping is the factor that brings a gradient of that norm to the L2 norm limit where it is longer. 1e-6 is PyTorch's (clip_grad_norm_). A limit of 0 changes none.
+// clipping is the factor that brings a gradient of that norm to the L2 norm limit where it is longer. 1e-6 is PyTorch's
+// (clip_grad_norm_). A limit of 0 changes none.
 func clipping(norm, limit float64) float64 {
 	if scale := limit / (norm + 1e-6); limit > 0 && scale < 1 {
 		return scale

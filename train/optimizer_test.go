@@ -61,15 +61,17 @@ func newFarRun(folder string) (*Run, *faraway) {
 	return r, far
 }
 
-// TestResident trains with an engine that has parameters and moments: losses are as without, they are read where something is saved or shown and nowhere else, and
-// interrupted after any step, by whatever engine the run is gone on with, it ends as it would have.
+// TestResident trains with an engine that has parameters and moments: losses are as without, they are read where
+// something is saved or shown and nowhere else, and interrupted after any step, by whatever engine the run is gone on
+// with, it ends as it would have.
 func TestResident(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "whole")
 	r, engine := newFarRun(folder)
 	if _, err := r.Train(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	// Norms after steps 1, 4, 8 and 12, which is where adapters and checkpoints are saved too, and checkpoints after steps 3, 6 and 9.
+	// Norms after steps 1, 4, 8 and 12, which is where adapters and checkpoints are saved too, and checkpoints after
+	// steps 3, 6 and 9.
 	if engine.reads != 7 {
 		t.Errorf("parameters and moments were read %d times in %d steps", engine.reads, steps)
 	}

@@ -5,7 +5,8 @@ import (
 	"slices"
 )
 
-// Owner gives the folder of the run or sweep that keeps a file of its own at path, whether or not it is there yet; "" where there is none.
+// Owner gives the folder of the run or sweep that keeps a file of its own at path, whether or not it is there yet; ""
+// where there is none.
 func Owner(path string) string {
 	whole, err := filepath.Abs(path)
 	if err != nil {

@@ -30,7 +30,8 @@ func TestInterruptAndResume(t *testing.T) {
 			t.Fatalf("interrupted in step %d: checkpoints of %v", step, kept)
 		}
 		left, err := os.ReadFile(filepath.Join(folder, AdapterFile))
-		if facts := string(left); err != nil || !strings.Contains(facts, fmt.Sprintf("\nsteps = %d\n", step)) || !strings.Contains(facts, factInterrupted) {
+		if facts := string(left); err != nil || !strings.Contains(facts, fmt.Sprintf("\nsteps = %d\n", step)) ||
+			!strings.Contains(facts, factInterrupted) {
 			t.Fatalf("interrupted in step %d, it left the adapter %q, %v", step, facts, err)
 		}
 		resume(t, folder)
@@ -88,7 +89,8 @@ func TestDeathInAnyStep(t *testing.T) {
 		file.WriteString(`{"step":99,"lo`)
 		file.Close()
 		draft := filepath.Join(folder, checkpointFolder, unfinished+"step-99")
-		if err := errors.Join(os.MkdirAll(draft, 0o777), os.WriteFile(filepath.Join(draft, stateFile), []byte("half"), 0o666)); err != nil {
+		if err := errors.Join(os.MkdirAll(draft, 0o777), os.WriteFile(filepath.Join(draft, stateFile), []byte("half"),
+			0o666)); err != nil {
 			t.Fatal(err)
 		}
 		resume(t, folder)
@@ -125,7 +127,8 @@ func TestDeathInAnySave(t *testing.T) {
 	}
 }
 
-// A real process, killed by SIGKILL at random moments of the quarter of a second that it needs, and then left to finish.
+// A real process, killed by SIGKILL at random moments of the quarter of a second that it needs, and then left to
+// finish.
 func TestSIGKILL(t *testing.T) {
 	const folderVariable = "VERATUNE_TEST_RUN"
 	if folder := os.Getenv(folderVariable); folder != "" {
@@ -165,9 +168,11 @@ func TestSIGKILL(t *testing.T) {
 func TestDamagedCheckpointIsSkipped(t *testing.T) {
 	want := uninterrupted(t)
 	for name, damage := range map[string]func(checkpoint string) error{
-		"state cut":       func(c string) error { return os.Truncate(filepath.Join(c, stateFile), 100) },
-		"state missing":   func(c string) error { return os.Remove(filepath.Join(c, stateFile)) },
-		"adapter changed": func(c string) error { return os.WriteFile(filepath.Join(c, AdapterFile), []byte("x"), 0o666) },
+		"state cut":     func(c string) error { return os.Truncate(filepath.Join(c, stateFile), 100) },
+		"state missing": func(c string) error { return os.Remove(filepath.Join(c, stateFile)) },
+		"adapter changed": func(c string) error {
+			return os.WriteFile(filepath.Join(c, AdapterFile), []byte("x"), 0o666)
+		},
 		"adapter missing": func(c string) error { return os.Remove(filepath.Join(c, AdapterFile)) },
 		"other step": func(c string) error {
 			return errors.Join(os.RemoveAll(c), os.CopyFS(c, os.DirFS(filepath.Join(filepath.Dir(c), "step-9"))))
@@ -188,7 +193,8 @@ func TestDamagedCheckpointIsSkipped(t *testing.T) {
 		if _, err := r.Train(context.Background()); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if !strings.Contains(out.String(), newest+" is damaged") || !strings.Contains(out.String(), "going on after step 9 of 12") {
+		if !strings.Contains(out.String(), newest+" is damaged") ||
+			!strings.Contains(out.String(), "going on after step 9 of 12") {
 			t.Errorf("%s: %s", name, out.String())
 		}
 		if engine.calls != 3 { // steps 10 to 12
@@ -232,14 +238,17 @@ func TestResumeWithOtherSettings(t *testing.T) {
 		change func(*Run)
 		want   string
 	}{
-		"lr":       {func(r *Run) { r.Config.LR = 0.1 }, "lr was 0.3 and is 0.1"},
-		"seed":     {func(r *Run) { r.Config.Seed = 8 }, "seed was 7 and is 8"},
-		"epochs":   {func(r *Run) { r.Config.Epochs = 3 }, "epochs was 2 and is 3"},
-		"data":     {func(r *Run) { r.Training = fakeSource{samples: 32, batch: 3, seed: 2} }, "the rows to train on have changed"},
+		"lr":     {func(r *Run) { r.Config.LR = 0.1 }, "lr was 0.3 and is 0.1"},
+		"seed":   {func(r *Run) { r.Config.Seed = 8 }, "seed was 7 and is 8"},
+		"epochs": {func(r *Run) { r.Config.Epochs = 3 }, "epochs was 2 and is 3"},
+		"data": {func(r *Run) { r.Training = fakeSource{samples: 32, batch: 3, seed: 2} },
+			"the rows to train on have changed"},
 		"held out": {func(r *Run) { r.HeldOut, r.Samples = nil, nil }, "the held-out rows have changed"},
-		"rank":     {func(r *Run) { r.Setup.(map[string]any)["vera"].(map[string]any)["rank"] = 64 }, "vera.rank was 256 and is 64"},
-		"64 bits":  {func(r *Run) { r.Setup.(map[string]any)["vera"].(map[string]any)["seed"] = uint64(1<<64 - 2) }, "vera.seed was 18446744073709551615 and is 18446744073709551614"},
-		"absent":   {func(r *Run) { delete(r.Setup.(map[string]any), "model") }, `model was "abc" and is absent`},
+		"rank": {func(r *Run) { r.Setup.(map[string]any)["vera"].(map[string]any)["rank"] = 64 },
+			"vera.rank was 256 and is 64"},
+		"64 bits": {func(r *Run) { r.Setup.(map[string]any)["vera"].(map[string]any)["seed"] = uint64(1<<64 - 2) },
+			"vera.seed was 18446744073709551615 and is 18446744073709551614"},
+		"absent": {func(r *Run) { delete(r.Setup.(map[string]any), "model") }, `model was "abc" and is absent`},
 	} {
 		r, engine := newRun(folder)
 		r.Resume = true
@@ -259,7 +268,8 @@ func TestResumeWithOtherSettings(t *testing.T) {
 	}
 }
 
-// A run that is resumed for longer than it was begun for says with which adapter, and for how many steps, another would go on.
+// A run that is resumed for longer than it was begun for says with which adapter, and for how many steps, another would
+// go on.
 func TestResumeForLonger(t *testing.T) {
 	for name, c := range map[string]struct {
 		halt    int // 0 for a run that is complete
@@ -274,7 +284,9 @@ func TestResumeForLonger(t *testing.T) {
 		"halted":           {5, func(c *Config) { c.Steps = 20 }, 15, AdapterFile, "after step 5"},
 		"less":             {0, func(c *Config) { c.Epochs = 1 }, 0, "", "--max-steps"},
 		"more, and else":   {0, func(c *Config) { c.Epochs, c.LR = 3, 0.1 }, 0, "", "lr was 0.3 and is 0.1"},
-		"interrupted":      {-5, func(c *Config) { c.Epochs = 3 }, 13, filepath.Join(checkpointFolder, "step-5", AdapterFile), "after step 5"},
+		"interrupted": {-5, func(c *Config) {
+			c.Epochs = 3
+		}, 13, filepath.Join(checkpointFolder, "step-5", AdapterFile), "after step 5"},
 	} {
 		folder := filepath.Join(t.TempDir(), "run")
 		r, engine := newRun(folder)
@@ -327,18 +339,20 @@ func TestRewrittenSettings(t *testing.T) {
 		text string
 		same bool
 	}{
-		"as it was":          {string(config), true},
-		"sorted and packed":  {string(sorted), true},
-		"a byte-order mark":  {"\ufeff" + string(config), true},
-		"eps 1e-08":          {strings.Replace(string(config), "1e-8", "1e-08", 1), true},
-		"eps 0.00000001":     {strings.Replace(string(config), "1e-8", "0.00000001", 1), true},
-		"eps 1.0E-8":         {strings.Replace(string(config), "1e-8", "1.0E-8", 1), true},
-		"epochs 2.0":         {strings.Replace(string(config), `"epochs": 2`, `"epochs": 2.0`, 1), true},
-		"lr 3e-1":            {strings.Replace(string(config), `"lr": 0.3`, `"lr": 3e-1`, 1), true},
-		"lr of 17 digits":    {strings.Replace(string(config), `"lr": 0.3`, `"lr": 0.29999999999999999`, 1), true},
-		"layers as floats":   {strings.Replace(string(sorted), `[0,10]`, `[0.0,1e1]`, 1), true},
-		"64 bits":            {strings.Replace(string(config), "18446744073709551615", "18446744073709551615.0", 1), true},
-		"64 bits, another":   {strings.Replace(string(config), "18446744073709551615", "18446744073709551614", 1), false},
+		"as it was":         {string(config), true},
+		"sorted and packed": {string(sorted), true},
+		"a byte-order mark": {"\ufeff" + string(config), true},
+		"eps 1e-08":         {strings.Replace(string(config), "1e-8", "1e-08", 1), true},
+		"eps 0.00000001":    {strings.Replace(string(config), "1e-8", "0.00000001", 1), true},
+		"eps 1.0E-8":        {strings.Replace(string(config), "1e-8", "1.0E-8", 1), true},
+		"epochs 2.0":        {strings.Replace(string(config), `"epochs": 2`, `"epochs": 2.0`, 1), true},
+		"lr 3e-1":           {strings.Replace(string(config), `"lr": 0.3`, `"lr": 3e-1`, 1), true},
+		"lr of 17 digits":   {strings.Replace(string(config), `"lr": 0.3`, `"lr": 0.29999999999999999`, 1), true},
+		"layers as floats":  {strings.Replace(string(sorted), `[0,10]`, `[0.0,1e1]`, 1), true},
+		"64 bits": {strings.Replace(string(config), "18446744073709551615", "18446744073709551615.0", 1),
+			true},
+		"64 bits, another": {strings.Replace(string(config), "18446744073709551615", "18446744073709551614", 1),
+			false},
 		"eps 1e-9":           {strings.Replace(string(config), "1e-8", "1e-09", 1), false},
 		"eps as text":        {strings.Replace(string(config), "1e-8", `"1e-08"`, 1), false},
 		"layers in disorder": {strings.Replace(string(sorted), `[0,10]`, `[10,0]`, 1), false},
@@ -369,7 +383,8 @@ func TestOnlyOneProcessTrainsInAFolder(t *testing.T) {
 		for _, force := range []bool{false, true} {
 			second, _ := newRun(folder)
 			second.Resume, second.Force = !force, force
-			if _, err := second.Train(context.Background()); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("process %d is training", os.Getpid())) {
+			if _, err := second.Train(context.Background()); err == nil ||
+				!strings.Contains(err.Error(), fmt.Sprintf("process %d is training", os.Getpid())) {
 				t.Errorf("force %v: got %v", force, err)
 			}
 		}

@@ -82,7 +82,8 @@ func (l *loop) run(ctx context.Context) (Result, error) {
 			return l.finish(endedBy)
 		}
 		if diverged {
-			return Result{}, errors.Join(l.stopped("halted after", fmt.Errorf("%w: %w", ErrDiverged, errHigh{l.highLoss()})), l.keepGood())
+			return Result{}, errors.Join(l.stopped("halted after",
+				fmt.Errorf("%w: %w", ErrDiverged, errHigh{l.highLoss()})), l.keepGood())
 		}
 
 		// Step.
@@ -114,7 +115,8 @@ func (l *loop) run(ctx context.Context) (Result, error) {
 	}
 }
 
-// change makes a change that a checkpoint has as a whole or not at all. After one that failed, saveAtOnce saves nothing.
+// change makes a change that a checkpoint has as a whole or not at all. After one that failed, saveAtOnce saves
+// nothing.
 func (l *loop) change(work func() error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -154,7 +156,8 @@ func (l *loop) limit(ctx context.Context) func() string {
 	}
 }
 
-// end tells whether no further step is to be made, and which option says so before the last; halted is the limit that has been reached.
+// end tells whether no further step is to be made, and which option says so before the last; halted is the limit that
+// has been reached.
 func (l *loop) end(halted string) (by string, done bool) {
 	switch {
 	case l.at.Step == l.batching.total:
@@ -169,9 +172,11 @@ func (l *loop) end(halted string) (by string, done bool) {
 func (l *loop) interrupted() error {
 	l.cut = true
 	if err := l.saveAdapter(l.folder.join(AdapterFile)); err != nil {
-		return fmt.Errorf("adapter after step %d: %w; --resume goes on from %s", l.at.Step, err, l.folder.checkpoint(l.at.Step))
+		return fmt.Errorf("adapter after step %d: %w; --resume goes on from %s", l.at.Step, err,
+			l.folder.checkpoint(l.at.Step))
 	}
-	return fmt.Errorf("%w after step %d of %d; --resume goes on from %s", ErrInterrupted, l.at.Step, l.batching.total, l.folder.checkpoint(l.at.Step))
+	return fmt.Errorf("%w after step %d of %d; --resume goes on from %s", ErrInterrupted, l.at.Step, l.batching.total,
+		l.folder.checkpoint(l.at.Step))
 }
 
 // advance moves to the next step.
@@ -184,8 +189,9 @@ func (l *loop) advance() {
 func (l *loop) log(o outcome, rate float64, took time.Duration) error {
 	step := l.at.Step + 1
 	line := stepLine{
-		Step: step, Epoch: l.batching.epochs(step), Loss: o.loss, LR: rate, GradNorm: o.norm, Tokens: o.tokens, Labelled: o.labelled,
-		Seconds: took.Seconds(), Memory: peakMemory(),
+		Step: step, Epoch: l.batching.epochs(step), Loss: o.loss, LR: rate, GradNorm: o.norm, Tokens: o.tokens,
+		Labelled: o.labelled,
+		Seconds:  took.Seconds(), Memory: peakMemory(),
 	}
 	if err := l.metrics.write(line); err != nil {
 		return err
@@ -199,7 +205,8 @@ func (l *loop) log(o outcome, rate float64, took time.Duration) error {
 	return nil
 }
 
-// A loss is high where it is so many times that before training, and a training that has had so many high losses in a row won't come to anything.
+// A loss is high where it is so many times that before training, and a training that has had so many high losses in a
+// row won't come to anything.
 const (
 	highFactor = 3
 	highSteps  = 10
@@ -209,10 +216,12 @@ const (
 type errHigh struct{ loss float64 }
 
 func (e errHigh) Error() string {
-	return fmt.Sprintf("the loss has been above %.4f, %d times that before training, for %d steps", e.loss, highFactor, highSteps)
+	return fmt.Sprintf("the loss has been above %.4f, %d times that before training, for %d steps", e.loss,
+		highFactor, highSteps)
 }
 
-// highLoss is what high losses are above. A single step's loss may be low by chance, so that the held-out data count, too.
+// highLoss is what high losses are above. A single step's loss may be low by chance, so that the held-out data count,
+// too.
 func (l *loop) highLoss() float64 {
 	loss := l.at.First
 	if l.at.Before != nil {
@@ -268,8 +277,8 @@ func (l *loop) stopped(what string, err error) error {
 	return fmt.Errorf("%w; %s; begin anew with a lower --lr, or a --clip such as 1; %s", err, left, goes)
 }
 
-// lastGood names the newest checkpoint from before the losses were high; "" where there is none. The checkpoint of this very step, if there is one, holds the
-// parameters that gave the last of them.
+// lastGood names the newest checkpoint from before the losses were high; "" where there is none. The checkpoint of this
+// very step, if there is one, holds the parameters that gave the last of them.
 func (l *loop) lastGood() string {
 	if l.at.High == 0 {
 		return l.folder.lastBefore(l.at.Step)
@@ -310,13 +319,14 @@ func (l *loop) endsInterval(step int) bool {
 	return step == l.batching.total || l.Config.EvalEvery.ends(step, l.batching.perEpoch())
 }
 
-// normsDue tells whether the norms of the parts are written down with a step. They go with the step and not with its evaluation, which may be made by a process that
-// has resumed the run and doesn't know the gradient.
+// normsDue tells whether the norms of the parts are written down with a step. They go with the step and not with its
+// evaluation, which may be made by a process that has resumed the run and doesn't know the gradient.
 func (l *loop) normsDue(step int) bool {
 	return len(l.Parts) > 0 && (step == 1 || l.endsInterval(step))
 }
 
-// evaluate measures the loss on the held-out data and records it. Interrupted, it returns nil and leaves everything as it was.
+// evaluate measures the loss on the held-out data and records it. Interrupted, it returns nil and leaves everything as
+// it was.
 func (l *loop) evaluate() error {
 	e, line, err := l.measure()
 	if e == nil {
@@ -480,7 +490,8 @@ func (l *loop) finish(endedBy string) (Result, error) {
 		return Result{}, err
 	}
 	r := Result{
-		Steps: l.at.Step, First: l.at.First, Loss: l.progress.loss.mean(), Before: l.at.Before, After: l.at.Last, Best: l.at.Best, EndedBy: endedBy,
+		Steps: l.at.Step, First: l.at.First, Loss: l.progress.loss.mean(), Before: l.at.Before, After: l.at.Last,
+		Best: l.at.Best, EndedBy: endedBy,
 		Adapter: l.folder.join(AdapterFile), OldRun: l.oldRun,
 	}
 	if l.at.Best != nil && l.at.Best.Step > 0 {
@@ -517,7 +528,8 @@ func (l *loop) saveAdapter(path string) error {
 	if l.cut {
 		facts[factInterrupted] = "true"
 	}
-	for name, e := range map[string]*Evaluation{"eval_loss_before": l.at.Before, "eval_loss": l.at.Last, "best_eval_loss": l.at.Best} {
+	for name, e := range map[string]*Evaluation{"eval_loss_before": l.at.Before, "eval_loss": l.at.Last,
+		"best_eval_loss": l.at.Best} {
 		// The newest evaluation can be of an earlier step, whose loss isn't this adapter's.
 		if e != nil && (name != "eval_loss" || e.Step == l.at.Step) {
 			facts[name] = strconv.FormatFloat(e.Loss, 'g', -1, 64)

@@ -23,7 +23,8 @@ func TestTrainingFindsTheOptimum(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The labels are rounded to thousandths, whose squared error is 1e-7 on average.
-	if result.After.Loss > 1e-6 || result.Before.Loss < 1e-1 || result.Best.Loss > result.After.Loss || result.Steps != 360 {
+	if result.After.Loss > 1e-6 || result.Before.Loss < 1e-1 || result.Best.Loss > result.After.Loss ||
+		result.Steps != 360 {
 		t.Errorf("before %v, after %v, best %v, %d steps", result.Before, result.After, result.Best, result.Steps)
 	}
 	for j, p := range r.Params {
@@ -45,7 +46,8 @@ func TestWhatARunLeaves(t *testing.T) {
 	for _, e := range entries {
 		names = append(names, e.Name())
 	}
-	if want := []string{AdapterFile, BestFile, checkpointFolder, ConfigFile, ChartFile, MetricsFile}; !slices.Equal(names, want) {
+	if want := []string{AdapterFile, BestFile, checkpointFolder, ConfigFile, ChartFile, MetricsFile}; !slices.Equal(
+		names, want) {
 		t.Errorf("the folder holds %v, want %v", names, want)
 	}
 	if kept, _ := openedAt(folder).checkpoints(); !slices.Equal(kept, []int{12, 9}) {
@@ -65,14 +67,16 @@ func TestWhatARunLeaves(t *testing.T) {
 			samples = append(samples, p.Step)
 		}
 	}
-	if !slices.Equal(losses, []int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}) || !slices.Equal(evaluations, []int{0, 4, 8, 12}) {
+	if !slices.Equal(losses, []int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}) ||
+		!slices.Equal(evaluations, []int{0, 4, 8, 12}) {
 		t.Errorf("losses of steps %v, evaluations after %v", losses, evaluations)
 	}
 	if !slices.Equal(samples, evaluations) || !slices.Equal(norms, []int{1, 4, 8, 12}) {
 		t.Errorf("samples after %v, norms after %v", samples, norms)
 	}
 	adapter, _ := os.ReadFile(result.Adapter)
-	for _, fact := range []string{"template = alpaca", "steps = 12", "epochs = 2", fmt.Sprintf("eval_loss = %v", result.After.Loss), "data_sha256 = {32 3 1}"} {
+	for _, fact := range []string{"template = alpaca", "steps = 12", "epochs = 2",
+		fmt.Sprintf("eval_loss = %v", result.After.Loss), "data_sha256 = {32 3 1}"} {
 		if !strings.Contains(string(adapter), fact+"\n") {
 			t.Errorf("the adapter does not say %q: %s", fact, adapter)
 		}
@@ -95,7 +99,8 @@ func TestRunWithoutHeldOutData(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if result.Before != nil || result.After != nil || result.BestAdapter != "" || exists(filepath.Join(folder, BestFile)) {
+	if result.Before != nil || result.After != nil || result.BestAdapter != "" ||
+		exists(filepath.Join(folder, BestFile)) {
 		t.Errorf("an evaluation without held-out data: %+v", result)
 	}
 	if kept, _ := openedAt(folder).checkpoints(); !slices.Equal(kept, []int{12}) {
@@ -119,7 +124,8 @@ func spoiled(folder string, from int) (*Run, *leastSquares) {
 	return r, engine
 }
 
-// A loss that stays high halts the run. The last good checkpoint and best adapter are kept, resuming says the same at once, and with NoHalt goes on to the end.
+// A loss that stays high halts the run. The last good checkpoint and best adapter are kept, resuming says the same at
+// once, and with NoHalt goes on to the end.
 func TestHighLossHalts(t *testing.T) {
 	whole := filepath.Join(t.TempDir(), "whole")
 	r, _ := spoiled(whole, 29)
@@ -140,7 +146,9 @@ func TestHighLossHalts(t *testing.T) {
 		if !errors.Is(err, ErrDiverged) {
 			t.Fatal(err)
 		}
-		for _, says := range []string{"after step 39 of 60", "times that before training, for 10 steps", "the last good checkpoint is " + openedAt(folder).checkpoint(28), "the best adapter, of step 25", "--resume --no-halt", "lower --lr"} {
+		for _, says := range []string{"after step 39 of 60", "times that before training, for 10 steps",
+			"the last good checkpoint is " + openedAt(folder).checkpoint(28), "the best adapter, of step 25",
+			"--resume --no-halt", "lower --lr"} {
 			if !strings.Contains(err.Error(), says) {
 				t.Errorf("%q does not say %q", err, says)
 			}
@@ -148,7 +156,8 @@ func TestHighLossHalts(t *testing.T) {
 		if engine.calls != 0 && engine.calls != 4 {
 			t.Errorf("%d steps computed", engine.calls)
 		}
-		if adapter, _ := os.ReadFile(filepath.Join(folder, AdapterFile)); !strings.Contains(string(adapter), "\nsteps = 28\n") {
+		if adapter, _ := os.ReadFile(filepath.Join(folder, AdapterFile)); !strings.Contains(string(adapter),
+			"\nsteps = 28\n") {
 			t.Errorf("the adapter is %s", adapter)
 		}
 		if kept, _ := openedAt(folder).checkpoints(); !slices.Equal(kept, []int{39, 38, 28}) {
@@ -180,7 +189,9 @@ func interruptedInTraining(step int, r *Run) context.Context {
 // A loss that is high for less long, or that the held-out data have before training, halts nothing.
 func TestHighLossesThatPass(t *testing.T) {
 	for name, change := range map[string]func(*Run, *leastSquares){
-		"at the end":   func(r *Run, _ *leastSquares) { r.Config.LR, r.Config.WeightDecay, r.Config.Epochs = 1e3, 0, 1 },
+		"at the end": func(r *Run, _ *leastSquares) {
+			r.Config.LR, r.Config.WeightDecay, r.Config.Epochs = 1e3, 0, 1
+		},
 		"first is low": func(r *Run, e *leastSquares) { r.Config.LR, r.Config.Epochs = 1e-6, 5; e.lowFirst = true },
 	} {
 		r, engine := newRun(filepath.Join(t.TempDir(), "run"))
@@ -203,7 +214,8 @@ func TestUntrainedLossCounts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if result.Best != result.Before || result.After.Loss < result.Before.Loss || result.BestAdapter != "" || exists(filepath.Join(folder, BestFile)) || strings.Contains(out.String(), "best so far") {
+		if result.Best != result.Before || result.After.Loss < result.Before.Loss || result.BestAdapter != "" ||
+			exists(filepath.Join(folder, BestFile)) || strings.Contains(out.String(), "best so far") {
 			t.Errorf("%s: %+v, best %v, before %v: %s", name, result, result.Best, result.Before, out.String())
 		}
 	}
@@ -236,7 +248,9 @@ func TestBestAdapterIsKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lowest := slices.MinFunc(slices.DeleteFunc(readPoints(t, folder), func(p Record) bool { return p.EvalLoss == nil || p.Step == 0 }),
+	lowest := slices.MinFunc(slices.DeleteFunc(readPoints(t, folder), func(p Record) bool {
+		return p.EvalLoss == nil || p.Step == 0
+	}),
 		func(a, b Record) int {
 			if *a.EvalLoss < *b.EvalLoss {
 				return -1
@@ -270,9 +284,15 @@ func TestDivergenceNamesStepAndLastGoodCheckpoint(t *testing.T) {
 		spoil func(*leastSquares)
 		want  []string
 	}{
-		"loss":     {func(e *leastSquares) { e.nan = 8 }, []string{"step after step 7 of 12", "the loss is NaN", "step-6"}},
-		"gradient": {func(e *leastSquares) { e.nanGrad = 7 }, []string{"step after step 6 of 12", "gradient is NaN", "step-3"}},
-		"held-out": {func(e *leastSquares) { e.badEval = true }, []string{"evaluation after step 0", "the held-out loss is +Inf", "there is no earlier checkpoint"}},
+		"loss": {func(e *leastSquares) {
+			e.nan = 8
+		}, []string{"step after step 7 of 12", "the loss is NaN", "step-6"}},
+		"gradient": {func(e *leastSquares) {
+			e.nanGrad = 7
+		}, []string{"step after step 6 of 12", "gradient is NaN", "step-3"}},
+		"held-out": {func(e *leastSquares) {
+			e.badEval = true
+		}, []string{"evaluation after step 0", "the held-out loss is +Inf", "there is no earlier checkpoint"}},
 	} {
 		folder := filepath.Join(t.TempDir(), "run")
 		r, engine := newRun(folder)

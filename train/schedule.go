@@ -15,8 +15,8 @@ const (
 // Schedules lists the values that Config.Schedule may have.
 var Schedules = []Schedule{Cosine, Linear, Constant}
 
-// Factor is the part of the highest learning rate that step, counted from 0, of total steps uses. In the first warmup steps it is (step+1)/warmup: Hugging Face's
-// step/warmup would leave the first step without effect.
+// Factor is the part of the highest learning rate that step, counted from 0, of total steps uses. In the first warmup
+// steps it is (step+1)/warmup: Hugging Face's step/warmup would leave the first step without effect.
 func (s Schedule) Factor(step, warmup, total int) float64 {
 	if step < warmup {
 		return float64(step+1) / float64(warmup)

@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// After the warm-up, the factors are those of transformers' get_cosine_schedule_with_warmup, get_linear_… and get_constant_….
+// After the warm-up, the factors are those of transformers' get_cosine_schedule_with_warmup, get_linear_… and
+// get_constant_….
 func TestSchedules(t *testing.T) {
 	third := 1.0 / 3
 	for _, c := range []struct {
@@ -14,12 +15,15 @@ func TestSchedules(t *testing.T) {
 		total    int
 		want     []float64
 	}{
-		{Cosine, 0.1, 10, []float64{1, 1, 0.9698463103929542, 0.883022221559489, 0.75, 0.5868240888334653, 0.41317591116653485, 0.2500000000000001, 0.11697777844051105, 0.03015368960704584, 0}},
-		{Linear, 0.1, 10, []float64{1, 1, 0.8888888888888888, 0.7777777777777778, 0.6666666666666666, 0.5555555555555556, 0.4444444444444444, 0.3333333333333333, 0.2222222222222222, 0.1111111111111111, 0}},
+		{Cosine, 0.1, 10, []float64{1, 1, 0.9698463103929542, 0.883022221559489, 0.75, 0.5868240888334653,
+			0.41317591116653485, 0.2500000000000001, 0.11697777844051105, 0.03015368960704584, 0}},
+		{Linear, 0.1, 10, []float64{1, 1, 0.8888888888888888, 0.7777777777777778, 0.6666666666666666,
+			0.5555555555555556, 0.4444444444444444, 0.3333333333333333, 0.2222222222222222, 0.1111111111111111, 0}},
 		{Constant, 0.1, 10, []float64{1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}},
 		{Cosine, 0.3, 7, []float64{third, 2 * third, 1, 1, 0.8535533905932737, 0.5, 0.14644660940672627, 0}},
 		{Linear, 0.3, 7, []float64{third, 2 * third, 1, 1, 0.75, 0.5, 0.25, 0}},
-		{Cosine, 0, 5, []float64{1, 0.9045084971874737, 0.6545084971874737, 0.34549150281252633, 0.09549150281252633, 0}},
+		{Cosine, 0, 5, []float64{1, 0.9045084971874737, 0.6545084971874737, 0.34549150281252633,
+			0.09549150281252633, 0}},
 		{Linear, 0, 5, []float64{1, 0.8, 0.6, 0.4, 0.2, 0}},
 		{Constant, 1, 3, []float64{third, 2 * third, 1, 1}},
 		{Cosine, 0.1, 1, []float64{1}},
@@ -28,7 +32,8 @@ func TestSchedules(t *testing.T) {
 		for step, want := range c.want {
 			// Cosines of two libraries differ in the last place.
 			if got := config.RateAt(step, c.total) / 2; math.Abs(got-want) > 1e-15 {
-				t.Errorf("%s with warm-up ratio %v, step %d of %d: %v, want %v", c.schedule, c.ratio, step, c.total, got, want)
+				t.Errorf("%s with warm-up ratio %v, step %d of %d: %v, want %v", c.schedule, c.ratio, step,
+					c.total, got, want)
 			}
 		}
 	}
@@ -53,7 +58,8 @@ func TestNoStepIsWithoutEffect(t *testing.T) {
 				c := Config{LR: 1, Schedule: schedule, WarmupRatio: ratio}
 				for step := range total {
 					if rate := c.RateAt(step, total); !(rate > 0 && rate <= 1) {
-						t.Errorf("%s, warm-up ratio %v: step %d of %d has the rate %v", schedule, ratio, step, total, rate)
+						t.Errorf("%s, warm-up ratio %v: step %d of %d has the rate %v", schedule, ratio, step,
+							total, rate)
 					}
 				}
 			}

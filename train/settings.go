@@ -28,7 +28,8 @@ type fingerprints struct {
 }
 
 func (r *Run) settings() settings {
-	s := settings{Train: r.Config, Data: fingerprints{Training: r.Training.Fingerprint()}, Setup: r.Setup, About: r.About}
+	s := settings{Train: r.Config, Data: fingerprints{Training: r.Training.Fingerprint()}, Setup: r.Setup,
+		About: r.About}
 	if r.HeldOut != nil {
 		s.Data.HeldOut = r.HeldOut.Fingerprint()
 	}
@@ -46,8 +47,8 @@ func (s settings) write(path string) error {
 	return nil
 }
 
-// checkSame fails where the run in path was started with other settings than s, naming all that differ. How often is evaluated and saved, when the run
-// ends early, and what is only told about it, may change.
+// checkSame fails where the run in path was started with other settings than s, naming all that differ. How often is
+// evaluated and saved, when the run ends early, and what is only told about it, may change.
 func (s settings) checkSame(path string) error {
 	data, err := durable.ReadFile(path, MaxConfig)
 	if err != nil {
@@ -64,10 +65,15 @@ func (s settings) checkSame(path string) error {
 	if len(differences) == 0 {
 		return nil
 	}
-	if !slices.ContainsFunc(differences, func(d difference) bool { return d.key != "train.steps" && d.key != "train.epochs" }) {
-		return otherLength{fmt.Errorf("resume: %s, and its learning rate goes by that; resume it with what it was started with", words(differences))}
+	if !slices.ContainsFunc(differences, func(d difference) bool {
+		return d.key != "train.steps" && d.key != "train.epochs"
+	}) {
+		return otherLength{fmt.Errorf(
+			"resume: %s, and its learning rate goes by that; resume it with what it was started with",
+			words(differences))}
 	}
-	return fmt.Errorf("resume: the run was started otherwise: %s; resume it with what it was started with, or train into another folder", words(differences))
+	return fmt.Errorf("resume: the run was started otherwise: %s; resume it with what it was started with, or train "+
+		"into another folder", words(differences))
 }
 
 // otherLength is the error of a run that is resumed with another number of steps or epochs, and nothing else.
@@ -112,18 +118,22 @@ func differences(before, now []byte) ([]difference, error) {
 
 // digests says what differs where a setting is a digest, which tells people nothing.
 var digests = map[string]string{
-	"data.training": "the rows to train on have changed, or their order", "data.held_out": "the held-out rows have changed",
-	"setup.base": "the model is another", "setup.from": "the adapter to begin with is another",
+	"data.training": "the rows to train on have changed, or their order",
+	"data.held_out": "the held-out rows have changed",
+	"setup.base":    "the model is another", "setup.from": "the adapter to begin with is another",
 }
 
 func free(key string) bool {
-	return slices.Contains([]string{"train.eval_every", "train.patience", "train.save_every", "train.keep", "about"}, key) || strings.HasPrefix(key, "about.")
+	return slices.Contains([]string{"train.eval_every", "train.patience", "train.save_every", "train.keep", "about"},
+		key) || strings.HasPrefix(key, "about.")
 }
 
 // flatten turns nested JSON objects into one map with dotted keys.
 func flatten(data []byte) (map[string]any, error) {
-	decoder := json.NewDecoder(bytes.NewReader(bytes.TrimPrefix(data, []byte("\ufeff")))) // the mark that some editors begin files with
-	decoder.UseNumber()                                                                   // a seed of 64 bits does not fit a float64
+	// the mark that some editors begin files with
+	decoder := json.NewDecoder(bytes.NewReader(bytes.TrimPrefix(data, []byte("\ufeff"))))
+	// a seed of 64 bits does not fit a float64
+	decoder.UseNumber()
 	var tree map[string]any
 	if err := decoder.Decode(&tree); err != nil {
 		return nil, err
@@ -156,7 +166,8 @@ func same(was, is map[string]any, key string) bool {
 	return had == has && reflect.DeepEqual(canonical(before), canonical(now))
 }
 
-// canonical gives a value with its numbers in a form that is the same for the same number: 1e-8 and 0.00000001, 4 and 4.0.
+// canonical gives a value with its numbers in a form that is the same for the same number: 1e-8 and 0.00000001, 4 and
+// 4.0.
 func canonical(value any) any {
 	switch v := value.(type) {
 	case []any:
@@ -167,7 +178,8 @@ func canonical(value any) any {
 		return list
 	case json.Number:
 		// A whole number may have 64 bits, more than a float64 holds.
-		if f, _, err := big.ParseFloat(v.String(), 10, 128, big.ToNearestEven); err == nil && f.IsInt() && f.MantExp(nil) <= 64 {
+		if f, _, err := big.ParseFloat(v.String(), 10, 128, big.ToNearestEven); err == nil && f.IsInt() &&
+			f.MantExp(nil) <= 64 {
 			n, _ := f.Int(nil)
 			return n.String()
 		}

@@ -11,8 +11,9 @@ import (
 	"math"
 )
 
-// stateMagic begins the file "state" of a checkpoint. Then follow, little-endian: the length of the header (uint64), the header (JSON), the
-// parameters and AdamW's two moments (float32, as many of each as the header says), and the SHA-256 of all that.
+// stateMagic begins the file "state" of a checkpoint. Then follow, little-endian: the length of the header (uint64),
+// the header (JSON), the parameters and AdamW's two moments (float32, as many of each as the header says), and the
+// SHA-256 of all that.
 const stateMagic = "veratune-state 1"
 
 // position is how far a training has come.
@@ -23,8 +24,9 @@ type position struct {
 	Seed   uint64      `json:"seed"`  // with step, the whole state of the dropout's generator
 	Before *Evaluation `json:"before,omitempty"`
 	Last   *Evaluation `json:"last,omitempty"`
-	Best   *Evaluation `json:"best,omitempty"`   // of all so far, that before the first step among them
-	Lowest *Evaluation `json:"lowest,omitempty"` // of those that are made wherever the run is halted: what patience goes by
+	Best   *Evaluation `json:"best,omitempty"` // of all so far, that before the first step among them
+	// of those that are made wherever the run is halted: what patience goes by
+	Lowest *Evaluation `json:"lowest,omitempty"`
 	Waited int         `json:"waited,omitempty"` // such evaluations since the lowest
 
 	First float64 `json:"first,omitempty"` // training loss of the first step

@@ -12,8 +12,10 @@ import (
 
 func exampleState() *state {
 	return &state{
-		position: position{Step: 5, Epoch: 1, Batch: 4, Seed: math.MaxUint64, Before: &Evaluation{0, 1.5}, Last: &Evaluation{4, 0.1 + 0.2}, Best: &Evaluation{4, 0.1 + 0.2}},
-		params:   []float32{1, float32(math.Copysign(0, -1)), 1e-45}, m: []float32{1, 2, 3}, v: []float32{4, 5, 6}, AdapterSHA256: "ab",
+		position: position{Step: 5, Epoch: 1, Batch: 4, Seed: math.MaxUint64, Before: &Evaluation{0, 1.5},
+			Last: &Evaluation{4, 0.1 + 0.2}, Best: &Evaluation{4, 0.1 + 0.2}},
+		params: []float32{1, float32(math.Copysign(0, -1)), 1e-45}, m: []float32{1, 2, 3}, v: []float32{4, 5, 6},
+		AdapterSHA256: "ab",
 	}
 }
 
@@ -63,7 +65,8 @@ func FuzzDecodeState(f *testing.F) {
 		return append(append(out, header...), make([]byte, rest)...)
 	}
 	huge := binary.LittleEndian.AppendUint64([]byte(stateMagic), math.MaxUint64)
-	for _, data := range [][]byte{whole, empty, huge, seal(`{"params":-1}`, 12), seal(`{"params":1537228672809129302}`, 8), seal(`null`, 0), seal(`{} {}`, 0), nil} {
+	for _, data := range [][]byte{whole, empty, huge, seal(`{"params":-1}`, 12),
+		seal(`{"params":1537228672809129302}`, 8), seal(`null`, 0), seal(`{} {}`, 0), nil} {
 		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -28,7 +28,8 @@ type trainer struct {
 }
 
 func newTrainer(engine Engine, params []float32, c Config, parts []Part, group Group) *trainer {
-	return &trainer{engine: engine, params: params, optimizer: newOptimizer(engine, params, c, group), clip: c.Clip, parts: parts, group: group}
+	return &trainer{engine: engine, params: params, optimizer: newOptimizer(engine, params, c, group), clip: c.Clip,
+		parts: parts, group: group}
 }
 
 // outcome is what a step was like.
@@ -41,7 +42,8 @@ type outcome struct {
 	labelled  int
 }
 
-// step is one training step: the gradient and the update. Where the error is ErrDiverged, the parameters are as they were.
+// step is one training step: the gradient and the update. Where the error is ErrDiverged, the parameters are as they
+// were.
 func (t *trainer) step(b batch, lr float64, norms bool) (outcome, error) {
 	o, err := t.gradient(b, norms)
 	if err == nil {
@@ -50,7 +52,8 @@ func (t *trainer) step(b batch, lr float64, norms bool) (outcome, error) {
 	return o, err
 }
 
-// gradient computes the gradient of the mean loss over the labelled tokens of all micro-batches of a step together. It changes nothing that a checkpoint holds.
+// gradient computes the gradient of the mean loss over the labelled tokens of all micro-batches of a step together. It
+// changes nothing that a checkpoint holds.
 func (t *trainer) gradient(b batch, norms bool) (outcome, error) {
 	o := outcome{tokens: len(b.tokens)}
 	var err error
@@ -103,8 +106,8 @@ func (t *trainer) groupGradient(b batch) (loss float64, n int, err error) {
 	return t.sum(loss, n, grad)
 }
 
-// share gives the samples of a step that one of several processes computes: the longest first, each goes to the one that has the fewest tokens so far. Each draws
-// a dropout of its own.
+// share gives the samples of a step that one of several processes computes: the longest first, each goes to the one
+// that has the fewest tokens so far. Each draws a dropout of its own.
 func (b batch) share(rank, size int) batch {
 	if size == 1 {
 		return b
@@ -133,8 +136,8 @@ func (b batch) share(rank, size int) batch {
 	return own
 }
 
-// batching says which micro-batches make up which step. An epoch ends with a step of its own, which is smaller where the accumulation does not
-// divide the epoch.
+// batching says which micro-batches make up which step. An epoch ends with a step of its own, which is smaller where
+// the accumulation does not divide the epoch.
 type batching struct {
 	batches      int // in an epoch
 	accumulation int
@@ -144,7 +147,8 @@ type batching struct {
 func newBatching(c Config, batches int) batching {
 	p := batching{batches: batches, accumulation: c.Accumulation, total: c.Steps}
 	if p.total == 0 {
-		// A part of an epoch ends with the step in which it is over, as Hugging Face's trainer has it; 1.1 times 10 is a little more than 11 in binary.
+		// A part of an epoch ends with the step in which it is over, as Hugging Face's trainer has it; 1.1 times 10 is
+		// a little more than 11 in binary.
 		p.total = max(1, int(math.Ceil(c.Epochs*float64(p.perEpoch())*(1-1e-12))))
 	}
 	return p
@@ -174,7 +178,8 @@ func (p batching) load(from Source, seed uint64, step int) (batch, error) {
 		if err != nil {
 			return b, err
 		}
-		b.tokens, b.targets, b.lengths = append(b.tokens, tokens...), append(b.targets, targets...), append(b.lengths, lengths...)
+		b.tokens, b.targets, b.lengths = append(b.tokens, tokens...), append(b.targets, targets...),
+			append(b.lengths, lengths...)
 	}
 	return b, nil
 }
@@ -197,7 +202,8 @@ func (c Config) LargestStep(from Source) (tokens, targets []int32, lengths []int
 	return b.tokens, b.targets, b.lengths, err
 }
 
-// dropoutSeed mixes the run's seed with the place in the training, so that the random state of a checkpoint is the step alone.
+// dropoutSeed mixes the run's seed with the place in the training, so that the random state of a checkpoint is the step
+// alone.
 func dropoutSeed(seed uint64, step int) uint64 { return mix(mix(seed) + uint64(step)) }
 
 // mix is one output of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) from the state x, a bijection.

@@ -14,7 +14,8 @@ func unclipped() Config {
 	return c
 }
 
-// 16 samples at once and 4 × 4 accumulated give the same gradient, though the micro-batches have different numbers of labels.
+// 16 samples at once and 4 × 4 accumulated give the same gradient, though the micro-batches have different numbers of
+// labels.
 func TestAccumulationDoesNotChangeTheGradient(t *testing.T) {
 	gradient := func(size int) ([]float32, outcome) {
 		source := fakeSource{samples: 16, batch: size, seed: 3}
@@ -83,7 +84,8 @@ func TestDivergenceLeavesParametersAndMoments(t *testing.T) {
 		if !errors.Is(err, ErrDiverged) {
 			t.Errorf("%s: got %v", name, err)
 		}
-		if o := tr.optimizer.(*hostOptimizer); !slices.Equal(tr.params, []float32{1, 2, 3, 4, 5, 6}) || o.Updates != 0 || o.M[0] != 0 {
+		if o := tr.optimizer.(*hostOptimizer); !slices.Equal(tr.params, []float32{1, 2, 3, 4, 5, 6}) ||
+			o.Updates != 0 || o.M[0] != 0 {
 			t.Errorf("%s: the parameters or the moments moved", name)
 		}
 	}
@@ -98,9 +100,11 @@ func TestStepWithoutLabels(t *testing.T) {
 	}
 }
 
-// Every epoch uses each micro-batch once, and the last step of an epoch is smaller where the accumulation does not divide it.
+// Every epoch uses each micro-batch once, and the last step of an epoch is smaller where the accumulation does not
+// divide it.
 func TestPlan(t *testing.T) {
-	for _, c := range []struct{ batches, accumulation, epochs, total int }{{11, 2, 2, 12}, {8, 4, 3, 6}, {1, 4, 2, 2}, {3, 1, 1, 3}} {
+	for _, c := range []struct{ batches, accumulation, epochs, total int }{{11, 2, 2, 12}, {8, 4, 3, 6}, {1, 4, 2, 2},
+		{3, 1, 1, 3}} {
 		p := newBatching(Config{Accumulation: c.accumulation, Epochs: float64(c.epochs)}, c.batches)
 		if p.total != c.total {
 			t.Errorf("%+v: %d steps", c, p.total)
@@ -149,7 +153,8 @@ func TestPartsOfEpochs(t *testing.T) {
 		epochs  float64
 		batches int
 		total   int
-	}{{0.5, 10, 5}, {0.5, 3, 2}, {1.5, 10, 15}, {1.1, 10, 11}, {2, 7, 14}, {0.001, 10, 1}, {0.1, 30, 3}, {0.7, 10, 7}, {2.3, 100, 230}, {3.0000001, 10, 31}} {
+	}{{0.5, 10, 5}, {0.5, 3, 2}, {1.5, 10, 15}, {1.1, 10, 11}, {2, 7, 14}, {0.001, 10, 1}, {0.1, 30, 3}, {0.7, 10, 7},
+		{2.3, 100, 230}, {3.0000001, 10, 31}} {
 		if p := newBatching(Config{Accumulation: 1, Epochs: c.epochs}, c.batches); p.total != c.total {
 			t.Errorf("%v epochs of %d steps: %d, want %d", c.epochs, c.batches, p.total, c.total)
 		}

@@ -11,22 +11,25 @@ import (
 	"time"
 )
 
-// A part of the steps is halvingFactor times the one before, and as many times fewer trials go on to its end, but not fewer than finalists.
+// A part of the steps is halvingFactor times the one before, and as many times fewer trials go on to its end, but not
+// fewer than finalists.
 const (
 	halvingFactor = 2
 	finalists     = 2
 )
 
-// Sweep compares trainings by successive halving (Jamieson and Talwalkar, arXiv 1502.07943): all are trained for a part of their steps, then those with the
-// lower held-out loss for twice that, until the last two reach the end. A training that goes on does so from its checkpoint, and the learning rate is always that
-// of all of its steps: what reaches the end is what it would have been alone.
+// Sweep compares trainings by successive halving (Jamieson and Talwalkar, arXiv 1502.07943): all are trained for a part
+// of their steps, then those with the lower held-out loss for twice that, until the last two reach the end. A training
+// that goes on does so from its checkpoint, and the learning rate is always that of all of its steps: what reaches the
+// end is what it would have been alone.
 type Sweep struct {
 	Folder string
 	Trials []map[string]string // the options by which the trainings differ
 	Whole  bool                // trains all of them to the end
 	Setup  any                 // what they have in common: a sweep is resumed only where it is equal
 
-	// Train trains trial i in its run folder up to a part of its steps, from where it was, and no longer than left, which is 0 for no limit.
+	// Train trains trial i in its run folder up to a part of its steps, from where it was, and no longer than left,
+	// which is 0 for no limit.
 	Train func(ctx context.Context, i int, folder string, part float64, left time.Duration) (Result, error)
 
 	MaxTime  time.Duration // after which it is halted, to be resumed; 0 is no limit
@@ -78,7 +81,8 @@ func rungs(n int, whole bool) []float64 {
 
 func survivors(n int) int { return (n + halvingFactor - 1) / halvingFactor }
 
-// Run makes the sweep, or goes on with it, until its end, MaxTime, or the cancellation of ctx, which is an error that is ErrInterrupted.
+// Run makes the sweep, or goes on with it, until its end, MaxTime, or the cancellation of ctx, which is an error that
+// is ErrInterrupted.
 func (s *Sweep) Run(ctx context.Context) (*Sweeping, error) {
 	if len(s.Trials) == 0 {
 		return nil, errors.New("sweep: there is nothing to try")
@@ -117,7 +121,8 @@ func (s *Sweep) Run(ctx context.Context) (*Sweeping, error) {
 		}
 		kept := max(finalists, survivors(len(racing)))
 		if racing = ranked(racing, rung); len(racing) == 0 {
-			return now, fmt.Errorf("sweep: %w, whatever was tried; begin anew with lower --lr, or a --clip such as 1", ErrDiverged)
+			return now, fmt.Errorf("sweep: %w, whatever was tried; begin anew with lower --lr, or a --clip such as 1",
+				ErrDiverged)
 		}
 		if part < 1 {
 			racing = racing[:min(kept, len(racing))]
@@ -146,7 +151,8 @@ func (s *Sweep) advance(ctx context.Context, t *Standing, part float64, left tim
 	return false, nil
 }
 
-// decide names the best of the trials at the end of a rung, which are ranked. Equal losses tell nothing of the order of the options.
+// decide names the best of the trials at the end of a rung, which are ranked. Equal losses tell nothing of the order of
+// the options.
 func (now *Sweeping) decide(ranked []*Standing, rung int) {
 	lowest := ranked[0].Rungs[rung].Loss
 	worse := slices.IndexFunc(ranked, func(t *Standing) bool { return t.Rungs[rung].Loss > lowest })
@@ -160,7 +166,8 @@ func (now *Sweeping) decide(ranked []*Standing, rung int) {
 	}
 }
 
-// ranked are the trials that reached the end of a rung, the lowest loss there first. What came later does not count, so that a sweep that is resumed decides as before.
+// ranked are the trials that reached the end of a rung, the lowest loss there first. What came later does not count, so
+// that a sweep that is resumed decides as before.
 func ranked(list []*Standing, rung int) []*Standing {
 	list = slices.DeleteFunc(slices.Clone(list), func(t *Standing) bool { return len(t.Rungs) <= rung })
 	slices.SortStableFunc(list, func(a, b *Standing) int { return cmp.Compare(a.Rungs[rung].Loss, b.Rungs[rung].Loss) })

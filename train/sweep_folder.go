@@ -27,7 +27,8 @@ const (
 func CheckSweep(path string, resume, force bool, inputs ...string) error {
 	switch {
 	case !resume && !isRun(path) && exists(filepath.Join(path, sweepRuns)):
-		return fmt.Errorf("sweep folder %s: holds %s, a name that sweeps use, and is no sweep's, so that what is there is not gone on with; choose another --out", path, sweepRuns)
+		return fmt.Errorf("sweep folder %s: holds %s, a name that sweeps use, and is no sweep's, so that what is "+
+			"there is not gone on with; choose another --out", path, sweepRuns)
 	case !resume || force:
 		return CheckFolder(path, resume, force, inputs...)
 	case !exists(filepath.Join(path, SweepFile)):
@@ -40,7 +41,8 @@ func CheckSweep(path string, resume, force bool, inputs ...string) error {
 func (s *Sweep) open() (f *folder, now *Sweeping, err error) {
 	now = &Sweeping{Setup: s.Setup, Rungs: rungs(len(s.Trials), s.Whole)}
 	for i, options := range s.Trials {
-		now.Trials = append(now.Trials, &Standing{Trial: i, Options: options, Run: filepath.Join(s.Folder, sweepRuns, fmt.Sprint(i+1))})
+		now.Trials = append(now.Trials,
+			&Standing{Trial: i, Options: options, Run: filepath.Join(s.Folder, sweepRuns, fmt.Sprint(i+1))})
 	}
 	if s.Resume {
 		if f, err = openFolder(s.Folder); err != nil {
@@ -86,14 +88,18 @@ func (now *Sweeping) recall(f *folder) error {
 	}
 	if len(was.Trials) != len(now.Trials) {
 		others = append(others, fmt.Sprintf("it had %d trials and not %d", len(was.Trials), len(now.Trials)))
-	} else if !slices.EqualFunc(now.Trials, was.Trials, func(a, b *Standing) bool { return b != nil && reflect.DeepEqual(a.Options, b.Options) }) {
+	} else if !slices.EqualFunc(now.Trials, was.Trials, func(a, b *Standing) bool {
+		return b != nil && reflect.DeepEqual(a.Options, b.Options)
+	}) {
 		others = append(others, "it tried other options")
 	}
 	if !slices.Equal(now.Rungs, was.Rungs) {
-		others = append(others, fmt.Sprintf("it compared after the parts %v of the steps and not %v", was.Rungs, now.Rungs))
+		others = append(others, fmt.Sprintf("it compared after the parts %v of the steps and not %v", was.Rungs,
+			now.Rungs))
 	}
 	if len(others) > 0 {
-		return fmt.Errorf("resume: the sweep was started otherwise: %s; resume it with what it was started with, or sweep into another folder", strings.Join(others, "; "))
+		return fmt.Errorf("resume: the sweep was started otherwise: %s; resume it with what it was started with, or "+
+			"sweep into another folder", strings.Join(others, "; "))
 	}
 	for i, t := range was.Trials {
 		now.Trials[i].Before, now.Trials[i].Rungs, now.Trials[i].Diverged = t.Before, t.Rungs, t.Diverged
@@ -101,7 +107,8 @@ func (now *Sweeping) recall(f *folder) error {
 	return nil
 }
 
-// save brings the file and the plot up to date. A sweep is worth more than its picture, so that a failure there is told and no more.
+// save brings the file and the plot up to date. A sweep is worth more than its picture, so that a failure there is told
+// and no more.
 func (s *Sweep) save(now *Sweeping, f *folder) error {
 	if err := f.check(); err != nil {
 		return err
@@ -130,7 +137,8 @@ func (now *Sweeping) plot(path string) (err error) {
 		for _, e := range append([]Evaluation{*t.Before}, t.Rungs...) {
 			losses.Add(Record{Step: e.Step, EvalLoss: &e.Loss})
 		}
-		err = errors.Join(err, draw(picture, t.Name(), losses.HeldOut, plotutil.DarkColors[i%len(plotutil.DarkColors)], vg.Points(1.3), true))
+		err = errors.Join(err, draw(picture, t.Name(), losses.HeldOut, plotutil.DarkColors[i%len(plotutil.DarkColors)],
+			vg.Points(1.3), true))
 		drawn = true
 	}
 	if err != nil || !drawn {

@@ -57,7 +57,8 @@ func sweep(t *testing.T, s *Sweep) *Sweeping {
 }
 
 func TestRungs(t *testing.T) {
-	for n, want := range map[int]string{1: "[1]", 2: "[1]", 3: "[0.5 1]", 4: "[0.5 1]", 5: "[0.25 0.5 1]", 8: "[0.25 0.5 1]", 9: "[0.125 0.25 0.5 1]"} {
+	for n, want := range map[int]string{1: "[1]", 2: "[1]", 3: "[0.5 1]", 4: "[0.5 1]", 5: "[0.25 0.5 1]",
+		8: "[0.25 0.5 1]", 9: "[0.125 0.25 0.5 1]"} {
 		if got := fmt.Sprint(rungs(n, false)); got != want {
 			t.Errorf("%d trials: %s, want %s", n, got, want)
 		}
@@ -70,7 +71,8 @@ func TestRungs(t *testing.T) {
 // swept are six trials, of which one diverges at once and one among the three that are left after step 3.
 var swept = []string{"0.001", "0.3", "1e30", "0.1", "0.03", "0.2"}
 
-// Six trials are trained to step 3, three of them to step 6, two of these to step 12, and what reaches the end is what it would have been alone.
+// Six trials are trained to step 3, three of them to step 6, two of these to step 12, and what reaches the end is what
+// it would have been alone.
 func TestSweepHalves(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "sweep")
 	now := sweep(t, newSweep(folder, nil, swept...))
@@ -84,11 +86,13 @@ func TestSweepHalves(t *testing.T) {
 		}
 		reached = append(reached, steps)
 	}
-	if want := []int{3, 12, 0, 12, 3, 3}; !slices.Equal(reached, want) || !now.Trials[2].Diverged || !now.Trials[5].Diverged {
+	if want := []int{3, 12, 0, 12, 3, 3}; !slices.Equal(reached, want) || !now.Trials[2].Diverged ||
+		!now.Trials[5].Diverged {
 		t.Errorf("trials were trained to steps %v, want %v", reached, want)
 	}
 	ranked := now.Ranked()
-	if len(ranked) != 6 || now.Best != ranked[0] || now.Best.Rungs[2].Loss > ranked[1].Rungs[2].Loss || ranked[1].Rungs[2].Loss > now.Best.Before.Loss {
+	if len(ranked) != 6 || now.Best != ranked[0] || now.Best.Rungs[2].Loss > ranked[1].Rungs[2].Loss ||
+		ranked[1].Rungs[2].Loss > now.Best.Before.Loss {
 		t.Errorf("best %+v, ranked %v", now.Best, ranked)
 	}
 
@@ -96,7 +100,8 @@ func TestSweepHalves(t *testing.T) {
 	for _, name := range []string{AdapterFile, BestFile} {
 		got, _ := os.ReadFile(filepath.Join(now.Best.Run, name))
 		want, _ := os.ReadFile(filepath.Join(alone.Best.Run, name))
-		if got, want = facts.ReplaceAll(got, nil), facts.ReplaceAll(want, nil); !bytes.Equal(got, want) || len(want) == 0 {
+		if got, want = facts.ReplaceAll(got, nil), facts.ReplaceAll(want, nil); !bytes.Equal(got, want) ||
+			len(want) == 0 {
 			t.Errorf("%s differs from that of the training alone", name)
 		}
 	}
@@ -107,7 +112,8 @@ func TestSweepHalves(t *testing.T) {
 	}
 }
 
-// sweptFiles are what a sweep leaves that must not depend on interruptions, by name. A training that diverged leaves what it had saved last.
+// sweptFiles are what a sweep leaves that must not depend on interruptions, by name. A training that diverged leaves
+// what it had saved last.
 func sweptFiles(t *testing.T, folder string) map[string]string {
 	t.Helper()
 	files := map[string]string{}
@@ -132,7 +138,8 @@ func sweptFiles(t *testing.T, folder string) map[string]string {
 	return files
 }
 
-// Interrupted, or dead, in each of its steps and resumed, or halted by the clock in each, a sweep leaves the same files.
+// Interrupted, or dead, in each of its steps and resumed, or halted by the clock in each, a sweep leaves the same
+// files.
 func TestSweepResumes(t *testing.T) {
 	whole := filepath.Join(t.TempDir(), "sweep")
 	sweep(t, newSweep(whole, nil, swept...))
@@ -162,7 +169,8 @@ func TestSweepResumes(t *testing.T) {
 			train := s.Train
 			defer func() { s.Train = train }()
 			// The clock is the trial's alone: of a sweep without a limit, one step a process.
-			s.Train = func(ctx context.Context, i int, folder string, part float64, left time.Duration) (Result, error) {
+			s.Train = func(ctx context.Context, i int, folder string, part float64, left time.Duration) (
+				Result, error) {
 				return train(ctx, i, folder, part, 1)
 			}
 			now, err := s.Run(context.Background())
@@ -192,7 +200,9 @@ func TestSweepResumes(t *testing.T) {
 		}
 		if name == "halted" { // each halt measures once more, so that only what was learnt is the same
 			for _, files := range []map[string]string{got, want} {
-				maps.DeleteFunc(files, func(name, _ string) bool { return !strings.HasSuffix(name, AdapterFile) && name != "/"+SweepFile })
+				maps.DeleteFunc(files, func(name, _ string) bool {
+					return !strings.HasSuffix(name, AdapterFile) && name != "/"+SweepFile
+				})
 				for name := range files {
 					files[name] = facts.ReplaceAllString(files[name], "")
 				}
@@ -204,7 +214,9 @@ func TestSweepResumes(t *testing.T) {
 
 func TestSweepIsResumedOnlyAsItWas(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "sweep")
-	if _, err := newSweep(folder, func(int) error { return errKilled }, "0.1", "0.3").Run(context.Background()); !errors.Is(err, errKilled) {
+	if _, err := newSweep(folder, func(int) error {
+		return errKilled
+	}, "0.1", "0.3").Run(context.Background()); !errors.Is(err, errKilled) {
 		t.Fatal(err)
 	}
 	for want, s := range map[string]*Sweep{
@@ -234,7 +246,8 @@ func TestSweepIsResumedOnlyAsItWas(t *testing.T) {
 }
 
 func TestSweepOfDivergence(t *testing.T) {
-	if _, err := newSweep(filepath.Join(t.TempDir(), "sweep"), nil, "1e30", "1e30").Run(context.Background()); !errors.Is(err, ErrDiverged) {
+	if _, err := newSweep(filepath.Join(t.TempDir(), "sweep"), nil, "1e30",
+		"1e30").Run(context.Background()); !errors.Is(err, ErrDiverged) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -1,9 +1,11 @@
-// Package train runs a finetuning from its first step to the saved adapter: learning-rate schedule, AdamW, accumulation, evaluation,
-// checkpoints, logs, and going on after an interruption to the same bits as if there had been none.
+// Package train runs a finetuning from its first step to the saved adapter: learning-rate schedule, AdamW,
+// accumulation, evaluation, checkpoints, logs, and going on after an interruption to the same bits as if there had been
+// none.
 //
-// It sees the network only through an Engine and the data only through a Source, and must not know how either is made. Nothing that it writes
-// into an adapter or a checkpoint depends on the time, on the order of a map, or on a generator without a seed; clock readings go to
-// metrics.jsonl and the terminal, and decide no more than after which step a limit of time halts a run.
+// It sees the network only through an Engine and the data only through a Source, and must not know how either is made.
+// Nothing that it writes into an adapter or a checkpoint depends on the time, on the order of a map, or on a generator
+// without a seed; clock readings go to metrics.jsonl and the terminal, and decide no more than after which step a limit
+// of time halts a run.
 package train
 
 import (
@@ -14,9 +16,9 @@ import (
 	"time"
 )
 
-// Engine computes losses and gradients of the parameters being trained. A batch is its samples' tokens end to end, the label of each
-// position (the token to be predicted after it, or -1 for none) and the length of each sample. The engine decides how many samples it computes at once. One that is
-// Resident makes the updates, too.
+// Engine computes losses and gradients of the parameters being trained. A batch is its samples' tokens end to end, the
+// label of each position (the token to be predicted after it, or -1 for none) and the length of each sample. The engine
+// decides how many samples it computes at once. One that is Resident makes the updates, too.
 type Engine interface {
 	// Loss returns the sum of -log p (natural logarithm) over the labelled positions, and their number.
 	Loss(tokens, targets []int32, lengths []int) (sum float64, n int, err error)
@@ -37,30 +39,34 @@ type Source interface {
 
 // Run is all that a training needs. Its parameters are trained in place.
 type Run struct {
-	Config   Config
-	Engine   Engine
-	Params   []float32 // trained values, as they are before training
-	Parts    []Part    // whose norms are recorded after the first step, the last, and those after which is evaluated; nil records none
+	Config Config
+	Engine Engine
+	Params []float32 // trained values, as they are before training
+	// whose norms are recorded after the first step, the last, and those after which is evaluated; nil records none
+	Parts    []Part
 	Training Source
 	HeldOut  Source // nil trains without evaluation and keeps no best adapter
 
-	// Samples answers a few prompts with the parameters as they are, for the record of each evaluation. The same parameters must give the same answers. Where ctx
-	// is cancelled, it may return early with any error. nil records none.
+	// Samples answers a few prompts with the parameters as they are, for the record of each evaluation. The same
+	// parameters must give the same answers. Where ctx is cancelled, it may return early with any error. nil records
+	// none.
 	Samples func(ctx context.Context) ([]Sample, error)
 
 	// SaveAdapter writes Params as an adapter, replacing the file at path as a whole, with facts of the training.
 	SaveAdapter func(path string, facts map[string]string) error
 	Facts       map[string]string // added to the facts in every adapter of the run
 
-	// Setup, a value that encoding/json can write, holds what decides the result besides Config and data: a run is resumed only where it is equal.
+	// Setup, a value that encoding/json can write, holds what decides the result besides Config and data: a run is
+	// resumed only where it is equal.
 	Setup any
 	About any // is kept in config.json beside it and never compared: versions, paths
 
 	Options []byte // kept as config.yaml: what a person starts the like with; nil writes none
 
-	// Limits of this process, which a resumed run may change; 0 is none. The run is halted after MaxSteps of the training's steps, or after the step in which
-	// MaxTime is over. It then has an adapter and an evaluation of that step, and when it is resumed, it goes on to the parameters that it would have had without
-	// the halt: the learning rate is that of the whole training.
+	// Limits of this process, which a resumed run may change; 0 is none. The run is halted after MaxSteps of the
+	// training's steps, or after the step in which MaxTime is over. It then has an adapter and an evaluation of that
+	// step, and when it is resumed, it goes on to the parameters that it would have had without the halt: the learning
+	// rate is that of the whole training.
 	MaxSteps int
 	MaxTime  time.Duration
 
@@ -84,29 +90,33 @@ type Evaluation struct {
 
 // Result says how a finished training went. The evaluations are nil where there was no held-out data.
 type Result struct {
-	Steps       int         `json:"steps"`
-	First       float64     `json:"first"`  // training loss of the first step
-	Loss        float64     `json:"loss"`   // training loss, smoothed as in the progress line
-	Before      *Evaluation `json:"before"` // of the parameters as they were given
-	After       *Evaluation `json:"after"`
-	Best        *Evaluation `json:"best"`          // the lowest, Before among them
-	EndedBy     string      `json:"ended_by"`      // the option that ended or halted it before the last step: "patience", "max-steps", "max-time"
-	Adapter     string      `json:"adapter"`       // path of the adapter after these steps
-	BestAdapter string      `json:"best_adapter"`  // path of the adapter of Best, "" where there is none or it is Before
-	OldRun      string      `json:"old,omitempty"` // where Force put the run that was there before
+	Steps  int         `json:"steps"`
+	First  float64     `json:"first"`  // training loss of the first step
+	Loss   float64     `json:"loss"`   // training loss, smoothed as in the progress line
+	Before *Evaluation `json:"before"` // of the parameters as they were given
+	After  *Evaluation `json:"after"`
+	Best   *Evaluation `json:"best"` // the lowest, Before among them
+	// the option that ended or halted it before the last step: "patience", "max-steps", "max-time"
+	EndedBy string `json:"ended_by"`
+	Adapter string `json:"adapter"` // path of the adapter after these steps
+	// path of the adapter of Best, "" where there is none or it is Before
+	BestAdapter string `json:"best_adapter"`
+	OldRun      string `json:"old,omitempty"` // where Force put the run that was there before
 }
 
-// ErrInterrupted is in the error of a run whose context was cancelled; its state is saved and Resume goes on from there.
+// ErrInterrupted is in the error of a run whose context was cancelled; its state is saved and Resume goes on from
+// there.
 var ErrInterrupted = errors.New("interrupted")
 
-// ErrDiverged is in the error of a run that stopped because a loss or a gradient was NaN or infinite, or since the loss stayed far above that before training.
+// ErrDiverged is in the error of a run that stopped because a loss or a gradient was NaN or infinite, or since the loss
+// stayed far above that before training.
 var ErrDiverged = errors.New("training diverged")
 
 // Steps is the number of steps of the whole training.
 func (r *Run) Steps() int { return newBatching(r.Config, r.Training.Batches()).total }
 
-// Train runs the training to its end or a limit, or until ctx is cancelled: then it finishes the step, saves and returns ErrInterrupted.
-// Nothing is written or moved before the whole request has been found valid.
+// Train runs the training to its end or a limit, or until ctx is cancelled: then it finishes the step, saves and
+// returns ErrInterrupted. Nothing is written or moved before the whole request has been found valid.
 func (r *Run) Train(ctx context.Context) (Result, error) {
 	l, err := r.open()
 	if err != nil {

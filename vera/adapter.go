@@ -9,7 +9,8 @@ import (
 	"gonum.org/v1/gonum/mathext/prng"
 )
 
-// Layer is an adapted layer: ΔW = diag(LambdaB) · Pair.B · diag(LambdaD) · Pair.A. LambdaB is in the row order of the GGUF file.
+// Layer is an adapted layer: ΔW = diag(LambdaB) · Pair.B · diag(LambdaD) · Pair.A. LambdaB is in the row order of the
+// GGUF file.
 type Layer struct {
 	Linear
 	Pair    *Pair     // of the adapter, or the layer's own
@@ -24,15 +25,17 @@ func (l *Layer) Rank() int { return len(l.LambdaD) }
 type Adapter struct {
 	Config
 	Base   Base
-	MaxIn  int               // largest In of the adapted layers
-	MaxOut int               // largest Out of the adapted layers
-	Layers []Layer           // by block, then as in Targets
-	Params []float32         // all trained values, layer by layer: VeRA's LambdaB, then LambdaD; LoRA's Pair.A, then Pair.B
+	MaxIn  int     // largest In of the adapted layers
+	MaxOut int     // largest Out of the adapted layers
+	Layers []Layer // by block, then as in Targets
+	// all trained values, layer by layer: VeRA's LambdaB, then LambdaD; LoRA's Pair.A, then Pair.B
+	Params []float32
 	Pair   *Pair             // that all layers share; nil where each has its own
 	Facts  map[string]string // what is known of the training, kept in files under "veratune." and the key
 }
 
-// New makes an adapter that changes nothing yet: VeRA's b is 0 and its d is d_initial; LoRA's B is 0. It fails where the configuration is not valid for the base.
+// New makes an adapter that changes nothing yet: VeRA's b is 0 and its d is d_initial; LoRA's B is 0. It fails where
+// the configuration is not valid for the base.
 func New(c Config, base Base) (*Adapter, error) {
 	a, err := layout(c, base, math.MaxInt)
 	if err != nil {
@@ -53,8 +56,9 @@ func New(c Config, base Base) (*Adapter, error) {
 	return a, nil
 }
 
-// layout makes an adapter whose trained values are all 0, with no pair of VeRA yet. It fails where a file of room values is by far too small for the
-// vectors or matrices; what is missing of those that nearly fit is named when they are read.
+// layout makes an adapter whose trained values are all 0, with no pair of VeRA yet. It fails where a file of room
+// values is by far too small for the vectors or matrices; what is missing of those that nearly fit is named when they
+// are read.
 func layout(c Config, base Base, room int) (*Adapter, error) {
 	if err := c.fits(base); err != nil {
 		return nil, err
@@ -62,9 +66,11 @@ func layout(c Config, base Base, room int) (*Adapter, error) {
 	held := c
 	held.Only = "" // a file holds both vectors
 	if n := TrainableCount(held, base); (n-1<<16)/2 > room {
-		return nil, fmt.Errorf("at rank %d the adapted layers of this model have %d values, the file has no more than %d", c.Rank, n, room)
+		return nil, fmt.Errorf("at rank %d the adapted layers of this model have %d values, the file has no more "+
+			"than %d", c.Rank, n, room)
 	}
-	a := &Adapter{Config: c.canonical(base), Base: base, Params: make([]float32, TrainableCount(c, base)), Facts: map[string]string{}}
+	a := &Adapter{Config: c.canonical(base), Base: base, Params: make([]float32, TrainableCount(c, base)),
+		Facts: map[string]string{}}
 	rest := a.Params
 	values := func(n int, trained bool) []float32 {
 		if !trained {
@@ -77,7 +83,8 @@ func layout(c Config, base Base, room int) (*Adapter, error) {
 	for _, l := range c.selected(base) {
 		layer, rank := Layer{Linear: l}, c.rank(l)
 		if c.Method == MethodLoRA {
-			layer.Pair = &Pair{Rank: rank, MaxIn: l.In, MaxOut: l.Out, A: values(rank*l.In, true), B: values(l.Out*rank, true), fileOrder: true}
+			layer.Pair = &Pair{Rank: rank, MaxIn: l.In, MaxOut: l.Out, A: values(rank*l.In, true),
+				B: values(l.Out*rank, true), fileOrder: true}
 		}
 		layer.LambdaB, layer.LambdaD = values(l.Out, a.trains("b")), values(rank, a.trains("d"))
 		if c.Method == MethodLoRA {
@@ -129,7 +136,8 @@ func (a *Adapter) Trained(yield func(Part) bool) {
 	}
 }
 
-// drawLoRA draws every A uniformly in ±1/√in, as PEFT does (Kaiming uniform with a slope of √5), from one MT19937 generator; B stays 0.
+// drawLoRA draws every A uniformly in ±1/√in, as PEFT does (Kaiming uniform with a slope of √5), from one MT19937
+// generator; B stays 0.
 func (a *Adapter) drawLoRA() {
 	mt := prng.NewMT19937()
 	mt.Seed(uint64(a.Seed))
@@ -202,7 +210,8 @@ func (a *Adapter) orders(l *Layer) (rows, columns Order) {
 	return a.Base.Orders(l.Target)
 }
 
-// tensors yields every vector of VeRA's layers, or both matrices of a LoRA's, with the name of its tensor in the file that Save writes.
+// tensors yields every vector of VeRA's layers, or both matrices of a LoRA's, with the name of its tensor in the file
+// that Save writes.
 func (a *Adapter) tensors(yield func(name string, values []float32) bool) {
 	for _, l := range a.Layers {
 		ends, parts := [2]string{".weight.vera_b", ".weight.vera_d"}, [2][]float32{l.LambdaB, l.LambdaD}

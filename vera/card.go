@@ -25,7 +25,8 @@ const maxDatasets = 1 << 10
 // labels are the methods as people write them.
 var labels = map[Method]string{MethodVeRA: "VeRA", MethodLoRA: "LoRA"}
 
-// card says what a LoRA is in the keys of llama.cpp's converter: its name, what it was made from, under which licence, and with which data.
+// card says what a LoRA is in the keys of llama.cpp's converter: its name, what it was made from, under which licence,
+// and with which data.
 func (a *Adapter) card() []entry {
 	entries := a.names()
 	for _, key := range []string{"basename", "size_label", "license", "license.name", "license.link", "languages"} {
@@ -120,7 +121,8 @@ func dataNames(facts map[string]string) (names []string) {
 	return names
 }
 
-// made says, for a file in another form than the adapter's own, how the adapter was trained. What is known already stays.
+// made says, for a file in another form than the adapter's own, how the adapter was trained. What is known already
+// stays.
 func (a *Adapter) made() (entries []entry) {
 	for _, e := range []entry{{"method", string(a.Method)}, {"rank", strconv.Itoa(a.Rank)}} {
 		if _, known := a.Facts[e.key]; !known {
@@ -130,7 +132,8 @@ func (a *Adapter) made() (entries []entry) {
 	return entries
 }
 
-// relabel says in the metadata of a merged file what it was made from. The base model's own lineage gives way to the base model; its data stay.
+// relabel says in the metadata of a merged file what it was made from. The base model's own lineage gives way to the
+// base model; its data stay.
 func (a *Adapter) relabel(w *bindings.GGUFWriter, base *bindings.GGUF) error {
 	var data []string
 	for _, key := range base.Keys() {

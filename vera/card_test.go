@@ -12,16 +12,18 @@ import (
 // described is a tiny model that says where it comes from.
 func described(t *testing.T) (*bindings.GGUF, Base) {
 	t.Helper()
-	g := testutil.OpenGGUF(t, testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.F32, Change: func(f *testutil.TinyFile) {
-		for key, value := range map[string]any{
-			"name": "Small 1M Instruct", "basename": "small", "size_label": "1M", "finetune": "Instruct", "license": "apache-2.0", "organization": "Makers",
-			"source.repo_url": "https://example.org/small", "languages": []string{"en"}, "tags": []string{"chat"},
-			"base_model.count": uint32(1), "base_model.0.name": "Small 1M", "base_model.0.version": "v1",
-			"dataset.count": uint32(1), "dataset.0.name": "Web",
-		} {
-			f.Metadata["general."+key] = value
-		}
-	}}))
+	g := testutil.OpenGGUF(t, testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.F32,
+		Change: func(f *testutil.TinyFile) {
+			for key, value := range map[string]any{
+				"name": "Small 1M Instruct", "basename": "small", "size_label": "1M", "finetune": "Instruct",
+				"license": "apache-2.0", "organization": "Makers",
+				"source.repo_url": "https://example.org/small", "languages": []string{"en"}, "tags": []string{"chat"},
+				"base_model.count": uint32(1), "base_model.0.name": "Small 1M", "base_model.0.version": "v1",
+				"dataset.count": uint32(1), "dataset.0.name": "Web",
+			} {
+				f.Metadata["general."+key] = value
+			}
+		}}))
 	base := llama("tiny", 2, 64, 96, 4, 2)
 	base.General = General(g)
 	return g, base
@@ -38,19 +40,25 @@ func wantMetadata(t *testing.T, g *bindings.GGUF, want map[string]any) {
 
 // lineage is what both forms say of the base model.
 var lineage = map[string]any{
-	"general.base_model.count": uint32(1), "general.base_model.0.name": "Small 1M Instruct", "general.base_model.0.organization": "Makers",
-	"general.base_model.0.repo_url": "https://example.org/small", "general.base_model.0.version": nil,
-	"general.license": "apache-2.0", "general.basename": "small", "general.size_label": "1M", "general.languages": []string{"en"},
-	"veratune.template": "chat", "veratune.data": "rows.json, more.json", "tokenizer.chat_template": "{{ messages }}", "veratune.chat_template": nil,
+	"general.base_model.count": uint32(1), "general.base_model.0.name": "Small 1M Instruct",
+	"general.base_model.0.organization": "Makers",
+	"general.base_model.0.repo_url":     "https://example.org/small", "general.base_model.0.version": nil,
+	"general.license": "apache-2.0", "general.basename": "small", "general.size_label": "1M",
+	"general.languages": []string{"en"},
+	"veratune.template": "chat", "veratune.data": "rows.json, more.json", "tokenizer.chat_template": "{{ messages }}",
+	"veratune.chat_template": nil,
 }
 
 func facts() map[string]string {
-	return map[string]string{"template": "chat", "data": `/home/me/rows.json, C:\data\more.json`, "chat_template": "{{ messages }}"}
+	return map[string]string{"template": "chat", "data": `/home/me/rows.json, C:\data\more.json`,
+		"chat_template": "{{ messages }}"}
 }
 
 func TestCardOfLoRA(t *testing.T) {
 	_, base := described(t)
-	for method, change := range map[Method]func(*Config){MethodVeRA: func(*Config) {}, MethodLoRA: func(c *Config) { *c = LoRADefault() }} {
+	for method, change := range map[Method]func(*Config){MethodVeRA: func(*Config) {}, MethodLoRA: func(c *Config) {
+		*c = LoRADefault()
+	}} {
 		c := toyConfig()
 		change(&c)
 		a := trained(t, c, base)
@@ -58,9 +66,12 @@ func TestCardOfLoRA(t *testing.T) {
 		_, g := saveLoRA(t, a, DefaultLoRA())
 		wantMetadata(t, g, lineage)
 		wantMetadata(t, g, map[string]any{
-			"general.type": "adapter", "adapter.type": "lora", "general.name": "Small 1M Instruct " + labels[method], "general.finetune": "Instruct-" + string(method),
-			"general.dataset.count": uint32(2), "general.dataset.0.name": "rows.json", "general.dataset.1.name": "more.json",
-			"general.tags": []string{"chat", string(method)}, "general.file_type": uint32(1), "veratune.method": string(method),
+			"general.type": "adapter", "adapter.type": "lora", "general.name": "Small 1M Instruct " + labels[method],
+			"general.finetune":      "Instruct-" + string(method),
+			"general.dataset.count": uint32(2), "general.dataset.0.name": "rows.json",
+			"general.dataset.1.name": "more.json",
+			"general.tags":           []string{"chat", string(method)}, "general.file_type": uint32(1),
+			"veratune.method": string(method),
 		})
 		again, err := Load(g.Path(), base)
 		if err != nil {
@@ -99,12 +110,15 @@ func TestCardOfMerged(t *testing.T) {
 	g, _ := saveMerged(t, a, base, keep())
 	wantMetadata(t, g, lineage)
 	wantMetadata(t, g, map[string]any{
-		"general.name": "Small 1M Instruct VeRA", "general.finetune": "Instruct-vera", "general.type": "model", "general.tags": []string{"chat"},
-		"general.dataset.count": uint32(3), "general.dataset.0.name": "Web", "general.dataset.1.name": "rows.json", "general.dataset.2.name": "more.json",
-		"veratune.method": "vera", "veratune.rank": "4", keyMergedBase: of.Fingerprint,
+		"general.name": "Small 1M Instruct VeRA", "general.finetune": "Instruct-vera", "general.type": "model",
+		"general.tags":          []string{"chat"},
+		"general.dataset.count": uint32(3), "general.dataset.0.name": "Web", "general.dataset.1.name": "rows.json",
+		"general.dataset.2.name": "more.json",
+		"veratune.method":        "vera", "veratune.rank": "4", keyMergedBase: of.Fingerprint,
 	})
 	// All else is there in its order.
-	changed := []string{"general.name", "general.finetune", "general.base_model.count", "general.base_model.0.name", "general.base_model.0.version", "general.dataset.count", "tokenizer.chat_template"}
+	changed := []string{"general.name", "general.finetune", "general.base_model.count", "general.base_model.0.name",
+		"general.base_model.0.version", "general.dataset.count", "tokenizer.chat_template"}
 	kept := slices.DeleteFunc(base.Keys(), func(key string) bool { return slices.Contains(changed, key) })
 	if got := g.Keys(); !slices.Equal(got[:len(kept)], kept) {
 		t.Errorf("the keys are %q, want first %q", got, kept)

@@ -9,8 +9,8 @@ import (
 	"github.com/veratune/veratune/bindings"
 )
 
-// factored is a layer's ΔW = up · down in memory of the engine, whose float32 products are fast. They run on one thread, so that their bits do not depend on
-// what is computed beside them.
+// factored is a layer's ΔW = up · down in memory of the engine, whose float32 products are fast. They run on one
+// thread, so that their bits do not depend on what is computed beside them.
 type factored struct {
 	out, in, inner int              // up is Out × inner, down inner × In; inner is no more than Out and In
 	up, down       *bindings.Tensor // [inner, Out], [In, inner]
@@ -68,7 +68,9 @@ func (f *factored) reduce() error {
 
 // grams gives K = upᵀ up and C = down downᵀ, both inner × inner.
 func (f *factored) grams() (k, c []float32, err error) {
-	if k, err = f.compute(func(c *bindings.Context) *bindings.Tensor { return c.WeightGrad(f.up, f.up, bindings.F32) }); err != nil {
+	if k, err = f.compute(func(c *bindings.Context) *bindings.Tensor {
+		return c.WeightGrad(f.up, f.up, bindings.F32)
+	}); err != nil {
 		return nil, nil, err
 	}
 	c, err = f.compute(func(c *bindings.Context) *bindings.Tensor { return linear(c, f.down, f.down) })
@@ -91,15 +93,18 @@ func (f *factored) alternate(k, c []float32) (func(y []float32) ([]float32, erro
 
 // combine takes each row y of inner numbers to downᵀ y, of In numbers.
 func (f *factored) combine(y []float32) ([]float32, error) {
-	return f.apply(y, f.inner, func(c *bindings.Context, y *bindings.Tensor) *bindings.Tensor { return back(c, f.down, y) })
+	return f.apply(y, f.inner, func(c *bindings.Context, y *bindings.Tensor) *bindings.Tensor {
+		return back(c, f.down, y)
+	})
 }
 
 // image is ΔW rowsᵀ, Out × n.
 func (f *factored) image(rows *mat.Dense) (*mat.Dense, error) {
 	n, _ := rows.Dims()
-	values, err := f.apply(narrowed(rows, n, f.in), f.in, func(c *bindings.Context, x *bindings.Tensor) *bindings.Tensor {
-		return linear(c, f.up, linear(c, f.down, x))
-	})
+	values, err := f.apply(narrowed(rows, n, f.in), f.in,
+		func(c *bindings.Context, x *bindings.Tensor) *bindings.Tensor {
+			return linear(c, f.up, linear(c, f.down, x))
+		})
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +121,8 @@ func back(c *bindings.Context, w, x *bindings.Tensor) *bindings.Tensor {
 }
 
 // apply computes what build makes of rows of that width.
-func (f *factored) apply(rows []float32, width int, build func(c *bindings.Context, x *bindings.Tensor) *bindings.Tensor) ([]float32, error) {
+func (f *factored) apply(rows []float32, width int,
+	build func(c *bindings.Context, x *bindings.Tensor) *bindings.Tensor) ([]float32, error) {
 	x, err := f.place(rows, width)
 	if err != nil {
 		return nil, err

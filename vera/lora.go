@@ -13,7 +13,9 @@ import (
 
 // LoRAOptions say how an adapter becomes a LoRA.
 type LoRAOptions struct {
-	Rank    int    // of the LoRA: keeps (nearly) the largest singular values of every ΔW whose rank is larger; 0 is the adapter's own, exact
+	// of the LoRA: keeps (nearly) the largest singular values of every ΔW whose rank is larger; 0 is the adapter's own,
+	// exact
+	Rank    int
 	Type    string // of the factors: "f32", "f16" or "q8_0"
 	Threads int    // layers that are computed at the same time, each in memory of its own
 
@@ -55,18 +57,21 @@ type LoRA struct {
 
 // LoRALayer is a layer of a LoRA file.
 type LoRALayer struct {
-	Name     string  `json:"name"`     // "blk.0.attn_q"
-	Rank     int     `json:"rank"`     // its own, where those of the adapter differ
-	Retained float64 `json:"retained"` // the sum of the squares of what is kept of ΔW, of that of ΔW: Σ_{i≤k} σ² / Σ σ² at best; 1 is all
-	TypeA    string  `json:"type_a"`   // of lora_a
+	Name string `json:"name"` // "blk.0.attn_q"
+	Rank int    `json:"rank"` // its own, where those of the adapter differ
+	// the sum of the squares of what is kept of ΔW, of that of ΔW: Σ_{i≤k} σ² / Σ σ² at best; 1 is all
+	Retained float64 `json:"retained"`
+	TypeA    string  `json:"type_a"` // of lora_a
 	TypeB    string  `json:"type_b"`
 }
 
-// SaveLoRA writes the adapter as a LoRA of llama.cpp: for each adapted layer lora_a, ne [In, rank], and lora_b, ne [rank, Out], in the row order of the GGUF
-// file. llama.cpp scales their product by alpha/rank, with one alpha for the file and the rank of the tensor; where that is not the layer's scale, lora_b holds the
-// rest. The alpha of VeRA, and of what is cut, is the rank; a LoRA keeps its own, and its matrices where no scale is left over. A row whose length is no multiple of q8_0's block is
-// written in f16. Tensors are made while the file is written, so that memory holds no more than a few layers. It fails, and leaves what was at path, where
-// the file cannot be written, a value is NaN or beyond the type, or ctx is cancelled.
+// SaveLoRA writes the adapter as a LoRA of llama.cpp: for each adapted layer lora_a, ne [In, rank], and lora_b, ne
+// [rank, Out], in the row order of the GGUF file. llama.cpp scales their product by alpha/rank, with one alpha for the
+// file and the rank of the tensor; where that is not the layer's scale, lora_b holds the rest. The alpha of VeRA, and
+// of what is cut, is the rank; a LoRA keeps its own, and its matrices where no scale is left over. A row whose length
+// is no multiple of q8_0's block is written in f16. Tensors are made while the file is written, so that memory holds no
+// more than a few layers. It fails, and leaves what was at path, where the file cannot be written, a value is NaN or
+// beyond the type, or ctx is cancelled.
 func (a *Adapter) SaveLoRA(ctx context.Context, path string, o LoRAOptions) (LoRA, error) {
 	lora, err := a.saveLoRA(ctx, path, o)
 	if err != nil {
@@ -80,7 +85,8 @@ func (a *Adapter) saveLoRA(ctx context.Context, path string, o LoRAOptions) (LoR
 		return LoRA{}, err
 	}
 	if o.Rank > a.Rank {
-		return LoRA{}, fmt.Errorf("rank %d: the adapter has rank %d, and a larger LoRA would hold nothing more", o.Rank, a.Rank)
+		return LoRA{}, fmt.Errorf("rank %d: the adapter has rank %d, and a larger LoRA would hold nothing more",
+			o.Rank, a.Rank)
 	}
 	if err := a.checkFinite(); err != nil {
 		return LoRA{}, err
@@ -92,7 +98,8 @@ func (a *Adapter) saveLoRA(ctx context.Context, path string, o LoRAOptions) (LoR
 	defer w.Close()
 	f := newFactory(ctx, a, o)
 	entries := append(a.loraHeader("lora", f.alpha), a.made()...)
-	entries = append(entries, entry{"general.file_type", fileTypes[o.Type]}, entry{"general.quantization_version", uint32(quantizationVersion)})
+	entries = append(entries, entry{"general.file_type", fileTypes[o.Type]},
+		entry{"general.quantization_version", uint32(quantizationVersion)})
 	if err := setAll(w, append(entries, a.origins(keyChatTemplate)...)); err != nil {
 		return LoRA{}, err
 	}
@@ -125,7 +132,8 @@ type factory struct {
 	results []chan madeLayer
 }
 
-// product is ΔW = alpha/rank · up · down of a layer in float32, row-major: up Out × rank, down rank × In; and the part of ΔW's energy that is in it.
+// product is ΔW = alpha/rank · up · down of a layer in float32, row-major: up Out × rank, down rank × In; and the part
+// of ΔW's energy that is in it.
 type product struct {
 	up, down []float32
 	rank     int
@@ -141,7 +149,8 @@ type madeLayer struct {
 }
 
 func newFactory(ctx context.Context, a *Adapter, o LoRAOptions) *factory {
-	f := &factory{ctx: ctx, a: a, o: o, kind: loraTypes[o.Type], alpha: float32(o.Rank), results: make([]chan madeLayer, len(a.Layers))}
+	f := &factory{ctx: ctx, a: a, o: o, kind: loraTypes[o.Type], alpha: float32(o.Rank),
+		results: make([]chan madeLayer, len(a.Layers))}
 	switch {
 	case o.Rank < a.Rank:
 		f.cut = newTruncation(a, o.Rank)
@@ -179,7 +188,8 @@ func (f *factory) factors(l *Layer) (p product, err error) {
 	return p, nil
 }
 
-// add adds both tensors of a layer. When the file comes to the first, layers up to Threads ahead are begun, and it waits for its own; the second frees it.
+// add adds both tensors of a layer. When the file comes to the first, layers up to Threads ahead are begun, and it
+// waits for its own; the second frees it.
 func (f *factory) add(w *bindings.GGUFWriter, i int, said *LoRALayer) error {
 	l := &f.a.Layers[i]
 	rank := f.rank(l)
@@ -248,8 +258,9 @@ func (f *factory) compute(l *Layer) madeLayer {
 	return madeLayer{up, down, p.retained, err}
 }
 
-// balance multiplies up by a power of two and divides down by it, so that their largest values are alike: the product keeps its bits, and small values of b
-// stay clear of float16's smallest, 6e-5, below which it loses digits. The scales of q8_0's blocks are float16 too.
+// balance multiplies up by a power of two and divides down by it, so that their largest values are alike: the product
+// keeps its bits, and small values of b stay clear of float16's smallest, 6e-5, below which it loses digits. The scales
+// of q8_0's blocks are float16 too.
 func (p product) balance() {
 	up, down := largest(p.up), largest(p.down)
 	if up == 0 || down == 0 {

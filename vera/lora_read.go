@@ -19,7 +19,8 @@ const (
 	keyLoRASeed    = "adapter.lora.seed"
 	keyLoRADropout = "adapter.lora.dropout"
 
-	// typeScaledLoRA is the adapter.type of a LoRA whose scales are not one alpha/rank. llama.cpp would compute it wrongly, and refuses the type; SaveLoRA writes it for llama.cpp.
+	// typeScaledLoRA is the adapter.type of a LoRA whose scales are not one alpha/rank. llama.cpp would compute it
+	// wrongly, and refuses the type; SaveLoRA writes it for llama.cpp.
 	typeScaledLoRA = "scaled_lora"
 	keyLoRAAlphas  = "adapter.lora.alphas" // of each layer, in order
 	keyLoRARS      = "adapter.lora.rslora" // the scales are alpha/√rank
@@ -55,12 +56,13 @@ func (a *Adapter) writeLoRA(w *bindings.GGUFWriter) error {
 
 // loraHeader is the metadata of a LoRA, and what it was made from.
 func (a *Adapter) loraHeader(kind string, alpha float32) []entry {
-	entries := []entry{{"general.type", "adapter"}, {"general.architecture", a.Base.Architecture}, {"adapter.type", kind}, {keyAlpha, alpha}}
+	entries := []entry{{"general.type", "adapter"}, {"general.architecture", a.Base.Architecture},
+		{"adapter.type", kind}, {keyAlpha, alpha}}
 	return append(entries, a.card()...)
 }
 
-// readLoRA reads a LoRA of llama.cpp, whoever wrote it, of the linear layers of blocks. A file that does not say which model it was trained on is taken where its
-// shapes fit.
+// readLoRA reads a LoRA of llama.cpp, whoever wrote it, of the linear layers of blocks. A file that does not say which
+// model it was trained on is taken where its shapes fit.
 func readLoRA(g *bindings.GGUF, base Base, anyBase bool) (*Adapter, error) {
 	m := metadata{g: g}
 	c := LoRADefault()
@@ -104,7 +106,8 @@ func readLoRA(g *bindings.GGUF, base Base, anyBase bool) (*Adapter, error) {
 	}
 	a.Facts = facts
 	for _, l := range a.Layers {
-		if err := errors.Join(readMatrix(g, l.Name()+endLoRAA, l.Pair.A, int64(l.In), int64(l.Rank())), readMatrix(g, l.Name()+endLoRAB, l.Pair.B, int64(l.Rank()), int64(l.Out))); err != nil {
+		if err := errors.Join(readMatrix(g, l.Name()+endLoRAA, l.Pair.A, int64(l.In), int64(l.Rank())),
+			readMatrix(g, l.Name()+endLoRAB, l.Pair.B, int64(l.Rank()), int64(l.Out))); err != nil {
 			return nil, err
 		}
 	}
@@ -144,9 +147,11 @@ func foreign(names []string) error {
 		more = fmt.Sprintf(" and %d more", n)
 	}
 	if len(names) == 1 {
-		return fmt.Errorf("tensor %s belongs to no linear layer of the model's blocks; a LoRA of other weights cannot be used here", list)
+		return fmt.Errorf("tensor %s belongs to no linear layer of the model's blocks; a LoRA of other weights "+
+			"cannot be used here", list)
 	}
-	return fmt.Errorf("tensors %s%s belong to no linear layer of the model's blocks; a LoRA of other weights cannot be used here", list, more)
+	return fmt.Errorf("tensors %s%s belong to no linear layer of the model's blocks; a LoRA of other weights cannot "+
+		"be used here", list, more)
 }
 
 // rankIn is the rank of a layer in a file. A GGUF file doesn't keep trailing sizes of 1.
@@ -164,7 +169,8 @@ func readAlphas(m *metadata, adapted []Linear, alphas map[string]float32) error 
 	}
 	list := get[[]float32](m, keyLoRAAlphas, "a list of float32")
 	if m.err == nil && len(list) != len(adapted) {
-		return fmt.Errorf("%s has %d values, and must have one for each of the %d adapted layers", keyLoRAAlphas, len(list), len(adapted))
+		return fmt.Errorf("%s has %d values, and must have one for each of the %d adapted layers", keyLoRAAlphas,
+			len(list), len(adapted))
 	}
 	for i, alpha := range list {
 		alphas[adapted[i].Name()] = alpha

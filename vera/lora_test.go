@@ -82,9 +82,10 @@ func off(got, want *mat.Dense) float64 {
 // cutBase has layers whose rank is below the adapter's by their height (attn_k), by their width, and by neither.
 func cutBase() Base { return llama("cut", 2, 32, 96, 4, 1) }
 
-// LoRAs of every kind must hold ΔW, cut to the rank as a dense singular value decomposition cuts it. Errors are relative to the largest number of ΔW:
-// float32 rounds each factor by 6e-8; f16 by 5e-4; q8_0 by 1/254 of the largest of a block, in each factor, and the sum over the rank evens out.
-// The dense ΔW here rounds d ⊙ A to float32, which moves energies by some 1e-9.
+// LoRAs of every kind must hold ΔW, cut to the rank as a dense singular value decomposition cuts it. Errors are
+// relative to the largest number of ΔW: float32 rounds each factor by 6e-8; f16 by 5e-4; q8_0 by 1/254 of the largest
+// of a block, in each factor, and the sum over the rank evens out. The dense ΔW here rounds d ⊙ A to float32, which
+// moves energies by some 1e-9.
 func TestSaveLoRA(t *testing.T) {
 	for _, rank := range []int{8, 64} { // less and more than the width of 32
 		c := toyConfig()
@@ -111,13 +112,15 @@ func TestSaveLoRA(t *testing.T) {
 			for i := range a.Layers {
 				l := &a.Layers[i]
 				var got mat.Dense
-				got.Mul(matrix(t, g, l.Name()+".weight.lora_b", l.Out, k), matrix(t, g, l.Name()+".weight.lora_a", k, l.In))
+				got.Mul(matrix(t, g, l.Name()+".weight.lora_b", l.Out, k),
+					matrix(t, g, l.Name()+".weight.lora_a", k, l.In))
 				want, retained := cut(delta(a, l), k)
 				if e := off(&got, want); !(e <= tolerance) {
 					t.Errorf("rank %d, %+v: %s is off by %.2g", rank, o, l.Name(), e)
 				}
 				if e := math.Abs(lora.Layers[i].Retained - retained); !(e <= 1e-7) || lora.Layers[i].Name != l.Name() {
-					t.Errorf("rank %d, %+v: %s retains %.12f, want %.12f", rank, o, lora.Layers[i].Name, lora.Layers[i].Retained, retained)
+					t.Errorf("rank %d, %+v: %s retains %.12f, want %.12f", rank, o, lora.Layers[i].Name,
+						lora.Layers[i].Retained, retained)
 				}
 			}
 		}
@@ -170,14 +173,16 @@ func TestTruncationAtFullRank(t *testing.T) {
 				t.Errorf("rank %d: %s is off by %.2g", rank, l.Name(), off(&got, want))
 			}
 			// √σ in both, so that norms are alike.
-			if i != 2 && !(math.Abs(mat.Norm(mat.NewDense(l.Out, rank, widened(p.up)), 2)/mat.Norm(mat.NewDense(rank, l.In, widened(p.down)), 2)-1) <= 1e-5) {
+			if i != 2 && !(math.Abs(mat.Norm(mat.NewDense(l.Out, rank, widened(p.up)),
+				2)/mat.Norm(mat.NewDense(rank, l.In, widened(p.down)), 2)-1) <= 1e-5) {
 				t.Errorf("%s: the factors are not balanced", l.Name())
 			}
 		}
 	}
 }
 
-// What training gives b is below float16's normal range in diag(b) B; balanced factors keep ten bits of it all the same.
+// What training gives b is below float16's normal range in diag(b) B; balanced factors keep ten bits of it all the
+// same.
 func TestSmallVectorsInF16(t *testing.T) {
 	c := toyConfig()
 	a := randomAdapter(t, c, cutBase())
@@ -188,7 +193,8 @@ func TestSmallVectorsInF16(t *testing.T) {
 	for i := range a.Layers {
 		l := &a.Layers[i]
 		var got mat.Dense
-		got.Mul(matrix(t, g, l.Name()+".weight.lora_b", l.Out, a.Rank), matrix(t, g, l.Name()+".weight.lora_a", a.Rank, l.In))
+		got.Mul(matrix(t, g, l.Name()+".weight.lora_b", l.Out, a.Rank),
+			matrix(t, g, l.Name()+".weight.lora_a", a.Rank, l.In))
 		if e := off(&got, delta(a, l)); !(e <= 2e-3) {
 			t.Errorf("%s is off by %.2g", l.Name(), e)
 		}
@@ -215,8 +221,9 @@ func TestLoRAFile(t *testing.T) {
 			t.Errorf("%s: a file of %d bytes for %d bytes of tensors", kind, lora.Bytes, sizes[kind])
 		}
 		for key, want := range map[string]any{
-			"general.type": "adapter", "adapter.type": "lora", "general.architecture": "llama", "adapter.lora.alpha": float32(32),
-			keyBaseName: a.Base.Name, keyFingerprint: a.Base.Fingerprint, "veratune.template": "chat",
+			"general.type": "adapter", "adapter.type": "lora", "general.architecture": "llama",
+			"adapter.lora.alpha": float32(32),
+			keyBaseName:          a.Base.Name, keyFingerprint: a.Base.Fingerprint, "veratune.template": "chat",
 		} {
 			if got := g.Value(key); got != want {
 				t.Errorf("%s is %v, want %v", key, got, want)
@@ -251,9 +258,11 @@ func FuzzLoadLoRA(f *testing.F) {
 	c.Rank, c.Targets, c.Layers = 2, []string{"attn_k"}, []int{1}
 	f.Add(read(f, save(f, trained(f, c, toy()))))
 	scaled := c
-	scaled.Targets, scaled.Layers, scaled.RSLoRA, scaled.Ranks, scaled.Alphas = []string{"attn_k", "ffn_up"}, []int{1}, true, map[string]int{"blk.1.attn_k": 1}, map[string]float32{"blk.1.ffn_up": 3}
+	scaled.Targets, scaled.Layers, scaled.RSLoRA, scaled.Ranks, scaled.Alphas = []string{"attn_k", "ffn_up"}, []int{1},
+		true, map[string]int{"blk.1.attn_k": 1}, map[string]float32{"blk.1.ffn_up": 3}
 	f.Add(read(f, save(f, trained(f, scaled, toy()))))
-	vera := trained(f, Config{Method: MethodVeRA, Rank: 2, Targets: c.Targets, Layers: c.Layers, DInitial: 0.1, Init: Uniform}, toy())
+	vera := trained(f, Config{Method: MethodVeRA, Rank: 2, Targets: c.Targets, Layers: c.Layers, DInitial: 0.1,
+		Init: Uniform}, toy())
 	exported := filepath.Join(f.TempDir(), "exported.gguf")
 	if _, err := vera.SaveLoRA(f.Context(), exported, DefaultLoRA()); err != nil {
 		f.Fatal(err)
@@ -280,9 +289,13 @@ func TestLoRAErrors(t *testing.T) {
 		"negative rank": {LoRAOptions{Rank: -1, Type: "f16", Threads: 1}, nil, []string{"rank -1"}},
 		"type":          {LoRAOptions{Rank: 2, Type: "q4_0", Threads: 1}, nil, []string{"q4_0", "f32, f16 or q8_0"}},
 		"threads":       {LoRAOptions{Rank: 2, Type: "f16", Threads: 0}, nil, []string{"threads 0"}},
-		"NaN":           {good, func(l *Layer) { l.LambdaB[3] = float32(math.NaN()) }, []string{"blk.1.ffn_down", "value 3", "NaN"}},
-		"infinite":      {good, func(l *Layer) { l.LambdaB[3] = math.MaxFloat32; l.LambdaD[0] = math.MaxFloat32 }, []string{"blk.1.ffn_down", "f16", "f32"}},
-		"too large":     {DefaultLoRA(), func(l *Layer) { l.LambdaB[3] = 1e30 }, []string{"blk.1.ffn_down", "f16", "f32"}},
+		"NaN": {good, func(l *Layer) { l.LambdaB[3] = float32(math.NaN()) },
+			[]string{"blk.1.ffn_down", "value 3", "NaN"}},
+		"infinite": {good, func(l *Layer) { l.LambdaB[3] = math.MaxFloat32; l.LambdaD[0] = math.MaxFloat32 },
+			[]string{"blk.1.ffn_down", "f16", "f32"}},
+		"too large": {DefaultLoRA(), func(l *Layer) {
+			l.LambdaB[3] = 1e30
+		}, []string{"blk.1.ffn_down", "f16", "f32"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -297,7 +310,8 @@ func TestLoRAErrors(t *testing.T) {
 			test.o.Overwrite = true
 			_, err := a.SaveLoRA(t.Context(), path, test.o)
 			wantError(t, err, append(test.words, "save LoRA")...)
-			if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 || string(read(t, path)) != "what was there" {
+			if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 ||
+				string(read(t, path)) != "what was there" {
 				t.Errorf("left in the folder: %v, %v", entries, err)
 			}
 		})
@@ -316,7 +330,8 @@ func TestLoRAUnwritable(t *testing.T) {
 		paths = append(paths, filepath.Join(dir, "lora.gguf"))
 	}
 	for _, path := range paths {
-		if _, err := a.SaveLoRA(t.Context(), path, DefaultLoRA()); err == nil || !strings.Contains(err.Error(), "save LoRA") {
+		if _, err := a.SaveLoRA(t.Context(), path, DefaultLoRA()); err == nil ||
+			!strings.Contains(err.Error(), "save LoRA") {
 			t.Errorf("%s: error %v", path, err)
 		}
 		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
@@ -336,7 +351,8 @@ func TestLoRAUnfinished(t *testing.T) {
 	if err := os.WriteFile(path, []byte("older"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, o := range []LoRAOptions{{Type: "f32", Threads: 2, Overwrite: true}, {Rank: 2, Type: "f16", Threads: 1, Overwrite: true}} {
+	for _, o := range []LoRAOptions{{Type: "f32", Threads: 2, Overwrite: true},
+		{Rank: 2, Type: "f16", Threads: 1, Overwrite: true}} {
 		for left := range len(a.Layers) {
 			if _, err := a.SaveLoRA(&endsLater{t.Context(), left}, path, o); !errors.Is(err, context.Canceled) {
 				t.Errorf("after %d layers: %v", left, err)

@@ -76,11 +76,13 @@ const (
 	keyMergedBase    = factPrefix + "base_fingerprint"
 )
 
-// SaveMerged writes the base model with W + ΔW, summed in float32, in place of the weight W of every adapted layer, requantised by ggml. All else is copied: the
-// order, the other tensors and the metadata, but for what says that this is a finetune of the base, with which data, and what is under "veratune.". Rows whose b is 0, and layers whose d is 0, keep their bytes
-// where their type is kept. One tensor is worked on at a time, some rows of it at once.
+// SaveMerged writes the base model with W + ΔW, summed in float32, in place of the weight W of every adapted layer,
+// requantised by ggml. All else is copied: the order, the other tensors and the metadata, but for what says that this
+// is a finetune of the base, with which data, and what is under "veratune.". Rows whose b is 0, and layers whose d is
+// 0, keep their bytes where their type is kept. One tensor is worked on at a time, some rows of it at once.
 //
-// It fails where a tensor does not suit the adapter or cannot be requantised, or ctx ends; then path is as it was and nothing is left beside it.
+// It fails where a tensor does not suit the adapter or cannot be requantised, or ctx ends; then path is as it was and
+// nothing is left beside it.
 func (a *Adapter) SaveMerged(ctx context.Context, path string, base *bindings.GGUF, o MergeOptions) (Merged, error) {
 	merged, err := a.saveMerged(ctx, path, base, o)
 	if err != nil {
@@ -89,7 +91,8 @@ func (a *Adapter) SaveMerged(ctx context.Context, path string, base *bindings.GG
 	return merged, nil
 }
 
-func (a *Adapter) saveMerged(ctx context.Context, path string, base *bindings.GGUF, o MergeOptions) (merged Merged, err error) {
+func (a *Adapter) saveMerged(ctx context.Context, path string, base *bindings.GGUF, o MergeOptions) (merged Merged,
+	err error) {
 	if err := o.Validate(); err != nil {
 		return merged, err
 	}
@@ -152,7 +155,8 @@ type weight struct {
 func (x *weight) still(row int) bool {
 	moved := func(v float32) bool { return v != 0 }
 	rank := x.Pair.Rank
-	return x.LambdaB[row] == 0 || !slices.ContainsFunc(x.LambdaD, moved) || x.Pair.fileOrder && !slices.ContainsFunc(x.Pair.B[row*rank:][:rank], moved)
+	return x.LambdaB[row] == 0 || !slices.ContainsFunc(x.LambdaD, moved) || x.Pair.fileOrder &&
+		!slices.ContainsFunc(x.Pair.B[row*rank:][:rank], moved)
 }
 
 // become gives the tensor another type.
@@ -161,7 +165,8 @@ func (x *weight) become(t bindings.Type) {
 	x.Added = x.Bytes - x.info.Size
 }
 
-// weights finds the weights of all adapted layers in the base file, gives them their types, and checks that they can be requantised.
+// weights finds the weights of all adapted layers in the base file, gives them their types, and checks that they can be
+// requantised.
 func (a *Adapter) weights(base *bindings.GGUF, o MergeOptions) ([]*weight, error) {
 	var list []*weight
 	for i := range a.Layers {
@@ -177,7 +182,8 @@ func (a *Adapter) weights(base *bindings.GGUF, o MergeOptions) ([]*weight, error
 			t = forced
 		}
 		if err := t.CheckQuantize(int64(l.In)); err != nil {
-			return nil, fmt.Errorf("tensor %s: %w; choose another type for the adapted tensors, such as q8_0 or q4_K", name, err)
+			return nil, fmt.Errorf("tensor %s: %w; choose another type for the adapted tensors, such as q8_0 or q4_K",
+				name, err)
 		}
 		x.become(t)
 		list = append(list, x)

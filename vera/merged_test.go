@@ -29,7 +29,8 @@ func tinyBase(t *testing.T, kind bindings.Type) (*bindings.GGUF, Base) {
 	if kind.BlockSize() > 32 {
 		width, hidden = 256, 512
 	}
-	return testutil.OpenGGUF(t, testutil.TinyLlama(t, testutil.TinyOptions{Type: kind})), llama("tiny", 2, width, hidden, 4, 2)
+	return testutil.OpenGGUF(t, testutil.TinyLlama(t, testutil.TinyOptions{Type: kind})),
+		llama("tiny", 2, width, hidden, 4, 2)
 }
 
 // random has normally distributed b and d, every fifth b at 0, and a layer whose b and one whose d are all 0.
@@ -93,9 +94,11 @@ func naive(t *testing.T, a *Adapter, l *Layer, base *bindings.GGUF) []float64 {
 }
 
 // mergedTypes are types of all kinds: whole numbers, blocks of 32 and of 256.
-var mergedTypes = []bindings.Type{bindings.F32, bindings.F16, bindings.BF16, bindings.Q4_0, bindings.Q4_1, bindings.Q5_1, bindings.Q8_0, bindings.Q4_K, bindings.Q6_K}
+var mergedTypes = []bindings.Type{bindings.F32, bindings.F16, bindings.BF16, bindings.Q4_0, bindings.Q4_1,
+	bindings.Q5_1, bindings.Q8_0, bindings.Q4_K, bindings.Q6_K}
 
-// TestMergedTensors compares every adapted tensor with W + ΔW in float64, rounded by ggml, and all else of the file with the base.
+// TestMergedTensors compares every adapted tensor with W + ΔW in float64, rounded by ggml, and all else of the file
+// with the base.
 func TestMergedTensors(t *testing.T) {
 	for _, kind := range mergedTypes {
 		t.Run(kind.String(), func(t *testing.T) {
@@ -119,14 +122,16 @@ func TestMergedTensors(t *testing.T) {
 						copy(rounded[row*l.In:][:l.In], w[row*l.In:][:l.In])
 					}
 				}
-				// Sums in another order differ in the last bits; now and then that rounds a number to the neighbour, and never far from the best error.
+				// Sums in another order differ in the last bits; now and then that rounds a number to the neighbour,
+				// and never far from the best error.
 				var sums, best rounding
 				sums.count(w, want, values)
 				best.count(w, want, rounded)
 				if slack := 1e-12 * sums.size; !(sums.err <= best.err*1.001+slack) {
 					t.Errorf("%s: ‖Q − (W + ΔW)‖² is %g, and %g for the sum in float64", got.Name, sums.err, best.err)
 				}
-				if !near(got.Error, sums.err, 1e-3, 1e-9) || !near(got.Update, sums.update, 1e-3, 1e-9) || !near(got.Kept, sums.kept(), 1e-3, 1e-6) {
+				if !near(got.Error, sums.err, 1e-3, 1e-9) || !near(got.Update, sums.update, 1e-3, 1e-9) ||
+					!near(got.Kept, sums.kept(), 1e-3, 1e-6) {
 					t.Errorf("%s: %+v, want %+v", got.Name, got, sums)
 				}
 			}
@@ -138,11 +143,13 @@ func near(got, want, relative, absolute float64) bool {
 	return math.Abs(got-want) <= relative*want+absolute
 }
 
-// sameButAdapted checks that a merged file is the base, but for the data of adapted layers with an update, and texts added to the metadata.
+// sameButAdapted checks that a merged file is the base, but for the data of adapted layers with an update, and texts
+// added to the metadata.
 func sameButAdapted(t *testing.T, a *Adapter, base, g *bindings.GGUF) {
 	t.Helper()
 	added := []string{
-		"general.name", "general.finetune", "general.base_model.count", "general.base_model.0.name", "general.dataset.0.name", "general.dataset.count",
+		"general.name", "general.finetune", "general.base_model.count", "general.base_model.0.name",
+		"general.dataset.0.name", "general.dataset.count",
 		"veratune.method", "veratune.rank", "veratune.data", "veratune.steps", keyMergedAdapter, keyMergedBase,
 	}
 	kept := slices.DeleteFunc(base.Keys(), func(key string) bool { return key == "general.name" })
@@ -154,8 +161,10 @@ func sameButAdapted(t *testing.T, a *Adapter, base, g *bindings.GGUF) {
 	metadata := whole[:bytes.Index(whole, counted(base.Tensors()[0].Name))]
 	name, _ := base.String("general.name")
 	const text = 8 // GGUF's number of the type
-	metadata = bytes.Replace(metadata, slices.Concat(counted("general.name"), []byte{text, 0, 0, 0}, counted(name)), nil, 1)
-	if !bytes.Equal(metadata[:16], copied[:16]) || !bytes.Equal(metadata[24:], copied[24:len(metadata)]) { // between them stands the number of keys
+	metadata = bytes.Replace(metadata, slices.Concat(counted("general.name"), []byte{text, 0, 0, 0}, counted(name)),
+		nil, 1)
+	// between them stands the number of keys
+	if !bytes.Equal(metadata[:16], copied[:16]) || !bytes.Equal(metadata[24:], copied[24:len(metadata)]) {
 		t.Error("the metadata are not copied to the byte")
 	}
 	if len(g.Tensors()) != len(base.Tensors()) {
@@ -208,13 +217,16 @@ func TestMergedUntrained(t *testing.T) {
 	}
 }
 
-// A merged file is a base model like any other: merged once more, it gets the new adapter's texts in place of the old ones.
+// A merged file is a base model like any other: merged once more, it gets the new adapter's texts in place of the old
+// ones.
 func TestMergedTwice(t *testing.T) {
 	base, described := tinyBase(t, bindings.Q8_0)
 	once, _ := saveMerged(t, random(t, described, 0.1), base, keep())
 	described.Fingerprint = "of the merged file"
 	twice, _ := saveMerged(t, random(t, described, 0.2), once, keep())
-	if !slices.Equal(slices.Sorted(slices.Values(twice.Keys())), slices.Sorted(slices.Values(once.Keys()))) || twice.Value(keyMergedBase) != described.Fingerprint || twice.Value(keyMergedAdapter) == once.Value(keyMergedAdapter) {
+	if !slices.Equal(slices.Sorted(slices.Values(twice.Keys())), slices.Sorted(slices.Values(once.Keys()))) ||
+		twice.Value(keyMergedBase) != described.Fingerprint ||
+		twice.Value(keyMergedAdapter) == once.Value(keyMergedAdapter) {
 		t.Errorf("the keys are %q, after %q; the base is %v", twice.Keys(), once.Keys(), twice.Value(keyMergedBase))
 	}
 }
@@ -258,7 +270,8 @@ func TestMergedType(t *testing.T) {
 		for _, x := range merged.Tensors {
 			info, _ := g.Tensor(x.Name)
 			was, _ := base.Tensor(x.Name)
-			if x.Type != kind.String() || info.Type != kind || x.Bytes != info.Size || x.Added != info.Size-was.Size || x.Was != "q4_K" {
+			if x.Type != kind.String() || info.Type != kind || x.Bytes != info.Size || x.Added != info.Size-was.Size ||
+				x.Was != "q4_K" {
 				t.Errorf("%v: %+v is %v in the file", kind, x, info)
 			}
 		}
@@ -346,18 +359,23 @@ func TestMergedRefuses(t *testing.T) {
 	}{
 		"over the base":     {a, base, base.Path(), keep(), []string{"is read", base.Path()}},
 		"over a link to it": {a, base, link, keep(), []string{"is read"}},
-		"importance matrix": {a, needsMatrix, out, keep(), []string{"blk.1.attn_k.weight", "iq2_xxs", "importance matrix", "q8_0"}},
-		"such a type":       {a, base, out, MergeOptions{Type: "iq2_xxs", Threads: 1}, []string{"blk.0.attn_q.weight", "importance matrix", "q8_0"}},
-		"block":             {random(t, smallDescribed, 1), small, out, MergeOptions{Type: "q6_K", Threads: 1}, []string{"blk.0.attn_q.weight", "64", "block of 256"}},
-		"no float":          {a, base, out, MergeOptions{Type: "i32", Threads: 1}, []string{"i32"}},
-		"unknown type":      {a, base, out, MergeOptions{Type: "q4_9", Threads: 1}, []string{"q4_9", "keep", "q8_0"}},
-		"no budget":         {a, base, out, MergeOptions{Type: TypeAuto, Threads: 1}, []string{"budget"}},
-		"budget for keep":   {a, base, out, MergeOptions{Type: TypeKeep, Budget: 1, Threads: 1}, []string{"budget", "auto"}},
-		"threads":           {a, base, out, MergeOptions{Type: TypeKeep}, []string{"threads 0"}},
-		"other model":       {a, small, out, keep(), []string{"blk.0.attn_q.weight", small.Path()}},
-		"NaN":               {broken, base, out, keep(), []string{"blk.1.attn_q", "NaN"}},
-		"too large":         {huge, base, out, MergeOptions{Type: "f16", Threads: 1}, []string{"blk.0.attn_q.weight", "f16"}},
-		"no folder":         {a, base, filepath.Join(dir, "none", "x.gguf"), keep(), []string{"none"}},
+		"importance matrix": {a, needsMatrix, out, keep(), []string{"blk.1.attn_k.weight", "iq2_xxs",
+			"importance matrix", "q8_0"}},
+		"such a type": {a, base, out, MergeOptions{Type: "iq2_xxs", Threads: 1},
+			[]string{"blk.0.attn_q.weight", "importance matrix", "q8_0"}},
+		"block": {random(t, smallDescribed, 1), small, out, MergeOptions{Type: "q6_K", Threads: 1},
+			[]string{"blk.0.attn_q.weight", "64", "block of 256"}},
+		"no float":     {a, base, out, MergeOptions{Type: "i32", Threads: 1}, []string{"i32"}},
+		"unknown type": {a, base, out, MergeOptions{Type: "q4_9", Threads: 1}, []string{"q4_9", "keep", "q8_0"}},
+		"no budget":    {a, base, out, MergeOptions{Type: TypeAuto, Threads: 1}, []string{"budget"}},
+		"budget for keep": {a, base, out, MergeOptions{Type: TypeKeep, Budget: 1, Threads: 1},
+			[]string{"budget", "auto"}},
+		"threads":     {a, base, out, MergeOptions{Type: TypeKeep}, []string{"threads 0"}},
+		"other model": {a, small, out, keep(), []string{"blk.0.attn_q.weight", small.Path()}},
+		"NaN":         {broken, base, out, keep(), []string{"blk.1.attn_q", "NaN"}},
+		"too large": {huge, base, out, MergeOptions{Type: "f16", Threads: 1},
+			[]string{"blk.0.attn_q.weight", "f16"}},
+		"no folder": {a, base, filepath.Join(dir, "none", "x.gguf"), keep(), []string{"none"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := test.adapter.SaveMerged(t.Context(), test.path, test.base, test.options)
@@ -430,7 +448,8 @@ func TestMergedInterrupted(t *testing.T) {
 	}
 }
 
-// alone runs a test that limits the process in a process of its own, where it is true: `go test` writes a log of the files that tests open, which the limit would cut.
+// alone runs a test that limits the process in a process of its own, where it is true: `go test` writes a log of the
+// files that tests open, which the limit would cut.
 func alone(t *testing.T) bool {
 	t.Helper()
 	const inChild = "VERATUNE_TEST_ALONE"
@@ -493,7 +512,8 @@ func TestSpend(t *testing.T) {
 	for _, test := range []struct {
 		budget int64
 		want   []int
-	}{{0, []int{0, 0, 0}}, {1, []int{0, 1, 0}}, {2, []int{1, 0, 0}}, {3, []int{1, 1, 0}}, {5, []int{1, 2, 0}}, {12, []int{1, 2, 0}}, {13, []int{2, 2, 0}}, {100, []int{2, 2, 0}}} {
+	}{{0, []int{0, 0, 0}}, {1, []int{0, 1, 0}}, {2, []int{1, 0, 0}}, {3, []int{1, 1, 0}}, {5, []int{1, 2, 0}},
+		{12, []int{1, 2, 0}}, {13, []int{2, 2, 0}}, {100, []int{2, 2, 0}}} {
 		if got := spend(options, test.budget); !slices.Equal(got, test.want) {
 			t.Errorf("budget %d: %v, want %v", test.budget, got, test.want)
 		}

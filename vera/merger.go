@@ -21,11 +21,13 @@ type merger struct {
 	memory  *bindings.Buffer // of the pair
 	scratch *bindings.Buffer // of one chunk
 
-	// Of the shared pair, in each order that layers see: A [in, rank] and B [rank, out]; nil where each layer has its own.
+	// Of the shared pair, in each order that layers see: A [in, rank] and B [rank, out]; nil where each layer has its
+	// own.
 	down, up map[Order]*bindings.Tensor
 }
 
-// chunkValues is about how many values of a tensor are worked on at once: rows enough for the product, in some tens of megabytes.
+// chunkValues is about how many values of a tensor are worked on at once: rows enough for the product, in some tens of
+// megabytes.
 const chunkValues = 4 << 20
 
 func newMerger(ctx context.Context, a *Adapter, base *bindings.GGUF, threads int) (*merger, error) {
@@ -80,7 +82,8 @@ func (m *merger) close() {
 	m.backend.Close()
 }
 
-// chunks calls visit for all rows of W + ΔW in order, as many at once as chunkValues lets; start is the first one's number.
+// chunks calls visit for all rows of W + ΔW in order, as many at once as chunkValues lets; start is the first one's
+// number.
 func (m *merger) chunks(x *weight, visit func(start int, merged []float32) error) error {
 	most := max(1, chunkValues/x.In)
 	values := make([]float32, min(most, x.Out)*x.In)
@@ -181,7 +184,8 @@ func (r *rounding) count(w, merged, rounded []float32) {
 	}
 }
 
-// kept is ⟨ΔW + E, ΔW⟩ / ‖ΔW‖², the share of the update that is left: 1 is all of it, 0 none. What E has besides is noise.
+// kept is ⟨ΔW + E, ΔW⟩ / ‖ΔW‖², the share of the update that is left: 1 is all of it, 0 none. What E has besides is
+// noise.
 func (r *rounding) kept() float64 {
 	if r.update == 0 {
 		return 1
@@ -189,9 +193,10 @@ func (r *rounding) kept() float64 {
 	return 1 + r.along/r.update
 }
 
-// round turns rows of W + ΔW into a type. Rows without an update have the base file's bytes in its own type. Rows are shared out among threads, and what they
-// sum up to is added in their order.
-func (m *merger) round(x *weight, t bindings.Type, start int, merged []float32) (data []byte, total rounding, err error) {
+// round turns rows of W + ΔW into a type. Rows without an update have the base file's bytes in its own type. Rows are
+// shared out among threads, and what they sum up to is added in their order.
+func (m *merger) round(x *weight, t bindings.Type, start int, merged []float32) (data []byte, total rounding,
+	err error) {
 	n, size, was := len(merged)/x.In, int(t.RowBytes(int64(x.In))), int(x.info.Type.RowBytes(int64(x.In)))
 	data = make([]byte, n*size)
 	original := m.base.Data(x.info)[start*was:]
@@ -210,7 +215,8 @@ func (m *merger) round(x *weight, t bindings.Type, start int, merged []float32) 
 				} else {
 					copy(to, q)
 				}
-				errs[thread] = errors.Join(bindings.Dequantize(x.info.Type, from, w), bindings.Dequantize(t, to, rounded))
+				errs[thread] = errors.Join(bindings.Dequantize(x.info.Type, from, w),
+					bindings.Dequantize(t, to, rounded))
 				sums[row].count(w, values, rounded)
 			}
 		})
@@ -223,7 +229,8 @@ func (m *merger) round(x *weight, t bindings.Type, start int, merged []float32) 
 		return nil, total, fmt.Errorf("tensor %s: %w", x.Name, err)
 	}
 	if total.err-total.err != 0 {
-		return nil, total, fmt.Errorf("tensor %s: a weight becomes infinite or no number in %v; the adapter is damaged, or the type too small for it", x.Name, t)
+		return nil, total, fmt.Errorf("tensor %s: a weight becomes infinite or no number in %v; the adapter is "+
+			"damaged, or the type too small for it", x.Name, t)
 	}
 	return data, total, nil
 }

@@ -25,7 +25,8 @@ var methods = map[string]func(*Config){
 	},
 	"lora of ranks": func(c *Config) {
 		*c = LoRADefault()
-		c.Rank, c.Ranks = 5, map[string]int{"blk.0.attn_q": 2, "blk.0.attn_v": 1, "blk.1.attn_k": 4, "blk.1.ffn_down": 3}
+		c.Rank, c.Ranks = 5, map[string]int{"blk.0.attn_q": 2, "blk.0.attn_v": 1, "blk.1.attn_k": 4,
+			"blk.1.ffn_down": 3}
 	},
 	"lora of alphas": func(c *Config) {
 		*c = LoRADefault()
@@ -34,7 +35,8 @@ var methods = map[string]func(*Config){
 	"rslora of ranks and alphas": func(c *Config) {
 		*c = LoRADefault()
 		c.Rank, c.RSLoRA = 3, true
-		c.Ranks, c.Alphas = map[string]int{"blk.0.attn_output": 2, "blk.1.attn_q": 1}, map[string]float32{"blk.1.attn_q": 7}
+		c.Ranks, c.Alphas = map[string]int{"blk.0.attn_output": 2, "blk.1.attn_q": 1},
+			map[string]float32{"blk.1.attn_q": 7}
 	},
 	"lora of rank 1": func(c *Config) { *c = LoRADefault(); c.Rank = 1 },
 	"only b":         func(c *Config) { c.Only = "b" },
@@ -61,7 +63,8 @@ func TestMethodsComeBack(t *testing.T) {
 			}
 			for i, l := range a.Layers {
 				other := b.Layers[i]
-				if !slices.Equal(l.LambdaB, other.LambdaB) || !slices.Equal(l.LambdaD, other.LambdaD) || !slices.Equal(l.Pair.A, other.Pair.A) || !slices.Equal(l.Pair.B, other.Pair.B) {
+				if !slices.Equal(l.LambdaB, other.LambdaB) || !slices.Equal(l.LambdaD, other.LambdaD) ||
+					!slices.Equal(l.Pair.A, other.Pair.A) || !slices.Equal(l.Pair.B, other.Pair.B) {
 					t.Errorf("%s has other numbers", l.Name())
 				}
 			}
@@ -111,12 +114,14 @@ func TestMethodsBegin(t *testing.T) {
 func TestSeedsOfUniquePairs(t *testing.T) {
 	c := toyConfig()
 	c.UniquePairs = true
-	if got := mustNew(t, c, toy()).pairDigest(); got != "43d4bbc7b43fc8c45ac58216f8be01b203e25df18ee2901f0633644f39d56513" {
+	if got := mustNew(t, c, toy()).pairDigest(); got !=
+		"43d4bbc7b43fc8c45ac58216f8be01b203e25df18ee2901f0633644f39d56513" {
 		t.Errorf("other pairs: %s", got)
 	}
 	base := fused()
 	for _, l := range mustNew(t, c, base).Layers {
-		if want := NewPair(c.Init, c.Seed+uint32(7*l.Block+map[string]int{"attn_qkv": 0, "attn_output": 3, "ffn_up": 5, "ffn_down": 6}[l.Target]), c.Rank, l.In, l.Out); !slices.Equal(l.Pair.A, want.A) {
+		if want := NewPair(c.Init, c.Seed+uint32(7*l.Block+map[string]int{"attn_qkv": 0, "attn_output": 3, "ffn_up": 5,
+			"ffn_down": 6}[l.Target]), c.Rank, l.In, l.Out); !slices.Equal(l.Pair.A, want.A) {
 			t.Errorf("%s has another pair", l.Name())
 		}
 	}
@@ -135,7 +140,8 @@ func TestMethodsExport(t *testing.T) {
 	}
 }
 
-// checkExports holds the factors, the LoRA of llama.cpp and the merged file of a random adapter to ΔW = diag(b) B diag(d) A.
+// checkExports holds the factors, the LoRA of llama.cpp and the merged file of a random adapter to ΔW = diag(b) B
+// diag(d) A.
 func checkExports(t *testing.T, c Config, b Base, file *bindings.GGUF) {
 	t.Helper()
 	a := mustNew(t, c, b)
@@ -173,9 +179,12 @@ func TestMethodsRefuse(t *testing.T) {
 		{func(c *Config) { *c = LoRADefault(); c.Alpha = 0 }, []string{"alpha 0"}},
 		{func(c *Config) { *c = LoRADefault(); c.Only = "b" }, []string{"only", "VeRA"}},
 		{func(c *Config) { c.RSLoRA = true }, []string{"rslora", "VeRA"}},
-		{func(c *Config) { *c = LoRADefault(); c.Ranks = map[string]int{"blk.0.attn_q": 0} }, []string{"rank 0", "blk.0.attn_q"}},
-		{func(c *Config) { *c = LoRADefault(); c.Ranks = map[string]int{"blk.9.attn_q": 2} }, []string{"blk.9.attn_q", "adapted layer"}},
-		{func(c *Config) { *c = LoRADefault(); c.Alphas = map[string]float32{"blk.1.ffn_up": -1} }, []string{"alpha -1", "blk.1.ffn_up"}},
+		{func(c *Config) { *c = LoRADefault(); c.Ranks = map[string]int{"blk.0.attn_q": 0} },
+			[]string{"rank 0", "blk.0.attn_q"}},
+		{func(c *Config) { *c = LoRADefault(); c.Ranks = map[string]int{"blk.9.attn_q": 2} },
+			[]string{"blk.9.attn_q", "adapted layer"}},
+		{func(c *Config) { *c = LoRADefault(); c.Alphas = map[string]float32{"blk.1.ffn_up": -1} },
+			[]string{"alpha -1", "blk.1.ffn_up"}},
 		{func(c *Config) { c.Only = "A" }, []string{`only "A"`, "b or d"}},
 	} {
 		config := toyConfig()
@@ -233,7 +242,8 @@ func TestTrained(t *testing.T) {
 			want = []string{c.Only}
 		}
 		if at != len(a.Params) || len(parts) != len(want)*len(a.Layers) || !slices.Equal(parts[:len(want)], want) {
-			t.Errorf("%s: %d parts that begin with %v, %d of %d numbers", name, len(parts), parts[:len(want)], at, len(a.Params))
+			t.Errorf("%s: %d parts that begin with %v, %d of %d numbers", name, len(parts), parts[:len(want)], at,
+				len(a.Params))
 		}
 	}
 }

@@ -28,7 +28,8 @@ func baseOf(t *testing.T, g *bindings.GGUF) Base {
 		b.HeadDim = size("embedding_length") / size("attention.head_count")
 	}
 	if values := size("ssm.time_step_rank"); values > 0 {
-		b.Delta = bindings.DeltaHeads{Keys: size("ssm.group_count"), Values: values, DimK: size("ssm.state_size"), DimV: size("ssm.inner_size") / values}
+		b.Delta = bindings.DeltaHeads{Keys: size("ssm.group_count"), Values: values, DimK: size("ssm.state_size"),
+			DimV: size("ssm.inner_size") / values}
 	}
 	for block := range b.Blocks {
 		for _, target := range Targets {
@@ -42,7 +43,8 @@ func baseOf(t *testing.T, g *bindings.GGUF) Base {
 	return b
 }
 
-// TestReferenceArchitectures reads PEFT's adapter of each architecture and writes the same, and exports adapters of all its layers.
+// TestReferenceArchitectures reads PEFT's adapter of each architecture and writes the same, and exports adapters of all
+// its layers.
 func TestReferenceArchitectures(t *testing.T) {
 	for _, folder := range testutil.Architectures(t) {
 		t.Run(filepath.Base(folder), func(t *testing.T) {
@@ -69,7 +71,8 @@ func TestReferenceArchitectures(t *testing.T) {
 			}
 			checkRoundTrip(t, a, true)
 
-			for name, c := range map[string]Config{"vera": toyConfig(), "lora": {Method: MethodLoRA, Rank: 3, Alpha: 5}} {
+			for name, c := range map[string]Config{"vera": toyConfig(),
+				"lora": {Method: MethodLoRA, Rank: 3, Alpha: 5}} {
 				t.Run(name, func(t *testing.T) {
 					checkRoundTrip(t, trained(t, c, base), false)
 					checkExports(t, c, base, g)
@@ -101,7 +104,8 @@ func TestModulesBack(t *testing.T) {
 func gpt2Base() Base {
 	b := Base{Architecture: "gpt2", Blocks: 2, HeadDim: 4, Name: "gpt2", Fingerprint: "fingerprint of gpt2"}
 	for i := range b.Blocks {
-		b.Linears = append(b.Linears, Linear{i, "attn_qkv", 16, 48}, Linear{i, "attn_output", 16, 16}, Linear{i, "ffn_up", 16, 64}, Linear{i, "ffn_down", 64, 16})
+		b.Linears = append(b.Linears, Linear{i, "attn_qkv", 16, 48}, Linear{i, "attn_output", 16, 16},
+			Linear{i, "ffn_up", 16, 64}, Linear{i, "ffn_down", 64, 16})
 	}
 	return b
 }
@@ -115,7 +119,8 @@ func TestModulesOfOneName(t *testing.T) {
 		{func(*Config) {}, []string{"c_attn", "c_proj", "c_fc"}},
 		{func(c *Config) { c.Targets = []string{"ffn_down", "attn_qkv"} }, []string{"c_attn", "mlp.c_proj"}},
 		{func(c *Config) { c.Targets, c.Layers = []string{"attn_output"}, []int{1} }, []string{"attn.c_proj"}},
-		{func(c *Config) { c.Targets = []string{"ffn_up", "blk.1.ffn_down"} }, []string{"c_fc", "transformer.h.1.mlp.c_proj"}},
+		{func(c *Config) { c.Targets = []string{"ffn_up", "blk.1.ffn_down"} },
+			[]string{"c_fc", "transformer.h.1.mlp.c_proj"}},
 	} {
 		c := toyConfig()
 		test.change(&c)
@@ -125,7 +130,8 @@ func TestModulesOfOneName(t *testing.T) {
 		}
 		checkRoundTrip(t, a, false)
 	}
-	lora := Config{Method: MethodLoRA, Rank: 4, Alpha: 8, Ranks: map[string]int{"blk.0.attn_output": 2, "blk.1.attn_output": 2, "blk.1.ffn_down": 3}}
+	lora := Config{Method: MethodLoRA, Rank: 4, Alpha: 8, Ranks: map[string]int{"blk.0.attn_output": 2,
+		"blk.1.attn_output": 2, "blk.1.ffn_down": 3}}
 	a := trained(t, lora, gpt2Base())
 	if got := peftPattern(a, a.Ranks); !reflect.DeepEqual(got, map[string]int{"attn.c_proj": 2, "h.1.mlp.c_proj": 3}) {
 		t.Errorf("ranks are written as %v", got)
@@ -141,12 +147,14 @@ func TestPEFTOfArchitectures(t *testing.T) {
 		targets []string
 		layers  []int
 	}{
-		"fused":        {fused(), []string{"qkv_proj", "gate_up_proj"}, []string{"attn_qkv", "ffn_up"}, nil},
-		"fused, all":   {fused(), "all-linear", fused().Targets(), nil},
-		"pattern":      {gpt2Base(), `transformer\.h\.1\.(attn\.c_attn|mlp\.c_fc)`, []string{"attn_qkv", "ffn_up"}, []int{1}},
-		"one name":     {gpt2Base(), []string{"c_proj"}, []string{"attn_output", "ffn_down"}, nil},
-		"single paths": {gpt2Base(), []string{"transformer.h.0.attn.c_proj", "h.1.mlp.c_fc"}, []string{"blk.0.attn_output", "blk.1.ffn_up"}, nil},
-		"all-linear":   {gpt2Base(), "all-linear", gpt2Base().Targets(), nil},
+		"fused":      {fused(), []string{"qkv_proj", "gate_up_proj"}, []string{"attn_qkv", "ffn_up"}, nil},
+		"fused, all": {fused(), "all-linear", fused().Targets(), nil},
+		"pattern": {gpt2Base(), `transformer\.h\.1\.(attn\.c_attn|mlp\.c_fc)`,
+			[]string{"attn_qkv", "ffn_up"}, []int{1}},
+		"one name": {gpt2Base(), []string{"c_proj"}, []string{"attn_output", "ffn_down"}, nil},
+		"single paths": {gpt2Base(), []string{"transformer.h.0.attn.c_proj", "h.1.mlp.c_fc"},
+			[]string{"blk.0.attn_output", "blk.1.ffn_up"}, nil},
+		"all-linear": {gpt2Base(), "all-linear", gpt2Base().Targets(), nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := toyConfig()
@@ -158,7 +166,8 @@ func TestPEFTOfArchitectures(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !slices.Equal(a.Params, b.Params) || !slices.Equal(a.Targets, b.Targets) || !slices.Equal(a.Config.Layers, b.Config.Layers) {
+			if !slices.Equal(a.Params, b.Params) || !slices.Equal(a.Targets, b.Targets) ||
+				!slices.Equal(a.Config.Layers, b.Config.Layers) {
 				t.Errorf("%v of blocks %v", b.Targets, b.Config.Layers)
 			}
 		})
@@ -177,7 +186,8 @@ func TestPEFTOfArchitectures(t *testing.T) {
 func TestPEFTBesideImages(t *testing.T) {
 	base := toy()
 	base.Architecture = "gemma3"
-	for method, a := range map[string]*Adapter{"vera": trained(t, toyConfig(), base), "lora": trained(t, LoRADefault(), base)} {
+	for method, a := range map[string]*Adapter{"vera": trained(t, toyConfig(), base),
+		"lora": trained(t, LoRADefault(), base)} {
 		for _, blocks := range withImages {
 			t.Run(method+" "+blocks, func(t *testing.T) {
 				out := savePEFT(t, a, false)
@@ -201,7 +211,8 @@ func TestPEFTBesideImages(t *testing.T) {
 				if s, err := Summarize(dir); err != nil || s.Layers[0].Target != "attn_q" {
 					t.Errorf("summary %+v: %v", s, err)
 				}
-				p.tensors[strings.Replace(peftPrefix+blocks, "language_model", "vision_tower", 1)+".0.self_attn.q_proj.vera_lambda_b"] = tensor(t, make([]float32, 4), 4)
+				p.tensors[strings.Replace(peftPrefix+blocks, "language_model", "vision_tower",
+					1)+".0.self_attn.q_proj.vera_lambda_b"] = tensor(t, make([]float32, 4), 4)
 				_, err = Load(p.write(t), base)
 				wantError(t, err, "vision_tower")
 			})

@@ -34,8 +34,9 @@ const (
 	tensorB = "vera_b" // [rank, max_out]
 )
 
-// Save writes the adapter as a GGUF file, the same bytes for the same adapter: the native form of VeRA, llama.cpp's form of a LoRA. It fails, and leaves what was at path, where a trained
-// value is NaN or infinite or the file cannot be written.
+// Save writes the adapter as a GGUF file, the same bytes for the same adapter: the native form of VeRA, llama.cpp's
+// form of a LoRA. It fails, and leaves what was at path, where a trained value is NaN or infinite or the file cannot be
+// written.
 func (a *Adapter) Save(path string) error { return a.SaveOutput(path, true) }
 
 // SaveOutput is Save, but fails where something stands at path, unless overwrite is set.
@@ -116,7 +117,8 @@ func setAll(w *bindings.GGUFWriter, entries []entry) error {
 	return nil
 }
 
-// origins say what model the adapter belongs to and what is known of its training; template is the key of the chat template.
+// origins say what model the adapter belongs to and what is known of its training; template is the key of the chat
+// template.
 func (a *Adapter) origins(template string) []entry {
 	return append([]entry{{keyBaseName, a.Base.Name}, {keyFingerprint, a.Base.Fingerprint}}, a.facts(template)...)
 }
@@ -143,14 +145,15 @@ func addFloats(w *bindings.GGUFWriter, name string, values []float32, shape ...i
 // LoadOption changes what Load accepts.
 type LoadOption int
 
-// AnyBase lets Load take an adapter of another base model where its shapes fit. The fact "trained_on" then names the model it was trained on.
+// AnyBase lets Load take an adapter of another base model where its shapes fit. The fact "trained_on" then names the
+// model it was trained on.
 const AnyBase LoadOption = 1
 
 // factTrainedOn is the base model of an adapter that was loaded for another.
 const factTrainedOn = "trained_on"
 
-// Load reads an adapter of that base model: a native file, or a folder that PEFT or SavePEFT wrote (adapter_config.json and adapter_model.safetensors). It
-// fails where the file is broken or changed, or belongs to another model.
+// Load reads an adapter of that base model: a native file, or a folder that PEFT or SavePEFT wrote (adapter_config.json
+// and adapter_model.safetensors). It fails where the file is broken or changed, or belongs to another model.
 func Load(path string, base Base, options ...LoadOption) (*Adapter, error) {
 	anyBase := slices.Contains(options, AnyBase)
 	info, err := os.Stat(path)
@@ -189,7 +192,8 @@ func readGGUF(g *bindings.GGUF, base Base, anyBase bool) (*Adapter, error) {
 
 func readNative(g *bindings.GGUF, base Base, anyBase bool) (*Adapter, error) {
 	m := metadata{g: g}
-	architecture, name, fingerprint, facts := m.text("general.architecture"), m.text(keyBaseName), m.text(keyFingerprint), m.facts()
+	architecture, name, fingerprint, facts := m.text("general.architecture"), m.text(keyBaseName),
+		m.text(keyFingerprint), m.facts()
 	if m.err != nil {
 		return nil, m.err
 	}
@@ -207,24 +211,28 @@ func readNative(g *bindings.GGUF, base Base, anyBase bool) (*Adapter, error) {
 	}
 	a.Facts = facts
 	if a.MaxIn != int(maxIn) || a.MaxOut != int(maxOut) {
-		return nil, fmt.Errorf("%s and %s are %d and %d; the adapted layers of this model give %d and %d", keyMaxIn, keyMaxOut, maxIn, maxOut, a.MaxIn, a.MaxOut)
+		return nil, fmt.Errorf("%s and %s are %d and %d; the adapted layers of this model give %d and %d", keyMaxIn,
+			keyMaxOut, maxIn, maxOut, a.MaxIn, a.MaxOut)
 	}
 	if err := a.readTensors(g); err != nil {
 		return nil, err
 	}
 	if got := a.pairDigest(); got != digest {
-		return nil, fmt.Errorf("the random pair of rank %d, seed %d and init %s has SHA-256 %s, and the adapter was trained with %s: its rank, seed or init was changed",
+		return nil, fmt.Errorf("the random pair of rank %d, seed %d and init %s has SHA-256 %s, and the adapter was "+
+			"trained with %s: its rank, seed or init was changed",
 			a.Rank, a.Seed, a.Init, short(got), short(digest))
 	}
 	return a, nil
 }
 
-// checkBase fails where an adapter's file names another model than base, unless anyBase; then it notes the other model among the facts.
+// checkBase fails where an adapter's file names another model than base, unless anyBase; then it notes the other model
+// among the facts.
 func checkBase(architecture, name, fingerprint string, base Base, anyBase bool, facts map[string]string) error {
 	switch {
 	case architecture == base.Architecture && fingerprint == base.Fingerprint:
 	case !anyBase:
-		return fmt.Errorf("the adapter was trained on %q (%s, fingerprint %s), the model here is %q (%s, fingerprint %s); use it with the GGUF file it was trained on, or take it all the same with --force",
+		return fmt.Errorf("the adapter was trained on %q (%s, fingerprint %s), the model here is %q (%s, fingerprint "+
+			"%s); use it with the GGUF file it was trained on, or take it all the same with --force",
 			name, architecture, short(fingerprint), base.Name, base.Architecture, short(base.Fingerprint))
 	case facts[factTrainedOn] == "":
 		facts[factTrainedOn] = fmt.Sprintf("%s (%s, fingerprint %s)", name, architecture, short(fingerprint))
@@ -245,9 +253,11 @@ func (a *Adapter) readTensors(g *bindings.GGUF) error {
 	_, hasB := g.Tensor(tensorB)
 	if hasA || hasB {
 		if n := a.Rank * (a.MaxIn + a.MaxOut); n > valuesIn(g) {
-			return fmt.Errorf("%s and %s of rank %d have %d values, the file has no more than %d", tensorA, tensorB, a.Rank, n, valuesIn(g))
+			return fmt.Errorf("%s and %s of rank %d have %d values, the file has no more than %d", tensorA, tensorB,
+				a.Rank, n, valuesIn(g))
 		}
-		a.share(&Pair{Rank: a.Rank, MaxIn: a.MaxIn, MaxOut: a.MaxOut, A: make([]float32, a.Rank*a.MaxIn), B: make([]float32, a.MaxOut*a.Rank)})
+		a.share(&Pair{Rank: a.Rank, MaxIn: a.MaxIn, MaxOut: a.MaxOut, A: make([]float32, a.Rank*a.MaxIn),
+			B: make([]float32, a.MaxOut*a.Rank)})
 		if err := readFloats(g, tensorA, a.Pair.A, int64(a.MaxIn), int64(a.Rank)); err != nil {
 			return err
 		}
@@ -299,8 +309,10 @@ func (m *metadata) fail(key, want string) {
 func (m *metadata) config() Config {
 	unique, _ := m.g.Value(keyUnique).(bool)
 	return Config{
-		Method: MethodVeRA, Rank: int(m.uint32(keyRank)), Targets: get[[]string](m, keyTargets, "a list of strings"), Layers: m.layers(), Seed: m.uint32(keySeed),
-		DInitial: get[float32](m, keyDInitial, "a float32"), Dropout: get[float32](m, keyDropout, "a float32"), Init: Init(m.text(keyInit)),
+		Method: MethodVeRA, Rank: int(m.uint32(keyRank)), Targets: get[[]string](m, keyTargets, "a list of strings"),
+		Layers: m.layers(), Seed: m.uint32(keySeed),
+		DInitial: get[float32](m, keyDInitial, "a float32"), Dropout: get[float32](m, keyDropout, "a float32"),
+		Init: Init(m.text(keyInit)),
 		Only: m.optional(keyOnly), UniquePairs: unique,
 	}
 }

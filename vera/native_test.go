@@ -50,7 +50,8 @@ func changed(t testing.TB, path string, change func(*content)) string {
 		t.Fatal(err)
 	}
 	defer g.Close()
-	c := content{keys: g.Keys(), values: map[string]any{}, tensors: slices.Clone(g.Tensors()), data: map[string][]byte{}}
+	c := content{keys: g.Keys(), values: map[string]any{}, tensors: slices.Clone(g.Tensors()),
+		data: map[string][]byte{}}
 	for _, key := range c.keys {
 		c.values[key] = g.Value(key)
 	}
@@ -178,11 +179,12 @@ func TestLoadRefuses(t *testing.T) {
 		change func(*content)
 		words  []string
 	}{
-		"not an adapter":    {set("general.type", "model"), []string{"no adapter"}},
-		"another kind":      {set("adapter.type", "ia3"), []string{`"ia3"`, `"lora"`, `"vera"`}},
-		"no LoRA":           {set("adapter.type", "lora"), []string{keyAlpha}},
-		"architecture":      {set("general.architecture", "qwen2"), []string{"qwen2", "llama"}},
-		"another model":     {set(keyFingerprint, "0123456789abcdef"), []string{`"toy"`, "0123456789ab", "fingerprint"}},
+		"not an adapter": {set("general.type", "model"), []string{"no adapter"}},
+		"another kind":   {set("adapter.type", "ia3"), []string{`"ia3"`, `"lora"`, `"vera"`}},
+		"no LoRA":        {set("adapter.type", "lora"), []string{keyAlpha}},
+		"architecture":   {set("general.architecture", "qwen2"), []string{"qwen2", "llama"}},
+		"another model": {set(keyFingerprint, "0123456789abcdef"),
+			[]string{`"toy"`, "0123456789ab", "fingerprint"}},
 		"no fingerprint":    {set(keyFingerprint, nil), []string{keyFingerprint}},
 		"changed rank":      {set(keyRank, uint32(5)), []string{"vera_d", "[4]", "[5]", "rank"}},
 		"rank 0":            {set(keyRank, uint32(0)), []string{"rank 0"}},
@@ -194,16 +196,18 @@ func TestLoadRefuses(t *testing.T) {
 		"no pair digest":    {set(keyPair, nil), []string{keyPair}},
 		"max_in":            {set(keyMaxIn, uint32(25)), []string{keyMaxIn, "25", "24"}},
 		"unknown target":    {set(keyTargets, []string{"token_embd"}), []string{"token_embd", "attn_q"}},
-		"fewer targets":     {set(keyTargets, toy().Targets()[1:]), []string{"tensor blk.0.attn_q.weight.vera_b", keyTargets}},
-		"fewer layers":      {set(keyLayers, []uint32{0, 1}), []string{"tensor blk.2.attn_q.weight.vera_b", keyLayers}},
-		"layers of a kind":  {set(keyLayers, "all"), []string{keyLayers, "list"}},
-		"layer too high":    {set(keyLayers, []uint32{9}), []string{"layer 9"}},
-		"dropout":           {set(keyDropout, float32(2)), []string{"dropout 2"}},
-		"fact":              {set("veratune.steps", uint32(4)), []string{"veratune.steps", "string"}},
+		"fewer targets": {set(keyTargets, toy().Targets()[1:]), []string{"tensor blk.0.attn_q.weight.vera_b",
+			keyTargets}},
+		"fewer layers":     {set(keyLayers, []uint32{0, 1}), []string{"tensor blk.2.attn_q.weight.vera_b", keyLayers}},
+		"layers of a kind": {set(keyLayers, "all"), []string{keyLayers, "list"}},
+		"layer too high":   {set(keyLayers, []uint32{9}), []string{"layer 9"}},
+		"dropout":          {set(keyDropout, float32(2)), []string{"dropout 2"}},
+		"fact":             {set("veratune.steps", uint32(4)), []string{"veratune.steps", "string"}},
 		"missing tensor": {func(c *content) { c.tensors = c.tensors[1:] },
 			[]string{"blk.0.attn_q.weight.vera_b", "missing"}},
 		"surplus tensor": {func(c *content) {
-			c.tensors = append(c.tensors, bindings.TensorInfo{Name: "output.weight.vera_d", Type: bindings.F32, Shape: []int64{1}})
+			c.tensors = append(c.tensors, bindings.TensorInfo{Name: "output.weight.vera_d", Type: bindings.F32,
+				Shape: []int64{1}})
 			c.data["output.weight.vera_d"] = make([]byte, 4)
 		}, []string{"output.weight.vera_d"}},
 		"half a pair": {func(c *content) {
@@ -215,7 +219,8 @@ func TestLoadRefuses(t *testing.T) {
 			c.data[c.tensors[0].Name] = make([]byte, 32)
 		}, []string{"f16", "f32", "blk.0.attn_q.weight.vera_b"}},
 		"NaN": {func(c *content) {
-			binary.LittleEndian.PutUint32(c.data["blk.0.attn_k.weight.vera_b"][8:], math.Float32bits(float32(math.NaN())))
+			binary.LittleEndian.PutUint32(c.data["blk.0.attn_k.weight.vera_b"][8:],
+				math.Float32bits(float32(math.NaN())))
 		}, []string{"blk.0.attn_k.weight.vera_b", "value 2", "NaN"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -306,7 +311,8 @@ func size(t *testing.T, path string) (n uint64) {
 	return n
 }
 
-// checkLoaded demands that what can be loaded at all survives a round trip, and that nothing else takes more memory than its size can ask for.
+// checkLoaded demands that what can be loaded at all survives a round trip, and that nothing else takes more memory
+// than its size can ask for.
 func checkLoaded(t *testing.T, path string) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -322,7 +328,8 @@ func checkLoaded(t *testing.T, path string) {
 	if err != nil {
 		t.Fatalf("loaded, saved, and then: %v", err)
 	}
-	if !slices.Equal(a.Params, b.Params) || a.Digest() != b.Digest() || !maps.Equal(a.Facts, b.Facts) || !reflect.DeepEqual(a.Config, b.Config) {
+	if !slices.Equal(a.Params, b.Params) || a.Digest() != b.Digest() || !maps.Equal(a.Facts, b.Facts) ||
+		!reflect.DeepEqual(a.Config, b.Config) {
 		t.Fatal("the round trip changes the adapter")
 	}
 }

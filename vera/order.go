@@ -2,12 +2,13 @@ package vera
 
 import "fmt"
 
-// Order is how a converter to GGUF moves the rows of a layer, or its columns, from Hugging Face's places. Behind the first Skip, which stay, they come in blocks of
-// A·B·Run, in each of which A groups of B runs become B groups of A runs. The zero Order leaves all where they are.
+// Order is how a converter to GGUF moves the rows of a layer, or its columns, from Hugging Face's places. Behind the
+// first Skip, which stay, they come in blocks of A·B·Run, in each of which A groups of B runs become B groups of A
+// runs. The zero Order leaves all where they are.
 type Order struct{ Skip, A, B, Run int }
 
-// GGUFRows copies rows of equal width from Hugging Face's order into that of the GGUF file; an order that moves none gives the values themselves. It panics where the rows
-// are not whole blocks.
+// GGUFRows copies rows of equal width from Hugging Face's order into that of the GGUF file; an order that moves none
+// gives the values themselves. It panics where the rows are not whole blocks.
 func GGUFRows[T any](values []T, rows int, o Order) []T {
 	if o == (Order{}) {
 		return values
@@ -63,7 +64,8 @@ func (o Order) columns(values []float32, width, in int) []float32 {
 	return out
 }
 
-// halves is the order of q and k where the file has the numbers that are rotated together side by side, 2i and 2i + 1, and Hugging Face i and i + dim/2.
+// halves is the order of q and k where the file has the numbers that are rotated together side by side, 2i and 2i + 1,
+// and Hugging Face i and i + dim/2.
 func halves(b Base, target string) (rows, columns Order) {
 	if target == "attn_q" || target == "attn_k" {
 		rows = Order{A: 2, B: b.HeadDim / 2, Run: 1}
@@ -71,7 +73,8 @@ func halves(b Base, target string) (rows, columns Order) {
 	return rows, columns
 }
 
-// valueHeads is the order of a delta net's layers, where Hugging Face has the value heads of one key head side by side, and the file those of all key heads in turn.
+// valueHeads is the order of a delta net's layers, where Hugging Face has the value heads of one key head side by side,
+// and the file those of all key heads in turn.
 func valueHeads(b Base, target string) (rows, columns Order) {
 	d := b.Delta
 	if d.Keys == d.Values {
@@ -107,8 +110,8 @@ type Matrix struct {
 	Width  int
 }
 
-// Ordered gives what the layers see of the pair that they share: A for every order of columns and B for every order of rows that they have, as much of each as the largest
-// of these layers takes.
+// Ordered gives what the layers see of the pair that they share: A for every order of columns and B for every order of
+// rows that they have, as much of each as the largest of these layers takes.
 func (a *Adapter) Ordered() (down, up map[Order]Matrix) {
 	ins, outs := map[Order]int{}, map[Order]int{}
 	for _, l := range a.Layers {

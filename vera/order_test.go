@@ -19,7 +19,8 @@ func TestOrders(t *testing.T) {
 		// Rows of two.
 		{Order{A: 2, B: 2, Run: 1}, 4, []int{0, 0, 1, 1, 2, 2, 3, 3}, []int{0, 0, 2, 2, 1, 1, 3, 3}},
 		// Behind one row, three key heads with two value heads each, of two rows.
-		{Order{Skip: 1, A: 3, B: 2, Run: 2}, 13, []int{9, 0, 1, 10, 11, 20, 21, 30, 31, 40, 41, 50, 51}, []int{9, 0, 1, 20, 21, 40, 41, 10, 11, 30, 31, 50, 51}},
+		{Order{Skip: 1, A: 3, B: 2, Run: 2}, 13, []int{9, 0, 1, 10, 11, 20, 21, 30, 31, 40, 41, 50, 51},
+			[]int{9, 0, 1, 20, 21, 40, 41, 10, 11, 30, 31, 50, 51}},
 	} {
 		if got := GGUFRows(test.hf, test.rows, test.order); !slices.Equal(got, test.gguf) {
 			t.Errorf("%+v: %v, want %v", test.order, got, test.gguf)
@@ -30,11 +31,14 @@ func TestOrders(t *testing.T) {
 	}
 }
 
-// Rows of B go where the values of b go, and columns of A where the inputs go, so that b ⊙ (B (d ⊙ (A x))) is only reordered.
+// Rows of B go where the values of b go, and columns of A where the inputs go, so that b ⊙ (B (d ⊙ (A x))) is only
+// reordered.
 func TestOrderedPair(t *testing.T) {
-	b := Base{Architecture: "qwen35", Blocks: 1, Delta: bindings.DeltaHeads{Keys: 2, Values: 6, DimK: 3, DimV: 2}, Linears: []Linear{
-		{0, "attn_qkv", 8, 24}, {0, "attn_gate", 8, 12}, {0, "ssm_alpha", 8, 6}, {0, "ssm_beta", 8, 6}, {0, "ssm_out", 12, 8}, {0, "ffn_up", 8, 20},
-	}}
+	b := Base{Architecture: "qwen35", Blocks: 1, Delta: bindings.DeltaHeads{Keys: 2, Values: 6, DimK: 3, DimV: 2},
+		Linears: []Linear{
+			{0, "attn_qkv", 8, 24}, {0, "attn_gate", 8, 12}, {0, "ssm_alpha", 8, 6}, {0, "ssm_beta", 8, 6},
+			{0, "ssm_out", 12, 8}, {0, "ffn_up", 8, 20},
+		}}
 	for _, unique := range []bool{false, true} {
 		c := Default()
 		c.Rank, c.UniquePairs = 5, unique
@@ -86,7 +90,8 @@ func TestRowsThatDoNotDivide(t *testing.T) {
 	for _, test := range []struct {
 		n, rows int
 		order   Order
-	}{{7, 4, Order{A: 2, B: 2, Run: 1}}, {6, 6, Order{A: 2, B: 2, Run: 1}}, {8, 0, Order{A: 2, B: 2, Run: 1}}, {8, 8, Order{A: 2, B: 0, Run: 1}}, {8, 8, Order{Skip: 9, A: 1, B: 1, Run: 1}}} {
+	}{{7, 4, Order{A: 2, B: 2, Run: 1}}, {6, 6, Order{A: 2, B: 2, Run: 1}}, {8, 0, Order{A: 2, B: 2, Run: 1}},
+		{8, 8, Order{A: 2, B: 0, Run: 1}}, {8, 8, Order{Skip: 9, A: 1, B: 1, Run: 1}}} {
 		func() {
 			defer func() {
 				if recover() == nil {

@@ -17,8 +17,9 @@ type Init string
 const (
 	// KaimingUniform is uniform in ±√3·√2/√fan_in: PEFT's initialisation, equal to it in every bit.
 	KaimingUniform Init = "kaiming_uniform"
-	// KaimingNormal is normal with a standard deviation of √2/√fan_in: the ziggurat of math/rand/v2 over the generator's 64-bit words, which
-	// takes a logarithm for one value in thousands only, so that machines of different floating-point libraries agree.
+	// KaimingNormal is normal with a standard deviation of √2/√fan_in: the ziggurat of math/rand/v2 over the
+	// generator's 64-bit words, which takes a logarithm for one value in thousands only, so that machines of different
+	// floating-point libraries agree.
 	KaimingNormal Init = "kaiming_normal"
 	// Uniform is uniform in [0, 0.1).
 	Uniform Init = "uniform"
@@ -26,8 +27,8 @@ const (
 
 var inits = []Init{KaimingUniform, KaimingNormal, Uniform}
 
-// Pair is the frozen random pair that all adapted layers share, rows in the order of Hugging Face's weights. A layer uses the first In
-// columns of A and the first Out rows of B.
+// Pair is the frozen random pair that all adapted layers share, rows in the order of Hugging Face's weights. A layer
+// uses the first In columns of A and the first Out rows of B.
 type Pair struct {
 	Rank   int
 	MaxIn  int
@@ -76,9 +77,10 @@ func draw(init Init, mt *prng.MT19937, rows, fanIn int) []float32 {
 	return values
 }
 
-// drawUniform fills values uniformly in ±bound. PyTorch computes fma(u, 2·bound, −bound) in float32, where u = k/2²⁴ and k is the low 24 bits of a word. That is
-// bound·(k − 2²³)/2²³ in exact arithmetic, rounded once. (k − 2²³)/2²³ has 24 significant bits, so it is exact in float32, and the one product below rounds
-// once as well: the same bits, and no fused multiply-add is needed.
+// drawUniform fills values uniformly in ±bound. PyTorch computes fma(u, 2·bound, −bound) in float32, where u = k/2²⁴
+// and k is the low 24 bits of a word. That is bound·(k − 2²³)/2²³ in exact arithmetic, rounded once. (k − 2²³)/2²³ has
+// 24 significant bits, so it is exact in float32, and the one product below rounds once as well: the same bits, and no
+// fused multiply-add is needed.
 func drawUniform(mt *prng.MT19937, values []float32, bound float32) {
 	for i := range values {
 		values[i] = bound * (float32(int32(mt.Uint32()&(1<<24-1))-1<<23) / (1 << 23))
@@ -94,7 +96,8 @@ func digestOf(layers []Layer) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// SHA256 is the digest, in hexadecimal, of rank, MaxIn and MaxOut as little-endian uint64, then A and B as little-endian float32.
+// SHA256 is the digest, in hexadecimal, of rank, MaxIn and MaxOut as little-endian uint64, then A and B as
+// little-endian float32.
 func (p *Pair) SHA256() string {
 	h := sha256.New()
 	buf := make([]byte, 0, 1<<16)

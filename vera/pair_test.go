@@ -66,7 +66,8 @@ func TestPairIsFixedBySeed(t *testing.T) {
 	}
 }
 
-// Mean and deviation of 60,000 values: five standard errors of the mean are 2% of a deviation, of the deviation at most 1.5%.
+// Mean and deviation of 60,000 values: five standard errors of the mean are 2% of a deviation, of the deviation at most
+// 1.5%.
 func TestPairDistribution(t *testing.T) {
 	const rank, maxIn, maxOut = 200, 300, 300
 	bound := func(fanIn int) float64 { return math.Sqrt(6 / float64(fanIn)) }
@@ -76,9 +77,15 @@ func TestPairDistribution(t *testing.T) {
 		deviation func(fanIn int) float64
 		lo, hi    func(fanIn int) float64
 	}{
-		{KaimingUniform, 0, func(n int) float64 { return bound(n) / math.Sqrt(3) }, func(n int) float64 { return -bound(n) }, bound},
-		{KaimingNormal, 0, func(n int) float64 { return math.Sqrt(2 / float64(n)) }, func(int) float64 { return -1 }, func(int) float64 { return 1 }},
-		{Uniform, 0.05, func(int) float64 { return 0.1 / math.Sqrt(12) }, func(int) float64 { return 0 }, func(int) float64 { return 0.1 }},
+		{KaimingUniform, 0, func(n int) float64 { return bound(n) / math.Sqrt(3) }, func(n int) float64 {
+			return -bound(n)
+		}, bound},
+		{KaimingNormal, 0, func(n int) float64 { return math.Sqrt(2 / float64(n)) }, func(int) float64 {
+			return -1
+		}, func(int) float64 { return 1 }},
+		{Uniform, 0.05, func(int) float64 { return 0.1 / math.Sqrt(12) }, func(int) float64 {
+			return 0
+		}, func(int) float64 { return 0.1 }},
 	} {
 		p := NewPair(test.init, 3, rank, maxIn, maxOut)
 		for name, m := range map[string]struct {
@@ -99,7 +106,8 @@ func TestPairDistribution(t *testing.T) {
 			}
 			// The bounds are rounded to float32.
 			const slack = 1e-6
-			if lo, hi := float64(slices.Min(m.values)), float64(slices.Max(m.values)); lo < test.lo(m.fanIn)-slack || hi > test.hi(m.fanIn)+slack {
+			if lo, hi := float64(slices.Min(m.values)), float64(slices.Max(m.values)); lo < test.lo(m.fanIn)-slack ||
+				hi > test.hi(m.fanIn)+slack {
 				t.Errorf("%s %s: from %v to %v", test.init, name, lo, hi)
 			}
 		}

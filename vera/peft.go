@@ -115,7 +115,8 @@ func loadPEFT(dir string, base Base, anyBase bool) (*Adapter, error) {
 	return a, nil
 }
 
-// adapter makes an adapter of the configuration, whose numbers are still to be read from a file of no more than room. own is nil where PEFT wrote the folder.
+// adapter makes an adapter of the configuration, whose numbers are still to be read from a file of no more than room.
+// own is nil where PEFT wrote the folder.
 func (p *peftConfig) adapter(own *native, base Base, h hfModel, anyBase bool, room int) (*Adapter, error) {
 	c, err := p.config(base, h)
 	if err != nil {
@@ -141,7 +142,8 @@ func (p *peftConfig) adapter(own *native, base Base, h hfModel, anyBase bool, ro
 		return nil, err
 	}
 	// The configuration may have been changed by hand; then it decides. A pair that is not PEFT's own is in the file.
-	if sameMeaning(c, own.Config, base) && (c.Method == MethodLoRA || own.Config.Init == KaimingUniform || p.SaveProjection) {
+	if sameMeaning(c, own.Config, base) && (c.Method == MethodLoRA || own.Config.Init == KaimingUniform ||
+		p.SaveProjection) {
 		c = own.Config
 	}
 	a, err := layout(c, base, room)
@@ -190,8 +192,8 @@ const (
 	peftLoRA = "LORA"
 )
 
-// Sizes beyond which a file is not read. A configuration that names every layer of a large model has some hundred kilobytes; the LoRA of rank 256 of a model of 70
-// billion parameters has 7 GB.
+// Sizes beyond which a file is not read. A configuration that names every layer of a large model has some hundred
+// kilobytes; the LoRA of rank 256 of a model of 70 billion parameters has 7 GB.
 const (
 	maxPEFTConfig  = 4 << 20
 	maxPEFTWeights = 32 << 30
@@ -203,7 +205,8 @@ func readPEFTFile(dir string) ([]byte, error) {
 	err := checkSafetensors(path)
 	if errors.Is(err, os.ErrNotExist) {
 		if _, pickled := os.Stat(filepath.Join(dir, peftPickleFile)); pickled == nil {
-			return nil, fmt.Errorf("%s holds %s, a program of Python's rather than data; load it with PEFT and save it again, which writes %s", dir, peftPickleFile, peftWeightsFile)
+			return nil, fmt.Errorf("%s holds %s, a program of Python's rather than data; load it with PEFT and save "+
+				"it again, which writes %s", dir, peftPickleFile, peftWeightsFile)
 		}
 	}
 	if err != nil {
@@ -212,7 +215,8 @@ func readPEFTFile(dir string) ([]byte, error) {
 	return durable.ReadFile(path, maxPEFTWeights)
 }
 
-// checkSafetensors looks at the beginning of a file, before memory is taken for all of it: the size of the header, and the brace that opens it.
+// checkSafetensors looks at the beginning of a file, before memory is taken for all of it: the size of the header, and
+// the brace that opens it.
 func checkSafetensors(path string) error {
 	file, info, err := durable.Open(path)
 	if err != nil {
@@ -230,7 +234,8 @@ func checkSafetensors(path string) error {
 	return nil
 }
 
-// config turns PEFT's configuration into ours. It fails for what cannot be kept: other kinds of adapters and trained modules besides.
+// config turns PEFT's configuration into ours. It fails for what cannot be kept: other kinds of adapters and trained
+// modules besides.
 func (p *peftConfig) config(base Base, h hfModel) (Config, error) {
 	if p.Type == peftLoRA {
 		return p.loraConfig(base, h)
@@ -240,9 +245,11 @@ func (p *peftConfig) config(base Base, h hfModel) (Config, error) {
 	case p.Type != peftVeRA:
 		return c, fmt.Errorf("peft_type is %q; only %q and %q can be read", p.Type, peftVeRA, peftLoRA)
 	case p.Bias != "none":
-		return c, fmt.Errorf("bias is %q; only \"none\" can be read, since trained biases have no place in an adapter of this kind", p.Bias)
+		return c, fmt.Errorf("bias is %q; only \"none\" can be read, since trained biases have no place in an "+
+			"adapter of this kind", p.Bias)
 	case len(p.ModulesToSave) > 0:
-		return c, fmt.Errorf("modules_to_save holds %q; adapters with whole trained modules cannot be read", p.ModulesToSave)
+		return c, fmt.Errorf("modules_to_save holds %q; adapters with whole trained modules cannot be read",
+			p.ModulesToSave)
 	}
 	var err error
 	if c.Seed, err = seedOfKey(p.Key.String()); err != nil {
@@ -282,7 +289,8 @@ func (p *peftConfig) adapted(base Base, h hfModel) (adapted []Linear, err error)
 		}
 	}
 	if len(adapted) == 0 {
-		return nil, fmt.Errorf("target_modules, exclude_modules, layers_to_transform and layers_pattern together select no linear layer of %q", base.Name)
+		return nil, fmt.Errorf("target_modules, exclude_modules, layers_to_transform and layers_pattern together "+
+			"select no linear layer of %q", base.Name)
 	}
 	return adapted, nil
 }
@@ -299,7 +307,8 @@ func seedOfKey(key string) (uint32, error) {
 	return uint32(i), nil
 }
 
-// selection gives the targets and layers that select exactly the adapted layers, naming single layers only where no product of the two does.
+// selection gives the targets and layers that select exactly the adapted layers, naming single layers only where no
+// product of the two does.
 func selection(adapted []Linear, base Base) (targets []string, layers []int) {
 	var c Config
 	for _, l := range adapted {

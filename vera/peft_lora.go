@@ -13,7 +13,8 @@ import (
 
 // loraConfig turns the configuration of PEFT's LoRA into ours, with a rank and an alpha for each layer.
 func (p *peftConfig) loraConfig(base Base, h hfModel) (Config, error) {
-	c := Config{Method: MethodLoRA, Alpha: p.Alpha, Dropout: p.LoRADropout, RSLoRA: p.RSLoRA, Ranks: map[string]int{}, Alphas: map[string]float32{}}
+	c := Config{Method: MethodLoRA, Alpha: p.Alpha, Dropout: p.LoRADropout, RSLoRA: p.RSLoRA, Ranks: map[string]int{},
+		Alphas: map[string]float32{}}
 	if err := p.checkLoRA(); err != nil {
 		return c, err
 	}
@@ -44,9 +45,12 @@ func (p *peftConfig) loraConfig(base Base, h hfModel) (Config, error) {
 
 // plainLoRA are the options that say what is read here, or nothing of what the adapter computes.
 var plainLoRA = []string{
-	"alpha_pattern", "auto_mapping", "base_model_name_or_path", "corda_config", "ensure_weight_tying", "eva_config", "exclude_modules", "fan_in_fan_out", "inference_mode",
-	"init_lora_weights", "layers_pattern", "layers_to_transform", "loftq_config", "lora_alpha", "lora_dropout", "lora_ga_config", "megatron_core", "peft_type", "peft_version",
-	"qalora_group_size", "r", "rank_pattern", "revision", "runtime_config", "target_modules", "task_type", "use_rslora", "velora_config",
+	"alpha_pattern", "auto_mapping", "base_model_name_or_path", "corda_config", "ensure_weight_tying", "eva_config",
+	"exclude_modules", "fan_in_fan_out", "inference_mode",
+	"init_lora_weights", "layers_pattern", "layers_to_transform", "loftq_config", "lora_alpha", "lora_dropout",
+	"lora_ga_config", "megatron_core", "peft_type", "peft_version",
+	"qalora_group_size", "r", "rank_pattern", "revision", "runtime_config", "target_modules", "task_type", "use_rslora",
+	"velora_config",
 }
 
 // otherLoRA says what options do that a LoRA here has no place for.
@@ -63,11 +67,13 @@ var otherLoRA = map[string]string{
 	"target_parameters":       "it adapts parameters that are no linear layers",
 	"trainable_token_indices": "trained embeddings have no place in an adapter of this kind",
 	"use_bdlora":              "its matrices are block-diagonal",
-	"use_dora":                "DoRA also trains the magnitude of each weight, which a LoRA cannot hold; merge it with PEFT",
-	"use_qalora":              "it pools the inputs before lora_A",
+	"use_dora": "DoRA also trains the magnitude of each weight, which a LoRA cannot hold; merge " +
+		"it with PEFT",
+	"use_qalora": "it pools the inputs before lora_A",
 }
 
-// rebasing are the initialisations that take the first A and B out of the base weights, so that the adapter is none of the base model as it is.
+// rebasing are the initialisations that take the first A and B out of the base weights, so that the adapter is none of
+// the base model as it is.
 var rebasing = regexp.MustCompile(`^(pissa.*|olora|corda|loftq|lora_ga)$`)
 
 // checkLoRA names the first option that changes what the adapter computes and is not read here.
@@ -80,13 +86,16 @@ func (p *peftConfig) checkLoRA() error {
 		if why, known := otherLoRA[key]; known {
 			return fmt.Errorf("%s is %s: %s", key, value, why)
 		}
-		return fmt.Errorf("%s is %s: an option that is not known here, and may change what the adapter computes", key, value)
+		return fmt.Errorf("%s is %s: an option that is not known here, and may change what the adapter computes",
+			key, value)
 	}
 	if init := strings.Trim(string(p.all["init_lora_weights"]), `"`); rebasing.MatchString(init) {
-		return fmt.Errorf("init_lora_weights is %q: it changes the base weights; save the adapter with PEFT's save_pretrained and path_initial_model_for_weight_conversion, which makes a plain LoRA of it", init)
+		return fmt.Errorf("init_lora_weights is %q: it changes the base weights; save the adapter with PEFT's "+
+			"save_pretrained and path_initial_model_for_weight_conversion, which makes a plain LoRA of it", init)
 	}
 	if p.Targets.pattern != "" && (len(p.Layers) > 0 || len(p.LayersPattern) > 0) {
-		return fmt.Errorf("target_modules is the pattern %q, and PEFT takes layers_to_transform and layers_pattern only with a list of names", p.Targets.pattern)
+		return fmt.Errorf("target_modules is the pattern %q, and PEFT takes layers_to_transform and layers_pattern "+
+			"only with a list of names", p.Targets.pattern)
 	}
 	return nil
 }
@@ -114,7 +123,8 @@ func unset(option json.RawMessage) bool {
 	return false
 }
 
-// loraTensor takes apart what PEFT calls a matrix: the module's path, and A or B. Files of a state_dict also name the adapter.
+// loraTensor takes apart what PEFT calls a matrix: the module's path, and A or B. Files of a state_dict also name the
+// adapter.
 var loraTensor = regexp.MustCompile(`^(?:base_model\.model\.)?(.+)\.lora_([AB])(?:\.[^.]+)?\.weight$`)
 
 // loraTensors finds the names of the matrices of each module, and fails where a tensor is none of a linear layer's.
@@ -133,7 +143,8 @@ func (a *Adapter) loraTensors(names []string, h hfModel) (map[string]string, err
 		}
 		matrix := m[1] + ".lora_" + m[2] + ".weight"
 		if twin, twice := found[matrix]; twice {
-			return nil, fmt.Errorf("tensors %s and %s are the same matrix of one layer; save a single adapter", twin, name)
+			return nil, fmt.Errorf("tensors %s and %s are the same matrix of one layer; save a single adapter",
+				twin, name)
 		}
 		found[matrix] = name
 	}

@@ -31,11 +31,14 @@ func (p *peftConfig) matcher() (func(path string) (bool, error), error) {
 	}, nil
 }
 
-// matcher tells whether a module is named: a pattern must match a whole path; a name must be the path or its end after a dot.
+// matcher tells whether a module is named: a pattern must match a whole path; a name must be the path or its end after
+// a dot.
 func (t targetModules) matcher(option string) (func(path string) (bool, error), error) {
 	if t.pattern == "" {
 		return func(path string) (bool, error) {
-			return slices.ContainsFunc(t.names, func(name string) bool { return path == name || strings.HasSuffix(path, "."+name) }), nil
+			return slices.ContainsFunc(t.names, func(name string) bool {
+				return path == name || strings.HasSuffix(path, "."+name)
+			}), nil
 		}, nil
 	}
 	pattern, err := compile(option, `\A(?:`+t.pattern+`)\z`)
@@ -54,7 +57,8 @@ func (t targetModules) matcher(option string) (func(path string) (bool, error), 
 // allLinear tells whether every linear layer but the head is adapted.
 func (p *peftConfig) allLinear() bool { return strings.EqualFold(p.Targets.pattern, "all-linear") }
 
-// included tells which module paths target_modules select. The layer options hold only for names that are not a whole path.
+// included tells which module paths target_modules select. The layer options hold only for names that are not a whole
+// path.
 func (p *peftConfig) included() (func(path string) (bool, error), error) {
 	if p.allLinear() {
 		return func(string) (bool, error) { return true, nil }, nil
@@ -64,7 +68,8 @@ func (p *peftConfig) included() (func(path string) (bool, error), error) {
 		return named, err
 	}
 	if len(p.Targets.names) == 0 {
-		return nil, errors.New("target_modules is empty; must be a list of module names, a regular expression, or \"all-linear\"")
+		return nil, errors.New("target_modules is empty; must be a list of module names, a regular expression, or " +
+			"\"all-linear\"")
 	}
 	block, err := p.blockPatterns()
 	if err != nil {
@@ -108,19 +113,21 @@ func (p *peftConfig) blockPatterns() ([]*regexp2.Regexp, error) {
 	return patterns, nil
 }
 
-// compile makes a backtracking matcher, for patterns in Python's syntax with look-around, that gives up on a pattern that would never end.
+// compile makes a backtracking matcher, for patterns in Python's syntax with look-around, that gives up on a pattern
+// that would never end.
 func compile(option, pattern string) (*regexp2.Regexp, error) {
 	re, err := regexp2.Compile(pattern, regexp2.RE2)
 	if err != nil {
-		reason, _, _ := strings.Cut(strings.TrimPrefix(err.Error(), "error parsing regexp: "), " in `") // which is not as it stands in the file
+		// which is not as it stands in the file
+		reason, _, _ := strings.Cut(strings.TrimPrefix(err.Error(), "error parsing regexp: "), " in `")
 		return nil, fmt.Errorf("%s: not a regular expression: %s", option, reason)
 	}
 	re.MatchTimeout = time.Second
 	return re, nil
 }
 
-// pattern is a JSON object of values for modules: each key is a regular expression that must match the end of a module's path, from its beginning or after a dot. The
-// first in the file's order that matches decides.
+// pattern is a JSON object of values for modules: each key is a regular expression that must match the end of a
+// module's path, from its beginning or after a dot. The first in the file's order that matches decides.
 type pattern[T any] []struct {
 	key   string
 	value T

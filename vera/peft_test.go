@@ -38,9 +38,12 @@ func peftOf(t testing.TB, a *Adapter) peft {
 		}
 	}
 	p := peft{tensors: map[string]safetensors.TensorView{}, config: map[string]any{
-		"peft_type": "VERA", "r": a.Rank, "target_modules": targets, "projection_prng_key": a.Seed, "d_initial": a.DInitial,
-		"vera_dropout": a.Dropout, "save_projection": false, "bias": "none", "fan_in_fan_out": false, "layers_to_transform": nil,
-		"layers_pattern": nil, "modules_to_save": nil, "base_model_name_or_path": "toy-hf", "peft_version": "0.21.2",
+		"peft_type": "VERA", "r": a.Rank, "target_modules": targets, "projection_prng_key": a.Seed,
+		"d_initial":    a.DInitial,
+		"vera_dropout": a.Dropout, "save_projection": false, "bias": "none", "fan_in_fan_out": false,
+		"layers_to_transform": nil,
+		"layers_pattern":      nil, "modules_to_save": nil, "base_model_name_or_path": "toy-hf",
+		"peft_version": "0.21.2",
 	}}
 	if len(a.Config.Layers) > 0 {
 		p.config["layers_to_transform"] = a.Config.Layers
@@ -103,7 +106,8 @@ func TestPEFTIsRead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !slices.Equal(a.Params, b.Params) || b.Rank != a.Rank || b.Seed != a.Seed || b.Dropout != a.Dropout || b.DInitial != a.DInitial || b.Init != KaimingUniform {
+		if !slices.Equal(a.Params, b.Params) || b.Rank != a.Rank || b.Seed != a.Seed || b.Dropout != a.Dropout ||
+			b.DInitial != a.DInitial || b.Init != KaimingUniform {
 			t.Errorf("projections %v: read as %+v", projections, b)
 		}
 		// A pair that is the seed's is known to be so, and native files leave it out.
@@ -156,7 +160,8 @@ func TestPEFTTypes(t *testing.T) {
 		for name, v := range p.tensors {
 			var data []byte
 			for i := 0; i < len(v.Data()); i += 4 {
-				data = binary.LittleEndian.AppendUint16(data, bits(math.Float32frombits(binary.LittleEndian.Uint32(v.Data()[i:]))))
+				data = binary.LittleEndian.AppendUint16(data,
+					bits(math.Float32frombits(binary.LittleEndian.Uint32(v.Data()[i:]))))
 			}
 			half, err := safetensors.NewTensorView(kind, v.Shape(), data)
 			if err != nil {
@@ -182,32 +187,47 @@ func TestPEFTSelection(t *testing.T) {
 		targets []string
 		layers  []int
 	}{
-		"names":                {`"target_modules": ["v_proj", "q_proj"]`, []string{"attn_q", "attn_v"}, nil},
-		"longer names":         {`"target_modules": ["mlp.up_proj", "self_attn.o_proj"]`, []string{"attn_output", "ffn_up"}, nil},
-		"end of no word":       {`"target_modules": ["proj", "q_proj", "attn.k_proj"]`, []string{"attn_q"}, nil},
-		"one path":             {`"target_modules": ["model.layers.1.mlp.up_proj"]`, []string{"ffn_up"}, []int{1}},
-		"path beside layers":   {`"target_modules": ["model.layers.1.mlp.up_proj"], "layers_to_transform": [0]`, []string{"ffn_up"}, []int{1}},
-		"numbered names":       {`"target_modules": ["layers.1.mlp.up_proj", "2.mlp.up_proj"]`, []string{"ffn_up"}, []int{1, 2}},
-		"no product":           {`"target_modules": ["1.mlp.up_proj", "2.self_attn.q_proj"]`, []string{"blk.1.ffn_up", "blk.2.attn_q"}, nil},
-		"all-linear":           {`"target_modules": "all-linear"`, toy().Targets(), nil},
-		"ALL-LINEAR":           {`"target_modules": "ALL-LINEAR"`, toy().Targets(), nil},
-		"pattern":              {`"target_modules": ".*\\.[qkv]_proj"`, attention, nil},
-		"pattern of blocks":    {`"target_modules": ".*layers\\.(0|2)\\..*[qkv]_proj$"`, attention, []int{0, 2}},
-		"pattern with a name":  {`"target_modules": ".*(?P<which>[qkv])_proj"`, attention, nil},
-		"look-ahead":           {`"target_modules": "(?!.*mlp)(?!.*o_proj)(?!lm_head).*_proj"`, attention, nil},
-		"pattern and layers":   {`"target_modules": ".*[qkv]_proj", "layers_to_transform": [1]`, attention, nil},
-		"layers":               {`"target_modules": ["q_proj"], "layers_to_transform": [2, 0]`, []string{"attn_q"}, []int{0, 2}},
-		"one layer":            {`"target_modules": ["q_proj"], "layers_to_transform": 1`, []string{"attn_q"}, []int{1}},
-		"no layers":            {`"target_modules": ["q_proj"], "layers_to_transform": []`, []string{"attn_q"}, nil},
-		"all layers":           {`"target_modules": ["q_proj"], "layers_to_transform": [0, 1, 2]`, []string{"attn_q"}, nil},
-		"layers of a model":    {`"target_modules": ["q_proj"], "layers_to_transform": [1, 7]`, []string{"attn_q"}, []int{1}},
-		"layers_pattern":       {`"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": "layers"`, []string{"attn_q"}, []int{1}},
-		"group in a pattern":   {`"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": "(layers)"`, []string{"attn_q"}, []int{1}},
-		"pattern at the front": {`"target_modules": ["q_proj"], "layers_to_transform": 0, "layers_pattern": "model.layers"`, []string{"attn_q"}, []int{0}},
-		"names left out":       {`"target_modules": ["q_proj", "up_proj"], "exclude_modules": ["1.self_attn.q_proj", "mlp.up_proj"]`, []string{"attn_q"}, []int{0, 2}},
-		"paths left out":       {`"target_modules": "all-linear", "exclude_modules": ".*(mlp|[kvo]_proj).*"`, []string{"attn_q"}, nil},
-		"layers_pattern list":  {`"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": ["h", "lay.*"]`, []string{"attn_q"}, []int{1}},
-		"empty layers_pattern": {`"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": ""`, []string{"attn_q"}, []int{1}},
+		"names": {`"target_modules": ["v_proj", "q_proj"]`, []string{"attn_q", "attn_v"}, nil},
+		"longer names": {`"target_modules": ["mlp.up_proj", "self_attn.o_proj"]`,
+			[]string{"attn_output", "ffn_up"}, nil},
+		"end of no word": {`"target_modules": ["proj", "q_proj", "attn.k_proj"]`, []string{"attn_q"}, nil},
+		"one path":       {`"target_modules": ["model.layers.1.mlp.up_proj"]`, []string{"ffn_up"}, []int{1}},
+		"path beside layers": {`"target_modules": ["model.layers.1.mlp.up_proj"], "layers_to_transform": [0]`,
+			[]string{"ffn_up"}, []int{1}},
+		"numbered names": {`"target_modules": ["layers.1.mlp.up_proj", "2.mlp.up_proj"]`, []string{"ffn_up"},
+			[]int{1, 2}},
+		"no product": {`"target_modules": ["1.mlp.up_proj", "2.self_attn.q_proj"]`,
+			[]string{"blk.1.ffn_up", "blk.2.attn_q"}, nil},
+		"all-linear":          {`"target_modules": "all-linear"`, toy().Targets(), nil},
+		"ALL-LINEAR":          {`"target_modules": "ALL-LINEAR"`, toy().Targets(), nil},
+		"pattern":             {`"target_modules": ".*\\.[qkv]_proj"`, attention, nil},
+		"pattern of blocks":   {`"target_modules": ".*layers\\.(0|2)\\..*[qkv]_proj$"`, attention, []int{0, 2}},
+		"pattern with a name": {`"target_modules": ".*(?P<which>[qkv])_proj"`, attention, nil},
+		"look-ahead":          {`"target_modules": "(?!.*mlp)(?!.*o_proj)(?!lm_head).*_proj"`, attention, nil},
+		"pattern and layers":  {`"target_modules": ".*[qkv]_proj", "layers_to_transform": [1]`, attention, nil},
+		"layers": {`"target_modules": ["q_proj"], "layers_to_transform": [2, 0]`, []string{"attn_q"},
+			[]int{0, 2}},
+		"one layer": {`"target_modules": ["q_proj"], "layers_to_transform": 1`,
+			[]string{"attn_q"}, []int{1}},
+		"no layers": {`"target_modules": ["q_proj"], "layers_to_transform": []`, []string{"attn_q"}, nil},
+		"all layers": {`"target_modules": ["q_proj"], "layers_to_transform": [0, 1, 2]`,
+			[]string{"attn_q"}, nil},
+		"layers of a model": {`"target_modules": ["q_proj"], "layers_to_transform": [1, 7]`,
+			[]string{"attn_q"}, []int{1}},
+		"layers_pattern": {`"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": "layers"`,
+			[]string{"attn_q"}, []int{1}},
+		"group in a pattern": {`"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": ` +
+			`"(layers)"`, []string{"attn_q"}, []int{1}},
+		"pattern at the front": {`"target_modules": ["q_proj"], "layers_to_transform": 0, "layers_pattern": ` +
+			`"model.layers"`, []string{"attn_q"}, []int{0}},
+		"names left out": {`"target_modules": ["q_proj", "up_proj"], "exclude_modules": ["1.self_attn.q_proj", ` +
+			`"mlp.up_proj"]`, []string{"attn_q"}, []int{0, 2}},
+		"paths left out": {`"target_modules": "all-linear", "exclude_modules": ".*(mlp|[kvo]_proj).*"`,
+			[]string{"attn_q"}, nil},
+		"layers_pattern list": {`"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": ["h", ` +
+			`"lay.*"]`, []string{"attn_q"}, []int{1}},
+		"empty layers_pattern": {`"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": ""`,
+			[]string{"attn_q"}, []int{1}},
 		"unknown beside known": {`"target_modules": ["q_proj", "c_attn"]`, []string{"attn_q"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -219,7 +239,8 @@ func TestPEFTSelection(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !slices.Equal(c.canonical(toy()).Targets, test.targets) || !slices.Equal(c.canonical(toy()).Layers, test.layers) {
+			if !slices.Equal(c.canonical(toy()).Targets, test.targets) ||
+				!slices.Equal(c.canonical(toy()).Layers, test.layers) {
 				t.Errorf("%v of layers %v; want %v of %v", c.Targets, c.Layers, test.targets, test.layers)
 			}
 		})
@@ -228,7 +249,8 @@ func TestPEFTSelection(t *testing.T) {
 
 // PyTorch's generator takes the low 32 bits, also of a negative key.
 func TestPEFTKey(t *testing.T) {
-	for key, want := range map[string]uint32{"0": 0, "42": 42, "4294967297": 1, "-1": math.MaxUint32, "18446744073709551615": math.MaxUint32} {
+	for key, want := range map[string]uint32{"0": 0, "42": 42, "4294967297": 1, "-1": math.MaxUint32,
+		"18446744073709551615": math.MaxUint32} {
 		if got, err := seedOfKey(key); err != nil || got != want {
 			t.Errorf("%s: %d, %v; want %d", key, got, err, want)
 		}
@@ -248,28 +270,33 @@ func TestPEFTRefuses(t *testing.T) {
 		change func(peft)
 		words  []string
 	}{
-		"another kind":     {set("peft_type", "IA3"), []string{"IA3", "VERA", "LORA"}},
-		"bias":             {set("bias", "vera_only"), []string{"vera_only", "none"}},
-		"modules to save":  {set("modules_to_save", []string{"lm_head"}), []string{"modules_to_save", "lm_head"}},
-		"head":             {set("target_modules", []string{"q_proj", "lm_head"}), []string{"lm_head", "head"}},
-		"no targets":       {set("target_modules", nil), []string{"target_modules", "all-linear"}},
-		"other targets":    {set("target_modules", []string{"c_attn"}), []string{"target_modules", "toy"}},
-		"broken pattern":   {set("target_modules", "(q_proj"), []string{"target_modules: not a regular expression: missing closing )"}},
+		"another kind":    {set("peft_type", "IA3"), []string{"IA3", "VERA", "LORA"}},
+		"bias":            {set("bias", "vera_only"), []string{"vera_only", "none"}},
+		"modules to save": {set("modules_to_save", []string{"lm_head"}), []string{"modules_to_save", "lm_head"}},
+		"head":            {set("target_modules", []string{"q_proj", "lm_head"}), []string{"lm_head", "head"}},
+		"no targets":      {set("target_modules", nil), []string{"target_modules", "all-linear"}},
+		"other targets":   {set("target_modules", []string{"c_attn"}), []string{"target_modules", "toy"}},
+		"broken pattern": {set("target_modules", "(q_proj"),
+			[]string{"target_modules: not a regular expression: missing closing )"}},
 		"endless pattern":  {set("target_modules", "([a-z0-9_.]+)+[A-Z]"), []string{"target_modules", "timeout"}},
 		"number of a list": {set("target_modules", 3), []string{"target_modules"}},
-		"broken layers":    {func(p peft) { p.config["layers_to_transform"], p.config["layers_pattern"] = 1, "[" }, []string{"layers_pattern"}},
-		"rank 0":           {set("r", 0), []string{"rank 0"}},
-		"changed rank":     {set("r", 5), []string{"vera_lambda_d", "[4]", "[5]"}},
-		"rank as text":     {set("r", "4"), []string{"adapter_config.json", "r"}},
-		"key":              {set("projection_prng_key", 0.5), []string{"projection_prng_key", "0.5", "integer"}},
-		"fewer layers":     {set("layers_to_transform", []int{0, 1}), []string{"layers.2", "no layer"}},
-		"no projections":   {set("save_projection", true), []string{"base_model.vera_A", "missing"}},
-		"half a pair":      {func(p peft) { p.tensors[peftPairA] = tensor(t, a.Pair.A, 4, 24) }, []string{"base_model.vera_B", "missing"}},
+		"broken layers": {func(p peft) { p.config["layers_to_transform"], p.config["layers_pattern"] = 1, "[" },
+			[]string{"layers_pattern"}},
+		"rank 0":         {set("r", 0), []string{"rank 0"}},
+		"changed rank":   {set("r", 5), []string{"vera_lambda_d", "[4]", "[5]"}},
+		"rank as text":   {set("r", "4"), []string{"adapter_config.json", "r"}},
+		"key":            {set("projection_prng_key", 0.5), []string{"projection_prng_key", "0.5", "integer"}},
+		"fewer layers":   {set("layers_to_transform", []int{0, 1}), []string{"layers.2", "no layer"}},
+		"no projections": {set("save_projection", true), []string{"base_model.vera_A", "missing"}},
+		"half a pair": {func(p peft) { p.tensors[peftPairA] = tensor(t, a.Pair.A, 4, 24) },
+			[]string{"base_model.vera_B", "missing"}},
 		"shape of a pair": {func(p peft) { p.addPair(t, NewPair(KaimingUniform, 7, 4, 25, 24)) },
 			[]string{"base_model.vera_A", "[4 25]", "[4 24]"}},
-		"missing":     {func(p peft) { delete(p.tensors, q0) }, []string{q0, "missing"}},
-		"surplus":     {func(p peft) { p.tensors["lm_head.weight"] = tensor(t, make([]float32, 4), 4) }, []string{"lm_head.weight", "no layer"}},
-		"wrong shape": {func(p peft) { p.tensors[q0] = tensor(t, make([]float32, 16), 4, 4) }, []string{q0, "[4 4]", "[16]"}},
+		"missing": {func(p peft) { delete(p.tensors, q0) }, []string{q0, "missing"}},
+		"surplus": {func(p peft) { p.tensors["lm_head.weight"] = tensor(t, make([]float32, 4), 4) },
+			[]string{"lm_head.weight", "no layer"}},
+		"wrong shape": {func(p peft) { p.tensors[q0] = tensor(t, make([]float32, 16), 4, 4) },
+			[]string{q0, "[4 4]", "[16]"}},
 		"infinite": {func(p peft) {
 			b := make([]float32, 16)
 			b[3] = float32(math.Inf(-1))
@@ -335,10 +362,13 @@ func FuzzLoadPEFT(f *testing.F) {
 	f.Add(read(f, filepath.Join(written, peftConfigFile)), read(f, filepath.Join(written, peftWeightsFile)))
 	p.config["target_modules"] = `.*\.1\.(self_attn\.k|mlp\.down)_proj`
 	add()
-	lora := foreignLoRA(f, toy(), some(2, []int{0, 1}, "attn_q", "ffn_up"), `"target_modules": ["q_proj", "up_proj"], "r": 3, "layers_to_transform": [0, 1], "rank_pattern": {"q_proj": 2, "layers.[01].mlp.up_proj": 2}, "alpha_pattern": {"up_proj": 3}`)
+	lora := foreignLoRA(f, toy(), some(2, []int{0, 1}, "attn_q", "ffn_up"), `"target_modules": ["q_proj", `+
+		`"up_proj"], "r": 3, "layers_to_transform": [0, 1], "rank_pattern": {"q_proj": 2, "layers.[01].mlp.up_proj": `+
+		`2}, "alpha_pattern": {"up_proj": 3}`)
 	config, weights := lora.bytes(f)
 	f.Add(config, weights)
-	for _, config := range []string{``, `{`, `null`, `{"target_modules": [], "r": null}`, `{"peft_type": "VERA", "target_modules": "(?=", "layers_to_transform": {}}`} {
+	for _, config := range []string{``, `{`, `null`, `{"target_modules": [], "r": null}`,
+		`{"peft_type": "VERA", "target_modules": "(?=", "layers_to_transform": {}}`} {
 		f.Add([]byte(config), []byte("\x02\x00\x00\x00\x00\x00\x00\x00{}"))
 	}
 	dir := f.TempDir()

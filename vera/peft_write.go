@@ -26,8 +26,8 @@ const (
 // peftVersion is the release of PEFT whose format SavePEFT writes.
 const peftVersion = "0.21.2"
 
-// native is what a native file says of an adapter and PEFT's configuration cannot. SavePEFT keeps it in the metadata of the weights' file, which PEFT passes
-// over, so that the way back gives the same adapter.
+// native is what a native file says of an adapter and PEFT's configuration cannot. SavePEFT keeps it in the metadata of
+// the weights' file, which PEFT passes over, so that the way back gives the same adapter.
 type native struct {
 	Config      Config            `json:"config"`
 	BaseName    string            `json:"base_name"`
@@ -38,9 +38,11 @@ type native struct {
 // nativeKey is where that is in the metadata, as JSON.
 const nativeKey = "veratune"
 
-// SavePEFT writes the adapter as a new folder that PEFT's PeftModel.from_pretrained loads: adapter_config.json and adapter_model.safetensors, rows in the order
-// of Hugging Face's weights. With projection the file holds the shared pair, Rank·(MaxIn + MaxOut) numbers; without it PEFT draws the pair from the seed, and
-// it is an error where that gives another one: a pair of another init, or one that came with a file. Nothing is written where dir is there and not empty.
+// SavePEFT writes the adapter as a new folder that PEFT's PeftModel.from_pretrained loads: adapter_config.json and
+// adapter_model.safetensors, rows in the order of Hugging Face's weights. With projection the file holds the shared
+// pair, Rank·(MaxIn + MaxOut) numbers; without it PEFT draws the pair from the seed, and it is an error where that
+// gives another one: a pair of another init, or one that came with a file. Nothing is written where dir is there and
+// not empty.
 func (a *Adapter) SavePEFT(dir string, projection bool) error {
 	if err := a.savePEFT(dir, projection); err != nil {
 		return fmt.Errorf("save adapter for PEFT: %w", err)
@@ -76,7 +78,8 @@ func (a *Adapter) checkPEFT(projection bool) error {
 		return errors.New("PEFT has one pair for all layers, and this adapter one for each; export it as a LoRA")
 	}
 	if a.Method == MethodVeRA && !projection && a.Pair.origin != (origin{KaimingUniform, a.Seed}) {
-		return fmt.Errorf("PEFT draws another shared pair from seed %d than this adapter's (%s, SHA-256 %s); write it with the projections", a.Seed, a.Init, short(a.Pair.SHA256()))
+		return fmt.Errorf("PEFT draws another shared pair from seed %d than this adapter's (%s, SHA-256 %s); write "+
+			"it with the projections", a.Seed, a.Init, short(a.Pair.SHA256()))
 	}
 	return a.checkFinite()
 }
@@ -116,7 +119,8 @@ func (a *Adapter) peftConfig(projection bool) map[string]any {
 	}
 	if a.Method == MethodLoRA {
 		of = map[string]any{
-			"peft_type": peftLoRA, "init_lora_weights": true, "lora_alpha": a.Alpha, "lora_dropout": a.Dropout, "use_rslora": a.RSLoRA,
+			"peft_type": peftLoRA, "init_lora_weights": true, "lora_alpha": a.Alpha, "lora_dropout": a.Dropout,
+			"use_rslora":   a.RSLoRA,
 			"rank_pattern": peftPattern(a, a.Ranks), "alpha_pattern": peftPattern(a, a.Alphas),
 		}
 	}
@@ -124,8 +128,8 @@ func (a *Adapter) peftConfig(projection bool) map[string]any {
 	return config
 }
 
-// peftTargets names each kind of layer by its module ("q_proj") and single layers by their whole path. PEFT adapts a whole path whatever layers_to_transform
-// says, so those of other blocks are left out.
+// peftTargets names each kind of layer by its module ("q_proj") and single layers by their whole path. PEFT adapts a
+// whole path whatever layers_to_transform says, so those of other blocks are left out.
 func (a *Adapter) peftTargets() []string {
 	var names []string
 	h := hfModels[a.Base.Architecture]
@@ -145,7 +149,8 @@ func (a *Adapter) peftTargets() []string {
 	return names
 }
 
-// peftPattern gives what is said of single layers by the ends of their modules' paths, and by the module alone where all adapted layers of a kind agree.
+// peftPattern gives what is said of single layers by the ends of their modules' paths, and by the module alone where
+// all adapted layers of a kind agree.
 func peftPattern[T comparable](a *Adapter, of map[string]T) map[string]T {
 	values, h := map[string]T{}, hfModels[a.Base.Architecture]
 	for _, target := range Targets {
@@ -176,7 +181,8 @@ func (a *Adapter) peftWeights(projection bool) ([]byte, error) {
 		for i, n := range shape {
 			sizes[i] = uint64(n)
 		}
-		view, err := safetensors.NewTensorView(safetensors.F32, sizes, appendFloats(make([]byte, 0, 4*len(values)), values))
+		view, err := safetensors.NewTensorView(safetensors.F32, sizes,
+			appendFloats(make([]byte, 0, 4*len(values)), values))
 		failed = errors.Join(failed, err)
 		tensors[name] = view
 	}
@@ -206,7 +212,8 @@ func (a *Adapter) peftWeights(projection bool) ([]byte, error) {
 	return safetensors.Serialize(tensors, map[string]string{"format": "pt", nativeKey: string(own)})
 }
 
-// writeNewFolder writes files into a new folder, all or none: they are written and synced in a folder beside it, which is renamed at the end.
+// writeNewFolder writes files into a new folder, all or none: they are written and synced in a folder beside it, which
+// is renamed at the end.
 func writeNewFolder(dir string, files map[string][]byte) error {
 	place, err := filepath.Abs(dir)
 	if err != nil {

@@ -50,8 +50,8 @@ func sameVectors(x, y Layer) bool {
 	return x.Linear == y.Linear && slices.Equal(x.LambdaB, y.LambdaB) && slices.Equal(x.LambdaD, y.LambdaD)
 }
 
-// checkRoundTrip demands the same adapter, and the same bytes of its native file, after a stay in PEFT's format; and the same numbers where only what PEFT
-// itself writes came back.
+// checkRoundTrip demands the same adapter, and the same bytes of its native file, after a stay in PEFT's format; and
+// the same numbers where only what PEFT itself writes came back.
 func checkRoundTrip(t *testing.T, a *Adapter, projection bool) {
 	t.Helper()
 	dir := savePEFT(t, a, projection)
@@ -69,7 +69,8 @@ func checkRoundTrip(t *testing.T, a *Adapter, projection bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(c.Params, a.Params) || c.pairDigest() != a.pairDigest() || !slices.EqualFunc(c.Layers, a.Layers, sameVectors) {
+	if !slices.Equal(c.Params, a.Params) || c.pairDigest() != a.pairDigest() ||
+		!slices.EqualFunc(c.Layers, a.Layers, sameVectors) {
 		t.Error("PEFT's own part of the folder gives another adapter")
 	}
 }
@@ -85,7 +86,9 @@ func TestPEFTRoundTrip(t *testing.T) {
 		"layers":               func(c *Config) { c.Targets = []string{"blk.2.ffn_up", "blk.0.attn_k"} },
 		"kinds and a layer":    func(c *Config) { c.Targets = []string{"attn_v", "blk.1.ffn_down", "blk.2.attn_q"} },
 		"a layer twice":        func(c *Config) { c.Targets = []string{"attn_v", "blk.1.attn_v"} },
-		"layers within blocks": func(c *Config) { c.Targets, c.Layers = []string{"attn_v", "blk.1.ffn_up", "blk.2.ffn_up"}, []int{1} },
+		"layers within blocks": func(c *Config) {
+			c.Targets, c.Layers = []string{"attn_v", "blk.1.ffn_up", "blk.2.ffn_up"}, []int{1}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := toyConfig()
@@ -101,7 +104,9 @@ func TestPEFTRoundTripOfEverySetOfTargets(t *testing.T) {
 	have := toy().Targets()
 	for set := 1; set < 1<<len(have); set++ {
 		c := toyConfig()
-		c.Targets = slices.DeleteFunc(slices.Clone(have), func(target string) bool { return set>>slices.Index(have, target)&1 == 0 })
+		c.Targets = slices.DeleteFunc(slices.Clone(have), func(target string) bool {
+			return set>>slices.Index(have, target)&1 == 0
+		})
 		if set%2 == 0 {
 			c.Layers = []int{1}
 		}
@@ -192,7 +197,8 @@ func TestSavePEFTRefuses(t *testing.T) {
 	}
 }
 
-// TestReferenceFolders writes PEFT's own adapters of SmolLM2 again: the same numbers in the same bytes, the same configuration.
+// TestReferenceFolders writes PEFT's own adapters of SmolLM2 again: the same numbers in the same bytes, the same
+// configuration.
 func TestReferenceFolders(t *testing.T) {
 	for _, folder := range testutil.Folders(t, "VERATUNE_REFS", "refs/peft-vera-*") {
 		dirs, err := filepath.Glob(filepath.Join(folder, "*_peft*"))
@@ -226,7 +232,9 @@ func readConfig(t *testing.T, dir string) map[string]any {
 		t.Fatal(err)
 	}
 	// PEFT writes a Python set, whose order means nothing.
-	slices.SortFunc(config["target_modules"].([]any), func(x, y any) int { return bytes.Compare([]byte(x.(string)), []byte(y.(string))) })
+	slices.SortFunc(config["target_modules"].([]any), func(x, y any) int {
+		return bytes.Compare([]byte(x.(string)), []byte(y.(string)))
+	})
 	return config
 }
 
@@ -259,7 +267,8 @@ func TestLoadOnAnotherBase(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, moved := range []*Adapter{b, c} {
-				if want := "toy (llama, fingerprint " + short(toy().Fingerprint) + ")"; moved.Facts["trained_on"] != want {
+				if want := "toy (llama, fingerprint " + short(toy().Fingerprint) +
+					")"; moved.Facts["trained_on"] != want {
 					t.Errorf("trained on %q, want %q", moved.Facts["trained_on"], want)
 				}
 			}

@@ -3,7 +3,8 @@ package vera
 import "github.com/veratune/veratune/bindings"
 
 // ladder lists the types that TypeAuto chooses among, beside each tensor's own.
-var ladder = []bindings.Type{bindings.Q4_0, bindings.Q4_K, bindings.Q4_1, bindings.Q5_0, bindings.Q5_K, bindings.Q5_1, bindings.Q6_K, bindings.Q8_0, bindings.F16}
+var ladder = []bindings.Type{bindings.Q4_0, bindings.Q4_K, bindings.Q4_1, bindings.Q5_0, bindings.Q5_K, bindings.Q5_1,
+	bindings.Q6_K, bindings.Q8_0, bindings.F16}
 
 // option is a type that a tensor may get, and its cost.
 type option struct {
@@ -12,17 +13,18 @@ type option struct {
 	cost  float64
 }
 
-// along is how much more an error does to a model along an update than in a random direction of the same size: training moves weights where the loss depends on
-// them. On SmolLM2-135M, finetuned for 8 steps, losing the update and rounding to q8_0 or q5_1 give divergences from which it is about 100.
+// along is how much more an error does to a model along an update than in a random direction of the same size: training
+// moves weights where the loss depends on them. On SmolLM2-135M, finetuned for 8 steps, losing the update and rounding
+// to q8_0 or q5_1 give divergences from which it is about 100.
 const along = 100
 
 // cost is what rounding M = W + ΔW off by E is taken to do to a model:
 //
 //	(along · ‖E∥‖² + ‖E⊥‖²) / ‖M‖²
 //
-// E∥ is the part of E along ΔW, the update that is lost: ‖E∥‖ = |1 − kept| ‖ΔW‖. E⊥ is noise. The two are far apart: the weights of a quantised file lie on the grid
-// of its type, where an update that is small beside a step is rounded away and E⊥ is small, while every other type, even one a little finer, keeps the update under
-// noise of its own.
+// E∥ is the part of E along ΔW, the update that is lost: ‖E∥‖ = |1 − kept| ‖ΔW‖. E⊥ is noise. The two are far apart:
+// the weights of a quantised file lie on the grid of its type, where an update that is small beside a step is rounded
+// away and E⊥ is small, while every other type, even one a little finer, keeps the update under noise of its own.
 func (r *rounding) cost() float64 {
 	if r.err == 0 {
 		return 0
@@ -74,8 +76,8 @@ func (m *merger) options(x *weight) ([]option, error) {
 	return list, err
 }
 
-// spend chooses an option for each tensor, at first its own type. It goes on to the one, among all that fit into what is left of the budget, that makes
-// the cost smaller by most for each byte.
+// spend chooses an option for each tensor, at first its own type. It goes on to the one, among all that fit into what
+// is left of the budget, that makes the cost smaller by most for each byte.
 func spend(all [][]option, budget int64) []int {
 	chosen := make([]int, len(all))
 	for {

@@ -13,8 +13,8 @@ import (
 	"github.com/veratune/veratune/internal/testutil"
 )
 
-// TestReferenceAdapters loads every adapter that PEFT saved for SmolLM2 and compares each of its numbers, and each of the projections of its
-// file with the pair of its seed.
+// TestReferenceAdapters loads every adapter that PEFT saved for SmolLM2 and compares each of its numbers, and each of
+// the projections of its file with the pair of its seed.
 func TestReferenceAdapters(t *testing.T) {
 	for _, folder := range testutil.Folders(t, "VERATUNE_REFS", "refs/peft-vera-*") {
 		configs, err := filepath.Glob(filepath.Join(folder, "*", "adapter_config.json"))
@@ -102,7 +102,8 @@ func TestReferencePair(t *testing.T) {
 		}
 		p := NewPair(KaimingUniform, a.Seed, a.Rank, a.MaxIn, a.MaxOut)
 		if ref.AShape != [2]int{p.Rank, p.MaxIn} || ref.BShape != [2]int{p.MaxOut, p.Rank} {
-			t.Fatalf("%s: the pair is %d × %d and %d × %d, want %v and %v", folder, p.Rank, p.MaxIn, p.MaxOut, p.Rank, ref.AShape, ref.BShape)
+			t.Fatalf("%s: the pair is %d × %d and %d × %d, want %v and %v", folder, p.Rank, p.MaxIn, p.MaxOut, p.Rank,
+				ref.AShape, ref.BShape)
 		}
 		if !slices.Equal(p.A[:16], ref.AFirst) || !slices.Equal(p.B[:16], ref.BFirst) ||
 			!slices.Equal(p.A[len(p.A)-4:], ref.ALast) || !slices.Equal(p.B[len(p.B)-4:], ref.BLast) {

@@ -25,7 +25,8 @@ const (
 // leastBytes is the size of a value in the smallest of safetensorTypes.
 const leastBytes = 2
 
-var safetensorTypes = map[safetensors.DType]bindings.Type{safetensors.F32: bindings.F32, safetensors.F16: bindings.F16, safetensors.BF16: bindings.BF16}
+var safetensorTypes = map[safetensors.DType]bindings.Type{safetensors.F32: bindings.F32, safetensors.F16: bindings.F16,
+	safetensors.BF16: bindings.BF16}
 
 // readHeader gives the names of the tensors, and what SavePEFT adds for the way back, nil where the file has none.
 func readHeader(file []byte) (names []string, own *native, err error) {
@@ -45,8 +46,8 @@ func readHeader(file []byte) (names []string, own *native, err error) {
 	return names, own, nil
 }
 
-// readPEFTWeights fills the vectors and the pair from a safetensors file. Projections in the file are the pair, whatever the seed; they must be there
-// where needPair, and the seed gives them otherwise.
+// readPEFTWeights fills the vectors and the pair from a safetensors file. Projections in the file are the pair,
+// whatever the seed; they must be there where needPair, and the seed gives them otherwise.
 func (a *Adapter) readPEFTWeights(file []byte, h hfModel, needPair bool) error {
 	tensors, err := safetensors.Deserialize(file)
 	if err != nil {
@@ -72,9 +73,11 @@ func (a *Adapter) readPEFTWeights(file []byte, h hfModel, needPair bool) error {
 	_, hasB := tensors.Tensor(peftPairB)
 	if needPair || hasA || hasB {
 		if n := a.Rank * (a.MaxIn + a.MaxOut); n > len(file)/leastBytes {
-			return fmt.Errorf("%s and %s of rank %d have %d values, the file has no more than %d; must be whole where save_projection is true", peftPairA, peftPairB, a.Rank, n, len(file)/leastBytes)
+			return fmt.Errorf("%s and %s of rank %d have %d values, the file has no more than %d; must be whole "+
+				"where save_projection is true", peftPairA, peftPairB, a.Rank, n, len(file)/leastBytes)
 		}
-		p := &Pair{Rank: a.Rank, MaxIn: a.MaxIn, MaxOut: a.MaxOut, A: make([]float32, a.Rank*a.MaxIn), B: make([]float32, a.MaxOut*a.Rank)}
+		p := &Pair{Rank: a.Rank, MaxIn: a.MaxIn, MaxOut: a.MaxOut, A: make([]float32, a.Rank*a.MaxIn),
+			B: make([]float32, a.MaxOut*a.Rank)}
 		if err := read(peftPairA, p.A, a.Rank, a.MaxIn); err != nil {
 			return err
 		}

@@ -58,7 +58,8 @@ func (c Config) validateLayers(b Base) error {
 	return nil
 }
 
-// shortened makes Rank the largest rank of a layer and Alpha one that some layer has, and lists only those layers that differ.
+// shortened makes Rank the largest rank of a layer and Alpha one that some layer has, and lists only those layers that
+// differ.
 func (c Config) shortened(b Base) Config {
 	if len(c.Ranks)+len(c.Alphas) == 0 {
 		return c

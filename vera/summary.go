@@ -54,7 +54,8 @@ type LayerNorms struct {
 	Norms  map[string]float64 `json:"norms"`
 }
 
-// Summarize reads an adapter, whatever model it belongs to: a native file, a folder of PEFT's VeRA or LoRA, or a LoRA of llama.cpp.
+// Summarize reads an adapter, whatever model it belongs to: a native file, a folder of PEFT's VeRA or LoRA, or a LoRA
+// of llama.cpp.
 func Summarize(path string) (Summary, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -76,7 +77,8 @@ func Summarize(path string) (Summary, error) {
 	return s, nil
 }
 
-// FileFacts gives what the metadata of a GGUF file, be it an adapter or a model, say under "veratune.", keyed without that.
+// FileFacts gives what the metadata of a GGUF file, be it an adapter or a model, say under "veratune.", keyed without
+// that.
 func FileFacts(path string) (map[string]string, error) {
 	g, err := bindings.OpenGGUF(path)
 	if err != nil {
@@ -114,7 +116,8 @@ func (s *Summary) readNative(g *bindings.GGUF, m *metadata) error {
 	if m.err != nil {
 		return m.err
 	}
-	s.Format, s.Rank, s.Targets, s.Seed, s.Init, s.DInitial, s.Dropout = "native", c.Rank, c.Targets, fmt.Sprint(c.Seed), c.Init, c.DInitial, c.Dropout
+	s.Format, s.Rank, s.Targets, s.Seed, s.Init, s.DInitial, s.Dropout = "native", c.Rank, c.Targets,
+		fmt.Sprint(c.Seed), c.Init, c.DInitial, c.Dropout
 	s.only = c.Only
 	for _, t := range g.Tensors() {
 		if t.Name == tensorA || t.Name == tensorB {
@@ -206,7 +209,8 @@ func (s *Summary) readPEFT(dir string) error {
 	if p.Type == peftLoRA {
 		return s.readPEFTLoRA(p, tensors)
 	}
-	s.Method, s.Rank, s.Seed, s.Init, s.DInitial, s.Dropout = "vera", p.Rank, p.Key.String(), KaimingUniform, p.DInitial, p.Dropout
+	s.Method, s.Rank, s.Seed, s.Init, s.DInitial, s.Dropout = "vera", p.Rank, p.Key.String(), KaimingUniform,
+		p.DInitial, p.Dropout
 	if own != nil {
 		s.Init, s.only = own.Config.Init, own.Config.Only
 	}
@@ -224,7 +228,8 @@ func (s *Summary) readPEFT(dir string) error {
 		if err := readSafetensor(tensors, name, values, len(values)); err != nil {
 			return err
 		}
-		s.add(strings.TrimPrefix(name, peftPrefix), map[string]string{peftB: "b", peftD: "d"}, safetensorTypes[t.DType()], values)
+		s.add(strings.TrimPrefix(name, peftPrefix), map[string]string{peftB: "b", peftD: "d"},
+			safetensorTypes[t.DType()], values)
 	}
 	return nil
 }
@@ -254,7 +259,8 @@ func (s *Summary) readPEFTLoRA(p *peftConfig, tensors safetensors.SafeTensors) e
 		if m[2] == "A" {
 			s.Ranks = append(s.Ranks, rows)
 		}
-		s.add(m[1]+".lora_"+m[2], map[string]string{".lora_A": "lora_a", ".lora_B": "lora_b"}, safetensorTypes[t.DType()], values)
+		s.add(m[1]+".lora_"+m[2], map[string]string{".lora_A": "lora_a", ".lora_B": "lora_b"},
+			safetensorTypes[t.DType()], values)
 	}
 	return nil
 }
@@ -282,7 +288,8 @@ func (s *Summary) add(tensor string, ends map[string]string, kind bindings.Type,
 
 var inBlock = regexp.MustCompile(`^(.+?)\.(\d{1,6})\.(.+)$`)
 
-// place takes a layer's name apart, in GGUF's form or Hugging Face's. Paths within a block mean the same in all architectures.
+// place takes a layer's name apart, in GGUF's form or Hugging Face's. Paths within a block mean the same in all
+// architectures.
 func place(name string) (block int, target string) {
 	m := inBlock.FindStringSubmatch(name)
 	if m == nil {

@@ -14,14 +14,16 @@ func TestSummaryOfVeRA(t *testing.T) {
 	c := toyConfig()
 	c.Targets, c.Layers = []string{"ffn_up", "attn_q"}, []int{0, 2}
 	a := trained(t, c, toy())
-	paths := map[string]string{"native": save(t, a), "PEFT": savePEFT(t, a, true), "PEFT's own": withoutOwn(t, savePEFT(t, a, false))}
+	paths := map[string]string{"native": save(t, a), "PEFT": savePEFT(t, a, true),
+		"PEFT's own": withoutOwn(t, savePEFT(t, a, false))}
 	for name, path := range paths {
 		t.Run(name, func(t *testing.T) {
 			s, err := Summarize(path)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if s.Method != "vera" || s.Rank != 4 || s.Seed != "7" || s.Base != "toy" || s.DInitial != 0.1 || s.Dropout != 0.25 || s.Trained != len(a.Params) {
+			if s.Method != "vera" || s.Rank != 4 || s.Seed != "7" || s.Base != "toy" || s.DInitial != 0.1 ||
+				s.Dropout != 0.25 || s.Trained != len(a.Params) {
 				t.Errorf("%+v", s)
 			}
 			bytes := 4 * int64(len(a.Params))
@@ -36,8 +38,10 @@ func TestSummaryOfVeRA(t *testing.T) {
 			}
 			for i, l := range a.Layers {
 				got := s.Layers[i]
-				if got.Block != l.Block || got.Target != l.Target || math.Abs(got.Norms["b"]-norm(l.LambdaB)) > 1e-6 || got.Norms["d"] != norm(l.LambdaD) {
-					t.Errorf("layer %d is %+v; want %s with %v and %v", i, got, l.Name(), norm(l.LambdaB), norm(l.LambdaD))
+				if got.Block != l.Block || got.Target != l.Target || math.Abs(got.Norms["b"]-norm(l.LambdaB)) > 1e-6 ||
+					got.Norms["d"] != norm(l.LambdaD) {
+					t.Errorf("layer %d is %+v; want %s with %v and %v", i, got, l.Name(), norm(l.LambdaB),
+						norm(l.LambdaD))
 				}
 			}
 		})
@@ -60,7 +64,8 @@ func loraFile(t *testing.T, change func(*bindings.GGUFWriter)) string {
 		}
 		return data
 	}
-	for key, value := range map[string]any{"general.type": "adapter", "general.architecture": "llama", "adapter.type": "lora", "adapter.lora.alpha": float32(8)} {
+	for key, value := range map[string]any{"general.type": "adapter", "general.architecture": "llama",
+		"adapter.type": "lora", "adapter.lora.alpha": float32(8)} {
 		if err := w.Set(key, value); err != nil {
 			t.Fatal(err)
 		}
@@ -70,10 +75,13 @@ func loraFile(t *testing.T, change func(*bindings.GGUFWriter)) string {
 		kind  bindings.Type
 		shape []int64
 	}{
-		{"blk.10.attn_q.weight.lora_a", bindings.F32, []int64{16, 1}}, {"blk.10.attn_q.weight.lora_b", bindings.F32, []int64{1, 25}},
-		{"blk.2.ffn_up.weight.lora_b", bindings.F16, []int64{2, 18}}, {"blk.2.ffn_up.weight.lora_a", bindings.F16, []int64{32, 2}},
+		{"blk.10.attn_q.weight.lora_a", bindings.F32, []int64{16, 1}}, {"blk.10.attn_q.weight.lora_b", bindings.F32,
+			[]int64{1, 25}},
+		{"blk.2.ffn_up.weight.lora_b", bindings.F16, []int64{2, 18}}, {"blk.2.ffn_up.weight.lora_a", bindings.F16,
+			[]int64{32, 2}},
 	} {
-		if err := w.AddTensor(tensor.name, tensor.kind, tensor.shape, ones(tensor.kind, tensor.shape[0]*tensor.shape[1])); err != nil {
+		if err := w.AddTensor(tensor.name, tensor.kind, tensor.shape,
+			ones(tensor.kind, tensor.shape[0]*tensor.shape[1])); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -92,7 +100,8 @@ func TestSummaryOfLoRA(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Method != "lora" || s.Rank != 2 || s.Alpha != 8 || s.Trained != 16+25+36+64 || s.Types["f32"] != 4*41 || s.Types["f16"] != 2*100 {
+	if s.Method != "lora" || s.Rank != 2 || s.Alpha != 8 || s.Trained != 16+25+36+64 || s.Types["f32"] != 4*41 ||
+		s.Types["f16"] != 2*100 {
 		t.Errorf("%+v", s)
 	}
 	want := []LayerNorms{

@@ -12,9 +12,9 @@ import (
 	"gonum.org/v1/gonum/mat"
 )
 
-// truncation gives approximations of a rank less than the adapter's to its layers' ΔW, nearly the best in the least-squares sense: those of the truncated
-// singular value decomposition (Eckart and Young), by a randomised range finder with power iterations (Halko, Martinsson and Tropp, arXiv 0909.4061,
-// algorithm 4.4) on the factors.
+// truncation gives approximations of a rank less than the adapter's to its layers' ΔW, nearly the best in the
+// least-squares sense: those of the truncated singular value decomposition (Eckart and Young), by a randomised range
+// finder with power iterations (Halko, Martinsson and Tropp, arXiv 0909.4061, algorithm 4.4) on the factors.
 type truncation struct {
 	a          *Adapter
 	rank       int
@@ -22,8 +22,8 @@ type truncation struct {
 	iterations int
 }
 
-// Random factors, whose singular values fall as slowly as any, lose less than 1e-4 of the energy by these (docs/log.md). A layer whose ΔW has no more than
-// leastDirections is decomposed in whole.
+// Random factors, whose singular values fall as slowly as any, lose less than 1e-4 of the energy by these
+// (docs/log.md). A layer whose ΔW has no more than leastDirections is decomposed in whole.
 const (
 	leastDirections = 128
 	powerIterations = 8
@@ -33,13 +33,15 @@ func newTruncation(a *Adapter, rank int) *truncation {
 	return &truncation{a, rank, max(2*rank, leastDirections), powerIterations}
 }
 
-// factors gives the two factors of ΔW's approximation, √σ in each. Of orthonormal rows Q, n × In, that nearly span ΔW's largest right singular vectors, it
-// makes Z = ΔW Qᵀ, Out × n. The eigenvectors V of Zᵀ Z are Z's right singular vectors and the eigenvalues σ²; so up = Z V/√σ and down = √σ Vᵀ Q, of the
-// rank largest. What float64 loses by the square, values of σ below 1e-8 of the largest, float32 does not hold. It fails where b or d is so large that a
-// factor is infinite, and where ctx ends.
+// factors gives the two factors of ΔW's approximation, √σ in each. Of orthonormal rows Q, n × In, that nearly span ΔW's
+// largest right singular vectors, it makes Z = ΔW Qᵀ, Out × n. The eigenvectors V of Zᵀ Z are Z's right singular
+// vectors and the eigenvalues σ²; so up = Z V/√σ and down = √σ Vᵀ Q, of the rank largest. What float64 loses by the
+// square, values of σ below 1e-8 of the largest, float32 does not hold. It fails where b or d is so large that a factor
+// is infinite, and where ctx ends.
 func (t *truncation) factors(ctx context.Context, l *Layer) (product, error) {
 	up, down := t.a.Factors(l)
-	if err := errors.Join(checkFinite(l.Name()+": diag(b) B", up), checkFinite(l.Name()+": diag(d) A", down)); err != nil {
+	if err := errors.Join(checkFinite(l.Name()+": diag(b) B", up), checkFinite(l.Name()+": diag(d) A", down)); err !=
+		nil {
 		return product{}, err
 	}
 	unit := math.Ldexp(1, normalise(up)+normalise(down)) // float32 holds the squares of what is left
@@ -120,8 +122,8 @@ func (t *truncation) span(ctx context.Context, f *factored) (rows *mat.Dense, to
 	return orthonormalRows(x, f.in), total, nil
 }
 
-// orthonormalRows gives orthonormal rows of that width that span what those of values do: the Q of values = L Q. There must be no more of them than they are
-// wide.
+// orthonormalRows gives orthonormal rows of that width that span what those of values do: the Q of values = L Q. There
+// must be no more of them than they are wide.
 func orthonormalRows(values []float32, width int) *mat.Dense {
 	rows := mat.NewDense(len(values)/width, width, widened(values))
 	q := rows.RawMatrix()
@@ -142,7 +144,8 @@ func normalise(values []float32) (exponent int) {
 	return exponent
 }
 
-// rightSingular gives all singular values of x in descending order, and the right singular vectors of the largest of them, at most most, as columns.
+// rightSingular gives all singular values of x in descending order, and the right singular vectors of the largest of
+// them, at most most, as columns.
 func rightSingular(x *mat.Dense, most int) (sigma []float64, vectors *mat.Dense) {
 	var gram mat.SymDense
 	gram.SymOuterK(1, x.T())

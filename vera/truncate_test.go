@@ -32,11 +32,12 @@ func holds(x *mat.Dense, p product, l *Layer) float64 {
 	return 1 - math.Pow(mat.Norm(&rest, 2)/mat.Norm(x, 2), 2)
 }
 
-// wideBase has layers with more directions than are decomposed in whole, by whichever of height, width and rank is the least, and k's with fewer.
+// wideBase has layers with more directions than are decomposed in whole, by whichever of height, width and rank is the
+// least, and k's with fewer.
 func wideBase() Base { return llama("wide", 1, 144, 320, 4, 2) }
 
-// The range finder must keep what the best approximation keeps, within a thousandth of ΔW's energy, and say truly what it keeps. Random ΔW are the hardest:
-// their singular values fall slowest.
+// The range finder must keep what the best approximation keeps, within a thousandth of ΔW's energy, and say truly what
+// it keeps. Random ΔW are the hardest: their singular values fall slowest.
 func TestTruncation(t *testing.T) {
 	vera := func(change func(*Config), vectors func(l *Layer)) func(t *testing.T, rank int) *Adapter {
 		return func(t *testing.T, rank int) *Adapter {
@@ -99,7 +100,8 @@ func TestTruncation(t *testing.T) {
 					}
 					best, held := share(x, 16), holds(x, p, l)
 					if !(held > best-1e-4) || !(math.Abs(held-p.retained) <= 2e-6) {
-						t.Errorf("rank %d: %s holds %.7f, says %.7f, and the best is %.7f", rank, l.Name(), held, p.retained, best)
+						t.Errorf("rank %d: %s holds %.7f, says %.7f, and the best is %.7f", rank, l.Name(), held,
+							p.retained, best)
 					}
 				}
 			}
@@ -159,8 +161,8 @@ func TestTruncationInterrupted(t *testing.T) {
 	}
 }
 
-// TestTruncation7B cuts a random adapter of Llama-2-7B from 1024 to 64 within five minutes, and compares one block with the whole decomposition. It takes ten
-// minutes, and runs where VERATUNE_TEST_7B is set.
+// TestTruncation7B cuts a random adapter of Llama-2-7B from 1024 to 64 within five minutes, and compares one block with
+// the whole decomposition. It takes ten minutes, and runs where VERATUNE_TEST_7B is set.
 func TestTruncation7B(t *testing.T) {
 	if os.Getenv("VERATUNE_TEST_7B") == "" {
 		t.Skip("set VERATUNE_TEST_7B to cut an adapter of a 7B model")

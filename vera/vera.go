@@ -1,16 +1,18 @@
-// Package vera is the adapter: which linear layers of a base model are adapted, the frozen random pair that they share, their trained
-// vectors, and the files these are kept in.
+// Package vera is the adapter: which linear layers of a base model are adapted, the frozen random pair that they share,
+// their trained vectors, and the files these are kept in.
 //
 // For a frozen layer W (out × in), VeRA (Kopiczko, Blankevoort and Asano, arXiv 2310.11454) computes
 //
 //	y = W x + b ⊙ (B (d ⊙ (A x)))
 //
-// with A (rank × in) and B (out × rank) random, never trained and shared by all layers, and b (out) and d (rank) trained for each layer.
+// with A (rank × in) and B (out × rank) random, never trained and shared by all layers, and b (out) and d (rank)
+// trained for each layer.
 //
-// LoRA (Hu et al., arXiv 2106.09685), the paper's comparison, is held in the same form: each layer has an A and a B of its own, which are trained, b is 1 and d
-// is alpha/rank. Rank and alpha may differ from layer to layer.
+// LoRA (Hu et al., arXiv 2106.09685), the paper's comparison, is held in the same form: each layer has an A and a B of
+// its own, which are trained, b is 1 and d is alpha/rank. Rank and alpha may differ from layer to layer.
 //
-// It must know nothing of graphs, data or training, and must not open a base model: a Base says all that it needs of one.
+// It must know nothing of graphs, data or training, and must not open a base model: a Base says all that it needs of
+// one.
 package vera
 
 import (
@@ -23,20 +25,26 @@ import (
 	"github.com/veratune/veratune/bindings"
 )
 
-// Targets are the kinds of linear layers that can be adapted, by their GGUF names, in the order used everywhere. attn_qkv holds the rows of q, k and v in one; ffn_up
-// has those of gate as well in some models, and there is no gate in others.
-var Targets = []string{"attn_q", "attn_k", "attn_v", "attn_qkv", "attn_gate", "ssm_alpha", "ssm_beta", "attn_output", "ssm_out", "shortconv.in_proj", "shortconv.out_proj", "ffn_gate", "ffn_up", "ffn_down"}
+// Targets are the kinds of linear layers that can be adapted, by their GGUF names, in the order used everywhere.
+// attn_qkv holds the rows of q, k and v in one; ffn_up has those of gate as well in some models, and there is no gate
+// in others.
+var Targets = []string{"attn_q", "attn_k", "attn_v", "attn_qkv", "attn_gate", "ssm_alpha", "ssm_beta", "attn_output",
+	"ssm_out", "shortconv.in_proj", "shortconv.out_proj", "ffn_gate", "ffn_up", "ffn_down"}
 
-// seats are the places of a block's layers that give the seeds of unique pairs. They must stay as they are: a file keeps the seed, not the pairs. No block has both
-// attn_q and attn_qkv, or two of attention, a short convolution and a delta net, whose fifth layer has a place behind those of all blocks.
+// seats are the places of a block's layers that give the seeds of unique pairs. They must stay as they are: a file
+// keeps the seed, not the pairs. No block has both attn_q and attn_qkv, or two of attention, a short convolution and a
+// delta net, whose fifth layer has a place behind those of all blocks.
 var seats = map[string]int{
-	"attn_q": 0, "attn_qkv": 0, "attn_k": 1, "attn_v": 2, "attn_output": 3, "shortconv.in_proj": 0, "shortconv.out_proj": 3,
-	"attn_gate": 1, "ssm_alpha": 2, "ssm_beta": seatsInBlock << 12, "ssm_out": 3, "ffn_gate": 4, "ffn_up": 5, "ffn_down": 6,
+	"attn_q": 0, "attn_qkv": 0, "attn_k": 1, "attn_v": 2, "attn_output": 3, "shortconv.in_proj": 0,
+	"shortconv.out_proj": 3,
+	"attn_gate":          1, "ssm_alpha": 2, "ssm_beta": seatsInBlock << 12, "ssm_out": 3, "ffn_gate": 4, "ffn_up": 5,
+	"ffn_down": 6,
 }
 
 const seatsInBlock = 7
 
-// Linear is one linear layer of a base model, whose weight is the tensor blk.<Block>.<Target>.weight of In columns and Out rows.
+// Linear is one linear layer of a base model, whose weight is the tensor blk.<Block>.<Target>.weight of In columns and
+// Out rows.
 type Linear struct {
 	Block  int
 	Target string
@@ -56,7 +64,8 @@ type Base struct {
 	Delta        bindings.DeltaHeads // of delta nets, where the model has them
 	Name         string              // for people, in messages
 	Fingerprint  string              // the same for the same weights only; empty where it isn't known
-	// General is what the file says of itself under "general.": strings and lists of strings, keyed without that. Exports say with it what they were made from.
+	// General is what the file says of itself under "general.": strings and lists of strings, keyed without that.
+	// Exports say with it what they were made from.
 	General map[string]any
 }
 
@@ -86,7 +95,8 @@ var Methods = []Method{MethodVeRA, MethodLoRA}
 type Config struct {
 	Method Method `json:"method"`
 	Rank   int    `json:"rank"` // the largest, where those of a LoRA differ
-	// Targets are entries of the package's Targets, or names of single layers as Linear.Name gives them; none means all that the model has.
+	// Targets are entries of the package's Targets, or names of single layers as Linear.Name gives them; none means all
+	// that the model has.
 	Targets []string `json:"targets"`
 	// Layers are the blocks that are adapted, counted from 0; none means all.
 	Layers  []int   `json:"layers,omitempty"`
@@ -94,10 +104,11 @@ type Config struct {
 	Dropout float32 `json:"dropout"` // probability that training zeroes an input of the adapter
 
 	// VeRA only.
-	DInitial    float32 `json:"d_initial,omitempty"`    // every number of d before training
-	Init        Init    `json:"init,omitempty"`         // distribution of the shared pair
-	Only        string  `json:"only,omitempty"`         // "b" or "d": that vector alone is trained. Without b, b is 1, and d begins at 0
-	UniquePairs bool    `json:"unique_pairs,omitempty"` // each layer has a pair of its own
+	DInitial float32 `json:"d_initial,omitempty"` // every number of d before training
+	Init     Init    `json:"init,omitempty"`      // distribution of the shared pair
+	// "b" or "d": that vector alone is trained. Without b, b is 1, and d begins at 0
+	Only        string `json:"only,omitempty"`
+	UniquePairs bool   `json:"unique_pairs,omitempty"` // each layer has a pair of its own
 
 	// LoRA only.
 	Alpha  float32            `json:"alpha,omitempty"`  // ΔW = alpha/rank · B A
@@ -119,7 +130,8 @@ func LoRADefault() Config {
 // maxRank keeps a broken file from asking for more memory than any machine has; the paper's largest rank is 1024.
 const maxRank = 1 << 16
 
-// Validate returns an error that says what is allowed for the first wrong value, as far as that can be told without the base model.
+// Validate returns an error that says what is allowed for the first wrong value, as far as that can be told without the
+// base model.
 func (c Config) Validate() error {
 	switch {
 	case c.Rank < 1 || c.Rank > maxRank:
@@ -131,11 +143,13 @@ func (c Config) Validate() error {
 	case c.Method != MethodLoRA && (c.RSLoRA || len(c.Ranks)+len(c.Alphas) > 0):
 		return errors.New("rslora, ranks and alphas: are for a LoRA; VeRA has one rank and no alpha")
 	case c.Method == MethodLoRA && (c.Only != "" || c.UniquePairs):
-		return errors.New("only and unique-pairs: are for VeRA; every layer of a LoRA has matrices of its own, which are trained")
+		return errors.New("only and unique-pairs: are for VeRA; every layer of a LoRA has matrices of its own, which " +
+			"are trained")
 	case c.Only != "" && c.Only != "b" && c.Only != "d":
 		return fmt.Errorf("only %q: must be b or d", c.Only)
 	case c.Method == MethodVeRA && (!finite(c.DInitial) || c.DInitial == 0):
-		return fmt.Errorf("d-initial %v: must be a finite number other than 0; with b = 0 and d = 0 no gradient would ever flow", c.DInitial)
+		return fmt.Errorf("d-initial %v: must be a finite number other than 0; with b = 0 and d = 0 no gradient "+
+			"would ever flow", c.DInitial)
 	case !(c.Dropout >= 0 && c.Dropout < 1):
 		return fmt.Errorf("dropout %v: must be at least 0 and less than 1", c.Dropout)
 	case c.Method == MethodVeRA && !slices.Contains(inits, c.Init):
@@ -161,7 +175,8 @@ func (c Config) Validate() error {
 }
 
 func noTarget(target string, have []string) error {
-	return fmt.Errorf("targets: %q must be one of %s, or one layer of the model such as blk.0.%s", target, join(have), have[0])
+	return fmt.Errorf("targets: %q must be one of %s, or one layer of the model such as blk.0.%s", target,
+		join(have), have[0])
 }
 
 // fits returns an error where the config is not valid, or not for the base model.
@@ -190,14 +205,16 @@ func (c Config) selected(b Base) []Linear {
 	var list []Linear
 	for _, l := range ordered(b.Linears) {
 		inLayers := len(c.Layers) == 0 || slices.Contains(c.Layers, l.Block)
-		if inLayers && (len(c.Targets) == 0 || slices.Contains(c.Targets, l.Target) || slices.Contains(c.Targets, l.Name())) {
+		if inLayers && (len(c.Targets) == 0 || slices.Contains(c.Targets, l.Target) ||
+			slices.Contains(c.Targets, l.Name())) {
 			list = append(list, l)
 		}
 	}
 	return list
 }
 
-// canonical puts targets and layers in order, and ranks and alphas into their shortest form, so that adapters of equal meaning become equal files.
+// canonical puts targets and layers in order, and ranks and alphas into their shortest form, so that adapters of equal
+// meaning become equal files.
 func (c Config) canonical(b Base) Config {
 	if len(c.Targets) == 0 {
 		c.Targets = b.Targets()
@@ -211,7 +228,8 @@ func (c Config) canonical(b Base) Config {
 	return c.shortened(b)
 }
 
-// TrainableCount is the number of trained values: out + rank for every adapted layer of VeRA, rank · (in + out) of a LoRA.
+// TrainableCount is the number of trained values: out + rank for every adapted layer of VeRA, rank · (in + out) of a
+// LoRA.
 func TrainableCount(c Config, base Base) int {
 	n := 0
 	for _, l := range c.selected(base) {

@@ -12,12 +12,15 @@ import (
 // llama describes a Llama of that size.
 func llama(name string, blocks, width, feedForward, heads, kvHeads int) Base {
 	headDim := width / heads
-	b := Base{Architecture: "llama", Blocks: blocks, HeadDim: headDim, Name: name, Fingerprint: "fingerprint of " + name}
+	b := Base{Architecture: "llama", Blocks: blocks, HeadDim: headDim, Name: name,
+		Fingerprint: "fingerprint of " + name}
 	for i := range blocks {
 		b.Linears = append(b.Linears,
-			Linear{i, "attn_q", width, heads * headDim}, Linear{i, "attn_k", width, kvHeads * headDim}, Linear{i, "attn_v", width, kvHeads * headDim},
+			Linear{i, "attn_q", width, heads * headDim}, Linear{i, "attn_k", width, kvHeads * headDim},
+			Linear{i, "attn_v", width, kvHeads * headDim},
 			Linear{i, "attn_output", heads * headDim, width},
-			Linear{i, "ffn_gate", width, feedForward}, Linear{i, "ffn_up", width, feedForward}, Linear{i, "ffn_down", feedForward, width})
+			Linear{i, "ffn_gate", width, feedForward}, Linear{i, "ffn_up", width, feedForward},
+			Linear{i, "ffn_down", feedForward, width})
 	}
 	return b
 }
@@ -26,7 +29,8 @@ func llama(name string, blocks, width, feedForward, heads, kvHeads int) Base {
 func fused() Base {
 	b := Base{Architecture: "phi3", Blocks: 2, HeadDim: 4, Name: "fused", Fingerprint: "fingerprint of fused"}
 	for i := range b.Blocks {
-		b.Linears = append(b.Linears, Linear{i, "attn_qkv", 16, 32}, Linear{i, "attn_output", 16, 16}, Linear{i, "ffn_up", 16, 48}, Linear{i, "ffn_down", 24, 16})
+		b.Linears = append(b.Linears, Linear{i, "attn_qkv", 16, 32}, Linear{i, "attn_output", 16, 16},
+			Linear{i, "ffn_up", 16, 48}, Linear{i, "ffn_down", 24, 16})
 	}
 	return b
 }
@@ -105,7 +109,8 @@ func TestValidate(t *testing.T) {
 		{func(c *Config) { c.Rank = 1 << 20 }, []string{"rank 1048576", "from 1 to 65536"}},
 		{func(c *Config) { c.Targets = []string{"q_proj"} }, []string{`"q_proj"`, "attn_q", "ffn_down"}},
 		{func(c *Config) { c.Targets = []string{"blk.3.attn_q"} }, []string{`"blk.3.attn_q"`, "blk.0.attn_q"}},
-		{func(c *Config) { c.Targets = []string{"ffn_up", "attn_qkv"} }, []string{`"attn_qkv" must be one of attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up, ffn_down, or`}},
+		{func(c *Config) { c.Targets = []string{"ffn_up", "attn_qkv"} },
+			[]string{`"attn_qkv" must be one of attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up, ffn_down, or`}},
 		{func(c *Config) { c.Targets = []string{"attn_q", "attn_q"} }, []string{`"attn_q"`, "once"}},
 		{func(c *Config) { c.Layers = []int{3} }, []string{"layer 3", "from 0 to 2"}},
 		{func(c *Config) { c.Layers = []int{-1} }, []string{"layer -1", "from 0"}},
@@ -138,7 +143,8 @@ func TestNew(t *testing.T) {
 	for _, l := range a.Layers {
 		names = append(names, l.Name())
 	}
-	if want := []string{"blk.1.attn_k", "blk.1.ffn_up", "blk.1.ffn_down", "blk.2.attn_k", "blk.2.ffn_up"}; !slices.Equal(names, want) {
+	if want := []string{"blk.1.attn_k", "blk.1.ffn_up", "blk.1.ffn_down", "blk.2.attn_k",
+		"blk.2.ffn_up"}; !slices.Equal(names, want) {
 		t.Errorf("layers %v, want %v", names, want)
 	}
 	if a.MaxIn != 24 || a.MaxOut != 24 {
@@ -172,7 +178,8 @@ func TestNew(t *testing.T) {
 func TestNewChangesNothing(t *testing.T) {
 	a := mustNew(t, toyConfig(), toy())
 	for _, l := range a.Layers {
-		if slices.Max(l.LambdaB) != 0 || slices.Min(l.LambdaB) != 0 || slices.Max(l.LambdaD) != 0.1 || slices.Min(l.LambdaD) != 0.1 {
+		if slices.Max(l.LambdaB) != 0 || slices.Min(l.LambdaB) != 0 || slices.Max(l.LambdaD) != 0.1 ||
+			slices.Min(l.LambdaD) != 0.1 {
 			t.Errorf("%s: b %v, d %v", l.Name(), l.LambdaB, l.LambdaD)
 		}
 	}

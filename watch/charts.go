@@ -60,7 +60,8 @@ const (
 // drawCharts draws all that is known of the steps of runs.
 func drawCharts(runs []recorded) ([]chart, error) {
 	charts := []chart{
-		{Title: "Loss per labelled token"}, {Title: "Learning rate"}, {Title: "Tokens a second"}, {Title: "Most memory so far, GiB"}, {Title: "Norm of the gradient, before clipping"},
+		{Title: "Loss per labelled token"}, {Title: "Learning rate"}, {Title: "Tokens a second"},
+		{Title: "Most memory so far, GiB"}, {Title: "Norm of the gradient, before clipping"},
 	}
 	loss, others := &charts[0], charts[1:]
 	for i, r := range runs {
@@ -83,8 +84,12 @@ func drawCharts(runs []recorded) ([]chart, error) {
 		add(loss, "training, smoothed", "", losses.Smoothed)
 		add(loss, "held out", "points", losses.HeldOut)
 		add(&others[0], "learning rate", "", overSteps(r.records, func(s train.Record) float64 { return s.LR }))
-		add(&others[1], "tokens a second", "", overSteps(r.records, func(s train.Record) float64 { return float64(s.Tokens) / s.Seconds }))
-		add(&others[2], "memory", "", overSteps(r.records, func(s train.Record) float64 { return float64(s.Memory) / (1 << 30) }))
+		add(&others[1], "tokens a second", "", overSteps(r.records, func(s train.Record) float64 {
+			return float64(s.Tokens) / s.Seconds
+		}))
+		add(&others[2], "memory", "", overSteps(r.records, func(s train.Record) float64 {
+			return float64(s.Memory) / (1 << 30)
+		}))
 		add(&others[3], "norm", "", overSteps(r.records, func(s train.Record) float64 { return s.GradNorm }))
 	}
 	for i := range charts {
@@ -183,7 +188,8 @@ func newPicture() *plot.Plot {
 	picture.X.Label.Text = "step"
 	for _, axis := range []*plot.Axis{&picture.X, &picture.Y} {
 		axis.Tick.Marker = plot.TickerFunc(train.Ticks)
-		axis.Color, axis.Tick.Color, axis.Tick.Label.Color, axis.Label.TextStyle.Color = named("rule"), named("rule"), named("quiet"), named("quiet")
+		axis.Color, axis.Tick.Color, axis.Tick.Label.Color, axis.Label.TextStyle.Color = named("rule"), named("rule"),
+			named("quiet"), named("quiet")
 		axis.Label.TextStyle.Font = font.Font{Typeface: "Liberation", Variant: "Sans", Size: 11}
 		axis.Tick.Label.Font = axis.Label.TextStyle.Font
 	}
@@ -195,7 +201,8 @@ func newPicture() *plot.Plot {
 	return picture
 }
 
-// render gives the picture in the page's colours, light or dark. It holds its own style, since a page's reaches no picture.
+// render gives the picture in the page's colours, light or dark. It holds its own style, since a page's reaches no
+// picture.
 func render(picture *plot.Plot) (view, error) {
 	canvas := vgsvg.New(chartWidth, chartHeight)
 	inner := draw.Crop(draw.New(canvas), 2, -12, 2, -6) // the last label of an axis reaches beyond it
@@ -206,8 +213,11 @@ func render(picture *plot.Plot) (view, error) {
 		return view{}, err
 	}
 	start, rest, _ := strings.Cut(out.String(), "<g ")
-	svg := start + "<style>" + coloursCSS + "text { font-family: \"Liberation Sans\", Arial, Helvetica, sans-serif !important }</style>\n<g " + colourNames.Replace(rest)
-	return view{svg, picture.X.Min, picture.X.Max, float64(area.Min.X / chartWidth), float64(area.Max.X / chartWidth)}, nil
+	svg := start + "<style>" + coloursCSS +
+		"text { font-family: \"Liberation Sans\", Arial, Helvetica, sans-serif !important }</style>\n<g " +
+		colourNames.Replace(rest)
+	return view{svg, picture.X.Min, picture.X.Max, float64(area.Min.X / chartWidth), float64(area.Max.X / chartWidth)},
+		nil
 }
 
 // The colours of colours.css are drawn as colours that stand for their names.

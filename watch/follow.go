@@ -39,7 +39,8 @@ type follower struct {
 	adapter string   // stamp of the finished run's
 }
 
-// next gives what is new, and nil where nothing is. A run that was resumed, started anew or has become finished is told from its beginning.
+// next gives what is new, and nil where nothing is. A run that was resumed, started anew or has become finished is told
+// from its beginning.
 func (f *follower) next() (*news, error) {
 	adapter := stamp(filepath.Join(f.path, train.AdapterFile))
 	if !f.begun || f.replaced() || adapter != f.adapter {
@@ -52,7 +53,8 @@ func (f *follower) next() (*news, error) {
 	return n, nil
 }
 
-// replaced tells whether there is another metrics file than the one that is being read, or less of it. One that is away is about to come back.
+// replaced tells whether there is another metrics file than the one that is being read, or less of it. One that is away
+// is about to come back.
 func (f *follower) replaced() bool {
 	now, err := os.Stat(f.place())
 	if err != nil {

@@ -1,7 +1,7 @@
 // Package watch shows runs as a page: live while they train, over HTTP, or as one file that holds all it needs.
 //
-// What stands in a run folder is not trusted: it reaches the page as JSON and comes into the document as text alone, charts hold numbers and are shown as images, and
-// the page's content security policy lets no script run but its own.
+// What stands in a run folder is not trusted: it reaches the page as JSON and comes into the document as text alone,
+// charts hold numbers and are shown as images, and the page's content security policy lets no script run but its own.
 package watch
 
 import (
@@ -67,7 +67,8 @@ func followers(folders []string) []*follower {
 func (p *page) write(w io.Writer) error {
 	style := coloursCSS + pageCSS
 	p.Style, p.Script = template.CSS(style), template.JS(pageJS)
-	p.Policy = fmt.Sprintf("default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; style-src %s; script-src %s", digest(style), digest(pageJS))
+	p.Policy = fmt.Sprintf("default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action "+
+		"'none'; style-src %s; script-src %s", digest(style), digest(pageJS))
 	var out bytes.Buffer
 	if err := pageTemplate.Execute(&out, p); err != nil {
 		return fmt.Errorf("page: %w", err)

@@ -38,7 +38,8 @@ func Serve(ctx context.Context, l net.Listener, folders []string) error {
 		follow(r.Context(), w, followers(folders))
 	})
 	mux.HandleFunc("GET /charts", func(w http.ResponseWriter, _ *http.Request) { sendCharts(w, folders) })
-	server := &http.Server{Handler: guard(mux), ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
+	server := &http.Server{Handler: guard(mux), ReadHeaderTimeout: 10 * time.Second,
+		BaseContext: func(net.Listener) context.Context { return ctx }}
 	defer context.AfterFunc(ctx, func() { server.Close() })()
 	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("watch: %w", err)
@@ -46,11 +47,13 @@ func Serve(ctx context.Context, l net.Listener, folders []string) error {
 	return nil
 }
 
-// guard answers only who asks for localhost or for an address in numbers. A page elsewhere whose name was made to point here (DNS rebinding) asks for that name.
+// guard answers only who asks for localhost or for an address in numbers. A page elsewhere whose name was made to point
+// here (DNS rebinding) asks for that name.
 func guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !direct(r.Host) {
-			http.Error(w, "veratune watch is at localhost, or at the number of its address", http.StatusMisdirectedRequest)
+			http.Error(w, "veratune watch is at localhost, or at the number of its address",
+				http.StatusMisdirectedRequest)
 			return
 		}
 		h := w.Header()

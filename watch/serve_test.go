@@ -37,8 +37,10 @@ func served(t *testing.T, folders ...string) string {
 
 func TestHost(t *testing.T) {
 	for host, want := range map[string]bool{
-		"localhost": true, "LOCALHOST:8372": true, "127.0.0.1:8372": true, "[::1]:8372": true, "[::1]": true, "192.168.1.7:80": true,
-		"": false, "evil.example": false, "evil.example:8372": false, "127.0.0.1.evil.example": false, "localhost.evil.example:8372": false, "localhost.": false,
+		"localhost": true, "LOCALHOST:8372": true, "127.0.0.1:8372": true, "[::1]:8372": true, "[::1]": true,
+		"192.168.1.7:80": true,
+		"":               false, "evil.example": false, "evil.example:8372": false, "127.0.0.1.evil.example": false,
+		"localhost.evil.example:8372": false, "localhost.": false,
 	} {
 		if direct(host) != want {
 			t.Errorf("host %q: answered %v, want %v", host, !want, want)
@@ -76,7 +78,8 @@ func TestServerRefuses(t *testing.T) {
 		if response.StatusCode != c.want || c.want != http.StatusOK && strings.Contains(string(body), "rank") {
 			t.Errorf("%s /%s for host %q: %d, want %d", c.method, c.path, c.host, response.StatusCode, c.want)
 		}
-		if c.want == http.StatusOK && response.Header.Get("Access-Control-Allow-Origin")+response.Header.Get("X-Content-Type-Options") != "nosniff" {
+		if c.want == http.StatusOK && response.Header.Get("Access-Control-Allow-Origin")+response.Header.Get(
+			"X-Content-Type-Options") != "nosniff" {
 			t.Errorf("headers %v", response.Header)
 		}
 	}
@@ -107,7 +110,8 @@ func TestEvents(t *testing.T) {
 		return n
 	}
 	for i, folder := range []string{first, second} {
-		if n := event(); n.Run != i || n.Begin == nil || n.Begin.Name != folder || n.Begin.Settings["setup.vera.rank"] != "256" || len(n.Records) != 4-i {
+		if n := event(); n.Run != i || n.Begin == nil || n.Begin.Name != folder ||
+			n.Begin.Settings["setup.vera.rank"] != "256" || len(n.Records) != 4-i {
 			t.Errorf("at first: %+v", n)
 		}
 	}

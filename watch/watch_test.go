@@ -145,7 +145,8 @@ func TestFollowFails(t *testing.T) {
 	defer f.close()
 	next(t, f)
 	write(t, filepath.Join(folder, train.AdapterFile), "no adapter")
-	if _, err := f.next(); err == nil || !strings.Contains(err.Error(), train.AdapterFile) && !strings.Contains(err.Error(), "GGUF") {
+	if _, err := f.next(); err == nil || !strings.Contains(err.Error(), train.AdapterFile) &&
+		!strings.Contains(err.Error(), "GGUF") {
 		t.Errorf("a damaged adapter: %v", err)
 	}
 	if err := os.Remove(filepath.Join(folder, train.AdapterFile)); err != nil {
@@ -163,7 +164,8 @@ func TestPageIsEscaped(t *testing.T) {
 	if err := Write(&page, []string{invent(t, "run"+strings.ReplaceAll(attack, "/", "-"), 4)}); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(page.String(), `\u003cscript\u003ewindow.injected`) || strings.Contains(page.String(), "<script>window") || strings.Contains(page.String(), "<img") {
+	if !strings.Contains(page.String(), `\u003cscript\u003ewindow.injected`) ||
+		strings.Contains(page.String(), "<script>window") || strings.Contains(page.String(), "<img") {
 		t.Error("texts of the run stand in the page as markup, or not at all")
 	}
 }

@@ -1,5 +1,5 @@
-// Compares capi.h with the headers of ggml and llama.cpp themselves. TestHeaderDrift compiles this file, with the constants of the Go code
-// given as GO_…; nothing of it is ever linked or run.
+// Compares capi.h with the headers of ggml and llama.cpp themselves. TestHeaderDrift compiles this file, with the
+// constants of the Go code given as GO_…; nothing of it is ever linked or run.
 
 #include "ggml.h"
 
@@ -17,7 +17,7 @@
 
 // Structs: as large as the original, each field where the original has it and as large.
 #define SIZE(s) SAME(sizeof(struct vt_##s), sizeof(struct s))
-#define FIELD(s, f)                                           \
+#define FIELD(s, f)                                          \
     SAME(offsetof(struct vt_##s, f), offsetof(struct s, f)); \
     SAME(sizeof(((struct vt_##s *) 0)->f), sizeof(((struct s *) 0)->f))
 
@@ -160,8 +160,8 @@ SAME(GO_ggufInt64, GGUF_TYPE_INT64);
 SAME(GO_ggufFloat64, GGUF_TYPE_FLOAT64);
 
 SAME(GO_alignment, GGUF_DEFAULT_ALIGNMENT);
-SAME(3, GGUF_VERSION);             // checkHeader
-SAME(4, GGML_LOG_LEVEL_ERROR);     // guard.cpp
-SAME(0, GGML_STATUS_SUCCESS);      // Backend.Compute
-SAME(0, GGML_ROPE_TYPE_NORMAL);    // Context.Rope
-SAME(4, GGML_TENSOR_FLAG_PARAM);   // Context.OptStepAdamW
+SAME(3, GGUF_VERSION);            // checkHeader
+SAME(4, GGML_LOG_LEVEL_ERROR);    // guard.cpp
+SAME(0, GGML_STATUS_SUCCESS);     // Backend.Compute
+SAME(0, GGML_ROPE_TYPE_NORMAL);   // Context.Rope
+SAME(4, GGML_TENSOR_FLAG_PARAM);  // Context.OptStepAdamW

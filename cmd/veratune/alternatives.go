@@ -46,7 +46,8 @@ func alternativesOf(f cli.Flag) cli.Flag {
 	}
 	// Names of files may have commas.
 	a.split = !a.list && !strings.Contains(d.GetUsage(), "`FILE`")
-	return &cli.GenericFlag{Name: a.name, Aliases: f.Names()[1:], Usage: d.GetUsage(), DefaultText: d.GetDefaultText(), Value: a}
+	return &cli.GenericFlag{Name: a.name, Aliases: f.Names()[1:], Usage: d.GetUsage(),
+		DefaultText: d.GetDefaultText(), Value: a}
 }
 
 // Set adds a value, several where they have commas between them, or makes it a range.
@@ -114,8 +115,8 @@ func (a *alternatives) draw(n int, random *rand.PCG) []choice {
 	return choices
 }
 
-// combine gives the trials of a sweep, each with a choice for every option that varies: all combinations of the values, and those with each of the draws from
-// the ranges.
+// combine gives the trials of a sweep, each with a choice for every option that varies: all combinations of the values,
+// and those with each of the draws from the ranges.
 func combine(options []*alternatives, draws int, seed uint64) [][]choice {
 	random := rand.NewPCG(seed, drawStream)
 	trials, drawn := [][]choice{nil}, make([][]choice, draws)

@@ -28,7 +28,8 @@ func opened(t *testing.T, path string) *session.Session {
 	return s
 }
 
-// greedy is the most likely answer of up to n tokens, the whole text computed anew for each, and whether an end token ends it.
+// greedy is the most likely answer of up to n tokens, the whole text computed anew for each, and whether an end token
+// ends it.
 func greedy(t *testing.T, s *session.Session, prompt []int32, n int) (answer string, ended bool) {
 	t.Helper()
 	var tokens []int32
@@ -73,7 +74,8 @@ func printable(text string) string {
 	return strings.ReplaceAll(string([]rune(text)), "\x00", "\uFFFD")
 }
 
-// TestAssistant holds answers that are asked for at once to the same ones asked for one by one, and greedy ones to what the model says token by token.
+// TestAssistant holds answers that are asked for at once to the same ones asked for one by one, and greedy ones to what
+// the model says token by token.
 func TestAssistant(t *testing.T) {
 	user := func(text string) mtbench.Message { return mtbench.Message{Role: "user", Content: text} }
 	conversations := [][]mtbench.Message{
@@ -95,7 +97,8 @@ func TestAssistant(t *testing.T) {
 				var want [2][]string // by temperature
 				for temperature := range want {
 					for i, c := range conversations {
-						text, err := single.Complete(context.Background(), c, mtbench.Sampling{Temperature: float64(temperature), MaxTokens: 10 + i, Seed: uint64(i)})
+						text, err := single.Complete(context.Background(), c,
+							mtbench.Sampling{Temperature: float64(temperature), MaxTokens: 10 + i, Seed: uint64(i)})
 						if err != nil {
 							t.Fatal(err)
 						}
@@ -121,9 +124,11 @@ func TestAssistant(t *testing.T) {
 				for temperature := range want {
 					for i, c := range conversations {
 						all.Go(func() {
-							text, err := many.Complete(context.Background(), c, mtbench.Sampling{Temperature: float64(temperature), MaxTokens: 10 + i, Seed: uint64(i)})
+							text, err := many.Complete(context.Background(), c,
+								mtbench.Sampling{Temperature: float64(temperature), MaxTokens: 10 + i, Seed: uint64(i)})
 							if err != nil || text != want[temperature][i] {
-								t.Errorf("conversation %d at temperature %d, with others: %q, %v, want %q", i, temperature, text, err, want[temperature][i])
+								t.Errorf("conversation %d at temperature %d, with others: %q, %v, want %q", i,
+									temperature, text, err, want[temperature][i])
 							}
 						})
 					}
@@ -147,14 +152,16 @@ func TestAssistantRoom(t *testing.T) {
 		return []mtbench.Message{{Role: "user", Content: strings.Repeat("~", tokens-empty)}} // each a token
 	}
 	text, err := a.Complete(context.Background(), filled(s.Context-3), mtbench.Sampling{MaxTokens: 50})
-	if want, _ := greedy(t, s, conversation(t, s, alpaca.Chat, alpaca.Message{Role: alpaca.User, Content: filled(s.Context - 3)[0].Content}), 3); err != nil || text != want {
+	if want, _ := greedy(t, s, conversation(t, s, alpaca.Chat,
+		alpaca.Message{Role: alpaca.User, Content: filled(s.Context - 3)[0].Content}), 3); err != nil || text != want {
 		t.Errorf("%q, %v, want %q", text, err, want)
 	}
 	_, err = a.Complete(context.Background(), filled(s.Context), mtbench.Sampling{MaxTokens: 50})
 	if err == nil || !strings.Contains(err.Error(), "512 tokens") || !strings.Contains(err.Error(), "--max-tokens") {
 		t.Errorf("a conversation without room: %v", err)
 	}
-	if _, err := a.Complete(context.Background(), []mtbench.Message{{Role: "assistant", Content: "Hi"}}, mtbench.Sampling{MaxTokens: 5}); err == nil {
+	if _, err := a.Complete(context.Background(), []mtbench.Message{{Role: "assistant", Content: "Hi"}},
+		mtbench.Sampling{MaxTokens: 5}); err == nil {
 		t.Error("the assistant answers itself")
 	}
 }

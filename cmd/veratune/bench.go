@@ -31,7 +31,8 @@ type benchTrain struct {
 }
 
 func benchCommand() *cli.Command {
-	return &cli.Command{Name: "bench", Usage: "measure speed and memory", Subcommands: []*cli.Command{benchTrainCommand(), benchGenerateCommand(), benchKernelsCommand()}}
+	return &cli.Command{Name: "bench", Usage: "measure speed and memory",
+		Subcommands: []*cli.Command{benchTrainCommand(), benchGenerateCommand(), benchKernelsCommand()}}
 }
 
 func benchTrainCommand() *cli.Command {
@@ -40,9 +41,12 @@ func benchTrainCommand() *cli.Command {
 		Name:  "train",
 		Usage: "measure whole training steps on real rows; the first step is not counted",
 		Flags: slices.Concat(b.engine.flags(), dataFlags(&b.data), []cli.Flag{
-			&cli.GenericFlag{Name: "data", Usage: "`FILE` of rows: " + filesUsage + "; left out, the built-in starter set", Value: &b.files},
-			&cli.IntFlag{Name: "rows", Usage: "rows to use, from the first; 0 uses all", Value: 64, Destination: &b.rows},
-			&cli.IntFlag{Name: "accumulation", Usage: "batches in a step", Value: b.train.Accumulation, Destination: &b.train.Accumulation},
+			&cli.GenericFlag{Name: "data", Usage: "`FILE` of rows: " + filesUsage +
+				"; left out, the built-in starter set", Value: &b.files},
+			&cli.IntFlag{Name: "rows", Usage: "rows to use, from the first; 0 uses all", Value: 64,
+				Destination: &b.rows},
+			&cli.IntFlag{Name: "accumulation", Usage: "batches in a step", Value: b.train.Accumulation,
+				Destination: &b.train.Accumulation},
 			b.deviceFlag(),
 			b.planFlag(),
 			b.memoryFlag(),
@@ -109,7 +113,8 @@ func (b *benchTrain) run(c *cli.Context, config vera.Config) error {
 	if b.asJSON {
 		return json.NewEncoder(c.App.Writer).Encode(struct {
 			train.Speed
-			Device  int64              `json:"device_memory"` // bytes in use there afterwards, by all programs; 0 where the CPU computes
+			// bytes in use there afterwards, by all programs; 0 where the CPU computes
+			Device  int64              `json:"device_memory"`
 			ISA     string             `json:"isa"`
 			Compute model.Compute      `json:"compute"`
 			Shares  map[string]float64 `json:"shares"` // of the time, for each kind of operation
@@ -117,14 +122,17 @@ func (b *benchTrain) run(c *cli.Context, config vera.Config) error {
 	}
 	memory, processor := fmt.Sprintf("peak memory %.2f GiB", speed.PeakGiB), model.ISA()
 	if b.Engine.Device != model.CPU {
-		memory, processor = fmt.Sprintf("%.2f GiB of the device's memory in use", float64(s.DeviceMemory())/(1<<30)), b.Engine.Device
+		memory, processor = fmt.Sprintf("%.2f GiB of the device's memory in use", float64(s.DeviceMemory())/(1<<30)),
+			b.Engine.Device
 	}
 	fmt.Fprintf(c.App.Writer, "%.1f tokens/s, %.3f samples/s over %d steps of %d tokens; %s; %s, %s\n",
 		speed.TokensPerSecond, speed.SamplesPerSecond, speed.Steps, speed.Tokens, memory, b.Engine.Compute, processor)
 	if len(shares) == 1 {
 		return nil // the device does not tell
 	}
-	for _, op := range slices.SortedFunc(maps.Keys(shares), func(a, b string) int { return cmp.Compare(shares[b], shares[a]) }) {
+	for _, op := range slices.SortedFunc(maps.Keys(shares), func(a, b string) int {
+		return cmp.Compare(shares[b], shares[a])
+	}) {
 		fmt.Fprintf(c.App.Writer, "  %5.1f%%  %s\n", 100*shares[op], op)
 	}
 	return nil
@@ -135,8 +143,9 @@ func benchKernelsCommand() *cli.Command {
 	var tokens int
 	var asJSON bool
 	return &cli.Command{
-		Name:  "kernels",
-		Usage: "measure the products of training on each kind of matrix of a model, beside the same built of stock ggml operations",
+		Name: "kernels",
+		Usage: "measure the products of training on each kind of matrix of a model, beside the same built of stock " +
+			"ggml operations",
 		Flags: append(append([]cli.Flag{e.modelFlag()}, e.computeFlags()...),
 			&cli.IntFlag{Name: "tokens", Usage: "tokens that are computed together", Value: 1024, Destination: &tokens},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object a line", Destination: &asJSON},
@@ -161,14 +170,17 @@ func benchKernelsCommand() *cli.Command {
 				lines := json.NewEncoder(out)
 				return m.Kernels(tokens, func(s model.Speed) { lines.Encode(s) })
 			}
-			fmt.Fprintf(out, "%s, %s, %d threads, %d tokens; GFLOP/s\n", e.Engine.Compute, model.ISA(), e.Engine.Threads, tokens)
-			fmt.Fprintf(out, "%-16s %-6s %6s %6s %9s %9s %9s\n", "operation", "weight", "in", "out", "fused", "composed", "of peak")
+			fmt.Fprintf(out, "%s, %s, %d threads, %d tokens; GFLOP/s\n", e.Engine.Compute, model.ISA(),
+				e.Engine.Threads, tokens)
+			fmt.Fprintf(out, "%-16s %-6s %6s %6s %9s %9s %9s\n", "operation", "weight", "in", "out", "fused",
+				"composed", "of peak")
 			return m.Kernels(tokens, func(s model.Speed) {
 				composed := "-"
 				if s.Composed > 0 {
 					composed = fmt.Sprintf("%.0f", s.Composed)
 				}
-				fmt.Fprintf(out, "%-16s %-6s %6d %6d %9.0f %9s %8.0f%%\n", s.Op, s.Weight, s.In, s.Out, s.Fused, composed, 100*s.Fused/s.Peak)
+				fmt.Fprintf(out, "%-16s %-6s %6d %6d %9.0f %9s %8.0f%%\n", s.Op, s.Weight, s.In, s.Out, s.Fused,
+					composed, 100*s.Fused/s.Peak)
 			})
 		},
 	}

@@ -40,12 +40,14 @@ type generationLine struct {
 func benchGenerateCommand() *cli.Command {
 	b := &benchGenerate{engine: newEngine(generate.Engine(), generating)}
 	return &cli.Command{
-		Name:  "generate",
-		Usage: "measure reading a prompt and making tokens, with and without an adapter, beside llama.cpp in the same process (with the adapter's LoRA export); both take turns, and the best of each counts",
+		Name: "generate",
+		Usage: "measure reading a prompt and making tokens, with and without an adapter, beside llama.cpp in the " +
+			"same process (with the adapter's LoRA export); both take turns, and the best of each counts",
 		Flags: slices.Concat(b.engine.flags(), []cli.Flag{
 			b.adapterFlag(),
 			b.forceFlag(),
-			&cli.IntFlag{Name: "rank", Usage: "rank of the random adapter that is taken without --adapter", Value: vera.Default().Rank, Destination: &b.rank},
+			&cli.IntFlag{Name: "rank", Usage: "rank of the random adapter that is taken without --adapter",
+				Value: vera.Default().Rank, Destination: &b.rank},
 			&cli.IntFlag{Name: "prompt", Usage: "tokens of the prompt", Value: 512, Destination: &b.prompt},
 			&cli.IntFlag{Name: "tokens", Usage: "tokens of the answer", Value: 64, Destination: &b.tokens},
 			&cli.IntFlag{Name: "parallel", Usage: "answers that are made together", Value: 8, Destination: &b.parallel},
@@ -100,8 +102,10 @@ func (b *benchGenerate) run(c *cli.Context) error {
 		lora    string
 	}{{"base", nil, ""}, {fmt.Sprintf("rank %d", adapter.Rank), adapter, lora}}
 	if !b.asJSON {
-		fmt.Fprintf(c.App.Writer, "%s, %d threads, tokens/s; prompt of %d, answer of %d\n", model.ISA(), b.Engine.Threads, b.prompt, b.tokens)
-		fmt.Fprintf(c.App.Writer, "%-12s %-10s %9s %9s %12s\n", "", "", "prompt", "answer", fmt.Sprintf("%d answers", b.parallel))
+		fmt.Fprintf(c.App.Writer, "%s, %d threads, tokens/s; prompt of %d, answer of %d\n", model.ISA(),
+			b.Engine.Threads, b.prompt, b.tokens)
+		fmt.Fprintf(c.App.Writer, "%-12s %-10s %9s %9s %12s\n", "", "", "prompt", "answer",
+			fmt.Sprintf("%d answers", b.parallel))
 	}
 	for _, l := range lines {
 		if err := s.Attach(l.adapter); err != nil {
@@ -134,9 +138,11 @@ func (b *benchGenerate) print(c *cli.Context, r generationLine) error {
 	if b.asJSON {
 		return json.NewEncoder(out).Encode(r)
 	}
-	fmt.Fprintf(out, "%-12s %-10s %9.1f %9.1f %12.1f\n", r.What, "veratune", r.Veratune.Prompt, r.Veratune.Decode, r.Veratune.Together)
+	fmt.Fprintf(out, "%-12s %-10s %9.1f %9.1f %12.1f\n", r.What, "veratune", r.Veratune.Prompt, r.Veratune.Decode,
+		r.Veratune.Together)
 	fmt.Fprintf(out, "%-12s %-10s %9.1f %9.1f\n", "", "llama.cpp", r.Llama.Prompt, r.Llama.Decode)
-	_, err := fmt.Fprintf(out, "%-12s %-10s %9.2f %9.2f\n", "", "ratio", r.Veratune.Prompt/r.Llama.Prompt, r.Veratune.Decode/r.Llama.Decode)
+	_, err := fmt.Fprintf(out, "%-12s %-10s %9.2f %9.2f\n", "", "ratio", r.Veratune.Prompt/r.Llama.Prompt,
+		r.Veratune.Decode/r.Llama.Decode)
 	return err
 }
 

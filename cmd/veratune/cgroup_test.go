@@ -15,7 +15,8 @@ import (
 	"github.com/veratune/veratune/internal/testutil"
 )
 
-// smallContainer makes a cgroup with that much memory and no swap, and skips the test where that isn't allowed. Version 1 has a tree of folders for memory alone.
+// smallContainer makes a cgroup with that much memory and no swap, and skips the test where that isn't allowed. Version
+// 1 has a tree of folders for memory alone.
 func smallContainer(t *testing.T, memory int) string {
 	t.Helper()
 	parent, files := "/sys/fs/cgroup", []string{"memory.max", "memory.swap.max"}
@@ -26,7 +27,8 @@ func smallContainer(t *testing.T, memory int) string {
 	}
 	for line := range strings.Lines(string(groups)) {
 		if part := strings.SplitN(strings.TrimSpace(line), ":", 3); len(part) == 3 && part[1] == "memory" {
-			parent, files, values[1] = filepath.Join("/sys/fs/cgroup/memory", part[2]), []string{"memory.limit_in_bytes", "memory.memsw.limit_in_bytes"}, values[0]
+			parent, files, values[1] = filepath.Join("/sys/fs/cgroup/memory", part[2]),
+				[]string{"memory.limit_in_bytes", "memory.memsw.limit_in_bytes"}, values[0]
 		}
 	}
 	group, err := os.MkdirTemp(parent, "veratune-test-")
@@ -66,12 +68,14 @@ func contained(group string, cmd *exec.Cmd) *exec.Cmd {
 // A training that can't fit into its container says so before it begins.
 func TestContainerTooSmall(t *testing.T) {
 	group := smallContainer(t, 150<<20)
-	model, data, out := testutil.TinyLlama(t, testutil.TinyOptions{Width: 512, Hidden: 1024, Heads: 8, KVHeads: 8}), rows(t, 500), filepath.Join(t.TempDir(), "run")
+	model, data, out := testutil.TinyLlama(t, testutil.TinyOptions{Width: 512, Hidden: 1024, Heads: 8, KVHeads: 8}),
+		rows(t, 500), filepath.Join(t.TempDir(), "run")
 	args := alpacaArgs(model, data, out, "--batch", "400")
 	cmd, output := process(args...)
 	contained(group, cmd).Run()
 	last := lastLine(output.String())
-	if code := cmd.ProcessState.ExitCode(); code != exitFailed || !strings.Contains(last, "the limit of this container, of its cgroup, is 0.15 GiB; use a smaller batch") {
+	if code := cmd.ProcessState.ExitCode(); code != exitFailed ||
+		!strings.Contains(last, "the limit of this container, of its cgroup, is 0.15 GiB; use a smaller batch") {
 		t.Errorf("exit code %d, %s", code, output)
 	}
 	t.Log(last)
@@ -80,7 +84,8 @@ func TestContainerTooSmall(t *testing.T) {
 	}
 }
 
-// A training that the kernel kills because its container has run out of memory goes on from its newest checkpoint to the same bytes.
+// A training that the kernel kills because its container has run out of memory goes on from its newest checkpoint to
+// the same bytes.
 func TestOutOfMemory(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
@@ -108,7 +113,8 @@ func TestOutOfMemory(t *testing.T) {
 		}
 	}
 	// A neighbour takes more than is left, and the training is the first to be killed for that.
-	if err := os.WriteFile(filepath.Join("/proc", strconv.Itoa(training.Process.Pid), "oom_score_adj"), []byte("1000"), 0); err != nil {
+	if err := os.WriteFile(filepath.Join("/proc", strconv.Itoa(training.Process.Pid), "oom_score_adj"), []byte("1000"),
+		0); err != nil {
 		t.Fatal(err)
 	}
 	neighbour := contained(group, exec.Command("/bin/dd", "if=/dev/zero", "of=/dev/null", "bs=140M", "count=1000000"))

@@ -30,17 +30,21 @@ const defaultRoom = 4096
 func chatCommand() *cli.Command {
 	o := &chatOptions{engine: newEngine(generate.Engine(), generating), answering: newAnswering()}
 	return &cli.Command{
-		Name:        "chat",
-		Usage:       "talk with a model, with and without adapters",
-		Description: "Reads messages from the terminal, or from what is piped in, one a line; then it fails where a message did.\n\n" + chatHelp(),
+		Name:  "chat",
+		Usage: "talk with a model, with and without adapters",
+		Description: "Reads messages from the terminal, or from what is piped in, one a line; then it fails where a " +
+			"message did.\n\n" + chatHelp(),
 		Flags: slices.Concat(o.engine.flags(), []cli.Flag{
 			o.adapterFlag(),
 			o.forceFlag(),
-			&cli.StringFlag{Name: "system", Usage: "`TEXT` of a system message before the conversation", Destination: &o.conversation.System},
-			&cli.IntFlag{Name: "context", Usage: "tokens of conversation and answer that there is room for", DefaultText: fmt.Sprintf("the model's, up to %d", defaultRoom), Destination: &o.room},
+			&cli.StringFlag{Name: "system", Usage: "`TEXT` of a system message before the conversation",
+				Destination: &o.conversation.System},
+			&cli.IntFlag{Name: "context", Usage: "tokens of conversation and answer that there is room for",
+				DefaultText: fmt.Sprintf("the model's, up to %d", defaultRoom), Destination: &o.room},
 		}, o.answering.flags()),
 		Action: func(c *cli.Context) error {
-			if err := errors.Join(noArguments(c), validate(o.validate(), o.answering.validate(c), o.validateRoom(c))); err != nil {
+			if err := errors.Join(noArguments(c), validate(o.validate(), o.answering.validate(c),
+				o.validateRoom(c))); err != nil {
 				return err
 			}
 			return o.run(c)
@@ -106,7 +110,8 @@ func (c *chat) talk(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return errInterrupted
-		case err == io.EOF && c.failed > 0 && c.console.keys == nil: // who reads a script's output may look at its exit code alone
+		// who reads a script's output may look at its exit code alone
+		case err == io.EOF && c.failed > 0 && c.console.keys == nil:
 			return fmt.Errorf("%s failed", count(c.failed, "1 message", "messages"))
 		case err == io.EOF:
 			return nil
@@ -149,7 +154,8 @@ func (c *chat) answer(ctx context.Context) error {
 		return err
 	}
 	if dropped > 0 {
-		c.note("the conversation has become too long for the context of %d tokens: its oldest %s forgotten", c.room, count(dropped, "turn is", "turns are"))
+		c.note("the conversation has become too long for the context of %d tokens: its oldest %s forgotten", c.room,
+			count(dropped, "turn is", "turns are"))
 	}
 	var said strings.Builder
 	var ended bool

@@ -29,8 +29,10 @@ func commands() []command {
 		{"/base", "", "answer without an adapter; the conversation stays", (*chat).changeAdapter},
 		{"/retry", "", "answer the last message again, with the next seed", (*chat).retry},
 		{"/reset", "", "forget the conversation; the system message stays", (*chat).reset},
-		{"/system", "[TEXT]", "put a system message before the conversation; without TEXT, take it away", (*chat).changeSystem},
-		{"/save", "FILE", "write the conversation into a new file, as a line of JSON that /load and --data read", (*chat).save},
+		{"/system", "[TEXT]", "put a system message before the conversation; without TEXT, take it away",
+			(*chat).changeSystem},
+		{"/save", "FILE", "write the conversation into a new file, as a line of JSON that /load and --data read",
+			(*chat).save},
 		{"/load", "FILE", "go on with the conversation in a file", (*chat).load},
 		{"/help", "", "show this list", (*chat).help},
 		{"/quit", "", "end the chat, as Ctrl-D does", leave},
@@ -45,8 +47,10 @@ func chatHelp() string {
 	for _, k := range commands() {
 		fmt.Fprintf(&b, "%-15s %s\n", k.name+" "+k.argument, k.help)
 	}
-	b.WriteString("A line that ends in a backslash goes on in the next; several lines that are pasted are one message. A message that begins with a slash needs a space before it.\n" +
-		"Ctrl-C stops an answer, and what was said of it stays in the conversation. Ctrl-C twice where you type ends the chat.\n")
+	b.WriteString("A line that ends in a backslash goes on in the next; several lines that are pasted are one " +
+		"message. A message that begins with a slash needs a space before it.\n" +
+		"Ctrl-C stops an answer, and what was said of it stays in the conversation. Ctrl-C twice where you type ends " +
+		"the chat.\n")
 	return b.String()
 }
 
@@ -65,7 +69,8 @@ func (c *chat) command(ctx context.Context, line string) error {
 			return k.run(c, ctx, argument)
 		}
 	}
-	return fmt.Errorf("no command %q: /help lists them; a message that begins with a slash needs a space before it", name)
+	return fmt.Errorf("no command %q: /help lists them; a message that begins with a slash needs a space before it",
+		name)
 }
 
 func (c *chat) help(context.Context, string) error {
@@ -135,7 +140,8 @@ func (c *chat) save(_ context.Context, path string) error {
 	saved := 0
 	for _, t := range c.conversation.Turns {
 		if strings.TrimSpace(t.Answer) != "" {
-			row.Messages = append(row.Messages, alpaca.Message{Role: alpaca.User, Content: t.Message}, alpaca.Message{Role: alpaca.Assistant, Content: t.Answer})
+			row.Messages = append(row.Messages, alpaca.Message{Role: alpaca.User, Content: t.Message},
+				alpaca.Message{Role: alpaca.Assistant, Content: t.Answer})
 			saved++
 		}
 	}
@@ -178,8 +184,10 @@ func (c *chat) load(_ context.Context, path string) error {
 	}
 	var turns []generate.Turn
 	for pair := range slices.Chunk(messages, 2) {
-		if len(pair) < 2 || pair[0].Role != alpaca.User || pair[1].Role != alpaca.Assistant || strings.TrimSpace(pair[1].Content) == "" {
-			return fmt.Errorf("/load: %s: a message from the user and one from the assistant, in turn, are wanted; message %d is not", path, 2*len(turns)+1)
+		if len(pair) < 2 || pair[0].Role != alpaca.User || pair[1].Role != alpaca.Assistant ||
+			strings.TrimSpace(pair[1].Content) == "" {
+			return fmt.Errorf("/load: %s: a message from the user and one from the assistant, in turn, are wanted; "+
+				"message %d is not", path, 2*len(turns)+1)
 		}
 		turns = append(turns, generate.Turn{Message: pair[0].Content, Answer: pair[1].Content})
 	}

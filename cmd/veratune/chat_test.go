@@ -34,7 +34,8 @@ func alpacaAdapter(t *testing.T, base vera.Base) string {
 	return path
 }
 
-// script plays a chat and what must come of it. It keeps the conversation on its own, and has the session compute the answers.
+// script plays a chat and what must come of it. It keeps the conversation on its own, and has the session compute the
+// answers.
 type script struct {
 	t         *testing.T
 	s         *session.Session
@@ -92,7 +93,8 @@ func (x *script) wear(path, template string) {
 // play runs the chat as a process of its own, with the script piped in. It says in which form it begins.
 func (x *script) play(begun string, args ...string) {
 	x.t.Helper()
-	cmd, output := process(append([]string{"chat", "--threads", "1", "--max-tokens", fmt.Sprint(x.maxTokens)}, args...)...)
+	cmd, output := process(append([]string{"chat", "--threads", "1", "--max-tokens", fmt.Sprint(x.maxTokens)},
+		args...)...)
 	cmd.Stdin = strings.NewReader(x.typed.String())
 	err := cmd.Run()
 	end := ""
@@ -107,8 +109,8 @@ func (x *script) play(begun string, args ...string) {
 	}
 }
 
-// TestChat compares the transcript of a whole chat: history, adapters on and off, each with its template, a system message, and errors after which the chat
-// goes on.
+// TestChat compares the transcript of a whole chat: history, adapters on and off, each with its template, a system
+// message, and errors after which the chat goes on.
 func TestChat(t *testing.T) {
 	longer := func(f *testutil.TinyFile) { f.Metadata["llama.context_length"] = uint32(4096) }
 	path := testutil.TinyLlama(t, testutil.TinyOptions{Change: longer})
@@ -147,7 +149,8 @@ func TestChat(t *testing.T) {
 	x.messages = x.messages[1:]
 	x.say("hi again", "hi again")
 
-	x.failing("/adaptor x", errors.New(`no command "/adaptor": /help lists them; a message that begins with a slash needs a space before it`))
+	x.failing("/adaptor x", errors.New(
+		`no command "/adaptor": /help lists them; a message that begins with a slash needs a space before it`))
 	x.failing("/adapter", errors.New("/adapter: needs a FILE"))
 	x.failing("/reset now", errors.New(`/reset: unexpected "now" behind it`))
 	x.line("/help", chatHelp())
@@ -163,17 +166,20 @@ func TestChat(t *testing.T) {
 	x.say("add 3", "add 3")
 	x.say("and\\\nthen 4 ", "and\nthen 4")
 	x.failing("/save "+taken, fmt.Errorf("/save: %s is there already; choose another name", taken))
-	x.failing("/load "+file, errors.New("/load: there is a conversation already; /save FILE keeps it, /reset forgets it"))
+	x.failing("/load "+file, errors.New(
+		"/load: there is a conversation already; /save FILE keeps it, /reset forgets it"))
 	x.line("/save "+file, "(2 turns are in "+file+")\n")
 	x.failing("/save "+file, fmt.Errorf("/save: %s is there already; choose another name", file))
 	x.line("/reset", "(the conversation is forgotten)\n")
 	x.line("/system Be long.", "(the system message is set)\n")
-	x.failing("/load "+taken, errors.New("/load: "+taken+": begins with \"mine\", which is neither JSON nor the names of a table's columns; want JSON, JSON lines, CSV, TSV or Parquet, as it is or packed with gzip or zstd"))
+	x.failing("/load "+taken, errors.New("/load: "+taken+": begins with \"mine\", which is neither JSON nor the "+
+		"names of a table's columns; want JSON, JSON lines, CSV, TSV or Parquet, as it is or packed with gzip or zstd"))
 	x.line("/load "+file, "(2 turns are loaded from "+file+")\n")
 	x.say("in other words", "in other words")
 	x.line("/quit", "")
 	x.play(own, "--model", path, "--system", "Be <brief>.")
-	if code, stdout, stderr := veratune("data", "check", "--model", path, "--json", "--strict", file); code != 0 || !strings.Contains(stdout, `"kinds":{"conversation":1}`) {
+	if code, stdout, stderr := veratune("data", "check", "--model", path, "--json", "--strict", file); code != 0 ||
+		!strings.Contains(stdout, `"kinds":{"conversation":1}`) {
 		t.Errorf("data check: exit code %d, %s%s", code, stdout, stderr)
 	}
 	if string(read(t, taken)) != "mine" {
@@ -185,7 +191,8 @@ func TestChat(t *testing.T) {
 	x.wear(adapter, alpaca.Alpaca)
 	x.say("add 5", "add 5")
 	x.say("add\\\n6\\", "add\n6")
-	x.play("Stanford Alpaca's prompts, as the adapter was trained", "--model", path, "--adapter", adapter, "--system", "Speak.")
+	x.play("Stanford Alpaca's prompts, as the adapter was trained", "--model", path, "--adapter", adapter,
+		"--system", "Speak.")
 }
 
 // TestChatRoom forgets the oldest turns when the context is full, but not for a message that is too long for it.
@@ -196,11 +203,15 @@ func TestChatRoom(t *testing.T) {
 	x.messages = []alpaca.Message{system}
 	x.say("add 1", "add 1")
 	x.say("add 2", "add 2")
-	room := len(conversation(t, x.s, alpaca.Chat, append(x.messages, alpaca.Message{Role: alpaca.User, Content: "add 3"})...)) + 7 // one less than is needed
+	// one less than is needed
+	room := len(conversation(t, x.s, alpaca.Chat,
+		append(x.messages, alpaca.Message{Role: alpaca.User, Content: "add 3"})...)) + 7
 	long := strings.Repeat("~", room)
 	tokens := len(conversation(t, x.s, alpaca.Chat, system, alpaca.Message{Role: alpaca.User, Content: long}))
-	x.failing(long, fmt.Errorf("the message alone has %d tokens with its template, and the context has room for %d: shorten it, or take a larger --context", tokens, room-1))
-	fmt.Fprintf(&x.transcript, "(the conversation has become too long for the context of %d tokens: its oldest turn is forgotten)\n", room)
+	x.failing(long, fmt.Errorf("the message alone has %d tokens with its template, and the context has room for %d: "+
+		"shorten it, or take a larger --context", tokens, room-1))
+	fmt.Fprintf(&x.transcript, "(the conversation has become too long for the context of %d tokens: its oldest turn "+
+		"is forgotten)\n", room)
 	x.messages = append([]alpaca.Message{system}, x.messages[3:]...)
 	x.say("add 3", "add 3")
 	x.play(own, "--model", path, "--system", "S", "--context", fmt.Sprint(room))
@@ -211,7 +222,8 @@ func endless(t *testing.T) (cmd *exec.Cmd, in io.Writer, out *bufio.Reader) {
 	t.Helper()
 	path := testutil.TinyLlama(t, testutil.TinyOptions{Change: func(f *testutil.TinyFile) {
 		f.Metadata["llama.context_length"] = uint32(1 << 20)
-		clear(f.Tensor("token_embd.weight").Values[:3*64]) // the logits of the tokens that end a text are 0, which is never the greatest
+		// the logits of the tokens that end a text are 0, which is never the greatest
+		clear(f.Tensor("token_embd.weight").Values[:3*64])
 	}})
 	cmd, _ = process("chat", "--threads", "1", "--model", path, "--context", "200000", "--max-tokens", "199000")
 	r, w, err := os.Pipe()
@@ -230,7 +242,8 @@ func endless(t *testing.T) (cmd *exec.Cmd, in io.Writer, out *bufio.Reader) {
 	t.Cleanup(func() { cmd.Process.Kill() })
 	w.Close()
 	out = bufio.NewReader(r)
-	if line, err := out.ReadString('\n'); line != "template: "+own+"\n" { // from there on it waits for messages, and for signals
+	// from there on it waits for messages, and for signals
+	if line, err := out.ReadString('\n'); line != "template: "+own+"\n" {
 		t.Fatalf("the chat begins with %q, %v", line, err)
 	}
 	return cmd, in, out
@@ -255,7 +268,8 @@ func TestChatInterrupted(t *testing.T) {
 	cmd.Process.Signal(syscall.SIGINT)
 	rest, _ := io.ReadAll(out)
 	var exit *exec.ExitError
-	if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != exitInterrupted || !strings.HasPrefix(string(rest), "veratune: ") {
+	if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != exitInterrupted ||
+		!strings.HasPrefix(string(rest), "veratune: ") {
 		t.Errorf("%v, want exit code %d: %s", err, exitInterrupted, rest)
 	}
 }
@@ -274,7 +288,8 @@ func TestGenerateStops(t *testing.T) {
 	}
 	text, _ := greedy(t, s, prompt, 40)
 	said := []rune(text)
-	for _, stops := range [][]string{nil, {string(said[10:14])}, {string(said[20:]), string(said[5:7])}, {"not, said "}} {
+	for _, stops := range [][]string{nil, {string(said[10:14])}, {string(said[20:]), string(said[5:7])},
+		{"not, said "}} {
 		args := []string{"generate", "--model", path, "--threads", "1", "--max-tokens", "40", "-p", "add 3"}
 		for _, stop := range stops {
 			args = append(args, "--stop", stop)

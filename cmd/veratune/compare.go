@@ -24,9 +24,11 @@ func compareCommand() *cli.Command {
 		Description: "A folder of runs or a sweep stands for the runs in it.",
 		ArgsUsage:   "RUN…",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "plot", Usage: "draw the losses of all runs into `FILE`, which ends in .svg or .png", Destination: &plot.path},
+			&cli.StringFlag{Name: "plot", Usage: "draw the losses of all runs into `FILE`, which ends in .svg or .png",
+				Destination: &plot.path},
 			plot.overwriteFlag(),
-			&cli.BoolFlag{Name: "json", Usage: "print a JSON array of all that is known of each run", Destination: &asJSON},
+			&cli.BoolFlag{Name: "json", Usage: "print a JSON array of all that is known of each run",
+				Destination: &asJSON},
 		},
 		Action: func(c *cli.Context) error {
 			if c.NArg() == 0 {
@@ -124,8 +126,9 @@ func comparedLines(runs []*train.Report) (list []compared) {
 	return list
 }
 
-// printRuns writes a table of a column for each run, with what differs, and below it what is the same in all of them. Where the terminal is too narrow for all
-// columns, the table goes on below with the next runs, and cells take several lines.
+// printRuns writes a table of a column for each run, with what differs, and below it what is the same in all of them.
+// Where the terminal is too narrow for all columns, the table goes on below with the next runs, and cells take several
+// lines.
 func printRuns(w io.Writer, runs []*train.Report, width int) error {
 	var differ []compared
 	same := [][]string{}

@@ -13,8 +13,10 @@ import (
 
 func TestCompare(t *testing.T) {
 	model, data, parent := testutil.TinyLlama(t, testutil.TinyOptions{}), rows(t, 30), t.TempDir()
-	small, large, begun := filepath.Join(parent, "small"), filepath.Join(parent, "large"), filepath.Join(parent, "begun")
-	for out, more := range map[string][]string{small: nil, large: {"--rank", "16", "--lr", "0.02"}, begun: {"--rank", "4"}} {
+	small, large, begun := filepath.Join(parent, "small"), filepath.Join(parent, "large"),
+		filepath.Join(parent, "begun")
+	for out, more := range map[string][]string{small: nil, large: {"--rank", "16", "--lr", "0.02"},
+		begun: {"--rank", "4"}} {
 		if code, _, stderr := veratune(alpacaArgs(model, data, out, more...)...); code != 0 {
 			t.Fatalf("exit code %d, %q", code, stderr)
 		}
@@ -27,7 +29,8 @@ func TestCompare(t *testing.T) {
 	if code != 0 {
 		t.Fatalf("exit code %d, %q", code, stderr)
 	}
-	for _, line := range []string{"rank  8  16  4", "lr  0.004  0.02  0.004", "unfinished", "training loss", "tokens/s", "vera, "} {
+	for _, line := range []string{"rank  8  16  4", "lr  0.004  0.02  0.004", "unfinished", "training loss", "tokens/s",
+		"vera, "} {
 		if !strings.Contains(strings.Join(strings.Fields(stdout), " "), strings.Join(strings.Fields(line), " ")) {
 			t.Errorf("no %q in\n%s", line, stdout)
 		}
@@ -41,7 +44,8 @@ func TestCompare(t *testing.T) {
 	t.Logf("\n%s", stdout)
 	var reports []train.Report
 	_, stdout, _ = veratune("compare", "--json", small, large)
-	if err := json.Unmarshal([]byte(stdout), &reports); err != nil || len(reports) != 2 || !reports[1].Finished || reports[1].Steps != reports[0].Steps {
+	if err := json.Unmarshal([]byte(stdout), &reports); err != nil || len(reports) != 2 || !reports[1].Finished ||
+		reports[1].Steps != reports[0].Steps {
 		t.Errorf("%+v, %v", reports, err)
 	}
 	for _, c := range []struct {
@@ -55,7 +59,8 @@ func TestCompare(t *testing.T) {
 		{[]string{small, t.TempDir()}, exitFailed, "is no run"},
 		{[]string{"--plot", filepath.Join(parent, "none", "x.svg"), small, large}, exitFailed, "none"},
 	} {
-		if code, _, stderr := veratune(append([]string{"compare"}, c.args...)...); code != c.code || !strings.Contains(stderr, c.says) {
+		if code, _, stderr := veratune(append([]string{"compare"}, c.args...)...); code != c.code ||
+			!strings.Contains(stderr, c.says) {
 			t.Errorf("%v: exit code %d, %q", c.args, code, stderr)
 		}
 	}

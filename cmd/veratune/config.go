@@ -14,8 +14,8 @@ import (
 	"github.com/veratune/veratune/internal/durable"
 )
 
-// configurable gives a command the flag --config, a file of options by the names of the command's flags. What is required may stand in either place, so the
-// library, which looks at the command line alone, must not insist on it.
+// configurable gives a command the flag --config, a file of options by the names of the command's flags. What is
+// required may stand in either place, so the library, which looks at the command line alone, must not insist on it.
 func configurable(c *cli.Command) {
 	var required []string
 	for _, f := range c.Flags {
@@ -31,11 +31,13 @@ func configurable(c *cli.Command) {
 		}
 	}
 	path := ""
-	c.Flags = append(c.Flags, &cli.StringFlag{Name: "config", Usage: "YAML `FILE` of these options by their names; one that is given on the command line, too, is taken from there", Destination: &path})
+	c.Flags = append(c.Flags, &cli.StringFlag{Name: "config", Usage: "YAML `FILE` of these options by their names; " +
+		"one that is given on the command line, too, is taken from there", Destination: &path})
 	check := c.Before
 	c.Before = func(ctx *cli.Context) error {
 		for _, f := range c.Flags {
-			if s, ok := f.(*cli.StringFlag); ok && takesPath(s) && ctx.IsSet(s.Name) && ctx.String(s.Name) == "" { // as of a variable that is not set
+			// as of a variable that is not set
+			if s, ok := f.(*cli.StringFlag); ok && takesPath(s) && ctx.IsSet(s.Name) && ctx.String(s.Name) == "" {
 				return usageError{fmt.Errorf("%s: is given, and empty", s.Name)}
 			}
 		}
@@ -88,7 +90,8 @@ type configEntry struct {
 	line   int
 }
 
-// parseConfig reads a YAML mapping of names to scalars or lists of them. Values stay the words that stand in the file: flags have parsers of their own.
+// parseConfig reads a YAML mapping of names to scalars or lists of them. Values stay the words that stand in the file:
+// flags have parsers of their own.
 func parseConfig(data []byte) ([]configEntry, error) {
 	var documents []yaml.Node
 	if err := yaml.Load(data, &documents, yaml.WithAllDocuments()); err != nil {
@@ -135,7 +138,10 @@ func parseConfig(data []byte) ([]configEntry, error) {
 func (e configEntry) apply(c *cli.Context) error {
 	i := slices.IndexFunc(c.Command.Flags, func(f cli.Flag) bool { return f.Names()[0] == e.name })
 	if i < 0 || slices.Contains([]string{"help", "config", "print-config"}, e.name) {
-		return fmt.Errorf("no such option of %s%s", c.Command.Name, isMeant(e.name, "", slices.DeleteFunc(optionNames(c.Command), func(name string) bool { return name == e.name })))
+		return fmt.Errorf("no such option of %s%s", c.Command.Name,
+			isMeant(e.name, "", slices.DeleteFunc(optionNames(c.Command), func(name string) bool {
+				return name == e.name
+			})))
 	}
 	if c.IsSet(e.name) {
 		return nil
@@ -175,13 +181,15 @@ func takesList(f cli.Flag) bool {
 	return ok
 }
 
-// configOf is a file for --config with the values that the command's options have, but for those named and those that are empty.
+// configOf is a file for --config with the values that the command's options have, but for those named and those that
+// are empty.
 func configOf(c *cli.Context, but ...string) ([]byte, error) {
 	root := &yaml.Node{Kind: yaml.MappingNode}
 	for _, f := range c.Command.Flags {
 		name := f.Names()[0]
 		value := flagValue(c, f)
-		if v := reflect.ValueOf(value); !v.IsValid() || slices.Contains(but, name) || (v.Kind() == reflect.String || v.Kind() == reflect.Slice) && v.Len() == 0 {
+		if v := reflect.ValueOf(value); !v.IsValid() || slices.Contains(but, name) ||
+			(v.Kind() == reflect.String || v.Kind() == reflect.Slice) && v.Len() == 0 {
 			continue
 		}
 		var key, node yaml.Node

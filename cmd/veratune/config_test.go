@@ -10,15 +10,19 @@ import (
 	"github.com/veratune/veratune/train"
 )
 
-// TestConfigFile trains by a file, and again by the file that the run folder keeps: the adapters are the same, and flags go before both.
+// TestConfigFile trains by a file, and again by the file that the run folder keeps: the adapters are the same, and
+// flags go before both.
 func TestConfigFile(t *testing.T) {
 	model, data, parent := testutil.TinyLlama(t, testutil.TinyOptions{}), rows(t, 40), t.TempDir()
-	config := write(t, "run.yaml", "# of a test\nmodel: "+model+"\ndata: "+data+"\nrank: 8\nbatch: 2\nlr: 2e-3\nthreads: 1\ntargets:\n  - attn_q\n  - ffn_up\nlayers: [1]\nstrict: true\nseed: 5\n")
-	first, again, flags := filepath.Join(parent, "first"), filepath.Join(parent, "again"), filepath.Join(parent, "flags")
+	config := write(t, "run.yaml", "# of a test\nmodel: "+model+"\ndata: "+data+"\nrank: 8\nbatch: 2\nlr: "+
+		"2e-3\nthreads: 1\ntargets:\n  - attn_q\n  - ffn_up\nlayers: [1]\nstrict: true\nseed: 5\n")
+	first, again, flags := filepath.Join(parent, "first"), filepath.Join(parent, "again"),
+		filepath.Join(parent, "flags")
 	for _, args := range [][]string{
 		{"alpaca", "--config", config, "--rank", "4", "--out", first},
 		{"alpaca", "--config", filepath.Join(first, train.OptionsFile), "--out", again},
-		{"alpaca", "--model", model, "--data", data, "--rank", "4", "--batch", "2", "--lr", "2e-3", "--threads", "1", "--targets", "attn_q,ffn_up", "--layers", "1", "--strict", "--seed", "5", "--out", flags},
+		{"alpaca", "--model", model, "--data", data, "--rank", "4", "--batch", "2", "--lr", "2e-3", "--threads", "1",
+			"--targets", "attn_q,ffn_up", "--layers", "1", "--strict", "--seed", "5", "--out", flags},
 	} {
 		if code, _, stderr := veratune(args...); code != 0 {
 			t.Fatalf("%v: exit code %d, %q", args, code, stderr)
@@ -30,7 +34,8 @@ func TestConfigFile(t *testing.T) {
 			t.Errorf("%s: the adapter is another than that by the file", filepath.Base(run))
 		}
 	}
-	if text := string(read(t, filepath.Join(first, train.ConfigFile))); !strings.Contains(text, `"version": "`+version()+`"`) {
+	if text := string(read(t, filepath.Join(first, train.ConfigFile))); !strings.Contains(text,
+		`"version": "`+version()+`"`) {
 		t.Errorf("config.json does not say the version: %s", text)
 	}
 	if code, _, stderr := veratune("plan", "--config", filepath.Join(first, train.OptionsFile)); code != 0 {
@@ -45,7 +50,8 @@ func TestConfigOfOtherCommands(t *testing.T) {
 		"loss":     "model: " + model + "\ndata: " + data + "\ntemplate: alpaca\nthreads: 1\n",
 		"generate": "model: " + model + "\nprompt: \"yes: no\"\nmax-tokens: 3\nstop: [\"a, b\", '\\n']\n",
 	} {
-		if code, stdout, stderr := veratune(name, "--config", write(t, name+".yaml", config)); code != 0 || stdout == "" {
+		if code, stdout, stderr := veratune(name, "--config", write(t, name+".yaml", config)); code != 0 ||
+			stdout == "" {
 			t.Errorf("%s: exit code %d, %q", name, code, stderr)
 		}
 	}
@@ -65,7 +71,8 @@ func TestPrintConfig(t *testing.T) {
 		"lists":     {"--targets", "attn_q", "--targets", "attn_v", "--layers", "0,3"},
 	} {
 		out := filepath.Join(t.TempDir(), "run")
-		code, first, stderr := veratune(append([]string{"alpaca", "--model", "no: model.gguf", "--out", out, "--print-config"}, more...)...)
+		code, first, stderr := veratune(append([]string{"alpaca", "--model", "no: model.gguf", "--out", out,
+			"--print-config"}, more...)...)
 		if code != 0 {
 			t.Fatalf("%s: exit code %d, %q", name, code, stderr)
 		}
@@ -104,13 +111,15 @@ func TestBadConfig(t *testing.T) {
 			t.Errorf("%q: exit code %d; %q does not say %q", content, code, stderr, says)
 		}
 	}
-	if code, _, stderr := veratune("alpaca", "--config", "nowhere.yaml"); code != exitFailed || !strings.Contains(stderr, "nowhere.yaml") {
+	if code, _, stderr := veratune("alpaca", "--config", "nowhere.yaml"); code != exitFailed ||
+		!strings.Contains(stderr, "nowhere.yaml") {
 		t.Errorf("a file that is not there: exit code %d, %q", code, stderr)
 	}
 }
 
 func FuzzParseConfig(f *testing.F) {
-	for _, text := range []string{"", "rank: 3", "a: [1, b]\nc: 'd'", "a: &x 1\nb: *x", "? a\n: b", "a: {b: c}", "\xff", "- a"} {
+	for _, text := range []string{"", "rank: 3", "a: [1, b]\nc: 'd'", "a: &x 1\nb: *x", "? a\n: b", "a: {b: c}",
+		"\xff", "- a"} {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -15,7 +15,8 @@ import (
 	"github.com/veratune/veratune/internal/terminal"
 )
 
-// console reads what a person types: on a terminal with an editor and its history, elsewhere line by line. It has Ctrl-C to itself.
+// console reads what a person types: on a terminal with an editor and its history, elsewhere line by line. It has
+// Ctrl-C to itself.
 type console struct {
 	keys        *pastes      // of a person at a terminal, else nil
 	editor      *liner.State // nil where the terminal is not for both
@@ -44,7 +45,8 @@ func newConsole(in io.Reader, out, notes io.Writer) *console {
 	return c
 }
 
-// edit begins the editor. Outside of its prompts the terminal stays as it was: whatever ends the process then leaves it in order.
+// edit begins the editor. Outside of its prompts the terminal stays as it was: whatever ends the process then leaves it
+// in order.
 func (c *console) edit(in io.Reader) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -174,7 +176,8 @@ func (c *console) read(prompt string) (string, error) {
 	return unmark(line), nil
 }
 
-// untilInterrupted gives work a context that Ctrl-C cancels; a third Ctrl-C ends the process, should it not. It tells whether there was one.
+// untilInterrupted gives work a context that Ctrl-C cancels; a third Ctrl-C ends the process, should it not. It tells
+// whether there was one.
 func (c *console) untilInterrupted(ctx context.Context, work func(context.Context)) (interrupted bool) {
 	ctx, stop := context.WithCancel(ctx)
 	done, watched := make(chan struct{}), make(chan struct{})

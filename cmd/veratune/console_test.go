@@ -155,21 +155,25 @@ func TestChatAtATerminal(t *testing.T) {
 				x.see("--max-tokens)")
 			}
 			x.see("> ")
-			x.press("see: \x1b[200~a\rb\r" + either(terminal.edits, "\n", "") + "\tc" + either(terminal.edits, interrupt, "") + "\x1b[A\x1b[201~ d\r") // as one message
+			// as one message
+			x.press("see: \x1b[200~a\rb\r" + either(terminal.edits, "\n", "") + "\tc" +
+				either(terminal.edits, interrupt, "") + "\x1b[A\x1b[201~ d\r")
 			x.see("--max-tokens)")
 			x.see("> ")
 			x.press(interrupt)
 			x.see(warning)
 			x.press("/save " + file + "\r")
 			x.see("(3 turns are in " + file + ")")
-			if said, want := savedMessages(t, file), []string{"add 1!", "add 1?", "see: a\nb\n\tc[A d"}; strings.Join(said, "|") != strings.Join(want, "|") {
+			if said, want := savedMessages(t, file), []string{"add 1!", "add 1?", "see: a\nb\n\tc[A d"}; strings.Join(
+				said, "|") != strings.Join(want, "|") {
 				t.Errorf("messages %q, want %q", said, want)
 			}
 			x.see("> ")
 			x.press("/quit\r")
 			x.leave(0)
 
-			x = sit(t, terminal.kind, terminal.size, "chat", "--model", path, "--threads", "1", "--max-tokens", "4000", "--context", "4096")
+			x = sit(t, terminal.kind, terminal.size, "chat", "--model", path, "--threads", "1", "--max-tokens", "4000",
+				"--context", "4096")
 			x.see("> ")
 			x.press("go on\r")
 			x.see("go on")
@@ -198,7 +202,8 @@ func TestPastes(t *testing.T) {
 		"\x1b[200~ü漢\x1b[200~\x1b[201~\x1b[20": "ü漢[200~\x1b[20",
 		"\x1b[200~left open":                   "left open",
 	} {
-		for _, in := range []io.Reader{strings.NewReader(typed), iotest.OneByteReader(strings.NewReader(typed)), iotest.DataErrReader(strings.NewReader(typed))} {
+		for _, in := range []io.Reader{strings.NewReader(typed), iotest.OneByteReader(strings.NewReader(typed)),
+			iotest.DataErrReader(strings.NewReader(typed))} {
 			if got, err := io.ReadAll(&pastes{in: in}); err != nil || string(got) != want {
 				t.Errorf("%q: %q, %v, want %q", typed, got, err, want)
 			}

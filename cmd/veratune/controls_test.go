@@ -19,7 +19,8 @@ import (
 // controls would set a terminal's title, clear it, write over a line and turn the direction of writing.
 const controls = "\x1b]0;title\x07\x1b[2J\u009b2Jback\rover\u202eturned\x7f"
 
-// TestControlCharacters has names, metadata and data that would control the terminal, in every command that says something of them.
+// TestControlCharacters has names, metadata and data that would control the terminal, in every command that says
+// something of them.
 func TestControlCharacters(t *testing.T) {
 	model := testutil.TinyLlama(t, testutil.TinyOptions{Change: func(f *testutil.TinyFile) {
 		f.Metadata["general.name"] = "model " + controls
@@ -61,7 +62,8 @@ func TestControlCharacters(t *testing.T) {
 		{"generate", "--model", model, "--adapter", controls, "-p", "x"},
 		{"mtbench", "show", "--out", controls},
 		{"watch", controls},
-		{"export", "--model", model, "--adapter", adapter, "--to", "lora", "--out", filepath.Join(dir, "lora"+controls)},
+		{"export", "--model", model, "--adapter", adapter, "--to", "lora", "--out",
+			filepath.Join(dir, "lora"+controls)},
 		{controls},
 	} {
 		_, stdout, stderr := veratune(args...)
@@ -74,7 +76,8 @@ func TestControlCharacters(t *testing.T) {
 	}
 }
 
-// TestAnswersAtATerminal has a model answer in control characters: a terminal gets them spelt out, a program as they are.
+// TestAnswersAtATerminal has a model answer in control characters: a terminal gets them spelt out, a program as they
+// are.
 func TestAnswersAtATerminal(t *testing.T) {
 	model := testutil.TinyLlama(t, testutil.TinyOptions{Change: func(f *testutil.TinyFile) {
 		tokens := f.Metadata["tokenizer.ggml.tokens"].([]string)
@@ -84,7 +87,8 @@ func TestAnswersAtATerminal(t *testing.T) {
 		delete(f.Metadata, "tokenizer.ggml.merges")
 		f.Metadata["tokenizer.ggml.merges"] = []string{}
 	}})
-	args := []string{"generate", "--model", model, "--threads", "1", "--raw", "-p", "x", "--temperature", "3", "--max-tokens", "100"}
+	args := []string{"generate", "--model", model, "--threads", "1", "--raw", "-p", "x", "--temperature", "3",
+		"--max-tokens", "100"}
 	code, stdout, stderr := veratune(args...)
 	if code != 0 || !strings.Contains(stdout, "\x1b]0;") {
 		t.Fatalf("exit code %d, %q, %q", code, stdout, stderr)

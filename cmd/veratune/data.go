@@ -25,18 +25,21 @@ type dataCheck struct {
 }
 
 func dataCommand() *cli.Command {
-	return &cli.Command{Name: "data", Usage: "look after instruction data", Subcommands: []*cli.Command{dataCheckCommand(), dataShowCommand(), dataConvertCommand()}}
+	return &cli.Command{Name: "data", Usage: "look after instruction data",
+		Subcommands: []*cli.Command{dataCheckCommand(), dataShowCommand(), dataConvertCommand()}}
 }
 
 func dataCheckCommand() *cli.Command {
 	d := &dataCheck{engine: newTrainer(), data: alpaca.Default()}
 	return &cli.Command{
-		Name:      "check",
-		Usage:     "say what training on files of rows would be like: unusable, cut and repeated rows, lengths, control tokens in texts",
+		Name: "check",
+		Usage: "say what training on files of rows would be like: unusable, cut and repeated rows, lengths, " +
+			"control tokens in texts",
 		ArgsUsage: "FILE…",
 		Flags: append(append([]cli.Flag{d.modelFlag(), d.preTokenizerFlag()}, sampleFlags(&d.data)...),
 			&cli.BoolFlag{Name: "strict", Usage: "exit with 1 where anything is found", Destination: &d.strict},
-			&cli.BoolFlag{Name: "json", Usage: "print one JSON object, which names every row that something is found in", Destination: &d.asJSON},
+			&cli.BoolFlag{Name: "json", Usage: "print one JSON object; it names every row with a finding",
+				Destination: &d.asJSON},
 		),
 		Action: func(c *cli.Context) error {
 			if err := validate(d.validate(), d.data.Validate()); err != nil {
@@ -85,8 +88,10 @@ func printCheck(w io.Writer, c *alpaca.Check) error {
 	t.row("rows", "%d: %s", c.Rows, strings.Join(append(kinds, fmt.Sprintf("%d unusable", len(c.Unusable))), ", "))
 	t.row("template", "%s", c.Form.Describe())
 	q := c.Quantiles
-	t.row("tokens", "%d in all, %.1f a row, %.1f%% of them of responses", c.Tokens, q.Mean, 100*float64(c.Labelled)/float64(max(1, c.Tokens)))
-	t.row("of a row", "least %d, 5%% %d, 25%% %d, median %d, 75%% %d, 95%% %d, 99%% %d, most %d", q.Min, q.P5, q.P25, q.Median, q.P75, q.P95, q.P99, q.Max)
+	t.row("tokens", "%d in all, %.1f a row, %.1f%% of them of responses", c.Tokens, q.Mean,
+		100*float64(c.Labelled)/float64(max(1, c.Tokens)))
+	t.row("of a row", "least %d, 5%% %d, 25%% %d, median %d, 75%% %d, 95%% %d, 99%% %d, most %d", q.Min, q.P5, q.P25,
+		q.Median, q.P75, q.P95, q.P99, q.Max)
 	most := 1
 	for _, b := range c.Histogram {
 		most = max(most, b.Rows)
@@ -95,7 +100,8 @@ func printCheck(w io.Writer, c *alpaca.Check) error {
 		t.row("", "%6d to %-6d %s %d", b.From, b.To, strings.Repeat("█", (b.Rows*40+most-1)/most), b.Rows)
 	}
 	findings(t, "unusable", fmt.Sprintf("they are left out; %d have an empty answer", c.EmptyAnswers), c.Unusable)
-	findings(t, "cut", fmt.Sprintf("longer than --max-length %d; the end of their response is not trained on", c.MaxLength), c.Cut)
+	findings(t, "cut", fmt.Sprintf("longer than --max-length %d; the end of their response is not trained on",
+		c.MaxLength), c.Cut)
 	findings(t, "duplicates", "rows that are there before", c.Duplicates)
 	findings(t, "conflicts", "rows whose prompt is there before, with another answer", c.Conflicts)
 	if len(c.Controls) == 0 {
@@ -106,7 +112,8 @@ func printCheck(w io.Writer, c *alpaca.Check) error {
 		if i == 0 {
 			name = "control tokens"
 		}
-		t.row(name, "%q is in the texts of %d rows, first %v; it stays text there, and is not read as the token", control.Token, control.Rows, control.First)
+		t.row(name, "%q is in the texts of %d rows, first %v; it stays text there, and is not read as the token",
+			control.Token, control.Rows, control.First)
 	}
 	return t.Flush()
 }

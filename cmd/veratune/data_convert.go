@@ -20,13 +20,16 @@ type dataConvert struct {
 func dataConvertCommand() *cli.Command {
 	d := &dataConvert{data: alpaca.Default()}
 	return &cli.Command{
-		Name:        "convert",
-		Usage:       "write rows of any form as JSON lines of messages",
-		Description: "Rows of raw text stay lines of text; of a multiple-choice question, the right choice is the answer. Rows that cannot be read are named and left out.",
-		ArgsUsage:   "FILE…",
+		Name:  "convert",
+		Usage: "write rows of any form as JSON lines of messages",
+		Description: "Rows of raw text stay lines of text; of a multiple-choice question, the right choice is the " +
+			"answer. Rows that cannot be read are named and left out.",
+		ArgsUsage: "FILE…",
 		Flags: append(rowFlags(&d.data),
-			&cli.BoolFlag{Name: "strict", Usage: "stop at the first bad row instead of leaving it out", Destination: &d.data.Strict},
-			&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "`FILE` to write; left out, the output", Destination: &d.out.path},
+			&cli.BoolFlag{Name: "strict", Usage: "stop at the first bad row instead of leaving it out",
+				Destination: &d.data.Strict},
+			&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "`FILE` to write; left out, the output",
+				Destination: &d.out.path},
 			d.out.overwriteFlag(),
 		),
 		Action: func(c *cli.Context) error {

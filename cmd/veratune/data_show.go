@@ -33,16 +33,19 @@ func dataShowCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "show",
 		Usage: "show rows as the model sees them, what is learnt of them and what is not",
-		Description: "Prints the text of rows in the model's template, with control tokens. What is learnt is green on a terminal, and stands between ⟦ and ⟧ elsewhere. An end token that\n" +
+		Description: "Prints the text of rows in the model's template, with control tokens. What is learnt is green " +
+			"on a terminal, and stands between ⟦ and ⟧ elsewhere. An end token that\n" +
 			"is learnt although the template doesn't write it has a + before it.",
 		ArgsUsage: "FILE…",
 		Flags: append(append([]cli.Flag{d.modelFlag(), d.preTokenizerFlag()}, sampleFlags(&d.data)...),
-			&cli.IntFlag{Name: "from", Usage: "number of the first row; in JSON lines and CSV, that of its line", Value: d.from, Destination: &d.from},
+			&cli.IntFlag{Name: "from", Usage: "number of the first row; in JSON lines and CSV, that of its line",
+				Value: d.from, Destination: &d.from},
 			&cli.IntFlag{Name: "rows", Usage: "rows to show", Value: d.rows, Destination: &d.rows},
 			&cli.BoolFlag{Name: "ids", Usage: "print the numbers of the tokens, too", Destination: &d.ids},
 			&cli.StringFlag{Name: "html", Usage: "write a page to `FILE` instead", Destination: &d.html.path},
 			d.html.overwriteFlag(),
-			&cli.BoolFlag{Name: "json", Usage: "print one JSON object a row, with tokens and what is learnt, and the prompt that the runtime sends for the row's last answer", Destination: &d.asJSON},
+			&cli.BoolFlag{Name: "json", Usage: "print one JSON object a row, with tokens and what is learnt, and the " +
+				"prompt that the runtime sends for the row's last answer", Destination: &d.asJSON},
 		),
 		Action: func(c *cli.Context) error {
 			if err := d.check(c); err != nil {
@@ -121,7 +124,8 @@ const (
 func printRows(w io.Writer, rows []alpaca.Shown, ids, colour bool) error {
 	var b strings.Builder
 	for _, r := range rows {
-		fmt.Fprintf(&b, "── %s, row %d: %s\n", terminal.Text(r.File), r.Row, either(r.Reason != "", "cannot be used: "+terminal.Text(r.Reason), r.Form))
+		fmt.Fprintf(&b, "── %s, row %d: %s\n", terminal.Text(r.File), r.Row,
+			either(r.Reason != "", "cannot be used: "+terminal.Text(r.Reason), r.Form))
 		for i, s := range r.Samples {
 			if len(r.Samples) > 1 {
 				fmt.Fprintf(&b, "── sample %d of %d\n", i+1, len(r.Samples))
@@ -133,7 +137,8 @@ func printRows(w io.Writer, rows []alpaca.Shown, ids, colour bool) error {
 					learnt++
 				}
 			}
-			fmt.Fprintf(&b, "\n── %d tokens, %d of them learnt%s\n", len(s.Tokens), learnt, either(s.Truncated, "; cut at --max-length", ""))
+			fmt.Fprintf(&b, "\n── %d tokens, %d of them learnt%s\n", len(s.Tokens), learnt,
+				either(s.Truncated, "; cut at --max-length", ""))
 			if ids {
 				fmt.Fprintln(&b, numbers(s))
 			}
@@ -186,7 +191,8 @@ var rowsTemplate string
 
 // rowsPage shows rows in a browser.
 func rowsPage(rows []alpaca.Shown, form alpaca.Form, ids bool) ([]byte, error) {
-	t, err := template.New("rows").Funcs(template.FuncMap{"numbers": numbers, "text": terminal.Text}).Parse(rowsTemplate)
+	t, err := template.New("rows").Funcs(template.FuncMap{"numbers": numbers, "text": terminal.Text}).Parse(
+		rowsTemplate)
 	if err != nil {
 		return nil, err
 	}

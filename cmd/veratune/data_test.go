@@ -28,15 +28,18 @@ func TestDataCheck(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &c); code != 0 || err != nil {
 		t.Fatalf("code %d, %v: %s%s", code, err, out, errs)
 	}
-	if c.Rows != 4 || c.EmptyAnswers != 1 || len(c.Unusable) != 1 || len(c.Duplicates) != 1 || len(c.Conflicts) != 1 || c.Quantiles.Median == 0 || len(c.Histogram) == 0 {
+	if c.Rows != 4 || c.EmptyAnswers != 1 || len(c.Unusable) != 1 || len(c.Duplicates) != 1 || len(c.Conflicts) != 1 ||
+		c.Quantiles.Median == 0 || len(c.Histogram) == 0 {
 		t.Errorf("%s", out)
 	}
 	code, out, errs = veratune("data", "check", "--model", model, "--strict", data)
-	if code != exitFailed || !strings.Contains(out, data+": row 4: output is empty") || !strings.Contains(out, data+": row 2: as "+data+": row 1") || !strings.Contains(errs, "strict") {
+	if code != exitFailed || !strings.Contains(out, data+": row 4: output is empty") ||
+		!strings.Contains(out, data+": row 2: as "+data+": row 1") || !strings.Contains(errs, "strict") {
 		t.Errorf("code %d: %s%s", code, out, errs)
 	}
 	for _, args := range [][]string{{}, {"x", "--no-such-option"}} {
-		if code, _, errs := veratune(append([]string{"data", "check", "--model", model}, args...)...); code != exitUsage {
+		if code, _, errs := veratune(append([]string{"data", "check", "--model", model}, args...)...); code !=
+			exitUsage {
 			t.Errorf("%q: code %d, %s", args, code, errs)
 		}
 	}
@@ -72,11 +75,13 @@ func TestModelFromHub(t *testing.T) {
 		{"hf:../../x", "", exitUsage, "hf:OWNER/REPO/FILE"},
 	} {
 		t.Setenv("HF_HUB_OFFLINE", c.offline)
-		if code, out, errs := veratune("data", "check", "--model", c.name, data); code != c.code || !strings.Contains(errs, c.says) || code == 0 && !strings.Contains(out, "4 of kind instruction") {
+		if code, out, errs := veratune("data", "check", "--model", c.name, data); code != c.code ||
+			!strings.Contains(errs, c.says) || code == 0 && !strings.Contains(out, "4 of kind instruction") {
 			t.Errorf("%s, offline %q: code %d, %s%s", c.name, c.offline, code, out, errs)
 		}
 	}
-	if code, out, errs := veratune("loss", "--model", "hf:a/b/tiny.gguf", "--data", data, "--threads", "1"); code != 0 || !strings.Contains(out, "perplexity") {
+	if code, out, errs := veratune("loss", "--model", "hf:a/b/tiny.gguf", "--data", data, "--threads", "1"); code !=
+		0 || !strings.Contains(out, "perplexity") {
 		t.Errorf("loss: code %d, %s%s", code, out, errs)
 	}
 }

@@ -24,7 +24,9 @@ func devicesCommand() *cli.Command {
 		Name:  "devices",
 		Usage: "list the processors that can train, their memory, and which operations of a training step they lack",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "model", Aliases: []string{"m"}, Usage: "GGUF `FILE` that is to be trained; left out, operations are asked for with common types of weights", Destination: &path},
+			&cli.StringFlag{Name: "model", Aliases: []string{"m"},
+				Usage: "GGUF `FILE` that is to be trained; left out, operations are asked for with common types of " +
+					"weights", Destination: &path},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object a line", Destination: &asJSON},
 		},
 		Action: func(c *cli.Context) error {
@@ -59,7 +61,8 @@ func devicesCommand() *cli.Command {
 				if len(d.Lacks) > 0 {
 					runs = "cannot train this: it lacks " + strings.Join(d.Lacks, ", ")
 				}
-				if _, err := fmt.Fprintf(c.App.Writer, "%-10s %s, %.1f of %.1f GiB free; %s\n", d.Name, d.Description, float64(d.Free)/(1<<30), float64(d.Total)/(1<<30), runs); err != nil {
+				if _, err := fmt.Fprintf(c.App.Writer, "%-10s %s, %.1f of %.1f GiB free; %s\n", d.Name, d.Description,
+					float64(d.Free)/(1<<30), float64(d.Total)/(1<<30), runs); err != nil {
 					return err
 				}
 			}

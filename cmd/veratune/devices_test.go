@@ -16,7 +16,8 @@ import (
 )
 
 func TestDevices(t *testing.T) {
-	code, stdout, stderr := veratune("devices", "--json", "--model", testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_K}))
+	code, stdout, stderr := veratune("devices", "--json", "--model",
+		testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_K}))
 	var first struct {
 		Name        string
 		Free, Total int64
@@ -25,12 +26,14 @@ func TestDevices(t *testing.T) {
 	if err := json.Unmarshal([]byte(line), &first); code != 0 || err != nil || first.Name != "cpu" || first.Total <= 0 {
 		t.Errorf("exit code %d, %v, %q, %q", code, err, stdout, stderr)
 	}
-	if code, _, stderr := veratune("loss", "--device", "abacus7", "--model", "m.gguf", "--data", "d.json"); code != exitUsage || !strings.Contains(stderr, "abacus7") {
+	if code, _, stderr := veratune("loss", "--device", "abacus7", "--model", "m.gguf", "--data", "d.json"); code !=
+		exitUsage || !strings.Contains(stderr, "abacus7") {
 		t.Errorf("no such device: exit code %d, %q", code, stderr)
 	}
 }
 
-// TestResumeElsewhere begins a run on the device that VERATUNE_TEST_DEVICE names, or the composed one, and ends it on the CPU: the data come in the same order, and the losses are those of a run on one alone.
+// TestResumeElsewhere begins a run on the device that VERATUNE_TEST_DEVICE names, or the composed one, and ends it on
+// the CPU: the data come in the same order, and the losses are those of a run on one alone.
 func TestResumeElsewhere(t *testing.T) {
 	model, data := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_0}), rows(t, 30)
 	whole, out := filepath.Join(t.TempDir(), "whole"), filepath.Join(t.TempDir(), "run")

@@ -45,8 +45,8 @@ func fill(t *testing.T, disk string, leave int) (filler string) {
 	return filler
 }
 
-// A disk that is full at any point of a run ends it with an error that names the file. The newest checkpoint stays whole, nothing half written is left, and with
-// space again the run goes on to the same bytes.
+// A disk that is full at any point of a run ends it with an error that names the file. The newest checkpoint stays
+// whole, nothing half written is left, and with space again the run goes on to the same bytes.
 func TestFullDisk(t *testing.T) {
 	model, data := testutil.TinyLlama(t, testutil.TinyOptions{}), rows(t, 30)
 	whole := filepath.Join(t.TempDir(), "whole")
@@ -66,7 +66,8 @@ func TestFullDisk(t *testing.T) {
 		filler := fill(t, disk, leave)
 		code, _, stderr := veratune(alpacaArgs(model, data, out, "--resume")...)
 		failed = code != 0
-		if failed && (code != exitFailed || !strings.Contains(stderr, "no space left on device; make room") || !strings.Contains(lastLine(stderr), disk)) {
+		if failed && (code != exitFailed || !strings.Contains(stderr, "no space left on device; make room") ||
+			!strings.Contains(lastLine(stderr), disk)) {
 			t.Errorf("%d bytes left: exit code %d, %q", leave, code, stderr)
 		}
 		if left, err := filepath.Glob(filepath.Join(checkpoints, ".*")); len(left) > 0 || err != nil {
@@ -105,8 +106,10 @@ func TestFullDisk(t *testing.T) {
 	fill(t, disk, 0)
 	for _, form := range exports {
 		file := filepath.Join(disk, "export")
-		code, _, stderr := veratune("export", "--model", model, "--adapter", filepath.Join(out, train.AdapterFile), "--to", form.name, "--out", file, "--threads", "1")
-		if code != exitFailed || !strings.Contains(stderr, "no space left on device") || !strings.Contains(stderr, disk) {
+		code, _, stderr := veratune("export", "--model", model, "--adapter", filepath.Join(out, train.AdapterFile),
+			"--to", form.name, "--out", file, "--threads", "1")
+		if code != exitFailed || !strings.Contains(stderr, "no space left on device") ||
+			!strings.Contains(stderr, disk) {
 			t.Errorf("export to %s: exit code %d, %q", form.name, code, stderr)
 		}
 	}
@@ -130,18 +133,26 @@ func TestReadOnlyDisk(t *testing.T) {
 		"new run": alpacaArgs(model, data, filepath.Join(disk, "new")),
 		"resume":  alpacaArgs(model, data, out, "--resume"),
 		"force":   alpacaArgs(model, data, out, "--force"),
-		"sweep":   {"sweep", "--model", model, "--data", data, "--lr", "1e-3,1e-2", "--out", filepath.Join(disk, "sweep")},
+		"sweep": {"sweep", "--model", model, "--data", data, "--lr", "1e-3,1e-2", "--out",
+			filepath.Join(disk, "sweep")},
 		"mtbench": {"mtbench", "run", "--model", model, "--out", filepath.Join(disk, "mtbench")},
-		"vera":    {"export", "--model", model, "--adapter", adapter, "--to", "vera", "--out", filepath.Join(disk, "vera.gguf")},
-		"lora":    {"export", "--model", model, "--adapter", adapter, "--to", "lora", "--out", filepath.Join(disk, "lora.gguf")},
-		"merged":  {"export", "--model", model, "--adapter", adapter, "--to", "merged", "--out", filepath.Join(disk, "merged.gguf")},
-		"peft":    {"export", "--model", model, "--adapter", adapter, "--to", "peft", "--out", filepath.Join(disk, "peft")},
+		"vera": {"export", "--model", model, "--adapter", adapter, "--to", "vera", "--out",
+			filepath.Join(disk, "vera.gguf")},
+		"lora": {"export", "--model", model, "--adapter", adapter, "--to", "lora", "--out",
+			filepath.Join(disk, "lora.gguf")},
+		"merged": {"export", "--model", model, "--adapter", adapter, "--to", "merged", "--out",
+			filepath.Join(disk, "merged.gguf")},
+		"peft": {"export", "--model", model, "--adapter", adapter, "--to", "peft", "--out",
+			filepath.Join(disk, "peft")},
 	} {
-		if code, _, stderr := veratune(args...); code != exitFailed || !strings.Contains(lastLine(stderr), "read-only file system; choose") || !strings.Contains(lastLine(stderr), disk) {
+		if code, _, stderr := veratune(args...); code != exitFailed ||
+			!strings.Contains(lastLine(stderr), "read-only file system; choose") ||
+			!strings.Contains(lastLine(stderr), disk) {
 			t.Errorf("%s: exit code %d, %q", name, code, stderr)
 		}
 	}
-	if code, _, stderr := veratune("loss", "--model", model, "--adapter", adapter, "--data", data, "--threads", "1"); code != 0 {
+	if code, _, stderr := veratune("loss", "--model", model, "--adapter", adapter, "--data", data, "--threads",
+		"1"); code != 0 {
 		t.Errorf("reading from it: exit code %d, %q", code, stderr)
 	}
 }
@@ -150,7 +161,8 @@ func TestReadOnlyDisk(t *testing.T) {
 func limited(t *testing.T, ulimit string, args ...string) (code int, output string) {
 	t.Helper()
 	cmd, out := process(args...)
-	cmd.Path, cmd.Args = "/bin/sh", append([]string{"sh", "-c", "ulimit " + ulimit + ` && exec "$0" "$@"`, os.Args[0]}, args...)
+	cmd.Path, cmd.Args = "/bin/sh", append([]string{"sh", "-c", "ulimit " + ulimit + ` && exec "$0" "$@"`, os.Args[0]},
+		args...)
 	err := cmd.Run()
 	if _, ended := err.(*exec.ExitError); err != nil && !ended {
 		t.Skip(err)
@@ -161,8 +173,8 @@ func limited(t *testing.T, ulimit string, args ...string) (code int, output stri
 	return cmd.ProcessState.ExitCode(), out.String()
 }
 
-// TestLimits runs with files limited in size and number, and memory in size: each fails with a line that names what it could not do, and the run goes on
-// without the limit.
+// TestLimits runs with files limited in size and number, and memory in size: each fails with a line that names what it
+// could not do, and the run goes on without the limit.
 func TestLimits(t *testing.T) {
 	model, data := testutil.TinyLlama(t, testutil.TinyOptions{}), rows(t, 20)
 	for ulimit, says := range map[string]string{
@@ -174,12 +186,14 @@ func TestLimits(t *testing.T) {
 			t.Fatalf("exit code %d, %q", code, stderr)
 		}
 		code, output := limited(t, ulimit, alpacaArgs(model, data, out, "--resume")...)
-		if last := lastLine(output); code != exitFailed || !strings.HasPrefix(last, "veratune: ") || !strings.Contains(last, says) {
+		if last := lastLine(output); code != exitFailed || !strings.HasPrefix(last, "veratune: ") ||
+			!strings.Contains(last, says) {
 			t.Errorf("ulimit %s: exit code %d, %q", ulimit, code, output)
 		} else {
 			t.Log(last)
 		}
-		if code, _, stderr := veratune(alpacaArgs(model, data, out, "--resume")...); code != 0 || strings.Contains(stderr, "damaged") || !strings.Contains(stderr, "going on after step") {
+		if code, _, stderr := veratune(alpacaArgs(model, data, out, "--resume")...); code != 0 ||
+			strings.Contains(stderr, "damaged") || !strings.Contains(stderr, "going on after step") {
 			t.Errorf("ulimit %s, then without: exit code %d, %q", ulimit, code, stderr)
 		}
 	}

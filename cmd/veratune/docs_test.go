@@ -15,7 +15,8 @@ import (
 
 var writeDocs = flag.Bool("write-docs", false, "write docs/cli.md and docs/veratune.1 instead of comparing with them")
 
-// pages are the documents that follow from the flags. The man page is made of Markdown, too, with lists in place of tables.
+// pages are the documents that follow from the flags. The man page is made of Markdown, too, with lists in place of
+// tables.
 var pages = map[string]func(t *testing.T, app *cli.App) []byte{
 	"cli.md": func(t *testing.T, app *cli.App) []byte { return page(t, markdownPage, app) },
 	"veratune.1": func(t *testing.T, app *cli.App) []byte {

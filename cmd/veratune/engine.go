@@ -38,19 +38,22 @@ var (
 
 // newEngine computes as a package does by default, or in another of the ways.
 func newEngine(o model.Options, ways []model.Compute) *engine {
-	return &engine{Options: session.Options{Engine: o}, ways: ways, cpu: o.Compute, computeDefault: string(o.Compute), plan: string(o.Plan)}
+	return &engine{Options: session.Options{Engine: o}, ways: ways, cpu: o.Compute, computeDefault: string(o.Compute),
+		plan: string(o.Plan)}
 }
 
 // newTrainer computes in the arithmetic that the processor is fastest in, or on another device.
 func newTrainer() *engine {
 	e := newEngine(model.Default(), measuring)
-	e.computeDefault = "bf16 where the processor multiplies it itself, or a device has veratune's own kernels or is Metal; else f32"
+	e.computeDefault = "bf16 where the processor multiplies it itself, or a device has veratune's own kernels or is " +
+		"Metal; else f32"
 	return e
 }
 
 // computeUsage says what the ways to compute are.
 var computeUsage = map[model.Compute]string{
-	model.ComputeF32: "f32 (float32)", model.ComputeBF16: "bf16 (bfloat16)", model.ComputeQ8: "q8 (activations and the shared pair rounded to 8 bits, in blocks of 32)",
+	model.ComputeF32: "f32 (float32)", model.ComputeBF16: "bf16 (bfloat16)",
+	model.ComputeQ8: "q8 (activations and the shared pair rounded to 8 bits, in blocks of 32)",
 }
 
 func (e *engine) flags() []cli.Flag {
@@ -58,16 +61,20 @@ func (e *engine) flags() []cli.Flag {
 }
 
 func (e *engine) modelFlag() cli.Flag {
-	return &cli.StringFlag{Name: "model", Aliases: []string{"m"}, Usage: "GGUF `FILE` of a model; hf:OWNER/REPO/FILE fetches it from Hugging Face", Required: true, Destination: &e.Model, Action: fetch(&e.Model)}
+	return &cli.StringFlag{Name: "model", Aliases: []string{"m"},
+		Usage: "GGUF `FILE` of a model; hf:OWNER/REPO/FILE fetches it from Hugging Face", Required: true,
+		Destination: &e.Model, Action: fetch(&e.Model)}
 }
 
 // preTokenizerFlag goes with the flag of a model whose tokenizer is needed.
 func (e *engine) preTokenizerFlag() cli.Flag {
-	return &cli.StringFlag{Name: "pre-tokenizer", Usage: "`NAME` of how a tokenizer of bytes (gpt2) takes texts apart, in llama.cpp's words; left out, that of the adapter's training, else tokenizer.ggml.pre in the model's file", Destination: &e.PreTokenizer}
+	return &cli.StringFlag{Name: "pre-tokenizer", Usage: "`NAME` of how a tokenizer of bytes (gpt2) takes texts " +
+		"apart, in llama.cpp's words; left out, that of the adapter's training, else tokenizer.ggml.pre in the " +
+		"model's file", Destination: &e.PreTokenizer}
 }
 
-// fetch is the action of a flag that names a model: it puts the path of a file that is fetched from Hugging Face in place of its name. Of a split model, all parts
-// are fetched.
+// fetch is the action of a flag that names a model: it puts the path of a file that is fetched from Hugging Face in
+// place of its name. Of a split model, all parts are fetched.
 func fetch(path *string) func(*cli.Context, string) error {
 	return func(c *cli.Context, s string) error {
 		if !strings.HasPrefix(s, hub.Scheme) {
@@ -102,8 +109,10 @@ func (e *engine) computeFlags() []cli.Flag {
 		usages = append(usages, computeUsage[way])
 	}
 	return []cli.Flag{
-		&cli.IntFlag{Name: "threads", Usage: "threads to compute with", DefaultText: "one for each processor", Value: e.Engine.Threads, Destination: &e.Engine.Threads, Action: tooMany},
-		&cli.StringFlag{Name: "compute", Usage: "arithmetic of the matrix products: " + strings.Join(usages, ", "), DefaultText: e.computeDefault, Destination: &e.compute},
+		&cli.IntFlag{Name: "threads", Usage: "threads to compute with", DefaultText: "one for each processor",
+			Value: e.Engine.Threads, Destination: &e.Engine.Threads, Action: tooMany},
+		&cli.StringFlag{Name: "compute", Usage: "arithmetic of the matrix products: " + strings.Join(usages, ", "),
+			DefaultText: e.computeDefault, Destination: &e.compute},
 	}
 }
 
@@ -115,24 +124,29 @@ func tooMany(c *cli.Context, threads int) error {
 	const told = "too many threads"
 	if usable := model.Default().Threads; threads > usable && c.App.Metadata[told] == nil {
 		c.App.Metadata[told] = true // a sweep has many trainings
-		fmt.Fprintf(c.App.ErrWriter, "warning: --threads %d is more than the %d that this process may use at a time, which is slow; leave it out, or give %[2]d\n", threads, usable)
+		fmt.Fprintf(c.App.ErrWriter, "warning: --threads %d is more than the %d that this process may use at a time, "+
+			"which is slow; leave it out, or give %[2]d\n", threads, usable)
 	}
 	return nil
 }
 
 func (e *engine) adapterFlag() cli.Flag {
-	return &cli.StringFlag{Name: "adapter", Aliases: []string{"a"}, Usage: adapterUsage, Destination: &e.Adapter, Action: findAdapter(&e.Adapter)}
+	return &cli.StringFlag{Name: "adapter", Aliases: []string{"a"}, Usage: adapterUsage, Destination: &e.Adapter,
+		Action: findAdapter(&e.Adapter)}
 }
 
 // forceFlag goes with adapterFlag.
 func (e *engine) forceFlag() cli.Flag {
-	return &cli.BoolFlag{Name: "force", Usage: "use the adapter although it was trained on another model, where its shapes fit", Destination: &e.AnyBase}
+	return &cli.BoolFlag{Name: "force",
+		Usage:       "use the adapter although it was trained on another model, where its shapes fit",
+		Destination: &e.AnyBase}
 }
 
 // dataFlags are the flags of how rows become batches.
 func dataFlags(o *alpaca.Options) []cli.Flag {
 	return append(sampleFlags(o),
-		&cli.BoolFlag{Name: "strict", Usage: "stop at the first bad row instead of leaving it out", Destination: &o.Strict},
+		&cli.BoolFlag{Name: "strict", Usage: "stop at the first bad row instead of leaving it out",
+			Destination: &o.Strict},
 		&cli.IntFlag{Name: "batch", Usage: "samples that are computed together", Value: o.Batch, Destination: &o.Batch},
 	)
 }
@@ -140,31 +154,41 @@ func dataFlags(o *alpaca.Options) []cli.Flag {
 // rowFlags are the flags of how a row is read.
 func rowFlags(o *alpaca.Options) []cli.Flag {
 	return []cli.Flag{
-		&cli.GenericFlag{Name: "columns", Usage: "the file's `NAMES` of what a row holds, by veratune's: instruction=question,output=answer; also messages, role, content, prompt, completion, text, system, tools, chosen", Value: &columns{&o.Columns}},
-		&cli.BoolFlag{Name: "chosen", Usage: "of preference pairs, train on the chosen answer; they are refused otherwise", Destination: &o.Chosen},
+		&cli.GenericFlag{Name: "columns", Usage: "the file's `NAMES` of what a row holds, by veratune's: " +
+			"instruction=question,output=answer; also messages, role, content, prompt, completion, text, system, " +
+			"tools, chosen", Value: &columns{&o.Columns}},
+		&cli.BoolFlag{Name: "chosen", Usage: "of preference pairs, train on the chosen answer; they are refused " +
+			"otherwise", Destination: &o.Chosen},
 	}
 }
 
 // sampleFlags are the flags of how a row becomes a sample.
 func sampleFlags(o *alpaca.Options) []cli.Flag {
 	return append(append(formFlags(&o.Form), rowFlags(o)...),
-		&cli.StringFlag{Name: "train-on", Usage: "what is learnt of a row: assistant (all that the assistant says), last (what it says last), all (the prompts, too)", Value: o.TrainOn, Destination: &o.TrainOn},
-		&cli.IntFlag{Name: "max-length", Usage: "longest sample in tokens; longer ones are cut", Value: o.MaxLength, Destination: &o.MaxLength},
+		&cli.StringFlag{Name: "train-on", Usage: "what is learnt of a row: assistant (all that the assistant says), " +
+			"last (what it says last), all (the prompts, too)", Value: o.TrainOn, Destination: &o.TrainOn},
+		&cli.IntFlag{Name: "max-length", Usage: "longest sample in tokens; longer ones are cut", Value: o.MaxLength,
+			Destination: &o.MaxLength},
 	)
 }
 
 // planFlag is for the commands that train.
 func (e *engine) planFlag() cli.Flag {
-	return &cli.StringFlag{Name: "plan", Usage: "how to multiply with the adapted matrices: factored, merged, or auto for the one with fewer multiplications", Value: e.plan, Destination: &e.plan}
+	return &cli.StringFlag{Name: "plan", Usage: "how to multiply with the adapted matrices: factored, merged, or " +
+		"auto for the one with fewer multiplications", Value: e.plan, Destination: &e.plan}
 }
 
 // deviceFlag is for the commands that train or measure the loss.
 func (e *engine) deviceFlag() cli.Flag {
-	return &cli.StringFlag{Name: "device", Usage: "processor that computes: cpu, another that the command devices lists, or auto", Value: e.Engine.Device, Destination: &e.Engine.Device}
+	return &cli.StringFlag{Name: "device",
+		Usage: "processor that computes: cpu, another that the command devices lists, or auto", Value: e.Engine.Device,
+		Destination: &e.Engine.Device}
 }
 
 func (e *engine) memoryFlag() cli.Flag {
-	return &cli.StringFlag{Name: "memory", Usage: "limit of the process's memory, or the device's, such as 6GB or 800MiB, which --recompute auto keeps to; left out, half of the free memory is used, or nine tenths of the device's", Destination: &e.memory}
+	return &cli.StringFlag{Name: "memory", Usage: "limit of the process's memory, or the device's, such as 6GB or " +
+		"800MiB, which --recompute auto keeps to; left out, half of the free memory is used, or nine tenths of the " +
+		"device's", Destination: &e.memory}
 }
 
 func (e *engine) validate() error {

@@ -56,9 +56,13 @@ func exportCommand() *cli.Command {
 		x.adapterFlag(),
 		x.forceFlag(),
 		&cli.StringFlag{Name: "to", Usage: "form to write: " + exportNames(), Required: true, Destination: &x.to},
-		&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "`FILE` or folder to write", Required: true, Destination: &x.out.path},
-		&cli.StringFlag{Name: "type", Usage: "`TYPE` of the tensors that are written. lora: f32, f16 (the default) or q8_0. merged: keep (that of the base model, the default), auto (finer ones where they gain most, within --budget), or one for all adapted tensors, such as q8_0", Destination: &x.kind},
-		&cli.GenericFlag{Name: "data", Usage: "`FILE` of rows to measure the loss on, before and after: " + filesUsage, Value: &x.files},
+		&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "`FILE` or folder to write", Required: true,
+			Destination: &x.out.path},
+		&cli.StringFlag{Name: "type", Usage: "`TYPE` of the tensors that are written. lora: f32, f16 (the default) " +
+			"or q8_0. merged: keep (that of the base model, the default), auto (finer ones where they gain most, " +
+			"within --budget), or one for all adapted tensors, such as q8_0", Destination: &x.kind},
+		&cli.GenericFlag{Name: "data", Usage: "`FILE` of rows to measure the loss on, before and after: " + filesUsage,
+			Value: &x.files},
 	}, dataFlags(&x.data), []cli.Flag{x.modelfileFlag(), x.out.overwriteFlag()})
 	for _, form := range exports {
 		if form.flags != nil {
@@ -70,7 +74,8 @@ func exportCommand() *cli.Command {
 		Usage: "write an adapter in a form that other programs read",
 		Flags: flags,
 		Action: func(c *cli.Context) error {
-			if err := errors.Join(noArguments(c), validate(x.validate(), x.data.Validate(), x.checkModelfile())); err != nil {
+			if err := errors.Join(noArguments(c), validate(x.validate(), x.data.Validate(), x.checkModelfile())); err !=
+				nil {
 				return err
 			}
 			return x.run(c)
@@ -147,7 +152,8 @@ func (x *export) losses(c *cli.Context, d *alpaca.Dataset, written ...exportLoss
 	if d == nil {
 		return nil, nil
 	}
-	list := append([]exportLoss{{Of: "base", model: x.Model}, {Of: "adapter", model: x.Model, adapter: x.Adapter}}, written...)
+	list := append([]exportLoss{{Of: "base", model: x.Model}, {Of: "adapter", model: x.Model, adapter: x.Adapter}},
+		written...)
 	for i := range list {
 		if err := x.measure(c, d, &list[i]); err != nil {
 			return nil, err

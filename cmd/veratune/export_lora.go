@@ -29,13 +29,17 @@ type loraResult struct {
 
 func (x *export) loraFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.IntFlag{Name: "rank", Usage: "lora: rank of the LoRA, less than the adapter's for a smaller file that holds nearly the most of each layer's change; 0 is the adapter's own, exact", Destination: &x.loraForm.rank},
-		&cli.BoolFlag{Name: "json", Usage: "lora and merged: print one JSON object, with every layer", Destination: &x.loraForm.asJSON},
+		&cli.IntFlag{Name: "rank", Usage: "lora: rank of the LoRA, less than the adapter's for a smaller file that " +
+			"holds nearly the most of each layer's change; 0 is the adapter's own, exact",
+			Destination: &x.loraForm.rank},
+		&cli.BoolFlag{Name: "json", Usage: "lora and merged: print one JSON object, with every layer",
+			Destination: &x.loraForm.asJSON},
 	}
 }
 
 func (x *export) loraOptions() vera.LoRAOptions {
-	return vera.LoRAOptions{Rank: x.loraForm.rank, Type: cmp.Or(x.kind, vera.DefaultLoRA().Type), Threads: x.Engine.Threads, Overwrite: x.out.overwrite}
+	return vera.LoRAOptions{Rank: x.loraForm.rank, Type: cmp.Or(x.kind, vera.DefaultLoRA().Type),
+		Threads: x.Engine.Threads, Overwrite: x.out.overwrite}
 }
 
 func (x *export) checkLoRA() error { return x.loraOptions().Validate() }
@@ -75,13 +79,16 @@ func (r loraResult) print(w io.Writer, path string) error {
 	t := newTable(w)
 	t.row("LoRA", "%s, rank %d, %.1f MB, %d layers", path, r.Rank, float64(r.Bytes)/1e6, len(r.Layers))
 	t.row("tensors", "%s", r.types())
-	worst := slices.SortedFunc(slices.Values(r.Layers), func(a, b vera.LoRALayer) int { return cmp.Compare(a.Retained, b.Retained) })
+	worst := slices.SortedFunc(slices.Values(r.Layers), func(a, b vera.LoRALayer) int {
+		return cmp.Compare(a.Retained, b.Retained)
+	})
 	if worst[0].Retained < 1 {
 		sum := 0.0
 		for _, l := range worst {
 			sum += l.Retained
 		}
-		t.row("retained energy", "%.4f on average, of the squared singular values of a layer's change; least:", sum/float64(len(worst)))
+		t.row("retained energy", "%.4f on average, of the squared singular values of a layer's change; least:",
+			sum/float64(len(worst)))
 		for _, l := range worst[:min(5, len(worst))] {
 			t.row("", "%.4f  %s", l.Retained, l.Name)
 		}

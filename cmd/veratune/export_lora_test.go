@@ -18,14 +18,16 @@ import (
 	"github.com/veratune/veratune/vera"
 )
 
-// TestExportLoRA writes LoRAs of a trained adapter, exact and cut, and checks that llama.cpp takes them and that the figures printed are those of the files.
+// TestExportLoRA writes LoRAs of a trained adapter, exact and cut, and checks that llama.cpp takes them and that the
+// figures printed are those of the files.
 func TestExportLoRA(t *testing.T) {
 	model, data, run := testutil.TinyLlama(t, testutil.TinyOptions{}), rows(t, 20), filepath.Join(t.TempDir(), "run")
 	if code, _, stderr := veratune(alpacaArgs(model, data, run)...); code != 0 {
 		t.Fatalf("exit code %d, %q", code, stderr)
 	}
 	adapter, out := filepath.Join(run, train.AdapterFile), filepath.Join(t.TempDir(), "lora.gguf")
-	args := []string{"export", "--model", model, "--adapter", adapter, "--to", "lora", "--out", out, "--overwrite", "--threads", "1"}
+	args := []string{"export", "--model", model, "--adapter", adapter, "--to", "lora", "--out", out, "--overwrite",
+		"--threads", "1"}
 
 	l, err := bindings.OpenLlama(model, bindings.LlamaOptions{Context: 32, Batch: 32, Threads: 1})
 	if err != nil {
@@ -67,7 +69,8 @@ func TestExportLoRA(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Rank != 3 || r.Bytes != info.Size() || len(r.Layers) != 14 || len(r.Losses) < 2 || !(r.Losses[1].Loss < r.Losses[0].Loss) {
+	if r.Rank != 3 || r.Bytes != info.Size() || len(r.Layers) != 14 || len(r.Losses) < 2 ||
+		!(r.Losses[1].Loss < r.Losses[0].Loss) {
 		t.Errorf("%+v for a file of %d bytes", r, info.Size())
 	}
 	for _, l := range r.Layers {
@@ -87,7 +90,8 @@ func TestExportLoRA(t *testing.T) {
 		{[]string{"--rank", "9"}, exitFailed, "rank 8"},
 		{[]string{"--out", filepath.Join(run, "absent", "x.gguf")}, exitFailed, "absent"},
 	} {
-		if code, _, stderr := veratune(append(args, bad.more...)...); code != bad.code || !strings.Contains(stderr, bad.word) {
+		if code, _, stderr := veratune(append(args, bad.more...)...); code != bad.code ||
+			!strings.Contains(stderr, bad.word) {
 			t.Errorf("%v: exit code %d, %q", bad.more, code, stderr)
 		}
 	}
@@ -96,7 +100,8 @@ func TestExportLoRA(t *testing.T) {
 	}
 }
 
-// TestExportLoRAInterrupted cuts an adapter: what it says of the layers that are done is one line each, and SIGINT at the first ends it and leaves what was there.
+// TestExportLoRAInterrupted cuts an adapter: what it says of the layers that are done is one line each, and SIGINT at
+// the first ends it and leaves what was there.
 func TestExportLoRAInterrupted(t *testing.T) {
 	model := testutil.TinyLlama(t, testutil.TinyOptions{Blocks: 4, Width: 512, Hidden: 768, Heads: 8, KVHeads: 4})
 	c := vera.Default()
@@ -116,7 +121,8 @@ func TestExportLoRAInterrupted(t *testing.T) {
 	if err := os.WriteFile(out, []byte("older"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd, _ := process("export", "--model", model, "--adapter", adapter, "--to", "lora", "--rank", "16", "--out", out, "--overwrite", "--threads", "2")
+	cmd, _ := process("export", "--model", model, "--adapter", adapter, "--to", "lora", "--rank", "16", "--out", out,
+		"--overwrite", "--threads", "2")
 	cmd.Stderr = nil
 	stderr, err := cmd.StderrPipe()
 	if err != nil {

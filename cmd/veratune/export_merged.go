@@ -23,13 +23,15 @@ type mergedForm struct {
 
 func (x *export) mergedFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "budget", Usage: "merged: `SIZE` that --type auto may add to the file, such as 20MB", Destination: &x.budget},
+		&cli.StringFlag{Name: "budget", Usage: "merged: `SIZE` that --type auto may add to the file, such as 20MB",
+			Destination: &x.budget},
 	}
 }
 
 // checkMerged reads the form's flags.
 func (x *export) checkMerged() error {
-	x.merge = vera.MergeOptions{Type: cmp.Or(x.kind, vera.TypeKeep), Threads: x.Engine.Threads, Overwrite: x.out.overwrite}
+	x.merge = vera.MergeOptions{Type: cmp.Or(x.kind, vera.TypeKeep), Threads: x.Engine.Threads,
+		Overwrite: x.out.overwrite}
 	if x.budget != "" {
 		n, err := humanize.ParseBytes(x.budget)
 		if err != nil || n == 0 || n > math.MaxInt64 {
@@ -70,7 +72,8 @@ func (r mergedResult) finer() string {
 	if r.Kept() >= 0.5 {
 		return ""
 	}
-	return "; a finer type keeps more: --type q8_0 for all adapted tensors, or --type auto --budget 20MB for those that gain most"
+	return "; a finer type keeps more: --type q8_0 for all adapted tensors, or --type auto --budget 20MB for those " +
+		"that gain most"
 }
 
 // print sums up, and lists the tensors that got another type.
@@ -89,7 +92,8 @@ func (r mergedResult) print(w io.Writer, path string) error {
 	t.row("in another type", "%d tensors, %+.1f MB", changed, float64(added)/1e6)
 	for _, x := range r.Tensors {
 		if x.Type != x.Was {
-			t.row("", "%s  %s → %s  %+.2f MB", strings.TrimSuffix(x.Name, ".weight"), x.Was, x.Type, float64(x.Added)/1e6)
+			t.row("", "%s  %s → %s  %+.2f MB", strings.TrimSuffix(x.Name, ".weight"), x.Was, x.Type,
+				float64(x.Added)/1e6)
 		}
 	}
 	for _, l := range r.Losses {

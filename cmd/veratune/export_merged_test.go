@@ -14,9 +14,11 @@ import (
 	"github.com/veratune/veratune/train"
 )
 
-// TestExportMerged trains, merges in several types, and checks the losses that are printed and that the file is a model like any other.
+// TestExportMerged trains, merges in several types, and checks the losses that are printed and that the file is a model
+// like any other.
 func TestExportMerged(t *testing.T) {
-	model, data, run := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_0}), rows(t, 40), filepath.Join(t.TempDir(), "run")
+	model, data, run := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_0}), rows(t, 40),
+		filepath.Join(t.TempDir(), "run")
 	if code, _, stderr := veratune(alpacaArgs(model, data, run)...); code != 0 {
 		t.Fatalf("exit code %d, %q", code, stderr)
 	}
@@ -24,7 +26,8 @@ func TestExportMerged(t *testing.T) {
 	dir := t.TempDir()
 	out := filepath.Join(dir, "merged.gguf")
 	export := func(more ...string) (int, string, string) {
-		return veratune(append([]string{"export", "--to", "merged", "--threads", "1", "--model", model, "--adapter", filepath.Join(run, train.AdapterFile)}, more...)...)
+		return veratune(append([]string{"export", "--to", "merged", "--threads", "1", "--model", model, "--adapter",
+			filepath.Join(run, train.AdapterFile)}, more...)...)
 	}
 	for _, more := range [][]string{{}, {"--type", "q8_0"}, {"--type", "f32"}, {"--type", "auto", "--budget", "20kB"}} {
 		code, stdout, stderr := export(append(more, "-o", out, "--overwrite", "--data", data)...)
@@ -33,7 +36,8 @@ func TestExportMerged(t *testing.T) {
 		}
 		var base, adapted, merged float64
 		losses := strings.Join(strings.Fields(stdout[strings.Index(stdout, "loss, base"):]), " ")
-		if n, err := fmt.Sscanf(losses, "loss, base %f loss, adapter %f loss, merged %f", &base, &adapted, &merged); n != 3 {
+		if n, err := fmt.Sscanf(losses, "loss, base %f loss, adapter %f loss, merged %f", &base, &adapted,
+			&merged); n != 3 {
 			t.Fatalf("%v: %v in %q", more, err, stdout)
 		}
 		if !(adapted < base && merged < base) {
@@ -45,7 +49,8 @@ func TestExportMerged(t *testing.T) {
 		if strings.Contains(stdout, " → ") != (len(more) > 0) {
 			t.Errorf("%v: the tensors that change their type are not listed, or others are: %q", more, stdout)
 		}
-		for _, args := range [][]string{{"inspect", out}, {"generate", "--model", out, "--threads", "1", "--max-tokens", "3", "-p", "add 3"}} {
+		for _, args := range [][]string{{"inspect", out}, {"generate", "--model", out, "--threads", "1", "--max-tokens",
+			"3", "-p", "add 3"}} {
 			if code, _, stderr := veratune(args...); code != 0 {
 				t.Errorf("%v: exit code %d, %q", args, code, stderr)
 			}
@@ -53,7 +58,8 @@ func TestExportMerged(t *testing.T) {
 	}
 	code, stdout, stderr := export("-o", out, "--overwrite", "--json")
 	var printed mergedResult
-	if err := json.Unmarshal([]byte(stdout), &printed); code != 0 || err != nil || len(printed.Tensors) != 14 || printed.Tensors[0].Type != "q4_0" {
+	if err := json.Unmarshal([]byte(stdout), &printed); code != 0 || err != nil || len(printed.Tensors) != 14 ||
+		printed.Tensors[0].Type != "q4_0" {
 		t.Errorf("exit code %d, %v: %q, %q", code, err, stdout, stderr)
 	}
 	for word, try := range map[string]struct {

@@ -96,7 +96,8 @@ func TestExportToPEFT(t *testing.T) {
 	adapter := randomAdapter(t, m.Base(), 0.3, nil)
 	undrawable := randomAdapter(t, m.Base(), 0.3, func(c *vera.Config) { c.Init = vera.Uniform })
 	export := func(from, to, out string, more ...string) (int, string) {
-		code, _, stderr := veratune(append([]string{"export", "--model", path, "--adapter", from, "--to", to, "--out", filepath.Join(parent, out)}, more...)...)
+		code, _, stderr := veratune(append([]string{"export", "--model", path, "--adapter", from, "--to", to, "--out",
+			filepath.Join(parent, out)}, more...)...)
 		return code, stderr
 	}
 	for name, from := range map[string]string{"plain": adapter, "undrawable": undrawable} {
@@ -113,7 +114,8 @@ func TestExportToPEFT(t *testing.T) {
 	if code, stderr := export(adapter, "peft", "plain"); code != exitFailed || !strings.Contains(stderr, "not empty") {
 		t.Errorf("into a folder in use: exit code %d, %q", code, stderr)
 	}
-	if code, stderr := export(undrawable, "peft", "refused", "--projection=false"); code != exitFailed || !strings.Contains(stderr, "projections") {
+	if code, stderr := export(undrawable, "peft", "refused", "--projection=false"); code != exitFailed ||
+		!strings.Contains(stderr, "projections") {
 		t.Errorf("a pair that PEFT cannot draw: exit code %d, %q", code, stderr)
 	}
 }
@@ -121,7 +123,8 @@ func TestExportToPEFT(t *testing.T) {
 // TestForce uses an adapter on a model that it was not trained on.
 func TestForce(t *testing.T) {
 	adapter := randomAdapter(t, exact(t, testutil.TinyLlama(t, testutil.TinyOptions{})).Base(), 0.1, nil)
-	sibling, wider := testutil.TinyLlama(t, testutil.TinyOptions{Seed: 7}), testutil.TinyLlama(t, testutil.TinyOptions{Width: 128})
+	sibling, wider := testutil.TinyLlama(t, testutil.TinyOptions{Seed: 7}),
+		testutil.TinyLlama(t, testutil.TinyOptions{Width: 128})
 	for name, c := range map[string]struct {
 		model, says string
 		force       bool
@@ -136,7 +139,8 @@ func TestForce(t *testing.T) {
 			{"loss", "--data", rows(t, 4)},
 			{"export", "--to", "vera", "--out", filepath.Join(t.TempDir(), "out.gguf")},
 		} {
-			args := append(command, "--model", c.model, "--adapter", adapter, "--threads", "1", fmt.Sprintf("--force=%v", c.force))
+			args := append(command, "--model", c.model, "--adapter", adapter, "--threads", "1",
+				fmt.Sprintf("--force=%v", c.force))
 			if code, _, stderr := veratune(args...); code != c.code || !strings.Contains(stderr, c.says) {
 				t.Errorf("%s, %s: exit code %d, %q", name, command[0], code, stderr)
 			}
@@ -151,8 +155,8 @@ func lora(c *vera.Config) {
 	c.Rank, c.Seed = 16, seed
 }
 
-// TestPEFTAgrees exports adapters for PEFT and compares PEFT's logits and gradients with ours in float32, and loads an adapter that PEFT made and saved without its
-// projections.
+// TestPEFTAgrees exports adapters for PEFT and compares PEFT's logits and gradients with ours in float32, and loads an
+// adapter that PEFT made and saved without its projections.
 func TestPEFTAgrees(t *testing.T) {
 	interpreter := testutil.Python(t)
 	targets := func(names ...string) func(*vera.Config) { return func(c *vera.Config) { c.Targets = names } }
@@ -166,13 +170,15 @@ func TestPEFTAgrees(t *testing.T) {
 		"lora":        lora,
 		"lora-ranks": func(c *vera.Config) {
 			lora(c)
-			c.RSLoRA, c.Ranks, c.Alphas = true, map[string]int{"blk.0.attn_k": 3, "blk.1.ffn_up": 17}, map[string]float32{"blk.1.ffn_down": 5}
+			c.RSLoRA, c.Ranks, c.Alphas = true, map[string]int{"blk.0.attn_k": 3, "blk.1.ffn_up": 17},
+				map[string]float32{"blk.1.ffn_down": 5}
 		},
 		"lora-some": func(c *vera.Config) { lora(c); c.Targets, c.Layers = []string{"attn_k", "ffn_up"}, []int{1} },
 	}
 	t.Run("tiny", func(t *testing.T) {
 		o := testutil.TinyOptions{Type: bindings.Q4_1}
-		comparePEFT(t, interpreter, testutil.TinyLlama(t, o), 0.3, all, "--rank", "8", "--seed", "2147483659", "--targets", "q_proj,k_proj,down_proj")
+		comparePEFT(t, interpreter, testutil.TinyLlama(t, o), 0.3, all, "--rank", "8", "--seed", "2147483659",
+			"--targets", "q_proj,k_proj,down_proj")
 	})
 	t.Run("own head", func(t *testing.T) {
 		o := testutil.TinyOptions{Type: bindings.Q8_0, OwnHead: true, KVHeads: 1}
@@ -187,7 +193,8 @@ func TestPEFTAgrees(t *testing.T) {
 	})
 }
 
-// TestPEFTAgreesOnArchitectures does so with the reference model of each architecture, in which attention reaches past windows.
+// TestPEFTAgreesOnArchitectures does so with the reference model of each architecture, in which attention reaches past
+// windows.
 func TestPEFTAgreesOnArchitectures(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute a model")
@@ -241,7 +248,8 @@ func saveGradients(t *testing.T, m *model.Model, adapter string, tokens []int32,
 	}
 }
 
-func comparePEFT(t *testing.T, interpreter, path string, scale float64, adapters map[string]func(*vera.Config), making ...string) {
+func comparePEFT(t *testing.T, interpreter, path string, scale float64, adapters map[string]func(*vera.Config),
+	making ...string) {
 	m, dir := exact(t, path), t.TempDir()
 	random := rand.New(rand.NewPCG(3, 3))
 	tokens := make([]int32, 40)
@@ -251,10 +259,12 @@ func comparePEFT(t *testing.T, interpreter, path string, scale float64, adapters
 		words[i] = fmt.Sprint(tokens[i])
 	}
 	made := filepath.Join(dir, "made-by-peft")
-	args := append([]string{"../../tools/check_peft.py", "--model", path, "--tokens", strings.Join(words, ","), "--make", made}, making...)
+	args := append([]string{"../../tools/check_peft.py", "--model", path, "--tokens", strings.Join(words, ","),
+		"--make", made}, making...)
 	for name, change := range adapters {
 		adapter, folder := randomAdapter(t, m.Base(), scale, change), filepath.Join(dir, name)
-		if code, _, stderr := veratune("export", "--model", path, "--adapter", adapter, "--to", "peft", "--out", folder, fmt.Sprintf("--projection=%v", name == "projections")); code != 0 {
+		if code, _, stderr := veratune("export", "--model", path, "--adapter", adapter, "--to", "peft", "--out", folder,
+			fmt.Sprintf("--projection=%v", name == "projections")); code != 0 {
 			t.Fatalf("%s: %s", name, stderr)
 		}
 		saveGradients(t, m, adapter, tokens, folder+".gradients")
@@ -303,14 +313,19 @@ func offFrom(t *testing.T, ours []float32, path string) (worst float64) {
 var peftLoRAs = map[string]string{
 	"patterns": `{"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
 		"rank_pattern": {"^model.layers.1.*": 3, "k_proj": 5, "layers.[02].mlp.(up|gate)_proj": 12}, "alpha_pattern": {"layers.0.self_attn.q_proj": 4, "down_proj": 7}}`,
-	"rslora":          `{"r": 8, "lora_alpha": 16, "use_rslora": true, "target_modules": "all-linear"}`,
-	"rslora-patterns": `{"r": 6, "lora_alpha": 8, "use_rslora": true, "target_modules": ["q_proj", "k_proj", "up_proj"], "rank_pattern": {"q_proj": 9}, "alpha_pattern": {"up_proj": 3}}`,
-	"layer-0":         `{"r": 8, "lora_alpha": 32, "target_modules": ["q_proj", "k_proj", "v_proj", "down_proj"], "layers_to_transform": [0]}`,
-	"regex":           `{"r": 8, "lora_alpha": 32, "target_modules": ".*layers\\.(0|1)\\.(self_attn\\.[qk]_proj|mlp\\.down_proj)"}`,
-	"excluded":        `{"r": 8, "lora_alpha": 32, "target_modules": "all-linear", "exclude_modules": ["1.self_attn.q_proj", "up_proj"]}`,
+	"rslora": `{"r": 8, "lora_alpha": 16, "use_rslora": true, "target_modules": "all-linear"}`,
+	"rslora-patterns": `{"r": 6, "lora_alpha": 8, "use_rslora": true, "target_modules": ["q_proj", "k_proj", ` +
+		`"up_proj"], "rank_pattern": {"q_proj": 9}, "alpha_pattern": {"up_proj": 3}}`,
+	"layer-0": `{"r": 8, "lora_alpha": 32, "target_modules": ["q_proj", "k_proj", "v_proj", "down_proj"], ` +
+		`"layers_to_transform": [0]}`,
+	"regex": `{"r": 8, "lora_alpha": 32, "target_modules": ` +
+		`".*layers\\.(0|1)\\.(self_attn\\.[qk]_proj|mlp\\.down_proj)"}`,
+	"excluded": `{"r": 8, "lora_alpha": 32, "target_modules": "all-linear", "exclude_modules": ` +
+		`["1.self_attn.q_proj", "up_proj"]}`,
 }
 
-// TestPEFTLoRAAgrees loads LoRAs that PEFT makes with each of its options: logits are PEFT's, and the way to our file and back loses nothing.
+// TestPEFTLoRAAgrees loads LoRAs that PEFT makes with each of its options: logits are PEFT's, and the way to our file
+// and back loses nothing.
 func TestPEFTLoRAAgrees(t *testing.T) {
 	interpreter := testutil.Python(t)
 	t.Run("tiny", func(t *testing.T) {
@@ -331,7 +346,9 @@ func checkLoRAs(t *testing.T, interpreter, path, scale string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tokens, err := tokenizer.Tokenize(t.Context(), "The boat was small, and the trip was long: we took water, bread, a map and a lamp, and hoped for wind.", true, true)
+	tokens, err := tokenizer.Tokenize(t.Context(),
+		"The boat was small, and the trip was long: we took water, bread, a map and a lamp, and hoped for wind.",
+		true, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -339,7 +356,8 @@ func checkLoRAs(t *testing.T, interpreter, path, scale string) {
 	for i, token := range tokens {
 		words[i] = fmt.Sprint(token)
 	}
-	args := []string{"../../tools/check_peft.py", "--model", path, "--tokens", strings.Join(words, ","), "--scale", scale}
+	args := []string{"../../tools/check_peft.py", "--model", path, "--tokens", strings.Join(words, ","),
+		"--scale", scale}
 	for name, options := range peftLoRAs {
 		args = append(args, "--lora", filepath.Join(dir, name), options)
 	}
@@ -362,7 +380,8 @@ func checkLoRAs(t *testing.T, interpreter, path, scale string) {
 		}
 		native, back, again := made+".gguf", made+"-back", made+"-again.gguf"
 		for _, step := range [][3]string{{made, "vera", native}, {native, "peft", back}, {back, "vera", again}} {
-			if code, _, stderr := veratune("export", "--model", path, "--adapter", step[0], "--to", step[1], "--out", step[2]); code != 0 {
+			if code, _, stderr := veratune("export", "--model", path, "--adapter", step[0], "--to", step[1], "--out",
+				step[2]); code != 0 {
 				t.Fatalf("%s to %s: %s", name, step[1], stderr)
 			}
 		}

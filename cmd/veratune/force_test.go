@@ -9,7 +9,8 @@ import (
 	"github.com/veratune/veratune/internal/testutil"
 )
 
-// --force renames no folder that is no run, that one stands in, or that the command reads from, and says so before anything else.
+// --force renames no folder that is no run, that one stands in, or that the command reads from, and says so before
+// anything else.
 func TestForceRenamesRunsOnly(t *testing.T) {
 	model := testutil.TinyLlama(t, testutil.TinyOptions{})
 	commands := map[string]func(out string, more ...string) []string{
@@ -34,7 +35,8 @@ func TestForceRenamesRunsOnly(t *testing.T) {
 			here := filepath.Join(parent, "here")
 			t.Chdir(parent)
 			for path, content := range map[string]string{
-				"here/models/model.gguf": string(read(t, model)), "here/data.json": string(read(t, rows(t, 20))), "here/hf/config.json": `{"model_type": "llama"}`, "adapter.gguf": "mine",
+				"here/models/model.gguf": string(read(t, model)), "here/data.json": string(read(t, rows(t, 20))),
+				"here/hf/config.json": `{"model_type": "llama"}`, "adapter.gguf": "mine",
 			} {
 				if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
 					t.Fatal(err)

@@ -16,11 +16,14 @@ func formFlags(f *alpaca.Form) []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{
 			Name: "template", Value: f.Template, Destination: &f.Template,
-			Usage: "form of the prompts: alpaca (Stanford Alpaca's), chat (the model's own chat template), the name of another template that the model has, or a file of Jinja, NAME.jinja; " +
+			Usage: "form of the prompts: alpaca (Stanford Alpaca's), chat (the model's own chat template), the name " +
+				"of another template that the model has, or a file of Jinja, NAME.jinja; " +
 				"auto is that of the adapter's training, else chat, or alpaca where the model has no chat template",
 		},
-		&cli.GenericFlag{Name: "template-option", Usage: "variable of the chat template, as `NAME=VALUE` (enable_thinking=false); may be given more than once", Value: &variables{form: f}},
-		&cli.StringFlag{Name: "date", Usage: "`DAY` that a chat template writes which writes one, such as 2026-01-31", DefaultText: "today", Destination: &f.Date},
+		&cli.GenericFlag{Name: "template-option",
+			Usage: "variable of the chat template, as `NAME=VALUE` (enable_thinking=false); may be given more than once", Value: &variables{form: f}},
+		&cli.StringFlag{Name: "date", Usage: "`DAY` that a chat template writes which writes one, such as 2026-01-31",
+			DefaultText: "today", Destination: &f.Date},
 	}
 }
 

@@ -50,7 +50,8 @@ func TestNamesInJSON(t *testing.T) {
 		}
 	}
 	for _, printed := range []any{
-		modelSummary{}, vera.Summary{}, evaluate.Loss{}, evaluate.Choices{}, generated{}, train.Report{}, train.Sweeping{}, loraResult{}, mergedResult{}, generationLine{},
+		modelSummary{}, vera.Summary{}, evaluate.Loss{}, evaluate.Choices{}, generated{}, train.Report{},
+		train.Sweeping{}, loraResult{}, mergedResult{}, generationLine{},
 		alpaca.Check{}, alpaca.Shown{}, model.Device{}, model.Memory{}, train.Speed{}, mtbench.Report{}, savedChat{},
 	} {
 		check(reflect.TypeOf(printed))
@@ -64,13 +65,15 @@ func TestNamesInJSON(t *testing.T) {
 			Types map[string]int64
 		}
 		_, stdout, _ := veratune("inspect", "--json", file)
-		if err := json.Unmarshal([]byte(stdout), &object); err != nil || object.Bytes == 0 || object.Types["F32"]+object.Types["f32"] == 0 {
+		if err := json.Unmarshal([]byte(stdout), &object); err != nil || object.Bytes == 0 ||
+			object.Types["F32"]+object.Types["f32"] == 0 {
 			t.Errorf("%s: %v, %+v in %s", file, err, object, stdout)
 		}
 	}
 }
 
-// TestPlaceholders: what stands in backquotes in an option's help is taken for the name of its value, so that nothing else may stand there.
+// TestPlaceholders: what stands in backquotes in an option's help is taken for the name of its value, so that nothing
+// else may stand there.
 func TestPlaceholders(t *testing.T) {
 	names := regexp.MustCompile(`^[A-Z]+(=[A-Z]+)?$`)
 	for _, c := range leaves(newApp(io.Discard, io.Discard).Commands) {
@@ -122,7 +125,8 @@ func TestGrid(t *testing.T) {
 func TestCompareFits(t *testing.T) {
 	path, data, parent := testutil.TinyLlama(t, testutil.TinyOptions{}), rows(t, 20), t.TempDir()
 	for _, rank := range []string{"2", "3", "4"} {
-		if code, _, stderr := veratune(alpacaArgs(path, data, filepath.Join(parent, "rank-"+rank), "--rank", rank, "--max-steps", "1")...); code != 0 {
+		if code, _, stderr := veratune(alpacaArgs(path, data, filepath.Join(parent, "rank-"+rank), "--rank", rank,
+			"--max-steps", "1")...); code != 0 {
 			t.Fatal(stderr)
 		}
 	}
@@ -130,7 +134,8 @@ func TestCompareFits(t *testing.T) {
 		x := sit(t, "xterm", &pty.Winsize{Rows: 24, Cols: width}, "compare", parent)
 		x.leave(0)
 		<-x.ended
-		if !strings.Contains(x.shown, "the same in all:") || strings.Contains(x.shown, "warmup_ratio") || strings.Count(x.shown, "rank-") != 3 {
+		if !strings.Contains(x.shown, "the same in all:") || strings.Contains(x.shown, "warmup_ratio") ||
+			strings.Count(x.shown, "rank-") != 3 {
 			t.Errorf("%d columns:\n%s", width, x.shown)
 		}
 		for line := range strings.Lines(x.shown) {

@@ -17,7 +17,8 @@ import (
 	"github.com/veratune/veratune/vera"
 )
 
-// found gives the adapter that a path stands for: a file or a folder of PEFT itself; of the folder of a run or sweep, one that is in it, which is told.
+// found gives the adapter that a path stands for: a file or a folder of PEFT itself; of the folder of a run or sweep,
+// one that is in it, which is told.
 func found(path string, report io.Writer) (string, error) {
 	if info, err := os.Stat(path); err != nil || !info.IsDir() || vera.IsPEFT(path) {
 		return path, nil // whoever opens it says what is wrong with it
@@ -29,7 +30,8 @@ func found(path string, report io.Writer) (string, error) {
 	return adapter, err
 }
 
-// findAdapter is the action of a flag that names an adapter: it puts the path of the adapter in place of that of its run.
+// findAdapter is the action of a flag that names an adapter: it puts the path of the adapter in place of that of its
+// run.
 func findAdapter(path *string) func(*cli.Context, string) error {
 	return func(c *cli.Context, _ string) (err error) {
 		*path, err = found(*path, c.App.ErrWriter)
@@ -88,7 +90,8 @@ const filesUsage = "JSON, JSONL, CSV or Parquet; also a folder of such files, or
 // rowFiles are the files of rows that a command's arguments name.
 func rowFiles(c *cli.Context) ([]string, error) {
 	if c.NArg() == 0 {
-		return nil, usageError{fmt.Errorf("%s takes one file of rows or more, a folder of them, or a pattern", strings.TrimPrefix(c.Command.HelpName, "veratune "))}
+		return nil, usageError{fmt.Errorf("%s takes one file of rows or more, a folder of them, or a pattern",
+			strings.TrimPrefix(c.Command.HelpName, "veratune "))}
 	}
 	var named dataFiles
 	for _, path := range c.Args().Slice() {
@@ -99,8 +102,11 @@ func rowFiles(c *cli.Context) ([]string, error) {
 	for i, f := range files {
 		paths[i] = f.Path
 		infos[i], _ = os.Stat(f.Path) // whoever opens it says what is wrong with it
-		if first := slices.IndexFunc(infos[:i], func(info os.FileInfo) bool { return os.SameFile(info, infos[i]) }); first >= 0 {
-			fmt.Fprintf(c.App.ErrWriter, "warning: %s is the same file as %s, so that its rows count twice\n", f.Path, paths[first])
+		if first := slices.IndexFunc(infos[:i], func(info os.FileInfo) bool {
+			return os.SameFile(info, infos[i])
+		}); first >= 0 {
+			fmt.Fprintf(c.App.ErrWriter, "warning: %s is the same file as %s, so that its rows count twice\n", f.Path,
+				paths[first])
 		}
 	}
 	return paths, err

@@ -47,17 +47,26 @@ func TestFoundAdapter(t *testing.T) {
 		want  string            // the adapter, or a part of the error
 		which string
 	}{
-		"best":                 {map[string]string{best: "4", last: "12", third: "10"}, best, "step 4, the lowest held-out loss"},
-		"last":                 {map[string]string{last: "12", third: "10"}, last, "step 12, the last"},
-		"killed after a halt":  {map[string]string{last: "8", second: "9", third: "10"}, third, "step 10, the newest checkpoint"},
-		"interrupted":          {map[string]string{last: "10 interrupted", third: "10"}, last, "step 10, where training was interrupted"},
-		"checkpoints":          {map[string]string{second: "9", third: "10"}, third, "step 10, the newest checkpoint"},
-		"a checkpoint":         {map[string]string{last: "9"}, last, "step 9, the last"},
-		"begun":                {map[string]string{train.ConfigFile: ""}, "has no adapter yet", ""},
-		"empty":                {nil, "is no run, and holds none; want an adapter file, a run folder or a folder of PEFT", ""},
-		"a folder of runs":     {map[string]string{"a/" + train.ConfigFile: "", "b/" + train.ConfigFile: ""}, "is no run, but holds some; name one of them: ", ""},
-		"sweep":                {map[string]string{train.SweepFile: `{"best":{"options":{"lr":"1e-3"},"run":"elsewhere/runs/2"}}`, "runs/1/" + best: "3", "runs/2/" + best: "5"}, "runs/2/" + best, "step 5, the lowest held-out loss, of the sweep's best run: lr 1e-3"},
-		"sweep that goes on":   {map[string]string{train.SweepFile: `{"best":null}`, "runs/1/" + best: "3"}, "has no best run", ""},
+		"best": {map[string]string{best: "4", last: "12", third: "10"}, best,
+			"step 4, the lowest held-out loss"},
+		"last": {map[string]string{last: "12", third: "10"}, last, "step 12, the last"},
+		"killed after a halt": {map[string]string{last: "8", second: "9", third: "10"}, third,
+			"step 10, the newest checkpoint"},
+		"interrupted": {map[string]string{last: "10 interrupted", third: "10"}, last,
+			"step 10, where training was interrupted"},
+		"checkpoints":  {map[string]string{second: "9", third: "10"}, third, "step 10, the newest checkpoint"},
+		"a checkpoint": {map[string]string{last: "9"}, last, "step 9, the last"},
+		"begun":        {map[string]string{train.ConfigFile: ""}, "has no adapter yet", ""},
+		"empty": {nil, "is no run, and holds none; want an adapter file, a run folder or a folder " +
+			"of PEFT", ""},
+		"a folder of runs": {map[string]string{"a/" + train.ConfigFile: "", "b/" + train.ConfigFile: ""},
+			"is no run, but holds some; name one of them: ", ""},
+		"sweep": {map[string]string{
+			train.SweepFile: `{"best":{"options":{"lr":"1e-3"},"run":"elsewhere/runs/2"}}`, "runs/1/" + best: "3",
+			"runs/2/" + best: "5",
+		}, "runs/2/" + best, "step 5, the lowest held-out loss, of the sweep's best run: lr 1e-3"},
+		"sweep that goes on": {map[string]string{train.SweepFile: `{"best":null}`, "runs/1/" + best: "3"},
+			"has no best run", ""},
 		"sweep that is broken": {map[string]string{train.SweepFile: `{`}, "sweep ", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -83,7 +92,8 @@ func TestFoundAdapter(t *testing.T) {
 				return
 			}
 			want := filepath.Join(folder, c.want)
-			if line := fmt.Sprintf("taking %s (%s)\n", want, c.which); err != nil || got != want || report.String() != line {
+			if line := fmt.Sprintf("taking %s (%s)\n", want, c.which); err != nil || got != want ||
+				report.String() != line {
 				t.Errorf("%q, %v, %q; want %q", got, err, report.String(), line)
 			}
 		})
@@ -109,11 +119,16 @@ func TestRunFolderIsTaken(t *testing.T) {
 		{"inspect", run}, {"inspect", run + "/", "--json"},
 		{"generate", "--model", path, "--adapter", run, "--max-tokens", "2", "--threads", "1", "-p", "add"},
 		{"loss", "--model", path, "--adapter", run, "--data", data, "--threads", "1"},
-		{"export", "--model", path, "--adapter", run, "--to", "lora", "--out", filepath.Join(t.TempDir(), "lora.gguf"), "--threads", "1", "--data", data},
-		{"export", "--model", path, "--adapter", run, "--to", "peft", "--out", filepath.Join(t.TempDir(), "peft"), "--threads", "1"},
-		{"bench", "generate", "--model", path, "--adapter", run, "--threads", "1", "--rounds", "1", "--tokens", "2", "--prompt", "2", "--parallel", "1"},
-		{"mtbench", "run", "--model", path, "--adapter", "mine=" + run, "--out", t.TempDir(), "--max-tokens", "2", "--threads", "1", "--questions", write(t, "question.jsonl", someQuestions)},
-		{"alpaca", "--model", path, "--data", data, "--from", run, "--out", filepath.Join(t.TempDir(), "next"), "--threads", "1", "--max-steps", "1"},
+		{"export", "--model", path, "--adapter", run, "--to", "lora", "--out", filepath.Join(t.TempDir(), "lora.gguf"),
+			"--threads", "1", "--data", data},
+		{"export", "--model", path, "--adapter", run, "--to", "peft", "--out", filepath.Join(t.TempDir(), "peft"),
+			"--threads", "1"},
+		{"bench", "generate", "--model", path, "--adapter", run, "--threads", "1", "--rounds", "1", "--tokens", "2",
+			"--prompt", "2", "--parallel", "1"},
+		{"mtbench", "run", "--model", path, "--adapter", "mine=" + run, "--out", t.TempDir(), "--max-tokens", "2",
+			"--threads", "1", "--questions", write(t, "question.jsonl", someQuestions)},
+		{"alpaca", "--model", path, "--data", data, "--from", run, "--out", filepath.Join(t.TempDir(), "next"),
+			"--threads", "1", "--max-steps", "1"},
 		{"plan", "--model", path, "--data", data, "--from", run, "--threads", "1"},
 	} {
 		code, stdout, stderr := veratune(args...)
@@ -123,12 +138,14 @@ func TestRunFolderIsTaken(t *testing.T) {
 	}
 	code, stdout, stderr := veratune("compare", "--json", parent)
 	var reports []train.Report
-	if err := json.Unmarshal([]byte(stdout), &reports); err != nil || code != 0 || len(reports) != 2 || reports[0].Folder != other || reports[1].Folder != run {
+	if err := json.Unmarshal([]byte(stdout), &reports); err != nil || code != 0 || len(reports) != 2 ||
+		reports[0].Folder != other || reports[1].Folder != run {
 		t.Errorf("%v, exit code %d, %+v, %s", err, code, reports, stderr)
 	}
 	page := filepath.Join(t.TempDir(), "page.html")
 	code, _, stderr = veratune("watch", "--html", page, parent)
-	if code != 0 || !strings.Contains(string(read(t, page)), `"name":"`+run+`"`) || !strings.Contains(string(read(t, page)), `"name":"`+other+`"`) {
+	if code != 0 || !strings.Contains(string(read(t, page)), `"name":"`+run+`"`) ||
+		!strings.Contains(string(read(t, page)), `"name":"`+other+`"`) {
 		t.Errorf("exit code %d, %s", code, stderr)
 	}
 }
@@ -139,7 +156,8 @@ func TestFoundData(t *testing.T) {
 	folder := t.TempDir()
 	row := func(i int) string { return fmt.Sprintf(`{"instruction":"add %d","output":"it is %d"}`+"\n", i, i+1) }
 	for name, content := range map[string]string{
-		"b.jsonl": row(1) + row(2), "a.json": row(3), "c.CSV": "instruction,output\nadd 4,it is 5\n", "README.md": "# Rows\n", ".hidden": "", "part-0": row(6), "x,y.jsonl": row(7),
+		"b.jsonl": row(1) + row(2), "a.json": row(3), "c.CSV": "instruction,output\nadd 4,it is 5\n",
+		"README.md": "# Rows\n", ".hidden": "", "part-0": row(6), "x,y.jsonl": row(7),
 	} {
 		if err := os.WriteFile(filepath.Join(folder, name), []byte(content), 0o666); err != nil {
 			t.Fatal(err)
@@ -164,8 +182,10 @@ func TestFoundData(t *testing.T) {
 		{named: in("a.json") + ":0.5", files: in("a.json:0.5")},
 		{named: in("x,y.jsonl"), files: in("x,y.jsonl")},
 		{named: in("part-0"), files: in("part-0")},
-		{named: folder, files: in("a.json", "b.jsonl", "c.CSV", "x,y.jsonl"), skipped: in(".hidden", "README.md", "below.jsonl", "part-0")},
-		{named: folder + "/:2", files: in("a.json:2", "b.jsonl:2", "c.CSV:2", "x,y.jsonl:2"), skipped: in(".hidden", "README.md", "below.jsonl", "part-0")},
+		{named: folder, files: in("a.json", "b.jsonl", "c.CSV", "x,y.jsonl"),
+			skipped: in(".hidden", "README.md", "below.jsonl", "part-0")},
+		{named: folder + "/:2", files: in("a.json:2", "b.jsonl:2", "c.CSV:2", "x,y.jsonl:2"),
+			skipped: in(".hidden", "README.md", "below.jsonl", "part-0")},
 		{named: in("*.json*"), files: in("a.json", "b.jsonl", "x,y.jsonl"), skipped: in("below.jsonl")},
 		{named: in("[ab].*:0.25"), files: in("a.json:0.25", "b.jsonl:0.25")},
 		{named: filepath.Dir(folder) + "/**/{a,b}.json*", files: in("a.json", "b.jsonl")},
@@ -189,7 +209,8 @@ func TestFoundData(t *testing.T) {
 			}
 			continue
 		}
-		if skipped := either(c.skipped == "", "", "skipped: "+c.skipped+"\n"); err != nil || files.String() != c.files || report.String() != skipped {
+		if skipped := either(c.skipped == "", "", "skipped: "+c.skipped+"\n"); err != nil ||
+			files.String() != c.files || report.String() != skipped {
 			t.Errorf("%s: %v, %v, %q", c.named, files.String(), err, report.String())
 		}
 	}
@@ -199,9 +220,11 @@ func TestFoundData(t *testing.T) {
 		want string
 	}{
 		{slices.Concat([]string{"loss", "--json"}, five), `"rows":5`},
-		{slices.Concat([]string{"alpaca", "--out", filepath.Join(t.TempDir(), "run"), "--rank", "2", "--max-steps", "1", "--eval-data", in("*.json")}, five), "held-out loss"},
+		{slices.Concat([]string{"alpaca", "--out", filepath.Join(t.TempDir(), "run"), "--rank", "2", "--max-steps", "1",
+			"--eval-data", in("*.json")}, five), "held-out loss"},
 		{slices.Concat([]string{"plan"}, five), "largest pass"},
-		{slices.Concat([]string{"bench", "train", "--rank", "2", "--batch", "2", "--accumulation", "1"}, five), "tokens/s"},
+		{slices.Concat([]string{"bench", "train", "--rank", "2", "--batch", "2", "--accumulation", "1"}, five),
+			"tokens/s"},
 		{[]string{"data", "check", "--model", model, "--json", folder}, `"rows":5`},
 		{[]string{"data", "show", "--model", model, "--json", in("*.json")}, `"file":"` + in("a.json") + `"`},
 		{[]string{"data", "convert", in("{a,b}.json*")}, `it is 2`},
@@ -228,7 +251,8 @@ func TestFoundData(t *testing.T) {
 // TestAdapterNames calls adapters after their runs.
 func TestAdapterNames(t *testing.T) {
 	for path, want := range map[string]string{
-		"runs/a/adapter.gguf": "a", "runs/a/best.gguf": "a-best", "runs/a/checkpoints/step-9/adapter.gguf": "a-step-9", "mine.gguf": "mine", "peft": "peft",
+		"runs/a/adapter.gguf": "a", "runs/a/best.gguf": "a-best", "runs/a/checkpoints/step-9/adapter.gguf": "a-step-9",
+		"mine.gguf": "mine", "peft": "peft",
 	} {
 		if got := adapterName(path); got != want {
 			t.Errorf("%s: %s, want %s", path, got, want)

@@ -49,7 +49,8 @@ func someRows(t *testing.T, from, to int) string {
 	return path
 }
 
-// TestPEFTLossOfGemma compares the loss of the base model with that of transformers, which loads the same file and gets our tokens, within 1e-3.
+// TestPEFTLossOfGemma compares the loss of the base model with that of transformers, which loads the same file and gets
+// our tokens, within 1e-3.
 func TestPEFTLossOfGemma(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes minutes")
@@ -61,7 +62,8 @@ func TestPEFTLossOfGemma(t *testing.T) {
 	if err := os.WriteFile(tokens, []byte(stdout), 0o600); code != 0 || err != nil {
 		t.Fatalf("%v: %s", err, stderr)
 	}
-	output, err := exec.Command(interpreter, "../../tools/peft_bench.py", "--model", path, "--tokens", tokens, "--rows", "64", "--loss", fmt.Sprint(loss)).Output()
+	output, err := exec.Command(interpreter, "../../tools/peft_bench.py", "--model", path, "--tokens", tokens, "--rows",
+		"64", "--loss", fmt.Sprint(loss)).Output()
 	if err != nil {
 		t.Fatalf("%v: %s", err, output)
 	}
@@ -75,7 +77,8 @@ func TestGemmaLearns(t *testing.T) {
 	}
 	path, rows, others := testutil.Gemma(t), someRows(t, 64, 192), someRows(t, 0, 32)
 	out := filepath.Join(t.TempDir(), "run")
-	if code, _, stderr := veratune("alpaca", "--model", path, "--data", rows, "--rank", "256", "--lr", "2e-2", "--held-out", "0", "--out", out); code != 0 {
+	if code, _, stderr := veratune("alpaca", "--model", path, "--data", rows, "--rank", "256", "--lr", "2e-2",
+		"--held-out", "0", "--out", out); code != 0 {
 		t.Fatal(stderr)
 	}
 	before := lossOf(t, "--model", path, "--data", others)

@@ -52,18 +52,24 @@ const standardInput = "-"
 func generateCommand() *cli.Command {
 	g := &generateOptions{engine: newEngine(generate.Engine(), generating), answering: newAnswering()}
 	return &cli.Command{
-		Name:        "generate",
-		Usage:       "answer one prompt",
-		Description: "The prompt is the argument, in quotes, or what --prompt says; - reads it from the standard input, which may have many lines.",
-		ArgsUsage:   "[PROMPT]",
+		Name:  "generate",
+		Usage: "answer one prompt",
+		Description: "The prompt is the argument, in quotes, or what --prompt says; - reads it from the standard " +
+			"input, which may have many lines.",
+		ArgsUsage: "[PROMPT]",
 		Flags: slices.Concat(g.engine.flags(), []cli.Flag{
 			g.adapterFlag(),
 			g.forceFlag(),
-			&cli.StringFlag{Name: "prompt", Aliases: []string{"p"}, Usage: "the prompt, instead of as an argument; - reads it from the standard input", Destination: &g.instruction},
+			&cli.StringFlag{Name: "prompt", Aliases: []string{"p"},
+				Usage:       "the prompt, instead of as an argument; - reads it from the standard input",
+				Destination: &g.instruction},
 			&cli.StringFlag{Name: "input", Usage: "`TEXT` that the prompt is about", Destination: &g.input},
-			&cli.StringFlag{Name: "system", Usage: "`TEXT` of a system message before the prompt", Destination: &g.system},
-			&cli.BoolFlag{Name: "raw", Usage: "continue the prompt as it stands, without a template", Destination: &g.raw},
-			&cli.BoolFlag{Name: "json", Usage: "print one JSON object: the messages, the answer, its length, what ended it, and the settings", Destination: &g.asJSON},
+			&cli.StringFlag{Name: "system", Usage: "`TEXT` of a system message before the prompt",
+				Destination: &g.system},
+			&cli.BoolFlag{Name: "raw", Usage: "continue the prompt as it stands, without a template",
+				Destination: &g.raw},
+			&cli.BoolFlag{Name: "json", Usage: "print one JSON object: the messages, the answer, its length, what " +
+				"ended it, and the settings", Destination: &g.asJSON},
 		}, g.answering.flags()),
 		Action: func(c *cli.Context) error {
 			if err := validate(g.validate(), g.answering.validate(c), g.takePrompt(c)); err != nil {
@@ -78,7 +84,8 @@ func generateCommand() *cli.Command {
 func (g *generateOptions) takePrompt(c *cli.Context) error {
 	switch given := c.IsSet("prompt"); {
 	case c.NArg() > 1 || c.NArg() == 1 && given:
-		return fmt.Errorf("unexpected argument %q; there is one prompt, which stands in quotes where it has several words", c.Args().Get(c.NArg()-1))
+		return fmt.Errorf("unexpected argument %q; there is one prompt, which stands in quotes where it has several "+
+			"words", c.Args().Get(c.NArg()-1))
 	case c.NArg() == 1:
 		g.instruction = c.Args().First()
 	case !given:
@@ -113,7 +120,8 @@ func (g *generateOptions) run(c *cli.Context) (err error) {
 		emit = nil
 	}
 	o := g.answering.Options
-	a, err := generate.Run(c.Context, s, generate.Prompt{Text: g.instruction, Input: g.input, System: g.system, Raw: g.raw}, o, emit, reportTo(c.App.ErrWriter))
+	a, err := generate.Run(c.Context, s, generate.Prompt{Text: g.instruction, Input: g.input, System: g.system,
+		Raw: g.raw}, o, emit, reportTo(c.App.ErrWriter))
 	cut := a.EndedBy == generate.EndInterrupted
 	if cut {
 		err = interrupted("the answer was interrupted")
@@ -134,7 +142,8 @@ func (g *generateOptions) run(c *cli.Context) (err error) {
 	if g.raw {
 		r.Prompt = g.instruction
 	}
-	r.Settings.Sampling, r.Settings.Compute, r.Settings.Stop = o.Sampling, g.Engine.Compute, append([]string{}, a.Stops...)
+	r.Settings.Sampling, r.Settings.Compute, r.Settings.Stop = o.Sampling, g.Engine.Compute,
+		append([]string{}, a.Stops...)
 	return errors.Join(encodeLines(c.App.Writer, []generated{r}), err)
 }
 

@@ -10,10 +10,12 @@ import (
 	"github.com/veratune/veratune/train"
 )
 
-// goingOn is the command that trains on from what a run has learnt, for as many steps as it was asked to make beyond its end, into a folder that isn't there yet.
+// goingOn is the command that trains on from what a run has learnt, for as many steps as it was asked to make beyond
+// its end, into a folder that isn't there yet.
 func (f *training) goingOn(c *cli.Context, on train.Longer) string {
 	words := []string{"veratune", c.Command.Name}
-	other := append([]string{"resume", "force", "out", "epochs", "steps", "max-steps", "from", "config", "print-config"}, ofAdapter...)
+	other := append([]string{"resume", "force", "out", "epochs", "steps", "max-steps", "from", "config",
+		"print-config"}, ofAdapter...)
 	for _, flag := range c.Command.Flags {
 		name := flag.Names()[0]
 		if slices.Contains(other, name) || !c.IsSet(name) {

@@ -21,7 +21,8 @@ import (
 	"github.com/veratune/veratune/internal/testutil"
 )
 
-// TestGuides runs the commands of each page of docs/guide in a folder of its own, as they stand. What stands in blocks of sh works in a fresh clone.
+// TestGuides runs the commands of each page of docs/guide in a folder of its own, as they stand. What stands in blocks
+// of sh works in a fresh clone.
 func TestGuides(t *testing.T) {
 	if testing.Short() {
 		t.Skip("trains the real model")
@@ -148,12 +149,14 @@ func TestDocumentedCommands(t *testing.T) {
 }
 
 var (
-	use   = regexp.MustCompile("(?m)(?:^ {4}(?:mpirun -n [0-9]+ )?(?:bin/)?|^(?:[^`\n]*[|] )?bin/|`(?:mpirun -n [0-9]+ )?(?:bin/)?)veratune ([^`\n]*)")
+	use = regexp.MustCompile("(?m)(?:^ {4}(?:mpirun -n [0-9]+ )?(?:bin/)?|^(?:[^`\n]*[|] )?bin/|`(?:mpirun -n " +
+		"[0-9]+ )?(?:bin/)?)veratune ([^`\n]*)")
 	after = regexp.MustCompile(`\s+#.*| \|.*|\)$`)
 	word  = regexp.MustCompile(`"[^"]*"|'[^']*'|\S+`)
 )
 
-// documentedUses are the arguments of each command of veratune in blocks of code and in spans of it. Commands of which only a part is given, with an ellipsis, are left out.
+// documentedUses are the arguments of each command of veratune in blocks of code and in spans of it. Commands of which
+// only a part is given, with an ellipsis, are left out.
 func documentedUses(page string) (uses [][]string) {
 	for _, m := range use.FindAllStringSubmatch(page, -1) {
 		line := after.ReplaceAllString(m[1], "")

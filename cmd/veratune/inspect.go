@@ -25,7 +25,8 @@ func inspectCommand() *cli.Command {
 		Flags:     []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print one JSON object", Destination: &asJSON}},
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 1 {
-				return usageError{fmt.Errorf("inspect takes one file: a GGUF model, an adapter, a folder of PEFT or of a run")}
+				return usageError{fmt.Errorf("inspect takes one file: a GGUF model, an adapter, a folder of PEFT " +
+					"or of a run")}
 			}
 			path, err := found(c.Args().First(), c.App.ErrWriter)
 			if err != nil {
@@ -128,14 +129,16 @@ func printModel(w io.Writer, d modelSummary) error {
 	return t.Flush()
 }
 
-// adapted says which linear layers of a model an adapter adapts where --targets and --layers say nothing else, and how much it trains.
+// adapted says which linear layers of a model an adapter adapts where --targets and --layers say nothing else, and how
+// much it trains.
 func adapted(d model.Description) string {
 	layers, out := 0, 0
 	var names []string
 	for _, t := range d.Targets {
 		layers, out, names = layers+t.Layers, out+t.Layers*t.Out, append(names, t.Name)
 	}
-	return fmt.Sprintf("%d linear layers: %s; VeRA trains %d + %d·rank numbers", layers, strings.Join(names, ", "), out, layers)
+	return fmt.Sprintf("%d linear layers: %s; VeRA trains %d + %d·rank numbers", layers, strings.Join(names, ", "),
+		out, layers)
 }
 
 // listed gives values with commas between them.

@@ -52,7 +52,8 @@ func TestInspectOfAMergedModel(t *testing.T) {
 		Facts  map[string]string `json:"facts"`
 	}
 	_, stdout, _ = veratune("inspect", "--json", merged)
-	if err := json.Unmarshal([]byte(stdout), &asJSON); err != nil || asJSON.Facts["steps"] != "12" || asJSON.Blocks != 2 {
+	if err := json.Unmarshal([]byte(stdout), &asJSON); err != nil || asJSON.Facts["steps"] != "12" ||
+		asJSON.Blocks != 2 {
 		t.Errorf("%+v, %v", asJSON, err)
 	}
 }
@@ -65,10 +66,13 @@ func TestArchitectureIsSaid(t *testing.T) {
 		args  []string
 		words []string
 	}{
-		{[]string{"inspect", model}, []string{"llama", "rotation of neighbours", "14 linear layers: attn_q, attn_k", "VeRA trains 896 + 14·rank numbers"}},
-		{[]string{"inspect", "--json", model}, []string{`"architecture":"llama"`, `"made_of":["RMS`, `"targets":[{"name":"attn_q","layers":2,"in":64,"out":64}`, `"frozen":[]`}},
+		{[]string{"inspect", model}, []string{"llama", "rotation of neighbours", "14 linear layers: attn_q, attn_k",
+			"VeRA trains 896 + 14·rank numbers"}},
+		{[]string{"inspect", "--json", model}, []string{`"architecture":"llama"`, `"made_of":["RMS`,
+			`"targets":[{"name":"attn_q","layers":2,"in":64,"out":64}`, `"frozen":[]`}},
 		{plan, []string{"llama: RMS norms", "adapted: 14 layers, attn_q, "}},
-		{append(plan, "--json", "--targets", "attn_v"), []string{`"architecture":"llama"`, `"targets":["attn_v"],"layers":2`}},
+		{append(plan, "--json", "--targets", "attn_v"),
+			[]string{`"architecture":"llama"`, `"targets":["attn_v"],"layers":2`}},
 		{[]string{"devices", "--model", model}, []string{"llama: RMS norms", "cpu"}},
 		{[]string{"devices", "--model", model, "--json"}, []string{`"name":"cpu"`, `"architecture":"llama"`}},
 	} {

@@ -34,8 +34,8 @@ type killed struct {
 	kills int
 }
 
-// TestKills kills training, sweeps and exports of every form by SIGKILL at random moments. Each is then let go on, and must leave the same files, to the byte, and no
-// others.
+// TestKills kills training, sweeps and exports of every form by SIGKILL at random moments. Each is then let go on, and
+// must leave the same files, to the byte, and no others.
 func TestKills(t *testing.T) {
 	kills := 12
 	if n, err := strconv.Atoi(os.Getenv(killsVariable)); err == nil {
@@ -82,13 +82,15 @@ func killable(t *testing.T) []*killed {
 			return resumed(alpacaArgs(model, data, out, "--eval-every", "3"), out, train.ConfigFile)
 		}},
 		{name: "sweep", args: func(out string) []string {
-			args := append([]string{"sweep"}, alpacaArgs(model, data, out, "--lr", "1e-3,1e-2", "--fraction", "0.5")[1:]...)
+			args := append([]string{"sweep"}, alpacaArgs(model, data, out, "--lr", "1e-3,1e-2", "--fraction",
+				"0.5")[1:]...)
 			return resumed(args, out, train.SweepFile)
 		}},
 	}
 	for _, form := range exports {
 		list = append(list, &killed{name: "export to " + form.name, whole: true, args: func(out string) []string {
-			return []string{"export", "--model", model, "--adapter", adapter, "--to", form.name, "--out", out, "--threads", "1"}
+			return []string{"export", "--model", model, "--adapter", adapter, "--to", form.name, "--out", out,
+				"--threads", "1"}
 		}})
 	}
 	return list
@@ -96,7 +98,8 @@ func killable(t *testing.T) []*killed {
 
 var clockReadings = regexp.MustCompile(`"(seconds|memory)":[^,}]*`)
 
-// content gives the SHA-256 of every file in a folder by its path in it, of text without what tells the time, memory and folder.
+// content gives the SHA-256 of every file in a folder by its path in it, of text without what tells the time, memory
+// and folder.
 func content(dir string) (map[string]string, error) {
 	files := map[string]string{}
 	err := fs.WalkDir(os.DirFS(dir), ".", func(path string, d fs.DirEntry, err error) error {
@@ -124,8 +127,8 @@ func (k *killed) measure(t *testing.T) {
 	k.takes = time.Since(began)
 }
 
-// kill starts a process of the command and kills it after a random part of the time that the whole takes. It tells whether that was before the end; else the next
-// process begins anew.
+// kill starts a process of the command and kills it after a random part of the time that the whole takes. It tells
+// whether that was before the end; else the next process begins anew.
 func (k *killed) kill(t *testing.T, random *rand.Rand) bool {
 	t.Helper()
 	if k.out == "" {

@@ -33,7 +33,8 @@ func TestUnbrokenRows(t *testing.T) {
 			{"cut at --max-length", []string{"data", "show", data}},
 			{"41 rows, 1 truncated", []string{"loss", "--data", data}},
 			{"1 rows, as 81 samples", []string{"loss", "--strict", "--data", alone}},
-			{"41 rows, 1 truncated", []string{"alpaca", "--data", data, "--eval-data", data, "--rank", "4", "--out", filepath.Join(t.TempDir(), "run")}},
+			{"41 rows, 1 truncated", []string{"alpaca", "--data", data, "--eval-data", data, "--rank", "4", "--out",
+				filepath.Join(t.TempDir(), "run")}},
 			{"41 rows, 1 truncated", []string{"plan", "--data", data, "--rank", "4"}},
 			{refused, []string{"generate", "--prompt", long}},
 			{refused, []string{"generate", "--raw", "--prompt", long}},
@@ -70,7 +71,8 @@ func TestInterruptedTokenizing(t *testing.T) {
 		cmd.Process.Signal(syscall.SIGTERM)
 		start := time.Now()
 		cmd.Wait()
-		if code := cmd.ProcessState.ExitCode(); code != exitInterrupted || !strings.HasSuffix(output.String(), "veratune: interrupted\n") || time.Since(start) > 10*time.Second {
+		if code := cmd.ProcessState.ExitCode(); code != exitInterrupted ||
+			!strings.HasSuffix(output.String(), "veratune: interrupted\n") || time.Since(start) > 10*time.Second {
 			t.Errorf("%v: exit code %d, %v after the signal: %s", args[0], code, time.Since(start), output)
 		}
 	}

@@ -40,7 +40,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 		ctx, release = signal.NotifyContext(ctx, syscall.SIGHUP)
 		defer release()
 	}
-	// The first signal asks for a clean end; a second one ends the process at once. Who reads the output may be gone before that end.
+	// The first signal asks for a clean end; a second one ends the process at once. Who reads the output may be gone
+	// before that end.
 	context.AfterFunc(ctx, func() {
 		stop()
 		signal.Ignore(syscall.SIGPIPE)
@@ -99,7 +100,8 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Writer:    stdout,
 		ErrWriter: stderr,
 		Commands: []*cli.Command{
-			alpacaCommand(), planCommand(), sweepCommand(), lossCommand(), generateCommand(), chatCommand(), mtbenchCommand(), exportCommand(), inspectCommand(), compareCommand(),
+			alpacaCommand(), planCommand(), sweepCommand(), lossCommand(), generateCommand(), chatCommand(),
+			mtbenchCommand(), exportCommand(), inspectCommand(), compareCommand(),
 			watchCommand(), devicesCommand(), dataCommand(), benchCommand(), completionCommand(),
 		},
 		OnUsageError:         onUsageError,
@@ -144,7 +146,8 @@ func (e usageError) Unwrap() error { return e.error }
 
 // isUsage tells whether the command line is wrong, be it only beside the model that it names.
 func isUsage(err error) bool {
-	return errors.As(err, new(usageError)) || errors.As(err, new(finetune.OptionError)) || errors.As(err, new(alpaca.NoTemplate))
+	return errors.As(err, new(usageError)) || errors.As(err, new(finetune.OptionError)) ||
+		errors.As(err, new(alpaca.NoTemplate))
 }
 
 func onUsageError(c *cli.Context, err error, _ bool) error {
@@ -168,7 +171,8 @@ func noArguments(c *cli.Context) error {
 	}
 	word := c.Args().First()
 	if c.IsSet("data") && exists(word) { // a shell has made several words of a pattern
-		return usageError{fmt.Errorf("unexpected argument %q; where --data takes several files, a pattern stands in quotes, \"data/*.jsonl\", or each file has --data before it", word)}
+		return usageError{fmt.Errorf("unexpected argument %q; where --data takes several files, a pattern stands in "+
+			"quotes, \"data/*.jsonl\", or each file has --data before it", word)}
 	}
 	return usageError{fmt.Errorf("unexpected argument %q", word)}
 }

@@ -22,7 +22,8 @@ func plainYAML(err error) error {
 }
 
 // badValue is the library's message about an option's value.
-var badValue = regexp.MustCompile(`^invalid (?:boolean )?value ("(?:[^"\\]|\\.)*") for (?:flag )?-+([a-z-]+): (?s:(.*))$`)
+var badValue = regexp.MustCompile(
+	`^invalid (?:boolean )?value ("(?:[^"\\]|\\.)*") for (?:flag )?-+([a-z-]+): (?s:(.*))$`)
 
 // plainUsage puts the library's messages about options in words.
 func plainUsage(c *cli.Command, err error) error {
@@ -57,7 +58,8 @@ func plainValue(f cli.Flag, value string, err error) error {
 	return fmt.Errorf("%q: want %s", value, want)
 }
 
-// dashed is a usage error whose text has dashes before the options that it begins with: packages below this one know them by their names alone.
+// dashed is a usage error whose text has dashes before the options that it begins with: packages below this one know
+// them by their names alone.
 type dashed struct {
 	error
 	text string

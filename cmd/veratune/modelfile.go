@@ -14,7 +14,8 @@ import (
 
 // modelfileFlag is for the forms that Ollama reads.
 func (x *export) modelfileFlag() cli.Flag {
-	return &cli.BoolFlag{Name: "modelfile", Usage: "lora and merged: also write a Modelfile for Ollama beside the output, with the model, the adapter, the template and the ends of answers", Destination: &x.wantsModelfile}
+	return &cli.BoolFlag{Name: "modelfile", Usage: "lora and merged: also write a Modelfile for Ollama beside the " +
+		"output, with the model, the adapter, the template and the ends of answers", Destination: &x.wantsModelfile}
 }
 
 // modelfileOutput is beside the output.
@@ -32,7 +33,8 @@ func (x *export) checkModelfile() error {
 	return nil
 }
 
-// tellTemplate has the files that other programs read say which template and pre-tokenizer the adapter was trained in, where they aren't the model's own.
+// tellTemplate has the files that other programs read say which template and pre-tokenizer the adapter was trained in,
+// where they aren't the model's own.
 func (x *export) tellTemplate(s *session.Session) {
 	facts := s.Adapter.Facts
 	if s.PreTokenizer != "" {
@@ -55,7 +57,9 @@ func (x *export) modelfile(c *cli.Context, s *session.Session) error {
 	if x.to == "lora" {
 		model, adapter = x.Model, x.out.path
 		if n := len(s.File().Paths()); n > 1 {
-			fmt.Fprintf(c.App.ErrWriter, "%s names a model in %d parts, and Ollama takes one in a single file: put them together with `llama-gguf-split --merge %s OUT.gguf`, and name that behind FROM\n", path, n, s.File().Paths()[0])
+			fmt.Fprintf(c.App.ErrWriter, "%s names a model in %d parts, and Ollama takes one in a single file: put "+
+				"them together with `llama-gguf-split --merge %s OUT.gguf`, and name that behind FROM\n", path, n,
+				s.File().Paths()[0])
 		}
 	}
 	for _, line := range [][2]string{{"FROM", model}, {"ADAPTER", adapter}} {

@@ -24,7 +24,8 @@ func mtbenchCommand() *cli.Command {
 
 // evaluationFlag names the folder that all of the commands share.
 func evaluationFlag(to *string) cli.Flag {
-	return &cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "evaluation `FOLDER`", Value: "mtbench", Destination: to}
+	return &cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "evaluation `FOLDER`", Value: "mtbench",
+		Destination: to}
 }
 
 // modelName is what a model's file is called in tables, be it split into parts.

@@ -33,8 +33,9 @@ const (
 	realAdapter = "tuned"
 )
 
-// TestMTBenchOfSmolLM2 evaluates the real model against an adapter that it trains: 80 questions, judged by an endpoint whose every judgment is known, and a few
-// of them by the model itself. Everything is killed at random moments and run again.
+// TestMTBenchOfSmolLM2 evaluates the real model against an adapter that it trains: 80 questions, judged by an endpoint
+// whose every judgment is known, and a few of them by the model itself. Everything is killed at random moments and run
+// again.
 func TestMTBenchOfSmolLM2(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes minutes")
@@ -57,7 +58,8 @@ func TestMTBenchOfSmolLM2(t *testing.T) {
 	t.Cleanup(judge.Close)
 	for _, mode := range []string{"single", "pair"} {
 		args := func(out string) []string {
-			return []string{"mtbench", "judge", "--endpoint", judge.URL + "/v1", "--judge", "stub", "--mode", mode, "--out", out}
+			return []string{"mtbench", "judge", "--endpoint", judge.URL + "/v1", "--judge", "stub", "--mode", mode,
+				"--out", out}
 		}
 		e.command(args(whole)...)
 		e.killed(killed, args(killed)...)
@@ -83,14 +85,17 @@ func (e *realEvaluation) command(args ...string) string {
 // train makes an adapter whose answers are not those of the model.
 func (e *realEvaluation) train(out string) {
 	e.adapter = filepath.Join(out, train.AdapterFile)
-	e.command("alpaca", "--model", e.model, "--template", "chat", "--rank", "16", "--steps", "3", "--batch", "2", "--accumulation", "1", "--held-out", "0", "--lr", "0.1", "--out", out)
+	e.command("alpaca", "--model", e.model, "--template", "chat", "--rank", "16", "--steps", "3", "--batch", "2",
+		"--accumulation", "1", "--held-out", "0", "--lr", "0.1", "--out", out)
 }
 
 func (e *realEvaluation) runArgs(out string, more ...string) []string {
-	return append([]string{"mtbench", "run", "--model", e.model, "--name", realBase, "--adapter", e.adapter, "--max-tokens", "16", "--out", out}, more...)
+	return append([]string{"mtbench", "run", "--model", e.model, "--name", realBase, "--adapter", e.adapter,
+		"--max-tokens", "16", "--out", out}, more...)
 }
 
-// killed runs the program as a process that is killed as soon as it has written certain numbers of rows, and in the end is left alone.
+// killed runs the program as a process that is killed as soon as it has written certain numbers of rows, and in the end
+// is left alone.
 func (e *realEvaluation) killed(out string, args ...string) {
 	e.Helper()
 	began, before := time.Now(), countRows(e.T, out)
@@ -115,7 +120,8 @@ func (e *realEvaluation) killed(out string, args ...string) {
 		<-done
 		kills++
 	}
-	e.Logf("%.1f s: veratune %s, killed %d times, at rows %v", time.Since(began).Seconds(), strings.Join(args[:2], " "), kills, moments[:kills])
+	e.Logf("%.1f s: veratune %s, killed %d times, at rows %v", time.Since(began).Seconds(), strings.Join(args[:2], " "),
+		kills, moments[:kills])
 	if kills == 0 {
 		e.Error("the process ended before it could be killed")
 	}
@@ -186,7 +192,8 @@ func (e *realEvaluation) checkAnswers(dir string) {
 	}
 }
 
-// answerFew has one question of each category answered, other numbers of them together: the answers must be those that the models gave among 80 questions.
+// answerFew has one question of each category answered, other numbers of them together: the answers must be those that
+// the models gave among 80 questions.
 func (e *realEvaluation) answerFew(few, all string) {
 	var questions []byte
 	var ids []int
@@ -212,8 +219,8 @@ func (e *realEvaluation) answerFew(few, all string) {
 	}
 }
 
-// What the endpoint says follows from hashes of the question, the turn and the answers. Some judgments can be read at a second try only, some at none, and in
-// some comparisons the first answer wins in either order.
+// What the endpoint says follows from hashes of the question, the turn and the answers. Some judgments can be read at a
+// second try only, some at none, and in some comparisons the first answer wins in either order.
 
 func hashed(n uint32, values ...any) int {
 	h := fnv.New32a()
@@ -266,7 +273,8 @@ func (e *realEvaluation) serveJudgment(w http.ResponseWriter, r *http.Request) {
 		says = "I cannot say."
 	}
 	w.Header().Set("Content-Type", "application/json")
-	fmt.Fprintf(w, `{"choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": %q}}]}`, says)
+	fmt.Fprintf(w, `{"choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": `+
+		`%q}}]}`, says)
 }
 
 // parts takes a judge's prompt apart: the question, the turn, and the answers to it in their order.
@@ -352,7 +360,8 @@ func (e *realEvaluation) checkJudgments(dir string) {
 		seen[fmt.Sprint(s.Model, s.QuestionID, s.Turn)] = true
 	}
 	for _, p := range jsonLines[mtbench.Pair](e.T, dir, "model_judgment", "stub_pair.jsonl") {
-		v, ok := outcome(p.QuestionID, p.Turn, answers[p.Model2][p.QuestionID][p.Turn-1], answers[p.Model1][p.QuestionID][p.Turn-1])
+		v, ok := outcome(p.QuestionID, p.Turn, answers[p.Model2][p.QuestionID][p.Turn-1],
+			answers[p.Model1][p.QuestionID][p.Turn-1])
 		want := [2]string{"tie", "tie"}
 		switch {
 		case !ok:
@@ -396,7 +405,8 @@ func (e *realEvaluation) checkReport(dir string) {
 				e.Errorf("%s: %v in %s, want %v", m.Model, got, c, mean)
 			}
 		}
-		if m.Judgments != 160 || m.Unscored != x.unscored || x.unscored == 0 || m.Unjudged != 0 || !(m.Interval[0] < m.Overall && m.Overall < m.Interval[1]) {
+		if m.Judgments != 160 || m.Unscored != x.unscored || x.unscored == 0 || m.Unjudged != 0 ||
+			!(m.Interval[0] < m.Overall && m.Overall < m.Interval[1]) {
 			e.Errorf("%+v, want %d without a score", m, x.unscored)
 		}
 	}
@@ -421,12 +431,15 @@ func (e *realEvaluation) checkReport(dir string) {
 		e.Fatalf("comparisons %+v, %+v", report.Baseline, report.All)
 	}
 	c, n := report.Baseline[0], float64(win+tie+loss)
-	if c.Model != realAdapter || c.Win != win || c.Tie != tie || c.Loss != loss || c.Failed != none || c.Judged != 160 || c.Answered != 160 || c.Unjudged != 0 ||
-		float64(c.WinRate) != float64(win)/n || float64(c.LossRate) != float64(loss)/n || float64(c.Adjusted) != (float64(win)+float64(tie)/2)/n {
+	if c.Model != realAdapter || c.Win != win || c.Tie != tie || c.Loss != loss || c.Failed != none ||
+		c.Judged != 160 || c.Answered != 160 || c.Unjudged != 0 ||
+		float64(c.WinRate) != float64(win)/n || float64(c.LossRate) != float64(loss)/n ||
+		float64(c.Adjusted) != (float64(win)+float64(tie)/2)/n {
 		e.Errorf("%+v, want %d wins, %d ties, %d losses, %d without a verdict", c, win, tie, loss, none)
 	}
 	if win == 0 || tie == 0 || loss == 0 || none == 0 {
-		e.Errorf("the rule gives %d wins, %d ties, %d losses, %d without a verdict: all should occur", win, tie, loss, none)
+		e.Errorf("the rule gives %d wins, %d ties, %d losses, %d without a verdict: all should occur", win, tie,
+			loss, none)
 	}
 	if text := read(e.T, page); !bytes.Contains(text, []byte("<html")) || !bytes.Contains(text, []byte(realAdapter)) {
 		e.Errorf("the page is %.200s", text)
@@ -448,7 +461,8 @@ func (e *realEvaluation) checkDifference(list []mtbench.ModelScores, base, tuned
 		e.Errorf("%d models, or not the best first", len(list))
 	}
 	for _, m := range list {
-		if (m.Difference != nil) != (m.Model == realAdapter) || m.Difference != nil && float64(m.Difference.Mean) != sum/n {
+		if (m.Difference != nil) != (m.Model == realAdapter) || m.Difference != nil &&
+			float64(m.Difference.Mean) != sum/n {
 			e.Errorf("%s: difference %+v, want %v", m.Model, m.Difference, sum/n)
 		}
 	}
@@ -458,7 +472,9 @@ func (e *realEvaluation) checkDifference(list []mtbench.ModelScores, base, tuned
 func (e *realEvaluation) report(dir, judge string, more ...string) mtbench.JudgeReport {
 	e.Helper()
 	var r mtbench.Report
-	if err := json.Unmarshal([]byte(e.command(append([]string{"mtbench", "show", "--json", "--judge", judge, "--out", dir}, more...)...)), &r); err != nil {
+	if err := json.Unmarshal([]byte(
+		e.command(append([]string{"mtbench", "show", "--json", "--judge", judge, "--out", dir}, more...)...)),
+		&r); err != nil {
 		e.Fatal(err)
 	}
 	if len(r.Judges) != 1 || r.Baseline != realBase {
@@ -467,10 +483,12 @@ func (e *realEvaluation) report(dir, judge string, more ...string) mtbench.Judge
 	return r.Judges[0]
 }
 
-// judgeFew has the model judge itself, which it does so badly that most judgments give nothing: they are there all the same, and are counted.
+// judgeFew has the model judge itself, which it does so badly that most judgments give nothing: they are there all the
+// same, and are counted.
 func (e *realEvaluation) judgeFew(dir string) {
 	for _, mode := range []string{"single", "pair"} {
-		out := e.command("mtbench", "judge", "--judge-model", e.model, "--judge", "smollm2", "--mode", mode, "--retries", "0", "--max-tokens", "16", "--out", dir)
+		out := e.command("mtbench", "judge", "--judge-model", e.model, "--judge", "smollm2", "--mode", mode,
+			"--retries", "0", "--max-tokens", "16", "--out", dir)
 		e.Logf("%s", out)
 		judged, none := 0, 0
 		if _, err := fmt.Sscanf(out, "%d judgments by smollm2, mode "+mode+"; %d of them", &judged, &none); err != nil {

@@ -34,27 +34,38 @@ type mtbenchRun struct {
 }
 
 func mtbenchRunCommand() *cli.Command {
-	r := &mtbenchRun{engine: newEngine(generate.Engine(), generating), options: mtbench.DefaultRunOptions(), form: alpaca.Form{Template: alpaca.Auto}}
+	r := &mtbenchRun{engine: newEngine(generate.Engine(), generating), options: mtbench.DefaultRunOptions(),
+		form: alpaca.Form{Template: alpaca.Auto}}
 	o := &r.options
 	return &cli.Command{
 		Name:  "run",
 		Usage: "have a model, and adapters on it, answer the questions",
-		Description: "Writes OUT/question.jsonl and, for the model and each adapter, OUT/model_answer/NAME.jsonl, in FastChat's formats. What is answered already is not asked\n" +
+		Description: "Writes OUT/question.jsonl and, for the model and each adapter, OUT/model_answer/NAME.jsonl, in " +
+			"FastChat's formats. What is answered already is not asked\n" +
 			"again: after an interruption, or with a further adapter, the same folder goes on.",
 		Flags: slices.Concat(r.engine.flags(), []cli.Flag{
-			&cli.StringSliceFlag{Name: "adapter", Aliases: []string{"a"}, Usage: adapterUsage + ". It answers, too; NAME=FILE calls it NAME instead of after its file or run folder. May be given several times"},
+			&cli.StringSliceFlag{Name: "adapter", Aliases: []string{"a"}, Usage: adapterUsage + ". It answers, too; " +
+				"NAME=FILE calls it NAME instead of after its file or run folder. May be given several times"},
 			r.forceFlag(),
-			&cli.StringFlag{Name: "name", Usage: "what to call the model without adapters; left out, its file name", Destination: &r.name},
+			&cli.StringFlag{Name: "name", Usage: "what to call the model without adapters; left out, its file name",
+				Destination: &r.name},
 			evaluationFlag(&r.out),
-			&cli.StringFlag{Name: "questions", Usage: "`FILE` of questions, such as FastChat's question.jsonl; left out, the built-in ones", Destination: &r.questions},
-			&cli.StringFlag{Name: "references", Usage: "`FILE` of reference answers to --questions, such as FastChat's reference_answer/gpt-4.jsonl, where they are not in it", Destination: &r.references},
-			&cli.IntFlag{Name: "parallel", Usage: "conversations that are computed together", Value: o.Parallel, Destination: &o.Parallel},
-			&cli.IntFlag{Name: "max-tokens", Usage: "longest answer to a turn in tokens", Value: o.MaxTokens, Destination: &o.MaxTokens},
-			&cli.Uint64Flag{Name: "seed", Usage: "seed of the drawing of answers, in the categories whose temperature is not 0", Destination: &o.Seed},
+			&cli.StringFlag{Name: "questions",
+				Usage:       "`FILE` of questions, such as FastChat's question.jsonl; left out, the built-in ones",
+				Destination: &r.questions},
+			&cli.StringFlag{Name: "references", Usage: "`FILE` of reference answers to --questions, such as " +
+				"FastChat's reference_answer/gpt-4.jsonl, where they are not in it", Destination: &r.references},
+			&cli.IntFlag{Name: "parallel", Usage: "conversations that are computed together", Value: o.Parallel,
+				Destination: &o.Parallel},
+			&cli.IntFlag{Name: "max-tokens", Usage: "longest answer to a turn in tokens", Value: o.MaxTokens,
+				Destination: &o.MaxTokens},
+			&cli.Uint64Flag{Name: "seed", Usage: "seed of the drawing of answers, in the categories whose " +
+				"temperature is not 0", Destination: &o.Seed},
 		}, formFlags(&r.form)),
 		Action: func(c *cli.Context) error {
 			r.adapters = c.StringSlice("adapter")
-			if err := errors.Join(noArguments(c), validate(r.validate(), r.options.Validate(), r.form.Validate())); err != nil {
+			if err := errors.Join(noArguments(c), validate(r.validate(), r.options.Validate(),
+				r.form.Validate())); err != nil {
 				return err
 			}
 			return r.run(c)
@@ -132,7 +143,9 @@ func (r *mtbenchRun) contestants(report io.Writer) ([]contestant, error) {
 		}
 		// Some file systems keep no two names that differ in case only.
 		if i := slices.IndexFunc(list, func(y contestant) bool { return strings.EqualFold(x.name, y.name) }); i >= 0 {
-			return nil, usageError{fmt.Errorf("adapter %s: would be called %s, as is %s; give it a name, as in --adapter NAME=%s", given, x.name, orPath(list[i].path, r.Model), x.path)}
+			return nil, usageError{fmt.Errorf(
+				"adapter %s: would be called %s, as is %s; give it a name, as in --adapter NAME=%s", given, x.name,
+				orPath(list[i].path, r.Model), x.path)}
 		}
 		list = append(list, x)
 	}

@@ -27,8 +27,10 @@ func mtbenchShowCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "out", Usage: "`FOLDER` of the evaluation", Value: "mtbench", Destination: &s.out},
 			&cli.StringFlag{Name: "judge", Usage: "show the judgments of `NAME` only", Destination: &s.judge},
-			&cli.StringFlag{Name: "baseline", Usage: "compare with the model `NAME`", DefaultText: "the base model", Destination: &s.baseline},
-			&cli.StringFlag{Name: "html", Usage: "write scores, answers and judgments as a page into `FILE`", Destination: &s.html.path},
+			&cli.StringFlag{Name: "baseline", Usage: "compare with the model `NAME`", DefaultText: "the base model",
+				Destination: &s.baseline},
+			&cli.StringFlag{Name: "html", Usage: "write scores, answers and judgments as a page into `FILE`",
+				Destination: &s.html.path},
 			s.html.overwriteFlag(),
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object of all scores", Destination: &s.asJSON},
 		},

@@ -20,12 +20,15 @@ func evaluationFolder(t *testing.T, judged bool) string {
 	t.Helper()
 	dir := t.TempDir()
 	files := map[string]string{
-		"question.jsonl":           `{"question_id": 81, "category": "writing", "turns": ["Write.", "Again."]}` + "\n",
-		"model_answer/base.jsonl":  `{"question_id": 81, "answer_id": "a", "model_id": "base", "choices": [{"index": 0, "turns": ["One", "Two"]}], "tstamp": 1}` + "\n",
-		"model_answer/tuned.jsonl": `{"question_id": 81, "answer_id": "b", "model_id": "tuned", "choices": [{"index": 0, "turns": ["Eins", "Zwei"]}], "tstamp": 1}` + "\n",
+		"question.jsonl": `{"question_id": 81, "category": "writing", "turns": ["Write.", "Again."]}` + "\n",
+		"model_answer/base.jsonl": `{"question_id": 81, "answer_id": "a", "model_id": "base", "choices": [{"index": ` +
+			`0, "turns": ["One", "Two"]}], "tstamp": 1}` + "\n",
+		"model_answer/tuned.jsonl": `{"question_id": 81, "answer_id": "b", "model_id": "tuned", "choices": ` +
+			`[{"index": 0, "turns": ["Eins", "Zwei"]}], "tstamp": 1}` + "\n",
 	}
 	if judged {
-		row := `{"question_id": 81, "model": "MODEL", "judge": ["gpt-4", "single-v1"], "user_prompt": "", "judgment": "[[SCORE]]", "score": SCORE, "turn": 1, "tstamp": 1}` + "\n"
+		row := `{"question_id": 81, "model": "MODEL", "judge": ["gpt-4", "single-v1"], "user_prompt": "", ` +
+			`"judgment": "[[SCORE]]", "score": SCORE, "turn": 1, "tstamp": 1}` + "\n"
 		files["model_judgment/gpt-4_single.jsonl"] = strings.NewReplacer("MODEL", "base", "SCORE", "4").Replace(row) +
 			strings.NewReplacer("MODEL", "tuned", "SCORE", "8").Replace(row)
 	}
@@ -44,7 +47,8 @@ func evaluationFolder(t *testing.T, judged bool) string {
 func TestMTBenchShow(t *testing.T) {
 	show := func(args ...string) (string, error) {
 		var out bytes.Buffer
-		app := &cli.App{Writer: &out, ErrWriter: &out, Commands: []*cli.Command{mtbenchShowCommand()}, ExitErrHandler: func(*cli.Context, error) {}}
+		app := &cli.App{Writer: &out, ErrWriter: &out, Commands: []*cli.Command{mtbenchShowCommand()},
+			ExitErrHandler: func(*cli.Context, error) {}}
 		err := app.Run(append([]string{"veratune", "show"}, args...))
 		return out.String(), err
 	}
@@ -71,7 +75,8 @@ func TestMTBenchShow(t *testing.T) {
 			}
 		}
 	}
-	if err := json.Unmarshal([]byte(out), &r); err != nil || r.Baseline != "tuned" || r.Judges[0].Scores[0].Overall != 8 || r.Judges[0].Scores[1].Difference.Mean != -4 {
+	if err := json.Unmarshal([]byte(out), &r); err != nil || r.Baseline != "tuned" ||
+		r.Judges[0].Scores[0].Overall != 8 || r.Judges[0].Scores[1].Difference.Mean != -4 {
 		t.Errorf("%s, %v", out, err)
 	}
 	if text, err := os.ReadFile(page); err != nil || !strings.Contains(string(text), "Zwei") {
@@ -105,12 +110,14 @@ func TestMTBenchShowIsPlain(t *testing.T) {
 		if err != nil || entry.IsDir() {
 			return err
 		}
-		return os.WriteFile(path, bytes.ReplaceAll(read(t, path), []byte(`"tuned"`), []byte(`"tuned\u001b[2J\u009b2J\u007f"`)), 0o666)
+		return os.WriteFile(path, bytes.ReplaceAll(read(t, path), []byte(`"tuned"`),
+			[]byte(`"tuned\u001b[2J\u009b2J\u007f"`)), 0o666)
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{nil, {"--json"}, {"--judge", "no\x1b[2J\u009b2Jbody"}, {"--baseline", "no\x1b[2J\u009b2Jbody"}, {"--out", "no\x1b[2J\u009b2Jwhere"}} {
+	for _, args := range [][]string{nil, {"--json"}, {"--judge", "no\x1b[2J\u009b2Jbody"},
+		{"--baseline", "no\x1b[2J\u009b2Jbody"}, {"--out", "no\x1b[2J\u009b2Jwhere"}} {
 		code, stdout, stderr := veratune(append([]string{"mtbench", "show", "--out", dir}, args...)...)
 		if strings.ContainsAny(stdout+stderr, "\x1b\x7f\u009b") || !strings.Contains(stdout+stderr, `[2J\u009b2J`) {
 			t.Errorf("%q: exit code %d, %q, %q", args, code, stdout, stderr)
@@ -125,9 +132,11 @@ func TestMTBenchShowIsPlain(t *testing.T) {
 func TestReporterIsPlain(t *testing.T) {
 	var out bytes.Buffer
 	r := newReporter(&out, "judgments by a\x1b[2Jb")
-	r.report(mtbench.Progress{Done: 1, Total: 2, Failed: 1, Err: fmt.Errorf("question 1: %w", errors.New("503 \x1b]0;x\a\rno"))})
+	r.report(mtbench.Progress{Done: 1, Total: 2, Failed: 1,
+		Err: fmt.Errorf("question 1: %w", errors.New("503 \x1b]0;x\a\rno"))})
 	r.line.End()
-	if strings.ContainsAny(out.String(), "\x1b\a\r") || !strings.Contains(out.String(), `a\x1b[2Jb 1/2`) || !strings.Contains(out.String(), `503 \x1b]0;x\x07\x0dno`) {
+	if strings.ContainsAny(out.String(), "\x1b\a\r") || !strings.Contains(out.String(), `a\x1b[2Jb 1/2`) ||
+		!strings.Contains(out.String(), `503 \x1b]0;x\x07\x0dno`) {
 		t.Errorf("%q", out.String())
 	}
 }

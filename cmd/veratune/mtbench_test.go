@@ -42,7 +42,8 @@ func judgeStub(t *testing.T, fail func(prompt string) bool) *httptest.Server {
 			fmt.Fprintf(w, `{"error": {"message": "no more, %s"}}`, r.Header.Get("Authorization"))
 			return
 		}
-		io.WriteString(w, `{"choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Rating: [[7]], winner: [[A]]"}}]}`)
+		io.WriteString(w, `{"choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", `+
+			`"content": "Rating: [[7]], winner: [[A]]"}}]}`)
 	}))
 	t.Cleanup(s.Close)
 	return s
@@ -56,7 +57,8 @@ func evaluationFiles(t *testing.T, dir string) string {
 	var all strings.Builder
 	err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
 		if err == nil && !entry.IsDir() {
-			fmt.Fprintf(&all, "%s\n%s\n", strings.TrimPrefix(path, dir), timestamp.ReplaceAllString(string(read(t, path)), ""))
+			fmt.Fprintf(&all, "%s\n%s\n", strings.TrimPrefix(path, dir),
+				timestamp.ReplaceAllString(string(read(t, path)), ""))
 		}
 		return err
 	})
@@ -76,9 +78,11 @@ func TestMTBench(t *testing.T) {
 		t.Fatalf("exit code %d, %q", code, stderr)
 	}
 	questions, out := write(t, "questions.jsonl", someQuestions), filepath.Join(work, "evaluation")
-	run := []string{"mtbench", "run", "--model", model, "--adapter", filepath.Join(trained, train.AdapterFile), "--questions", questions, "--max-tokens", "6", "--threads", "1", "--out", out}
+	run := []string{"mtbench", "run", "--model", model, "--adapter", filepath.Join(trained, train.AdapterFile),
+		"--questions", questions, "--max-tokens", "6", "--threads", "1", "--out", out}
 	code, stdout, stderr := veratune(run...)
-	if code != 0 || !strings.Contains(stdout, "tiny: all 2") || !strings.Contains(stdout, "mine: all 2") || !strings.Contains(stderr, "answers of mine 2/2") {
+	if code != 0 || !strings.Contains(stdout, "tiny: all 2") || !strings.Contains(stdout, "mine: all 2") ||
+		!strings.Contains(stderr, "answers of mine 2/2") {
 		t.Fatalf("exit code %d, %q, %q", code, stdout, stderr)
 	}
 	answers := evaluationFiles(t, out)
@@ -90,20 +94,24 @@ func TestMTBench(t *testing.T) {
 		defer mu.Unlock()
 		return !healthy && strings.Contains(prompt, "Once more.")
 	})
-	judge := []string{"mtbench", "judge", "--out", out, "--endpoint", server.URL + "/v1", "--judge", "a/judge", "--key-env", "JUDGE_KEY"}
+	judge := []string{"mtbench", "judge", "--out", out, "--endpoint", server.URL + "/v1", "--judge", "a/judge",
+		"--key-env", "JUDGE_KEY"}
 	code, stdout, stderr = veratune(judge...)
-	if code != exitFailed || !strings.Contains(stdout, "6 judgments by a/judge") || strings.Count(stderr, "question 5, turn 2, ") != 2+1 || !strings.Contains(stderr, "no more, Bearer [key]") {
+	if code != exitFailed || !strings.Contains(stdout, "6 judgments by a/judge") ||
+		strings.Count(stderr, "question 5, turn 2, ") != 2+1 || !strings.Contains(stderr, "no more, Bearer [key]") {
 		t.Errorf("exit code %d, %q, %q", code, stdout, stderr)
 	}
 	mu.Lock()
 	healthy = true
 	mu.Unlock()
 	for _, more := range [][]string{nil, {"--mode", "pair"}} {
-		if code, stdout, stderr := veratune(append(judge, more...)...); code != 0 || !strings.Contains(stdout, "0 of them give no") {
+		if code, stdout, stderr := veratune(append(judge, more...)...); code != 0 ||
+			!strings.Contains(stdout, "0 of them give no") {
 			t.Errorf("exit code %d, %q, %q", code, stdout, stderr)
 		}
 	}
-	code, stdout, stderr = veratune("mtbench", "judge", "--out", out, "--judge-model", model, "--judge", "itself", "--retries", "1", "--threads", "1", "--parallel", "2")
+	code, stdout, stderr = veratune("mtbench", "judge", "--out", out, "--judge-model", model, "--judge", "itself",
+		"--retries", "1", "--threads", "1", "--parallel", "2")
 	if !strings.Contains(stdout+stderr, "itself") {
 		t.Errorf("exit code %d, %q, %q", code, stdout, stderr)
 	}
@@ -112,7 +120,8 @@ func TestMTBench(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(e.Models, []string{"tiny", "mine"}) || len(e.Singles["a/judge"]) != 8 || len(e.Pairs["a/judge"]) != 4 {
+	if !slices.Equal(e.Models, []string{"tiny", "mine"}) || len(e.Singles["a/judge"]) != 8 ||
+		len(e.Pairs["a/judge"]) != 4 {
 		t.Errorf("%v, %d grades, %d comparisons", e.Models, len(e.Singles["a/judge"]), len(e.Pairs["a/judge"]))
 	}
 	for _, s := range e.Singles["a/judge"] {
@@ -128,17 +137,19 @@ func TestMTBench(t *testing.T) {
 
 	// The same once more changes nothing; in another folder it makes the same answers.
 	before := evaluationFiles(t, out)
-	if code, _, stderr := veratune(run...); code != 0 || evaluationFiles(t, out) != before || strings.Contains(before, key) {
+	if code, _, stderr := veratune(run...); code != 0 || evaluationFiles(t, out) != before ||
+		strings.Contains(before, key) {
 		t.Errorf("exit code %d, %q; the files changed, or hold the key", code, stderr)
 	}
 	run[len(run)-1] = filepath.Join(work, "another")
-	if code, _, stderr := veratune(append(run, "--parallel", "1")...); code != 0 || evaluationFiles(t, run[len(run)-1]) != answers {
+	if code, _, stderr := veratune(append(run, "--parallel", "1")...); code != 0 ||
+		evaluationFiles(t, run[len(run)-1]) != answers {
 		t.Errorf("exit code %d, %q; the answers differ", code, stderr)
 	}
 }
 
-// TestMTBenchKilled kills a run with SIGKILL, and once with an interrupt, at several moments; the same command then makes the files that it makes when it is left
-// alone.
+// TestMTBenchKilled kills a run with SIGKILL, and once with an interrupt, at several moments; the same command then
+// makes the files that it makes when it is left alone.
 func TestMTBenchKilled(t *testing.T) {
 	model := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_0})
 	var list strings.Builder
@@ -147,7 +158,8 @@ func TestMTBenchKilled(t *testing.T) {
 	}
 	questions := write(t, "questions.jsonl", list.String())
 	args := func(out string) []string {
-		return []string{"mtbench", "run", "--model", model, "--questions", questions, "--max-tokens", "30", "--threads", "1", "--parallel", "3", "--template", "alpaca", "--out", out}
+		return []string{"mtbench", "run", "--model", model, "--questions", questions, "--max-tokens", "30", "--threads",
+			"1", "--parallel", "3", "--template", "alpaca", "--out", out}
 	}
 	whole, out := filepath.Join(t.TempDir(), "whole"), filepath.Join(t.TempDir(), "killed")
 	if code, _, stderr := veratune(args(whole)...); code != 0 {
@@ -174,7 +186,8 @@ func TestMTBenchKilled(t *testing.T) {
 			cmd.Process.Signal(signal)
 			err = <-done
 			var exit *exec.ExitError
-			if signal == syscall.SIGINT && (!errors.As(err, &exit) || exit.ExitCode() != exitInterrupted || !strings.Contains(output.String(), "are kept")) {
+			if signal == syscall.SIGINT && (!errors.As(err, &exit) || exit.ExitCode() != exitInterrupted ||
+				!strings.Contains(output.String(), "are kept")) {
 				t.Errorf("%v after an interrupt: %s", err, output)
 			}
 			continue
@@ -213,25 +226,34 @@ func TestMTBenchBadInput(t *testing.T) {
 		code int
 		says string
 	}{
-		"no model":          {[]string{"run"}, exitUsage, "model"},
-		"same names":        {[]string{"run", "--model", model, "--adapter", "a/mine/adapter.gguf", "--adapter", "b/mine/adapter.gguf"}, exitUsage, "NAME=b/mine/adapter.gguf"},
-		"name of the model": {[]string{"run", "--model", model, "--adapter", "Tiny=other.gguf"}, exitUsage, "called Tiny"},
-		"no adapter":        {[]string{"run", "--model", model, "--adapter", "x=nowhere.gguf", "--questions", questions}, exitFailed, "nowhere.gguf"},
-		"no questions":      {[]string{"run", "--model", model, "--questions", "nowhere.jsonl"}, exitFailed, "nowhere.jsonl"},
-		"references":        {[]string{"run", "--model", model, "--references", questions}, exitUsage, "--questions"},
-		"parallel":          {[]string{"run", "--model", model, "--parallel", "0"}, exitUsage, "parallel"},
-		"max-tokens":        {[]string{"run", "--model", model, "--max-tokens", "0"}, exitUsage, "max-tokens"},
-		"template":          {[]string{"run", "--model", model, "--template", "poem"}, exitUsage, "chat"},
-		"argument":          {[]string{"run", "--model", model, "surplus"}, exitUsage, "surplus"},
-		"no judge":          {[]string{"judge"}, exitUsage, "give one of them"},
-		"two judges":        {[]string{"judge", "--judge-model", model, "--endpoint", "http://localhost:1/v1"}, exitUsage, "give one of them"},
-		"nameless":          {[]string{"judge", "--endpoint", "http://localhost:1/v1"}, exitUsage, "--judge"},
-		"no URL":            {[]string{"judge", "--endpoint", "localhost:1", "--judge", "x"}, exitUsage, "http://"},
-		"no key":            {[]string{"judge", "--endpoint", "http://localhost:1/v1", "--judge", "x", "--key-env", "NO_SUCH_VARIABLE"}, exitUsage, "NO_SUCH_VARIABLE"},
-		"timeout":           {[]string{"judge", "--endpoint", "http://localhost:1/v1", "--judge", "x", "--timeout", "0s"}, exitUsage, "timeout"},
-		"timeout of none":   {[]string{"judge", "--judge-model", model, "--timeout", "1s"}, exitUsage, "timeout"},
-		"threads of none":   {[]string{"judge", "--endpoint", "http://localhost:1/v1", "--judge", "x", "--threads", "1"}, exitUsage, "threads"},
-		"mode":              {[]string{"judge", "--judge-model", model, "--mode", "triple"}, exitUsage, "single or pair"},
+		"no model": {[]string{"run"}, exitUsage, "model"},
+		"same names": {[]string{"run", "--model", model, "--adapter", "a/mine/adapter.gguf", "--adapter",
+			"b/mine/adapter.gguf"}, exitUsage, "NAME=b/mine/adapter.gguf"},
+		"name of the model": {[]string{"run", "--model", model, "--adapter", "Tiny=other.gguf"}, exitUsage,
+			"called Tiny"},
+		"no adapter": {[]string{"run", "--model", model, "--adapter", "x=nowhere.gguf", "--questions",
+			questions}, exitFailed, "nowhere.gguf"},
+		"no questions": {[]string{"run", "--model", model, "--questions", "nowhere.jsonl"}, exitFailed,
+			"nowhere.jsonl"},
+		"references": {[]string{"run", "--model", model, "--references", questions}, exitUsage, "--questions"},
+		"parallel":   {[]string{"run", "--model", model, "--parallel", "0"}, exitUsage, "parallel"},
+		"max-tokens": {[]string{"run", "--model", model, "--max-tokens", "0"}, exitUsage, "max-tokens"},
+		"template":   {[]string{"run", "--model", model, "--template", "poem"}, exitUsage, "chat"},
+		"argument":   {[]string{"run", "--model", model, "surplus"}, exitUsage, "surplus"},
+		"no judge":   {[]string{"judge"}, exitUsage, "give one of them"},
+		"two judges": {[]string{"judge", "--judge-model", model, "--endpoint", "http://localhost:1/v1"},
+			exitUsage, "give one of them"},
+		"nameless": {[]string{"judge", "--endpoint", "http://localhost:1/v1"}, exitUsage, "--judge"},
+		"no URL":   {[]string{"judge", "--endpoint", "localhost:1", "--judge", "x"}, exitUsage, "http://"},
+		"no key": {[]string{"judge", "--endpoint", "http://localhost:1/v1", "--judge", "x", "--key-env",
+			"NO_SUCH_VARIABLE"}, exitUsage, "NO_SUCH_VARIABLE"},
+		"timeout": {[]string{"judge", "--endpoint", "http://localhost:1/v1", "--judge", "x", "--timeout",
+			"0s"}, exitUsage, "timeout"},
+		"timeout of none": {[]string{"judge", "--judge-model", model, "--timeout", "1s"}, exitUsage, "timeout"},
+		"threads of none": {[]string{"judge", "--endpoint", "http://localhost:1/v1", "--judge", "x", "--threads",
+			"1"}, exitUsage, "threads"},
+		"mode": {[]string{"judge", "--judge-model", model, "--mode", "triple"}, exitUsage,
+			"single or pair"},
 		"baseline":          {[]string{"judge", "--judge-model", model, "--baseline", "x"}, exitUsage, "pair"},
 		"retries":           {[]string{"judge", "--judge-model", model, "--retries", "-1"}, exitUsage, "retries"},
 		"judgment's tokens": {[]string{"judge", "--judge-model", model, "--max-tokens", "0"}, exitUsage, "max-tokens"},

@@ -55,12 +55,14 @@ func within(t *testing.T, args ...string) (code int, output string) {
 func TestNoFiles(t *testing.T) {
 	model := testutil.TinyLlama(t, testutil.TinyOptions{Blocks: 1})
 	data, run := rows(t, 8), filepath.Join(t.TempDir(), "run")
-	train := []string{"alpaca", "--model", model, "--data", data, "--rank", "4", "--threads", "1", "--template", "alpaca", "--epochs", "1", "--save-every", "1"}
+	train := []string{"alpaca", "--model", model, "--data", data, "--rank", "4", "--threads", "1", "--template",
+		"alpaca", "--epochs", "1", "--save-every", "1"}
 	if code, output := within(t, append(train, "--out", run)...); code != 0 {
 		t.Fatal(output)
 	}
 	peft := filepath.Join(t.TempDir(), "peft")
-	if code, output := within(t, "export", "--to", "peft", "--model", model, "--adapter", filepath.Join(run, "adapter.gguf"), "-o", peft); code != 0 {
+	if code, output := within(t, "export", "--to", "peft", "--model", model, "--adapter",
+		filepath.Join(run, "adapter.gguf"), "-o", peft); code != 0 {
 		t.Fatal(output)
 	}
 	checkpoints, err := filepath.Glob(filepath.Join(run, "checkpoints", "step-*"))
@@ -99,7 +101,8 @@ func TestNoFiles(t *testing.T) {
 	} {
 		for what, n := range noFiles {
 			dir := t.TempDir()
-			place := map[string]string{"PATH": filepath.Join(dir, "path.jinja"), "COPY": filepath.Join(dir, "copy"), "OUT": filepath.Join(dir, "out")}
+			place := map[string]string{"PATH": filepath.Join(dir, "path.jinja"), "COPY": filepath.Join(dir, "copy"),
+				"OUT": filepath.Join(dir, "out")}
 			path := place["PATH"]
 			if c.folder != "" {
 				if err := os.CopyFS(place["COPY"], os.DirFS(c.folder)); err != nil {
@@ -124,7 +127,8 @@ func TestNoFiles(t *testing.T) {
 			if code != c.code || code != 0 && n.says != "" && !strings.Contains(output, n.says) {
 				t.Errorf("%s %s: %s: exit code %d, %.300s", c.args[0], c.file, what, code, output)
 			}
-			if info, err := os.Lstat(path); err == nil && c.code != 0 && info.Mode().Type() == fs.ModeNamedPipe && what != "a pipe" {
+			if info, err := os.Lstat(path); err == nil && c.code != 0 && info.Mode().Type() == fs.ModeNamedPipe &&
+				what != "a pipe" {
 				t.Errorf("%s is a pipe now", path)
 			}
 		}

@@ -11,7 +11,8 @@ import (
 	"github.com/veratune/veratune/vera"
 )
 
-// printNorms shows the norms of an adapter's layers: a line for each kind of layer, in it a bar for each block. All bars of a chart have one scale, from 0.
+// printNorms shows the norms of an adapter's layers: a line for each kind of layer, in it a bar for each block. All
+// bars of a chart have one scale, from 0.
 func printNorms(w io.Writer, layers []vera.LayerNorms) error {
 	first, last := 0, 0
 	var targets []string
@@ -21,7 +22,9 @@ func printNorms(w io.Writer, layers []vera.LayerNorms) error {
 			targets = append(targets, l.Target)
 		}
 	}
-	slices.SortStableFunc(targets, func(x, y string) int { return slices.Index(vera.Targets, x) - slices.Index(vera.Targets, y) })
+	slices.SortStableFunc(targets, func(x, y string) int {
+		return slices.Index(vera.Targets, x) - slices.Index(vera.Targets, y)
+	})
 	var out strings.Builder
 	for _, part := range slices.Sorted(maps.Keys(layers[0].Norms)) {
 		highest := 0.0

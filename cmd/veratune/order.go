@@ -8,14 +8,16 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// arrange brings the words of a command line into the library's order: a command's options, by their first names, before its arguments, wherever they were
-// written. What comes behind "--" stays there. It fails where a command or an option isn't known, or an option's value is missing.
+// arrange brings the words of a command line into the library's order: a command's options, by their first names,
+// before its arguments, wherever they were written. What comes behind "--" stays there. It fails where a command or an
+// option isn't known, or an option's value is missing.
 func arrange(app *cli.App, args []string) ([]string, error) {
 	if args[len(args)-1] == "--generate-bash-completion" {
 		return args, nil
 	}
 	words := args[1:]
-	asked := len(words) > 0 && slices.Contains([]string{"help", "h", "--help", "-help", "-h"}, words[0]) // for help on the commands behind it
+	// for help on the commands behind it
+	asked := len(words) > 0 && slices.Contains([]string{"help", "h", "--help", "-help", "-h"}, words[0])
 	if asked {
 		words = append(slices.Clip(words[1:]), "--help")
 	}
@@ -28,7 +30,8 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 		}
 		next := slices.IndexFunc(command.Subcommands, func(c *cli.Command) bool { return c.HasName(words[0]) })
 		if next < 0 {
-			return nil, usageError{fmt.Errorf("no command %q%s (%s --help lists them)", words[0], isMeant(words[0], "", commandNames(command)), strings.Join(path, " "))}
+			return nil, usageError{fmt.Errorf("no command %q%s (%s --help lists them)", words[0],
+				isMeant(words[0], "", commandNames(command)), strings.Join(path, " "))}
 		}
 		command, words = command.Subcommands[next], words[1:]
 		path = append(path, command.Name)
@@ -46,8 +49,11 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 			continue
 		}
 		flag := flagOf(command, name)
-		if flag == nil && !slices.Contains([]string{"help", "h"}, name) && (command.Name != app.Name || !slices.Contains([]string{"version", "v"}, name)) {
-			return nil, usageError{fmt.Errorf("no option %s%s (%s --help lists them)", strings.SplitN(words[0], "=", 2)[0], isMeant(name, "--", optionNames(command)), strings.Join(path, " "))}
+		if flag == nil && !slices.Contains([]string{"help", "h"}, name) &&
+			(command.Name != app.Name || !slices.Contains([]string{"version", "v"}, name)) {
+			return nil, usageError{fmt.Errorf("no option %s%s (%s --help lists them)",
+				strings.SplitN(words[0], "=", 2)[0], isMeant(name, "--", optionNames(command)),
+				strings.Join(path, " "))}
 		}
 		_, value, together := strings.Cut(words[0], "=")
 		if flag != nil {
@@ -68,7 +74,8 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 	}
 	switch {
 	case asked && len(arguments) > 0:
-		return nil, usageError{fmt.Errorf("no command %q (%s --help shows what there is)", strings.Join(append(path[1:], arguments...), " "), strings.Join(path, " "))}
+		return nil, usageError{fmt.Errorf("no command %q (%s --help shows what there is)",
+			strings.Join(append(path[1:], arguments...), " "), strings.Join(path, " "))}
 	case helps && len(command.Subcommands) == 0: // whatever else was given
 		return append(slices.Concat(args[:1], path[1:]), "--help"), nil
 	}

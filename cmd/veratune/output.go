@@ -21,10 +21,13 @@ type output struct {
 }
 
 func (o *output) overwriteFlag() cli.Flag {
-	return &cli.BoolFlag{Name: "overwrite", Usage: "replace the file that is to be written where it is there already; what the command reads, and files of runs and evaluations, are never replaced", Destination: &o.overwrite}
+	return &cli.BoolFlag{Name: "overwrite", Usage: "replace the file that is to be written where it is there " +
+		"already; what the command reads, and files of runs and evaluations, are never replaced",
+		Destination: &o.overwrite}
 }
 
-// check says before the work whether the file can be written; nothing where none is asked for. Everything that the command was given is an input.
+// check says before the work whether the file can be written; nothing where none is asked for. Everything that the
+// command was given is an input.
 func (o *output) check(c *cli.Context, inputs ...string) error {
 	if o.path == "" {
 		return nil
@@ -61,7 +64,8 @@ func unowned(path string) error {
 	return nil
 }
 
-// given lists the words of a command that may name files: its arguments, and the values of its options but that of the output.
+// given lists the words of a command that may name files: its arguments, and the values of its options but that of the
+// output.
 func (o *output) given(c *cli.Context) []string {
 	words := c.Args().Slice()
 	for _, f := range c.Command.Flags {

@@ -59,11 +59,14 @@ func outputs(t *testing.T) (list []writer, owned []string, roots []string) {
 		{"compare", ".svg", []string{"compare", run, other, "--plot"}, ""},
 	}
 	owned = []string{
-		adapter, filepath.Join(other, train.AdapterFile), filepath.Join(run, train.BestFile), filepath.Join(run, train.ConfigFile), filepath.Join(run, train.MetricsFile),
-		filepath.Join(run, train.ChartFile), filepath.Join(run, "checkpoints", "step-1", train.AdapterFile), filepath.Join(run, "checkpoints", "step-1", "new"),
+		adapter, filepath.Join(other, train.AdapterFile), filepath.Join(run, train.BestFile),
+		filepath.Join(run, train.ConfigFile), filepath.Join(run, train.MetricsFile),
+		filepath.Join(run, train.ChartFile), filepath.Join(run, "checkpoints", "step-1", train.AdapterFile),
+		filepath.Join(run, "checkpoints", "step-1", "new"),
 		filepath.Join(evaluation, "question.jsonl"), filepath.Join(evaluation, "model_answer", "base.jsonl"),
 	}
-	return list, owned, []string{runs, evaluation, filepath.Dir(model), filepath.Dir(data), filepath.Dir(lone), filepath.Dir(peft)}
+	return list, owned, []string{runs, evaluation, filepath.Dir(model), filepath.Dir(data), filepath.Dir(lone),
+		filepath.Dir(peft)}
 }
 
 // to has the command write to a path.
@@ -87,21 +90,23 @@ func TestOutputs(t *testing.T) {
 				says      string                       // of an error; "" where it is written
 				check     func(t *testing.T, p string) // what is there afterwards, beside what stood there
 			}{
-				"nothing":            {func(string) error { return nil }, false, "", written},
-				"file":               {file, false, "is there already", holds("mine")},
-				"file, overwrite":    {file, true, "", written},
-				"link":               {linked(file), false, "is there already", holds("mine")},
-				"link, overwrite":    {linked(file), true, "", linkWritten},
-				"link to nothing":    {linked(func(string) error { return nil }), false, "", linkWritten},
-				"link to itself":     {func(path string) error { return os.Symlink(path, path) }, true, "leads back to itself", nil},
-				"folder":             {folder, false, "is a folder", nil},
-				"folder, overwrite":  {folder, true, "is a folder", nil},
-				"link to a folder":   {linked(folder), true, "is a folder", nil},
-				"socket":             {socket, true, "is no file", nil},
-				"device":             {device, false, "", isStill(fs.ModeDevice)},
-				"link to a device":   {linked(device), false, "", isStill(fs.ModeSymlink)},
-				"device, overwrite":  {device, true, "", isStill(fs.ModeDevice)},
-				"read-only, replace": {func(path string) error { return os.WriteFile(path, []byte("mine"), 0o400) }, true, "", hasMode(0o400)},
+				"nothing":         {func(string) error { return nil }, false, "", written},
+				"file":            {file, false, "is there already", holds("mine")},
+				"file, overwrite": {file, true, "", written},
+				"link":            {linked(file), false, "is there already", holds("mine")},
+				"link, overwrite": {linked(file), true, "", linkWritten},
+				"link to nothing": {linked(func(string) error { return nil }), false, "", linkWritten},
+				"link to itself": {func(path string) error { return os.Symlink(path, path) }, true,
+					"leads back to itself", nil},
+				"folder":            {folder, false, "is a folder", nil},
+				"folder, overwrite": {folder, true, "is a folder", nil},
+				"link to a folder":  {linked(folder), true, "is a folder", nil},
+				"socket":            {socket, true, "is no file", nil},
+				"device":            {device, false, "", isStill(fs.ModeDevice)},
+				"link to a device":  {linked(device), false, "", isStill(fs.ModeSymlink)},
+				"device, overwrite": {device, true, "", isStill(fs.ModeDevice)},
+				"read-only, replace": {func(path string) error { return os.WriteFile(path, []byte("mine"), 0o400) },
+					true, "", hasMode(0o400)},
 			} {
 				path := filepath.Join(t.TempDir(), "out"+w.end)
 				if err := c.stands(path); err == errSkip {
@@ -115,7 +120,8 @@ func TestOutputs(t *testing.T) {
 					more = []string{"--overwrite"}
 				}
 				code, stderr := w.to(path, more...)
-				if c.says == "" && code != 0 || c.says != "" && (code != exitFailed || !strings.Contains(stderr, c.says)) {
+				if c.says == "" && code != 0 || c.says != "" &&
+					(code != exitFailed || !strings.Contains(stderr, c.says)) {
 					t.Errorf("%s: exit code %d, %q, want %q", name, code, stderr, c.says)
 				}
 				if c.says != "" && !sameTree(there, tree(t, filepath.Dir(path))) {
@@ -142,7 +148,8 @@ func (w writer) refused(t *testing.T, owned []string) {
 	missing := filepath.Join(t.TempDir(), "none", "out"+w.end)
 	for path, says := range map[string]string{
 		filepath.Dir(missing) + "/../out" + w.end: "there is no folder",
-		missing: "there is no folder " + filepath.Dir(missing), "/proc/out" + w.end: "cannot be written", os.Args[0] + "/out" + w.end: "cannot be written",
+		missing: "there is no folder " + filepath.Dir(missing), "/proc/out" + w.end: "cannot be written", os.Args[0] +
+			"/out" + w.end: "cannot be written",
 	} {
 		if code, stderr := w.to(path, "--overwrite"); code != exitFailed || !strings.Contains(stderr, says) {
 			t.Errorf("%s: exit code %d, %q", path, code, stderr)
@@ -162,7 +169,8 @@ func (w writer) refused(t *testing.T, owned []string) {
 		}
 		above := folder + "/../" + filepath.Base(filepath.Dir(path)) + "/" + filepath.Base(path)
 		for _, name := range []string{path, link, filepath.Join(folder, filepath.Base(path)), above} {
-			if code, stderr := w.to(name, "--overwrite"); code != exitFailed || !strings.Contains(stderr, "belongs to the") {
+			if code, stderr := w.to(name, "--overwrite"); code != exitFailed ||
+				!strings.Contains(stderr, "belongs to the") {
 				t.Errorf("%s: exit code %d, %q", name, code, stderr)
 			}
 		}
@@ -179,7 +187,8 @@ func (w writer) refused(t *testing.T, owned []string) {
 	}
 	defer os.Remove(hard)
 	for _, path := range []string{w.input, symbolic, hard} {
-		if code, stderr := w.to(path, "--overwrite"); code != exitFailed || !strings.Contains(stderr, "is read by this command") {
+		if code, stderr := w.to(path, "--overwrite"); code != exitFailed ||
+			!strings.Contains(stderr, "is read by this command") {
 			t.Errorf("%s: exit code %d, %q", path, code, stderr)
 		}
 	}
@@ -330,7 +339,8 @@ func TestOutputFolders(t *testing.T) {
 		"peft":   {"export", "--model", model, "--adapter", adapter, "--to", "peft", "--out", "OUT"},
 	} {
 		for stands, make := range map[string]func(string) error{
-			"file": file, "device": device, "link to nothing": linked(func(string) error { return nil }), "link to a file": linked(file), "link to a device": linked(device), "socket": socket,
+			"file": file, "device": device, "link to nothing": linked(func(string) error { return nil }),
+			"link to a file": linked(file), "link to a device": linked(device), "socket": socket,
 			"in a file": func(path string) error { return os.WriteFile(filepath.Dir(path)+"/x", nil, 0o600) },
 		} {
 			path := filepath.Join(t.TempDir(), "out")
@@ -359,7 +369,8 @@ func TestOutputFolders(t *testing.T) {
 		}
 	}
 	step := filepath.Join(filepath.Dir(adapter), "checkpoints", "step-7")
-	if code, _, stderr := veratune("export", "--model", model, "--adapter", adapter, "--to", "peft", "--out", step); code != exitFailed || !strings.Contains(stderr, "belongs to the run") {
+	if code, _, stderr := veratune("export", "--model", model, "--adapter", adapter, "--to", "peft", "--out",
+		step); code != exitFailed || !strings.Contains(stderr, "belongs to the run") {
 		t.Errorf("exit code %d, %q", code, stderr)
 	}
 }

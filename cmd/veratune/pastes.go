@@ -7,7 +7,8 @@ import (
 	"sync/atomic"
 )
 
-// Characters that stand for those of pasted text which an editor of lines would take for keys: the end of a line, and a tab.
+// Characters that stand for those of pasted text which an editor of lines would take for keys: the end of a line, and a
+// tab.
 const (
 	pastedNewline = "␤"
 	pastedTab     = "␉"
@@ -18,8 +19,8 @@ func unmark(line string) string {
 	return strings.NewReplacer(pastedNewline, "\n", pastedTab, "\t").Replace(line)
 }
 
-// pastes reads what a terminal sends, and makes one line of a paste of several, where the terminal marks it (in its mode 2004). Other control characters are taken
-// out of a paste, so that it presses no keys.
+// pastes reads what a terminal sends, and makes one line of a paste of several, where the terminal marks it (in its
+// mode 2004). Other control characters are taken out of a paste, so that it presses no keys.
 type pastes struct {
 	in     io.Reader
 	inside bool   // of a paste

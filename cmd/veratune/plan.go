@@ -41,12 +41,14 @@ func planCommand() *cli.Command {
 				what  string
 				bytes int64
 			}{
-				{weights, n.File}, {process, n.Process}, {"merged matrices", n.Merged}, {"between the blocks", n.Streams},
+				{weights, n.File}, {process, n.Process}, {"merged matrices", n.Merged},
+				{"between the blocks", n.Streams},
 				{"kept for the backward pass", n.Saved}, {"work", n.Work}, {"in all", n.Total},
 			} {
 				fmt.Fprintf(c.App.Writer, "%8.2f GiB  %s\n", float64(line.bytes)/(1<<30), line.what)
 			}
-			_, err = fmt.Fprintf(c.App.Writer, "largest pass: %d tokens; %d blocks keep what the backward pass needs\n", n.Rows, n.Keeping)
+			_, err = fmt.Fprintf(c.App.Writer, "largest pass: %d tokens; %d blocks keep what the backward pass needs\n",
+				n.Rows, n.Keeping)
 			return err
 		},
 	}

@@ -9,19 +9,23 @@ import (
 	"github.com/veratune/veratune/train"
 )
 
-// TestPreTokenizer opens a model whose file names a pre-tokenizer that there is not, with another in its place: in training, which the adapter remembers, and in what
-// is made of it.
+// TestPreTokenizer opens a model whose file names a pre-tokenizer that there is not, with another in its place: in
+// training, which the adapter remembers, and in what is made of it.
 func TestPreTokenizer(t *testing.T) {
 	set := func(pre string) string {
-		return testutil.TinyLlama(t, testutil.TinyOptions{Change: func(f *testutil.TinyFile) { f.Metadata["tokenizer.ggml.pre"] = pre }})
+		return testutil.TinyLlama(t, testutil.TinyOptions{Change: func(f *testutil.TinyFile) {
+			f.Metadata["tokenizer.ggml.pre"] = pre
+		}})
 	}
-	unknown, digits, sentencePiece := set("smol-lm3"), set("smollm"), testutil.TinyLlama(t, testutil.TinyOptions{SentencePiece: true})
+	unknown, digits, sentencePiece := set("smol-lm3"), set("smollm"),
+		testutil.TinyLlama(t, testutil.TinyOptions{SentencePiece: true})
 	data, dir := rows(t, 12), t.TempDir()
 	run, merged := filepath.Join(dir, "run"), filepath.Join(dir, "merged.gguf")
 	adapter := filepath.Join(run, train.AdapterFile)
 	show := func(model string) []string { return []string{"data", "show", "--ids", "--model", model, data} }
 	_, want, _ := veratune(show(digits)...)
-	learn := []string{"alpaca", "--model", unknown, "--data", data, "--template", "alpaca", "--steps", "2", "--rank", "4", "--threads", "1", "--out", run}
+	learn := []string{"alpaca", "--model", unknown, "--data", data, "--template", "alpaca", "--steps", "2", "--rank",
+		"4", "--threads", "1", "--out", run}
 	for _, c := range []struct {
 		code int
 		says string
@@ -30,8 +34,10 @@ func TestPreTokenizer(t *testing.T) {
 		{1, `tokenizer.ggml.pre: pre-tokenizer "smol-lm3": not known; the nearest that are: smollm`, show(unknown)},
 		{1, "--pre-tokenizer", show(unknown)},
 		{0, want, append(show(unknown)[:2:2], append([]string{"--pre-tokenizer", "smollm"}, show(unknown)[2:]...)...)},
-		{2, `pre-tokenizer "smolm": not known; the nearest that are: smollm`, append([]string{"data", "show", "--pre-tokenizer", "smolm"}, show(digits)[2:]...)},
-		{1, `tokenizer.ggml.model is "llama"`, append([]string{"data", "show", "--pre-tokenizer", "smollm"}, show(sentencePiece)[2:]...)},
+		{2, `pre-tokenizer "smolm": not known; the nearest that are: smollm`,
+			append([]string{"data", "show", "--pre-tokenizer", "smolm"}, show(digits)[2:]...)},
+		{1, `tokenizer.ggml.model is "llama"`, append([]string{"data", "show", "--pre-tokenizer", "smollm"},
+			show(sentencePiece)[2:]...)},
 		{0, "pre-tokenizer smol-lm3", []string{"inspect", unknown}},
 		{0, "pre-tokenizer: smollm", append(learn, "--pre-tokenizer", "smollm", "--print-config")},
 		{1, "smol-lm3", learn},

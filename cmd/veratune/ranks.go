@@ -13,7 +13,8 @@ import (
 	"github.com/veratune/veratune/train"
 )
 
-// together trains with the other processes that mpirun has started. Rank 0 speaks for all of them; one that fails alone says why and ends the others.
+// together trains with the other processes that mpirun has started. Rank 0 speaks for all of them; one that fails alone
+// says why and ends the others.
 func (f *training) together(c *cli.Context) error {
 	world, err := mpi.Start()
 	if err != nil {
@@ -28,7 +29,8 @@ func (f *training) together(c *cli.Context) error {
 		c.App.Writer, c.App.ErrWriter = io.Discard, io.Discard
 	}
 	err = f.report(c)
-	if err != nil && !errors.Is(err, train.ErrInterrupted) && !errors.Is(err, train.ErrDiverged) { // those two come to all
+	// those two come to all
+	if err != nil && !errors.Is(err, train.ErrInterrupted) && !errors.Is(err, train.ErrDiverged) {
 		if world.Rank() == 0 || !errors.Is(err, context.Canceled) { // which is how others learn that one has failed
 			fmt.Fprintf(stderr, "veratune: rank %d: %s%s\n", world.Rank(), terminal.Words(err), remedy(err))
 		}

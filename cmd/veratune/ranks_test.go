@@ -30,14 +30,17 @@ func mpirun(t *testing.T, n int, args ...string) (*exec.Cmd, *bytes.Buffer) {
 	}
 	cmd, output := process(args...)
 	cmd.Path, cmd.Args = launcher, slices.Concat([]string{launcher, "-n", strconv.Itoa(n), os.Args[0]}, args)
-	cmd.Env = append(cmd.Env, "OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1", "OMPI_MCA_rmaps_base_oversubscribe=1")
+	cmd.Env = append(cmd.Env, "OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1",
+		"OMPI_MCA_rmaps_base_oversubscribe=1")
 	return cmd, output
 }
 
 // ranksArgs is a finetuning of 8 steps of 4 samples.
 func ranksArgs(path, data, out string, more ...string) []string {
-	args := []string{"alpaca", "--model", path, "--data", data, "--out", out, "--rank", "8", "--threads", "1", "--template", "alpaca", "--compute", "f32",
-		"--batch", "2", "--accumulation", "2", "--held-out", "6", "--eval-every", "3", "--save-every", "2", "--steps", "8"}
+	args := []string{"alpaca", "--model", path, "--data", data, "--out", out, "--rank", "8", "--threads", "1",
+		"--template", "alpaca", "--compute", "f32",
+		"--batch", "2", "--accumulation", "2", "--held-out", "6", "--eval-every", "3", "--save-every", "2",
+		"--steps", "8"}
 	return append(args, more...)
 }
 
@@ -46,7 +49,8 @@ var clocks = regexp.MustCompile(`"(seconds|memory)":[^,}]*`)
 // losses are the training and held-out losses of a run, in its order.
 func losses(t *testing.T, folder string) (list []float64) {
 	t.Helper()
-	for _, found := range regexp.MustCompile(`loss":([^,]*)`).FindAllStringSubmatch(string(read(t, filepath.Join(folder, train.MetricsFile))), -1) {
+	for _, found := range regexp.MustCompile(`loss":([^,]*)`).FindAllStringSubmatch(
+		string(read(t, filepath.Join(folder, train.MetricsFile))), -1) {
 		loss, err := strconv.ParseFloat(found[1], 64)
 		if err != nil {
 			t.Fatal(err)
@@ -108,7 +112,8 @@ func TestRanks(t *testing.T) {
 			}
 		}
 		for _, name := range []string{train.AdapterFile, train.BestFile, train.MetricsFile, train.ConfigFile} {
-			a, b := clocks.ReplaceAll(read(t, filepath.Join(runs[0], name)), nil), clocks.ReplaceAll(read(t, filepath.Join(runs[1], name)), nil)
+			a, b := clocks.ReplaceAll(read(t, filepath.Join(runs[0], name)), nil),
+				clocks.ReplaceAll(read(t, filepath.Join(runs[1], name)), nil)
 			if !bytes.Equal(a, b) {
 				t.Errorf("%d processes: two runs differ in %s", n, name)
 			}
@@ -116,11 +121,13 @@ func TestRanks(t *testing.T) {
 	}
 }
 
-// underWay is a finetuning under way: 3 processes that have made some steps of more than they ever will, and saved none.
+// underWay is a finetuning under way: 3 processes that have made some steps of more than they ever will, and saved
+// none.
 func underWay(t *testing.T) (cmd *exec.Cmd, output *bytes.Buffer, args []string, out string) {
 	t.Helper()
 	out = filepath.Join(t.TempDir(), "run")
-	args = ranksArgs(testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_0}), rows(t, 40), out, "--steps", "1000000", "--save-every", "0", "--eval-every", "0")
+	args = ranksArgs(testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_0}), rows(t, 40), out, "--steps",
+		"1000000", "--save-every", "0", "--eval-every", "0")
 	cmd, output = mpirun(t, 3, args...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -178,12 +185,14 @@ func goesOn(t *testing.T, output string, args []string, out string) {
 	}
 	step, _ := strconv.Atoi(found[2])
 	args = append(args, "--resume", "--max-steps", strconv.Itoa(step+5))
-	if code, stdout, stderr := veratune(args...); code != 0 || !strings.Contains(stdout, fmt.Sprintf("halted after step %d", step+5)) {
+	if code, stdout, stderr := veratune(args...); code != 0 ||
+		!strings.Contains(stdout, fmt.Sprintf("halted after step %d", step+5)) {
 		t.Errorf("exit code %d, %s %s", code, stdout, stderr)
 	}
 	args[len(args)-1] = strconv.Itoa(step + 8)
 	again, result := mpirun(t, 2, args...)
-	if err := again.Run(); err != nil || !strings.Contains(result.String(), fmt.Sprintf("halted after step %d", step+8)) {
+	if err := again.Run(); err != nil ||
+		!strings.Contains(result.String(), fmt.Sprintf("halted after step %d", step+8)) {
 		t.Errorf("%v: %s", err, result)
 	}
 }
@@ -222,7 +231,8 @@ func TestRanksRefused(t *testing.T) {
 	}
 	cmd, output := mpirun(t, 2, ranksArgs(testutil.TinyLlama(t, testutil.TinyOptions{}), rows(t, 40), out)...)
 	err := cmd.Run()
-	if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != exitFailed || strings.Count(output.String(), "veratune: rank 0: run folder") != 1 {
+	if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != exitFailed ||
+		strings.Count(output.String(), "veratune: rank 0: run folder") != 1 {
 		t.Errorf("%v: %s", err, output)
 	}
 }

@@ -12,7 +12,8 @@ import (
 	"github.com/veratune/veratune/train"
 )
 
-// Sample answers are what generate says with the adapter of that moment, and making them doesn't change the training, whichever way it multiplies.
+// Sample answers are what generate says with the adapter of that moment, and making them doesn't change the training,
+// whichever way it multiplies.
 func TestSamples(t *testing.T) {
 	model, data := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_0}), rows(t, 40)
 	for name, trained := range map[string][]string{
@@ -39,11 +40,13 @@ func TestSamples(t *testing.T) {
 		records, _ := train.ReadRecords(read(t, filepath.Join(with, train.MetricsFile)))
 		records = slices.DeleteFunc(records, func(r train.Record) bool { return r.EvalLoss == nil })
 		first, last := records[0].Samples, records[len(records)-1].Samples
-		if len(records) < 3 || len(first) != 2 || first[0].Answer == last[0].Answer || last[0].Prompt != "add 3, then stop" || last[1].Prompt != "<b>" {
+		if len(records) < 3 || len(first) != 2 || first[0].Answer == last[0].Answer ||
+			last[0].Prompt != "add 3, then stop" || last[1].Prompt != "<b>" {
 			t.Fatalf("%s: %d evaluations, first %q, last %q", name, len(records), first, last)
 		}
 		for _, s := range last {
-			code, stdout, stderr := veratune("generate", "--model", model, "--adapter", adapter, "--compute", "f32", "--threads", "1", "--max-tokens", "160", "-p", s.Prompt)
+			code, stdout, stderr := veratune("generate", "--model", model, "--adapter", adapter, "--compute", "f32",
+				"--threads", "1", "--max-tokens", "160", "-p", s.Prompt)
 			if code != 0 || strings.TrimSuffix(stdout, "\n") != s.Answer {
 				t.Errorf("%s: the sample is %q, generate says %q, %s", name, s.Answer, stdout, stderr)
 			}

@@ -15,7 +15,8 @@ import (
 	"github.com/veratune/veratune/train"
 )
 
-// ended starts a process, sends it signals once something has happened, and gives its exit code, -1 where a signal has ended it.
+// ended starts a process, sends it signals once something has happened, and gives its exit code, -1 where a signal has
+// ended it.
 func ended(t *testing.T, cmd *exec.Cmd, happened func() bool, signals ...os.Signal) int {
 	t.Helper()
 	if err := cmd.Start(); err != nil {
@@ -45,8 +46,8 @@ func grown(path ...string) func() bool {
 	}
 }
 
-// A terminal that is closed ends training, sweeps and evaluations as Ctrl-C does, also where it says so twice: the state is saved, pid is gone, and the same command
-// goes on to the same result.
+// A terminal that is closed ends training, sweeps and evaluations as Ctrl-C does, also where it says so twice: the
+// state is saved, pid is gone, and the same command goes on to the same result.
 func TestHangUp(t *testing.T) {
 	model, data := testutil.TinyLlama(t, testutil.TinyOptions{}), rows(t, 60)
 	questions := write(t, "question.jsonl", `{"question_id": 1, "category": "writing", "turns": ["Why?", "How?"]}`+"\n")
@@ -56,10 +57,13 @@ func TestHangUp(t *testing.T) {
 		results []string
 		resume  []string
 	}{
-		"alpaca": {func(out string) []string { return alpacaArgs(model, data, out, "--save-every", "0") }, []string{train.MetricsFile}, []string{train.AdapterFile}, []string{"--resume"}},
-		"sweep":  {func(out string) []string { return sweepArgs(model, data, out) }, []string{"runs", "2", train.MetricsFile}, []string{train.SweepBest}, []string{"--resume"}},
+		"alpaca": {func(out string) []string { return alpacaArgs(model, data, out, "--save-every", "0") },
+			[]string{train.MetricsFile}, []string{train.AdapterFile}, []string{"--resume"}},
+		"sweep": {func(out string) []string { return sweepArgs(model, data, out) },
+			[]string{"runs", "2", train.MetricsFile}, []string{train.SweepBest}, []string{"--resume"}},
 		"mtbench": {func(out string) []string {
-			return []string{"mtbench", "run", "--model", model, "--questions", questions, "--max-tokens", "300", "--threads", "1", "--template", "alpaca", "--out", out}
+			return []string{"mtbench", "run", "--model", model, "--questions", questions, "--max-tokens", "300",
+				"--threads", "1", "--template", "alpaca", "--out", out}
 		}, []string{"pid"}, []string{"question.jsonl"}, nil},
 	} {
 		whole, out := filepath.Join(t.TempDir(), "whole"), filepath.Join(t.TempDir(), "out")
@@ -67,11 +71,13 @@ func TestHangUp(t *testing.T) {
 			t.Fatalf("%s: exit code %d, %q", name, code, stderr)
 		}
 		cmd, output := process(c.args(out)...)
-		code := ended(t, cmd, grown(filepath.Join(append([]string{out}, c.begun...)...)), syscall.SIGHUP, syscall.SIGHUP)
+		code := ended(t, cmd, grown(filepath.Join(append([]string{out}, c.begun...)...)), syscall.SIGHUP,
+			syscall.SIGHUP)
 		if code != exitInterrupted {
 			t.Errorf("%s: exit code %d, want %d: %s", name, code, exitInterrupted, output)
 		}
-		if pids, err := filepath.Glob(filepath.Join(out, "*", "*", "pid")); len(pids) > 0 || err != nil || exists(filepath.Join(out, "pid")) {
+		if pids, err := filepath.Glob(filepath.Join(out, "*", "*", "pid")); len(pids) > 0 || err != nil ||
+			exists(filepath.Join(out, "pid")) {
 			t.Errorf("%s: pid is left", name)
 		}
 		if code, _, stderr := veratune(append(c.args(out), c.resume...)...); code != 0 {
@@ -94,12 +100,13 @@ func TestSignals(t *testing.T) {
 		shell   string // that starts the program
 		code    int
 	}{
-		"SIGINT":                   {[]os.Signal{syscall.SIGINT}, "", exitInterrupted},
-		"SIGTERM":                  {[]os.Signal{syscall.SIGTERM}, "", exitInterrupted},
-		"SIGHUP":                   {[]os.Signal{syscall.SIGHUP}, "", exitInterrupted},
-		"Ctrl-C and a lost shell":  {[]os.Signal{syscall.SIGINT, syscall.SIGHUP}, "", exitInterrupted},
-		"nohup":                    {[]os.Signal{syscall.SIGHUP}, `trap "" HUP; exec "$0" "$@"`, 0},
-		"nohup, and then a SIGINT": {[]os.Signal{syscall.SIGHUP, syscall.SIGINT}, `trap "" HUP; exec "$0" "$@"`, exitInterrupted},
+		"SIGINT":                  {[]os.Signal{syscall.SIGINT}, "", exitInterrupted},
+		"SIGTERM":                 {[]os.Signal{syscall.SIGTERM}, "", exitInterrupted},
+		"SIGHUP":                  {[]os.Signal{syscall.SIGHUP}, "", exitInterrupted},
+		"Ctrl-C and a lost shell": {[]os.Signal{syscall.SIGINT, syscall.SIGHUP}, "", exitInterrupted},
+		"nohup":                   {[]os.Signal{syscall.SIGHUP}, `trap "" HUP; exec "$0" "$@"`, 0},
+		"nohup, and then a SIGINT": {[]os.Signal{syscall.SIGHUP, syscall.SIGINT}, `trap "" HUP; exec "$0" "$@"`,
+			exitInterrupted},
 	} {
 		out := filepath.Join(t.TempDir(), "out")
 		cmd, output := process(alpacaArgs(model, data, out, "--save-every", "0")...)
@@ -115,7 +122,8 @@ func TestSignals(t *testing.T) {
 	}
 }
 
-// Ctrl-C ends what reads the output, too, as in `veratune alpaca | tee log`: the state is saved though nobody hears of it.
+// Ctrl-C ends what reads the output, too, as in `veratune alpaca | tee log`: the state is saved though nobody hears of
+// it.
 func TestInterruptWithoutAReader(t *testing.T) {
 	model, data, out := testutil.TinyLlama(t, testutil.TinyOptions{}), rows(t, 60), filepath.Join(t.TempDir(), "out")
 	cmd, _ := process(alpacaArgs(model, data, out, "--save-every", "0")...)

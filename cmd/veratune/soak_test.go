@@ -23,7 +23,8 @@ const soakVariable = "VERATUNE_TEST_SOAK"
 // holding is what the process holds after a step.
 type holding struct {
 	step, goroutines, files int
-	memory                  uint64 // resident bytes that are in use: without those that Go keeps for what it will allocate next
+	// resident bytes that are in use: without those that Go keeps for what it will allocate next
+	memory uint64
 }
 
 // observed is written the program's messages, and looks at the process whenever an evaluation is told.
@@ -56,7 +57,8 @@ func (w *observed) Write(message []byte) (int, error) {
 	return len(message), nil
 }
 
-// A long training with evaluations and checkpoints holds no more memory, goroutines or open files at its end than soon after its beginning.
+// A long training with evaluations and checkpoints holds no more memory, goroutines or open files at its end than soon
+// after its beginning.
 func TestSoak(t *testing.T) {
 	steps := 125
 	if n, err := strconv.Atoi(os.Getenv(soakVariable)); err == nil {
@@ -65,7 +67,8 @@ func TestSoak(t *testing.T) {
 		t.Skip("takes seconds")
 	}
 	runtime.MemProfileRate = 0 // the program has no memory profile; a test's grows
-	model, data, out := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_1}), rows(t, 60), filepath.Join(t.TempDir(), "run")
+	model, data, out := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_1}), rows(t, 60),
+		filepath.Join(t.TempDir(), "run")
 	var w observed
 	var stdout bytes.Buffer
 	args := alpacaArgs(model, data, out, "--steps", strconv.Itoa(steps), "--eval-every", "25", "--save-every", "10")

@@ -37,13 +37,15 @@ func TestSplit(t *testing.T) {
 		t.Error("another adapter is trained")
 	}
 	for name, args := range map[string][]string{
-		"inspect":  {"inspect", "--json", "MODEL"},
-		"loss":     {"loss", "--threads", "1", "--model", "MODEL", "--adapter", adapter, "--data", data},
-		"generate": {"generate", "--threads", "1", "--model", "MODEL", "--adapter", adapter, "--max-tokens", "8", "-p", "add 3"},
-		"devices":  {"devices", "--model", "MODEL"},
-		"lora":     {"export", "--model", "MODEL", "--adapter", adapter, "--to", "lora", "-o", "OUT.gguf", "--modelfile"},
-		"merged":   {"export", "--model", "MODEL", "--adapter", adapter, "--to", "merged", "-o", "OUT.gguf"},
-		"peft":     {"export", "--model", "MODEL", "--adapter", adapter, "--to", "peft", "-o", "OUT"},
+		"inspect": {"inspect", "--json", "MODEL"},
+		"loss":    {"loss", "--threads", "1", "--model", "MODEL", "--adapter", adapter, "--data", data},
+		"generate": {"generate", "--threads", "1", "--model", "MODEL", "--adapter", adapter, "--max-tokens", "8",
+			"-p", "add 3"},
+		"devices": {"devices", "--model", "MODEL"},
+		"lora": {"export", "--model", "MODEL", "--adapter", adapter, "--to", "lora", "-o", "OUT.gguf",
+			"--modelfile"},
+		"merged": {"export", "--model", "MODEL", "--adapter", adapter, "--to", "merged", "-o", "OUT.gguf"},
+		"peft":   {"export", "--model", "MODEL", "--adapter", adapter, "--to", "peft", "-o", "OUT"},
 	} {
 		var said, written []string
 		for _, path := range []string{model, parts[len(parts)-1]} {
@@ -65,11 +67,13 @@ func TestSplit(t *testing.T) {
 			t.Errorf("%s writes another file", name)
 		}
 	}
-	if code, stdout, stderr := veratune("plan", "--model", parts[2], "--data", data, "--rank", "8", "--threads", "1"); code != 0 || !strings.Contains(stdout, "model file") {
+	if code, stdout, stderr := veratune("plan", "--model", parts[2], "--data", data, "--rank", "8", "--threads",
+		"1"); code != 0 || !strings.Contains(stdout, "model file") {
 		t.Errorf("plan: exit code %d, %q, %q", code, stdout, stderr)
 	}
 	for _, to := range []string{"vera", "lora", "merged"} {
-		code, _, stderr := veratune("export", "--model", parts[0], "--adapter", adapter, "--to", to, "-o", parts[2], "--overwrite")
+		code, _, stderr := veratune("export", "--model", parts[0], "--adapter", adapter, "--to", to, "-o", parts[2],
+			"--overwrite")
 		if code != exitFailed || !strings.Contains(stderr, "read by this command") {
 			t.Errorf("%s over a part: exit code %d, %q", to, code, stderr)
 		}
@@ -89,14 +93,16 @@ func TestSplit(t *testing.T) {
 	t.Setenv("HF_ENDPOINT", server.URL)
 	t.Setenv("HF_HUB_CACHE", t.TempDir())
 	t.Setenv("HF_HUB_OFFLINE", "")
-	work("generate", "--threads", "1", "--model", "hf:a/b/q4/"+filepath.Base(parts[1]), "--adapter", adapter, "--max-tokens", "2", "-p", "add 3")
+	work("generate", "--threads", "1", "--model", "hf:a/b/q4/"+filepath.Base(parts[1]), "--adapter", adapter,
+		"--max-tokens", "2", "-p", "add 3")
 	if modelName(parts[0]) != "tiny" || modelName(model) != "tiny" {
 		t.Errorf("called %q", modelName(parts[0]))
 	}
 	if err := os.Remove(parts[0]); err != nil {
 		t.Fatal(err)
 	}
-	if code, _, stderr := veratune("inspect", parts[1]); code != exitFailed || !strings.Contains(stderr, parts[0]) || !strings.Contains(stderr, "missing") {
+	if code, _, stderr := veratune("inspect", parts[1]); code != exitFailed || !strings.Contains(stderr, parts[0]) ||
+		!strings.Contains(stderr, "missing") {
 		t.Errorf("a part is missing: exit code %d, %q", code, stderr)
 	}
 }

@@ -40,10 +40,14 @@ func sweepCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "sweep",
 		Usage: "find the best setting by short trainings on a part of the data",
-		Description: "Takes the options of alpaca, and several values where alpaca takes one: --lr 1e-3,4e-3,1e-2 --rank 256,1024 tries all combinations, --lr 1e-4..1e-2 draws from the\n" +
-			"range, evenly on a logarithmic scale. Options that take a list or name a file are given several times instead: --targets attn_q,attn_v --targets ffn_down.\n\n" +
-			"All are trained for a part of their steps, the half with the higher held-out loss is left, and the others go on for twice as long, until two are left, which reach the\n" +
-			"end. The learning rate is always that of the whole short training, so that whatever reaches the end is as if it had been trained in one go. Measuring takes its time, too:\n" +
+		Description: "Takes the options of alpaca, and several values where alpaca takes one: --lr 1e-3,4e-3,1e-2 " +
+			"--rank 256,1024 tries all combinations, --lr 1e-4..1e-2 draws from the\n" +
+			"range, evenly on a logarithmic scale. Options that take a list or name a file are given several times " +
+			"instead: --targets attn_q,attn_v --targets ffn_down.\n\n" +
+			"All are trained for a part of their steps, the half with the higher held-out loss is left, and the " +
+			"others go on for twice as long, until two are left, which reach the\n" +
+			"end. The learning rate is always that of the whole short training, so that whatever reaches the end is " +
+			"as if it had been trained in one go. Measuring takes its time, too:\n" +
 			"--held-out 200 keeps it short where there are many rows.\n\n" +
 			"OUT holds the runs, sweep.json and sweep.svg with all losses, and best.yaml, which trains in full:\n\n" +
 			"  veratune alpaca --config OUT/best.yaml --out runs/full\n\n" +
@@ -73,13 +77,19 @@ func (s *sweep) flags() []cli.Flag {
 		flags = append(flags, f)
 	}
 	return append(flags,
-		&cli.Float64Flag{Name: "fraction", Usage: "part of the rows to train on, drawn by the seed; 1 for all", Value: 0.1, Destination: &s.fraction},
+		&cli.Float64Flag{Name: "fraction", Usage: "part of the rows to train on, drawn by the seed; 1 for all",
+			Value: 0.1, Destination: &s.fraction},
 		&cli.IntFlag{Name: "draws", Usage: "numbers to draw from each range", Value: 8, Destination: &s.draws},
-		&cli.BoolFlag{Name: "halving", Usage: "leave the worse half on the way; --halving=false trains all to the end", Value: true, Destination: &s.halving},
-		&cli.DurationFlag{Name: "max-time", Usage: "halt the sweep when this time is over, such as 7h30m; --resume goes on. 0 for no limit", Destination: &s.maxTime},
-		&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "sweep `FOLDER`", Value: "runs/sweep", Destination: &s.out},
+		&cli.BoolFlag{Name: "halving", Usage: "leave the worse half on the way; --halving=false trains all to the end",
+			Value: true, Destination: &s.halving},
+		&cli.DurationFlag{Name: "max-time",
+			Usage:       "halt the sweep when this time is over, such as 7h30m; --resume goes on. 0 for no limit",
+			Destination: &s.maxTime},
+		&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "sweep `FOLDER`", Value: "runs/sweep",
+			Destination: &s.out},
 		&cli.BoolFlag{Name: "resume", Usage: "go on with the sweep in the sweep folder", Destination: &s.resume},
-		&cli.BoolFlag{Name: "force", Usage: "start anew; a sweep in the sweep folder is renamed", Destination: &s.force},
+		&cli.BoolFlag{Name: "force", Usage: "start anew; a sweep in the sweep folder is renamed",
+			Destination: &s.force},
 	)
 }
 
@@ -105,7 +115,8 @@ func (s *sweep) run(c *cli.Context) error {
 		}
 	}
 	race := &train.Sweep{
-		Folder: s.out, Whole: !s.halving, Setup: setupOf(fixed, s.fraction), MaxTime: s.maxTime, Resume: s.resume, Force: s.force, Inputs: inputs, Progress: c.App.ErrWriter,
+		Folder: s.out, Whole: !s.halving, Setup: setupOf(fixed, s.fraction), MaxTime: s.maxTime, Resume: s.resume,
+		Force: s.force, Inputs: inputs, Progress: c.App.ErrWriter,
 	}
 	for _, t := range trials {
 		options := map[string]string{}
@@ -114,7 +125,8 @@ func (s *sweep) run(c *cli.Context) error {
 		}
 		race.Trials = append(race.Trials, options)
 	}
-	race.Train = func(_ context.Context, i int, folder string, part float64, left time.Duration) (result train.Result, err error) {
+	race.Train = func(_ context.Context, i int, folder string, part float64, left time.Duration) (result train.Result,
+		err error) {
 		err = s.training(c, slices.Concat(fixed, trials[i]), func(f *training, c *cli.Context) error {
 			report := s.reporter(c)
 			f.o.Folder, f.o.Resume, f.o.MaxTime = folder, train.Begun(folder), left
@@ -147,12 +159,15 @@ func (s *sweep) run(c *cli.Context) error {
 		if err := durable.WriteFile(best, config, 0o666); err != nil {
 			return fmt.Errorf("sweep: %w", err)
 		}
-		if _, err := fmt.Fprintf(c.App.Writer, "best: %s; train it in full with veratune alpaca --config %s\n", now.Best.Name(), best); err != nil {
+		if _, err := fmt.Fprintf(c.App.Writer, "best: %s; train it in full with veratune alpaca --config %s\n",
+			now.Best.Name(), best); err != nil {
 			return err
 		}
 		reached := now.Best.Rungs[len(now.Best.Rungs)-1].Loss
 		if before := now.Best.Before; before != nil && reached >= before.Loss {
-			_, err = fmt.Fprintf(c.App.ErrWriter, "warning: the best is no better than the model was before training: held-out loss %.4f → %.4f; try lower --lr, or more rows with --fraction\n", before.Loss, reached)
+			_, err = fmt.Fprintf(c.App.ErrWriter, "warning: the best is no better than the model was before "+
+				"training: held-out loss %.4f → %.4f; try lower --lr, or more rows with --fraction\n",
+				before.Loss, reached)
 		}
 		return err
 	})
@@ -165,7 +180,8 @@ func (s *sweep) tied(w io.Writer, now *train.Sweeping) error {
 		names = append(names, t.Name())
 	}
 	last := now.Tied[0].Rungs[len(now.Tied[0].Rungs)-1]
-	_, err := fmt.Fprintf(w, "no best: %s have the same held-out loss, %.4f after step %d; compare settings that differ more, or train longer, with --fraction or --epochs\n",
+	_, err := fmt.Fprintf(w, "no best: %s have the same held-out loss, %.4f after step %d; compare settings that "+
+		"differ more, or train longer, with --fraction or --epochs\n",
 		strings.Join(names, " and "), last.Loss, last.Step)
 	return err
 }
@@ -173,11 +189,14 @@ func (s *sweep) tied(w io.Writer, now *train.Sweeping) error {
 // shortest is the number of steps below which trainings are too short to be told apart.
 const shortest = 5
 
-// haltAt is the step at which a part of so many steps is over, 0 for all of them. It tells where the trainings are compared after so few that this tells little.
+// haltAt is the step at which a part of so many steps is over, 0 for all of them. It tells where the trainings are
+// compared after so few that this tells little.
 func haltAt(part float64, steps int, report io.Writer) int {
 	step := int(math.Ceil(part * float64(steps)))
 	if step < shortest {
-		fmt.Fprintf(report, "warning: the trainings are compared after step %d of %d, too early to tell settings apart; more steps come from more rows (--fraction), more --epochs, or a smaller --batch or --accumulation\n", step, steps)
+		fmt.Fprintf(report, "warning: the trainings are compared after step %d of %d, too early to tell settings "+
+			"apart; more steps come from more rows (--fraction), more --epochs, or a smaller --batch or "+
+			"--accumulation\n", step, steps)
 	}
 	if part < 1 {
 		return step
@@ -222,7 +241,8 @@ func (s *sweep) trials(c *cli.Context) (fixed []choice, trials [][]choice, err e
 		return nil, nil, errors.New("resume and force: give one of them")
 	}
 	if trials = combine(s.options, s.draws, seed); len(trials) < 2 {
-		return nil, nil, errors.New("there is nothing to compare: give an option several values, such as --lr 1e-3,4e-3, or a range, --lr 1e-4..1e-2")
+		return nil, nil, errors.New("there is nothing to compare: give an option several values, such as --lr " +
+			"1e-3,4e-3, or a range, --lr 1e-4..1e-2")
 	}
 	return fixed, trials, nil
 }
@@ -236,7 +256,8 @@ func (s *sweep) training(c *cli.Context, options []choice, do func(*training, *c
 		Action: func(c *cli.Context) error { return do(f, c) },
 	}
 	configurable(command)
-	app := &cli.App{Metadata: c.App.Metadata, Writer: c.App.Writer, ErrWriter: c.App.ErrWriter, ExitErrHandler: c.App.ExitErrHandler, Commands: []*cli.Command{command}}
+	app := &cli.App{Metadata: c.App.Metadata, Writer: c.App.Writer, ErrWriter: c.App.ErrWriter,
+		ExitErrHandler: c.App.ExitErrHandler, Commands: []*cli.Command{command}}
 	args := []string{"veratune", command.Name}
 	for _, o := range options {
 		for _, word := range o.words {

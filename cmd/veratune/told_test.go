@@ -22,16 +22,19 @@ func TestGreedyInSilence(t *testing.T) {
 		for _, command := range [][]string{{"generate", "-p", "x"}, {"chat"}} {
 			args := append(command, "--model", model, "--threads", "1", "--max-tokens", "1", option)
 			name, _, _ := strings.Cut(option, "=")
-			if code, _, stderr := veratune(args...); code != exitUsage || !strings.Contains(stderr, name+": changes nothing at temperature 0") {
+			if code, _, stderr := veratune(args...); code != exitUsage ||
+				!strings.Contains(stderr, name+": changes nothing at temperature 0") {
 				t.Errorf("%v: exit code %d, %q", args, code, stderr)
 			}
 		}
-		if code, _, stderr := veratune("generate", "-p", "x", "--model", model, "--threads", "1", "--max-tokens", "1", option, "--temperature", "0.8"); code != 0 {
+		if code, _, stderr := veratune("generate", "-p", "x", "--model", model, "--threads", "1", "--max-tokens", "1",
+			option, "--temperature", "0.8"); code != 0 {
 			t.Errorf("%s: exit code %d, %q", option, code, stderr)
 		}
 	}
 	config := write(t, "options.yaml", "top-p: 0.5\n")
-	if code, _, stderr := veratune("generate", "-p", "x", "--model", model, "--config", config); code != exitUsage || !strings.Contains(stderr, "--top-p: changes nothing") {
+	if code, _, stderr := veratune("generate", "-p", "x", "--model", model, "--config", config); code != exitUsage ||
+		!strings.Contains(stderr, "--top-p: changes nothing") {
 		t.Errorf("exit code %d, %q", code, stderr)
 	}
 }
@@ -43,7 +46,8 @@ func TestTooManyThreads(t *testing.T) {
 	for _, args := range [][]string{
 		{"generate", "--model", model, "-p", "x", "--max-tokens", "1"},
 		{"loss", "--model", model, "--data", data},
-		{"sweep", "--model", model, "--data", data, "--fraction", "1", "--rank", "2", "--lr", "1e-3,1e-2", "--out", filepath.Join(t.TempDir(), "sweep")},
+		{"sweep", "--model", model, "--data", data, "--fraction", "1", "--rank", "2", "--lr", "1e-3,1e-2", "--out",
+			filepath.Join(t.TempDir(), "sweep")},
 	} {
 		for threads, want := range map[string]int{many: 1, "1": 0} {
 			args := append([]string{}, args...)
@@ -66,7 +70,8 @@ func TestTooManyThreads(t *testing.T) {
 	}
 	cmd.Args = append([]string{"taskset", "-c", "0", cmd.Path}, cmd.Args[1:]...)
 	cmd.Path = path
-	if err := cmd.Run(); err != nil || !strings.Contains(output.String(), "--threads 2 is more than the 1 that this process may use") {
+	if err := cmd.Run(); err != nil ||
+		!strings.Contains(output.String(), "--threads 2 is more than the 1 that this process may use") {
 		t.Errorf("%v, %s", err, output)
 	}
 }
@@ -74,9 +79,12 @@ func TestTooManyThreads(t *testing.T) {
 // TestLossShowsProgress measures rows and questions at a terminal.
 func TestLossShowsProgress(t *testing.T) {
 	model := testutil.TinyLlama(t, testutil.TinyOptions{})
-	questions := write(t, "questions.jsonl", strings.Repeat(`{"question": "q", "choices": ["a", "b"], "answer": 0}`+"\n", 8))
-	for data, says := range map[string]string{rows(t, 40): "batches measured 10/10", questions: "questions measured 8/8"} {
-		x := sit(t, "xterm", &pty.Winsize{Rows: 24, Cols: 80}, "loss", "--model", model, "--threads", "1", "--data", data)
+	questions := write(t, "questions.jsonl",
+		strings.Repeat(`{"question": "q", "choices": ["a", "b"], "answer": 0}`+"\n", 8))
+	for data, says := range map[string]string{rows(t, 40): "batches measured 10/10",
+		questions: "questions measured 8/8"} {
+		x := sit(t, "xterm", &pty.Winsize{Rows: 24, Cols: 80}, "loss", "--model", model, "--threads", "1",
+			"--data", data)
 		x.leave(0)
 		<-x.ended
 		if !strings.Contains(x.shown, says) {
@@ -87,13 +95,16 @@ func TestLossShowsProgress(t *testing.T) {
 
 // A merge that keeps little of an update says which options keep more.
 func TestMergeThatKeepsLittle(t *testing.T) {
-	model, data, run := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_0}), rows(t, 20), filepath.Join(t.TempDir(), "run")
+	model, data, run := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_0}), rows(t, 20),
+		filepath.Join(t.TempDir(), "run")
 	if code, _, stderr := veratune(alpacaArgs(model, data, run, "--lr", "1e-5", "--max-steps", "2")...); code != 0 {
 		t.Fatal(stderr)
 	}
 	for kind, want := range map[string]bool{"keep": true, "f32": false} {
-		code, stdout, stderr := veratune("export", "--model", model, "--adapter", filepath.Join(run, train.AdapterFile), "--threads", "1", "--to", "merged", "--type", kind, "--out", filepath.Join(t.TempDir(), "merged.gguf"))
-		if code != 0 || strings.Contains(stdout, "--type q8_0") != want || strings.Contains(stdout, "--type auto") != want {
+		code, stdout, stderr := veratune("export", "--model", model, "--adapter", filepath.Join(run, train.AdapterFile),
+			"--threads", "1", "--to", "merged", "--type", kind, "--out", filepath.Join(t.TempDir(), "merged.gguf"))
+		if code != 0 || strings.Contains(stdout, "--type q8_0") != want ||
+			strings.Contains(stdout, "--type auto") != want {
 			t.Errorf("%s: exit code %d, %q, %q", kind, code, stdout, stderr)
 		}
 	}

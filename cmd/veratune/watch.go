@@ -19,11 +19,16 @@ func watchCommand() *cli.Command {
 		Name:      "watch",
 		Usage:     "show runs in the browser while they train, or as one HTML file",
 		ArgsUsage: "RUN…",
-		Description: "A folder of runs or a sweep stands for the runs in it. Serves a page with losses, learning rate, speed, memory and the norm of the gradient step by step, and with the norms of every layer's vectors and the sample answers\n" +
-			"(alpaca --sample) at the evaluations. It follows runs that go on, are resumed or are started anew, until Ctrl-C. Whoever reaches the address sees the page.",
+		Description: "A folder of runs or a sweep stands for the runs in it. Serves a page with losses, learning " +
+			"rate, speed, memory and the norm of the gradient step by step, and with the norms of every layer's " +
+			"vectors and the sample answers\n" +
+			"(alpaca --sample) at the evaluations. It follows runs that go on, are resumed or are started anew, " +
+			"until Ctrl-C. Whoever reaches the address sees the page.",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "listen", Usage: "`ADDRESS` to serve the page at, which only this machine reaches by default; port 0 takes a free one", Value: "127.0.0.1:8372", Destination: &listen},
-			&cli.StringFlag{Name: "html", Usage: "write the page as it is now into `FILE`, which holds all it needs, and serve nothing", Destination: &html.path},
+			&cli.StringFlag{Name: "listen", Usage: "`ADDRESS` to serve the page at, which only this machine reaches " +
+				"by default; port 0 takes a free one", Value: "127.0.0.1:8372", Destination: &listen},
+			&cli.StringFlag{Name: "html", Usage: "write the page as it is now into `FILE`, which holds all it needs, " +
+				"and serve nothing", Destination: &html.path},
 			html.overwriteFlag(),
 		},
 		Action: func(c *cli.Context) error {

@@ -25,7 +25,8 @@ func TestWatch(t *testing.T) {
 	if code, stdout, stderr := veratune("watch", "--html", file, out); code != 0 || stdout+stderr != "" {
 		t.Fatalf("exit code %d, %q, %q", code, stdout, stderr)
 	}
-	for _, want := range []string{`"finished":true`, `"prompt":"add 3"`, `"setup.vera.rank":"8"`, `"layers":["blk.0.attn_q"`, `"live":false`} {
+	for _, want := range []string{`"finished":true`, `"prompt":"add 3"`, `"setup.vera.rank":"8"`,
+		`"layers":["blk.0.attn_q"`, `"live":false`} {
 		if !strings.Contains(string(read(t, file)), want) {
 			t.Errorf("the page doesn't have %s", want)
 		}

@@ -1,8 +1,10 @@
-// Attention of packed samples, in float32: tiles of TILE queries meet tiles of TILE keys in shared memory, with the softmax built up along the way (Dao et al.,
-// arXiv 2205.14135). A block has one tile of one head. D is a head's numbers filled up; each of a block's threads has 4 rows of a product of two tiles, and every
-// sixteenth of its columns.
+// Attention of packed samples, in float32: tiles of TILE queries meet tiles of TILE keys in shared memory, with the
+// softmax built up along the way (Dao et al., arXiv 2205.14135). A block has one tile of one head. D is a head's
+// numbers filled up; each of a block's threads has 4 rows of a product of two tiles, and every sixteenth of its
+// columns.
 //
-// The memory traffic is that of K and V once for each tile of queries, and backwards of Q and dout once for each tile of keys besides; both stay in the L2 cache.
+// The memory traffic is that of K and V once for each tile of queries, and backwards of Q and dout once for each tile
+// of keys besides; both stay in the L2 cache.
 #pragma once
 
 #include "kernels.hpp"
@@ -66,7 +68,8 @@ __global__ static void find_places(const segment * segments, int count, place * 
 }
 
 // A tile: `rows` rows of m from `first` on, of each `dim` numbers from `column` on; zeros around them.
-template <int D> __device__ static void fetch(float * tile, matrix m, int64_t first, int rows, int64_t column, int dim) {
+template <int D> __device__ static void fetch(float * tile, matrix m, int64_t first, int rows, int64_t column,
+                                              int dim) {
     for (int i = threadIdx.x; i < TILE * D; i += ATTENTION_THREADS) {
         const int r = i / D, c = i % D;
         tile[r * (D + 4) + c] = r < rows && c < dim ? m.get(first + r, column + c) : 0;
@@ -93,7 +96,8 @@ template <int D> __device__ static void products(const float * a, const float * 
     }
 }
 
-// Puts this thread's part of a product into a tile of scores. Its rows are read by the sixteen threads alone that have them.
+// Puts this thread's part of a product into a tile of scores. Its rows are read by the sixteen threads alone that have
+// them.
 __device__ static void share(float * scores, const float s[4][2]) {
     const int x = threadIdx.x % LANES16, y = threadIdx.x / LANES16;
     __syncwarp();
@@ -106,7 +110,8 @@ __device__ static void share(float * scores, const float s[4][2]) {
 }
 
 // sums += scores · b: rows 4y … 4y + 3, and of the columns x, x + 16, …
-template <int D> __device__ static void add_products(const float * scores, const float * b, float sums[4][D / LANES16]) {
+template <int D> __device__ static void add_products(const float * scores, const float * b,
+                                                     float sums[4][D / LANES16]) {
     const int x = threadIdx.x % LANES16, y = threadIdx.x / LANES16;
     for (int k = 0; k < TILE; k++) {
         float w[4];
@@ -122,7 +127,8 @@ template <int D> __device__ static void add_products(const float * scores, const
     }
 }
 
-template <int D> __device__ static void store(const float sums[4][D / LANES16], const float by[4], matrix to, int64_t first, int rows, int64_t column, int dim) {
+template <int D> __device__ static void store(const float sums[4][D / LANES16], const float by[4], matrix to,
+                                              int64_t first, int rows, int64_t column, int dim) {
     const int x = threadIdx.x % LANES16, y = threadIdx.x / LANES16;
     for (int i = 0; i < 4; i++) {
         for (int j = 0; j < D / LANES16; j++) {
@@ -148,7 +154,8 @@ struct softmax {
         }
     }
 
-    // Takes more scores in, −∞ where a key is not seen; they become exp(score − top), and older sums are to be multiplied by `older`.
+    // Takes more scores in, −∞ where a key is not seen; they become exp(score − top), and older sums are to be
+    // multiplied by `older`.
     __device__ void add(float s[4][2], float older[4]) {
         for (int i = 0; i < 4; i++) {
             const float next = fmaxf(top[i], row_max(fmaxf(s[i][0], s[i][1]))), by = next == -INFINITY ? 0 : next;
@@ -161,8 +168,8 @@ struct softmax {
     }
 };
 
-// Calls f(first key, number, by) for every tile of keys that a tile of queries sees: of its own segment, where a query sees those up to itself, and of its ancestors. by
-// is how many tokens the first query is behind the first key.
+// Calls f(first key, number, by) for every tile of keys that a tile of queries sees: of its own segment, where a query
+// sees those up to itself, and of its ancestors. by is how many tokens the first query is behind the first key.
 template <typename F> __device__ static void each_keys(const attention & a, place p, int rows, F f) {
     const int query = a.segments[p.segment].before + p.start;
     for (int s = p.segment; s >= 0; s = a.segments[s].parent) {
@@ -187,12 +194,13 @@ __device__ static void mask(const attention & a, float s[4][2], int keys, int by
 
 template <int D> __global__ static void attend(attention a, matrix out) {
     DYNAMIC_SHARED(float, memory);
-    float * q = memory, * k = q + TILE * (D + 4), * v = k + TILE * (D + 4), * scores = v + TILE * (D + 4);
+    float *     q = memory, *k = q + TILE * (D + 4), *v = k + TILE * (D + 4), *scores = v + TILE * (D + 4);
     const place p = a.places[blockIdx.x];
     if (p.segment < 0) {
         return;
     }
-    const int     h = blockIdx.y, kv = h / (a.heads / a.kv_heads), rows = min((int) TILE, a.segments[p.segment].length - p.start);
+    const int     h = blockIdx.y, kv = h / (a.heads / a.kv_heads),
+                  rows  = min((int) TILE, a.segments[p.segment].length - p.start);
     const int64_t first = (int64_t) a.segments[p.segment].first + p.start;
     fetch<D>(q, a.qkv, first, rows, h * a.dim, a.dim);
     softmax z;
@@ -221,23 +229,27 @@ template <int D> __global__ static void attend(attention a, matrix out) {
     store<D>(sums, by, out, first, rows, h * a.dim, a.dim);
 }
 
-// The gradient of queries, ∂Q = D K with D = scale · P ⊙ (g Vᵀ − δ), times the capped scores' slope, and δ = rowsum(P ⊙ g Vᵀ), for the gradient g = dout. What P is made of again, and δ, are
-// left for the keys: log Σ exp(score) and δ of each head's [rows].
-template <int D> __global__ static void attend_back_queries(attention a, matrix dout, matrix dqkv, float * logs, float * deltas, int64_t tokens) {
+// The gradient of queries, ∂Q = D K with D = scale · P ⊙ (g Vᵀ − δ), times the capped scores' slope, and δ = rowsum(P ⊙
+// g Vᵀ), for the gradient g = dout. What P is made of again, and δ, are left for the keys: log Σ exp(score) and δ of
+// each head's [rows].
+template <int D> __global__ static void attend_back_queries(attention a, matrix dout, matrix dqkv, float * logs,
+                                                            float * deltas, int64_t tokens) {
     DYNAMIC_SHARED(float, memory);
-    float * q = memory, * g = q + TILE * (D + 4), * k = g + TILE * (D + 4), * v = k + TILE * (D + 4), * scores = v + TILE * (D + 4);
+    float *q = memory, *g = q + TILE * (D + 4), *k = g + TILE * (D + 4), *v = k + TILE * (D + 4),
+          *scores = v + TILE * (D + 4);
     const place p = a.places[blockIdx.x];
     if (p.segment < 0) {
         return;
     }
-    const int     h = blockIdx.y, kv = h / (a.heads / a.kv_heads), rows = min((int) TILE, a.segments[p.segment].length - p.start);
+    const int     h = blockIdx.y, kv = h / (a.heads / a.kv_heads),
+                  rows = min((int) TILE, a.segments[p.segment].length - p.start);
     const int     x = threadIdx.x % LANES16, y = threadIdx.x / LANES16;
     const int64_t first = (int64_t) a.segments[p.segment].first + p.start;
     fetch<D>(q, a.qkv, first, rows, h * a.dim, a.dim);
     fetch<D>(g, dout, first, rows, h * a.dim, a.dim);
-    softmax z;
-    float   delta[4] = {}, log[4];
-    float   s[4][2], dp[4][2], older[4];
+    softmax    z;
+    float      delta[4] = {}, log[4];
+    float      s[4][2], dp[4][2], older[4];
     const auto meet = [&](int64_t key, int n, int by) {
         __syncthreads();
         fetch<D>(k, a.qkv, key, n, a.key(kv), a.dim);
@@ -277,15 +289,19 @@ template <int D> __global__ static void attend_back_queries(attention a, matrix 
     store<D>(sums, by, dqkv, first, rows, h * a.dim, a.dim);
 }
 
-// The gradients of keys and values, ∂K = Dᵀ Q and ∂V = Pᵀ g: a tile of keys meets all queries that see it, of all heads that share it.
-template <int D> __global__ static void attend_back_keys(attention a, matrix dout, matrix dqkv, const float * logs, const float * deltas, int64_t tokens) {
+// The gradients of keys and values, ∂K = Dᵀ Q and ∂V = Pᵀ g: a tile of keys meets all queries that see it, of all heads
+// that share it.
+template <int D> __global__ static void attend_back_keys(attention a, matrix dout, matrix dqkv, const float * logs,
+                                                         const float * deltas, int64_t tokens) {
     DYNAMIC_SHARED(float, memory);
-    float * k = memory, * v = k + TILE * (D + 4), * q = v + TILE * (D + 4), * g = q + TILE * (D + 4), * scores = g + TILE * (D + 4);
+    float *k = memory, *v = k + TILE * (D + 4), *q = v + TILE * (D + 4), *g = q + TILE * (D + 4),
+          *scores = g + TILE * (D + 4);
     const place p = a.places[blockIdx.x];
     if (p.segment < 0) {
         return;
     }
-    const int     kv = blockIdx.y, shared = a.heads / a.kv_heads, rows = min((int) TILE, a.segments[p.segment].length - p.start);
+    const int     kv = blockIdx.y, shared = a.heads / a.kv_heads,
+                  rows = min((int) TILE, a.segments[p.segment].length - p.start);
     const int     x = threadIdx.x % LANES16, y = threadIdx.x / LANES16;
     const int64_t first = (int64_t) a.segments[p.segment].first + p.start;
     fetch<D>(k, a.qkv, first, rows, a.key(kv), a.dim);
@@ -301,7 +317,8 @@ template <int D> __global__ static void attend_back_keys(attention a, matrix dou
         }
         const segment own = a.segments[r];
         for (int start = r == p.segment ? p.start : 0; start < own.length; start += TILE) {
-            const int by = own.before + start - a.segments[p.segment].before - p.start;  // how many tokens the first query is behind the first key
+            // how many tokens the first query is behind the first key
+            const int by = own.before + start - a.segments[p.segment].before - p.start;
             if (by - (rows - 1) >= a.window) {
                 break;
             }
@@ -316,8 +333,9 @@ template <int D> __global__ static void attend_back_keys(attention a, matrix dou
                 products<D>(k, q, s);
                 products<D>(v, g, dp);
                 for (int j = 0; j < 2; j++) {
-                    const int   c   = x + LANES16 * j;  // the query
-                    const float log = c < n ? logs[h * tokens + query + c] : 0, delta = c < n ? deltas[h * tokens + query + c] : 0;
+                    const int   c     = x + LANES16 * j;  // the query
+                    const float log   = c < n ? logs[h * tokens + query + c] : 0,
+                                delta = c < n ? deltas[h * tokens + query + c] : 0;
                     for (int i = 0; i < 4; i++) {
                         const float score = c < n ? a.score(s[i][j], by + c - 4 * y - i) : -INFINITY;
                         const float e     = score != -INFINITY ? expf(score - log) : 0;

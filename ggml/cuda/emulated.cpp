@@ -14,7 +14,9 @@ template <int OP> static void run(const thread & t, ggml_tensor * dst) {
     }
 }
 
-template <int... OP> static isa every(std::integer_sequence<int, OP...>) { return { "emulated", true, { run<OP>... } }; }
+template <int... OP> static isa every(std::integer_sequence<int, OP...>) {
+    return { "emulated", true, { run<OP>... } };
+}
 
 const isa emulated = every(std::make_integer_sequence<int, OPERATIONS>());
 

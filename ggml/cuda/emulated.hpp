@@ -1,5 +1,5 @@
-// What kernels.hpp needs of CUDA, on the processor: a block's threads are fibers that take turns at every barrier, so that the kernels are tested where there is no
-// graphics processor. Slow.
+// What kernels.hpp needs of CUDA, on the processor: a block's threads are fibers that take turns at every barrier, so
+// that the kernels are tested where there is no graphics processor. Slow.
 #pragma once
 
 #include <setjmp.h>
@@ -15,7 +15,7 @@
 #define __global__
 #define __device__
 #define __host__
-#define __shared__ static
+#define __shared__                 static
 #define DYNAMIC_SHARED(type, name) type * name = (type *) vera::cuda::current.shared
 
 struct dim3 {
@@ -42,24 +42,26 @@ namespace cuda {
 
 // The threads of the block that is being computed.
 struct block {
-    enum { STACK = (64 << 10) + 1088 };  // no power of two apart: the threads' stacks would meet in the same sets of the cache
+    // no power of two apart: the threads' stacks would meet in the same sets of the cache
+    enum { STACK = (64 << 10) + 1088 };
     struct fiber {
         ucontext_t start;
         jmp_buf    at;
         bool       begun, done;
     };
-    std::vector<fiber>             threads;
-    std::vector<char>              stacks;
-    std::vector<float>             exchanged;
-    std::function<void()>          body;
-    ucontext_t                     begin;
-    jmp_buf                        outside;
-    unsigned                       at = 0;
-    void *                         shared = nullptr;
+    std::vector<fiber>    threads;
+    std::vector<char>     stacks;
+    std::vector<float>    exchanged;
+    std::function<void()> body;
+    ucontext_t            begin;
+    jmp_buf               outside;
+    unsigned              at     = 0;
+    void *                shared = nullptr;
 
     static void enter();
 
-    // Every thread up to its next barrier in turn, until all are at their end. Only a thread's first steps take a call of the system.
+    // Every thread up to its next barrier in turn, until all are at their end. Only a thread's first steps take a call
+    // of the system.
     void run(unsigned count) {
         threads.resize(count);
         stacks.resize(count * STACK);
@@ -115,7 +117,7 @@ static void __syncthreads() { vera::cuda::current.barrier(); }
 static void __syncwarp() { vera::cuda::current.barrier(); }
 
 static float __shfl_xor_sync(unsigned, float v, int k) {
-    vera::cuda::block & b = vera::cuda::current;
+    vera::cuda::block & b    = vera::cuda::current;
     b.exchanged[threadIdx.x] = v;
     b.barrier();
     v = b.exchanged[threadIdx.x ^ (unsigned) k];
@@ -136,7 +138,9 @@ struct machine {
         return (void *) (((uintptr_t) memory.back().get() + 63) / 64 * 64);
     }
 
-    void floats(unsigned type, const void * from, float * to, int64_t n) { ggml_get_type_traits(type)->to_float(from, to, n); }
+    void floats(unsigned type, const void * from, float * to, int64_t n) {
+        ggml_get_type_traits(type)->to_float(from, to, n);
+    }
 
     bool halves(unsigned, const void *, void *, int64_t) { return false; }
 
@@ -155,8 +159,8 @@ struct machine {
                 right[l] = tb ? b.get(l, j) : b.get(j, l);
             }
             for (int64_t i = 0; i < m; i++) {
-                float sums[8] = {};
-                int64_t l = 0;
+                float   sums[8] = {};
+                int64_t l       = 0;
                 for (; l + 8 <= k; l += 8) {
                     for (int o = 0; o < 8; o++) {
                         sums[o] += left[i * k + l + o] * right[l + o];
@@ -187,4 +191,5 @@ struct machine {
 }  // namespace cuda
 }  // namespace vera
 
-#define LAUNCH(machine, kernel, grid, threads, shared, ...) (machine).launch(grid, threads, shared, [&] { kernel(__VA_ARGS__); })
+#define LAUNCH(machine, kernel, grid, threads, shared, ...) \
+    (machine).launch(grid, threads, shared, [&] { kernel(__VA_ARGS__); })

@@ -1,8 +1,8 @@
-// veratune's operations on a graphics processor: the kernels. Each stands for one of vera.h, whose formula it has; operations.hpp calls them. Compiled by CUDA or, to
-// be tested where there is none, with emulated.hpp before it.
+// veratune's operations on a graphics processor: the kernels. Each stands for one of vera.h, whose formula it has;
+// operations.hpp calls them. Compiled by CUDA or, to be tested where there is none, with emulated.hpp before it.
 //
-// Activations are float32 or bfloat16; everything but the products is computed in float32. Results are the same bits every time: sums have a fixed order, and nothing
-// is added atomically.
+// Activations are float32 or bfloat16; everything but the products is computed in float32. Results are the same bits
+// every time: sums have a fixed order, and nothing is added atomically.
 #pragma once
 
 #include <cmath>
@@ -20,7 +20,9 @@ struct matrix {
     int64_t stride;
     bool    half;
 
-    __host__ __device__ matrix at(int64_t row, int64_t column) const { return { data + (row * stride + column) * (half ? 2 : 4), stride, half }; }
+    __host__ __device__ matrix at(int64_t row, int64_t column) const {
+        return { data + (row * stride + column) * (half ? 2 : 4), stride, half };
+    }
 
     __device__ static float widened(uint32_t half) {
         const uint32_t bits = half << 16;
@@ -65,15 +67,18 @@ struct matrix {
 
     __device__ void put4(int64_t r, int64_t i, float4 x) const {
         if (half) {
-            ((uint2 *) data)[r * stride / 4 + i] = { rounded(x.x) | rounded(x.y) << 16, rounded(x.z) | rounded(x.w) << 16 };
+            ((uint2 *) data)[r * stride / 4 + i] = { rounded(x.x) | rounded(x.y) << 16, rounded(x.z) | rounded(x.w)
+                                                                                                           << 16 };
         } else {
             ((float4 *) data)[r * stride / 4 + i] = x;
         }
     }
 };
 
-// to = from ⊙ by_row ⊙ by_column + acc, for rows of n numbers. Scales that are NULL are ones; acc.data may be NULL, or to's.
-__global__ static void scale(matrix from, matrix to, int64_t n, int64_t rows, const float * by_row, const float * by_column, matrix acc) {
+// to = from ⊙ by_row ⊙ by_column + acc, for rows of n numbers. Scales that are NULL are ones; acc.data may be NULL, or
+// to's.
+__global__ static void scale(matrix from, matrix to, int64_t n, int64_t rows, const float * by_row,
+                             const float * by_column, matrix acc) {
     for (int64_t r = blockIdx.y; r < rows; r += gridDim.y) {
         for (int64_t i = blockIdx.x * THREADS + threadIdx.x; i < n; i += (int64_t) gridDim.x * THREADS) {
             float x = from.get(r, i);
@@ -85,7 +90,8 @@ __global__ static void scale(matrix from, matrix to, int64_t n, int64_t rows, co
 }
 
 // The same for n/4 fours of numbers.
-__global__ static void scale4(matrix from, matrix to, int64_t fours, int64_t rows, const float * by_row, const float4 * by_column, matrix acc) {
+__global__ static void scale4(matrix from, matrix to, int64_t fours, int64_t rows, const float * by_row,
+                              const float4 * by_column, matrix acc) {
     for (int64_t r = blockIdx.y; r < rows; r += gridDim.y) {
         for (int64_t i = blockIdx.x * THREADS + threadIdx.x; i < fours; i += (int64_t) gridDim.x * THREADS) {
             float4 x = from.get4(r, i);
@@ -124,11 +130,13 @@ template <int LANES, typename F> __device__ static float over_lanes(float v, F j
 
 enum { FEW = 4 };
 
-// y = diag(by_row) W diag(by_column) x + acc for a few columns of x, n of them: a warp sums up a row of W, of k numbers. numbers(r, i) are two numbers of row r and
-// where they stand in it, for i from 0 to k/2 − 1.
-template <typename W> __device__ static void few_columns(W numbers, int64_t out, int64_t k, matrix x, int n, const float * by_row, const float * by_column, matrix acc, matrix y) {
-    const int64_t r    = blockIdx.x * (int64_t) (THREADS / 32) + threadIdx.x / 32;
-    const int     lane = threadIdx.x % 32;
+// y = diag(by_row) W diag(by_column) x + acc for a few columns of x, n of them: a warp sums up a row of W, of k
+// numbers. numbers(r, i) are two numbers of row r and where they stand in it, for i from 0 to k/2 − 1.
+template <typename W> __device__ static void few_columns(W numbers, int64_t out, int64_t k, matrix x, int n,
+                                                         const float * by_row, const float * by_column, matrix acc,
+                                                         matrix y) {
+    const int64_t r         = blockIdx.x * (int64_t) (THREADS / 32) + threadIdx.x / 32;
+    const int     lane      = threadIdx.x % 32;
     float         sums[FEW] = {};
     for (int64_t i = lane; r < out && i < k / 2; i += 32) {
         int64_t at[2];
@@ -151,13 +159,16 @@ template <typename W> __device__ static void few_columns(W numbers, int64_t out,
 }
 
 // few_columns for a matrix of float32 or bfloat16.
-__global__ static void few(matrix w, int64_t out, int64_t k, matrix x, int n, const float * by_row, const float * by_column, matrix acc, matrix y) {
-    few_columns([&](int64_t r, int64_t i, int64_t at[2], float v[2]) {
-        for (int p = 0; p < 2; p++) {
-            at[p] = 2 * i + p;
-            v[p]  = w.get(r, at[p]);
-        }
-    }, out, k, x, n, by_row, by_column, acc, y);
+__global__ static void few(matrix w, int64_t out, int64_t k, matrix x, int n, const float * by_row,
+                           const float * by_column, matrix acc, matrix y) {
+    few_columns(
+        [&](int64_t r, int64_t i, int64_t at[2], float v[2]) {
+            for (int p = 0; p < 2; p++) {
+                at[p] = 2 * i + p;
+                v[p]  = w.get(r, at[p]);
+            }
+        },
+        out, k, x, n, by_row, by_column, acc, y);
 }
 
 // Bytes of rows that labels name, side by side: of `bytes` each, `stride` apart.
@@ -246,7 +257,8 @@ __global__ static void layer_norm(matrix x, const float * w, const float * b, ma
 }
 
 // With d = x − mean(x) and g = dy ⊙ w: dx = s (g − mean(g) − s² mean(d ⊙ g) d), + acc.
-__global__ static void layer_norm_back(matrix dy, matrix x, const float * w, matrix acc, matrix dx, int64_t n, float eps) {
+__global__ static void layer_norm_back(matrix dy, matrix x, const float * w, matrix acc, matrix dx, int64_t n,
+                                       float eps) {
     const int64_t r = blockIdx.x;
     const moments m(x, r, n, eps);
     float         all = 0, with = 0;
@@ -262,11 +274,12 @@ __global__ static void layer_norm_back(matrix dy, matrix x, const float * w, mat
     }
 }
 
-// What is normed in a row [q, k, v]: the heads of q and of k, or all of q and all of k, as long as their weights are. v's heads stay as they are.
+// What is normed in a row [q, k, v]: the heads of q and of k, or all of q and all of k, as long as their weights are.
+// v's heads stay as they are.
 struct head_norms {
-    const float * q, * k;
-    int64_t       q_size, k_size, dim;
-    int           heads, kv_heads;
+    const float *q, *k;
+    int64_t      q_size, k_size, dim;
+    int          heads, kv_heads;
 
     __host__ __device__ int64_t of_q() const { return heads * dim / q_size; }
 
@@ -294,8 +307,8 @@ struct head_norms {
 
 // A part of a row a block.
 __global__ static void norm_heads(matrix x, head_norms norms, matrix y, float eps) {
-    const int64_t          r = blockIdx.y;
-    const head_norms::part p = norms.at(blockIdx.x);
+    const int64_t          r       = blockIdx.y;
+    const head_norms::part p       = norms.at(blockIdx.x);
     float                  squares = 0;
     for (int64_t i = threadIdx.x; i < p.size; i += THREADS) {
         squares += x.get(r, p.first + i) * x.get(r, p.first + i);
@@ -307,8 +320,8 @@ __global__ static void norm_heads(matrix x, head_norms norms, matrix y, float ep
 }
 
 __global__ static void norm_heads_back(matrix dy, matrix x, head_norms norms, matrix dx, float eps) {
-    const int64_t          r = blockIdx.y;
-    const head_norms::part p = norms.at(blockIdx.x);
+    const int64_t          r       = blockIdx.y;
+    const head_norms::part p       = norms.at(blockIdx.x);
     float                  squares = 0, xg = 0;
     for (int64_t i = threadIdx.x; p.w && i < p.size; i += THREADS) {
         squares += x.get(r, p.first + i) * x.get(r, p.first + i);
@@ -326,7 +339,9 @@ struct activation {
     float linear, cubic;
     bool  straight;  // φ(x) = x
 
-    __host__ activation(int which) : linear(1.5957691216057308f), cubic(0.07135481627159867f), straight(which != GELU) {}  // 2 √(2/π), and 0.044715 times that
+    // 2 √(2/π), and 0.044715 times that
+    __host__ activation(int which)
+        : linear(1.5957691216057308f), cubic(0.07135481627159867f), straight(which != GELU) {}
 
     __device__ float phi(float x) const { return straight ? x : x * (linear + cubic * (x * x)); }
 
@@ -343,7 +358,8 @@ __global__ static void activated(matrix gate_up, matrix y, int64_t n, activation
     }
 }
 
-// With s = σ(φ(x)): act′(x) = s (1 + x φ′(x) (1 − s)); ∂x = dy ⊙ act′(x), or ∂gate = dy ⊙ up ⊙ act′(gate), ∂up = dy ⊙ gate ⊙ s.
+// With s = σ(φ(x)): act′(x) = s (1 + x φ′(x) (1 − s)); ∂x = dy ⊙ act′(x), or ∂gate = dy ⊙ up ⊙ act′(gate), ∂up = dy ⊙
+// gate ⊙ s.
 __global__ static void activated_back(matrix dy, matrix gate_up, matrix d, int64_t n, activation act, bool gated) {
     const int64_t r = blockIdx.y, i = blockIdx.x * (int64_t) THREADS + threadIdx.x;
     if (i < n) {
@@ -355,9 +371,11 @@ __global__ static void activated_back(matrix dy, matrix gate_up, matrix d, int64
     }
 }
 
-// Pairs (a, b) of the first `dims` numbers of each of the first heads become (a cos − b sin, a sin + b cos), or with way = −1 are turned back; the others, of n
-// in a row, are copied. The table has (cos, sin) for each pair: neighbours, or the same numbers of the two halves.
-__global__ static void rotate(matrix x, matrix table, matrix y, int64_t n, int64_t dims, int heads, int dim, float way, bool halves) {
+// Pairs (a, b) of the first `dims` numbers of each of the first heads become (a cos − b sin, a sin + b cos), or with
+// way = −1 are turned back; the others, of n in a row, are copied. The table has (cos, sin) for each pair: neighbours,
+// or the same numbers of the two halves.
+__global__ static void rotate(matrix x, matrix table, matrix y, int64_t n, int64_t dims, int heads, int dim, float way,
+                              bool halves) {
     const int64_t r = blockIdx.y, i = blockIdx.x * (int64_t) THREADS + threadIdx.x;
     if (i >= n) {
         return;
@@ -444,7 +462,8 @@ __global__ static void grad_b(matrix b, const float * t, const float * d, float 
 enum { GRAD_ROWS = 64 };
 
 // Parts of ∂d = Eᵀ b: those of GRAD_ROWS rows, for each number of d.
-__global__ static void grad_d_parts(matrix rows, const float * t, const float * b, float * parts, int64_t rank, int64_t out) {
+__global__ static void grad_d_parts(matrix rows, const float * t, const float * b, float * parts, int64_t rank,
+                                    int64_t out) {
     const int64_t i = blockIdx.x * (int64_t) THREADS + threadIdx.x, first = blockIdx.y * (int64_t) GRAD_ROWS;
     if (i < rank) {
         float s = 0;

@@ -1,12 +1,15 @@
-// veratune's operations on a graphics processor: which kernels and products a node is made of. What includes this has defined before it
+// veratune's operations on a graphics processor: which kernels and products a node is made of. What includes this has
+// defined before it
 //
 //   struct machine {
-//       void * scratch(size_t bytes);                                      // memory of the device until the node is done
-//       void   gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, matrix a, matrix b, float beta, matrix c);
-//                                                                           // C = A B + beta C, columns of a matrix being its `rows`; A and B of one type
+//       void * scratch(size_t bytes);                                      // memory of the device until the node is
+//       done void   gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, matrix a, matrix b, float beta, matrix c);
+//                                                                           // C = A B + beta C, columns of a matrix
+//                                                                           being its `rows`; A and B of one type
 //       void   floats(unsigned type, const void * from, float * to, int64_t n);  // whole blocks of any type
-//       bool   halves(unsigned type, const void * from, void * to, int64_t n);  // the same rounded to bfloat16, or false where it does not know the type
-//       bool   few(unsigned type, dim3 grid, const char * w, int64_t row, …);   // few_columns of a quantised matrix, or false where it does not know the type
+//       bool   halves(unsigned type, const void * from, void * to, int64_t n);  // the same rounded to bfloat16, or
+//       false where it does not know the type bool   few(unsigned type, dim3 grid, const char * w, int64_t row, …); //
+//       few_columns of a quantised matrix, or false where it does not know the type
 //   };
 //
 // and LAUNCH(machine, kernel, dim3 grid, threads, shared bytes, arguments …), which checks the launch.
@@ -32,21 +35,30 @@ static matrix none() { return { nullptr, 0, false }; }
 
 static const float * numbers(const ggml_tensor * t) { return t ? (const float *) t->data : nullptr; }
 
-static matrix scratch(machine & m, int64_t n, int64_t rows, bool half) { return { (char *) m.scratch((size_t) (n * rows * (half ? 2 : 4))), n, half }; }
+static matrix scratch(machine & m, int64_t n, int64_t rows, bool half) {
+    return { (char *) m.scratch((size_t) (n * rows * (half ? 2 : 4))), n, half };
+}
 
-static void scaled(machine & m, matrix from, matrix to, int64_t n, int64_t rows, const float * by_row, const float * by_column, matrix acc) {
-    const auto grid_of = [&](int64_t n) { return dim3((unsigned) std::min<int64_t>(pieces(n, THREADS), 64), (unsigned) std::min<int64_t>(rows, 65535)); };
-    if (n % 4 == 0 && from.by_fours() && to.by_fours() && (uintptr_t) by_column % 16 == 0 && (!acc.data || acc.by_fours())) {
+static void scaled(machine & m, matrix from, matrix to, int64_t n, int64_t rows, const float * by_row,
+                   const float * by_column, matrix acc) {
+    const auto grid_of = [&](int64_t n) {
+        return dim3((unsigned) std::min<int64_t>(pieces(n, THREADS), 64), (unsigned) std::min<int64_t>(rows, 65535));
+    };
+    if (n % 4 == 0 && from.by_fours() && to.by_fours() && (uintptr_t) by_column % 16 == 0 &&
+        (!acc.data || acc.by_fours())) {
         LAUNCH(m, scale4, grid_of(n / 4), THREADS, 0, from, to, n / 4, rows, by_row, (const float4 *) by_column, acc);
         return;
     }
     LAUNCH(m, scale, grid_of(n), THREADS, 0, from, to, n, rows, by_row, by_column, acc);
 }
 
-static void copied(machine & m, matrix from, matrix to, int64_t n, int64_t rows) { scaled(m, from, to, n, rows, nullptr, nullptr, none()); }
+static void copied(machine & m, matrix from, matrix to, int64_t n, int64_t rows) {
+    scaled(m, from, to, n, rows, nullptr, nullptr, none());
+}
 
 // Rows r … r + rows of w, scaled, in float32 or bfloat16: in `to`, where that has room for them, or where they lie.
-static matrix unpacked(machine & m, const ggml_tensor * w, int64_t r, int64_t rows, matrix to, const float * by_row, const float * by_column) {
+static matrix unpacked(machine & m, const ggml_tensor * w, int64_t r, int64_t rows, matrix to, const float * by_row,
+                       const float * by_column) {
     const int64_t n      = w->ne[0];
     const bool    scales = by_row || by_column;
     by_row               = by_row ? by_row + r : nullptr;
@@ -59,7 +71,8 @@ static matrix unpacked(machine & m, const ggml_tensor * w, int64_t r, int64_t ro
         return to;
     }
     const char * from = (const char *) w->data + r * w->nb[1];
-    if (w->nb[1] != (size_t) n / ggml_blck_size(w->type) * ggml_type_size(w->type) && rows > 1) {  // blocks with gaps between their rows
+    // blocks with gaps between their rows
+    if (w->nb[1] != (size_t) n / ggml_blck_size(w->type) * ggml_type_size(w->type) && rows > 1) {
         for (int64_t i = 0; i < rows; i++) {
             unpacked(m, w, r + i, 1, to.at(i, 0), by_row ? by_row - r : nullptr, by_column);
         }
@@ -87,10 +100,14 @@ static matrix unpacked(machine & m, const ggml_tensor * w, int64_t r, int64_t ro
 }
 
 // How many rows of a matrix are unpacked at a time.
-static int64_t unpacked_rows(const ggml_tensor * w) { return std::max<int64_t>(1, std::min<int64_t>(w->ne[1], (64 << 20) / w->ne[0])); }
+static int64_t unpacked_rows(const ggml_tensor * w) {
+    return std::max<int64_t>(1, std::min<int64_t>(w->ne[1], (64 << 20) / w->ne[0]));
+}
 
-// product() for a few columns in float32, which would be a small part of the work of unpacking W. Tells whether it knows W's type.
-static bool few_columns(machine & m, const ggml_tensor * w, const ggml_tensor * x, const float * by_row, const float * by_column, matrix acc, matrix y) {
+// product() for a few columns in float32, which would be a small part of the work of unpacking W. Tells whether it
+// knows W's type.
+static bool few_columns(machine & m, const ggml_tensor * w, const ggml_tensor * x, const float * by_row,
+                        const float * by_column, matrix acc, matrix y) {
     const int64_t k = w->ne[0], out = w->ne[1];
     if (x->ne[1] > FEW || (int) x->type != F32 || k % 2) {
         return false;
@@ -100,13 +117,15 @@ static bool few_columns(machine & m, const ggml_tensor * w, const ggml_tensor * 
         LAUNCH(m, few, grid, THREADS, 0, view(w), out, k, view(x), (int) x->ne[1], by_row, by_column, acc, y);
         return true;
     }
-    return m.few(w->type, grid, (const char *) w->data, (int64_t) w->nb[1], out, k, view(x), (int) x->ne[1], by_row, by_column, acc, y);
+    return m.few(w->type, grid, (const char *) w->data, (int64_t) w->nb[1], out, k, view(x), (int) x->ne[1], by_row,
+                 by_column, acc, y);
 }
 
-// y = diag(by_row) W diag(by_column) x + acc, or with the transposed: scales become part of the matrix, so that neither x nor y is gone through again.
-static void product(machine & m, const ggml_tensor * w, const ggml_tensor * x, const float * by_row, const float * by_column, const ggml_tensor * acc,
-                    ggml_tensor * dst, bool back) {
-    const matrix  in = view(x), to = view(dst), more = acc ? view(acc) : none();
+// y = diag(by_row) W diag(by_column) x + acc, or with the transposed: scales become part of the matrix, so that neither
+// x nor y is gone through again.
+static void product(machine & m, const ggml_tensor * w, const ggml_tensor * x, const float * by_row,
+                    const float * by_column, const ggml_tensor * acc, ggml_tensor * dst, bool back) {
+    const matrix in = view(x), to = view(dst), more = acc ? view(acc) : none();
     if (!back && few_columns(m, w, x, by_row, by_column, more, to)) {
         return;
     }
@@ -161,7 +180,7 @@ static void weight_grad(machine & m, const ggml_tensor * g, const ggml_tensor * 
 
 // Sources: w, A, B, b, d; the latter four NULL for W alone.
 static void merge(machine & m, ggml_tensor * const * src, ggml_tensor * dst) {
-    const ggml_tensor * w = src[0];
+    const ggml_tensor * w  = src[0];
     const int64_t       in = w->ne[0], step = unpacked_rows(w);
     const matrix        to = view(dst), room = to.half ? scratch(m, in, step, false) : none();
     const matrix        a    = src[3] ? as(m, src[1], in, to.half) : none();
@@ -184,14 +203,17 @@ static void merge(machine & m, ggml_tensor * const * src, ggml_tensor * dst) {
 }
 
 // ∂b and ∂d of T [rank, out]. Sources: …, B, b, d.
-static void vectors_grad(machine & m, matrix t, const ggml_tensor * rows, const ggml_tensor * b, const ggml_tensor * d, ggml_tensor * dst) {
-    const int64_t rank = rows->ne[0], out = rows->ne[1] < b->ne[0] ? rows->ne[1] : b->ne[0], blocks = pieces(out, GRAD_ROWS);
-    const matrix  parts = scratch(m, rank, blocks, false);
-    float *       to    = (float *) dst->data;
+static void vectors_grad(machine & m, matrix t, const ggml_tensor * rows, const ggml_tensor * b, const ggml_tensor * d,
+                         ggml_tensor * dst) {
+    const int64_t rank = rows->ne[0], out = rows->ne[1] < b->ne[0] ? rows->ne[1] : b->ne[0],
+                  blocks = pieces(out, GRAD_ROWS);
+    const matrix  parts  = scratch(m, rank, blocks, false);
+    float *       to     = (float *) dst->data;
     LAUNCH(m, grad_b, dim3((unsigned) out), THREADS, 0, view(rows), (const float *) t.data, numbers(d), to, rank);
-    LAUNCH(m, grad_d_parts, dim3((unsigned) pieces(rank, THREADS), (unsigned) blocks), THREADS, 0, view(rows), (const float *) t.data, numbers(b),
-           (float *) parts.data, rank, out);
-    LAUNCH(m, add_parts, dim3((unsigned) pieces(rank, THREADS)), THREADS, 0, (const float *) parts.data, blocks, to + out, rank);
+    LAUNCH(m, grad_d_parts, dim3((unsigned) pieces(rank, THREADS), (unsigned) blocks), THREADS, 0, view(rows),
+           (const float *) t.data, numbers(b), (float *) parts.data, rank, out);
+    LAUNCH(m, add_parts, dim3((unsigned) pieces(rank, THREADS)), THREADS, 0, (const float *) parts.data, blocks,
+           to + out, rank);
 }
 
 // Sources: G, A, B, b, d.
@@ -211,12 +233,21 @@ static void factored_grad(machine & m, ggml_tensor * const * src, ggml_tensor * 
     vectors_grad(m, t, src[2], src[3], src[4], dst);
 }
 
-static attention attention_of(machine & m, const ggml_tensor * qkv, const ggml_tensor * segments, const parameters & with, int64_t & tiles) {
+static attention attention_of(machine & m, const ggml_tensor * qkv, const ggml_tensor * segments,
+                              const parameters & with, int64_t & tiles) {
     const int64_t dim = qkv->ne[0] / (with.i[0] + 2 * with.i[1]);
-    attention     a   = { view(qkv), with.i[0], with.i[1], (int) dim, with.i[2] > 0 ? with.i[2] : INT_MAX, with.f[0], with.f[1],
-                          (const segment *) segments->data, (int) segments->ne[1], nullptr };
-    tiles       = qkv->ne[1] / TILE + a.count;
-    place * all = (place *) m.scratch(tiles * sizeof(place));
+    attention     a   = { view(qkv),
+                          with.i[0],
+                          with.i[1],
+                          (int) dim,
+                          with.i[2] > 0 ? with.i[2] : INT_MAX,
+                          with.f[0],
+                          with.f[1],
+                          (const segment *) segments->data,
+                          (int) segments->ne[1],
+                          nullptr };
+    tiles             = qkv->ne[1] / TILE + a.count;
+    place * all       = (place *) m.scratch(tiles * sizeof(place));
     LAUNCH(m, find_places, dim3(1), THREADS, 0, a.segments, a.count, all, (int) tiles);
     a.places = all;
     return a;
@@ -243,7 +274,8 @@ static void attention_forward(machine & m, ggml_tensor * const * src, const para
     int64_t         tiles;
     const attention a = attention_of(m, src[0], src[1], with, tiles);
     with_dim(a.dim, [&](auto d) {
-        LAUNCH(m, attend<d.value>, dim3((unsigned) tiles, (unsigned) a.heads), ATTENTION_THREADS, shared_bytes(d.value, 3), a, view(dst));
+        LAUNCH(m, attend<d.value>, dim3((unsigned) tiles, (unsigned) a.heads), ATTENTION_THREADS,
+               shared_bytes(d.value, 3), a, view(dst));
     });
 }
 
@@ -252,12 +284,13 @@ static void attention_back(machine & m, ggml_tensor * const * src, const paramet
     int64_t         tiles;
     const int64_t   tokens = dst->ne[1];
     const attention a      = attention_of(m, src[1], src[2], with, tiles);
-    float *         logs   = (float *) m.scratch(2 * a.heads * tokens * sizeof(float)), * deltas = logs + a.heads * tokens;
+    float *         logs = (float *) m.scratch(2 * a.heads * tokens * sizeof(float)), *deltas = logs + a.heads * tokens;
     with_dim(a.dim, [&](auto d) {
-        LAUNCH(m, attend_back_queries<d.value>, dim3((unsigned) tiles, (unsigned) a.heads), ATTENTION_THREADS, shared_bytes(d.value, 4), a, view(src[0]), view(dst),
-               logs, deltas, tokens);
-        LAUNCH(m, attend_back_keys<d.value>, dim3((unsigned) tiles, (unsigned) a.kv_heads), ATTENTION_THREADS, shared_bytes(d.value, 4), a, view(src[0]), view(dst),
-               (const float *) logs, (const float *) deltas, tokens);
+        LAUNCH(m, attend_back_queries<d.value>, dim3((unsigned) tiles, (unsigned) a.heads), ATTENTION_THREADS,
+               shared_bytes(d.value, 4), a, view(src[0]), view(dst), logs, deltas, tokens);
+        LAUNCH(m, attend_back_keys<d.value>, dim3((unsigned) tiles, (unsigned) a.kv_heads), ATTENTION_THREADS,
+               shared_bytes(d.value, 4), a, view(src[0]), view(dst), (const float *) logs, (const float *) deltas,
+               tokens);
     });
 }
 
@@ -269,34 +302,32 @@ static head_norms norms_of(const ggml_tensor * q, const ggml_tensor * k, const p
 // Whether there is a kernel for such a node.
 static bool supported(operation op, const parameters & with, ggml_tensor * const * src) {
     switch (op) {
-        case MUL_MAT:
-            return with.i[0] == PLAIN;
-        case ATTENTION:
-        case ATTENTION_BACK:
-            return src[op == ATTENTION ? 0 : 1]->ne[0] / (with.i[0] + 2 * with.i[1]) <= MOST_DIM && !src[op == ATTENTION ? 2 : 3];  // no sinks
-        case ACTIVATE:
-        case ACTIVATE_BACK:
-        case GATED:
-        case GATED_BACK:
-            return with.i[0] == SILU || with.i[0] == GELU;
-        case ATTENTION_CACHED:
-        case ROUTE:
-        case ROUTE_BACK:
-        case WEIGH:
-        case EXPERTS:
-        case CONVOLUTION:
-        case CONVOLUTION_BACK:
-        case CONVOLUTION_CACHED:
-        case DELTA_NET:
-        case DELTA_NET_BACK:
-        case DELTA_NET_CACHED:
-        case GATED_NORM:
-        case GATED_NORM_BACK:
-        case PEAK:
-        case OPERATIONS:
-            return false;
-        default:
-            return true;
+    case MUL_MAT: return with.i[0] == PLAIN;
+    case ATTENTION:
+    case ATTENTION_BACK:
+        // no sinks
+        return src[op == ATTENTION ? 0 : 1]->ne[0] / (with.i[0] + 2 * with.i[1]) <= MOST_DIM &&
+               !src[op == ATTENTION ? 2 : 3];
+    case ACTIVATE:
+    case ACTIVATE_BACK:
+    case GATED:
+    case GATED_BACK: return with.i[0] == SILU || with.i[0] == GELU;
+    case ATTENTION_CACHED:
+    case ROUTE:
+    case ROUTE_BACK:
+    case WEIGH:
+    case EXPERTS:
+    case CONVOLUTION:
+    case CONVOLUTION_BACK:
+    case CONVOLUTION_CACHED:
+    case DELTA_NET:
+    case DELTA_NET_BACK:
+    case DELTA_NET_CACHED:
+    case GATED_NORM:
+    case GATED_NORM_BACK:
+    case PEAK:
+    case OPERATIONS: return false;
+    default: return true;
     }
 }
 
@@ -308,69 +339,61 @@ static void compute(machine & m, operation op, const parameters & with, ggml_ten
     // A row a block, or a number a thread.
     const dim3 by_rows(rows), by_numbers((unsigned) pieces(n, THREADS), rows);
     switch (op) {
-        case MUL_MAT:
-            return product(m, src[0], src[1], numbers(src[3]), numbers(src[2]), src[4], dst, false);
-        case MUL_MAT_BACK:
-            return product(m, src[0], src[1], numbers(src[2]), numbers(src[3]), src[4], dst, true);
-        case WEIGHT_GRAD:
-            return weight_grad(m, src[0], src[1], dst);
-        case MERGE:
-            return merge(m, src, dst);
-        case MERGED_GRAD:
-            return merged_grad(m, src, dst);
-        case FACTORED_GRAD:
-            return factored_grad(m, src, dst);
-        case ATTENTION:
-            return attention_forward(m, src, with, dst);
-        case ATTENTION_BACK:
-            return attention_back(m, src, with, dst);
-        case NORM:
-            LAUNCH(m, norm, by_rows, THREADS, 0, view(src[0]), numbers(src[1]), to, n, with.f[0]);
-            return;
-        case NORM_BACK:
-            LAUNCH(m, norm_back, by_rows, THREADS, 0, view(src[0]), view(src[1]), numbers(src[2]), src[3] ? view(src[3]) : none(), to, n, with.f[0]);
-            return;
-        case LAYER_NORM:
-            LAUNCH(m, layer_norm, by_rows, THREADS, 0, view(src[0]), numbers(src[1]), numbers(src[2]), to, n, with.f[0]);
-            return;
-        case LAYER_NORM_BACK:
-            LAUNCH(m, layer_norm_back, by_rows, THREADS, 0, view(src[0]), view(src[1]), numbers(src[2]), src[3] ? view(src[3]) : none(), to, n, with.f[0]);
-            return;
-        case NORM_HEADS: {
-            const head_norms norms = norms_of(src[1], src[2], with, n);
-            LAUNCH(m, norm_heads, dim3((unsigned) norms.parts(), rows), THREADS, 0, view(src[0]), norms, to, with.f[0]);
-            return;
-        }
-        case NORM_HEADS_BACK: {
-            const head_norms norms = norms_of(src[2], src[3], with, n);
-            LAUNCH(m, norm_heads_back, dim3((unsigned) norms.parts(), rows), THREADS, 0, view(src[0]), view(src[1]), norms, to, with.f[0]);
-            return;
-        }
-        case ACTIVATE:
-        case GATED:
-            LAUNCH(m, activated, by_numbers, THREADS, 0, view(src[0]), to, n, activation(with.i[0]), op == GATED);
-            return;
-        case ACTIVATE_BACK:
-        case GATED_BACK:
-            LAUNCH(m, activated_back, dim3((unsigned) pieces(src[0]->ne[0], THREADS), rows), THREADS, 0, view(src[0]), view(src[1]), to, src[0]->ne[0],
-                   activation(with.i[0]), op == GATED_BACK);
-            return;
-        case ROTATE:
-            LAUNCH(m, rotate, by_numbers, THREADS, 0, view(src[0]), view(src[1]), to, n, src[1]->ne[0], with.i[0], with.i[1], with.i[2] ? -1.0f : 1.0f, with.i[3] != 0);
-            return;
-        case CONVERT:
-            return copied(m, view(src[0]), to, n, dst->ne[1]);
-        case CAPPED:
-            LAUNCH(m, capped, by_numbers, THREADS, 0, logits{ view(src[0]), with.f[0] }, to, n);
-            return;
-        case CROSS_ENTROPY:
-            LAUNCH(m, cross_entropy, dim3((unsigned) n), THREADS, 0, logits{ view(src[0]), with.f[0] }, (const int32_t *) src[1]->data, (float *) dst->data, src[0]->ne[0]);
-            return;
-        case CROSS_ENTROPY_BACK:
-            LAUNCH(m, cross_entropy_back, by_rows, THREADS, 0, logits{ view(src[0]), with.f[0] }, (const int32_t *) src[1]->data, to, n);
-            return;
-        default:
-            return;
+    case MUL_MAT: return product(m, src[0], src[1], numbers(src[3]), numbers(src[2]), src[4], dst, false);
+    case MUL_MAT_BACK: return product(m, src[0], src[1], numbers(src[2]), numbers(src[3]), src[4], dst, true);
+    case WEIGHT_GRAD: return weight_grad(m, src[0], src[1], dst);
+    case MERGE: return merge(m, src, dst);
+    case MERGED_GRAD: return merged_grad(m, src, dst);
+    case FACTORED_GRAD: return factored_grad(m, src, dst);
+    case ATTENTION: return attention_forward(m, src, with, dst);
+    case ATTENTION_BACK: return attention_back(m, src, with, dst);
+    case NORM: LAUNCH(m, norm, by_rows, THREADS, 0, view(src[0]), numbers(src[1]), to, n, with.f[0]); return;
+    case NORM_BACK:
+        LAUNCH(m, norm_back, by_rows, THREADS, 0, view(src[0]), view(src[1]), numbers(src[2]),
+               src[3] ? view(src[3]) : none(), to, n, with.f[0]);
+        return;
+    case LAYER_NORM:
+        LAUNCH(m, layer_norm, by_rows, THREADS, 0, view(src[0]), numbers(src[1]), numbers(src[2]), to, n, with.f[0]);
+        return;
+    case LAYER_NORM_BACK:
+        LAUNCH(m, layer_norm_back, by_rows, THREADS, 0, view(src[0]), view(src[1]), numbers(src[2]),
+               src[3] ? view(src[3]) : none(), to, n, with.f[0]);
+        return;
+    case NORM_HEADS: {
+        const head_norms norms = norms_of(src[1], src[2], with, n);
+        LAUNCH(m, norm_heads, dim3((unsigned) norms.parts(), rows), THREADS, 0, view(src[0]), norms, to, with.f[0]);
+        return;
+    }
+    case NORM_HEADS_BACK: {
+        const head_norms norms = norms_of(src[2], src[3], with, n);
+        LAUNCH(m, norm_heads_back, dim3((unsigned) norms.parts(), rows), THREADS, 0, view(src[0]), view(src[1]), norms,
+               to, with.f[0]);
+        return;
+    }
+    case ACTIVATE:
+    case GATED:
+        LAUNCH(m, activated, by_numbers, THREADS, 0, view(src[0]), to, n, activation(with.i[0]), op == GATED);
+        return;
+    case ACTIVATE_BACK:
+    case GATED_BACK:
+        LAUNCH(m, activated_back, dim3((unsigned) pieces(src[0]->ne[0], THREADS), rows), THREADS, 0, view(src[0]),
+               view(src[1]), to, src[0]->ne[0], activation(with.i[0]), op == GATED_BACK);
+        return;
+    case ROTATE:
+        LAUNCH(m, rotate, by_numbers, THREADS, 0, view(src[0]), view(src[1]), to, n, src[1]->ne[0], with.i[0],
+               with.i[1], with.i[2] ? -1.0f : 1.0f, with.i[3] != 0);
+        return;
+    case CONVERT: return copied(m, view(src[0]), to, n, dst->ne[1]);
+    case CAPPED: LAUNCH(m, capped, by_numbers, THREADS, 0, logits{ view(src[0]), with.f[0] }, to, n); return;
+    case CROSS_ENTROPY:
+        LAUNCH(m, cross_entropy, dim3((unsigned) n), THREADS, 0, logits{ view(src[0]), with.f[0] },
+               (const int32_t *) src[1]->data, (float *) dst->data, src[0]->ne[0]);
+        return;
+    case CROSS_ENTROPY_BACK:
+        LAUNCH(m, cross_entropy_back, by_rows, THREADS, 0, logits{ view(src[0]), with.f[0] },
+               (const int32_t *) src[1]->data, to, n);
+        return;
+    default: return;
     }
 }
 

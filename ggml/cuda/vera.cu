@@ -1,5 +1,5 @@
-// ggml's CUDA backend with veratune's operations in it: a graph's nodes of ours are computed here, the stretches between them by ggml. What ggml looks for in the library
-// are the functions at the end.
+// ggml's CUDA backend with veratune's operations in it: a graph's nodes of ours are computed here, the stretches
+// between them by ggml. What ggml looks for in the library are the functions at the end.
 #include <cublas_v2.h>
 
 #include <algorithm>
@@ -16,9 +16,9 @@
 #include "ggml-cuda.h"
 #include "ggml-impl.h"
 
-#define DYNAMIC_SHARED(type, name)                \
-    extern __shared__ float4 dynamic_shared[];    \
-    type * name = (type *) dynamic_shared
+#define DYNAMIC_SHARED(type, name)             \
+    extern __shared__ float4 dynamic_shared[]; \
+    type *                   name = (type *) dynamic_shared
 
 #include "../call.h"
 
@@ -38,13 +38,16 @@ static void check(cublasStatus_t s, const char * what) {
     }
 }
 
-// Where ggml's functions that unpack two numbers of a block find the second one: half a block further, or beside the first.
+// Where ggml's functions that unpack two numbers of a block find the second one: half a block further, or beside the
+// first.
 template <int block, int numbers> struct layout {
     enum { APART = numbers == 1 ? 1 : block / 2 };
 };
 
 // Quantised numbers as bfloat16. A thread has two neighbours of each half of a block, or four neighbours.
-template <int block, int numbers, dequantize_kernel_t unpack> __global__ static void halve(const void * from, nv_bfloat162 * to, int64_t n) {
+template <int block, int numbers, dequantize_kernel_t unpack> __global__ static void halve(const void *   from,
+                                                                                           nv_bfloat162 * to,
+                                                                                           int64_t        n) {
     const int64_t i = 4 * (blockDim.x * (int64_t) blockIdx.x + threadIdx.x);
     if (i >= n) {
         return;
@@ -128,46 +131,45 @@ struct machine {
         return p.at + p.used - bytes;
     }
 
-    void gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const matrix & a, const matrix & b, float beta, const matrix & c);
+    void gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const matrix & a, const matrix & b, float beta,
+              const matrix & c);
 
     void floats(unsigned type, const void * from, float * to, int64_t n) {
         const to_fp32_cuda_t f = ggml_get_to_fp32_cuda((ggml_type) type);
         if (!f) {
-            throw std::runtime_error(std::string("no kernel turns ") + ggml_type_name((ggml_type) type) + " into float32");
+            throw std::runtime_error(std::string("no kernel turns ") + ggml_type_name((ggml_type) type) +
+                                     " into float32");
         }
         f(from, to, n, stream);
         check(cudaGetLastError(), "dequantising");
     }
 
     template <int block, int numbers, dequantize_kernel_t unpack> bool halved(const void * from, void * to, int64_t n) {
-        halve<block, numbers, unpack><<<(unsigned) ((n / 4 + 255) / 256), 256, 0, stream>>>(from, (nv_bfloat162 *) to, n);
+        halve<block, numbers, unpack>
+            <<<(unsigned) ((n / 4 + 255) / 256), 256, 0, stream>>>(from, (nv_bfloat162 *) to, n);
         check(cudaGetLastError(), "dequantising");
         return true;
     }
 
     bool halves(unsigned type, const void * from, void * to, int64_t n) {
         switch (type) {
-            case GGML_TYPE_Q4_0:
-                return halved<QK4_0, QR4_0, dequantize_q4_0>(from, to, n);
-            case GGML_TYPE_Q4_1:
-                return halved<QK4_1, QR4_1, dequantize_q4_1>(from, to, n);
-            case GGML_TYPE_Q5_0:
-                return halved<QK5_0, QR5_0, dequantize_q5_0>(from, to, n);
-            case GGML_TYPE_Q5_1:
-                return halved<QK5_1, QR5_1, dequantize_q5_1>(from, to, n);
-            case GGML_TYPE_Q8_0:
-                return halved<QK8_0, QR8_0, dequantize_q8_0>(from, to, n);
-            default:
-                return false;
+        case GGML_TYPE_Q4_0: return halved<QK4_0, QR4_0, dequantize_q4_0>(from, to, n);
+        case GGML_TYPE_Q4_1: return halved<QK4_1, QR4_1, dequantize_q4_1>(from, to, n);
+        case GGML_TYPE_Q5_0: return halved<QK5_0, QR5_0, dequantize_q5_0>(from, to, n);
+        case GGML_TYPE_Q5_1: return halved<QK5_1, QR5_1, dequantize_q5_1>(from, to, n);
+        case GGML_TYPE_Q8_0: return halved<QK8_0, QR8_0, dequantize_q8_0>(from, to, n);
+        default: return false;
         }
     }
 
-    bool few(unsigned type, dim3 grid, const char * w, int64_t row, int64_t out, int64_t k, const matrix & x, int n, const float * by_row, const float * by_column,
-             const matrix & acc, const matrix & y);
+    bool few(unsigned type, dim3 grid, const char * w, int64_t row, int64_t out, int64_t k, const matrix & x, int n,
+             const float * by_row, const float * by_column, const matrix & acc, const matrix & y);
 
-    template <typename K, typename... Args> void launch(K kernel, dim3 grid, unsigned threads, size_t shared, Args... args) {
+    template <typename K, typename... Args> void launch(K kernel, dim3 grid, unsigned threads, size_t shared,
+                                                        Args... args) {
         if (shared > 48 << 10) {
-            check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int) shared), "shared memory");
+            check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int) shared),
+                  "shared memory");
         }
         kernel<<<grid, threads, shared, stream>>>(args...);
         check(cudaGetLastError(), "a kernel");
@@ -184,47 +186,45 @@ struct machine {
 namespace vera {
 namespace cuda {
 
-void machine::gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const matrix & a, const matrix & b, float beta, const matrix & c) {
-    const float one = 1;
+void machine::gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const matrix & a, const matrix & b, float beta,
+                   const matrix & c) {
+    const float one  = 1;
     const auto  type = [](const matrix & x) { return x.half ? CUDA_R_16BF : CUDA_R_32F; };
-    check(cublasGemmEx(cublas, ta ? CUBLAS_OP_T : CUBLAS_OP_N, tb ? CUBLAS_OP_T : CUBLAS_OP_N, (int) m, (int) n, (int) k, &one, a.data, type(a), (int) a.stride,
-                       b.data, type(b), (int) b.stride, &beta, c.data, type(c), (int) c.stride, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+    check(cublasGemmEx(cublas, ta ? CUBLAS_OP_T : CUBLAS_OP_N, tb ? CUBLAS_OP_T : CUBLAS_OP_N, (int) m, (int) n,
+                       (int) k, &one, a.data, type(a), (int) a.stride, b.data, type(b), (int) b.stride, &beta, c.data,
+                       type(c), (int) c.stride, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
           "cuBLAS");
 }
 
 template <int block, int numbers, dequantize_kernel_t unpack>
-__global__ static void few_quantised(const char * w, int64_t row, int64_t out, int64_t k, matrix x, int n, const float * by_row, const float * by_column, matrix acc,
-                                     matrix y) {
-    few_columns([&](int64_t r, int64_t i, int64_t at[2], float v[2]) {
-        const int within = 2 * i % block, q = within / numbers;
-        float2    pair;
-        unpack(w + r * row, 2 * i / block, q, pair);
-        at[0] = 2 * i - within + q;
-        at[1] = at[0] + layout<block, numbers>::APART;
-        v[0]  = pair.x;
-        v[1]  = pair.y;
-    }, out, k, x, n, by_row, by_column, acc, y);
+__global__ static void few_quantised(const char * w, int64_t row, int64_t out, int64_t k, matrix x, int n,
+                                     const float * by_row, const float * by_column, matrix acc, matrix y) {
+    few_columns(
+        [&](int64_t r, int64_t i, int64_t at[2], float v[2]) {
+            const int within = 2 * i % block, q = within / numbers;
+            float2    pair;
+            unpack(w + r * row, 2 * i / block, q, pair);
+            at[0] = 2 * i - within + q;
+            at[1] = at[0] + layout<block, numbers>::APART;
+            v[0]  = pair.x;
+            v[1]  = pair.y;
+        },
+        out, k, x, n, by_row, by_column, acc, y);
 }
 
-bool machine::few(unsigned type, dim3 grid, const char * w, int64_t row, int64_t out, int64_t k, const matrix & x, int n, const float * by_row, const float * by_column,
-                  const matrix & acc, const matrix & y) {
+bool machine::few(unsigned type, dim3 grid, const char * w, int64_t row, int64_t out, int64_t k, const matrix & x,
+                  int n, const float * by_row, const float * by_column, const matrix & acc, const matrix & y) {
     const auto with = [&](auto kernel) {
         launch(kernel, grid, THREADS, 0, w, row, out, k, x, n, by_row, by_column, acc, y);
         return true;
     };
     switch (type) {
-        case GGML_TYPE_Q4_0:
-            return with(few_quantised<QK4_0, QR4_0, dequantize_q4_0>);
-        case GGML_TYPE_Q4_1:
-            return with(few_quantised<QK4_1, QR4_1, dequantize_q4_1>);
-        case GGML_TYPE_Q5_0:
-            return with(few_quantised<QK5_0, QR5_0, dequantize_q5_0>);
-        case GGML_TYPE_Q5_1:
-            return with(few_quantised<QK5_1, QR5_1, dequantize_q5_1>);
-        case GGML_TYPE_Q8_0:
-            return with(few_quantised<QK8_0, QR8_0, dequantize_q8_0>);
-        default:
-            return false;
+    case GGML_TYPE_Q4_0: return with(few_quantised<QK4_0, QR4_0, dequantize_q4_0>);
+    case GGML_TYPE_Q4_1: return with(few_quantised<QK4_1, QR4_1, dequantize_q4_1>);
+    case GGML_TYPE_Q5_0: return with(few_quantised<QK5_0, QR5_0, dequantize_q5_0>);
+    case GGML_TYPE_Q5_1: return with(few_quantised<QK5_1, QR5_1, dequantize_q5_1>);
+    case GGML_TYPE_Q8_0: return with(few_quantised<QK8_0, QR8_0, dequantize_q8_0>);
+    default: return false;
     }
 }
 
@@ -241,14 +241,16 @@ static const call * called(const ggml_tensor * t) {
 
 // ggml's own gathers no rows of K-quants. The rows' bytes are put side by side, and turned into numbers there.
 static bool gathers(const ggml_tensor * t) {
-    return t->op == GGML_OP_GET_ROWS && t->src[0]->type != GGML_TYPE_F32 && t->src[0]->ne[2] == 1 && t->src[0]->ne[3] == 1 && ggml_is_contiguous(t->src[0]) &&
-           ggml_is_contiguous(t) && ggml_is_vector(t->src[1]) && ggml_get_to_fp32_cuda(t->src[0]->type);
+    return t->op == GGML_OP_GET_ROWS && t->src[0]->type != GGML_TYPE_F32 && t->src[0]->ne[2] == 1 &&
+           t->src[0]->ne[3] == 1 && ggml_is_contiguous(t->src[0]) && ggml_is_contiguous(t) &&
+           ggml_is_vector(t->src[1]) && ggml_get_to_fp32_cuda(t->src[0]->type);
 }
 
 static void gathered(machine & m, const ggml_tensor * w, const ggml_tensor * rows, ggml_tensor * dst) {
     const int64_t n = w->ne[0], bytes = (int64_t) w->nb[1];
     char *        side = (char *) m.scratch((size_t) (bytes * rows->ne[0]));
-    LAUNCH(m, gather, dim3((unsigned) rows->ne[0]), THREADS, 0, (const char *) w->data, bytes, (const int32_t *) rows->data, side, bytes);
+    LAUNCH(m, gather, dim3((unsigned) rows->ne[0]), THREADS, 0, (const char *) w->data, bytes,
+           (const int32_t *) rows->data, side, bytes);
     m.floats(w->type, side, (float *) dst->data, n * rows->ne[0]);
 }
 
@@ -275,9 +277,10 @@ static machine & machine_of(ggml_backend_t backend) {
 
 static bool supports(ggml_backend_dev_t device, const ggml_tensor * t) {
     if (t->op == GGML_OP_CUSTOM) {
-        const call * c = called(t);
+        const call * c           = called(t);
         const bool   dequantises = c && (c->op == MUL_MAT || c->op == MUL_MAT_BACK || c->op == MERGE);
-        return c && supported(c->op, c->with, t->src + c->into) && (!dequantises || ggml_get_to_fp32_cuda(t->src[c->into]->type) || t->src[c->into]->type == GGML_TYPE_F32);
+        return c && supported(c->op, c->with, t->src + c->into) &&
+               (!dequantises || ggml_get_to_fp32_cuda(t->src[c->into]->type) || t->src[c->into]->type == GGML_TYPE_F32);
     }
     return gathers(t) || stock.supports(device, t);
 }
@@ -331,8 +334,8 @@ static void free_backend(ggml_backend_t backend) {
 static ggml_backend_t init(ggml_backend_dev_t device, const char * parameters) {
     ggml_backend_t backend = stock.init(device, parameters);
     if (backend) {
-        stock.free                  = backend->iface.free;
-        stock.compute               = backend->iface.graph_compute;
+        stock.free                   = backend->iface.free;
+        stock.compute                = backend->iface.graph_compute;
         backend->iface.free          = free_backend;
         backend->iface.graph_compute = compute_graph;
     }
@@ -347,11 +350,11 @@ extern "C" {
 GGML_BACKEND_API ggml_backend_reg_t ggml_backend_init(void) {
     ggml_backend_reg_t reg = ggml_backend_cuda_reg();
     for (size_t i = 0; reg && i < ggml_backend_reg_dev_count(reg); i++) {
-        ggml_backend_dev_t device    = ggml_backend_reg_dev_get(reg, i);
-        vera::cuda::stock.init       = device->iface.init_backend;
-        vera::cuda::stock.supports   = device->iface.supports_op;
-        device->iface.init_backend   = vera::cuda::init;
-        device->iface.supports_op    = vera::cuda::supports;
+        ggml_backend_dev_t device  = ggml_backend_reg_dev_get(reg, i);
+        vera::cuda::stock.init     = device->iface.init_backend;
+        vera::cuda::stock.supports = device->iface.supports_op;
+        device->iface.init_backend = vera::cuda::init;
+        device->iface.supports_op  = vera::cuda::supports;
     }
     return reg;
 }

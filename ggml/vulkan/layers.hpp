@@ -4,7 +4,7 @@
 #include <vulkan/vulkan_core.h>
 
 #if VK_HEADER_VERSION < 272 && !defined(VK_API_VERSION_1_4)
-#    include <vector>
+#include <vector>
 
 namespace vk {
 enum class LayerSettingTypeEXT { eBool32 = 0 };
@@ -23,7 +23,8 @@ struct LayerSettingsCreateInfoEXT {
     uint32_t                count;
     const LayerSettingEXT * settings;
 
-    explicit LayerSettingsCreateInfoEXT(const std::vector<LayerSettingEXT> & all) : count((uint32_t) all.size()), settings(all.data()) {}
+    explicit LayerSettingsCreateInfoEXT(const std::vector<LayerSettingEXT> & all)
+        : count((uint32_t) all.size()), settings(all.data()) {}
 };
 }  // namespace vk
 #endif

@@ -62,7 +62,8 @@ func TestKilledProcess(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := errors.Join(WriteFile(filepath.Join(dir, "file"), []byte("new"), 0o666), os.Remove(draft.Name()), draft.Close(), CheckWritable(dir)); err != nil {
+		if err := errors.Join(WriteFile(filepath.Join(dir, "file"), []byte("new"), 0o666), os.Remove(draft.Name()),
+			draft.Close(), CheckWritable(dir)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -171,7 +172,8 @@ func TestNewFileIsLate(t *testing.T) {
 	if err := os.WriteFile(path, []byte("theirs"), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.Commit(); err == nil || err.Error() != path+": is there already; choose another name, or have it replaced with --overwrite" {
+	if err := f.Commit(); err == nil ||
+		err.Error() != path+": is there already; choose another name, or have it replaced with --overwrite" {
 		t.Error(err)
 	}
 	if err := f.Cleanup(); err != nil {
@@ -188,7 +190,8 @@ func TestFullDevice(t *testing.T) {
 	if _, err := os.Stat(full); err != nil {
 		t.Skip(err)
 	}
-	if err := WriteOutput(full, []byte("text"), false); err == nil || err.Error() != "/dev/full: cannot be written: no space left on device" {
+	if err := WriteOutput(full, []byte("text"), false); err == nil ||
+		err.Error() != "/dev/full: cannot be written: no space left on device" {
 		t.Error(err)
 	}
 	if _, err := os.Stat(full); err != nil {

@@ -1,4 +1,5 @@
-// Package durable keeps files whole: a process that is killed, or whose disk is full, leaves the old file or the new one, and no two processes write in a folder.
+// Package durable keeps files whole: a process that is killed, or whose disk is full, leaves the old file or the new
+// one, and no two processes write in a folder.
 package durable
 
 import (
@@ -58,7 +59,8 @@ func (l *Lock) holder() Held {
 // ErrGone is the error of a folder that isn't where it was locked.
 var ErrGone = errors.New("was removed or renamed by another program")
 
-// Check fails with ErrGone where what is at the folder's path is not what was locked, so that nothing is written there. A nil lock is never gone.
+// Check fails with ErrGone where what is at the folder's path is not what was locked, so that nothing is written there.
+// A nil lock is never gone.
 func (l *Lock) Check() error {
 	if l == nil {
 		return nil

@@ -11,9 +11,10 @@ import (
 	"syscall"
 )
 
-// CheckOutput returns an error where a file that a person asks for can't be written at path, so that it is known before the work: something stands there that
-// is not to be replaced, the folder is missing or can't be written, or path is one of the inputs, by whatever name. What stands there may be replaced if
-// overwrite is set. A device or a FIFO is written to, a link stands for what it points to. It leaves nothing behind.
+// CheckOutput returns an error where a file that a person asks for can't be written at path, so that it is known before
+// the work: something stands there that is not to be replaced, the folder is missing or can't be written, or path is
+// one of the inputs, by whatever name. What stands there may be replaced if overwrite is set. A device or a FIFO is
+// written to, a link stands for what it points to. It leaves nothing behind.
 func CheckOutput(path string, overwrite bool, inputs ...string) error {
 	place, info, err := destination(path)
 	if err != nil {
@@ -36,7 +37,8 @@ func CheckOutput(path string, overwrite bool, inputs ...string) error {
 	return checkFolder(path, filepath.Dir(place))
 }
 
-// CheckNewFolder returns an error where no new folder can be made at path: something is there, other than an empty folder, or it can't be written beside it.
+// CheckNewFolder returns an error where no new folder can be made at path: something is there, other than an empty
+// folder, or it can't be written beside it.
 func CheckNewFolder(path string) error {
 	if path == "" {
 		return fmt.Errorf("%q: want the name of a folder", path)
@@ -78,7 +80,8 @@ func CheckFolder(path string) error {
 			return refused(path, err)
 		}
 		if _, err := os.Lstat(place); err == nil {
-			return fmt.Errorf("%s: %s is a link that leads to nothing; want a folder, which need not exist yet", path, place)
+			return fmt.Errorf("%s: %s is a link that leads to nothing; want a folder, which need not exist yet",
+				path, place)
 		}
 		place = filepath.Dir(place)
 	}
@@ -90,13 +93,15 @@ func taken(path string) error {
 
 var errTaken = errors.New("is there already")
 
-// Destination follows links to the place where a file written at path would stand. It fails where a folder is, or anything that can't be written.
+// Destination follows links to the place where a file written at path would stand. It fails where a folder is, or
+// anything that can't be written.
 func Destination(path string) (string, error) {
 	place, _, err := destination(path)
 	return place, err
 }
 
-// destination follows links to the place where a file would stand. What stands there is a file, a device or a FIFO, or nothing: then info is nil.
+// destination follows links to the place where a file would stand. What stands there is a file, a device or a FIFO, or
+// nothing: then info is nil.
 func destination(path string) (place string, info fs.FileInfo, err error) {
 	if path == "" || strings.HasSuffix(path, string(filepath.Separator)) {
 		return "", nil, fmt.Errorf("%q: want the name of a file", path)

@@ -41,7 +41,8 @@ func ReadFile(path string, most int64) ([]byte, error) {
 	}
 	defer file.Close()
 	if info.Size() > most {
-		return nil, fmt.Errorf("%s: has %s, more than the %s that such a file can have", path, humanize.Bytes(uint64(info.Size())), humanize.Bytes(uint64(most)))
+		return nil, fmt.Errorf("%s: has %s, more than the %s that such a file can have", path,
+			humanize.Bytes(uint64(info.Size())), humanize.Bytes(uint64(most)))
 	}
 	return io.ReadAll(io.LimitReader(file, most))
 }

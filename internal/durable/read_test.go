@@ -24,13 +24,15 @@ func TestReadFile(t *testing.T) {
 	must(os.WriteFile(in("huge"), nil, 0o666))
 	must(os.Truncate(in("huge"), 1<<40))
 	for name, says := range map[string]string{
-		"file": "", "link": "", "pipe": "not a regular file, but a pipe", "device": "but a device", ".": "but a directory", "huge": "1.1 TB, more than the 4 B", "absent": "no such file",
+		"file": "", "link": "", "pipe": "not a regular file, but a pipe", "device": "but a device",
+		".": "but a directory", "huge": "1.1 TB, more than the 4 B", "absent": "no such file",
 	} {
 		data, err := ReadFile(in(name), 4)
 		switch {
 		case says == "" && (err != nil || string(data) != "1234"):
 			t.Errorf("%s: %q, %v", name, data, err)
-		case says != "" && (err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), in(name))):
+		case says != "" && (err == nil || !strings.Contains(err.Error(), says) ||
+			!strings.Contains(err.Error(), in(name))):
 			t.Errorf("%s: %v", name, err)
 		}
 	}

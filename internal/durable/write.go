@@ -20,11 +20,12 @@ type File struct {
 	pending *renameio.PendingFile // nil for what is written as it goes
 }
 
-// Create opens a file beside path, or beside what a link there points to, that takes its place with Commit; Cleanup, before that, leaves path as it was. What
-// killed processes have left of earlier files for path is removed.
+// Create opens a file beside path, or beside what a link there points to, that takes its place with Commit; Cleanup,
+// before that, leaves path as it was. What killed processes have left of earlier files for path is removed.
 func Create(path string, mode fs.FileMode) (*File, error) { return CreateOutput(path, mode, true) }
 
-// CreateOutput is Create for a file that a person asked for: Commit fails where something stands at path by then, unless overwrite is set.
+// CreateOutput is Create for a file that a person asked for: Commit fails where something stands at path by then,
+// unless overwrite is set.
 func CreateOutput(path string, mode fs.FileMode, overwrite bool) (*File, error) {
 	place, info, err := destination(path)
 	switch {
@@ -41,7 +42,8 @@ func CreateOutput(path string, mode fs.FileMode, overwrite bool) (*File, error) 
 	}
 	dir := filepath.Dir(place)
 	sweep(dir, "."+filepath.Base(place), 12) // of 19
-	pending, err := renameio.NewPendingFile(place, renameio.WithTempDir(dir), renameio.WithPermissions(mode), renameio.WithExistingPermissions())
+	pending, err := renameio.NewPendingFile(place, renameio.WithTempDir(dir), renameio.WithPermissions(mode),
+		renameio.WithExistingPermissions())
 	if err != nil {
 		return nil, inFolder(path, dir, err)
 	}
@@ -108,7 +110,8 @@ func WriteFile(path string, data []byte, mode fs.FileMode) error {
 	return write(f, err, data)
 }
 
-// WriteOutput writes a file that a person asked for, as WriteFile does; what stands there is replaced if overwrite is set. CheckOutput says before what will fail.
+// WriteOutput writes a file that a person asked for, as WriteFile does; what stands there is replaced if overwrite is
+// set. CheckOutput says before what will fail.
 func WriteOutput(path string, data []byte, overwrite bool) error {
 	f, err := CreateOutput(path, 0o666, overwrite)
 	return write(f, err, data)
@@ -125,7 +128,8 @@ func write(f *File, err error, data []byte) error {
 	return f.Commit()
 }
 
-// Draft makes a folder beside path to be renamed to it. Close the folder that is returned, open, when that is done. Drafts that killed processes have left are removed.
+// Draft makes a folder beside path to be renamed to it. Close the folder that is returned, open, when that is done.
+// Drafts that killed processes have left are removed.
 func Draft(path string) (*os.File, error) {
 	dir, prefix := filepath.Dir(path), ".unfinished-"+filepath.Base(path)+"-"
 	sweep(dir, prefix, 1)
@@ -144,8 +148,8 @@ func Draft(path string) (*os.File, error) {
 // hold marks a file as that of a living process.
 func hold(f *os.File) { _ = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) }
 
-// sweep removes files and folders in dir whose name is prefix and a random number of that many digits at least, and that no living process holds. Where that can't
-// be told, or a file can't be removed, it stays.
+// sweep removes files and folders in dir whose name is prefix and a random number of that many digits at least, and
+// that no living process holds. Where that can't be told, or a file can't be removed, it stays.
 func sweep(dir, prefix string, digits int) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

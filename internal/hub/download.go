@@ -156,7 +156,8 @@ func (c *Client) get(ctx context.Context, n Name, m metadata, part *os.File, p *
 		have = 0
 	case http.StatusPartialContent:
 		if _, err := fmt.Sscanf(response.Header.Get("Content-Range"), "bytes %d-", &from); err != nil || from != have {
-			return fmt.Errorf("%v: asked for the bytes from %d on, the server sends %q", n, have, response.Header.Get("Content-Range"))
+			return fmt.Errorf("%v: asked for the bytes from %d on, the server sends %q", n, have,
+				response.Header.Get("Content-Range"))
 		}
 		if whole >= 0 {
 			whole += have
@@ -170,7 +171,8 @@ func (c *Client) get(ctx context.Context, n Name, m metadata, part *os.File, p *
 	case m.size >= 0 && whole >= 0 && whole != m.size:
 		return fmt.Errorf("%v: the server has %d bytes, the hub says %d", n, whole, m.size)
 	case m.size < 0 && whole < 0:
-		return fmt.Errorf("%v: neither the hub nor the server says how large it is, so it can't be known when all of it is there; download it by other means", n)
+		return fmt.Errorf("%v: neither the hub nor the server says how large it is, so it can't be known when all of "+
+			"it is there; download it by other means", n)
 	case m.size < 0:
 		m.size = whole
 		if err := enoughSpace(part.Name(), m.size-have); err != nil {
@@ -184,9 +186,11 @@ func (c *Client) get(ctx context.Context, n Name, m metadata, part *os.File, p *
 		return err
 	}
 	p.start(have)
-	err = c.copy(n, m, part, io.LimitReader(response.Body, m.size-have+1), p, alive) // one more byte tells that there is too much
+	// one more byte tells that there is too much
+	err = c.copy(n, m, part, io.LimitReader(response.Body, m.size-have+1), p, alive)
 	if err != nil && reading.Err() != nil && ctx.Err() == nil {
-		err = cut{fmt.Errorf("%v: nothing came for %v after %d bytes; the same command goes on from there", n, c.Timeout, p.done)}
+		err = cut{fmt.Errorf("%v: nothing came for %v after %d bytes; the same command goes on from there", n,
+			c.Timeout, p.done)}
 	}
 	return err
 }
@@ -206,11 +210,13 @@ func (c *Client) copy(n Name, m metadata, to io.Writer, from io.Reader, p *progr
 		}
 		switch {
 		case errors.Is(err, io.EOF) && p.done < m.size:
-			return cut{fmt.Errorf("%v: the connection ended after %d of %d bytes; the same command goes on from there", n, p.done, m.size)}
+			return cut{fmt.Errorf("%v: the connection ended after %d of %d bytes; the same command goes on from there",
+				n, p.done, m.size)}
 		case errors.Is(err, io.EOF):
 			return nil
 		case err != nil:
-			return cut{fmt.Errorf("%v: the connection broke after %d bytes: %w; the same command goes on from there", n, p.done, err)}
+			return cut{fmt.Errorf("%v: the connection broke after %d bytes: %w; the same command goes on from there", n,
+				p.done, err)}
 		}
 	}
 }
@@ -224,7 +230,8 @@ func enoughSpace(path string, need int64) error {
 	if err != nil || need <= 0 || uint64(need) <= usage.Free {
 		return nil // where the system doesn't say, writing will
 	}
-	return fmt.Errorf("needs %s in %s, where %s are free; HF_HUB_CACHE names another place", humanize.Bytes(uint64(need)), filepath.Dir(path), humanize.Bytes(usage.Free))
+	return fmt.Errorf("needs %s in %s, where %s are free; HF_HUB_CACHE names another place",
+		humanize.Bytes(uint64(need)), filepath.Dir(path), humanize.Bytes(usage.Free))
 }
 
 var (
@@ -239,7 +246,8 @@ func verify(content *os.File, n Name, m metadata) error {
 		return err
 	}
 	if m.size >= 0 && info.Size() != m.size {
-		return fmt.Errorf("%v: %d bytes came, the hub says %d; the download was removed, try again", n, info.Size(), m.size)
+		return fmt.Errorf("%v: %d bytes came, the hub says %d; the download was removed, try again", n,
+			info.Size(), m.size)
 	}
 	var h hash.Hash
 	switch {
@@ -249,13 +257,15 @@ func verify(content *os.File, n Name, m metadata) error {
 		h = sha1.New()
 		fmt.Fprintf(h, "blob %d\x00", info.Size())
 	default:
-		return fmt.Errorf("%v: the hub gives no hash of it (ETag %q), so it can't be checked; the download was removed", n, m.etag)
+		return fmt.Errorf("%v: the hub gives no hash of it (ETag %q), so it can't be checked; the download was removed",
+			n, m.etag)
 	}
 	if _, err := io.Copy(h, io.NewSectionReader(content, 0, info.Size())); err != nil {
 		return err
 	}
 	if got := hex.EncodeToString(h.Sum(nil)); got != m.etag {
-		return fmt.Errorf("%v: the hash of what came is %s, the hub says %s; the download was removed, try again", n, got, m.etag)
+		return fmt.Errorf("%v: the hash of what came is %s, the hub says %s; the download was removed, try again", n,
+			got, m.etag)
 	}
 	return nil
 }
@@ -296,7 +306,8 @@ func (p *progress) add(n int) {
 	if speed > 0 {
 		text += fmt.Sprintf("  %s/s", humanize.Bytes(uint64(speed)))
 		if p.total > 0 {
-			text += fmt.Sprintf("  %v left", (time.Duration(float64(p.total-p.done) / speed * float64(time.Second))).Round(time.Second))
+			text += fmt.Sprintf("  %v left",
+				(time.Duration(float64(p.total-p.done) / speed * float64(time.Second))).Round(time.Second))
 		}
 	}
 	if p.total > 0 && percent > p.percent {

@@ -12,7 +12,8 @@ import (
 	"github.com/veratune/veratune/internal/durable"
 )
 
-// FromEnvironment is the client that the variables of Hugging Face's programs ask for: HF_ENDPOINT, HF_HUB_CACHE, HF_HOME, HF_TOKEN, HF_TOKEN_PATH, HF_HUB_OFFLINE.
+// FromEnvironment is the client that the variables of Hugging Face's programs ask for: HF_ENDPOINT, HF_HUB_CACHE,
+// HF_HOME, HF_TOKEN, HF_TOKEN_PATH, HF_HUB_OFFLINE.
 func FromEnvironment(report io.Writer) (*Client, error) {
 	home, err := folderOf("HF_HOME")
 	if home == "" && err == nil {
@@ -25,7 +26,8 @@ func FromEnvironment(report io.Writer) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{Endpoint: "https://huggingface.co", Cache: filepath.Join(home, "hub"), Timeout: 10 * time.Second, Retry: time.Second, Report: report}
+	c := &Client{Endpoint: "https://huggingface.co", Cache: filepath.Join(home, "hub"), Timeout: 10 * time.Second,
+		Retry: time.Second, Report: report}
 	if endpoint := os.Getenv("HF_ENDPOINT"); endpoint != "" {
 		c.Endpoint = strings.TrimRight(endpoint, "/")
 	}

@@ -1,5 +1,6 @@
-// Package hub fetches single files from the Hugging Face hub into the cache that Hugging Face's own programs use, where either finds what the other has
-// fetched. A file in the cache is whole: it is put there under its name only after its size and its hash are what the hub says.
+// Package hub fetches single files from the Hugging Face hub into the cache that Hugging Face's own programs use, where
+// either finds what the other has fetched. A file in the cache is whole: it is put there under its name only after its
+// size and its hash are what the hub says.
 package hub
 
 import (
@@ -51,7 +52,9 @@ func Parse(s string) (Name, error) {
 
 // inPlace tells whether a part of a path names something in its own folder, on every system.
 func inPlace(part string) bool {
-	return part != "" && strings.Trim(part, ".") != "" && !strings.ContainsFunc(part, func(r rune) bool { return r < ' ' || strings.ContainsRune(`\:*?"<>|`, r) })
+	return part != "" && strings.Trim(part, ".") != "" && !strings.ContainsFunc(part, func(r rune) bool {
+		return r < ' ' || strings.ContainsRune(`\:*?"<>|`, r)
+	})
 }
 
 var plain = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*$`)
@@ -70,8 +73,8 @@ type Client struct {
 	Report  io.Writer     // gets progress and what a person should know
 }
 
-// Fetch gives the path of a file in the cache, which it downloads where that hasn't been done. Where the hub can't be reached, the copy that was downloaded
-// last is used, if there is one.
+// Fetch gives the path of a file in the cache, which it downloads where that hasn't been done. Where the hub can't be
+// reached, the copy that was downloaded last is used, if there is one.
 func (c *Client) Fetch(ctx context.Context, n Name) (string, error) {
 	line := terminal.NewLine(c.Report)
 	if c.Offline {
@@ -162,7 +165,8 @@ func (c *Client) head(ctx context.Context, n Name) (m metadata, err error) {
 		m.size = -1
 	}
 	if !commitHash.MatchString(m.commit) || !plain.MatchString(m.etag) {
-		return m, fmt.Errorf("%v: %s answers, but not as a Hugging Face hub does (commit %q, ETag %q); check HF_ENDPOINT and the proxy", n, c.Endpoint, m.commit, m.etag)
+		return m, fmt.Errorf("%v: %s answers, but not as a Hugging Face hub does (commit %q, ETag %q); check "+
+			"HF_ENDPOINT and the proxy", n, c.Endpoint, m.commit, m.etag)
 	}
 	return m, nil
 }
@@ -215,7 +219,8 @@ func (e *statusError) Error() string {
 	case e.code == http.StatusNotFound:
 		return said + "; check the names of owner, repository and file"
 	case (e.code == http.StatusUnauthorized || e.code == http.StatusForbidden) && e.token:
-		return said + "; check the name, whether your token may read the repository, and whether its page asks you to accept terms"
+		return said + "; check the name, whether your token may read the repository, and whether its page asks you " +
+			"to accept terms"
 	case e.code == http.StatusUnauthorized || e.code == http.StatusForbidden:
 		return said + "; check the name; a private or gated repository takes a token in HF_TOKEN"
 	}

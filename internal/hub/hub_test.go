@@ -47,7 +47,8 @@ type fakeHub struct {
 
 func newHub(t *testing.T) *fakeHub {
 	f := &fakeHub{header: map[string]string{
-		"X-Repo-Commit": commit, "X-Linked-Etag": `"` + sum(content) + `"`, "X-Linked-Size": fmt.Sprint(len(content)), "ETag": `W/"other"`,
+		"X-Repo-Commit": commit, "X-Linked-Etag": `"` + sum(content) + `"`, "X-Linked-Size": fmt.Sprint(len(content)),
+		"ETag": `W/"other"`,
 	}}
 	f.serve = func(w http.ResponseWriter, r *http.Request) {
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
@@ -86,7 +87,8 @@ func newHub(t *testing.T) *fakeHub {
 
 func (f *fakeHub) client(t *testing.T) (*Client, *bytes.Buffer) {
 	var report bytes.Buffer
-	return &Client{Endpoint: f.hub.URL, Cache: t.TempDir(), Token: secret, Timeout: 5 * time.Second, Retry: time.Millisecond, Report: &report}, &report
+	return &Client{Endpoint: f.hub.URL, Cache: t.TempDir(), Token: secret, Timeout: 5 * time.Second,
+		Retry: time.Millisecond, Report: &report}, &report
 }
 
 // check looks for the content in the cache's layout, and for the token and the signature nowhere.
@@ -95,7 +97,8 @@ func check(t *testing.T, c *Client, path string, err error, said string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := filepath.Join(c.Cache, "models--someone--small-GGUF", "snapshots", commit, "q4", "small model.gguf"); path != want {
+	if want := filepath.Join(c.Cache, "models--someone--small-GGUF", "snapshots", commit, "q4",
+		"small model.gguf"); path != want {
 		t.Errorf("path %s, want %s", path, want)
 	}
 	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, content) {
@@ -104,7 +107,8 @@ func check(t *testing.T, c *Client, path string, err error, said string) {
 	if to, _ := os.Readlink(path); to != filepath.Join("..", "..", "..", "blobs", sum(content)) {
 		t.Errorf("a link to %q", to)
 	}
-	if ref, _ := os.ReadFile(filepath.Join(c.Cache, "models--someone--small-GGUF", "refs", "main")); string(ref) != commit {
+	if ref, _ := os.ReadFile(filepath.Join(c.Cache, "models--someone--small-GGUF", "refs", "main")); string(
+		ref) != commit {
 		t.Errorf("refs/main is %q", ref)
 	}
 	noSecrets(t, c, said)
@@ -148,11 +152,13 @@ func TestFetch(t *testing.T) {
 	// A new commit with the same content only gets another link, and the net's being away leaves the last one.
 	c.Offline = false
 	f.header["X-Repo-Commit"] = strings.Repeat("a", 40)
-	if path, err = c.Fetch(t.Context(), name); err != nil || !strings.Contains(path, strings.Repeat("a", 40)) || f.fetched.Load() != 1 {
+	if path, err = c.Fetch(t.Context(), name); err != nil || !strings.Contains(path, strings.Repeat("a", 40)) ||
+		f.fetched.Load() != 1 {
 		t.Errorf("%s, %v, fetched %d times", path, err, f.fetched.Load())
 	}
 	f.hub.Close()
-	if again, err := c.Fetch(t.Context(), name); err != nil || again != path || !strings.Contains(report.String(), "the copy in the cache is used") {
+	if again, err := c.Fetch(t.Context(), name); err != nil || again != path ||
+		!strings.Contains(report.String(), "the copy in the cache is used") {
 		t.Errorf("%s, %v; %s", again, err, report)
 	}
 }
@@ -167,25 +173,27 @@ func TestResume(t *testing.T) {
 		"from the middle": {there: content[:half], ranges: fmt.Sprintf("[bytes=%d-]", half)},
 		"all there":       {there: content, ranges: "[]"},
 		"too much there":  {there: append(bytes.Clone(content), 'x'), ranges: "[]"},
-		"no ranges": {there: content[:half], ranges: fmt.Sprintf("[bytes=%d-]", half), serve: func(w http.ResponseWriter, r *http.Request) bool {
-			w.Write(content)
-			return true
-		}},
-		"cut connections": {ranges: fmt.Sprintf("[ bytes=%d- bytes=%d-]", 300_000, 600_000), serve: func(w http.ResponseWriter, r *http.Request) bool {
-			var from int
-			fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &from)
-			if from >= 600_000 {
-				return false
-			}
-			w.Header().Set("Content-Length", fmt.Sprint(len(content)-from))
-			if from > 0 {
-				w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, len(content)-1, len(content)))
-				w.WriteHeader(http.StatusPartialContent)
-			}
-			w.Write(content[from : from+300_000])
-			w.(http.Flusher).Flush()
-			panic(http.ErrAbortHandler)
-		}},
+		"no ranges": {there: content[:half], ranges: fmt.Sprintf("[bytes=%d-]", half),
+			serve: func(w http.ResponseWriter, r *http.Request) bool {
+				w.Write(content)
+				return true
+			}},
+		"cut connections": {ranges: fmt.Sprintf("[ bytes=%d- bytes=%d-]", 300_000, 600_000),
+			serve: func(w http.ResponseWriter, r *http.Request) bool {
+				var from int
+				fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &from)
+				if from >= 600_000 {
+					return false
+				}
+				w.Header().Set("Content-Length", fmt.Sprint(len(content)-from))
+				if from > 0 {
+					w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, len(content)-1, len(content)))
+					w.WriteHeader(http.StatusPartialContent)
+				}
+				w.Write(content[from : from+300_000])
+				w.(http.Flusher).Flush()
+				panic(http.ErrAbortHandler)
+			}},
 		"busy": {ranges: "[ ]", serve: func() func(w http.ResponseWriter, r *http.Request) bool {
 			calls := 0
 			return func(w http.ResponseWriter, r *http.Request) bool {
@@ -208,7 +216,8 @@ func TestResume(t *testing.T) {
 			client, report := f.client(t)
 			if c.there != nil {
 				part := client.blob(name, sum(content)) + incompleteSuffix
-				if err := errors.Join(os.MkdirAll(filepath.Dir(part), 0o777), os.WriteFile(part, c.there, 0o666)); err != nil {
+				if err := errors.Join(os.MkdirAll(filepath.Dir(part), 0o777),
+					os.WriteFile(part, c.there, 0o666)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -290,18 +299,20 @@ func TestFailures(t *testing.T) {
 				w.WriteHeader(http.StatusPartialContent)
 			}
 		}, "asked for the bytes from 10 on"},
-		"not found":    {refuse(404), "404 Not Found; check the names"},
-		"no access":    {refuse(401), "whether your token may read"},
-		"gated":        {refuse(403), "accept terms"},
-		"broken":       {refuse(500), "500 Internal Server Error; and it is not in the cache"},
-		"no hub":       {func(f *fakeHub, c *Client) { f.header = nil }, "not as a Hugging Face hub does"},
-		"hostile etag": {func(f *fakeHub, c *Client) { f.header["X-Linked-Etag"] = `"../../../evil"` }, "not as a Hugging Face hub does"},
+		"not found": {refuse(404), "404 Not Found; check the names"},
+		"no access": {refuse(401), "whether your token may read"},
+		"gated":     {refuse(403), "accept terms"},
+		"broken":    {refuse(500), "500 Internal Server Error; and it is not in the cache"},
+		"no hub":    {func(f *fakeHub, c *Client) { f.header = nil }, "not as a Hugging Face hub does"},
+		"hostile etag": {func(f *fakeHub, c *Client) { f.header["X-Linked-Etag"] = `"../../../evil"` },
+			"not as a Hugging Face hub does"},
 		"hostile commit": {func(f *fakeHub, c *Client) {
 			f.header["X-Repo-Commit"] = "../../../../../../../../../../../../../evil/"
 		}, "not as a Hugging Face hub does"},
-		"no hash":   {func(f *fakeHub, c *Client) { f.header["X-Linked-Etag"] = `"abc"` }, "can't be checked"},
-		"no size":   {func(f *fakeHub, c *Client) { f.header["X-Linked-Size"] = "many" }, `its size as "many"`},
-		"too large": {func(f *fakeHub, c *Client) { f.header["X-Linked-Size"] = "1000000000000000000" }, "HF_HUB_CACHE names another place"},
+		"no hash": {func(f *fakeHub, c *Client) { f.header["X-Linked-Etag"] = `"abc"` }, "can't be checked"},
+		"no size": {func(f *fakeHub, c *Client) { f.header["X-Linked-Size"] = "many" }, `its size as "many"`},
+		"too large": {func(f *fakeHub, c *Client) { f.header["X-Linked-Size"] = "1000000000000000000" },
+			"HF_HUB_CACHE names another place"},
 		"cache is a file": {func(f *fakeHub, c *Client) {
 			c.Cache = filepath.Join(c.Cache, "file")
 			os.WriteFile(c.Cache, nil, 0o666)
@@ -336,7 +347,8 @@ func TestFailures(t *testing.T) {
 	f.hub.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(401) })
 	client, _ := f.client(t)
 	client.Token = ""
-	if _, err := client.Fetch(t.Context(), name); err == nil || !strings.Contains(err.Error(), "takes a token in HF_TOKEN") {
+	if _, err := client.Fetch(t.Context(), name); err == nil ||
+		!strings.Contains(err.Error(), "takes a token in HF_TOKEN") {
 		t.Errorf("without a token: %v", err)
 	}
 }
@@ -408,8 +420,10 @@ func TestParse(t *testing.T) {
 		}
 	}
 	for _, s := range []string{
-		"", "a/b/c", "hf:", "hf:a/b", "hf:a/b/", "hf:../../etc/passwd", "hf:../b/c", "hf:a/../c", "hf:a/b/..", "hf:a/b/../../c", "hf:a/b/c/..", "hf:a/b//c", "hf:/a/b/c",
-		"hf:a/b/.", `hf:a/b/..\c`, "hf:a--b/c/d", "hf:a/b--c/d", "hf:a/b/c\n", "hf:a/b/c\x00", "hf:a b/c/d", "hf:.a/b/c", "hf:a/b/c:stream", "hf:a/b/...",
+		"", "a/b/c", "hf:", "hf:a/b", "hf:a/b/", "hf:../../etc/passwd", "hf:../b/c", "hf:a/../c", "hf:a/b/..",
+		"hf:a/b/../../c", "hf:a/b/c/..", "hf:a/b//c", "hf:/a/b/c",
+		"hf:a/b/.", `hf:a/b/..\c`, "hf:a--b/c/d", "hf:a/b--c/d", "hf:a/b/c\n", "hf:a/b/c\x00", "hf:a b/c/d",
+		"hf:.a/b/c", "hf:a/b/c:stream", "hf:a/b/...",
 	} {
 		if n, err := Parse(s); err == nil {
 			t.Errorf("%q was taken as %+v", s, n)
@@ -438,24 +452,30 @@ func TestFromEnvironment(t *testing.T) {
 	home := t.TempDir()
 	os.MkdirAll(filepath.Join(home, ".cache", "huggingface"), 0o700)
 	os.WriteFile(filepath.Join(home, ".cache", "huggingface", "token"), []byte(secret+"\n"), 0o600)
-	variables := []string{"HF_HOME", "XDG_CACHE_HOME", "HUGGINGFACE_HUB_CACHE", "HF_HUB_CACHE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "HF_ENDPOINT", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"}
+	variables := []string{"HF_HOME", "XDG_CACHE_HOME", "HUGGINGFACE_HUB_CACHE", "HF_HUB_CACHE", "HF_TOKEN",
+		"HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "HF_ENDPOINT", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"}
 	for _, c := range []struct {
 		set                    map[string]string
 		cache, token, endpoint string
 		offline                bool
 	}{
 		{nil, home + "/.cache/huggingface/hub", secret, "https://huggingface.co", false},
-		{map[string]string{"XDG_CACHE_HOME": "/x", "HF_ENDPOINT": "http://h:1/"}, "/x/huggingface/hub", "", "http://h:1", false},
-		{map[string]string{"HF_HOME": "~/hf", "HF_TOKEN": " t\n", "HF_HUB_OFFLINE": "yes"}, home + "/hf/hub", "t", "https://huggingface.co", true},
-		{map[string]string{"HF_HUB_CACHE": "$HOME/c", "HF_HOME": "/h", "HF_HUB_OFFLINE": "0"}, home + "/c", "", "https://huggingface.co", false},
-		{map[string]string{"HUGGINGFACE_HUB_CACHE": "/old", "TRANSFORMERS_OFFLINE": "1"}, "/old", secret, "https://huggingface.co", true},
+		{map[string]string{"XDG_CACHE_HOME": "/x", "HF_ENDPOINT": "http://h:1/"}, "/x/huggingface/hub", "",
+			"http://h:1", false},
+		{map[string]string{"HF_HOME": "~/hf", "HF_TOKEN": " t\n", "HF_HUB_OFFLINE": "yes"}, home + "/hf/hub", "t",
+			"https://huggingface.co", true},
+		{map[string]string{"HF_HUB_CACHE": "$HOME/c", "HF_HOME": "/h", "HF_HUB_OFFLINE": "0"}, home + "/c", "",
+			"https://huggingface.co", false},
+		{map[string]string{"HUGGINGFACE_HUB_CACHE": "/old", "TRANSFORMERS_OFFLINE": "1"}, "/old", secret,
+			"https://huggingface.co", true},
 	} {
 		for _, v := range variables {
 			t.Setenv(v, c.set[v])
 		}
 		t.Setenv("HOME", home)
 		got, err := FromEnvironment(nil)
-		if err != nil || got.Cache != c.cache || got.Token != c.token || got.Endpoint != c.endpoint || got.Offline != c.offline {
+		if err != nil || got.Cache != c.cache || got.Token != c.token || got.Endpoint != c.endpoint ||
+			got.Offline != c.offline {
 			t.Errorf("%v: %+v, %v", c.set, got, err)
 		}
 	}

@@ -6,11 +6,12 @@ import (
 	"math"
 )
 
-// Sum replaces values and scalars, as many on every rank, by their sums over all ranks. Each number is added up once, in float64 and in the order of ranks, so that
-// all ranks get the same bits, and as many ranks always the same.
+// Sum replaces values and scalars, as many on every rank, by their sums over all ranks. Each number is added up once,
+// in float64 and in the order of ranks, so that all ranks get the same bits, and as many ranks always the same.
 //
-// It is a reduction by parts: every rank gets one part of the values from all others, adds it up, and gives the sums to all. A rank sends and receives about twice the
-// values' size, however many ranks there are. The scalars go with every part.
+// It is a reduction by parts: every rank gets one part of the values from all others, adds it up, and gives the sums to
+// all. A rank sends and receives about twice the values' size, however many ranks there are. The scalars go with every
+// part.
 func (w *World) Sum(values []float32, scalars []float64) error {
 	if w.size == 1 {
 		return nil
@@ -31,7 +32,8 @@ func (w *World) Sum(values []float32, scalars []float64) error {
 		}
 	}
 	if err := w.do("MPI_Alltoall", func() int32 {
-		return w.lib.allToAll(pointer(send), int32(message), w.lib.bytes, pointer(received), int32(message), w.lib.bytes, w.lib.world)
+		return w.lib.allToAll(pointer(send), int32(message), w.lib.bytes, pointer(received), int32(message),
+			w.lib.bytes, w.lib.world)
 	}); err != nil {
 		return err
 	}
@@ -65,7 +67,8 @@ func (w *World) Sum(values []float32, scalars []float64) error {
 // gather puts the bytes of all ranks, as many of each, one after the other.
 func (w *World) gather(own, all []byte) error {
 	return w.do("MPI_Allgather", func() int32 {
-		return w.lib.allGather(pointer(own), int32(len(own)), w.lib.bytes, pointer(all), int32(len(own)), w.lib.bytes, w.lib.world)
+		return w.lib.allGather(pointer(own), int32(len(own)), w.lib.bytes, pointer(all), int32(len(own)), w.lib.bytes,
+			w.lib.world)
 	})
 }
 
@@ -88,5 +91,7 @@ func (w *World) Broadcast(data []byte) ([]byte, error) {
 }
 
 func (w *World) broadcast(data []byte) error {
-	return w.do("MPI_Bcast", func() int32 { return w.lib.broadcast(pointer(data), int32(len(data)), w.lib.bytes, 0, w.lib.world) })
+	return w.do("MPI_Bcast", func() int32 {
+		return w.lib.broadcast(pointer(data), int32(len(data)), w.lib.bytes, 0, w.lib.world)
+	})
 }

@@ -11,7 +11,8 @@ import (
 	"github.com/ebitengine/purego"
 )
 
-// library is an MPI library's functions, and the handles that mpi.h defines. Every function returns 0 or an error's code.
+// library is an MPI library's functions, and the handles that mpi.h defines. Every function returns 0 or an error's
+// code.
 type library struct {
 	name                       string
 	world, bytes, errorsReturn uintptr
@@ -22,17 +23,21 @@ type library struct {
 	commSize      func(comm uintptr, size *int32) int32
 	barrier       func(comm uintptr) int32
 	broadcast     func(data unsafe.Pointer, count int32, kind uintptr, root int32, comm uintptr) int32
-	allToAll      func(send unsafe.Pointer, sendCount int32, sendKind uintptr, receive unsafe.Pointer, receiveCount int32, receiveKind, comm uintptr) int32
-	allGather     func(send unsafe.Pointer, sendCount int32, sendKind uintptr, receive unsafe.Pointer, receiveCount int32, receiveKind, comm uintptr) int32
-	errorString   func(code int32, text *byte, length *int32) int32
-	finalize      func() int32
-	abort         func(comm uintptr, code int32) int32
+	allToAll      func(send unsafe.Pointer, sendCount int32, sendKind uintptr, receive unsafe.Pointer,
+		receiveCount int32, receiveKind, comm uintptr) int32
+	allGather func(send unsafe.Pointer, sendCount int32, sendKind uintptr, receive unsafe.Pointer,
+		receiveCount int32, receiveKind, comm uintptr) int32
+	errorString func(code int32, text *byte, length *int32) int32
+	finalize    func() int32
+	abort       func(comm uintptr, code int32) int32
 }
 
 func (l *library) functions() map[string]any {
 	return map[string]any{
-		"MPI_Init_thread": &l.initThread, "MPI_Comm_set_errhandler": &l.setErrhandler, "MPI_Comm_rank": &l.commRank, "MPI_Comm_size": &l.commSize,
-		"MPI_Barrier": &l.barrier, "MPI_Bcast": &l.broadcast, "MPI_Alltoall": &l.allToAll, "MPI_Allgather": &l.allGather,
+		"MPI_Init_thread": &l.initThread, "MPI_Comm_set_errhandler": &l.setErrhandler, "MPI_Comm_rank": &l.commRank,
+		"MPI_Comm_size": &l.commSize,
+		"MPI_Barrier":   &l.barrier, "MPI_Bcast": &l.broadcast, "MPI_Alltoall": &l.allToAll,
+		"MPI_Allgather":    &l.allGather,
 		"MPI_Error_string": &l.errorString, "MPI_Finalize": &l.finalize, "MPI_Abort": &l.abort,
 	}
 }
@@ -40,7 +45,8 @@ func (l *library) functions() map[string]any {
 // The libraries' names by their ABI. Both have been the same since 2012 (MPICH 3.1) and 2018 (Open MPI 4).
 var (
 	openMPI = []string{"libmpi.so.40", "libmpi.40.dylib", "/opt/homebrew/lib/libmpi.40.dylib"}
-	mpich   = []string{"libmpi.so.12", "libmpich.so.12", "libmpi_cray.so.12", "libmpi.12.dylib", "/opt/homebrew/lib/libmpi.12.dylib"}
+	mpich   = []string{"libmpi.so.12", "libmpich.so.12", "libmpi_cray.so.12", "libmpi.12.dylib",
+		"/opt/homebrew/lib/libmpi.12.dylib"}
 )
 
 // candidates are the names to try, those first that go with the launcher: hydra and srun's pmi2 are MPICH's.
@@ -73,7 +79,8 @@ func load() (*library, error) {
 		}
 		return l, nil
 	}
-	return nil, fmt.Errorf("veratune was started by a launcher of MPI, but no MPI library can be loaded; install Open MPI or MPICH, or add its folder to LD_LIBRARY_PATH: %w",
+	return nil, fmt.Errorf("veratune was started by a launcher of MPI, but no MPI library can be loaded; install "+
+		"Open MPI or MPICH, or add its folder to LD_LIBRARY_PATH: %w",
 		errors.Join(failures...))
 }
 
@@ -87,7 +94,8 @@ func (l *library) bind(handle uintptr) error {
 	}
 	// Open MPI's handles are addresses of objects in the library, MPICH's are numbers.
 	if _, err := purego.Dlsym(handle, "ompi_mpi_comm_world"); err == nil {
-		for name, place := range map[string]*uintptr{"ompi_mpi_comm_world": &l.world, "ompi_mpi_byte": &l.bytes, "ompi_mpi_errors_return": &l.errorsReturn} {
+		for name, place := range map[string]*uintptr{"ompi_mpi_comm_world": &l.world, "ompi_mpi_byte": &l.bytes,
+			"ompi_mpi_errors_return": &l.errorsReturn} {
 			if *place, err = purego.Dlsym(handle, name); err != nil {
 				return err
 			}

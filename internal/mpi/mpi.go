@@ -1,7 +1,7 @@
 // Package mpi lets the processes that mpirun or srun has started work on one thing together.
 //
-// It loads the machine's MPI at run time, Open MPI or MPICH and what shares its ABI (Intel MPI, MVAPICH, Cray MPICH), so that nothing of MPI is needed to build
-// veratune or to run it alone.
+// It loads the machine's MPI at run time, Open MPI or MPICH and what shares its ABI (Intel MPI, MVAPICH, Cray MPICH),
+// so that nothing of MPI is needed to build veratune or to run it alone.
 package mpi
 
 import (
@@ -13,8 +13,8 @@ import (
 	"unsafe"
 )
 
-// World is the processes that were started together, numbered from 0: their ranks. Its methods but Rank, Size and Processors must be called by all of them, in
-// the same order, and by one goroutine at a time.
+// World is the processes that were started together, numbered from 0: their ranks. Its methods but Rank, Size and
+// Processors must be called by all of them, in the same order, and by one goroutine at a time.
 type World struct {
 	rank, size int
 	processors int
@@ -28,7 +28,8 @@ func (w *World) Rank() int { return w.rank }
 // Size is the number of processes.
 func (w *World) Size() int { return w.size }
 
-// Processors is this process's share of those that it may run on; processes that may run on the same ones share them evenly.
+// Processors is this process's share of those that it may run on; processes that may run on the same ones share them
+// evenly.
 func (w *World) Processors() int { return w.processors }
 
 // Launched tells whether a launcher of MPI has started this process beside others.
@@ -92,14 +93,18 @@ func (w *World) do(name string, call func() int32) error {
 func (w *World) join() error {
 	const funneled = 1
 	var provided, rank, size int32
-	if err := w.do("MPI_Init_thread", func() int32 { return w.lib.initThread(nil, nil, funneled, &provided) }); err != nil {
+	if err := w.do("MPI_Init_thread", func() int32 {
+		return w.lib.initThread(nil, nil, funneled, &provided)
+	}); err != nil {
 		return err
 	}
 	if provided < funneled {
 		return errors.New("it was built for programs with one thread (MPI_THREAD_SINGLE)")
 	}
 	// By default an error ends the process before anyone can say what is saved.
-	if err := w.do("MPI_Comm_set_errhandler", func() int32 { return w.lib.setErrhandler(w.lib.world, w.lib.errorsReturn) }); err != nil {
+	if err := w.do("MPI_Comm_set_errhandler", func() int32 {
+		return w.lib.setErrhandler(w.lib.world, w.lib.errorsReturn)
+	}); err != nil {
 		return err
 	}
 	if err := w.do("MPI_Comm_rank", func() int32 { return w.lib.commRank(w.lib.world, &rank) }); err != nil {
@@ -110,7 +115,8 @@ func (w *World) join() error {
 	}
 	w.rank, w.size = int(rank), int(size)
 	if n := started(); n > 0 && n != w.size {
-		return fmt.Errorf("the launcher started %d processes and this MPI sees %d; use the mpirun that belongs to it", n, w.size)
+		return fmt.Errorf("the launcher started %d processes and this MPI sees %d; use the mpirun that belongs to it",
+			n, w.size)
 	}
 	return w.divideProcessors()
 }
@@ -124,7 +130,8 @@ func (w *World) End() error {
 	return w.do("MPI_Finalize", w.lib.finalize)
 }
 
-// Abort ends all processes, this one with the exit code. It may be called by any of them, at any time but during another call.
+// Abort ends all processes, this one with the exit code. It may be called by any of them, at any time but during
+// another call.
 func (w *World) Abort(code int) {
 	w.do("MPI_Abort", func() int32 { return w.lib.abort(w.lib.world, int32(code)) })
 	os.Exit(code)

@@ -102,7 +102,8 @@ func mpirun(t *testing.T, launcher, as string, n int) (output string, err error)
 		t.Skipf("no %s: install Open MPI or MPICH to run this", launcher)
 	}
 	cmd := exec.Command(path, "-n", strconv.Itoa(n), os.Args[0])
-	cmd.Env = append(os.Environ(), asRank+"="+as, "OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1", "OMPI_MCA_rmaps_base_oversubscribe=1")
+	cmd.Env = append(os.Environ(), asRank+"="+as, "OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1",
+		"OMPI_MCA_rmaps_base_oversubscribe=1")
 	data, err := cmd.CombinedOutput()
 	return string(data), err
 }
@@ -112,7 +113,8 @@ func TestWorld(t *testing.T) {
 		for _, n := range []int{1, 2, 3, 4} {
 			t.Run(fmt.Sprint(launcher, " ", n), func(t *testing.T) {
 				out, err := mpirun(t, launcher, "well", n)
-				if err != nil || strings.Count(out, "is well") != n || !strings.Contains(out, fmt.Sprintf("rank %d of %d", n-1, n)) {
+				if err != nil || strings.Count(out, "is well") != n ||
+					!strings.Contains(out, fmt.Sprintf("rank %d of %d", n-1, n)) {
 					t.Errorf("%v: %s", err, out)
 				}
 			})
@@ -125,7 +127,8 @@ func TestAbort(t *testing.T) {
 	for _, launcher := range []string{"mpirun", "mpiexec.hydra"} {
 		t.Run(launcher, func(t *testing.T) {
 			out, err := mpirun(t, launcher, "fail", 3)
-			if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != 3 || !strings.Contains(out, "rank 2 fails on purpose") {
+			if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != 3 ||
+				!strings.Contains(out, "rank 2 fails on purpose") {
 				t.Errorf("%v: %s", err, out)
 			}
 		})
@@ -147,7 +150,8 @@ func TestLaunched(t *testing.T) {
 		{"PMIX_RANK=0", true},
 		{"OMPI_COMM_WORLD_SIZE=4 SLURM_STEP_NUM_TASKS=1", true}, // mpirun in a job of Slurm
 	} {
-		for _, name := range []string{"OMPI_COMM_WORLD_SIZE", "PMI_RANK", "PMI_SIZE", "PMIX_RANK", "SLURM_STEP_NUM_TASKS"} {
+		for _, name := range []string{"OMPI_COMM_WORLD_SIZE", "PMI_RANK", "PMI_SIZE", "PMIX_RANK",
+			"SLURM_STEP_NUM_TASKS"} {
 			t.Setenv(name, "")
 		}
 		for _, variable := range strings.Fields(c.environment) {

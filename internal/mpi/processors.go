@@ -8,7 +8,8 @@ import (
 	"runtime"
 )
 
-// divideProcessors finds out how many ranks may run on the same processors of the same machine. Launchers bind ranks to cores or to sockets, or not at all.
+// divideProcessors finds out how many ranks may run on the same processors of the same machine. Launchers bind ranks to
+// cores or to sockets, or not at all.
 func (w *World) divideProcessors() error {
 	host, err := os.Hostname()
 	if err != nil {

@@ -1,4 +1,5 @@
-// Package terminal tells people how long work is getting on: on a terminal in one line that is written over, elsewhere in a line now and then.
+// Package terminal tells people how long work is getting on: on a terminal in one line that is written over, elsewhere
+// in a line now and then.
 package terminal
 
 import (
@@ -45,8 +46,8 @@ func Width(out io.Writer) int {
 	return width
 }
 
-// Step shows the line of a step that has just been made, which is number done of total; without a terminal only of some steps, the first and the last
-// among them.
+// Step shows the line of a step that has just been made, which is number done of total; without a terminal only of some
+// steps, the first and the last among them.
 func (l *Line) Step(done, total int, line string) {
 	switch {
 	case l.width != nil:

@@ -40,7 +40,8 @@ func TestPlainLines(t *testing.T) {
 		}
 		l.End()
 		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-		if len(lines) != want || lines[0] != "step 1" || lines[len(lines)-1] != fmt.Sprintf("step %d", total) || strings.ContainsAny(out.String(), "\r\x1b") {
+		if len(lines) != want || lines[0] != "step 1" || lines[len(lines)-1] != fmt.Sprintf("step %d", total) ||
+			strings.ContainsAny(out.String(), "\r\x1b") {
 			t.Errorf("%d steps: %d lines, want %d: %q", total, len(lines), want, out.String())
 		}
 	}

@@ -6,8 +6,8 @@ import (
 	"unicode"
 )
 
-// Text gives text of models, files and servers as a terminal may show it: characters that control a terminal or turn the direction of writing are spelt out,
-// as \x1b. Line ends and tabs stay. JSON stays JSON.
+// Text gives text of models, files and servers as a terminal may show it: characters that control a terminal or turn
+// the direction of writing are spelt out, as \x1b. Line ends and tabs stay. JSON stays JSON.
 func Text(text string) string {
 	text = strings.ToValidUTF8(text, "\uFFFD")
 	if !strings.ContainsFunc(text, controls) {
@@ -28,5 +28,6 @@ func Text(text string) string {
 }
 
 func controls(r rune) bool {
-	return unicode.IsControl(r) && r != '\n' && r != '\t' || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029'
+	return unicode.IsControl(r) && r != '\n' && r != '\t' || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' ||
+		r == '\u2029'
 }

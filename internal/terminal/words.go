@@ -16,7 +16,8 @@ import (
 	"syscall"
 )
 
-// Words is the text of an error for people: what libraries and the system say in it is put in words, and control characters are escaped.
+// Words is the text of an error for people: what libraries and the system say in it is put in words, and control
+// characters are escaped.
 func Words(err error) string {
 	text := err.Error()
 	each(err, func(e error) {

@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// Documents are the texts of the repository's pages of Markdown by their paths, which begin with root, the way to its top folder.
+// Documents are the texts of the repository's pages of Markdown by their paths, which begin with root, the way to its
+// top folder.
 func Documents(t testing.TB, root string) map[string]string {
 	t.Helper()
 	found := map[string]string{}
@@ -17,7 +18,8 @@ func Documents(t testing.TB, root string) map[string]string {
 		switch name := entry.Name(); {
 		case err != nil:
 			return err
-		case entry.IsDir() && path != root && (strings.HasPrefix(name, ".") && name != ".github" || slices.Contains([]string{"models", "build", "runs", "shared"}, name)):
+		case entry.IsDir() && path != root && (strings.HasPrefix(name, ".") && name != ".github" ||
+			slices.Contains([]string{"models", "build", "runs", "shared"}, name)):
 			return fs.SkipDir
 		case filepath.Ext(name) == ".md":
 			text, err := os.ReadFile(path)

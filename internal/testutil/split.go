@@ -10,8 +10,8 @@ import (
 	"github.com/veratune/veratune/bindings"
 )
 
-// Split cuts a GGUF file into parts of so many tensors each, as llama.cpp's gguf-split does, in a folder that goes with the test, and returns their paths. With
-// empty, the first part has metadata alone.
+// Split cuts a GGUF file into parts of so many tensors each, as llama.cpp's gguf-split does, in a folder that goes with
+// the test, and returns their paths. With empty, the first part has metadata alone.
 func Split(t testing.TB, path string, tensors int, empty bool) []string {
 	t.Helper()
 	g, err := bindings.OpenGGUF(path)
@@ -29,7 +29,8 @@ func Split(t testing.TB, path string, tensors int, empty bool) []string {
 	name := filepath.Join(t.TempDir(), strings.TrimSuffix(filepath.Base(path), ".gguf"))
 	var paths []string
 	for i, part := range parts {
-		split := map[string]any{"split.no": uint16(i), "split.count": uint16(len(parts)), "split.tensors.count": int32(len(g.Tensors()))}
+		split := map[string]any{"split.no": uint16(i), "split.count": uint16(len(parts)),
+			"split.tensors.count": int32(len(g.Tensors()))}
 		paths = append(paths, fmt.Sprintf("%s-%05d-of-%05d.gguf", name, i+1, len(parts)))
 		WritePart(t, paths[i], g, i == 0, split, part)
 	}
@@ -47,8 +48,10 @@ func OpenGGUF(t testing.TB, path string) *bindings.GGUF {
 	return g
 }
 
-// WritePart writes a file of some of another's tensors, of its metadata where they are wanted, and of what is said of the part.
-func WritePart(t testing.TB, path string, of *bindings.GGUF, metadata bool, split map[string]any, tensors []bindings.TensorInfo) {
+// WritePart writes a file of some of another's tensors, of its metadata where they are wanted, and of what is said of
+// the part.
+func WritePart(t testing.TB, path string, of *bindings.GGUF, metadata bool, split map[string]any,
+	tensors []bindings.TensorInfo) {
 	t.Helper()
 	w := bindings.NewGGUFWriter()
 	defer w.Close()

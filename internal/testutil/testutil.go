@@ -1,4 +1,5 @@
-// Package testutil finds the reference data and the real model that some tests need, and writes tiny random models for the others.
+// Package testutil finds the reference data and the real model that some tests need, and writes tiny random models for
+// the others.
 package testutil
 
 import (
@@ -10,7 +11,8 @@ import (
 	"testing"
 )
 
-// fromRoot makes a path absolute. Tests run in the folder of their package; a person who sets a variable means the folder of the repository.
+// fromRoot makes a path absolute. Tests run in the folder of their package; a person who sets a variable means the
+// folder of the repository.
 func fromRoot(path string) string {
 	if filepath.IsAbs(path) {
 		return path
@@ -19,8 +21,8 @@ func fromRoot(path string) string {
 	return filepath.Join(filepath.Dir(file), "..", "..", path)
 }
 
-// Shared gives the folders or files under the shared folder (environment variable VERATUNE_SHARED, default ../shared beside the repository) that match one of
-// these patterns, and skips the test where there is none.
+// Shared gives the folders or files under the shared folder (environment variable VERATUNE_SHARED, default ../shared
+// beside the repository) that match one of these patterns, and skips the test where there is none.
 func Shared(t testing.TB, patterns ...string) []string {
 	t.Helper()
 	base := os.Getenv("VERATUNE_SHARED")
@@ -34,8 +36,8 @@ func Shared(t testing.TB, patterns ...string) []string {
 	return globbed(t, "VERATUNE_SHARED", under)
 }
 
-// Folders gives the folders that the environment variable lists (colon-separated, patterns allowed), or else those under the shared folder that match one of
-// these patterns, and skips the test where there is none.
+// Folders gives the folders that the environment variable lists (colon-separated, patterns allowed), or else those
+// under the shared folder that match one of these patterns, and skips the test where there is none.
 func Folders(t testing.TB, variable string, patterns ...string) []string {
 	t.Helper()
 	if list := os.Getenv(variable); list != "" {
@@ -66,7 +68,8 @@ func globbed(t testing.TB, variable string, patterns []string) []string {
 	return found
 }
 
-// Python gives the interpreter of the scripts in tools: environment variable PYTHON, or the one that tools/requirements.txt is installed for. It skips the test where there is none.
+// Python gives the interpreter of the scripts in tools: environment variable PYTHON, or the one that
+// tools/requirements.txt is installed for. It skips the test where there is none.
 func Python(t testing.TB) string {
 	t.Helper()
 	if path := os.Getenv("PYTHON"); path != "" {
@@ -79,8 +82,8 @@ func Python(t testing.TB) string {
 	return path
 }
 
-// SmolLM2 gives the path of the real 4-bit model: environment variable VERATUNE_MODEL, or what `make model` fetched. It skips the test where the model is
-// not there.
+// SmolLM2 gives the path of the real 4-bit model: environment variable VERATUNE_MODEL, or what `make model` fetched. It
+// skips the test where the model is not there.
 func SmolLM2(t testing.TB) string {
 	t.Helper()
 	return fetched(t, "VERATUNE_MODEL", "models/SmolLM2-135M-Instruct.Q4_1.gguf", "make model")

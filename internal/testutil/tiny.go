@@ -13,8 +13,9 @@ import (
 	"github.com/veratune/veratune/bindings"
 )
 
-// TinyOptions describe a tiny random Llama. What is left out gets a default: 2 blocks, 4 query heads that share 2 key heads, all matrices in float32, the
-// output head tied to the embedding; width 64 and feed-forward length 96, or 256 and 512 for types with blocks of 256.
+// TinyOptions describe a tiny random Llama. What is left out gets a default: 2 blocks, 4 query heads that share 2 key
+// heads, all matrices in float32, the output head tied to the embedding; width 64 and feed-forward length 96, or 256
+// and 512 for types with blocks of 256.
 type TinyOptions struct {
 	Type        bindings.Type // of all matrices, the embedding included
 	Blocks      int
@@ -83,7 +84,8 @@ func ExampleModel() (path string, remove func()) {
 	return path, func() { os.RemoveAll(folder) }
 }
 
-// WriteTinyLlama writes a tiny random Llama whose tokenizer of 300 tokens can spell every text. Equal options give equal files.
+// WriteTinyLlama writes a tiny random Llama whose tokenizer of 300 tokens can spell every text. Equal options give
+// equal files.
 func WriteTinyLlama(path string, o TinyOptions) error {
 	o = o.filled()
 	f := &TinyFile{Metadata: o.metadata(), Tensors: o.tensors()}

@@ -10,17 +10,20 @@ import (
 var (
 	tinyControl = []string{"<|endoftext|>", "<|im_start|>", "<|im_end|>"}
 	tinyMerges  = []string{
-		"Ġ t", "h e", "Ġ a", "i n", "r e", "o n", "Ġt he", "e r", "Ġ s", "a t", "Ġ w", "e n", "o r", "Ġ c", "i t", "i s", "a n", "n d",
-		"e s", "Ġ b", "Ġ f", "in g", "Ġ p", "Ġa nd", "o u", "a l", "Ġ o", "Ġ m", "a r", "Ġt o", "Ġo f", "Ġ in", "Ġ d", "Ġ h", "l e",
+		"Ġ t", "h e", "Ġ a", "i n", "r e", "o n", "Ġt he", "e r", "Ġ s", "a t", "Ġ w", "e n", "o r", "Ġ c", "i t",
+		"i s", "a n", "n d",
+		"e s", "Ġ b", "Ġ f", "in g", "Ġ p", "Ġa nd", "o u", "a l", "Ġ o", "Ġ m", "a r", "Ġt o", "Ġo f", "Ġ in", "Ġ d",
+		"Ġ h", "l e",
 		"i c", "a s", "o m", "ou r", "Ġ is", "Ġ l",
 	}
 )
 
-const chatML = `{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}` +
+const chatML = `{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + ` +
+	`'<|im_end|>' + '\n' }}{% endfor %}` +
 	`{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}`
 
-// byteSymbol is the character that stands for a byte in byte-level BPE (GPT-2): printable bytes stand for themselves, the others, in order, for the characters
-// from 256 on.
+// byteSymbol is the character that stands for a byte in byte-level BPE (GPT-2): printable bytes stand for themselves,
+// the others, in order, for the characters from 256 on.
 func byteSymbol(b int) string {
 	printable := func(b int) bool { return b >= '!' && b <= '~' || b >= 0xa1 && b <= 0xac || b >= 0xae }
 	if printable(b) {
@@ -82,7 +85,8 @@ func tinySentencePiece(addBOS bool) map[string]any {
 	}
 	tokens[len(tokens)-1] = "▁" // alone it has to be a piece, in place of the last
 	m := tinySpecial(addBOS)
-	m["tokenizer.ggml.model"], m["tokenizer.ggml.tokens"], m["tokenizer.ggml.token_type"], m["tokenizer.ggml.scores"] = "llama", tokens, types, scores
+	m["tokenizer.ggml.model"], m["tokenizer.ggml.tokens"], m["tokenizer.ggml.token_type"],
+		m["tokenizer.ggml.scores"] = "llama", tokens, types, scores
 	return m
 }
 

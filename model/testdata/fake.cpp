@@ -1,5 +1,6 @@
-// A backend as others look from outside, for tests: a device of 128 MiB, which is lost as soon as it computes. It is CUDA0, which gathers no rows of K-quants; or with
-// METAL_SUPPORTS, a file that holds the function of ggml's by which the Metal backend says what it has, it is Metal, without bfloat16 where WITHOUT_BFLOAT16 is set.
+// A backend as others look from outside, for tests: a device of 128 MiB, which is lost as soon as it computes. It is
+// CUDA0, which gathers no rows of K-quants; or with METAL_SUPPORTS, a file that holds the function of ggml's by which
+// the Metal backend says what it has, it is Metal, without bfloat16 where WITHOUT_BFLOAT16 is set.
 #include "ggml-backend-impl.h"
 
 #include <cstdlib>
@@ -8,10 +9,10 @@
 
 #ifdef METAL_SUPPORTS
 #define BACKEND "Metal"
-#define DEVICE BACKEND
+#define DEVICE  BACKEND
 #else
 #define BACKEND "CUDA"
-#define DEVICE BACKEND "0"
+#define DEVICE  BACKEND "0"
 #endif
 
 static const size_t memory = 128 << 20;
@@ -20,10 +21,16 @@ static const size_t memory = 128 << 20;
 
 static void   buffer_free(ggml_backend_buffer_t b) { free(b->context); }
 static void * buffer_base(ggml_backend_buffer_t b) { return b->context; }
-static void   buffer_memset(ggml_backend_buffer_t, ggml_tensor * t, uint8_t value, size_t at, size_t n) { memset((char *) t->data + at, value, n); }
-static void   buffer_set(ggml_backend_buffer_t, ggml_tensor * t, const void * data, size_t at, size_t n) { memcpy((char *) t->data + at, data, n); }
-static void   buffer_get(ggml_backend_buffer_t, const ggml_tensor * t, void * data, size_t at, size_t n) { memcpy(data, (const char *) t->data + at, n); }
-static void   buffer_clear(ggml_backend_buffer_t b, uint8_t value) { memset(b->context, value, b->size); }
+static void   buffer_memset(ggml_backend_buffer_t, ggml_tensor * t, uint8_t value, size_t at, size_t n) {
+    memset((char *) t->data + at, value, n);
+}
+static void buffer_set(ggml_backend_buffer_t, ggml_tensor * t, const void * data, size_t at, size_t n) {
+    memcpy((char *) t->data + at, data, n);
+}
+static void buffer_get(ggml_backend_buffer_t, const ggml_tensor * t, void * data, size_t at, size_t n) {
+    memcpy(data, (const char *) t->data + at, n);
+}
+static void buffer_clear(ggml_backend_buffer_t b, uint8_t value) { memset(b->context, value, b->size); }
 
 static const char *          type_name(ggml_backend_buffer_type_t) { return DEVICE; }
 static size_t                type_alignment(ggml_backend_buffer_type_t) { return 128; }
@@ -31,7 +38,7 @@ static ggml_backend_buffer_t type_alloc(ggml_backend_buffer_type_t type, size_t 
     if (size > memory) {
         return nullptr;
     }
-    auto * b            = new ggml_backend_buffer();
+    auto * b               = new ggml_backend_buffer();
     b->iface.free_buffer   = buffer_free;
     b->iface.get_base      = buffer_base;
     b->iface.memset_tensor = buffer_memset;
@@ -44,9 +51,9 @@ static ggml_backend_buffer_t type_alloc(ggml_backend_buffer_type_t type, size_t 
     return b;
 }
 
-static const char *               name(ggml_backend_dev_t) { return DEVICE; }
-static const char *               description(ggml_backend_dev_t) { return "a device for tests"; }
-static void                       get_memory(ggml_backend_dev_t, size_t * free, size_t * total) { *free = *total = memory; }
+static const char * name(ggml_backend_dev_t) { return DEVICE; }
+static const char * description(ggml_backend_dev_t) { return "a device for tests"; }
+static void         get_memory(ggml_backend_dev_t, size_t * free, size_t * total) { *free = *total = memory; }
 static enum ggml_backend_dev_type get_type(ggml_backend_dev_t) { return GGML_BACKEND_DEVICE_TYPE_GPU; }
 
 static ggml_backend_device      device;
@@ -103,7 +110,9 @@ static bool supports(ggml_backend_dev_t, const ggml_tensor * op) {
 
 static const char *     backend_name(ggml_backend_t) { return DEVICE; }
 static void             backend_free(ggml_backend_t b) { delete b; }
-static enum ggml_status backend_compute(ggml_backend_t, ggml_cgraph *, int) { throw std::runtime_error("the device is lost"); }
+static enum ggml_status backend_compute(ggml_backend_t, ggml_cgraph *, int) {
+    throw std::runtime_error("the device is lost");
+}
 
 static ggml_backend_t init_backend(ggml_backend_dev_t, const char *) {
     auto * b               = new ggml_backend();

@@ -42,7 +42,8 @@ func check(root string) (missing []string, err error) {
 			return err
 		}
 		for _, name := range uncommented(file) {
-			missing = append(missing, fmt.Sprintf("%s: %s has no comment that starts with its name", files.Position(name.Pos()), name))
+			missing = append(missing, fmt.Sprintf("%s: %s has no comment that starts with its name",
+				files.Position(name.Pos()), name))
 		}
 		return nil
 	})
@@ -74,7 +75,8 @@ func uncommented(file *ast.File) (names []*ast.Ident) {
 				case *ast.TypeSpec:
 					want(s.Name, s.Doc, d.Doc)
 				case *ast.ValueSpec:
-					if d.Lparen.IsValid() && (d.Doc != nil || s.Doc != nil || s.Comment != nil) { // a group has one comment, or each of its names one
+					// a group has one comment, or each of its names one
+					if d.Lparen.IsValid() && (d.Doc != nil || s.Doc != nil || s.Comment != nil) {
 						continue
 					}
 					for _, name := range s.Names {

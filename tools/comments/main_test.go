@@ -32,7 +32,8 @@ func TestCheck(t *testing.T) {
 		switch {
 		case err != nil:
 			t.Error(err)
-		case missing == "" && len(got) > 0, missing != "" && (len(got) != 1 || !strings.Contains(got[0], ": "+missing+" has")):
+		case missing == "" && len(got) > 0, missing != "" &&
+			(len(got) != 1 || !strings.Contains(got[0], ": "+missing+" has")):
 			t.Errorf("%s\ngot %q, want %q", source, got, missing)
 		}
 	}

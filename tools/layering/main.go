@@ -1,4 +1,5 @@
-// Command layering checks, over `go list`, which of this module's packages import which, and that C is called only where it may be.
+// Command layering checks, over `go list`, which of this module's packages import which, and that C is called only
+// where it may be.
 package main
 
 import (
@@ -14,10 +15,12 @@ import (
 
 const module = "github.com/veratune/veratune/"
 
-// allowed lists, for each package by its path in the module, those of the module's packages that it may import; "x/..." stands for x and all packages below
-// it. The tests of a package may import testsOnly besides.
+// allowed lists, for each package by its path in the module, those of the module's packages that it may import; "x/..."
+// stands for x and all packages below it. The tests of a package may import testsOnly besides.
 var allowed = map[string][]string{
-	"cmd/veratune":      {"bindings/onearena", "finetune", "generate", "evaluate", "session", "train", "watch", "mtbench", "alpaca", "model", "vera", "tokenizer", "internal/terminal", "internal/hub", "internal/mpi", "internal/durable"},
+	"cmd/veratune": {"bindings/onearena", "finetune", "generate", "evaluate", "session", "train", "watch",
+		"mtbench", "alpaca", "model", "vera", "tokenizer", "internal/terminal", "internal/hub", "internal/mpi",
+		"internal/durable"},
 	"finetune":          {"session", "generate", "train", "alpaca", "model", "vera", "internal/durable"},
 	"evaluate":          {"session", "generate", "mtbench", "alpaca", "model", "vera"},
 	"generate":          {"session", "alpaca", "model"},
@@ -100,7 +103,8 @@ func check() ([]string, error) {
 			}
 		}
 		if len(p.CgoFiles) > 0 && !within(withC, name) {
-			broken = append(broken, fmt.Sprintf("%s has cgo in %s; only bindings calls C", name, strings.Join(p.CgoFiles, ", ")))
+			broken = append(broken, fmt.Sprintf("%s has cgo in %s; only bindings calls C", name,
+				strings.Join(p.CgoFiles, ", ")))
 		}
 		if within(pure, name) {
 			reached, err := cgoReached(p.Deps)
@@ -124,7 +128,8 @@ func ruleOf(name string) ([]string, bool) {
 	return nil, false
 }
 
-// refuses says whether a package with that rule may not import a package; those outside the module are nobody's business here.
+// refuses says whether a package with that rule may not import a package; those outside the module are nobody's
+// business here.
 func refuses(rule []string, name, imported string) bool {
 	inside, ours := strings.CutPrefix(imported, module)
 	return ours && inside != name && !within(rule, inside)

@@ -1,5 +1,6 @@
-// Command randomgguf writes a model of a real model's shape with random weights as a GGUF file, to measure memory and speed at sizes whose real models one
-// does not have. What such a model says is noise. It must not be needed by anything that veratune itself does.
+// Command randomgguf writes a model of a real model's shape with random weights as a GGUF file, to measure memory and
+// speed at sizes whose real models one does not have. What such a model says is noise. It must not be needed by
+// anything that veratune itself does.
 package main
 
 import (
@@ -16,7 +17,8 @@ import (
 
 const usage = `usage: randomgguf --shape 7b --type q4_0 --out llama2-7b-random.gguf
 
-Writes a model with random weights. Equal options give equal files. Only the largest matrices are held in memory (in q4_0, 0.3 GB for 7b, 1 GB for gemma3-12b).
+Writes a model with random weights. Equal options give equal files. Only the largest matrices are held in memory (in
+q4_0, 0.3 GB for 7b, 1 GB for gemma3-12b).
 
 `
 
@@ -35,7 +37,8 @@ func run(args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("randomgguf", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // errors are returned, and printed once
 	name := flags.String("shape", "7b", "`NAME` of the model whose shape it gets: "+strings.Join(shapeNames(), ", "))
-	kind := flags.String("type", "q4_0", "ggml's name of the `TYPE` of all matrices; of quantised types but q8_0, the output head is q6_K")
+	kind := flags.String("type", "q4_0",
+		"ggml's name of the `TYPE` of all matrices; of quantised types but q8_0, the output head is q6_K")
 	blocks := flags.Int("blocks", 0, "write `N` blocks in place of all (0: all)")
 	seed := flags.Uint64("seed", 42, "`SEED` of the weights")
 	out := flags.String("out", "", "`FILE` to write; required")
@@ -79,7 +82,8 @@ func run(args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(stdout, "%s: %d blocks of %s, %.2f GB in %.1f s\n", *out, s.blocks, t, float64(info.Size())/1e9, time.Since(start).Seconds())
+	fmt.Fprintf(stdout, "%s: %d blocks of %s, %.2f GB in %.1f s\n", *out, s.blocks, t, float64(info.Size())/1e9,
+		time.Since(start).Seconds())
 	return nil
 }
 

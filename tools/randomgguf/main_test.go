@@ -18,7 +18,8 @@ import (
 )
 
 // tiny has fewer key heads than heads, a width that is no power of two, and rows of several chunks.
-var tiny = shape{name: "tiny", architecture: "llama", blocks: 2, width: 768, hidden: 1280, heads: 6, kvHeads: 3, headDim: 128, vocab: 600, context: 64, ropeBase: 10000, normEps: 1e-5}
+var tiny = shape{name: "tiny", architecture: "llama", blocks: 2, width: 768, hidden: 1280, heads: 6, kvHeads: 3,
+	headDim: 128, vocab: 600, context: 64, ropeBase: 10000, normEps: 1e-5}
 
 func TestWritesAModel(t *testing.T) {
 	for _, kind := range []bindings.Type{bindings.Q4_0, bindings.Q4_K, bindings.Q8_0, bindings.F16} {
@@ -64,19 +65,23 @@ func TestWritesAModel(t *testing.T) {
 					continue
 				}
 				mean, dev := moments(t, g, info)
-				// 4 bits add a few per cent to the deviation; of 295000 values or more the sampling error is below 0.2%, the mean's below dev/500.
+				// 4 bits add a few per cent to the deviation; of 295000 values or more the sampling error is below
+				// 0.2%, the mean's below dev/500.
 				if math.Abs(mean-want.mean) > 0.01*want.dev || math.Abs(dev-want.dev) > 0.05*want.dev {
-					t.Errorf("%s: mean %g, standard deviation %g: %g and %g expected", want.name, mean, dev, want.mean, want.dev)
+					t.Errorf("%s: mean %g, standard deviation %g: %g and %g expected", want.name, mean, dev,
+						want.mean, want.dev)
 				}
 			}
 		})
 	}
 }
 
-// TestShapes compares the number of weights with what is published of the models, of Gemma 3 without what looks at images, and trains a narrow model of each shape.
+// TestShapes compares the number of weights with what is published of the models, of Gemma 3 without what looks at
+// images, and trains a narrow model of each shape.
 func TestShapes(t *testing.T) {
 	for name, want := range map[string]int{
-		"7b": 6_738_415_616, "13b": 13_015_864_320, "llama3.1-8b": 8_030_261_312, "qwen3-8b": 8_190_735_360, "gemma3-12b": 11_766_034_176, "gemma4-e4b": 7_463_013_674, "qwen3.5-4b": 4_205_751_296, "phi4": 14_659_507_200,
+		"7b": 6_738_415_616, "13b": 13_015_864_320, "llama3.1-8b": 8_030_261_312, "qwen3-8b": 8_190_735_360,
+		"gemma3-12b": 11_766_034_176, "gemma4-e4b": 7_463_013_674, "qwen3.5-4b": 4_205_751_296, "phi4": 14_659_507_200,
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := shapes[name]
@@ -123,7 +128,8 @@ func TestShapes(t *testing.T) {
 	}
 }
 
-// TestStretch compares with what transformers computes for Llama 3.1: rotations of short waves stay, those of long ones take eight times as long.
+// TestStretch compares with what transformers computes for Llama 3.1: rotations of short waves stay, those of long ones
+// take eight times as long.
 func TestStretch(t *testing.T) {
 	s := shapes["llama3.1-8b"]
 	factors := s.stretch.factors(s.ropeBase, s.headDim)
@@ -216,14 +222,17 @@ func TestTokenizer(t *testing.T) {
 		t.Fatal(err)
 	}
 	if v.Size() != 32000 || v.BOS() != 1 || v.EOS() != 2 || !v.AddBOS() {
-		t.Errorf("%d tokens, BOS %d, EOS %d, AddBOS %v: Llama 2 has 32000, 1, 2, true", v.Size(), v.BOS(), v.EOS(), v.AddBOS())
+		t.Errorf("%d tokens, BOS %d, EOS %d, AddBOS %v: Llama 2 has 32000, 1, 2, true", v.Size(), v.BOS(), v.EOS(),
+			v.AddBOS())
 	}
 	for _, c := range []struct {
 		text     string
 		low, top float64 // characters a token
 	}{
-		{"The committee met in the old town hall on Monday evening and talked for two hours about the budget of the new library.", 4, 6},
-		{"Photosynthesis turns carbon dioxide and water into glucose; chlorophyll, a pigment of the chloroplasts, absorbs the light.", 2.5, 4.5},
+		{"The committee met in the old town hall on Monday evening and talked for two hours about the budget of the " +
+			"new library.", 4, 6},
+		{"Photosynthesis turns carbon dioxide and water into glucose; chlorophyll, a pigment of the chloroplasts, " +
+			"absorbs the light.", 2.5, 4.5},
 		{"1 + 1 = 2\n\tif x { return \"ünï©ode 😀\" }", 0.5, 2},
 	} {
 		tokens, err := v.Tokenize(t.Context(), c.text, false, false)
@@ -249,7 +258,8 @@ func TestErrors(t *testing.T) {
 	}
 	for _, c := range []struct{ args, want string }{
 		{"", "--out is missing"},
-		{"--out x --shape 70b", "--shape 70b: one of qwen3.5-4b, 7b, gemma4-e4b, llama3.1-8b, qwen3-8b, gemma3-12b, 13b, phi4 is needed"},
+		{"--out x --shape 70b", "--shape 70b: one of qwen3.5-4b, 7b, gemma4-e4b, llama3.1-8b, qwen3-8b, gemma3-12b, " +
+			"13b, phi4 is needed"},
 		{"--out x --blocks 33", "--blocks 33: a number from 1 to 32"},
 		{"--out x --blocks -1", "--blocks -1: a number from 1 to 32"},
 		{"--out x --type q9", "--type q9: ggml has no such type"},
@@ -259,7 +269,8 @@ func TestErrors(t *testing.T) {
 		{"--out " + there, "is there already"},
 		{"--blocks 1 --out " + filepath.Join(there, "below"), "not a directory"},
 	} {
-		if err := run(strings.Fields(c.args), io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), c.want) {
+		if err := run(strings.Fields(c.args), io.Discard, io.Discard); err == nil ||
+			!strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: error %v, not %s", c.args, err, c.want)
 		}
 	}

@@ -11,12 +11,14 @@ import (
 	"github.com/veratune/veratune/bindings"
 )
 
-// Standard deviations of the weights, GPT-2's: what the blocks add to the residual stream is scaled down so that its size does not grow with their number.
+// Standard deviations of the weights, GPT-2's: what the blocks add to the residual stream is scaled down so that its
+// size does not grow with their number.
 const deviation = 0.02
 
 func (s shape) projectionDeviation() float64 { return deviation / math.Sqrt(2*float64(s.blocks)) }
 
-// headDeviation gives logits a standard deviation σ of a quarter, so that the loss of any text is close to ln(vocab) + σ²/2.
+// headDeviation gives logits a standard deviation σ of a quarter, so that the loss of any text is close to ln(vocab) +
+// σ²/2.
 func (s shape) headDeviation() float64 { return 0.25 / math.Sqrt(float64(s.width)) }
 
 // headType is that of the output head in the files that llama.cpp quantises.

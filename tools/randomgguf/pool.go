@@ -6,15 +6,17 @@ import (
 	"github.com/veratune/veratune/bindings"
 )
 
-// chunk is the number of values that no block of a ggml type goes beyond; rows are multiples of it. A pool repeats itself after so many chunks at most:
-// 4 million values, which are quantised in about a second. The number is prime, so that the rows of a matrix, of several chunks each, begin at ever different
-// places of the period: 16381 of them come before one is there again.
+// chunk is the number of values that no block of a ggml type goes beyond; rows are multiples of it. A pool repeats
+// itself after so many chunks at most: 4 million values, which are quantised in about a second. The number is prime, so
+// that the rows of a matrix, of several chunks each, begin at ever different places of the period: 16381 of them come
+// before one is there again.
 const (
 	chunk        = 256
 	periodChunks = 16381
 )
 
-// pool holds random weights of one type, normally distributed around 0, as a ring that is unrolled far enough for the largest matrix to be a slice of it.
+// pool holds random weights of one type, normally distributed around 0, as a ring that is unrolled far enough for the
+// largest matrix to be a slice of it.
 type pool struct {
 	kind   bindings.Type
 	period int // bytes

@@ -34,41 +34,56 @@ type shape struct {
 
 // shapes are those of published models, as llama.cpp converts their files. Numbers are from the models' config.json.
 var shapes = map[string]shape{
-	"7b": {name: "llama2-7b", architecture: "llama", blocks: 32, width: 4096, hidden: 11008, heads: 32, kvHeads: 32, headDim: 128, vocab: 32000, context: 4096, ropeBase: 10000,
+	"7b": {name: "llama2-7b", architecture: "llama", blocks: 32, width: 4096, hidden: 11008, heads: 32, kvHeads: 32,
+		headDim: 128, vocab: 32000, context: 4096, ropeBase: 10000,
 		normEps: 1e-5}, // Touvron et al., arXiv 2307.09288
-	"13b": {name: "llama2-13b", architecture: "llama", blocks: 40, width: 5120, hidden: 13824, heads: 40, kvHeads: 40, headDim: 128, vocab: 32000, context: 4096, ropeBase: 10000,
+	"13b": {name: "llama2-13b", architecture: "llama", blocks: 40, width: 5120, hidden: 13824, heads: 40, kvHeads: 40,
+		headDim: 128, vocab: 32000, context: 4096, ropeBase: 10000,
 		normEps: 1e-5},
-	"llama3.1-8b": {name: "llama3.1-8b", architecture: "llama", blocks: 32, width: 4096, hidden: 14336, heads: 32, kvHeads: 8, headDim: 128, vocab: 128256, context: 131072, ropeBase: 500000,
+	"llama3.1-8b": {name: "llama3.1-8b", architecture: "llama", blocks: 32, width: 4096, hidden: 14336, heads: 32,
+		kvHeads: 8, headDim: 128, vocab: 128256, context: 131072, ropeBase: 500000,
 		normEps: 1e-5, stretch: stretch{factor: 8, low: 1, high: 4, context: 8192}},
-	"qwen3-8b": {name: "qwen3-8b", architecture: "qwen3", blocks: 36, width: 4096, hidden: 12288, heads: 32, kvHeads: 8, headDim: 128, vocab: 151936, context: 40960, ropeBase: 1e6,
+	"qwen3-8b": {name: "qwen3-8b", architecture: "qwen3", blocks: 36, width: 4096, hidden: 12288, heads: 32, kvHeads: 8,
+		headDim: 128, vocab: 151936, context: 40960, ropeBase: 1e6,
 		normEps: 1e-6, qkNorms: true},
-	"gemma3-12b": {name: "gemma3-12b", architecture: "gemma3", blocks: 48, width: 3840, hidden: 15360, heads: 16, kvHeads: 8, headDim: 256, vocab: 262208, context: 131072, ropeBase: 1e6,
+	"gemma3-12b": {name: "gemma3-12b", architecture: "gemma3", blocks: 48, width: 3840, hidden: 15360, heads: 16,
+		kvHeads: 8, headDim: 256, vocab: 262208, context: 131072, ropeBase: 1e6,
 		normEps: 1e-6, tied: true, qkNorms: true, after: true,
-		metadata: map[string]any{"attention.sliding_window": uint32(1024), "rope.scaling.type": "linear", "rope.scaling.factor": float32(8)}},
-	"gemma4-e4b": {name: "gemma4-e4b", architecture: "gemma4", blocks: 42, width: 2560, hidden: 10240, heads: 8, kvHeads: 2, headDim: 512, vocab: 262144, context: 131072, ropeBase: 1e6,
-		normEps: 1e-6, tied: true, qkNorms: true, after: true, gemma4: &gemma4{localHeadDim: 256, sharing: 18, embedding: 256, every: 6, rotated: 4},
-		metadata: map[string]any{"attention.sliding_window": uint32(512), "rope.freq_base_swa": float32(10000), "final_logit_softcapping": float32(30)}},
-	"qwen3.5-4b": {name: "qwen3.5-4b", architecture: "qwen35", blocks: 32, width: 2560, hidden: 9216, heads: 16, kvHeads: 4, headDim: 256, vocab: 248320, context: 262144, ropeBase: 1e7,
+		metadata: map[string]any{"attention.sliding_window": uint32(1024), "rope.scaling.type": "linear",
+			"rope.scaling.factor": float32(8)}},
+	"gemma4-e4b": {name: "gemma4-e4b", architecture: "gemma4", blocks: 42, width: 2560, hidden: 10240, heads: 8,
+		kvHeads: 2, headDim: 512, vocab: 262144, context: 131072, ropeBase: 1e6,
+		normEps: 1e-6, tied: true, qkNorms: true, after: true, gemma4: &gemma4{localHeadDim: 256, sharing: 18,
+			embedding: 256, every: 6, rotated: 4},
+		metadata: map[string]any{"attention.sliding_window": uint32(512), "rope.freq_base_swa": float32(10000),
+			"final_logit_softcapping": float32(30)}},
+	"qwen3.5-4b": {name: "qwen3.5-4b", architecture: "qwen35", blocks: 32, width: 2560, hidden: 9216, heads: 16,
+		kvHeads: 4, headDim: 256, vocab: 248320, context: 262144, ropeBase: 1e7,
 		normEps: 1e-6, tied: true, qkNorms: true, qwen35: &qwen35{keys: 16, values: 32, dim: 128, taps: 4, every: 4},
 		metadata: map[string]any{"rope.dimension_count": uint32(64)}},
-	"phi4": {name: "phi4", architecture: "phi3", blocks: 40, width: 5120, hidden: 17920, heads: 40, kvHeads: 10, headDim: 128, vocab: 100352, context: 16384, ropeBase: 250000,
+	"phi4": {name: "phi4", architecture: "phi3", blocks: 40, width: 5120, hidden: 17920, heads: 40, kvHeads: 10,
+		headDim: 128, vocab: 100352, context: 16384, ropeBase: 250000,
 		normEps: 1e-5, fused: true, metadata: map[string]any{"attention.sliding_window": uint32(0)}},
 }
 
 func shapeNames() []string {
-	return slices.SortedFunc(maps.Keys(shapes), func(a, b string) int { return cmp.Or(shapes[a].numbers()-shapes[b].numbers(), cmp.Compare(a, b)) })
+	return slices.SortedFunc(maps.Keys(shapes), func(a, b string) int {
+		return cmp.Or(shapes[a].numbers()-shapes[b].numbers(), cmp.Compare(a, b))
+	})
 }
 
 // gemma4 is what Gemma 4 has beyond Gemma 3.
 type gemma4 struct {
 	localHeadDim int // of blocks that see a window
-	sharing      int // how many of the last blocks have no keys and values of their own, where more blocks than every are before them
-	embedding    int // length of each block's embedding
-	every        int // so many blocks, one sees all tokens
-	rotated      int // one number in so many of a head rotates there
+	// how many of the last blocks have no keys and values of their own, where more blocks than every are before them
+	sharing   int
+	embedding int // length of each block's embedding
+	every     int // so many blocks, one sees all tokens
+	rotated   int // one number in so many of a head rotates there
 }
 
-// qwen35 is what Qwen 3.5 has beyond Qwen 3: delta nets in the place of attention but in every so manieth block, whose attention has a gate.
+// qwen35 is what Qwen 3.5 has beyond Qwen 3: delta nets in the place of attention but in every so manieth block, whose
+// attention has a gate.
 type qwen35 struct {
 	keys, values, dim int // heads, and numbers of each
 	taps              int // tokens of the convolution
@@ -81,7 +96,8 @@ func (s shape) delta(block int) bool { return s.qwen35 != nil && (block+1)%s.qwe
 // local tells whether a block sees a window.
 func (s shape) local(block int) bool { return s.gemma4 != nil && (block+1)%s.gemma4.every != 0 }
 
-// sharing is how many of the last blocks take keys and values of earlier ones: of few blocks, those behind the first that sees all tokens.
+// sharing is how many of the last blocks take keys and values of earlier ones: of few blocks, those behind the first
+// that sees all tokens.
 func (s shape) sharing() int {
 	if s.gemma4 == nil {
 		return 0
@@ -93,8 +109,9 @@ func (s shape) sharing() int {
 func (s shape) own() map[string]any {
 	if q := s.qwen35; q != nil {
 		return map[string]any{
-			"ssm.conv_kernel": uint32(q.taps), "ssm.state_size": uint32(q.dim), "ssm.group_count": uint32(q.keys), "ssm.time_step_rank": uint32(q.values),
-			"ssm.inner_size": uint32(q.values * q.dim), "full_attention_interval": uint32(q.every),
+			"ssm.conv_kernel": uint32(q.taps), "ssm.state_size": uint32(q.dim), "ssm.group_count": uint32(q.keys),
+			"ssm.time_step_rank": uint32(q.values),
+			"ssm.inner_size":     uint32(q.values * q.dim), "full_attention_interval": uint32(q.every),
 		}
 	}
 	g, local := s.gemma4, make([]bool, s.blocks)
@@ -105,8 +122,10 @@ func (s shape) own() map[string]any {
 		local[i] = s.local(i)
 	}
 	return map[string]any{
-		"attention.key_length_swa": uint32(g.localHeadDim), "attention.value_length_swa": uint32(g.localHeadDim), "rope.dimension_count_swa": uint32(g.localHeadDim),
-		"attention.shared_kv_layers": uint32(s.sharing()), "attention.sliding_window_pattern": local, "embedding_length_per_layer_input": uint32(g.embedding),
+		"attention.key_length_swa": uint32(g.localHeadDim), "attention.value_length_swa": uint32(g.localHeadDim),
+		"rope.dimension_count_swa":   uint32(g.localHeadDim),
+		"attention.shared_kv_layers": uint32(s.sharing()), "attention.sliding_window_pattern": local,
+		"embedding_length_per_layer_input": uint32(g.embedding),
 	}
 }
 
@@ -119,8 +138,9 @@ func (s shape) still() []float32 {
 	return list
 }
 
-// stretch is Llama 3.1's way to read longer texts: rotations that turn fewer than low times in a text of the context are slowed down by factor, those that turn
-// more than high times stay, and between them it is in proportion. None where the factor is 0.
+// stretch is Llama 3.1's way to read longer texts: rotations that turn fewer than low times in a text of the context
+// are slowed down by factor, those that turn more than high times stay, and between them it is in proportion. None
+// where the factor is 0.
 type stretch struct {
 	factor, low, high float64
 	context           int

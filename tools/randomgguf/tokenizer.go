@@ -17,9 +17,9 @@ const space = "▁"
 //go:embed words.txt
 var commonWords string
 
-// tokenizer is the metadata of a SentencePiece tokenizer to which every text is known: as in Llama's, <unk>, <s>, </s>, the 256 bytes, then pieces by
-// falling score, single characters last. It splits English into 3.6 characters a token (the built-in rows), so that a text is about as long as under a real
-// model's.
+// tokenizer is the metadata of a SentencePiece tokenizer to which every text is known: as in Llama's, <unk>, <s>, </s>,
+// the 256 bytes, then pieces by falling score, single characters last. It splits English into 3.6 characters a token
+// (the built-in rows), so that a text is about as long as under a real model's.
 func tokenizer(size int) (map[string]any, error) {
 	const normal, unknown, control, byteType = 1, 2, 3, 6 // llama.cpp's token types
 	tokens, types := []string{"<unk>", "<s>", "</s>"}, []int32{unknown, control, control}
@@ -61,8 +61,9 @@ func alphabet() []string {
 	return list
 }
 
-// mergedPieces gives up to n pieces of several characters, best first: those that byte-pair encoding (Sennrich et al., arXiv 1508.07909) learns from the
-// common words, and after them, to fill up, those pieces joined in pairs. A piece comes after the two that it is made of, so that SentencePiece's merging gets to it.
+// mergedPieces gives up to n pieces of several characters, best first: those that byte-pair encoding (Sennrich et al.,
+// arXiv 1508.07909) learns from the common words, and after them, to fill up, those pieces joined in pairs. A piece
+// comes after the two that it is made of, so that SentencePiece's merging gets to it.
 func mergedPieces(n int) []string {
 	pieces := learn(commonEntries(), n)
 	parts := slices.Clone(pieces)
@@ -89,8 +90,8 @@ type entry struct {
 	weight int
 }
 
-// commonEntries gives each word as it stands within a sentence and, at an eighth of the weight, at its beginning and with its endings. Weights follow Zipf's
-// law.
+// commonEntries gives each word as it stands within a sentence and, at an eighth of the weight, at its beginning and
+// with its endings. Weights follow Zipf's law.
 func commonEntries() []entry {
 	var list []entry
 	seen := map[string]bool{}
@@ -129,7 +130,8 @@ func inflections(word string) []string {
 // pair is two adjacent pieces.
 type pair struct{ left, right string }
 
-// learn merges the pairs of adjacent pieces that weigh most, many of them between one count and the next, until there are n pieces or every word is one.
+// learn merges the pairs of adjacent pieces that weigh most, many of them between one count and the next, until there
+// are n pieces or every word is one.
 func learn(words []entry, n int) []string {
 	const share = 30 // of the pairs, one in so many is merged before they are counted again
 	var learnt []string
@@ -145,7 +147,8 @@ func learn(words []entry, n int) []string {
 			break
 		}
 		byWeight := slices.SortedFunc(maps.Keys(weights), func(p, q pair) int {
-			return cmp.Or(cmp.Compare(weights[q], weights[p]), cmp.Compare(p.left, q.left), cmp.Compare(p.right, q.right))
+			return cmp.Or(cmp.Compare(weights[q], weights[p]), cmp.Compare(p.left, q.left),
+				cmp.Compare(p.right, q.right))
 		})
 		rank := map[pair]int{}
 		for i, p := range byWeight[:len(byWeight)/share+1] {
