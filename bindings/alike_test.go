@@ -95,8 +95,8 @@ func bytesOfRows(x, in []float32) []float32 {
 	return y
 }
 
-// TestTurned: a product with a matrix that was laid out in strips is that with the matrix as it was, to the bit.
-func TestTurned(t *testing.T) {
+// TestInterleaved: a product with an interleaved matrix is that with the matrix as it was, to the bit.
+func TestInterleaved(t *testing.T) {
 	everyISA(t, func(t *testing.T) {
 		const k, rows, in, out = 96, 48, 64, 37 // of which a part is used
 		w := numbersOf(t, matrix{"w", Q8_0, k, rows}, 1)
@@ -108,8 +108,8 @@ func TestTurned(t *testing.T) {
 					b.graph.Expand(weight)
 					b.inputs = append(b.inputs, func() error {
 						copy(weight.raw(), w.data)
-						if way == Turned {
-							return weight.Turn()
+						if way == Interleaved {
+							return weight.Interleave()
 						}
 						return nil
 					})
@@ -117,7 +117,7 @@ func TestTurned(t *testing.T) {
 					return []*Tensor{b.Linear(part, b.f(x, in, int64(n)), Product{Way: way}, F32)}
 				})[0]
 			}
-			if got, want := product(Turned), product(Bytes); !slices.Equal(got, want) {
+			if got, want := product(Interleaved), product(Bytes); !slices.Equal(got, want) {
 				t.Errorf("%d tokens: off by %.1e", n, offBy(got, want))
 			}
 		}
@@ -134,7 +134,7 @@ func TestSharedRows(t *testing.T) {
 			results := onBackend(t, func(b *bench) []*Tensor {
 				weight := b.NewTensor(Q8_0, in, 48).Input()
 				b.graph.Expand(weight)
-				b.inputs = append(b.inputs, func() error { copy(weight.raw(), w.data); return weight.Turn() })
+				b.inputs = append(b.inputs, func() error { copy(weight.raw(), w.data); return weight.Interleave() })
 				part := b.View(weight, [4]int64{in, out, 1, 1}, [4]int64{})
 				all := b.f(numbers, in+out+gap, layers)
 				view := func(first, width, layer, count int64) *Tensor {
@@ -142,14 +142,14 @@ func TestSharedRows(t *testing.T) {
 				}
 				rows, more := b.f(x, in, int64(n)), b.f(acc, out*layers, int64(n))
 				together := b.Linear(part, rows, Product{In: view(out, in, 0, layers), Out: view(0, out, 0, layers),
-					Acc: more, Way: Turned}, F32)
+					Acc: more, Way: Interleaved}, F32)
 				alone := b.NewTensor(F32, out*layers, int64(n))
 				for l := range int64(layers) {
 					place := func(x *Tensor) *Tensor {
 						return b.View(x, [4]int64{out, int64(n), 1, 1}, [4]int64{l * out})
 					}
 					b.graph.Expand(b.Linear(part, rows, Product{In: view(out, in, l, 1), Out: view(0, out, l, 1),
-						Acc: place(more), Into: place(alone), Way: Turned}, F32))
+						Acc: place(more), Into: place(alone), Way: Interleaved}, F32))
 				}
 				return []*Tensor{together, alone}
 			})
@@ -183,13 +183,13 @@ func TestBytesPoison(t *testing.T) {
 	})
 }
 
-func TestTurnRefuses(t *testing.T) {
+func TestInterleaveRefuses(t *testing.T) {
 	b := &bench{Context: NewContext(16)}
 	defer b.Close()
 	for name, x := range map[string]*Tensor{
 		"type": b.NewTensor(F32, 32, 16), "rows": b.NewTensor(Q8_0, 32, 15), "memory": b.NewTensor(Q8_0, 32, 16),
 	} {
-		if x.Turn() == nil {
+		if x.Interleave() == nil {
 			t.Errorf("%s: taken", name)
 		}
 	}

@@ -76,12 +76,12 @@ type Heads struct {
 // width is that of qkv.
 func (h Heads) width() int64 { return int64(h.Dim * (h.Query + 2*h.KV)) }
 
-// fit tells whether qkv is what the heads are in.
-func (h Heads) fit(qkv *Tensor) bool {
+// fits tells whether qkv has the shape of the heads.
+func (h Heads) fits(qkv *Tensor) bool {
 	few := func(n int) bool { return n > 0 && n <= math.MaxInt16 }
 	return few(h.Query) && few(h.KV) && few(h.Dim) && h.Query%h.KV == 0 && h.Window >= 0 && h.Window <= math.MaxInt32 &&
 		h.Cap >= 0 && qkv.Ne(0) == h.width() &&
-		(h.Sinks == nil || vector(h.Sinks, int64(h.Query)) && h.Sinks.contiguousRows())
+		(h.Sinks == nil || isVectorOrNil(h.Sinks, int64(h.Query)) && h.Sinks.contiguousRows())
 }
 
 func (h Heads) c() C.struct_ggml_vera_heads {
@@ -100,12 +100,12 @@ func (h Heads) String() string {
 	return s
 }
 
-// haveHeads is own with qkv and perhaps the gradient dout [Dim · Query, n].
-func (c *Context) haveHeads(op string, h Heads, qkv *Tensor, s *Segments, dout ...*Tensor) bool {
-	if !c.own(op, append(dout, qkv)...) {
+// headsFit checks qkv, and perhaps the gradient dout [Dim · Query, n], against the heads.
+func (c *Context) headsFit(op string, h Heads, qkv *Tensor, s *Segments, dout ...*Tensor) bool {
+	if !c.areMatrices(op, append(dout, qkv)...) {
 		return false
 	}
-	if !activation(qkv.Type()) || !h.fit(qkv) {
+	if !isActivation(qkv.Type()) || !h.fits(qkv) {
 		c.fail(op, "%s with %v", qkv.describe(), h)
 		return false
 	}
@@ -114,7 +114,7 @@ func (c *Context) haveHeads(op string, h Heads, qkv *Tensor, s *Segments, dout .
 		return false
 	}
 	for _, g := range dout {
-		if !activation(g.Type()) || g.Ne(0) != int64(h.Dim*h.Query) || g.ne[1] != qkv.ne[1] {
+		if !isActivation(g.Type()) || g.Ne(0) != int64(h.Dim*h.Query) || g.ne[1] != qkv.ne[1] {
 			c.fail(op, "%s for %s", g.describe(), qkv.describe())
 			return false
 		}
@@ -124,10 +124,10 @@ func (c *Context) haveHeads(op string, h Heads, qkv *Tensor, s *Segments, dout .
 
 // Attention is the causal attention of packed samples, softmax(scores) V for each head: [Dim · Query, n] of type t.
 func (c *Context) Attention(qkv *Tensor, s *Segments, h Heads, t Type) *Tensor {
-	if !c.haveHeads("attention", h, qkv, s) {
+	if !c.headsFit("attention", h, qkv, s) {
 		return nil
 	}
-	if !activation(t) {
+	if !isActivation(t) {
 		return c.fail("attention", "to %v", t)
 	}
 	if c.composed != nil {
@@ -138,7 +138,7 @@ func (c *Context) Attention(qkv *Tensor, s *Segments, h Heads, t Type) *Tensor {
 
 // AttentionBack is the gradient of qkv, float32, for the gradient dout of Attention's result.
 func (c *Context) AttentionBack(dout, qkv *Tensor, s *Segments, h Heads) *Tensor {
-	if !c.haveHeads("attention_back", h, qkv, s, dout) {
+	if !c.headsFit("attention_back", h, qkv, s, dout) {
 		return nil
 	}
 	if c.composed != nil {
@@ -162,10 +162,10 @@ func CacheHead(headDim int) int { return (headDim + CacheBlock - 1) / CacheBlock
 // earlier one, and within the room, when the graph is computed; that is not checked.
 func (c *Context) AttentionCached(qkv, keys, values, rows *Tensor, h Heads, t Type) *Tensor {
 	const op = "attention_cached"
-	if !c.own(op, qkv, keys, values, rows) {
+	if !c.areMatrices(op, qkv, keys, values, rows) {
 		return nil
 	}
-	if qkv.Type() != F32 || !h.fit(qkv) || !activation(t) {
+	if qkv.Type() != F32 || !h.fits(qkv) || !isActivation(t) {
 		return c.fail(op, "%s with %v, to %v", qkv.describe(), h, t)
 	}
 	for _, x := range []*Tensor{keys, values} {

@@ -55,8 +55,8 @@ func (p *composition) close() {
 	}
 }
 
-// float32s refuses results of another type, which the composed forms don't have.
-func (c *Context) float32s(op string, t Type, operands ...*Tensor) bool {
+// composable refuses operands and results that are not float32: composed forms compute in nothing else.
+func (c *Context) composable(op string, t Type, operands ...*Tensor) bool {
 	if t != F32 {
 		c.fail(op, "to %v: on this device everything is computed in f32", t)
 		return false
@@ -135,7 +135,7 @@ func (p Product) finish(c *Context, y *Tensor) *Tensor {
 }
 
 func (c *Context) composeLinear(w, x *Tensor, p Product, t Type) *Tensor {
-	if !c.float32s("linear", t, x) {
+	if !c.composable("linear", t, x) {
 		return nil
 	}
 	times := c.times
@@ -146,34 +146,34 @@ func (c *Context) composeLinear(w, x *Tensor, p Product, t Type) *Tensor {
 }
 
 func (c *Context) composeLinearBack(w, g *Tensor, p Product, t Type) *Tensor {
-	if !c.float32s("linear_back", t, g) {
+	if !c.composable("linear_back", t, g) {
 		return nil
 	}
 	return p.finish(c, c.times(c.transposed(c.floats(w)), c.scaled(g, p.In)))
 }
 
 func (c *Context) composeWeightGrad(g, x *Tensor, t Type) *Tensor {
-	if !c.float32s("weight_grad", t, g, x) {
+	if !c.composable("weight_grad", t, g, x) {
 		return nil
 	}
 	return c.times(c.transposed(x), c.transposed(g))
 }
 
 func (c *Context) composeMerge(dst, w *Tensor, v *Vectors) *Tensor {
-	if !c.float32s("merge", dst.Type(), v.A) {
+	if !c.composable("merge", dst.Type(), v.A) {
 		return nil
 	}
 	y := c.floats(w)
-	if v.B != nil {
+	if v.LambdaB != nil {
 		down := c.View(v.A, [4]int64{w.Ne(0), v.A.Ne(1), 1, 1}, [4]int64{})
-		change := c.times(c.transposed(down), c.Mul(v.Rows, v.D)) // [in, out]
-		y = c.Add(c.Mul(change, c.Reshape(v.B, 1, w.Ne(1))), y)
+		change := c.times(c.transposed(down), c.Mul(v.B, v.LambdaD)) // [in, out]
+		y = c.Add(c.Mul(change, c.Reshape(v.LambdaB, 1, w.Ne(1))), y)
 	}
 	return c.Cpy(y, dst)
 }
 
 func (c *Context) composeMergedGrad(grad *Tensor, v Vectors) *Tensor {
-	if !c.float32s("merged_grad", F32, grad, v.A) {
+	if !c.composable("merged_grad", F32, grad, v.A) {
 		return nil
 	}
 	down := c.View(v.A, [4]int64{grad.Ne(0), v.A.Ne(1), 1, 1}, [4]int64{})
@@ -181,7 +181,7 @@ func (c *Context) composeMergedGrad(grad *Tensor, v Vectors) *Tensor {
 }
 
 func (c *Context) composeFactoredGrad(g, u *Tensor, v Vectors) *Tensor {
-	if !c.float32s("factored_grad", F32, g, u) {
+	if !c.composable("factored_grad", F32, g, u) {
 		return nil
 	}
 	return c.vectorsGrad(c.times(c.transposed(u), c.transposed(g)), v)
@@ -189,14 +189,14 @@ func (c *Context) composeFactoredGrad(g, u *Tensor, v Vectors) *Tensor {
 
 // vectorsGrad takes T [rank, out] apart: E = B ⊙ T, ∂b = E d, ∂d = Eᵀ b.
 func (c *Context) vectorsGrad(t *Tensor, v Vectors) *Tensor {
-	e := c.Mul(t, v.Rows)
-	b := c.times(e, v.D)               // [out]
-	d := c.times(c.transposed(e), v.B) // [rank]
+	e := c.Mul(t, v.B)
+	b := c.times(e, v.LambdaD)               // [out]
+	d := c.times(c.transposed(e), v.LambdaB) // [rank]
 	return c.concat(b, d, 0)
 }
 
 func (c *Context) composeNorm(x, w *Tensor, eps float32, t Type) *Tensor {
-	if !c.float32s("norm", t) {
+	if !c.composable("norm", t) {
 		return nil
 	}
 	return c.Mul(c.RMSNorm(x, eps), w)
@@ -204,7 +204,7 @@ func (c *Context) composeNorm(x, w *Tensor, eps float32, t Type) *Tensor {
 
 // composeNormBack is (g − x̂ · mean(g ⊙ x̂)) / √(mean(x²) + eps) with g = dy ⊙ w and x̂ = RMSNorm(x).
 func (c *Context) composeNormBack(dy, x, w *Tensor, eps float32, acc *Tensor) *Tensor {
-	if !c.float32s("norm_back", F32, dy) {
+	if !c.composable("norm_back", F32, dy) {
 		return nil
 	}
 	x = c.unbroken(x)
@@ -229,14 +229,14 @@ func (c *Context) centred(x *Tensor) *Tensor {
 
 // composeLayerNorm is Norm of what is centred, whose mean square is the variance.
 func (c *Context) composeLayerNorm(x, w, b *Tensor, eps float32, t Type) *Tensor {
-	if !c.float32s("layer_norm", t) {
+	if !c.composable("layer_norm", t) {
 		return nil
 	}
 	return c.Add(c.composeNorm(c.centred(c.unbroken(x)), w, eps, t), b)
 }
 
 func (c *Context) composeLayerNormBack(dy, x, w *Tensor, eps float32, acc *Tensor) *Tensor {
-	if !c.float32s("layer_norm_back", F32, dy) {
+	if !c.composable("layer_norm_back", F32, dy) {
 		return nil
 	}
 	dx := c.centred(c.composeNormBack(dy, c.centred(c.unbroken(x)), w, eps, nil))
@@ -266,7 +266,7 @@ func (c *Context) headwise(n HeadNorms, heads, kvHeads int, f func(w *Tensor, pa
 }
 
 func (c *Context) composeNormHeads(x *Tensor, w HeadNorms, heads, kvHeads int, eps float32, t Type) *Tensor {
-	if !c.float32s("norm_heads", t, x) {
+	if !c.composable("norm_heads", t, x) {
 		return nil
 	}
 	return c.headwise(w, heads, kvHeads, func(w *Tensor, parts []*Tensor) *Tensor {
@@ -275,7 +275,7 @@ func (c *Context) composeNormHeads(x *Tensor, w HeadNorms, heads, kvHeads int, e
 }
 
 func (c *Context) composeNormHeadsBack(dy, x *Tensor, w HeadNorms, heads, kvHeads int, eps float32, t Type) *Tensor {
-	if !c.float32s("norm_heads_back", t, dy, x) {
+	if !c.composable("norm_heads_back", t, dy, x) {
 		return nil
 	}
 	return c.headwise(w, heads, kvHeads, func(w *Tensor, parts []*Tensor) *Tensor {
@@ -327,7 +327,7 @@ func (c *Context) slope(x, s, y *Tensor, act Activation) *Tensor {
 }
 
 func (c *Context) composeActivate(x *Tensor, act Activation, t Type) *Tensor {
-	if !c.float32s("activate", t, x) {
+	if !c.composable("activate", t, x) {
 		return nil
 	}
 	x = c.unbroken(x)
@@ -335,7 +335,7 @@ func (c *Context) composeActivate(x *Tensor, act Activation, t Type) *Tensor {
 }
 
 func (c *Context) composeActivateBack(dy, x *Tensor, act Activation, t Type) *Tensor {
-	if !c.float32s("activate_back", t, dy, x) {
+	if !c.composable("activate_back", t, dy, x) {
 		return nil
 	}
 	x = c.unbroken(x)
@@ -344,7 +344,7 @@ func (c *Context) composeActivateBack(dy, x *Tensor, act Activation, t Type) *Te
 }
 
 func (c *Context) composeGated(gateUp *Tensor, act Activation, t Type) *Tensor {
-	if !c.float32s("gated", t, gateUp) {
+	if !c.composable("gated", t, gateUp) {
 		return nil
 	}
 	gate, up := c.halves(gateUp)
@@ -357,7 +357,7 @@ func (c *Context) composeGated(gateUp *Tensor, act Activation, t Type) *Tensor {
 }
 
 func (c *Context) composeGatedBack(dy, gateUp *Tensor, act Activation, t Type) *Tensor {
-	if !c.float32s("gated_back", t, dy, gateUp) {
+	if !c.composable("gated_back", t, dy, gateUp) {
 		return nil
 	}
 	dy = c.unbroken(dy)
@@ -391,7 +391,7 @@ func (c *Context) within(x *Tensor) (y, passes *Tensor) {
 // composeRotate is x ⊙ (cos, cos) + swapped(x) ⊙ (−sin, sin) on every pair, and with sin for −sin and the other way
 // round to rotate back.
 func (c *Context) composeRotate(x, table *Tensor, heads, headDim int, pairing Pairing, back bool, t Type) *Tensor {
-	if !c.float32s("rotate", t, x) {
+	if !c.composable("rotate", t, x) {
 		return nil
 	}
 	dims, dim, rows := table.Ne(0), int64(headDim), x.Ne(1)
@@ -442,7 +442,7 @@ func (c *Context) at(x, labels *Tensor) *Tensor {
 
 // setAt writes values [1, 1, rows] to these places of x, in its own memory.
 func (c *Context) setAt(x, values, labels *Tensor) *Tensor {
-	if !c.ok("set_rows", x, values, labels) {
+	if !c.hasOperands("set_rows", x, values, labels) {
 		return nil
 	}
 	whole := c.Reshape(x, 1, x.Ne(0), x.Ne(1))
@@ -471,7 +471,7 @@ func (c *Context) composeCrossEntropy(logits, labels *Tensor, cap float32) *Tens
 }
 
 func (c *Context) composeCrossEntropyBack(logits, labels *Tensor, cap float32, t Type) *Tensor {
-	if !c.float32s("cross_entropy_back", t) {
+	if !c.composable("cross_entropy_back", t) {
 		return nil
 	}
 	logits = c.logits(logits, cap)

@@ -124,7 +124,7 @@ func headsAtOnce(p piece, h Heads) int64 {
 }
 
 func (c *Context) composeAttention(qkv *Tensor, s *Segments, h Heads, t Type) *Tensor {
-	if !c.float32s("attention", t, qkv) {
+	if !c.composable("attention", t, qkv) {
 		return nil
 	}
 	qkv = c.unbroken(qkv)
@@ -145,7 +145,7 @@ func (c *Context) composeAttention(qkv *Tensor, s *Segments, h Heads, t Type) *T
 // composeAttentionBack has, for the gradient g of a head's result: ∂V = Pᵀ g, D = scale · P ⊙ (g Vᵀ − rowsum(P ⊙ g
 // Vᵀ)), ∂Q = D K, ∂K = Dᵀ Q. With a cap, D ⊙ (1 − tanh²) takes the place of D.
 func (c *Context) composeAttentionBack(dout, qkv *Tensor, s *Segments, h Heads) *Tensor {
-	if !c.float32s("attention_back", F32, dout, qkv) {
+	if !c.composable("attention_back", F32, dout, qkv) {
 		return nil
 	}
 	qkv = c.unbroken(qkv)

@@ -111,7 +111,7 @@ func (c *Context) byToken(x *Tensor) *Tensor {
 }
 
 func (c *Context) composeDeltaNet(d Delta, s *Segments, h DeltaHeads, t Type) *Tensor {
-	if !c.float32s("delta_net", t, d.QKV, d.A, d.B) {
+	if !c.composable("delta_net", t, d.QKV, d.A, d.B) {
 		return nil
 	}
 	var all []*Tensor
@@ -126,7 +126,7 @@ func (c *Context) composeDeltaNet(d Delta, s *Segments, h DeltaHeads, t Type) *T
 
 // composeDeltaNetBack has the gradients of q, k, v, a and b side by side.
 func (c *Context) composeDeltaNetBack(dy *Tensor, d Delta, s *Segments, h DeltaHeads) *Tensor {
-	if !c.float32s("delta_net_back", F32, dy, d.QKV, d.A, d.B) {
+	if !c.composable("delta_net_back", F32, dy, d.QKV, d.A, d.B) {
 		return nil
 	}
 	n, values := d.QKV.Ne(1), int64(h.Values)
@@ -222,7 +222,7 @@ func (c *Context) spanBack(t *deltaTokens, h DeltaHeads, dy, e *Tensor) (rows, b
 }
 
 func (c *Context) composeGatedNorm(x, z, w *Tensor, eps float32, t Type) *Tensor {
-	if !c.float32s("gated_norm", t, x, z) {
+	if !c.composable("gated_norm", t, x, z) {
 		return nil
 	}
 	y := c.composeNorm(c.Reshape(c.unbroken(x), w.Ne(0), x.Elements()/w.Ne(0)), w, eps, t)
@@ -230,7 +230,7 @@ func (c *Context) composeGatedNorm(x, z, w *Tensor, eps float32, t Type) *Tensor
 }
 
 func (c *Context) composeGatedNormBack(dy, x, z, w *Tensor, eps float32, t Type) (dx, dz *Tensor) {
-	if !c.float32s("gated_norm_back", t, dy, x, z) {
+	if !c.composable("gated_norm_back", t, dy, x, z) {
 		return nil, nil
 	}
 	heads := func(x *Tensor) *Tensor { return c.Reshape(c.unbroken(x), w.Ne(0), x.Elements()/w.Ne(0)) }

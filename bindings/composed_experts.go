@@ -21,14 +21,14 @@ func (c *Context) composeRoute(logits *Tensor, used int) *Tensor {
 }
 
 func (c *Context) composeWeigh(h, routes *Tensor, t Type) *Tensor {
-	if !c.float32s("weigh", t, h) {
+	if !c.composable("weigh", t, h) {
 		return nil
 	}
 	return c.Mul(c.unbroken(h), c.Reshape(routes, 1, routes.Elements()))
 }
 
 func (c *Context) composeRouteBack(dy, h, routes *Tensor) *Tensor {
-	if !c.float32s("route_back", F32, dy, h) {
+	if !c.composable("route_back", F32, dy, h) {
 		return nil
 	}
 	dw := c.Reshape(c.sumRows(c.Mul(c.unbroken(dy), c.unbroken(h))), routes.Ne(0), routes.Ne(1))
@@ -38,7 +38,7 @@ func (c *Context) composeRouteBack(dy, h, routes *Tensor) *Tensor {
 // composeExperts is one product: of a row with all rows of all matrices, or of what all experts take of a row with all
 // columns.
 func (c *Context) composeExperts(w, x *Tensor, m Mixture, sum bool, t Type) *Tensor {
-	if !c.float32s("experts", t, x) {
+	if !c.composable("experts", t, x) {
 		return nil
 	}
 	in, out, n, rows := w.Ne(0), w.Ne(1), w.Ne(2), m.Routes.Ne(1)

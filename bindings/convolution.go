@@ -8,9 +8,9 @@ import "slices"
 // MostTaps is how many rows a convolution's sum may be of.
 const MostTaps = 16
 
-// convolves is haveActivations with weights w [taps, columns], float32, of activations x.
-func (c *Context) convolves(op string, x, w *Tensor, t Type) bool {
-	if !c.haveActivations(op, t, x) || !c.ok(op, w) {
+// convolutionFits checks activations x and their weights w [taps, columns], float32.
+func (c *Context) convolutionFits(op string, x, w *Tensor, t Type) bool {
+	if !c.areActivations(op, t, x) || !c.hasOperands(op, w) {
 		return false
 	}
 	if w.Type() != F32 || !w.contiguousRows() || w.Ne(0) < 2 || w.Ne(0) > MostTaps || w.Elements() != w.Ne(0)*x.Ne(0) ||
@@ -26,7 +26,7 @@ func (c *Context) convolves(op string, x, w *Tensor, t Type) bool {
 // sample's first row are zeros.
 func (c *Context) Convolution(x, w *Tensor, s *Segments, t Type) *Tensor {
 	const op = "convolution"
-	if !c.convolves(op, x, w, t) {
+	if !c.convolutionFits(op, x, w, t) {
 		return nil
 	}
 	if s == nil {
@@ -41,7 +41,7 @@ func (c *Context) Convolution(x, w *Tensor, s *Segments, t Type) *Tensor {
 // ConvolutionBack is the gradient of Convolution's input, float32, for the gradient dy of its result.
 func (c *Context) ConvolutionBack(dy, w *Tensor, s *Segments) *Tensor {
 	const op = "convolution_back"
-	if !c.convolves(op, dy, w, F32) {
+	if !c.convolutionFits(op, dy, w, F32) {
 		return nil
 	}
 	if s == nil {
@@ -58,7 +58,7 @@ func (c *Context) ConvolutionBack(dy, w *Tensor, s *Segments) *Tensor {
 // the rows that are computed with it.
 func (c *Context) ConvolutionCached(x, w, state, rows *Tensor, t Type) *Tensor {
 	const op = "convolution_cached"
-	if !c.convolves(op, x, w, t) || !c.ok(op, state, rows) {
+	if !c.convolutionFits(op, x, w, t) || !c.hasOperands(op, state, rows) {
 		return nil
 	}
 	if x.Type() != F32 || state.Type() != F32 || !state.contiguousRows() || state.Ne(0) != x.Ne(0) ||
@@ -152,14 +152,14 @@ func (c *Context) convolved(x, w *Tensor, gather func(back int) []*Tensor) (y *T
 }
 
 func (c *Context) composeConvolution(x, w *Tensor, s *Segments, t Type) *Tensor {
-	if !c.float32s("convolution", t, x) {
+	if !c.composable("convolution", t, x) {
 		return nil
 	}
 	return c.convolved(x, w, func(back int) []*Tensor { return []*Tensor{s.earlier(c, back)} })
 }
 
 func (c *Context) composeConvolutionBack(dy, w *Tensor, s *Segments) *Tensor {
-	if !c.float32s("convolution_back", F32, dy) {
+	if !c.composable("convolution_back", F32, dy) {
 		return nil
 	}
 	return c.convolved(dy, w, func(back int) []*Tensor { return s.later(c, back) })

@@ -42,14 +42,14 @@ func (h DeltaHeads) valid() bool {
 // all float32 or bfloat16. Decay [Values] is A, below 0, and Bias [Values], both float32.
 type Delta struct{ QKV, A, B, Decay, Bias *Tensor }
 
-// delta is haveActivations with d having what heads h take, and perhaps dy what they give.
-func (c *Context) delta(op string, d Delta, h DeltaHeads, t Type, dy ...*Tensor) bool {
-	if !c.haveActivations(op, t, append([]*Tensor{d.QKV, d.A, d.B}, dy...)...) {
+// deltaFits checks the operands d, and perhaps the gradient dy of the result, against the heads.
+func (c *Context) deltaFits(op string, d Delta, h DeltaHeads, t Type, dy ...*Tensor) bool {
+	if !c.areActivations(op, t, append([]*Tensor{d.QKV, d.A, d.B}, dy...)...) {
 		return false
 	}
 	n := int64(h.Values)
 	if !h.valid() || d.QKV.Ne(0) != h.width() || d.A.Ne(0) != n || d.B.Ne(0) != n || d.Decay == nil || d.Bias == nil ||
-		!vector(d.Decay, n) || !vector(d.Bias, n) {
+		!isVectorOrNil(d.Decay, n) || !isVectorOrNil(d.Bias, n) {
 		c.fail(op, "%s, %s and %s with %+v", d.QKV.describe(), d.A.describe(), d.B.describe(), h)
 		return false
 	}
@@ -66,7 +66,7 @@ func (c *Context) delta(op string, d Delta, h DeltaHeads, t Type, dy ...*Tensor)
 // it.
 func (c *Context) DeltaNet(d Delta, s *Segments, h DeltaHeads, t Type) *Tensor {
 	const op = "delta_net"
-	if !c.delta(op, d, h, t) {
+	if !c.deltaFits(op, d, h, t) {
 		return nil
 	}
 	if s == nil {
@@ -83,7 +83,7 @@ func (c *Context) DeltaNet(d Delta, s *Segments, h DeltaHeads, t Type) *Tensor {
 // They are columns of one tensor: their rows have gaps between them.
 func (c *Context) DeltaNetBack(dy *Tensor, d Delta, s *Segments, h DeltaHeads) (qkv, a, b *Tensor) {
 	const op = "delta_net_back"
-	if !c.delta(op, d, h, F32, dy) {
+	if !c.deltaFits(op, d, h, F32, dy) {
 		return nil, nil, nil
 	}
 	if s == nil {
@@ -109,7 +109,7 @@ func (c *Context) DeltaNetBack(dy *Tensor, d Delta, s *Segments, h DeltaHeads) (
 // checked.
 func (c *Context) DeltaNetCached(d Delta, states, rows *Tensor, h DeltaHeads, t Type) *Tensor {
 	const op = "delta_net_cached"
-	if !c.delta(op, d, h, t) || !c.own(op, states, rows) {
+	if !c.deltaFits(op, d, h, t) || !c.areMatrices(op, states, rows) {
 		return nil
 	}
 	if states.Type() != F32 || states.Ne(0) != int64(h.DimK)*h.out() || rows.Type() != I32 || !rows.contiguous() ||
@@ -123,13 +123,13 @@ func (c *Context) DeltaNetCached(d Delta, states, rows *Tensor, h DeltaHeads, t 
 		states.c(), rows.c(), h.c(), C.uint(t)))
 }
 
-// gatedNorm is haveActivations with x, z and perhaps dy of one shape, of heads for w.
-func (c *Context) gatedNorm(op string, w *Tensor, eps float32, t Type, x ...*Tensor) bool {
-	if !c.haveActivations(op, t, x...) {
+// gatedNormFits checks that x, z and perhaps dy have one shape, whose columns are heads as long as w.
+func (c *Context) gatedNormFits(op string, w *Tensor, eps float32, t Type, x ...*Tensor) bool {
+	if !c.areActivations(op, t, x...) {
 		return false
 	}
 	for _, other := range x {
-		if w == nil || !vector(w, w.Ne(0)) || !w.contiguousRows() || other.Shape() != x[0].Shape() ||
+		if w == nil || !isVectorOrNil(w, w.Ne(0)) || !w.contiguousRows() || other.Shape() != x[0].Shape() ||
 			other.Ne(0)%w.Ne(0) != 0 || !(eps >= 0) {
 			c.fail(op, "%s and %s, eps %g", x[0].describe(), other.describe(), eps)
 			return false
@@ -141,7 +141,7 @@ func (c *Context) gatedNorm(op string, w *Tensor, eps float32, t Type, x ...*Ten
 // GatedNorm is Norm of every head of x [dim · heads, n], for w [dim], times SiLU(z), of type t: x and z, of the same
 // shape, are float32 or bfloat16.
 func (c *Context) GatedNorm(x, z, w *Tensor, eps float32, t Type) *Tensor {
-	if !c.gatedNorm("gated_norm", w, eps, t, x, z) {
+	if !c.gatedNormFits("gated_norm", w, eps, t, x, z) {
 		return nil
 	}
 	if c.composed != nil {
@@ -153,7 +153,7 @@ func (c *Context) GatedNorm(x, z, w *Tensor, eps float32, t Type) *Tensor {
 // GatedNormBack gives the gradients of x and z, of type t, for the gradient dy of GatedNorm's result. They are columns
 // of one tensor: their rows have gaps between them.
 func (c *Context) GatedNormBack(dy, x, z, w *Tensor, eps float32, t Type) (dx, dz *Tensor) {
-	if !c.gatedNorm("gated_norm_back", w, eps, t, dy, x, z) {
+	if !c.gatedNormFits("gated_norm_back", w, eps, t, dy, x, z) {
 		return nil, nil
 	}
 	if c.composed != nil {

@@ -100,13 +100,13 @@ func TestDeviceHalves(t *testing.T) {
 		data := numbersOf(t, matrix{"w", kind, k, m}, 1).data
 		build := func(b *bench) []*Tensor {
 			w, x, g, small := b.raw(data, kind, k, m), rounded(b, 2, k, n), rounded(b, 3, m, n), rounded(b, 4, rank, n)
-			v := Vectors{A: b.f(normal(5, k*rank), k, rank), Rows: b.f(normal(6, rank*m), rank, m),
-				B: b.f(normal(7, m), m), D: b.f(normal(8, rank), rank)}
+			v := Vectors{A: b.f(normal(5, k*rank), k, rank), B: b.f(normal(6, rank*m), rank, m),
+				LambdaB: b.f(normal(7, m), m), LambdaD: b.f(normal(8, rank), rank)}
 			both, labels := rounded(b, 9, 2*m, n), make([]int32, n)
 			results := []*Tensor{
 				b.Linear(w, x, Product{}, F32), b.Convert(b.Linear(w, x, Product{}, BF16), F32),
-				b.Linear(v.Rows, small, Product{In: v.D, Out: v.B, Acc: b.f(normal(12, m*n), m, n)}, F32),
-				b.LinearBack(w, g, Product{}, F32), b.LinearBack(v.Rows, g, Product{In: v.B, Out: v.D}, F32),
+				b.Linear(v.B, small, Product{In: v.LambdaD, Out: v.LambdaB, Acc: b.f(normal(12, m*n), m, n)}, F32),
+				b.LinearBack(w, g, Product{}, F32), b.LinearBack(v.B, g, Product{In: v.LambdaB, Out: v.LambdaD}, F32),
 				b.WeightGrad(g, x, F32), b.Convert(b.Merge(b.Convert(b.f(normal(13, k*m), k, m), BF16), w, &v), F32),
 				b.MergedGrad(b.WeightGrad(g, x, BF16), v), b.FactoredGrad(g, small, v),
 				b.GatedBack(g, both, SiLU, F32), b.Convert(b.Gated(both, SiLU, BF16), F32),

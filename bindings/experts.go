@@ -12,7 +12,7 @@ import "C"
 // the softmax of these logits, which is that of all logits divided by the sum of those chosen. What the result holds is
 // for the operations below, and float32 with a column for each row.
 func (c *Context) Route(logits *Tensor, used int) *Tensor {
-	if !c.haveActivations("route", F32, logits) {
+	if !c.areActivations("route", F32, logits) {
 		return nil
 	}
 	if logits.Type() != F32 || used < 1 || int64(used) > logits.Ne(0) {
@@ -33,9 +33,9 @@ func (c *Context) Slots(routes *Tensor) int64 {
 	return routes.Ne(0) / 2
 }
 
-// routed is haveActivations with x having a column for each choice of routes.
-func (c *Context) routed(op string, t Type, routes *Tensor, x ...*Tensor) bool {
-	if !c.haveActivations(op, t, x...) || !c.haveActivations(op, F32, routes) {
+// routesFit checks that x has a column for each choice of routes.
+func (c *Context) routesFit(op string, t Type, routes *Tensor, x ...*Tensor) bool {
+	if !c.areActivations(op, t, x...) || !c.areActivations(op, F32, routes) {
 		return false
 	}
 	if routes.Type() != F32 || x[0].Ne(1) != c.Slots(routes)*routes.Ne(1) {
@@ -47,7 +47,7 @@ func (c *Context) routed(op string, t Type, routes *Tensor, x ...*Tensor) bool {
 
 // Weigh multiplies h [n, Slots · rows] by the weights of the choices, to type t.
 func (c *Context) Weigh(h, routes *Tensor, t Type) *Tensor {
-	if !c.routed("weigh", t, routes, h) {
+	if !c.routesFit("weigh", t, routes, h) {
 		return nil
 	}
 	if c.composed != nil {
@@ -59,7 +59,7 @@ func (c *Context) Weigh(h, routes *Tensor, t Type) *Tensor {
 // RouteBack is the gradient of Route's logits [experts, rows], float32, for the gradient dy of Weigh's result for h:
 // with dw = dy · h of each choice of a row, w (dw − Σ w dw).
 func (c *Context) RouteBack(dy, h, routes *Tensor, experts int) *Tensor {
-	if !c.routed("route_back", F32, routes, dy, h) {
+	if !c.routesFit("route_back", F32, routes, dy, h) {
 		return nil
 	}
 	if dy.ne[0] != h.ne[0] || int64(experts) < c.Slots(routes) {
@@ -81,7 +81,7 @@ type Mixture struct {
 
 // EachExpert is W x [out, Slots · rows] of type t of every choice of a row x [in, rows]. There is nothing to add to.
 func (c *Context) EachExpert(w, x *Tensor, m Mixture, t Type) *Tensor {
-	if !c.own("experts", x, m.Routes) {
+	if !c.areMatrices("experts", x, m.Routes) {
 		return nil
 	}
 	if m.Acc != nil || x.Ne(1) != m.Routes.Ne(1) {
@@ -92,14 +92,14 @@ func (c *Context) EachExpert(w, x *Tensor, m Mixture, t Type) *Tensor {
 
 // SumExperts is Acc and the sum of W x over the choices of each row, [out, rows], float32, for x [in, Slots · rows].
 func (c *Context) SumExperts(w, x *Tensor, m Mixture) *Tensor {
-	if !c.routed("experts", F32, m.Routes, x) {
+	if !c.routesFit("experts", F32, m.Routes, x) {
 		return nil
 	}
 	return c.experts(w, x, m, true, F32)
 }
 
 func (c *Context) experts(w, x *Tensor, m Mixture, sum bool, t Type) *Tensor {
-	if !c.ok("experts", w) {
+	if !c.hasOperands("experts", w) {
 		return nil
 	}
 	in, out, rows := w.Ne(0), w.Ne(1), m.Routes.Ne(1)
@@ -110,9 +110,8 @@ func (c *Context) experts(w, x *Tensor, m Mixture, sum bool, t Type) *Tensor {
 		rows *= c.Slots(m.Routes)
 	}
 	place := Product{Acc: m.Acc, Into: m.Into}
-	if !activation(x.Type()) || !w.Type().Dequantizes() || !w.contiguous() || w.ne[3] != 1 ||
-		w.Ne(2) < c.Slots(m.Routes) || x.Ne(0) != in || m.Way == Turned ||
-		!place.fits(in, out, rows, t) {
+	if !isActivation(x.Type()) || !w.Type().Dequantizes() || !w.contiguous() || w.ne[3] != 1 ||
+		w.Ne(2) < c.Slots(m.Routes) || x.Ne(0) != in || m.Way == Interleaved || !place.fits(in, out, rows, t) {
 		return c.fail("experts", "%s by %s to %v", w.describe(), x.describe(), t)
 	}
 	if c.composed != nil {

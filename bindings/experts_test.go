@@ -238,8 +238,8 @@ func TestExpertsRefused(t *testing.T) {
 		"added to each": func(c *Context, r, w, x *Tensor) *Tensor {
 			return c.EachExpert(w, x, Mixture{Routes: r, Acc: x}, F32)
 		},
-		"turned": func(c *Context, r, w, x *Tensor) *Tensor {
-			return c.EachExpert(w, x, Mixture{Routes: r, Way: Turned}, F32)
+		"interleaved": func(c *Context, r, w, x *Tensor) *Tensor {
+			return c.EachExpert(w, x, Mixture{Routes: r, Way: Interleaved}, F32)
 		},
 		"another place": func(c *Context, r, w, x *Tensor) *Tensor {
 			return c.EachExpert(w, x, Mixture{Routes: r, Into: x}, F32)

@@ -5,20 +5,20 @@ import "C"
 
 import "slices"
 
-// ok tells whether an operation with these operands can be made: none is nil and the context has room for its result.
-func (c *Context) ok(op string, operands ...*Tensor) bool {
+// hasOperands checks that no operand is nil and that the context has room for the result, which it reserves.
+func (c *Context) hasOperands(op string, operands ...*Tensor) bool {
 	for _, t := range operands {
 		if t == nil {
 			c.fail(op, "an operand is missing")
 			return false
 		}
 	}
-	return c.take(op)
+	return c.reserve(op)
 }
 
-// f32 is ok with all operands contiguous float32.
-func (c *Context) f32(op string, operands ...*Tensor) bool {
-	if !c.ok(op, operands...) {
+// areF32 is hasOperands for operands of float32 with unbroken rows.
+func (c *Context) areF32(op string, operands ...*Tensor) bool {
+	if !c.hasOperands(op, operands...) {
 		return false
 	}
 	for _, t := range operands {
@@ -31,7 +31,7 @@ func (c *Context) f32(op string, operands ...*Tensor) bool {
 }
 
 func (c *Context) sameShape(op string, a, b *Tensor) bool {
-	if !c.f32(op, a, b) {
+	if !c.areF32(op, a, b) {
 		return false
 	}
 	if a.Shape() != b.Shape() || !a.contiguous() || !b.contiguous() {
@@ -41,8 +41,8 @@ func (c *Context) sameShape(op string, a, b *Tensor) bool {
 	return true
 }
 
-func (c *Context) broadcast(op string, a, b *Tensor) bool {
-	if !c.f32(op, a, b) {
+func (c *Context) broadcasts(op string, a, b *Tensor) bool {
+	if !c.areF32(op, a, b) {
 		return false
 	}
 	for i := range 4 {
@@ -56,7 +56,7 @@ func (c *Context) broadcast(op string, a, b *Tensor) bool {
 
 // Add is a + b, b repeated to a's shape.
 func (c *Context) Add(a, b *Tensor) *Tensor {
-	if !c.broadcast("add", a, b) {
+	if !c.broadcasts("add", a, b) {
 		return nil
 	}
 	return (*Tensor)(C.ggml_add(c.c, a.c(), b.c()))
@@ -64,7 +64,7 @@ func (c *Context) Add(a, b *Tensor) *Tensor {
 
 // AddInplace adds b, repeated to a's shape, to a's own memory.
 func (c *Context) AddInplace(a, b *Tensor) *Tensor {
-	if !c.broadcast("add_inplace", a, b) {
+	if !c.broadcasts("add_inplace", a, b) {
 		return nil
 	}
 	return (*Tensor)(C.ggml_add_inplace(c.c, a.c(), b.c()))
@@ -72,7 +72,7 @@ func (c *Context) AddInplace(a, b *Tensor) *Tensor {
 
 // Mul is the elementwise product a ⊙ b, b repeated to a's shape.
 func (c *Context) Mul(a, b *Tensor) *Tensor {
-	if !c.broadcast("mul", a, b) {
+	if !c.broadcasts("mul", a, b) {
 		return nil
 	}
 	return (*Tensor)(C.ggml_mul(c.c, a.c(), b.c()))
@@ -80,7 +80,7 @@ func (c *Context) Mul(a, b *Tensor) *Tensor {
 
 // MulInplace multiplies a by b, repeated to a's shape, in a's own memory.
 func (c *Context) MulInplace(a, b *Tensor) *Tensor {
-	if !c.broadcast("mul_inplace", a, b) {
+	if !c.broadcasts("mul_inplace", a, b) {
 		return nil
 	}
 	return (*Tensor)(C.ggml_mul_inplace(c.c, a.c(), b.c()))
@@ -88,14 +88,14 @@ func (c *Context) MulInplace(a, b *Tensor) *Tensor {
 
 // sub is a − b and div a / b, b repeated to a's shape.
 func (c *Context) sub(a, b *Tensor) *Tensor {
-	if !c.broadcast("sub", a, b) {
+	if !c.broadcasts("sub", a, b) {
 		return nil
 	}
 	return (*Tensor)(C.ggml_sub(c.c, a.c(), b.c()))
 }
 
 func (c *Context) div(a, b *Tensor) *Tensor {
-	if !c.broadcast("div", a, b) {
+	if !c.broadcasts("div", a, b) {
 		return nil
 	}
 	return (*Tensor)(C.ggml_div(c.c, a.c(), b.c()))
@@ -217,7 +217,7 @@ func (c *Context) SumOfSquares(a *Tensor) *Tensor {
 //	m ← β1·m + (1−β1)·g        v ← β2·v + (1−β2)·g²        p ← (1−lr·λ)·p − lr · m/(1−β1ᵗ) / (√(v/(1−β2ᵗ)) + ε)
 func (c *Context) OptStepAdamW(p, g, m, v, numbers *Tensor) *Tensor {
 	const op, param = "opt_step_adamw", 4
-	if !c.f32(op, p, g, m, v, numbers) {
+	if !c.areF32(op, p, g, m, v, numbers) {
 		return nil
 	}
 	for _, t := range []*Tensor{p, g, m, v} {
@@ -242,7 +242,7 @@ func (c *Context) argmax(a *Tensor) *Tensor {
 
 // concat puts b behind a in one dimension.
 func (c *Context) concat(a, b *Tensor, dim int) *Tensor {
-	if !c.f32("concat", a, b) {
+	if !c.areF32("concat", a, b) {
 		return nil
 	}
 	for i := range 4 {
@@ -271,7 +271,7 @@ func (c *Context) ScaleBias(a *Tensor, s, bias float32) *Tensor {
 
 // RMSNorm divides each row by √(mean of its squares + eps).
 func (c *Context) RMSNorm(a *Tensor, eps float32) *Tensor {
-	if !c.f32("rms_norm", a) {
+	if !c.areF32("rms_norm", a) {
 		return nil
 	}
 	if !(eps >= 0) {
@@ -283,7 +283,7 @@ func (c *Context) RMSNorm(a *Tensor, eps float32) *Tensor {
 // MulMat is a·b over the row length: a [k, m, i, j] and b [k, n, i·r, j·s] give [m, n, i·r, j·s]. a may be of any type
 // that dequantises, with unbroken rows; b is float32. With a quantised a, ggml rounds b to 8 bits.
 func (c *Context) MulMat(a, b *Tensor) *Tensor {
-	if !c.ok("mul_mat", a, b) {
+	if !c.hasOperands("mul_mat", a, b) {
 		return nil
 	}
 	if b.Type() != F32 || !a.Type().Dequantizes() || !a.contiguousRows() || !b.contiguousRows() || a.nb[0] > a.nb[1] ||
@@ -296,7 +296,7 @@ func (c *Context) MulMat(a, b *Tensor) *Tensor {
 // GetRows gathers rows of a [n, m] as float32: [n, len(idx)]. The indices, int32, must be smaller than m when the graph
 // is computed.
 func (c *Context) GetRows(a, idx *Tensor) *Tensor {
-	if !c.ok("get_rows", a, idx) {
+	if !c.hasOperands("get_rows", a, idx) {
 		return nil
 	}
 	if idx.Type() != I32 || a.ne[2] != idx.ne[1] || a.ne[3] != idx.ne[2] || idx.ne[3] != 1 || !a.Type().Dequantizes() ||
@@ -308,7 +308,7 @@ func (c *Context) GetRows(a, idx *Tensor) *Tensor {
 
 // SetRows writes the rows of b [n, m] into a's own memory at the indices idx [m], int32, and is a afterwards.
 func (c *Context) SetRows(a, b, idx *Tensor) *Tensor {
-	if !c.f32("set_rows", a, b) {
+	if !c.areF32("set_rows", a, b) {
 		return nil
 	}
 	if idx == nil || idx.Type() != I32 || a.ne[0] != b.ne[0] || b.ne[1] != idx.ne[0] || idx.Elements() != idx.Ne(0) ||
@@ -320,7 +320,7 @@ func (c *Context) SetRows(a, b, idx *Tensor) *Tensor {
 
 // Cast copies a float32 tensor of any strides into a contiguous one of another type: f32, f16 or bf16.
 func (c *Context) Cast(a *Tensor, t Type) *Tensor {
-	if !c.ok("cast", a) {
+	if !c.hasOperands("cast", a) {
 		return nil
 	}
 	if a.Type() != F32 || t != F32 && t != F16 && t != BF16 {
@@ -331,7 +331,7 @@ func (c *Context) Cast(a *Tensor, t Type) *Tensor {
 
 // Cpy copies a, float32 of any strides, into b's memory: as many elements of f32, f16, bf16 or q8_0.
 func (c *Context) Cpy(a, b *Tensor) *Tensor {
-	if !c.ok("cpy", a, b) {
+	if !c.hasOperands("cpy", a, b) {
 		return nil
 	}
 	if a.Type() != F32 || b.Type() != F32 && b.Type() != F16 && b.Type() != BF16 && b.Type() != Q8_0 ||
@@ -343,7 +343,7 @@ func (c *Context) Cpy(a, b *Tensor) *Tensor {
 
 // Cont is a in contiguous memory.
 func (c *Context) Cont(a *Tensor) *Tensor {
-	if !c.ok("cont", a) {
+	if !c.hasOperands("cont", a) {
 		return nil
 	}
 	if a.Type() != F32 {
@@ -354,7 +354,7 @@ func (c *Context) Cont(a *Tensor) *Tensor {
 
 // Transpose swaps the first two dimensions, without a copy.
 func (c *Context) Transpose(a *Tensor) *Tensor {
-	if !c.ok("transpose", a) {
+	if !c.hasOperands("transpose", a) {
 		return nil
 	}
 	return (*Tensor)(C.ggml_transpose(c.c, a.c()))
@@ -362,7 +362,7 @@ func (c *Context) Transpose(a *Tensor) *Tensor {
 
 // Permute moves dimension i to place axes[i], without a copy.
 func (c *Context) Permute(a *Tensor, axes ...int) *Tensor {
-	if !c.ok("permute", a) {
+	if !c.hasOperands("permute", a) {
 		return nil
 	}
 	if sorted := slices.Sorted(slices.Values(axes)); !slices.Equal(sorted, []int{0, 1, 2, 3}) {
@@ -373,7 +373,7 @@ func (c *Context) Permute(a *Tensor, axes ...int) *Tensor {
 
 // Reshape gives a contiguous tensor another shape of as many elements, without a copy.
 func (c *Context) Reshape(a *Tensor, ne ...int64) *Tensor {
-	if !c.ok("reshape", a) {
+	if !c.hasOperands("reshape", a) {
 		return nil
 	}
 	shape, left := [4]int64{1, 1, 1, 1}, a.Elements()
@@ -395,7 +395,7 @@ func (c *Context) Reshape(a *Tensor, ne ...int64) *Tensor {
 // beginning at element start of each dimension. In the first dimension it begins at 0 or, for types without blocks,
 // anywhere.
 func (c *Context) View(a *Tensor, ne [4]int64, start [4]int64) *Tensor {
-	if !c.ok("view", a) {
+	if !c.hasOperands("view", a) {
 		return nil
 	}
 	for i := range 4 {
@@ -428,7 +428,7 @@ func (c *Context) SoftMax(a *Tensor, scale float32) *Tensor {
 // [keys, queries, any]. With sinks, one for each matrix, a row has that one number more, which is left out of the
 // result.
 func (c *Context) softMaxMasked(a, mask, sinks *Tensor, scale float32) *Tensor {
-	if !c.f32("soft_max", a, mask) {
+	if !c.areF32("soft_max", a, mask) {
 		return nil
 	}
 	if !a.contiguous() || !mask.contiguous() || mask.ne[0] != a.ne[0] || mask.ne[1] != a.ne[1] || mask.ne[2] != 1 ||
@@ -437,7 +437,7 @@ func (c *Context) softMaxMasked(a, mask, sinks *Tensor, scale float32) *Tensor {
 	}
 	y := (*Tensor)(C.ggml_soft_max_ext(c.c, a.c(), mask.c(), C.float(scale), 0))
 	if sinks != nil {
-		if !vector(sinks, a.Ne(2)) || !sinks.contiguousRows() {
+		if !isVectorOrNil(sinks, a.Ne(2)) || !sinks.contiguousRows() {
 			return c.fail("soft_max", "%s with sinks %s", a.describe(), sinks.describe())
 		}
 		C.ggml_soft_max_add_sinks(y.c(), sinks.c())
@@ -459,8 +459,8 @@ type Rope struct {
 	BetaSlow    float32 `json:"beta_slow"`
 }
 
-func (c *Context) ropeOK(op string, a, pos, factors *Tensor, r Rope) bool {
-	if !c.f32(op, a) {
+func (c *Context) ropeFits(op string, a, pos, factors *Tensor, r Rope) bool {
+	if !c.areF32(op, a) {
 		return false
 	}
 	if pos == nil || pos.Type() != I32 || pos.Ne(0) != a.Ne(2) || pos.Elements() != pos.Ne(0) || r.Dims%2 != 0 ||
@@ -474,7 +474,7 @@ func (c *Context) ropeOK(op string, a, pos, factors *Tensor, r Rope) bool {
 
 // Rope rotates a [head dim, heads, tokens] by the positions pos [tokens], int32.
 func (c *Context) Rope(a, pos, factors *Tensor, r Rope) *Tensor {
-	if !c.ropeOK("rope", a, pos, factors, r) {
+	if !c.ropeFits("rope", a, pos, factors, r) {
 		return nil
 	}
 	return (*Tensor)(C.ggml_rope_ext(c.c, a.c(), pos.c(), factors.c(), C.int(r.Dims), 0, C.int(r.OrigContext),

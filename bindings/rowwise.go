@@ -5,13 +5,13 @@ import "C"
 
 import "math"
 
-// haveActivations is own with activations of n columns of the same number of rows.
-func (c *Context) haveActivations(op string, t Type, operands ...*Tensor) bool {
-	if !c.own(op, operands...) {
+// areActivations checks that all operands are activations with as many rows, for a result of type t.
+func (c *Context) areActivations(op string, t Type, operands ...*Tensor) bool {
+	if !c.areMatrices(op, operands...) {
 		return false
 	}
 	for _, x := range operands {
-		if !activation(x.Type()) || !activation(t) || x.ne[1] != operands[0].ne[1] {
+		if !isActivation(x.Type()) || !isActivation(t) || x.ne[1] != operands[0].ne[1] {
 			c.fail(op, "%s and %s to %v", operands[0].describe(), x.describe(), t)
 			return false
 		}
@@ -19,16 +19,18 @@ func (c *Context) haveActivations(op string, t Type, operands ...*Tensor) bool {
 	return true
 }
 
-// weight tells whether w is an unbroken vector of a number for each column of x.
-func weight(w, x *Tensor) bool { return w != nil && vector(w, x.Ne(0)) && w.contiguousRows() }
+// isColumnWeight tells whether w is a vector with a number for each column of x.
+func isColumnWeight(w, x *Tensor) bool {
+	return w != nil && isVectorOrNil(w, x.Ne(0)) && w.contiguousRows()
+}
 
 // Norm is x ⊙ w / √(mean(x²) + eps) for each row (RMS norm; Zhang and Sennrich, arXiv 1910.07467), of type t: x
 // [n, rows] and w [n] float32.
 func (c *Context) Norm(x, w *Tensor, eps float32, t Type) *Tensor {
-	if !c.haveActivations("norm", t, x) {
+	if !c.areActivations("norm", t, x) {
 		return nil
 	}
-	if x.Type() != F32 || !weight(w, x) || !(eps >= 0) {
+	if x.Type() != F32 || !isColumnWeight(w, x) || !(eps >= 0) {
 		return c.fail("norm", "%s, eps %g", x.describe(), eps)
 	}
 	if c.composed != nil {
@@ -37,11 +39,11 @@ func (c *Context) Norm(x, w *Tensor, eps float32, t Type) *Tensor {
 	return (*Tensor)(C.ggml_vera_norm(c.c, c.nodes, x.c(), w.c(), C.float(eps), C.uint(t)))
 }
 
-func (c *Context) normsBack(op string, dy, x, w *Tensor, eps float32, acc *Tensor) bool {
-	if !c.haveActivations(op, F32, dy, x) {
+func (c *Context) normBackFits(op string, dy, x, w *Tensor, eps float32, acc *Tensor) bool {
+	if !c.areActivations(op, F32, dy, x) {
 		return false
 	}
-	if x.Type() != F32 || dy.ne[0] != x.ne[0] || !weight(w, x) || !(eps >= 0) ||
+	if x.Type() != F32 || dy.ne[0] != x.ne[0] || !isColumnWeight(w, x) || !(eps >= 0) ||
 		acc != nil && (acc.Type() != F32 || !acc.contiguousRows() || acc.Shape() != x.Shape()) {
 		c.fail(op, "%s for %s, eps %g", dy.describe(), x.describe(), eps)
 		return false
@@ -52,7 +54,7 @@ func (c *Context) normsBack(op string, dy, x, w *Tensor, eps float32, acc *Tenso
 // NormBack is acc plus the gradient of Norm's input x for the gradient dy of its result, float32 [n, rows]. acc is
 // float32 of that shape, or nil.
 func (c *Context) NormBack(dy, x, w *Tensor, eps float32, acc *Tensor) *Tensor {
-	if !c.normsBack("norm_back", dy, x, w, eps, acc) {
+	if !c.normBackFits("norm_back", dy, x, w, eps, acc) {
 		return nil
 	}
 	if c.composed != nil {
@@ -64,10 +66,10 @@ func (c *Context) NormBack(dy, x, w *Tensor, eps float32, acc *Tensor) *Tensor {
 // LayerNorm is (x − mean(x)) / √(var(x) + eps) ⊙ w + b for each row, with the mean of the squared deviations for var
 // (Ba, Kiros and Hinton, arXiv 1607.06450), of type t: x [n, rows], w and b [n] float32.
 func (c *Context) LayerNorm(x, w, b *Tensor, eps float32, t Type) *Tensor {
-	if !c.haveActivations("layer_norm", t, x) {
+	if !c.areActivations("layer_norm", t, x) {
 		return nil
 	}
-	if x.Type() != F32 || !weight(w, x) || !weight(b, x) || !(eps >= 0) {
+	if x.Type() != F32 || !isColumnWeight(w, x) || !isColumnWeight(b, x) || !(eps >= 0) {
 		return c.fail("layer_norm", "%s, eps %g", x.describe(), eps)
 	}
 	if c.composed != nil {
@@ -78,7 +80,7 @@ func (c *Context) LayerNorm(x, w, b *Tensor, eps float32, t Type) *Tensor {
 
 // LayerNormBack is NormBack for LayerNorm.
 func (c *Context) LayerNormBack(dy, x, w *Tensor, eps float32, acc *Tensor) *Tensor {
-	if !c.normsBack("layer_norm_back", dy, x, w, eps, acc) {
+	if !c.normBackFits("layer_norm_back", dy, x, w, eps, acc) {
 		return nil
 	}
 	if c.composed != nil {
@@ -91,14 +93,14 @@ func (c *Context) LayerNormBack(dy, x, w *Tensor, eps float32, acc *Tensor) *Ten
 // as all heads together where the whole row is.
 type HeadNorms struct{ Q, K *Tensor }
 
-// fit tells whether x [headDim · (heads + 2 · kvHeads), rows] is float32 and has heads for these norms.
-func (n HeadNorms) fit(x *Tensor, heads, kvHeads int, eps float32) bool {
+// fits tells whether x [headDim · (heads + 2 · kvHeads), rows] is float32 and has heads for these norms.
+func (n HeadNorms) fits(x *Tensor, heads, kvHeads int, eps float32) bool {
 	if x.Type() != F32 || heads < 1 || kvHeads < 1 || !(eps >= 0) || x.Ne(0)%int64(heads+2*kvHeads) != 0 {
 		return false
 	}
 	dim := x.Ne(0) / int64(heads+2*kvHeads)
 	norms := func(w *Tensor, count int) bool {
-		return w != nil && w.contiguousRows() && (vector(w, dim) || vector(w, dim*int64(count)))
+		return w != nil && w.contiguousRows() && (isVectorOrNil(w, dim) || isVectorOrNil(w, dim*int64(count)))
 	}
 	return norms(n.Q, heads) && norms(n.K, kvHeads)
 }
@@ -106,10 +108,10 @@ func (n HeadNorms) fit(x *Tensor, heads, kvHeads int, eps float32) bool {
 // NormHeads is Norm of the heads of q and of k alone, of type t, for x [headDim · (heads + 2 · kvHeads), rows],
 // float32, as Attention takes it. v is copied.
 func (c *Context) NormHeads(x *Tensor, w HeadNorms, heads, kvHeads int, eps float32, t Type) *Tensor {
-	if !c.haveActivations("norm_heads", t, x) {
+	if !c.areActivations("norm_heads", t, x) {
 		return nil
 	}
-	if !w.fit(x, heads, kvHeads, eps) {
+	if !w.fits(x, heads, kvHeads, eps) {
 		return c.fail("norm_heads", "%s with %d heads, %d KV heads, eps %g", x.describe(), heads, kvHeads, eps)
 	}
 	if c.composed != nil {
@@ -121,10 +123,10 @@ func (c *Context) NormHeads(x *Tensor, w HeadNorms, heads, kvHeads int, eps floa
 
 // NormHeadsBack is the gradient of NormHeads' input x, of type t, for the gradient dy of its result.
 func (c *Context) NormHeadsBack(dy, x *Tensor, w HeadNorms, heads, kvHeads int, eps float32, t Type) *Tensor {
-	if !c.haveActivations("norm_heads_back", t, dy, x) {
+	if !c.areActivations("norm_heads_back", t, dy, x) {
 		return nil
 	}
-	if dy.ne[0] != x.ne[0] || !w.fit(x, heads, kvHeads, eps) {
+	if dy.ne[0] != x.ne[0] || !w.fits(x, heads, kvHeads, eps) {
 		return c.fail("norm_heads_back", "%s for %s with %d heads, %d KV heads, eps %g", dy.describe(), x.describe(),
 			heads, kvHeads, eps)
 	}
@@ -158,15 +160,15 @@ const (
 
 func (a Activation) known() bool { return a >= 0 && a < activations }
 
-// alone tells whether it is there without a gate.
-func (a Activation) alone() bool { return a.known() && a != Clamped && a != Sigmoid }
+// ungated tells whether the activation exists without a gate.
+func (a Activation) ungated() bool { return a.known() && a != Clamped && a != Sigmoid }
 
 // Activate is act(x), of type t.
 func (c *Context) Activate(x *Tensor, act Activation, t Type) *Tensor {
-	if !c.haveActivations("activate", t, x) {
+	if !c.areActivations("activate", t, x) {
 		return nil
 	}
-	if !act.alone() {
+	if !act.ungated() {
 		return c.fail("activate", "activation %d", act)
 	}
 	if c.composed != nil {
@@ -177,10 +179,10 @@ func (c *Context) Activate(x *Tensor, act Activation, t Type) *Tensor {
 
 // ActivateBack is the gradient of Activate's input, of type t, for the gradient dy of its result.
 func (c *Context) ActivateBack(dy, x *Tensor, act Activation, t Type) *Tensor {
-	if !c.haveActivations("activate_back", t, dy, x) {
+	if !c.areActivations("activate_back", t, dy, x) {
 		return nil
 	}
-	if x.ne[0] != dy.ne[0] || !act.alone() {
+	if x.ne[0] != dy.ne[0] || !act.ungated() {
 		return c.fail("activate_back", "%s for %s, activation %d", dy.describe(), x.describe(), act)
 	}
 	if c.composed != nil {
@@ -192,7 +194,7 @@ func (c *Context) ActivateBack(dy, x *Tensor, act Activation, t Type) *Tensor {
 // Gated is act(gate) ⊙ up, [n, rows] of type t, for gateUp [2n, rows]: the gate's numbers, then those of up (Shazeer,
 // arXiv 2002.05202).
 func (c *Context) Gated(gateUp *Tensor, act Activation, t Type) *Tensor {
-	if !c.haveActivations("gated", t, gateUp) {
+	if !c.areActivations("gated", t, gateUp) {
 		return nil
 	}
 	if gateUp.ne[0]%2 != 0 || !act.known() {
@@ -206,7 +208,7 @@ func (c *Context) Gated(gateUp *Tensor, act Activation, t Type) *Tensor {
 
 // GatedBack is the gradient of Gated's input, [2n, rows] of type t, for the gradient dy [n, rows] of its result.
 func (c *Context) GatedBack(dy, gateUp *Tensor, act Activation, t Type) *Tensor {
-	if !c.haveActivations("gated_back", t, dy, gateUp) {
+	if !c.areActivations("gated_back", t, dy, gateUp) {
 		return nil
 	}
 	if gateUp.ne[0] != 2*dy.ne[0] || !act.known() {
@@ -231,7 +233,7 @@ const (
 // float32: m·cos and m·sin for each of the dims/2 pairs of a head's first numbers; back is the transposed, for
 // gradients. The other numbers are copied. The result has type t.
 func (c *Context) Rotate(x, table *Tensor, heads, headDim int, pairs Pairing, back bool, t Type) *Tensor {
-	if !c.haveActivations("rotate", t, x, table) {
+	if !c.areActivations("rotate", t, x, table) {
 		return nil
 	}
 	if table.Type() != F32 || heads < 1 || headDim < 1 || int64(heads) > x.Ne(0)/int64(headDim) ||
@@ -247,11 +249,11 @@ func (c *Context) Rotate(x, table *Tensor, heads, headDim int, pairs Pairing, ba
 
 // Convert is x [n, rows] as type t.
 func (c *Context) Convert(x *Tensor, t Type) *Tensor {
-	if !c.haveActivations("convert", t, x) {
+	if !c.areActivations("convert", t, x) {
 		return nil
 	}
 	if c.composed != nil {
-		if !c.float32s("convert", t, x) {
+		if !c.composable("convert", t, x) {
 			return nil
 		}
 		return c.Cont(x)
@@ -259,15 +261,15 @@ func (c *Context) Convert(x *Tensor, t Type) *Tensor {
 	return (*Tensor)(C.ggml_vera_convert(c.c, c.nodes, x.c(), C.uint(t)))
 }
 
-// capped tells whether logits can be capped so: not at all, or to between −cap and cap.
-func capped(cap float32) bool { return cap >= 0 && cap <= math.MaxFloat32 }
+// isCap tells whether logits can be held between −cap and cap; 0 leaves them as they are.
+func isCap(cap float32) bool { return cap >= 0 && cap <= math.MaxFloat32 }
 
 // Capped is cap · tanh(x / cap), float32, for x [n, rows], float32: logits as Gemma 2 has them (arXiv 2408.00118).
 func (c *Context) Capped(x *Tensor, cap float32) *Tensor {
-	if !c.haveActivations("capped", F32, x) {
+	if !c.areActivations("capped", F32, x) {
 		return nil
 	}
-	if x.Type() != F32 || !capped(cap) || cap == 0 {
+	if x.Type() != F32 || !isCap(cap) || cap == 0 {
 		return c.fail("capped", "%s to %g", x.describe(), cap)
 	}
 	if c.composed != nil {
@@ -276,13 +278,13 @@ func (c *Context) Capped(x *Tensor, cap float32) *Tensor {
 	return (*Tensor)(C.ggml_vera_capped(c.c, c.nodes, x.c(), C.float(cap)))
 }
 
-func (c *Context) labelled(op string, logits, labels *Tensor, cap float32, t Type) bool {
-	if !c.haveActivations(op, t, logits) {
+func (c *Context) labelsFit(op string, logits, labels *Tensor, cap float32, t Type) bool {
+	if !c.areActivations(op, t, logits) {
 		return false
 	}
 	if labels == nil || labels.Type() != I32 || logits.Type() != F32 || labels.Ne(0) != logits.Ne(1) ||
 		labels.Elements() != labels.Ne(0) ||
-		!labels.contiguousRows() || !capped(cap) {
+		!labels.contiguousRows() || !isCap(cap) {
 		c.fail(op, "%s, cap %g", logits.describe(), cap)
 		return false
 	}
@@ -293,7 +295,7 @@ func (c *Context) labelled(op string, logits, labels *Tensor, cap float32, t Typ
 // labels [rows], int32, which must be smaller than the vocabulary when the graph is computed. With a cap that is not 0,
 // the logits are Capped first.
 func (c *Context) CrossEntropy(logits, labels *Tensor, cap float32) *Tensor {
-	if !c.labelled("cross_entropy", logits, labels, cap, F32) {
+	if !c.labelsFit("cross_entropy", logits, labels, cap, F32) {
 		return nil
 	}
 	if c.composed != nil {
@@ -305,7 +307,7 @@ func (c *Context) CrossEntropy(logits, labels *Tensor, cap float32) *Tensor {
 // CrossEntropyBack is the gradient of the sum of CrossEntropy by the logits, softmax(logits) − onehot(label) where
 // there is no cap, of type t.
 func (c *Context) CrossEntropyBack(logits, labels *Tensor, cap float32, t Type) *Tensor {
-	if !c.labelled("cross_entropy_back", logits, labels, cap, t) {
+	if !c.labelsFit("cross_entropy_back", logits, labels, cap, t) {
 		return nil
 	}
 	if c.composed != nil {

@@ -196,8 +196,8 @@ func (c *Context) Fail(err error) {
 	}
 }
 
-// take counts one tensor against the room that there is, as ggml would abort where there is none.
-func (c *Context) take(op string) bool {
+// reserve takes the room of one tensor in the context; ggml would abort where there is none.
+func (c *Context) reserve(op string) bool {
 	const more = 256
 	if c.names == 0 && c.grows() {
 		c.full = append(c.full, c.c)
@@ -228,7 +228,7 @@ func (c *Context) NewTensor(t Type, ne ...int64) *Tensor {
 		return c.fail("new tensor", "%v %v: the row length is not a multiple of the type's block of %d", t, ne,
 			t.BlockSize())
 	}
-	if !c.take("new tensor") {
+	if !c.reserve("new tensor") {
 		return nil
 	}
 	return (*Tensor)(C.ggml_new_tensor_4d(c.c, C.uint(t), C.int64_t(shape[0]), C.int64_t(shape[1]), C.int64_t(shape[2]),

@@ -9,9 +9,10 @@ import "fmt"
 // where its activations are and the processor multiplies that (FastBF16), else in float32; sums are float32 always. The
 // type of a result is asked for: F32 or BF16.
 
-// own is ok with a backend whose kernels compute the operation, and every operand that is there has unbroken rows.
-func (c *Context) own(op string, operands ...*Tensor) bool {
-	if !c.ok(op, operands...) {
+// areMatrices checks that the context has a backend, which veratune's own operations need, and that all operands are
+// matrices with unbroken rows.
+func (c *Context) areMatrices(op string, operands ...*Tensor) bool {
+	if !c.hasOperands(op, operands...) {
 		return false
 	}
 	if c.nodes == nil && c.composed == nil {
@@ -27,17 +28,17 @@ func (c *Context) own(op string, operands ...*Tensor) bool {
 	return true
 }
 
-func activation(t Type) bool { return t == F32 || t == BF16 }
+func isActivation(t Type) bool { return t == F32 || t == BF16 }
 
-// vector tells whether t, if it is there, is float32 [n].
-func vector(t *Tensor, n int64) bool {
+// isVectorOrNil tells whether t is nil or float32 [n].
+func isVectorOrNil(t *Tensor, n int64) bool {
 	return t == nil || t.Type() == F32 && t.contiguousRows() && t.Ne(0) == n && t.Elements() == n
 }
 
 // Product holds the optional parts of a product y = W (In ⊙ x) ⊙ Out + Acc: nil is ones, or nothing to add. Acc is
 // float32 of y's shape. Into, of y's type and shape, is where y goes, else it gets memory of its own; Into may be Acc.
-// Linear alone has a choice of ways; in that of Turned, In [in, l] and Out [out, l] may be those of l layers that share
-// W, whose results [out · l, n] then lie one after the other.
+// Linear alone has a choice of ways. With Interleaved, In [in, l] and Out [out, l] may be those of l layers that share
+// W; their results [out · l, n] then lie one after the other.
 type Product struct {
 	In, Out, Acc, Into *Tensor
 	Way                Way
@@ -46,29 +47,29 @@ type Product struct {
 // Way is how Linear computes.
 type Way uint32
 
-// The ways that there are. A result of the latter two does not depend on the tokens that are computed together, nor on
-// how many they are; they are fast for few tokens.
+// The ways that there are. But for Plain, a row's result does not depend on the rows that are computed with it; they
+// are fast for few rows.
 const (
 	Plain Way = C.GGML_VERA_PLAIN
 	Alike Way = C.GGML_VERA_ALIKE // in float32
-	// activations are rounded to 8 bits in blocks of 32, where w's type is quantised in 4 to 8 bits; else Alike
-	Bytes  Way = C.GGML_VERA_BYTES
-	Turned Way = C.GGML_VERA_TURNED // Bytes, for a matrix that Turn has laid out
+	// Activations are rounded to 8 bits in blocks of 32, where w's type is quantised in 4 to 8 bits; else Alike.
+	Bytes       Way = C.GGML_VERA_BYTES
+	Interleaved Way = C.GGML_VERA_TURNED // Bytes, for a matrix that Interleave has packed
 )
 
 func (p Product) fits(in, out, n int64, t Type) bool {
 	layers := p.layers()
-	place := func(x *Tensor, t Type) bool {
+	isResult := func(x *Tensor, t Type) bool {
 		return x == nil || x.Type() == t && x.contiguousRows() && x.Shape() == [4]int64{out * layers, n, 1, 1}
 	}
-	scales := func(x *Tensor, n int64) bool {
-		return layers == 1 && vector(x, n) || p.Way == Turned && x != nil && x.Type() == F32 && x.contiguousRows() &&
-			x.Shape() == [4]int64{n, layers, 1, 1}
+	isScale := func(x *Tensor, n int64) bool {
+		return layers == 1 && isVectorOrNil(x, n) || p.Way == Interleaved && x != nil && x.Type() == F32 &&
+			x.contiguousRows() && x.Shape() == [4]int64{n, layers, 1, 1}
 	}
-	return activation(t) && scales(p.In, in) && scales(p.Out, out) && place(p.Acc, F32) && place(p.Into, t)
+	return isActivation(t) && isScale(p.In, in) && isScale(p.Out, out) && isResult(p.Acc, F32) && isResult(p.Into, t)
 }
 
-// layers is how many share W.
+// layers is how many layers share W.
 func (p Product) layers() int64 {
 	if p.In == nil {
 		return 1
@@ -76,34 +77,36 @@ func (p Product) layers() int64 {
 	return p.In.Ne(1)
 }
 
-// TurnedRows is what the rows of a matrix that Turn lays out are a multiple of.
-const TurnedRows = 16
+// InterleavedRows is the number of rows that Interleave packs together.
+const InterleavedRows = 16
 
-// Turn lays a whole q8_0 matrix [in, out] in memory out for products of Turned: strips of TurnedRows rows, of each of
-// their blocks the numbers, of each row four and of eight rows four side by side, and behind them the scales. It takes
-// the same room; nothing else can read it.
-func (t *Tensor) Turn() error {
+// Interleave packs a whole q8_0 matrix [in, out] in its own memory, for products of the way Interleaved; nothing else
+// can read it afterwards. A strip of InterleavedRows rows has one column of blocks after the other. A column has the
+// numbers of its first eight rows, four of each row side by side, then those of the other eight, then all scales.
+func (t *Tensor) Interleave() error {
 	rows, row := t.Ne(1), t.Type().RowBytes(t.Ne(0))
-	if t.Type() != Q8_0 || !t.contiguous() || rows%TurnedRows != 0 || t.Elements() != t.Ne(0)*rows || t.data == nil {
-		return fmt.Errorf("turn %s: a whole q8_0 matrix with a multiple of %d rows is needed", t.describe(), TurnedRows)
+	if t.Type() != Q8_0 || !t.contiguous() || rows%InterleavedRows != 0 || t.Elements() != t.Ne(0)*rows ||
+		t.data == nil {
+		return fmt.Errorf("interleave %s: a whole q8_0 matrix with a multiple of %d rows is needed", t.describe(),
+			InterleavedRows)
 	}
 	const scale, block = 2, 34 // bytes
-	data, strip := t.raw(), make([]byte, 0, TurnedRows*row)
-	for start := int64(0); start < rows*row; start += TurnedRows * row {
+	data, strip := t.raw(), make([]byte, 0, InterleavedRows*row)
+	for start := int64(0); start < rows*row; start += InterleavedRows * row {
 		strip = strip[:0]
-		at := func(i int64, from, n int64) { // of the strip's row i
+		pack := func(i, from, n int64) { // bytes of the strip's row i
 			strip = append(strip, data[start+i*row+from:][:n]...)
 		}
 		for b := int64(0); b < row; b += block {
-			for first := int64(0); first < TurnedRows; first += 8 {
+			for first := int64(0); first < InterleavedRows; first += 8 {
 				for k := int64(0); k < 32; k += 4 {
 					for i := range int64(8) {
-						at(first+i, b+scale+k, 4)
+						pack(first+i, b+scale+k, 4)
 					}
 				}
 			}
-			for i := range int64(TurnedRows) {
-				at(i, b, scale)
+			for i := range int64(InterleavedRows) {
+				pack(i, b, scale)
 			}
 		}
 		copy(data[start:], strip)
@@ -113,11 +116,11 @@ func (t *Tensor) Turn() error {
 
 // Linear is y = W x [out, n] of type t, for w [in, out] of any type that dequantises and activations x [in, n].
 func (c *Context) Linear(w, x *Tensor, p Product, t Type) *Tensor {
-	if !c.own("linear", w, x) {
+	if !c.areMatrices("linear", w, x) {
 		return nil
 	}
-	if !activation(x.Type()) || !w.Type().Dequantizes() || w.ne[0] != x.ne[0] || p.Way == Turned && w.Type() != Q8_0 ||
-		!p.fits(w.Ne(0), w.Ne(1), x.Ne(1), t) {
+	if !isActivation(x.Type()) || !w.Type().Dequantizes() || w.ne[0] != x.ne[0] ||
+		p.Way == Interleaved && w.Type() != Q8_0 || !p.fits(w.Ne(0), w.Ne(1), x.Ne(1), t) {
 		return c.fail("linear", "%s by %s to %v", w.describe(), x.describe(), t)
 	}
 	if c.composed != nil {
@@ -130,10 +133,11 @@ func (c *Context) Linear(w, x *Tensor, p Product, t Type) *Tensor {
 // LinearBack is Wᵀ g [in, n] of type t, for w [in, out] and the gradient g [out, n] of Linear's result: In is [out]
 // here, and Out [in].
 func (c *Context) LinearBack(w, g *Tensor, p Product, t Type) *Tensor {
-	if !c.own("linear_back", w, g) {
+	if !c.areMatrices("linear_back", w, g) {
 		return nil
 	}
-	if !activation(g.Type()) || !w.Type().Dequantizes() || w.ne[1] != g.ne[0] || !p.fits(w.Ne(1), w.Ne(0), g.Ne(1), t) {
+	if !isActivation(g.Type()) || !w.Type().Dequantizes() || w.ne[1] != g.ne[0] ||
+		!p.fits(w.Ne(1), w.Ne(0), g.Ne(1), t) {
 		return c.fail("linear_back", "%s by %s to %v", w.describe(), g.describe(), t)
 	}
 	if c.composed != nil {
@@ -146,10 +150,10 @@ func (c *Context) LinearBack(w, g *Tensor, p Product, t Type) *Tensor {
 // WeightGrad is G = Σ g xᵀ over the tokens, [in, out] of type t, for the gradient g [out, n] of Linear's result and its
 // input x [in, n], of one type.
 func (c *Context) WeightGrad(g, x *Tensor, t Type) *Tensor {
-	if !c.own("weight_grad", g, x) {
+	if !c.areMatrices("weight_grad", g, x) {
 		return nil
 	}
-	if !activation(g.Type()) || g.Type() != x.Type() || !activation(t) || g.ne[1] != x.ne[1] {
+	if !isActivation(g.Type()) || g.Type() != x.Type() || !isActivation(t) || g.ne[1] != x.ne[1] {
 		return c.fail("weight_grad", "%s by %s to %v", g.describe(), x.describe(), t)
 	}
 	if c.composed != nil {
@@ -158,14 +162,13 @@ func (c *Context) WeightGrad(g, x *Tensor, t Type) *Tensor {
 	return (*Tensor)(C.ggml_vera_weight_grad(c.c, c.nodes, g.c(), x.c(), C.uint(t)))
 }
 
-// Vectors are VeRA's of one layer and what it sees of the shared pair: A [≥ in, rank], float32 or bfloat16, B
-// [rank, out], float32, b [out] and d [rank].
-type Vectors struct{ A, Rows, B, D *Tensor }
+// Vectors are one layer's part of an adapter: the shared pair A [≥ in, rank], float32 or bfloat16, and B [rank, out],
+// float32, with VeRA's vectors b [out], LambdaB, and d [rank], LambdaD.
+type Vectors struct{ A, B, LambdaB, LambdaD *Tensor }
 
 func (v Vectors) fits(in, out int64) bool {
-	return activation(v.A.Type()) && v.Rows.Type() == F32 && v.A.Ne(0) >= in && v.A.Ne(1) == v.Rows.Ne(0) &&
-		v.Rows.Ne(1) == out &&
-		vector(v.B, out) && vector(v.D, v.Rows.Ne(0))
+	return isActivation(v.A.Type()) && v.B.Type() == F32 && v.A.Ne(0) >= in && v.A.Ne(1) == v.B.Ne(0) &&
+		v.B.Ne(1) == out && isVectorOrNil(v.LambdaB, out) && isVectorOrNil(v.LambdaD, v.B.Ne(0))
 }
 
 // Merge writes W + diag(b) B diag(d) A into dst [in, out], F32 or BF16, and is dst afterwards. Without vectors it is W
@@ -175,52 +178,52 @@ func (c *Context) Merge(dst, w *Tensor, v *Vectors) *Tensor {
 		v = &Vectors{}
 	}
 	operands := []*Tensor{dst, w}
-	if v.B != nil {
-		operands = append(operands, v.A, v.Rows, v.B, v.D)
+	if v.LambdaB != nil {
+		operands = append(operands, v.A, v.B, v.LambdaB, v.LambdaD)
 	}
-	if !c.own("merge", operands...) {
+	if !c.areMatrices("merge", operands...) {
 		return nil
 	}
-	if !activation(dst.Type()) || !w.Type().Dequantizes() || dst.ne[0] != w.ne[0] || dst.ne[1] != w.ne[1] ||
-		v.B != nil && !v.fits(w.Ne(0), w.Ne(1)) {
+	if !isActivation(dst.Type()) || !w.Type().Dequantizes() || dst.ne[0] != w.ne[0] || dst.ne[1] != w.ne[1] ||
+		v.LambdaB != nil && !v.fits(w.Ne(0), w.Ne(1)) {
 		return c.fail("merge", "%s into %s", w.describe(), dst.describe())
 	}
 	if c.composed != nil {
 		return c.composeMerge(dst, w, v)
 	}
-	return (*Tensor)(C.ggml_vera_merge(c.c, c.nodes, dst.c(), w.c(), v.A.c(), v.Rows.c(), v.B.c(), v.D.c()))
+	return (*Tensor)(C.ggml_vera_merge(c.c, c.nodes, dst.c(), w.c(), v.A.c(), v.B.c(), v.LambdaB.c(), v.LambdaD.c()))
 }
 
 // MergedGrad gives the gradients of b and d, [out + rank], from the gradient grad [in, out] of the merged weight: with
 // T = grad Aᵀ and E = B ⊙ T, ∂b = E d and ∂d = Eᵀ b.
 func (c *Context) MergedGrad(grad *Tensor, v Vectors) *Tensor {
-	if !c.own("merged_grad", grad, v.A, v.Rows, v.B, v.D) {
+	if !c.areMatrices("merged_grad", grad, v.A, v.B, v.LambdaB, v.LambdaD) {
 		return nil
 	}
-	if !activation(grad.Type()) || !v.fits(grad.Ne(0), grad.Ne(1)) {
+	if !isActivation(grad.Type()) || !v.fits(grad.Ne(0), grad.Ne(1)) {
 		return c.fail("merged_grad", "%s", grad.describe())
 	}
 	if c.composed != nil {
 		return c.composeMergedGrad(grad, v)
 	}
-	return (*Tensor)(C.ggml_vera_merged_grad(c.c, c.nodes, grad.c(), v.A.c(), v.Rows.c(), v.B.c(), v.D.c()))
+	return (*Tensor)(C.ggml_vera_merged_grad(c.c, c.nodes, grad.c(), v.A.c(), v.B.c(), v.LambdaB.c(), v.LambdaD.c()))
 }
 
 // FactoredGrad is MergedGrad with T = Σ g uᵀ over the tokens, for the gradient g [out, n] of the layer's result and u =
 // A x [rank, n], of one type.
 func (c *Context) FactoredGrad(g, u *Tensor, v Vectors) *Tensor {
-	if !c.own("factored_grad", g, u, v.Rows, v.B, v.D) {
+	if !c.areMatrices("factored_grad", g, u, v.B, v.LambdaB, v.LambdaD) {
 		return nil
 	}
-	if !activation(g.Type()) || u.Type() != g.Type() || g.ne[1] != u.ne[1] || v.Rows.ne[0] != u.ne[0] ||
-		v.Rows.ne[1] != g.ne[0] ||
-		!vector(v.B, g.Ne(0)) || !vector(v.D, u.Ne(0)) || v.Rows.Type() != F32 {
+	if !isActivation(g.Type()) || u.Type() != g.Type() || g.ne[1] != u.ne[1] ||
+		v.B.ne[0] != u.ne[0] || v.B.ne[1] != g.ne[0] ||
+		!isVectorOrNil(v.LambdaB, g.Ne(0)) || !isVectorOrNil(v.LambdaD, u.Ne(0)) || v.B.Type() != F32 {
 		return c.fail("factored_grad", "%s by %s", g.describe(), u.describe())
 	}
 	if c.composed != nil {
 		return c.composeFactoredGrad(g, u, v)
 	}
-	return (*Tensor)(C.ggml_vera_factored_grad(c.c, c.nodes, g.c(), u.c(), v.Rows.c(), v.B.c(), v.D.c()))
+	return (*Tensor)(C.ggml_vera_factored_grad(c.c, c.nodes, g.c(), u.c(), v.B.c(), v.LambdaB.c(), v.LambdaD.c()))
 }
 
 // Largest are the largest that products of a context have, in numbers: a weight, activations, B. States are the float32
@@ -245,7 +248,7 @@ func (l Largest) Max(o Largest) Largest {
 // PeakOperations is [1]: the number of additions and multiplications that computing it takes, on registers alone, in
 // bfloat16 where x is, else in float32.
 func (c *Context) PeakOperations(x *Tensor) *Tensor {
-	if !c.own("peak", x) {
+	if !c.areMatrices("peak", x) {
 		return nil
 	}
 	if c.composed != nil {

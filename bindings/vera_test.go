@@ -108,7 +108,7 @@ func (p product) build(c *Context, t map[string]*Tensor, into *Tensor) *Tensor {
 	if strings.Contains(p.with, "T") {
 		parts.Into = parts.Acc
 	}
-	v := Vectors{A: t["A"], Rows: t["B"], B: t["b"], D: t["d"]}
+	v := Vectors{A: t["A"], B: t["B"], LambdaB: t["b"], LambdaD: t["d"]}
 	switch p.op {
 	case "linear":
 		return c.Linear(t["w"], t["x"], parts, p.y)
@@ -755,13 +755,13 @@ func everyProduct(t testing.TB, kind Type, n int64) func(b *bench) []*Tensor {
 		a := b.View(f(5, k+16, rank), [4]int64{k, rank, 1, 1}, [4]int64{})
 		rows := b.View(f(6, rank+16, m+3), [4]int64{rank, m, 1, 1}, [4]int64{})
 		numbers := f(7, 1+m+rank)
-		v := Vectors{A: a, Rows: rows, B: b.View(numbers, [4]int64{m, 1, 1, 1}, [4]int64{1}),
-			D: b.View(numbers, [4]int64{rank, 1, 1, 1}, [4]int64{m + 1})}
+		v := Vectors{A: a, B: rows, LambdaB: b.View(numbers, [4]int64{m, 1, 1, 1}, [4]int64{1}),
+			LambdaD: b.View(numbers, [4]int64{rank, 1, 1, 1}, [4]int64{m + 1})}
 		place := b.View(f(9, m+5, n), [4]int64{m, n, 1, 1}, [4]int64{2})
 		return []*Tensor{
 			b.Linear(w, x, Product{}, F32), b.Linear(w, x, Product{In: f(10, k), Out: f(11, m), Acc: f(12, m, n)}, F32),
-			b.Cont(b.Linear(rows, small, Product{In: v.D, Out: v.B, Acc: f(12, m, n), Into: place}, F32)),
-			b.LinearBack(w, g, Product{}, F32), b.LinearBack(w, g, Product{In: v.B, Out: f(10, k), Acc: x}, F32),
+			b.Cont(b.Linear(rows, small, Product{In: v.LambdaD, Out: v.LambdaB, Acc: f(12, m, n), Into: place}, F32)),
+			b.LinearBack(w, g, Product{}, F32), b.LinearBack(w, g, Product{In: v.LambdaB, Out: f(10, k), Acc: x}, F32),
 			b.WeightGrad(g, x, F32), b.Merge(f(13, k, m), w, &v), b.Merge(f(13, k, m), w, nil),
 			b.MergedGrad(f(14, k, m), v), b.FactoredGrad(g, small, v),
 		}
@@ -876,7 +876,7 @@ func TestProductsRefuse(t *testing.T) {
 		},
 		"d with gaps": func(c *Context) *Tensor {
 			v := vectors(c, 4, 6, 2)
-			v.D = spread(c, 2)
+			v.LambdaD = spread(c, 2)
 			return c.MergedGrad(f(c, F32, 4, 6), v)
 		},
 		"u of another rank": func(c *Context) *Tensor {

@@ -238,13 +238,13 @@ func (p *placing) matrix(t bindings.Type, values []float32, width int) *bindings
 // interleaved places values in rows of some width, rounded to 8 bits; what is missing of the last strip are zeros.
 func (p *placing) interleaved(values []float32, width int) *bindings.Tensor {
 	rows := len(values) / width
-	whole := (rows + bindings.TurnedRows - 1) / bindings.TurnedRows * bindings.TurnedRows
+	whole := (rows + bindings.InterleavedRows - 1) / bindings.InterleavedRows * bindings.InterleavedRows
 	x := p.c.NewTensor(bindings.Q8_0, int64(width), int64(whole))
 	p.sets = append(p.sets, func() error {
 		if err := p.m.copyInto(x, append(slices.Clone(values), make([]float32, (whole-rows)*width)...)); err != nil {
 			return err
 		}
-		return x.Turn()
+		return x.Interleave()
 	})
 	return x
 }
@@ -296,16 +296,16 @@ func (p *placing) group(gr adaptedGroup) {
 		v := &bindings.Vectors{A: p.c.View(gr.down, [4]int64{in, rank, 1, 1}, [4]int64{0, int64(l.down)})}
 		switch {
 		case p.a.Method == vera.MethodLoRA:
-			v.Rows, l.gradRows = p.take(rank, out, l.of.Pair.B)
+			v.B, l.gradRows = p.take(rank, out, l.of.Pair.B)
 		case p.downs == nil:
-			v.Rows = p.rows[l.linear]
+			v.B = p.rows[l.linear]
 		default:
 			rows, _ := p.a.Base.Orders(l.target)
-			v.Rows = p.c.View(p.ups[rows], [4]int64{rank, out, 1, 1}, [4]int64{})
+			v.B = p.c.View(p.ups[rows], [4]int64{rank, out, 1, 1}, [4]int64{})
 		}
 		l.grads = p.part(p.a.grads, out+rank, 1)
-		v.B, _ = p.take(out, 1, l.of.LambdaB)
-		v.D, _ = p.take(rank, 1, l.of.LambdaD)
+		v.LambdaB, _ = p.take(out, 1, l.of.LambdaB)
+		v.LambdaD, _ = p.take(rank, 1, l.of.LambdaD)
 		l.vectors = v
 	}
 	if p.a.interleaved && len(gr.layers) == len(gr.group.layers) {
@@ -325,9 +325,9 @@ func (p *placing) share(gr adaptedGroup, first int64) {
 	}
 	all := p.c.Reshape(p.c.View(p.a.params, [4]int64{(out + rank) * n, 1, 1, 1}, [4]int64{first}), out+rank, n)
 	gr.group.shared = &bindings.Vectors{
-		Rows: gr.layers[0].vectors.Rows,
-		B:    p.c.View(all, [4]int64{out, n, 1, 1}, [4]int64{}),
-		D:    p.c.View(all, [4]int64{rank, n, 1, 1}, [4]int64{out}),
+		B:       gr.layers[0].vectors.B,
+		LambdaB: p.c.View(all, [4]int64{out, n, 1, 1}, [4]int64{}),
+		LambdaD: p.c.View(all, [4]int64{rank, n, 1, 1}, [4]int64{out}),
 	}
 }
 

@@ -178,7 +178,7 @@ func (g *graph) products(x *bindings.Tensor, gr *group, acc *bindings.Tensor, t 
 		gr.each(func(l *linear, start int) {
 			g.nodes.Expand(g.linear(l.w, x, bindings.Product{Acc: acc, Into: g.columns(y, start, l.out)}, t))
 		})
-		return g.pairLinear(v.Rows, u, bindings.Product{In: v.D, Out: v.B, Acc: y, Into: y}, t), u
+		return g.pairLinear(v.B, u, bindings.Product{In: v.LambdaD, Out: v.LambdaB, Acc: y, Into: y}, t), u
 	}
 	gr.each(func(l *linear, start int) {
 		part := g.columns(y, start, l.out)
@@ -187,8 +187,8 @@ func (g *graph) products(x *bindings.Tensor, gr *group, acc *bindings.Tensor, t 
 			y = g.joined(y, g.linear(l.w, x, bindings.Product{Acc: acc, Into: part}, t))
 		default:
 			wx := g.linear(l.w, x, bindings.Product{Acc: acc}, bindings.F32)
-			y = g.joined(y, g.pairLinear(l.vectors.Rows, g.columns(u, l.down, l.rank),
-				bindings.Product{In: l.vectors.D, Out: l.vectors.B, Acc: wx, Into: part}, t))
+			y = g.joined(y, g.pairLinear(l.vectors.B, g.columns(u, l.down, l.rank),
+				bindings.Product{In: l.vectors.LambdaD, Out: l.vectors.LambdaB, Acc: wx, Into: part}, t))
 		}
 	})
 	return y, u
@@ -226,7 +226,7 @@ func (g *graph) linear(w, x *bindings.Tensor, p bindings.Product, t bindings.Typ
 func (g *graph) pairLinear(w, x *bindings.Tensor, p bindings.Product, t bindings.Type) *bindings.Tensor {
 	p.Way = g.way
 	if g.m.adapter.interleaved {
-		p.Way = bindings.Turned
+		p.Way = bindings.Interleaved
 	}
 	return g.Linear(w, x, p, t)
 }
@@ -290,19 +290,19 @@ func (g *graph) vectorsBack(dy, u *bindings.Tensor, gr *group, needed bool) (du 
 		}
 		part, own := g.columns(dy, start, l.out), g.columns(u, l.down, l.rank)
 		if l.gradRows != nil {
-			g.nodes.Expand(g.AddInplace(l.gradRows, g.Mul(g.WeightGrad(part, own, bindings.F32), l.vectors.D)))
+			g.nodes.Expand(g.AddInplace(l.gradRows, g.Mul(g.WeightGrad(part, own, bindings.F32), l.vectors.LambdaD)))
 		} else {
 			g.nodes.Expand(g.AddInplace(l.grads, g.FactoredGrad(part, own, *l.vectors)))
 		}
-		h := bindings.Product{In: l.vectors.B, Out: l.vectors.D}
+		h := bindings.Product{In: l.vectors.LambdaB, Out: l.vectors.LambdaD}
 		switch {
 		case !needed:
 		case gr.sharedDown:
 			h.Acc = du
-			du = g.LinearBack(l.vectors.Rows, part, h, bindings.F32)
+			du = g.LinearBack(l.vectors.B, part, h, bindings.F32)
 		default:
 			h.Into = g.columns(du, l.down, l.rank)
-			g.nodes.Expand(g.LinearBack(l.vectors.Rows, part, h, g.kind))
+			g.nodes.Expand(g.LinearBack(l.vectors.B, part, h, g.kind))
 		}
 	})
 	return g.rounded(du)
