@@ -117,6 +117,7 @@ func (c *Context) experts(w, x *Tensor, m Mixture, sum bool, t Type) *Tensor {
 	if c.composed != nil {
 		return c.composeExperts(w, x, m, sum, t)
 	}
+	c.count(x, in*out*m.Routes.Ne(1)*c.Slots(m.Routes))
 	return (*Tensor)(C.ggml_vera_experts(c.c, c.nodes, w.c(), x.c(), m.Routes.c(), m.Acc.c(), m.Into.c(), uint32(m.Way),
 		C.bool(m.Back), C.bool(sum), C.uint(t)))
 }

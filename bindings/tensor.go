@@ -146,6 +146,7 @@ type Context struct {
 	// and none of them.
 	composed *composition
 	graphs   []*Graph
+	work     Work
 	err      error
 	names    int
 }

@@ -126,6 +126,7 @@ func (c *Context) Linear(w, x *Tensor, p Product, t Type) *Tensor {
 	if c.composed != nil {
 		return c.composeLinear(w, x, p, t)
 	}
+	c.count(x, w.Elements()*x.Ne(1)*p.layers())
 	return (*Tensor)(C.ggml_vera_mul_mat(c.c, c.nodes, w.c(), x.c(), p.In.c(), p.Out.c(), p.Acc.c(), p.Into.c(),
 		uint32(p.Way), C.uint(t)))
 }
@@ -143,6 +144,7 @@ func (c *Context) LinearBack(w, g *Tensor, p Product, t Type) *Tensor {
 	if c.composed != nil {
 		return c.composeLinearBack(w, g, p, t)
 	}
+	c.count(g, w.Elements()*g.Ne(1))
 	return (*Tensor)(C.ggml_vera_mul_mat_back(c.c, c.nodes, w.c(), g.c(), p.In.c(), p.Out.c(), p.Acc.c(), p.Into.c(),
 		C.uint(t)))
 }
@@ -159,6 +161,7 @@ func (c *Context) WeightGrad(g, x *Tensor, t Type) *Tensor {
 	if c.composed != nil {
 		return c.composeWeightGrad(g, x, t)
 	}
+	c.count(g, g.Elements()*x.Ne(0))
 	return (*Tensor)(C.ggml_vera_weight_grad(c.c, c.nodes, g.c(), x.c(), C.uint(t)))
 }
 
@@ -191,6 +194,9 @@ func (c *Context) Merge(dst, w *Tensor, v *Vectors) *Tensor {
 	if c.composed != nil {
 		return c.composeMerge(dst, w, v)
 	}
+	if v.B != nil {
+		c.count(dst, w.Elements()*v.LambdaD.Elements())
+	}
 	return (*Tensor)(C.ggml_vera_merge(c.c, c.nodes, dst.c(), w.c(), v.A.c(), v.B.c(), v.LambdaB.c(), v.LambdaD.c()))
 }
 
@@ -206,6 +212,7 @@ func (c *Context) MergedGrad(grad *Tensor, v Vectors) *Tensor {
 	if c.composed != nil {
 		return c.composeMergedGrad(grad, v)
 	}
+	c.count(grad, grad.Elements()*v.LambdaD.Elements())
 	return (*Tensor)(C.ggml_vera_merged_grad(c.c, c.nodes, grad.c(), v.A.c(), v.B.c(), v.LambdaB.c(), v.LambdaD.c()))
 }
 
@@ -223,6 +230,7 @@ func (c *Context) FactoredGrad(g, u *Tensor, v Vectors) *Tensor {
 	if c.composed != nil {
 		return c.composeFactoredGrad(g, u, v)
 	}
+	c.count(g, g.Elements()*u.Ne(0))
 	return (*Tensor)(C.ggml_vera_factored_grad(c.c, c.nodes, g.c(), u.c(), v.B.c(), v.LambdaB.c(), v.LambdaD.c()))
 }
 

@@ -173,14 +173,35 @@ template <bool HALF> static inline int64_t packed_count(int64_t n) {
     return (word_count<HALF>(n) + STEP - 1) / STEP * STEP;
 }
 
+#if HAS_BF16
+// 16 words, each a pair of bfloat16 numbers.
+static inline __m512i pairs(__m512i both) {
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                                           21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    return _mm512_permutexvar_epi16(order, both);
+}
+
+static inline __m512i pairs(vf even, vf odd) {
+    return pairs((__m512i) _mm512_cvtne2ps_pbh((__m512) odd, (__m512) even));
+}
+#endif
+
 // A word for each column from two rows of k: a pair of bfloat16.
+static inline void interleave(vf even, vf odd, int32_t * to) {
+#if HAS_BF16
+    _mm512_storeu_si512(to, pairs(even, odd));
+#else
+    for (int j = 0; j < LANES; j++) {
+        to[j] = (int32_t) ((uint32_t) to_bf16(even[j]) | (uint32_t) to_bf16(odd[j]) << 16);
+    }
+#endif
+}
+
 static inline void interleave(const float * even, const float * odd, int32_t * to, int64_t n) {
     int64_t j = 0;
 #if HAS_BF16
     for (; j + 16 <= n; j += 16) {
-        __m512i lo = _mm512_cvtepu16_epi32((__m256i) _mm512_cvtneps_pbh(_mm512_loadu_ps(even + j)));
-        __m512i hi = _mm512_cvtepu16_epi32((__m256i) _mm512_cvtneps_pbh(_mm512_loadu_ps(odd + j)));
-        _mm512_storeu_si512(to + j, _mm512_or_si512(lo, _mm512_slli_epi32(hi, 16)));
+        interleave(load(even + j), load(odd + j), to + j);
     }
 #endif
     for (; j < n; j++) {
@@ -192,9 +213,8 @@ static inline void interleave(const uint16_t * even, const uint16_t * odd, int32
     int64_t j = 0;
 #if HAS_BF16
     for (; j + 16 <= n; j += 16) {
-        __m512i lo = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *) (even + j)));
-        __m512i hi = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *) (odd + j)));
-        _mm512_storeu_si512(to + j, _mm512_or_si512(lo, _mm512_slli_epi32(hi, 16)));
+        const __m512i low = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *) (even + j)));
+        _mm512_storeu_si512(to + j, pairs(_mm512_inserti64x4(low, _mm256_loadu_si256((const __m256i *) (odd + j)), 1)));
     }
 #endif
     for (; j < n; j++) {
@@ -262,16 +282,14 @@ template <bool HALF> static void pack_quants(const product & p, const stretch & 
             for (int i = 0; i < 32; i += LANES) {
                 int32_t * to =
                     panels + (j + i) / PANEL * PANEL * part.words + word_count<HALF>(k) * PANEL + (j + i) % PANEL;
-                alignas(64) float even[LANES];
+                vf even;
                 turned.each(i, [&](int at, vf v) {
                     if (!HALF) {
                         store((float *) to + at * PANEL, v);
                     } else if (at % 2 == 0) {
-                        store(even, v);
+                        even = v;
                     } else {
-                        alignas(64) float odd[LANES];
-                        store(odd, v);
-                        interleave(even, odd, to + at / 2 * PANEL, LANES);
+                        interleave(even, v, to + at / 2 * PANEL);
                     }
                 });
             }

@@ -166,6 +166,7 @@ func (g *graph) compute() error {
 			return err
 		}
 	}
+	g.m.products.Add(g.Work())
 	return g.m.backend.Compute(g.nodes)
 }
 

@@ -3,8 +3,12 @@ package model
 import "github.com/veratune/veratune/bindings"
 
 // tokenChunk is how many tokens' logits live at once: 64 MiB of them, since 512 tokens of a vocabulary of 262,144 would
-// take more than all else.
-func (m *Model) tokenChunk() int { return max(32, min(512, 16<<20/m.Vocab/32*32)) }
+// take more than all else; and up to 128 tokens where that is an eighth of the model's file, since the head is unpacked
+// for every chunk.
+func (m *Model) tokenChunk() int {
+	fit := func(bytes int64) int { return int(bytes / bindings.F32.RowBytes(int64(m.Vocab)) / 32 * 32) }
+	return max(32, min(512, fit(64<<20)), min(128, fit(m.file.Size()/8)))
+}
 
 // outNorm is the last norm with the logits' scale in it.
 func (g *graph) outNorm() norm {

@@ -163,6 +163,7 @@ type Model struct {
 	dry         bool             // graphs are measured and not computed
 	asked       *Device          // which has to say whether it has a graph\'s operations; nothing is computed
 	work        int64            // memory of the largest graph measured
+	products    bindings.Work    // computed since Products was last asked
 	largest     bindings.Largest // of all graphs measured
 }
 

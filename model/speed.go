@@ -11,9 +11,32 @@ import (
 // ISA names the instruction set that the model computes with.
 func ISA() string { return bindings.ISA() }
 
+// Forget has Times and Products begin anew.
+func (m *Model) Forget() {
+	m.backend.Times()
+	m.products = bindings.Work{}
+}
+
 // Times gives the seconds that each kind of operation has taken since it was last asked: those of the operations of
 // package ggml; what is missing to the whole is everything else.
 func (m *Model) Times() map[string]float64 { return m.backend.Times() }
+
+// Products tells how many additions and multiplications the products were that the CPU has computed since Forget, and
+// how many seconds they would take at the rate that it reaches on registers alone, in the type of each.
+func (m *Model) Products() (operations, least float64, err error) {
+	w := m.products
+	for kind, n := range map[bindings.Type]float64{bindings.F32: w.F32, bindings.BF16: w.BF16} {
+		if n == 0 {
+			continue
+		}
+		peak, err := m.peak(kind)
+		if err != nil {
+			return 0, 0, err
+		}
+		least += n / 1e9 / peak
+	}
+	return w.F32 + w.BF16, least, nil
+}
 
 // Speed is how fast one operation is on one of the model's matrices, in GFLOP/s.
 type Speed struct {

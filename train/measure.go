@@ -18,8 +18,8 @@ type Speed struct {
 }
 
 // Measure trains for an epoch without evaluating or saving anything and times the steps after the first, which still
-// reads the model from its file.
-func Measure(ctx context.Context, c Config, engine Engine, params []float32, from Source) (Speed, error) {
+// reads the model from its file; it calls begin before them.
+func Measure(ctx context.Context, c Config, engine Engine, params []float32, from Source, begin func()) (Speed, error) {
 	p := newBatching(c, from.Batches())
 	if p.total < 2 {
 		return Speed{}, errors.New("measuring takes two steps at least, and the first is not counted; use more rows " +
@@ -33,6 +33,7 @@ func Measure(ctx context.Context, c Config, engine Engine, params []float32, fro
 			return s, err
 		}
 		if step == 1 {
+			begin()
 			start = time.Now()
 		}
 		b, err := p.load(from, c.Seed, step)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -98,18 +97,25 @@ func (b *benchTrain) run(c *cli.Context, config vera.Config) error {
 	if err != nil {
 		return err
 	}
-	start := time.Now()
-	speed, err := train.Measure(c.Context, b.train, learner, adapter.Params, d.Source(b.data))
+	speed, err := train.Measure(c.Context, b.train, learner, adapter.Params, d.Source(b.data), s.Forget)
 	if err != nil {
 		return err
 	}
-	total, shares := time.Since(start).Seconds(), s.Times()
+	shares := s.Times()
 	other := 1.0
 	for op := range shares {
-		shares[op] /= total
+		shares[op] /= speed.Seconds
 		other -= shares[op]
 	}
 	shares["other"] = other
+	var rate, ofPeak float64
+	if b.Engine.Device == model.CPU {
+		operations, least, err := s.Products()
+		if err != nil {
+			return err
+		}
+		rate, ofPeak = operations/speed.Seconds/1e9, least/speed.Seconds
+	}
 	if b.asJSON {
 		return json.NewEncoder(c.App.Writer).Encode(struct {
 			train.Speed
@@ -117,8 +123,10 @@ func (b *benchTrain) run(c *cli.Context, config vera.Config) error {
 			Device  int64              `json:"device_memory"`
 			ISA     string             `json:"isa"`
 			Compute model.Compute      `json:"compute"`
-			Shares  map[string]float64 `json:"shares"` // of the time, for each kind of operation
-		}{speed, s.DeviceMemory(), model.ISA(), b.Engine.Compute, shares})
+			Shares  map[string]float64 `json:"shares"`  // of the time, for each kind of operation
+			Rate    float64            `json:"gflops"`  // of products in all of the time; 0 where a device computes
+			OfPeak  float64            `json:"of_peak"` // of what the processor reaches on registers alone
+		}{speed, s.DeviceMemory(), model.ISA(), b.Engine.Compute, shares, rate, ofPeak})
 	}
 	memory, processor := fmt.Sprintf("peak memory %.2f GiB", speed.PeakGiB), model.ISA()
 	if b.Engine.Device != model.CPU {
@@ -127,6 +135,9 @@ func (b *benchTrain) run(c *cli.Context, config vera.Config) error {
 	}
 	fmt.Fprintf(c.App.Writer, "%.1f tokens/s, %.3f samples/s over %d steps of %d tokens; %s; %s, %s\n",
 		speed.TokensPerSecond, speed.SamplesPerSecond, speed.Steps, speed.Tokens, memory, b.Engine.Compute, processor)
+	if rate > 0 {
+		fmt.Fprintf(c.App.Writer, "%.0f GFLOP/s in products, %.0f%% of the processor's own rate\n", rate, 100*ofPeak)
+	}
 	if len(shares) == 1 {
 		return nil // the device does not tell
 	}
