@@ -3,11 +3,11 @@ package model
 import "github.com/veratune/veratune/bindings"
 
 // tokenChunk is how many tokens' logits live at once: 64 MiB of them, since 512 tokens of a vocabulary of 262,144 would
-// take more than all else; and up to 128 tokens where that is an eighth of the model's file, since the head is unpacked
+// take more than all else; and up to 128 tokens where that is a sixth of the model's file, since the head is unpacked
 // for every chunk.
 func (m *Model) tokenChunk() int {
 	fit := func(bytes int64) int { return int(bytes / bindings.F32.RowBytes(int64(m.Vocab)) / 32 * 32) }
-	return max(32, min(512, fit(64<<20)), min(128, fit(m.file.Size()/8)))
+	return max(32, min(512, fit(64<<20)), min(128, fit(m.file.Size()/6)))
 }
 
 // outNorm is the last norm with the logits' scale in it.
