@@ -136,14 +136,14 @@ func (p share) draw(seed uint64, epoch int) []int {
 	drawn := make([]int, p.draws)
 	var pass []int
 	for i := range drawn {
-		at := epoch*p.draws + i
-		if pass == nil || at%p.rows == 0 {
+		draw := epoch*p.draws + i
+		if pass == nil || draw%p.rows == 0 {
 			pass = identity(p.rows)
 			if p.draws%p.rows != 0 { // else every epoch takes whole passes
-				pass = permutation(p.rows, seed, passStreams+uint64(p.part)<<32+uint64(at/p.rows))
+				pass = permutation(p.rows, seed, passStreams+uint64(p.part)<<32+uint64(draw/p.rows))
 			}
 		}
-		drawn[i] = p.first + pass[at%p.rows]
+		drawn[i] = p.first + pass[draw%p.rows]
 	}
 	slices.Sort(drawn)
 	return drawn

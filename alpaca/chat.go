@@ -223,12 +223,12 @@ func excerpt(s string) string {
 func (e *Encoder) speech(r rendered, start int, content string) speech {
 	s := speech{span: span{start, start + len(strings.TrimRightFunc(r.text[start:], isSpace))}}
 	s.content = s.end
-	at := strings.LastIndex(r.text[start:], content)
+	offset := strings.LastIndex(r.text[start:], content)
 	if strings.HasPrefix(r.text[start:], content) {
-		at = 0
+		offset = 0
 	}
-	if at >= 0 && content != "" { // else the template writes it in a form of its own
-		s.content = start + at + len(content)
+	if offset >= 0 && content != "" { // else the template writes it in a form of its own
+		s.content = start + offset + len(content)
 		s.end = max(s.end, s.content)
 	}
 	for _, m := range e.controls.find(r.text, r.plain) {
@@ -253,11 +253,11 @@ func (t turn) sent(marked bool) (rendered, []speech) {
 		return t.rendered, speeches
 	}
 	r := rendered{text: t.prompt + t.text[start:]}
-	for _, at := range t.plain {
-		if at >= start {
-			at += shift
+	for _, offset := range t.plain {
+		if offset >= start {
+			offset += shift
 		}
-		r.plain = append(r.plain, at)
+		r.plain = append(r.plain, offset)
 	}
 	for i := range speeches {
 		s := &speeches[i]

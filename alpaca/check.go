@@ -128,7 +128,7 @@ func NewCheck(paths []string, vocab Tokenizer, o Options) (*Check, error) {
 
 // looked is what was seen in a single row.
 type looked struct {
-	at       Place
+	place    Place
 	row      row
 	parsed   bool
 	spelled  []string // control tokens
@@ -138,8 +138,8 @@ type looked struct {
 	unusable error
 }
 
-func (c *checker) look(at Place, raw rawRow) (l looked) {
-	l.at = at
+func (c *checker) look(found Place, raw rawRow) (l looked) {
+	l.place = found
 	if l.row, l.unusable = c.reader.parse(raw); l.unusable != nil {
 		return l
 	}
@@ -207,7 +207,7 @@ func (c *checker) take(l looked) error {
 		if !ok {
 			i = len(c.Controls)
 			c.controls[name] = i
-			c.Controls = append(c.Controls, ControlText{Token: name, First: l.at})
+			c.Controls = append(c.Controls, ControlText{Token: name, First: l.place})
 		}
 		c.Controls[i].Rows++
 	}
@@ -217,7 +217,7 @@ func (c *checker) take(l looked) error {
 		c.Labelled += l.labelled
 	}
 	if l.parsed {
-		c.repeated(l.at, l.row)
+		c.repeated(l.place, l.row)
 		if err := c.kind.check(l.row); l.unusable == nil {
 			l.unusable = err
 		}
@@ -227,10 +227,10 @@ func (c *checker) take(l looked) error {
 		if errors.As(l.unusable, new(emptyAnswer)) {
 			c.EmptyAnswers++
 		}
-		c.Unusable = append(c.Unusable, Finding{Place: l.at, Reason: l.unusable.Error()})
+		c.Unusable = append(c.Unusable, Finding{Place: l.place, Reason: l.unusable.Error()})
 		return nil
 	case l.cut:
-		c.Cut = append(c.Cut, Finding{Place: l.at, Reason: fmt.Sprintf("%d tokens", l.length)})
+		c.Cut = append(c.Cut, Finding{Place: l.place, Reason: fmt.Sprintf("%d tokens", l.length)})
 	}
 	c.Kinds[l.row.kind()]++
 	return nil
@@ -256,20 +256,20 @@ func (c *checker) summarize() {
 	}
 }
 
-func (c *checker) repeated(at Place, r row) {
+func (c *checker) repeated(found Place, r row) {
 	prompt, answer := r.halves()
 	whole := newDigest([]byte(prompt + "\x00\x00" + answer))
 	if first, ok := c.rows[whole]; ok {
-		c.Duplicates = append(c.Duplicates, Finding{Place: at, Before: &first})
+		c.Duplicates = append(c.Duplicates, Finding{Place: found, Before: &first})
 		return
 	}
-	c.rows[whole] = at
+	c.rows[whole] = found
 	asked := newDigest([]byte(prompt))
 	if first, ok := c.prompts[asked]; ok {
-		c.Conflicts = append(c.Conflicts, Finding{Place: at, Before: &first})
+		c.Conflicts = append(c.Conflicts, Finding{Place: found, Before: &first})
 		return
 	}
-	c.prompts[asked] = at
+	c.prompts[asked] = found
 }
 
 // kind is what a row's form is called.

@@ -130,20 +130,20 @@ func (f fields) one(names ...string) (name string, err error) {
 	if i := slices.IndexFunc(names, f.mapped.has); i >= 0 {
 		return names[i], nil
 	}
-	var there, full []string
+	var found, full []string
 	for _, n := range names {
 		if raw := f.find(n); raw != nil {
-			there = append(there, n)
+			found = append(found, n)
 			if holdsText(raw) {
 				full = append(full, n)
 			}
 		}
 	}
 	switch {
-	case len(there) == 0:
+	case len(found) == 0:
 		return names[0], nil
 	case len(full) == 0:
-		return there[0], nil
+		return found[0], nil
 	}
 	for _, n := range full[1:] {
 		if !bytes.Equal(f.find(full[0]), f.find(n)) {

@@ -108,7 +108,7 @@ func (f *csvFile) scan(yield func(rawRow) error) error {
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
-		row := rawRow{at: place{f.first + from, int(r.InputOffset() - from)}}
+		row := rawRow{place: place{f.first + from, int(r.InputOffset() - from)}}
 		from = r.InputOffset()
 		var wrong *csv.ParseError
 		switch {
@@ -131,9 +131,9 @@ func (f *csvFile) scan(yield func(rawRow) error) error {
 	}
 }
 
-func (f *csvFile) read(at place) ([]byte, error) {
-	raw, err := f.textFile.read(at)
-	if err != nil || at.offset < f.first {
+func (f *csvFile) read(p place) ([]byte, error) {
+	raw, err := f.textFile.read(p)
+	if err != nil || p.offset < f.first {
 		return raw, err
 	}
 	record, err := tableReader(bytes.NewReader(raw), f.comma).Read()

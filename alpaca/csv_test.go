@@ -41,7 +41,7 @@ func rowsWritten(t *testing.T, f rowFile, o Options) (rows []string) {
 		if raw.err != nil {
 			return nil
 		}
-		back, err := f.read(raw.at)
+		back, err := f.read(raw.place)
 		if again := say(rawRow{number: raw.number, json: back}); err != nil || again != rows[len(rows)-1] {
 			t.Errorf("row %s is %s when it is read again: %v", rows[len(rows)-1], again, err)
 		}

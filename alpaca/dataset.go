@@ -42,13 +42,13 @@ type part struct {
 
 // textRow says where a row of text is. Such rows are laid end to end and cut into samples.
 type textRow struct {
-	at  place
-	row int32
+	place place
+	row   int32
 }
 
 // entry says where a sample's row is and what came of it when the files were read.
 type entry struct {
-	at                    place
+	place                 place
 	digest                digest
 	row, tokens, labelled int32
 	// of the row's samples, from 0; in a packed one, the token of its first text that it begins with
@@ -131,7 +131,7 @@ func closeAll(parts []part) error {
 type reading struct {
 	number   int
 	part     int
-	at       place
+	place    place
 	row      row // number is 0 where it is no row
 	entries  []entry
 	noRoom   int     // samples that are left out
@@ -161,7 +161,7 @@ func (d *Dataset) read(i int, o Options) error {
 
 // encode finds out what becomes of a row.
 func (d *Dataset) encode(raw rawRow, part int) reading {
-	r := reading{number: raw.number, part: part, at: raw.at}
+	r := reading{number: raw.number, part: part, place: raw.place}
 	if r.row, r.err = d.reader.parse(raw); r.err != nil {
 		r.row = row{}
 		return r
@@ -178,7 +178,7 @@ func (d *Dataset) encode(raw rawRow, part int) reading {
 	r.err, r.noRoom = err, noRoom
 	for i, s := range samples {
 		e := newEntry(s, part)
-		e.at, e.row, e.sample = raw.at, int32(raw.number), int32(i)
+		e.place, e.row, e.sample = raw.place, int32(raw.number), int32(i)
 		r.entries = append(r.entries, e)
 	}
 	return r
@@ -265,8 +265,8 @@ func (d *Dataset) sample(e entry) (Sample, error) {
 }
 
 // row reads a row of a part again. One that can't be read any more is no row.
-func (d *Dataset) row(part uint16, number int32, at place) (row, error) {
-	raw, err := d.parts[part].rowFile.read(at)
+func (d *Dataset) row(part uint16, number int32, p place) (row, error) {
+	raw, err := d.parts[part].rowFile.read(p)
 	if err != nil {
 		return row{}, fmt.Errorf("reading row %d again: %w", number, err)
 	}
@@ -275,7 +275,7 @@ func (d *Dataset) row(part uint16, number int32, at place) (row, error) {
 }
 
 func (d *Dataset) encoded(e entry) (s Sample, err error) {
-	r, err := d.row(e.part, e.row, e.at)
+	r, err := d.row(e.part, e.row, e.place)
 	if err != nil {
 		return s, err
 	}

@@ -23,7 +23,7 @@ type place struct {
 // rawRow is a row that is still to be parsed.
 type rawRow struct {
 	number int // for people
-	at     place
+	place  place
 	json   []byte
 	err    error // why there is no json
 }
@@ -227,10 +227,10 @@ func (f *textFile) from(offset int64) io.Reader {
 	return io.NewSectionReader(f.data, offset, f.size-offset)
 }
 
-func (f *textFile) read(at place) ([]byte, error) {
-	raw := make([]byte, at.size)
-	if _, err := f.data.ReadAt(raw, at.offset); err != nil &&
-		!(errors.Is(err, io.EOF) && at.offset+int64(at.size) == f.size) {
+func (f *textFile) read(p place) ([]byte, error) {
+	raw := make([]byte, p.size)
+	if _, err := f.data.ReadAt(raw, p.offset); err != nil &&
+		!(errors.Is(err, io.EOF) && p.offset+int64(p.size) == f.size) {
 		return nil, fmt.Errorf("%s: %w", f.name, err)
 	}
 	return raw, nil

@@ -25,7 +25,7 @@ func TestPlaces(t *testing.T) {
 		var rows, again []string
 		err = f.scan(func(raw rawRow) error {
 			rows = append(rows, string(raw.json))
-			back, err := f.read(raw.at)
+			back, err := f.read(raw.place)
 			again = append(again, strings.TrimSpace(string(back)))
 			return err
 		})

@@ -58,8 +58,8 @@ func joinFragments(list []fragment) (tokens []int32) {
 }
 
 // tokenAt returns the index of the token that holds byte at of a text, or of the next where none does.
-func (e *Encoder) tokenAt(list []fragment, text string, at int) (int, error) {
-	i, _ := slices.BinarySearchFunc(list, at, func(f fragment, at int) int {
+func (e *Encoder) tokenAt(list []fragment, text string, offset int) (int, error) {
+	i, _ := slices.BinarySearchFunc(list, offset, func(f fragment, at int) int {
 		if f.end <= at {
 			return -1
 		}
@@ -72,15 +72,15 @@ func (e *Encoder) tokenAt(list []fragment, text string, at int) (int, error) {
 		return list[i-1].first + len(list[i-1].tokens), nil
 	}
 	f := list[i]
-	if f.control || at <= f.start {
+	if f.control || offset <= f.start {
 		return f.first, nil
 	}
-	n, err := e.tokensBefore(f, text, at-f.start)
+	n, err := e.tokensBefore(f, text, offset-f.start)
 	return f.first + n, err
 }
 
 // tokensBefore counts the tokens of a fragment that end at or before a byte of it.
-func (e *Encoder) tokensBefore(f fragment, text string, at int) (int, error) {
+func (e *Encoder) tokensBefore(f fragment, text string, offset int) (int, error) {
 	pieces := make([]string, len(f.tokens))
 	whole := ""
 	for i, t := range f.tokens {
@@ -92,19 +92,19 @@ func (e *Encoder) tokensBefore(f fragment, text string, at int) (int, error) {
 	whole = strings.Join(pieces, "")
 	own := text[f.start:f.end]
 	if len(whole) == len(own)+1 && whole[0] == ' ' { // SentencePiece has put a space before it
-		at++
+		offset++
 		own = " " + own
 	}
 	if whole == own {
 		n := 0
-		for ; n < len(pieces) && at >= len(pieces[n]); n++ {
-			at -= len(pieces[n])
+		for ; n < len(pieces) && offset >= len(pieces[n]); n++ {
+			offset -= len(pieces[n])
 		}
 		return n, nil
 	}
 	// Pieces that aren't the text's own, as of characters that the vocabulary lacks, don't say where they are; the
 	// tokens of the text before do.
-	before, err := e.tokenize(text[f.start : f.start+at])
+	before, err := e.tokenize(text[f.start : f.start+offset])
 	n := 0
 	for n < min(len(before), len(f.tokens)) && before[n] == f.tokens[n] {
 		n++

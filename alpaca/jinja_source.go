@@ -39,7 +39,7 @@ const (
 func rewriteJinja(source string) (string, error) {
 	source = strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(source)
 	r := &jinjaRewriter{source: strings.TrimSuffix(source, "\n"), lineStart: true}
-	for r.at < len(r.source) {
+	for r.offset < len(r.source) {
 		if err := r.next(); err != nil {
 			return "", err
 		}
@@ -50,22 +50,22 @@ func rewriteJinja(source string) (string, error) {
 // jinjaRewriter goes through a template from left to right.
 type jinjaRewriter struct {
 	source    string
-	at        int
+	offset    int
 	out       strings.Builder
 	lineStart bool // the text that comes next begins a line, for lstrip_blocks
 }
 
 // next takes text up to a tag, and the tag.
 func (r *jinjaRewriter) next() error {
-	rest := r.source[r.at:]
+	rest := r.source[r.offset:]
 	n := findTag(rest)
 	if n < 0 {
 		r.text(rest, rest)
-		r.at = len(r.source)
+		r.offset = len(r.source)
 		return nil
 	}
 	text, kind := rest[:n], rest[n+1]
-	r.at += n + 2
+	r.offset += n + 2
 	kept := text
 	switch sign := r.sign(); {
 	case sign == '-':
@@ -92,9 +92,9 @@ func findTag(s string) int {
 
 // sign takes the "-" or "+" behind a tag's beginning.
 func (r *jinjaRewriter) sign() byte {
-	if r.at < len(r.source) && (r.source[r.at] == '-' || r.source[r.at] == '+') {
-		r.at++
-		return r.source[r.at-1]
+	if r.offset < len(r.source) && (r.source[r.offset] == '-' || r.source[r.offset] == '+') {
+		r.offset++
+		return r.source[r.offset-1]
 	}
 	return 0
 }
@@ -126,13 +126,13 @@ func (r *jinjaRewriter) skip(s string) {
 }
 
 func (r *jinjaRewriter) comment() error {
-	begun := r.at
-	n := strings.Index(r.source[r.at:], "#}")
+	begun := r.offset
+	n := strings.Index(r.source[r.offset:], "#}")
 	if n < 0 {
 		return fmt.Errorf("line %d: a comment has no end", r.line(begun))
 	}
 	body := r.source[begun : begun+n]
-	r.at += n + 2
+	r.offset += n + 2
 	r.skip(body)
 	var sign byte
 	if n > 0 {
@@ -144,7 +144,7 @@ func (r *jinjaRewriter) comment() error {
 
 // after deals with the white space behind a tag: all of it goes after "-", and a newline after blocks and comments.
 func (r *jinjaRewriter) after(sign byte, trimNewline bool) {
-	rest := r.source[r.at:]
+	rest := r.source[r.offset:]
 	taken := ""
 	switch {
 	case sign == '-':
@@ -152,21 +152,21 @@ func (r *jinjaRewriter) after(sign byte, trimNewline bool) {
 	case sign != '+' && trimNewline && strings.HasPrefix(rest, "\n"):
 		taken = "\n"
 	}
-	r.at += len(taken)
+	r.offset += len(taken)
 	r.skip(taken)
 	r.lineStart = strings.HasSuffix(taken, "\n")
 }
 
 // tag takes an expression or a statement.
 func (r *jinjaRewriter) tag(kind byte) error {
-	begun := r.at
-	inside := jinjaTag{source: r.source, at: r.at, closer: closing(kind)}
+	begun := r.offset
+	inside := jinjaTag{source: r.source, offset: r.offset, closer: closing(kind)}
 	sign, err := inside.rewrite()
 	if err != nil {
 		return fmt.Errorf("line %d: %w", r.line(begun), err)
 	}
 	tokens := string(inside.out)
-	r.at = inside.at
+	r.offset = inside.offset
 	r.after(sign, kind == '%')
 	words := append(strings.Fields(tokens), "")
 	if kind == '%' && len(words) == 2 {
@@ -204,7 +204,7 @@ func closing(kind byte) string {
 
 // raw takes text up to {% endraw %}.
 func (r *jinjaRewriter) raw(begun int) error {
-	rest := r.source[r.at:]
+	rest := r.source[r.offset:]
 	for from := 0; ; {
 		n := strings.Index(rest[from:], "{%")
 		if n < 0 {
@@ -227,10 +227,10 @@ func (r *jinjaRewriter) raw(begun int) error {
 			kept = r.stripIndent(text)
 		}
 		r.text(text, kept)
-		r.at += n + end + 2
+		r.offset += n + end + 2
 		r.after(inside[len(inside)-1], true)
 		return nil
 	}
 }
 
-func (r *jinjaRewriter) line(at int) int { return 1 + strings.Count(r.source[:at], "\n") }
+func (r *jinjaRewriter) line(offset int) int { return 1 + strings.Count(r.source[:offset], "\n") }

@@ -12,7 +12,7 @@ import (
 // jinjaTag rewrites the inside of a tag token by token.
 type jinjaTag struct {
 	source string
-	at     int
+	offset int
 	closer string
 	out    []byte
 	levels []jinjaLevel // the tag's own, and one for each bracket that is open
@@ -40,15 +40,15 @@ func (t *jinjaTag) write(s string) { t.out = append(t.out, s...) }
 // rewrite goes up to the tag's end and takes it, with its sign.
 func (t *jinjaTag) rewrite() (sign byte, err error) {
 	t.levels = []jinjaLevel{{}}
-	for t.at < len(t.source) {
-		rest := t.source[t.at:]
+	for t.offset < len(t.source) {
+		rest := t.source[t.offset:]
 		if len(t.levels) == 1 {
 			if strings.HasPrefix(rest, t.closer) {
-				t.at += len(t.closer)
+				t.offset += len(t.closer)
 				return 0, nil
 			}
 			if (rest[0] == '-' || rest[0] == '+') && strings.HasPrefix(rest[1:], t.closer) {
-				t.at += 1 + len(t.closer)
+				t.offset += 1 + len(t.closer)
 				return rest[0], nil
 			}
 		}
@@ -65,7 +65,7 @@ func (t *jinjaTag) token(rest string) error {
 	switch {
 	case strings.IndexByte(" \t\n", c) >= 0:
 		t.write(rest[:1])
-		t.at++
+		t.offset++
 		return nil
 	case c == '\'' || c == '"':
 		n := stringEnd(rest)
@@ -75,7 +75,7 @@ func (t *jinjaTag) token(rest string) error {
 		t.begin()
 		t.level().literal = true
 		t.write(quoteJinja(unescapePython(rest[1:n-1])) + strings.Repeat("\n", strings.Count(rest[:n], "\n")))
-		t.at += n
+		t.offset += n
 		t.complete()
 	case isName(c):
 		n := 1
@@ -88,7 +88,7 @@ func (t *jinjaTag) token(rest string) error {
 		t.open(rest[:1])
 	case strings.IndexByte(")]}", c) >= 0:
 		t.write(rest[:1])
-		t.at++
+		t.offset++
 		if len(t.levels) > 1 {
 			t.levels = t.levels[:len(t.levels)-1]
 		}
@@ -103,7 +103,7 @@ func (t *jinjaTag) token(rest string) error {
 // begin is called where an operand begins.
 func (t *jinjaTag) begin() {
 	l := t.level()
-	l.start, l.source, l.filter, l.literal = len(t.out), t.at, "", false
+	l.start, l.source, l.filter, l.literal = len(t.out), t.offset, "", false
 }
 
 // open takes an opening bracket: of a call or an index behind an operand, else of a new one.
@@ -115,7 +115,7 @@ func (t *jinjaTag) open(bracket string) {
 		t.defined()
 	}
 	t.write(bracket)
-	t.at++
+	t.offset++
 	t.levels, t.ended = append(t.levels, jinjaLevel{}), false
 }
 
@@ -125,7 +125,7 @@ func (t *jinjaTag) defined() {
 		return
 	}
 	l := t.level()
-	name := strings.TrimSpace(t.source[l.source:t.at])
+	name := strings.TrimSpace(t.source[l.source:t.offset])
 	t.out = slices.Insert(t.out, l.start, '(')
 	t.write("|" + definedFilter + "(" + quoteJinja(name) + "))")
 }
@@ -141,7 +141,7 @@ func (t *jinjaTag) operator(c byte) {
 	case c == '~' && t.ended:
 		t.write("|" + printFilter)
 		l.await = printFilter
-	case c == '*' && t.ended && !strings.HasPrefix(t.source[t.at:], "**"):
+	case c == '*' && t.ended && !strings.HasPrefix(t.source[t.offset:], "**"):
 		t.write("|" + timesFilter)
 		l.await = timesFilter
 	case c == '=':
@@ -151,7 +151,7 @@ func (t *jinjaTag) operator(c byte) {
 		l.text, l.safe = false, false
 	}
 	t.write(string(c))
-	t.at++
+	t.offset++
 	t.ended = false
 }
 
@@ -159,7 +159,7 @@ func (t *jinjaTag) operator(c byte) {
 // to safe text is escaped.
 func (t *jinjaTag) add() {
 	l := t.level()
-	next := strings.TrimLeft(t.source[t.at+1:], " \t\n")
+	next := strings.TrimLeft(t.source[t.offset+1:], " \t\n")
 	l.safe = l.safe || l.filter == "safe"
 	left := operandFilter
 	l.text = l.text || l.literal && l.filter == "" ||
@@ -190,7 +190,7 @@ func (t *jinjaTag) name(name string) {
 	if !filter && !attribute {
 		t.begin()
 	}
-	t.at += len(name)
+	t.offset += len(name)
 	written := name
 	switch {
 	case filter && name == "tojson" && slices.Contains(jinjaGenerators, l.filter):
@@ -203,7 +203,7 @@ func (t *jinjaTag) name(name string) {
 		written = printFilter + "|" + name
 	case filter && name == "join":
 		written = textsFilter + "|" + name
-	case attribute && slices.Contains(jinjaMutators, name) && strings.HasPrefix(t.source[t.at:], "("):
+	case attribute && slices.Contains(jinjaMutators, name) && strings.HasPrefix(t.source[t.offset:], "("):
 		written = unsafePrefix + name
 	}
 	t.write(written)
@@ -227,7 +227,7 @@ func (t *jinjaTag) name(name string) {
 // complete is called behind what may be the end of an operand.
 func (t *jinjaTag) complete() {
 	t.ended = true
-	next := strings.TrimLeft(t.source[t.at:], " \t\n")
+	next := strings.TrimLeft(t.source[t.offset:], " \t\n")
 	if next != "" && strings.IndexByte(".([|", next[0]) >= 0 {
 		return
 	}

@@ -32,58 +32,58 @@ func checkJSON(raw []byte) error {
 
 // strict walks through valid JSON.
 type strict struct {
-	raw  []byte
-	at   int
-	keys [][]byte // of the objects that are open
-	key  []byte   // the last
-	err  error    // the first
+	raw    []byte
+	offset int
+	keys   [][]byte // of the objects that are open
+	key    []byte   // the last
+	err    error    // the first
 }
 
 func (s *strict) space() {
-	for s.at < len(s.raw) && s.raw[s.at] <= ' ' {
-		s.at++
+	for s.offset < len(s.raw) && s.raw[s.offset] <= ' ' {
+		s.offset++
 	}
 }
 
 func (s *strict) value() {
 	s.space()
-	switch s.raw[s.at] {
+	switch s.raw[s.offset] {
 	case '{':
 		s.object()
 	case '[':
-		for s.at++; s.more(']'); {
+		for s.offset++; s.more(']'); {
 			s.value()
 		}
 	case '"':
 		s.text()
 	default:
-		for s.at < len(s.raw) && !endsWord(s.raw[s.at]) {
-			s.at++
+		for s.offset < len(s.raw) && !endsWord(s.raw[s.offset]) {
+			s.offset++
 		}
 	}
 }
 
 // more goes to the next element or member, or past the end.
 func (s *strict) more(end byte) bool {
-	if s.space(); s.raw[s.at] == ',' {
-		s.at++
+	if s.space(); s.raw[s.offset] == ',' {
+		s.offset++
 		s.space()
 	}
-	if s.raw[s.at] != end {
+	if s.raw[s.offset] != end {
 		return true
 	}
-	s.at++
+	s.offset++
 	return false
 }
 
 func (s *strict) object() {
 	first := len(s.keys)
 	var many map[string]bool // in place of the list, which takes long to search
-	for s.at++; s.more('}'); {
-		from := s.at
+	for s.offset++; s.more('}'); {
+		from := s.offset
 		s.text()
-		if s.key = s.raw[from+1 : s.at-1]; bytes.IndexByte(s.key, '\\') >= 0 {
-			s.key = []byte(unquote(s.raw[from:s.at]))
+		if s.key = s.raw[from+1 : s.offset-1]; bytes.IndexByte(s.key, '\\') >= 0 {
+			s.key = []byte(unquote(s.raw[from:s.offset]))
 		}
 		var twice bool
 		if many != nil {
@@ -103,7 +103,7 @@ func (s *strict) object() {
 			}
 		}
 		s.space()
-		s.at++ // the colon
+		s.offset++ // the colon
 		s.value()
 	}
 	s.keys = s.keys[:first]
@@ -111,39 +111,39 @@ func (s *strict) object() {
 
 // text goes past a string.
 func (s *strict) text() {
-	for s.at++; s.raw[s.at] != '"'; s.at++ {
-		if s.raw[s.at] != '\\' {
+	for s.offset++; s.raw[s.offset] != '"'; s.offset++ {
+		if s.raw[s.offset] != '\\' {
 			continue
 		}
-		if s.at++; s.raw[s.at] == 'u' {
+		if s.offset++; s.raw[s.offset] == 'u' {
 			s.surrogate()
 		}
 	}
-	s.at++
+	s.offset++
 }
 
 // surrogate looks at the escape whose u is next. Two of them make one character where the first is 0xD800 to 0xDBFF and
 // the second 0xDC00 to 0xDFFF.
 func (s *strict) surrogate() {
-	code := func(at int) uint64 {
-		if at+6 > len(s.raw) || s.raw[at] != '\\' || s.raw[at+1] != 'u' {
+	code := func(offset int) uint64 {
+		if offset+6 > len(s.raw) || s.raw[offset] != '\\' || s.raw[offset+1] != 'u' {
 			return 0
 		}
-		n, _ := strconv.ParseUint(string(s.raw[at+2:at+6]), 16, 16)
+		n, _ := strconv.ParseUint(string(s.raw[offset+2:offset+6]), 16, 16)
 		return n
 	}
-	at := s.at - 1
-	s.at += 4
-	switch n := code(at); {
+	offset := s.offset - 1
+	s.offset += 4
+	switch n := code(offset); {
 	case n>>11 != 0xD800>>11:
 		return
-	case n>>10 == 0xD800>>10 && code(at+6)>>10 == 0xDC00>>10:
-		s.at += 6
+	case n>>10 == 0xD800>>10 && code(offset+6)>>10 == 0xDC00>>10:
+		s.offset += 6
 		return
 	}
 	if s.err == nil {
 		s.err = fmt.Errorf("the escape %s is half of a character; its other half is not beside it (key %q)",
-			s.raw[at:at+6], s.key)
+			s.raw[offset:offset+6], s.key)
 	}
 }
 
@@ -151,13 +151,13 @@ func (s *strict) surrogate() {
 func endsWord(c byte) bool { return c <= ' ' || c == ',' || c == ']' || c == '}' }
 
 // skipValue returns the end of the value that begins at an offset of valid JSON.
-func skipValue(raw []byte, at int) int {
-	for depth := 0; ; at++ {
-		switch raw[at] {
+func skipValue(raw []byte, offset int) int {
+	for depth := 0; ; offset++ {
+		switch raw[offset] {
 		case '"':
-			for at++; raw[at] != '"'; at++ {
-				if raw[at] == '\\' {
-					at++
+			for offset++; raw[offset] != '"'; offset++ {
+				if raw[offset] == '\\' {
+					offset++
 				}
 			}
 		case '{', '[':
@@ -167,15 +167,15 @@ func skipValue(raw []byte, at int) int {
 			depth--
 		default:
 			if depth == 0 { // a number or a word
-				for at < len(raw) && !endsWord(raw[at]) {
-					at++
+				for offset < len(raw) && !endsWord(raw[offset]) {
+					offset++
 				}
-				return at
+				return offset
 			}
 			continue
 		}
 		if depth == 0 {
-			return at + 1
+			return offset + 1
 		}
 	}
 }
@@ -183,16 +183,16 @@ func skipValue(raw []byte, at int) int {
 // elements are the values of an array, or the keys and values of an object in turn.
 func elements(raw []byte) (list []json.RawMessage) {
 	raw = bytes.TrimSpace(raw)
-	for at := 1; ; {
-		for raw[at] <= ' ' || raw[at] == ',' || raw[at] == ':' {
-			at++
+	for offset := 1; ; {
+		for raw[offset] <= ' ' || raw[offset] == ',' || raw[offset] == ':' {
+			offset++
 		}
-		if at == len(raw)-1 {
+		if offset == len(raw)-1 {
 			return list
 		}
-		end := skipValue(raw, at)
-		list = append(list, raw[at:end:end])
-		at = end
+		end := skipValue(raw, offset)
+		list = append(list, raw[offset:end:end])
+		offset = end
 	}
 }
 
@@ -354,20 +354,20 @@ func unpacked(name string, raw json.RawMessage) (json.RawMessage, error) {
 
 // holdsNUL tells whether a text anywhere in valid JSON has a NUL character.
 func holdsNUL(raw []byte) bool {
-	for at := 0; ; {
-		i := bytes.Index(raw[at:], []byte(`\u0000`))
+	for offset := 0; ; {
+		i := bytes.Index(raw[offset:], []byte(`\u0000`))
 		if i < 0 {
 			return false
 		}
-		at += i
+		offset += i
 		slashes := 0
-		for slashes < at && raw[at-1-slashes] == '\\' {
+		for slashes < offset && raw[offset-1-slashes] == '\\' {
 			slashes++
 		}
 		if slashes%2 == 0 {
 			return true
 		}
-		at++
+		offset++
 	}
 }
 

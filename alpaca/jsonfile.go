@@ -51,17 +51,17 @@ func openJSON(t textFile) (*jsonFile, error) {
 }
 
 // firstValue tells whether the value at an offset ends on the line where it begins, and where it or else the line ends.
-func (f *jsonFile) firstValue(at int64) (oneLine bool, end int64) {
-	r := bufio.NewReaderSize(f.from(at), 1<<16)
+func (f *jsonFile) firstValue(offset int64) (oneLine bool, end int64) {
+	r := bufio.NewReaderSize(f.from(offset), 1<<16)
 	depth, quoted := 0, false
-	for ; ; at++ {
+	for ; ; offset++ {
 		b, err := r.ReadByte()
 		switch {
 		case err != nil || b == '\n':
-			return false, at
+			return false, offset
 		case quoted && b == '\\':
 			r.ReadByte()
-			at++
+			offset++
 		case b == '"':
 			quoted = !quoted
 		case quoted:
@@ -69,7 +69,7 @@ func (f *jsonFile) firstValue(at int64) (oneLine bool, end int64) {
 			depth++
 		case b == '}' || b == ']':
 			if depth--; depth == 0 {
-				return true, at + 1
+				return true, offset + 1
 			}
 		}
 	}
@@ -77,8 +77,8 @@ func (f *jsonFile) firstValue(at int64) (oneLine bool, end int64) {
 
 // findArray looks into the object at an offset for an array of rows. A file that has none is JSONL, or JSON of a form
 // that has no rows.
-func (f *jsonFile) findArray(at int64, oneLine bool) error {
-	d := json.NewDecoder(f.from(at))
+func (f *jsonFile) findArray(offset int64, oneLine bool) error {
+	d := json.NewDecoder(f.from(offset))
 	d.Token()
 	values, numbered, isRow := 0, 0, false
 	var columns bool // pandas' orient="split"
@@ -88,7 +88,7 @@ func (f *jsonFile) findArray(at int64, oneLine bool) error {
 		if err != nil {
 			return nil
 		}
-		inner, innerAt, err := f.next(at+d.InputOffset(), ": \t\r\n")
+		inner, innerAt, err := f.next(offset+d.InputOffset(), ": \t\r\n")
 		if err != nil {
 			return nil
 		}
@@ -168,8 +168,8 @@ func (f *jsonFile) scanLines(yield func(rawRow) error) error {
 	for number := 1; ; number++ {
 		line, err := r.ReadBytes('\n')
 		if row := bytes.TrimSpace(line); len(row) > 0 {
-			at := place{start + int64(bytes.Index(line, row)), len(row)}
-			if err := yield(rawRow{number: number, at: at, json: row}); err != nil {
+			found := place{start + int64(bytes.Index(line, row)), len(row)}
+			if err := yield(rawRow{number: number, place: found, json: row}); err != nil {
 				return err
 			}
 		}
@@ -195,8 +195,8 @@ func (f *jsonFile) scanArray(yield func(rawRow) error) error {
 		if err := d.Decode(&raw); err != nil {
 			return f.malformed(from, err)
 		}
-		at := place{start + d.InputOffset() - int64(len(raw)), len(raw)}
-		if err := yield(rawRow{number: number, at: at, json: raw}); err != nil {
+		found := place{start + d.InputOffset() - int64(len(raw)), len(raw)}
+		if err := yield(rawRow{number: number, place: found, json: raw}); err != nil {
 			return err
 		}
 	}
@@ -234,26 +234,26 @@ func (f *jsonFile) afterArray(end int64) error {
 }
 
 // afterMember passes over a key and its value, and gives what follows them.
-func (f *jsonFile) afterMember(at int64) (byte, int64, error) {
-	d := json.NewDecoder(f.from(at))
+func (f *jsonFile) afterMember(offset int64) (byte, int64, error) {
+	d := json.NewDecoder(f.from(offset))
 	key, err := d.Token()
 	if err != nil {
-		return 0, at, err
+		return 0, offset, err
 	}
-	colon, at, err := f.next(at+d.InputOffset(), " \t\r\n")
+	colon, offset, err := f.next(offset+d.InputOffset(), " \t\r\n")
 	if err != nil || colon != ':' {
-		return 0, at, errors.Join(err, errors.New("a key without a value"))
+		return 0, offset, errors.Join(err, errors.New("a key without a value"))
 	}
 	if name, _ := key.(string); slices.Contains(arrayNames, name) {
-		if first, _, err := f.next(at+1, " \t\r\n"); err == nil && first == '[' {
-			return 0, at, fmt.Errorf("it has rows under %q and under %q; leave one of them", f.under, name)
+		if first, _, err := f.next(offset+1, " \t\r\n"); err == nil && first == '[' {
+			return 0, offset, fmt.Errorf("it has rows under %q and under %q; leave one of them", f.under, name)
 		}
 	}
-	d = json.NewDecoder(f.from(at + 1))
+	d = json.NewDecoder(f.from(offset + 1))
 	if err := skip(d); err != nil {
-		return 0, at, err
+		return 0, offset, err
 	}
-	return f.next(at+1+d.InputOffset(), " \t\r\n")
+	return f.next(offset+1+d.InputOffset(), " \t\r\n")
 }
 
 // malformed says on which line an array is broken whose rows before an offset are sound.

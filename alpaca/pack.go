@@ -31,7 +31,7 @@ type packer struct {
 
 func (p *packer) add(r reading) {
 	part := &p.d.parts[p.part]
-	part.texts = append(part.texts, textRow{r.at, int32(r.number)})
+	part.texts = append(part.texts, textRow{r.place, int32(r.number)})
 	p.tokens, p.length = append(p.tokens, r.text...), append(p.length, len(r.text))
 	for len(p.tokens) >= p.d.maxLength {
 		p.cut(p.d.maxLength)
@@ -66,7 +66,7 @@ func (d *Dataset) packed(e entry) (Sample, error) {
 	var tokens []int32
 	skip, most := int(e.sample), int(e.tokens)+1
 	for _, t := range d.parts[e.part].texts[e.text:] {
-		r, err := d.row(e.part, t.row, t.at)
+		r, err := d.row(e.part, t.row, t.place)
 		if err != nil {
 			return Sample{}, err
 		}

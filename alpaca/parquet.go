@@ -85,7 +85,7 @@ func (f *parquetFile) scan(yield func(rawRow) error) error {
 	for done := 0; ; {
 		n, end := f.readRows(r, rows)
 		for _, columns := range rows[:n] {
-			row := rawRow{number: done + 1, at: place{offset: int64(done)}}
+			row := rawRow{number: done + 1, place: place{offset: int64(done)}}
 			row.json, row.err = f.rowJSON(columns)
 			if err := yield(row); err != nil {
 				return err
@@ -109,11 +109,11 @@ func (f *parquetFile) readRows(r *parquet.GenericReader[any], rows []any) (n int
 	return r.Read(rows)
 }
 
-func (f *parquetFile) read(at place) (raw []byte, err error) {
+func (f *parquetFile) read(p place) (raw []byte, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	defer f.guard(&err)
-	if err := f.rows.SeekToRow(at.offset); err != nil {
+	if err := f.rows.SeekToRow(p.offset); err != nil {
 		return nil, fmt.Errorf("%s: %w", f.name, err)
 	}
 	rows := make([]any, 1)

@@ -25,7 +25,7 @@ func TestParquet(t *testing.T) {
 	var good []row
 	var bad []string
 	err = f.scan(func(raw rawRow) error {
-		if again, err := f.read(raw.at); err != nil || !bytes.Equal(again, raw.json) {
+		if again, err := f.read(raw.place); err != nil || !bytes.Equal(again, raw.json) {
 			t.Errorf("row %d is %s, and again %s, %v", raw.number, raw.json, again, err)
 		}
 		r, err := newRowReader(Default()).parse(raw)

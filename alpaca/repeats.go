@@ -60,8 +60,8 @@ func (d *Dataset) Repeats() (list []string) {
 	}
 	slices.Sort(repeated)
 	again := make([]entry, len(repeated))
-	for i, at := range repeated {
-		again[i] = d.entries[at]
+	for i, row := range repeated {
+		again[i] = d.entries[row]
 	}
 	all, repeats := rowsByPart(d.entries), rowsByPart(again)
 	for _, part := range slices.Sorted(maps.Keys(earlier)) {

@@ -34,7 +34,7 @@ func eachRow[T any](f rowFile, name string, o Options, work func(rawRow) T, take
 			}
 		}
 		if n := len(rows); n > 0 && o.Progress != nil {
-			o.Progress(name, float64(rows[n-1].at.offset)/float64(f.length()))
+			o.Progress(name, float64(rows[n-1].place.offset)/float64(f.length()))
 		}
 		rows = rows[:0]
 		return nil

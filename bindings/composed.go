@@ -250,15 +250,15 @@ func (c *Context) composeLayerNormBack(dy, x, w *Tensor, eps float32, acc *Tenso
 // and of others like it.
 func (c *Context) headwise(n HeadNorms, heads, kvHeads int, f func(w *Tensor, parts []*Tensor) *Tensor,
 	all ...*Tensor) *Tensor {
-	dim, at := all[0].Ne(0)/int64(heads+2*kvHeads), int64(0)
-	part := func(x *Tensor, count int) *Tensor { return c.Cont(c.part(x, at, dim*int64(count))) }
+	dim, offset := all[0].Ne(0)/int64(heads+2*kvHeads), int64(0)
+	part := func(x *Tensor, count int) *Tensor { return c.Cont(c.part(x, offset, dim*int64(count))) }
 	some := func(w *Tensor, count int) *Tensor {
 		parts := make([]*Tensor, len(all))
 		for i, x := range all {
 			p := part(x, count)
 			parts[i] = c.Reshape(p, w.Ne(0), p.Elements()/w.Ne(0))
 		}
-		at += dim * int64(count)
+		offset += dim * int64(count)
 		return c.Reshape(f(w, parts), dim*int64(count), all[0].Ne(1))
 	}
 	qk := c.concat(some(n.Q, heads), some(n.K, kvHeads), 0)
@@ -414,34 +414,34 @@ func (c *Context) composeRotate(x, table *Tensor, heads, headDim int, pairing Pa
 		return parts
 	}
 	all := c.Reshape(c.Cont(c.part(x, 0, dim*int64(heads))), dim, int64(heads), rows)
-	turning := c.unbroken(c.View(all, [4]int64{dims, int64(heads), rows, 1}, [4]int64{}))
-	turn := pairs(table, 1, Neighbours)
-	cos, sin := turn[0], turn[1]
+	rotated := c.unbroken(c.View(all, [4]int64{dims, int64(heads), rows, 1}, [4]int64{}))
+	angles := pairs(table, 1, Neighbours)
+	cos, sin := angles[0], angles[1]
 	other := c.ScaleBias(sin, -1, 0)
 	if !back {
 		sin, other = other, sin
 	}
-	of := pairs(c.Reshape(turning, dims*int64(heads), rows), int64(heads), pairing)
+	of := pairs(c.Reshape(rotated, dims*int64(heads), rows), int64(heads), pairing)
 	y := c.concat(c.Add(c.Mul(of[0], cos), c.Mul(of[1], sin)), c.Add(c.Mul(of[1], cos), c.Mul(of[0], other)), along)
 	y = c.Reshape(y, dims, int64(heads), rows)
 	if dims < dim {
 		y = c.concat(y, c.Cont(c.View(all, [4]int64{dim - dims, int64(heads), rows, 1}, [4]int64{dims})), 0)
 	}
-	turned := dim * int64(heads)
-	y = c.Reshape(y, turned, rows)
-	if turned < x.Ne(0) {
-		y = c.concat(y, c.Cont(c.part(x, turned, x.Ne(0)-turned)), 0)
+	width := dim * int64(heads)
+	y = c.Reshape(y, width, rows)
+	if width < x.Ne(0) {
+		y = c.concat(y, c.Cont(c.part(x, width, x.Ne(0)-width)), 0)
 	}
 	return y
 }
 
-// at picks the number of each row of x [n, rows] that an index of labels [rows] names: [1, 1, rows].
-func (c *Context) at(x, labels *Tensor) *Tensor {
+// pick is the number of each row of x [n, rows] that an index of labels [rows] names: [1, 1, rows].
+func (c *Context) pick(x, labels *Tensor) *Tensor {
 	return c.GetRows(c.Reshape(x, 1, x.Ne(0), x.Ne(1)), c.Reshape(labels, 1, x.Ne(1)))
 }
 
-// setAt writes values [1, 1, rows] to these places of x, in its own memory.
-func (c *Context) setAt(x, values, labels *Tensor) *Tensor {
+// setPicked writes values [1, 1, rows] to these places of x, in its own memory.
+func (c *Context) setPicked(x, values, labels *Tensor) *Tensor {
 	if !c.hasOperands("set_rows", x, values, labels) {
 		return nil
 	}
@@ -466,8 +466,8 @@ func (c *Context) logits(x *Tensor, cap float32) *Tensor {
 func (c *Context) composeCrossEntropy(logits, labels *Tensor, cap float32) *Tensor {
 	logits = c.logits(logits, cap)
 	best := c.argmax(logits)
-	p := c.Log(c.at(c.SoftMax(logits, 1), best))
-	return c.Reshape(c.sub(c.sub(c.at(logits, best), c.at(logits, labels)), p), labels.Ne(0))
+	p := c.Log(c.pick(c.SoftMax(logits, 1), best))
+	return c.Reshape(c.sub(c.sub(c.pick(logits, best), c.pick(logits, labels)), p), labels.Ne(0))
 }
 
 func (c *Context) composeCrossEntropyBack(logits, labels *Tensor, cap float32, t Type) *Tensor {
@@ -476,7 +476,7 @@ func (c *Context) composeCrossEntropyBack(logits, labels *Tensor, cap float32, t
 	}
 	logits = c.logits(logits, cap)
 	p := c.SoftMax(logits, 1)
-	y := c.setAt(p, c.ScaleBias(c.at(p, labels), 1, -1), labels)
+	y := c.setPicked(p, c.ScaleBias(c.pick(p, labels), 1, -1), labels)
 	if cap != 0 {
 		y = c.Mul(y, c.ScaleBias(c.Mul(logits, logits), -1/(cap*cap), 1)) // tanh′ = 1 − tanh²
 	}

@@ -58,17 +58,17 @@ func masked(runs [][4]int32, p piece, window int) []float32 {
 	for i := range mask {
 		mask[i] = float32(math.Inf(-1))
 	}
-	for _, own := range runs[p.begin:p.end] {
-		for i := range int64(own[1]) {
-			at := int64(own[0]) - p.first + i
-			row := mask[at*p.rows : (at+1)*p.rows]
+	for _, run := range runs[p.begin:p.end] {
+		for i := range int64(run[1]) {
+			token := int64(run[0]) - p.first + i
+			row := mask[token*p.rows : (token+1)*p.rows]
 			lowest := int64(0) // the first token of the text that is seen
 			if window > 0 {
-				lowest = int64(own[3]) + i + 1 - int64(window)
+				lowest = int64(run[3]) + i + 1 - int64(window)
 			}
-			for s := own; ; s = runs[s[2]] {
+			for s := run; ; s = runs[s[2]] {
 				from, before := int64(s[0])-p.first, int64(s[3])
-				end := min(int64(s[1]), at+1-from)
+				end := min(int64(s[1]), token+1-from)
 				clear(row[from+min(max(lowest-before, 0), end) : from+end])
 				if s[2] < 0 {
 					break
@@ -162,9 +162,9 @@ func (c *Context) composeAttentionBack(dout, qkv *Tensor, s *Segments, h Heads) 
 				ds = c.Mul(ds, c.ScaleBias(c.Mul(g.t, g.t), -1, 1))
 			}
 			// The sums over the heads that share a KV head are those over their queries.
-			turned := c.transposed(ds)
+			dsT := c.transposed(ds)
 			dq = append(dq, c.Reshape(c.times(c.transposed(g.k), ds), g.dim, g.n, g.kv*g.shared))
-			dk = append(dk, c.times(c.transposed(g.q), turned))
+			dk = append(dk, c.times(c.transposed(g.q), dsT))
 			dv = append(dv, c.times(c.transposed(dy), c.transposed(g.p)))
 		}
 		d := c.Cont(c.Permute(c.joined(append(append(dq, dk...), dv...), 2), 0, 2, 1, 3))

@@ -16,8 +16,8 @@ type deltaRows struct {
 
 func (c *Context) deltaRows(d Delta, h DeltaHeads) deltaRows {
 	n, dk, keys := d.QKV.Ne(1), int64(h.DimK), int64(h.Keys)
-	normed := func(at int64, by float64) *Tensor {
-		x := c.RMSNorm(c.Reshape(c.Cont(c.part(d.QKV, at, dk*keys)), dk, keys, n), h.Eps/float32(h.DimK))
+	normed := func(offset int64, by float64) *Tensor {
+		x := c.RMSNorm(c.Reshape(c.Cont(c.part(d.QKV, offset, dk*keys)), dk, keys, n), h.Eps/float32(h.DimK))
 		return c.ScaleBias(x, float32(by), 0)
 	}
 	return deltaRows{
@@ -93,8 +93,8 @@ func (c *Context) deltaSpans(d Delta, s *Segments, h DeltaHeads) (spans [][]*del
 			state = ends[run[2]]
 		}
 		var list []*deltaTokens
-		for at := int64(0); at < int64(run[1]); at += deltaSpan {
-			t := c.span(rows, h, int64(run[0])+at, min(int64(run[1])-at, deltaSpan), state)
+		for offset := int64(0); offset < int64(run[1]); offset += deltaSpan {
+			t := c.span(rows, h, int64(run[0])+offset, min(int64(run[1])-offset, deltaSpan), state)
 			state = c.after(t)
 			list = append(list, t)
 		}
@@ -162,21 +162,21 @@ func (c *Context) composeDeltaNetBack(dy *Tensor, d Delta, s *Segments, h DeltaH
 	// The sums over the value heads of a key head, through the norms.
 	dk, keys := int64(h.DimK), int64(h.Keys)
 	width := dk * values
-	norm := func(at int64, by float64) *Tensor {
+	norm := func(index int64, by float64) *Tensor {
 		var g *Tensor
 		for r := range values / keys {
-			p := c.Cont(c.part(all, at*width+r*dk*keys, dk*keys))
+			p := c.Cont(c.part(all, index*width+r*dk*keys, dk*keys))
 			if g == nil {
 				g = p
 			} else {
 				g = c.Add(g, p)
 			}
 		}
-		x := c.Reshape(c.Cont(c.part(d.QKV, at*dk*keys, dk*keys)), dk, keys*n)
+		x := c.Reshape(c.Cont(c.part(d.QKV, index*dk*keys, dk*keys)), dk, keys*n)
 		w := c.ScaleBias(c.Cont(c.View(x, [4]int64{dk, 1, 1, 1}, [4]int64{})), 0, float32(by))
 		return c.Reshape(c.composeNormBack(c.Reshape(g, dk, keys*n), x, w, h.Eps/float32(h.DimK), nil), dk*keys, n)
 	}
-	gate := func(at int64) *Tensor { return c.Cont(c.part(all, 2*width+h.out()+at*values, values)) }
+	gate := func(index int64) *Tensor { return c.Cont(c.part(all, 2*width+h.out()+index*values, values)) }
 	beta := c.sigmoid(c.unbroken(d.B))
 	slope := c.Mul(c.sigmoid(c.Add(c.unbroken(d.A), d.Bias)), d.Decay)
 	return c.joined([]*Tensor{

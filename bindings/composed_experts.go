@@ -13,9 +13,9 @@ func (c *Context) composeRoute(logits *Tensor, used int) *Tensor {
 	chosen := c.ScaleBias(rest, 0, nowhere)
 	for range used {
 		best := c.argmax(rest)
-		largest := c.at(rest, best)
-		chosen = c.setAt(chosen, largest, best)
-		rest = c.setAt(rest, c.ScaleBias(largest, 0, nowhere), best)
+		largest := c.pick(rest, best)
+		chosen = c.setPicked(chosen, largest, best)
+		rest = c.setPicked(rest, c.ScaleBias(largest, 0, nowhere), best)
 	}
 	return c.SoftMax(chosen, 1)
 }

@@ -106,9 +106,9 @@ func (s *Segments) later(c *Context, back int) (list []*Tensor) {
 	most := 0
 	for r, run := range s.runs {
 		for i := range run[1] {
-			if at := before(s.runs, r, int(i), back); at >= 0 {
-				found[at] = append(found[at], run[0]+i)
-				most = max(most, len(found[at]))
+			if source := before(s.runs, r, int(i), back); source >= 0 {
+				found[source] = append(found[source], run[0]+i)
+				most = max(most, len(found[source]))
 			}
 		}
 	}

@@ -339,18 +339,18 @@ func (g *GGUF) Uint(key string) (uint64, bool) { return unsigned(g.Value(key)) }
 
 // Uints gives a metadata list of such integers.
 func (g *GGUF) Uints(key string) ([]uint64, bool) {
-	list := reflect.ValueOf(g.Value(key))
-	if list.Kind() != reflect.Slice {
+	values := reflect.ValueOf(g.Value(key))
+	if values.Kind() != reflect.Slice {
 		return nil, false
 	}
-	numbers := make([]uint64, list.Len())
-	for i := range numbers {
+	list := make([]uint64, values.Len())
+	for i := range list {
 		var ok bool
-		if numbers[i], ok = unsigned(list.Index(i).Interface()); !ok {
+		if list[i], ok = unsigned(values.Index(i).Interface()); !ok {
 			return nil, false
 		}
 	}
-	return numbers, true
+	return list, true
 }
 
 func unsigned(value any) (uint64, bool) {

@@ -211,13 +211,13 @@ func (c *Context) SumOfSquares(a *Tensor) *Tensor {
 }
 
 // OptStepAdamW moves p [n], in its own memory, by a step of AdamW (Loshchilov and Hutter, arXiv 1711.05101) against its
-// gradient g, with the moments m and v, which move too. numbers [7] are the learning rate, β1, β2, ε, the weight decay
+// gradient g, with the moments m and v, which move too. scalars [7] are the learning rate, β1, β2, ε, the weight decay
 // λ, 1/(1−β1ᵗ) and 1/(1−β2ᵗ):
 //
 //	m ← β1·m + (1−β1)·g        v ← β2·v + (1−β2)·g²        p ← (1−lr·λ)·p − lr · m/(1−β1ᵗ) / (√(v/(1−β2ᵗ)) + ε)
-func (c *Context) OptStepAdamW(p, g, m, v, numbers *Tensor) *Tensor {
+func (c *Context) OptStepAdamW(p, g, m, v, scalars *Tensor) *Tensor {
 	const op, param = "opt_step_adamw", 4
-	if !c.areF32(op, p, g, m, v, numbers) {
+	if !c.areF32(op, p, g, m, v, scalars) {
 		return nil
 	}
 	for _, t := range []*Tensor{p, g, m, v} {
@@ -225,11 +225,11 @@ func (c *Context) OptStepAdamW(p, g, m, v, numbers *Tensor) *Tensor {
 			return c.fail(op, "%s and %s: equal contiguous shapes are needed", p.describe(), t.describe())
 		}
 	}
-	if numbers.Elements() != 7 {
-		return c.fail(op, "%s: 7 numbers are needed", numbers.describe())
+	if scalars.Elements() != 7 {
+		return c.fail(op, "%s: 7 numbers are needed", scalars.describe())
 	}
 	p.flags |= param
-	return (*Tensor)(C.ggml_opt_step_adamw(c.c, p.c(), g.c(), m.c(), v.c(), numbers.c()))
+	return (*Tensor)(C.ggml_opt_step_adamw(c.c, p.c(), g.c(), m.c(), v.c(), scalars.c()))
 }
 
 // argmax is the place of the largest number of each row of a [n, rows], int32 [rows].

@@ -29,7 +29,7 @@ func Example() {
 		return
 	}
 	o.Data = []alpaca.Part{{Path: rows, Weight: 1}}
-	o.Adapter.Rank, o.HeldOut, o.Train.Steps = 8, 0, 3
+	o.Adapter.Rank, o.Adapter.Targets, o.HeldOut, o.Train.Steps = 8, []string{"attn_q", "attn_v"}, 0, 3
 	o.Folder = filepath.Join(folder, "run")
 	o.Report = session.Report{Note: func(line string) { fmt.Println(strings.ReplaceAll(line, folder+"/", "")) }}
 	if err := o.Validate(); err != nil {
@@ -43,9 +43,11 @@ func Example() {
 	}
 	fmt.Println(result.Steps, "steps:", filepath.Base(result.Adapter))
 	// Output:
-	// template: the model's own chat template rows.jsonl: JSON lines; instruction (16) rows.jsonl: 16 rows, 384 tokens,
-	// 80 of them labelled tiny random Llama: llama, 2 blocks, width 64; vera rank 8 on 14 layers (attn_q, attn_k,
-	// attn_v, attn_output, ffn_gate, ffn_up, ffn_down), 1008 trained numbers 3 steps: adapter.gguf
+	// template: the model's own chat template
+	// rows.jsonl: JSON lines; instruction (16)
+	// rows.jsonl: 16 rows, 384 tokens, 80 of them labelled
+	// tiny random Llama: llama, 2 blocks, width 64; vera rank 8 on 4 layers (attn_q, attn_v), 224 trained numbers
+	// 3 steps: adapter.gguf
 }
 
 // TestDefault: the recipes of both methods are options that pass.

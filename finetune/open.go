@@ -40,10 +40,10 @@ func Open(ctx context.Context, o *Options) (*Prepared, error) {
 
 func (p *Prepared) fill() (err error) {
 	o := p.options
-	if p.Adapter, err = o.begin(p.Base()); err != nil {
+	if p.Adapter, err = o.newAdapter(p.Base()); err != nil {
 		return err
 	}
-	if err = p.split(); err != nil {
+	if err = p.loadRows(); err != nil {
 		return err
 	}
 	if o.Fraction != 1 {
@@ -75,11 +75,11 @@ func Engine(m *model.Model, device string, c train.Config) (train.Engine, error)
 	if device == model.CPU {
 		return m, nil
 	}
-	return m.MakeAdamW(c.Beta1, c.Beta2, c.Eps, c.WeightDecay)
+	return m.MakeDeviceAdamW(c.Beta1, c.Beta2, c.Eps, c.WeightDecay)
 }
 
-// begin gives the adapter before training.
-func (o *Options) begin(base vera.Base) (*vera.Adapter, error) {
+// newAdapter gives the adapter before training.
+func (o *Options) newAdapter(base vera.Base) (*vera.Adapter, error) {
 	if o.From == "" {
 		a, err := vera.New(o.Adapter, base)
 		if err != nil {
@@ -102,8 +102,8 @@ func (o *Options) begin(base vera.Base) (*vera.Adapter, error) {
 	return a, nil
 }
 
-// split gives the rows to train on and those to measure.
-func (p *Prepared) split() (err error) {
+// loadRows gives the rows to train on and those to measure.
+func (p *Prepared) loadRows() (err error) {
 	o := p.options
 	if p.Training, err = p.Rows(o.Data, o.Rows, o.Report); err != nil {
 		return err
@@ -144,5 +144,5 @@ func (p *Prepared) Memory() (model.Memory, error) {
 	if err != nil {
 		return model.Memory{}, err
 	}
-	return p.Plan(tokens, targets, lengths)
+	return p.EstimateMemory(tokens, targets, lengths)
 }

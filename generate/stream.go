@@ -111,8 +111,8 @@ func (s *Stream) characters(more string) string {
 // write gives text on up to the first stop string.
 func (s *Stream) write(text string) {
 	s.held += text
-	if at := s.stop(); at >= 0 {
-		s.give(at)
+	if offset := s.stop(); offset >= 0 {
+		s.give(offset)
 		s.held, s.bytes, s.ended, s.stopped = "", "", true, true
 		return
 	}
@@ -131,12 +131,12 @@ func (s *Stream) give(n int) {
 func (s *Stream) stop() int {
 	start, end := -1, 0
 	for _, stop := range s.Stops {
-		at := strings.Index(s.held, stop)
-		if at < 0 {
+		offset := strings.Index(s.held, stop)
+		if offset < 0 {
 			continue
 		}
-		if e := at + len(stop); start < 0 || e < end || e == end && at < start {
-			start, end = at, e
+		if e := offset + len(stop); start < 0 || e < end || e == end && offset < start {
+			start, end = offset, e
 		}
 	}
 	return start

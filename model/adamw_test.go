@@ -53,7 +53,7 @@ func TestAdamW(t *testing.T) {
 				}
 				cpu, far := attached(options()), attached(on(device))
 				const lr, decay = 0.01, 0.1
-				o, err := far.MakeAdamW(0.9, 0.999, 1e-8, decay)
+				o, err := far.MakeDeviceAdamW(0.9, 0.999, 1e-8, decay)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -68,7 +68,7 @@ func TestAdamW(t *testing.T) {
 				}
 				gotParams, gotM, gotV := far.adapter.Params, make([]float32, n), make([]float32, n)
 				for step := 1; step <= 3; step++ {
-					wantLoss, grad := b.gradients(t, cpu, 0)
+					wantLoss, grad := b.gradient(t, cpu, 0)
 					loss, labels, err := o.ComputeGradient(b.tokens, b.targets, b.lengths, 0)
 					if err != nil || labels != b.labels() || !(math.Abs(loss-wantLoss) <= deviceTolerance*wantLoss) {
 						t.Fatalf("loss %g of %d labels, want %g of %d; %v", loss, labels, wantLoss, b.labels(), err)
@@ -114,8 +114,8 @@ func TestAdamW(t *testing.T) {
 				if err := bindings.Get(far.adapter.params, all); err != nil {
 					t.Fatal(err)
 				}
-				for i, x := range far.adapter.numbers {
-					if x.at < 0 && !slices.Equal(all[:len(x.values)], x.values) {
+				for i, x := range far.adapter.parameters {
+					if x.offset < 0 && !slices.Equal(all[:len(x.values)], x.values) {
 						t.Errorf("vector %d, which is not trained, has changed", i)
 					}
 					all = all[len(x.values):]
@@ -143,19 +143,19 @@ func TestAdamW(t *testing.T) {
 func TestAdamWMemory(t *testing.T) {
 	path := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_0})
 	m := open(t, path, on(bindings.Composed))
-	if _, err := m.MakeAdamW(0.9, 0.999, 1e-8, 0); err == nil {
+	if _, err := m.MakeDeviceAdamW(0.9, 0.999, 1e-8, 0); err == nil {
 		t.Error("an optimiser of nothing")
 	}
 	adapted(t, m, func(c *vera.Config) { c.Rank = 512 })
 	b := randomBatch(4, m.Vocab, 30, 9)
-	before, err := m.Plan(b.tokens, b.targets, b.lengths)
+	before, err := m.EstimateMemory(b.tokens, b.targets, b.lengths)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := m.MakeAdamW(0.9, 0.999, 1e-8, 0); err != nil {
+	if _, err := m.MakeDeviceAdamW(0.9, 0.999, 1e-8, 0); err != nil {
 		t.Fatal(err)
 	}
-	after, err := m.Plan(b.tokens, b.targets, b.lengths)
+	after, err := m.EstimateMemory(b.tokens, b.targets, b.lengths)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,7 @@ import (
 func TestRowOrder(t *testing.T) {
 	for name, a := range architectures {
 		rows, _ := vera.Base{Architecture: name, HeadDim: 4}.Orders("attn_q")
-		if permuted := rows != (vera.Order{}); permuted != (a.pairs == bindings.Neighbours && !a.positions) {
+		if permuted := rows != (vera.Order{}); permuted != (a.pairs == bindings.Neighbours && !a.learnedPositions) {
 			t.Errorf("%s: rows are permuted: %v, rotates %v", name, permuted, a.pairs)
 		}
 	}
@@ -126,7 +126,7 @@ func (s small) check(t *testing.T, m *Model, want answer, most bounds) {
 	t.Helper()
 	got := answer{loss: s.batch().loss(t, m), logits: s.logits(t, m)}
 	if m.adapter != nil {
-		_, got.grad = s.batch().gradients(t, m, 0)
+		_, got.grad = s.batch().gradient(t, m, 0)
 	}
 	compare(t, m, got, want, most)
 }
@@ -146,7 +146,7 @@ func compare(t *testing.T, m *Model, got, want answer, most bounds) {
 // checkGradients compares the gradients alone.
 func (s small) checkGradients(t *testing.T, m *Model, a *vera.Adapter, most bounds) {
 	t.Helper()
-	_, grad := s.batch().gradients(t, m, 0)
+	_, grad := s.batch().gradient(t, m, 0)
 	compareGradients(t, a, grad, s.expected(t, a).grad, most)
 }
 
@@ -179,10 +179,10 @@ func TestNaiveArchitectures(t *testing.T) {
 		m := s.open(t, ComputeF32)
 		most := bounds{loss: 1e-7, logits: 3e-5, gradient: 1e-5, together: 5e-6}
 		switch {
-		case m.made.unscaled: // a softmax of large scores: a float32 norm is felt
+		case m.arch.unscaledScores: // a softmax of large scores: a float32 norm is felt
 			most.gradient, most.together = 2e-4, 1e-4
 		// which transformers computes in float32, and whose small results norms make large
-		case m.made.mixer == deltaNet:
+		case m.arch.mixer == deltaNet:
 			most = bounds{loss: 1e-6, logits: 2e-4, gradient: 5e-4, together: 2e-4}
 		}
 		compare(t, m, newNaive(t, m).run(s.batch()), s.expected(t, nil), most)
@@ -201,7 +201,7 @@ func TestArchitectureRecomputing(t *testing.T) {
 				o.Compute, o.Recompute, o.Plan = compute, recompute, PlanFactored
 				m := open(t, filepath.Join(s.dir, "model.gguf"), o)
 				s.attach(t, m)
-				_, grad := s.batch().gradients(t, m, 0)
+				_, grad := s.batch().gradient(t, m, 0)
 				if want == nil {
 					want = grad
 				}
@@ -386,14 +386,14 @@ func TestArchitecturesInCurrentLlama(t *testing.T) {
 // tiny models by up to 2.
 func asLlama(t *testing.T) {
 	made := architectures["gpt-oss"]
-	made.smooth = false
-	t.Cleanup(func() { made.smooth = true })
+	made.smoothRamp = false
+	t.Cleanup(func() { made.smoothRamp = true })
 }
 
 // llamaComputes skips a test where llama.cpp leaves out what a model has.
 func llamaComputes(t *testing.T, m *Model) {
 	t.Helper()
-	if _, sized := m.file.Float(m.Architecture + ".rope.scaling.yarn_attn_factor"); sized || m.made.straights &&
+	if _, sized := m.file.Float(m.Architecture + ".rope.scaling.yarn_attn_factor"); sized || m.arch.nopeGlobal &&
 		m.local != nil && m.Blocks != 64 {
 		t.Skip("llama.cpp doesn't read YaRN's own factor, nor windows of exaone4 in a model of other than 64 blocks")
 	}
@@ -410,7 +410,7 @@ func (s small) checkAnswers(t *testing.T) {
 		m := s.open(t, compute)
 		s.attach(t, m)
 		list := slices.DeleteFunc(trials(m.Vocab), func(r trial) bool {
-			return m.made.positions && len(r.prompt)+r.MaxTokens > m.Context
+			return m.arch.learnedPositions && len(r.prompt)+r.MaxTokens > m.Context
 		})
 		answers := checkTogether(t, m, list, 8, 3)
 		for i, r := range list {

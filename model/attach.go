@@ -9,27 +9,27 @@ import (
 	"github.com/veratune/veratune/vera"
 )
 
-// attached is an adapter on the backend: its random matrices and its vectors.
+// attached is an adapter on the backend: its random matrices and its trained vectors.
 type attached struct {
 	*vera.Adapter
-	context *bindings.Context
-	memory  *bindings.Buffer
-	numbers []numbers
-	// of all numbers in order, with zeros behind: those that are not trained get no gradient that is used
+	context    *bindings.Context
+	memory     *bindings.Buffer
+	parameters []parameter
+	// All vectors in order, then zeros. Vectors that are frozen are among them; their gradients are not used.
 	params, grads *bindings.Tensor
-	moments       *moments // nil but with an AdamW
+	moments       *moments // nil unless there is a DeviceAdamW
 	lowest        int      // the lowest adapted block; gradients need not go below it
 	merged        *bindings.Context
 	mergedMemory  *bindings.Buffer
-	stale         bool  // the merged matrices are not of the present numbers
-	interleaved   bool  // the pair is laid out for products with bytes
-	held          int64 // memory of the process when the adapter was attached, for plans
+	stale         bool  // the merged matrices are older than the vectors
+	interleaved   bool  // the pair is packed for 8-bit products
+	held          int64 // memory of the process when the adapter was attached, for estimates
 }
 
-// numbers is a vector or matrix of a layer that training may change.
-type numbers struct {
+// parameter is a vector or matrix of a layer that training may change.
+type parameter struct {
 	values []float32
-	at     int // in the adapter's Params, or -1
+	offset int // in the adapter's Params; -1 where it is frozen
 }
 
 // Attach makes an adapter part of the model; nil takes it off again. The adapter must be of this model.
@@ -49,9 +49,9 @@ func (m *Model) Attach(a *vera.Adapter) error {
 func (m *Model) detach() {
 	for _, b := range m.blocks {
 		for _, gr := range b.groups {
-			gr.merged, gr.shared, gr.down, gr.sharedDown, gr.gradDown = nil, nil, nil, false, nil
+			gr.merged, gr.sharedVectors, gr.matrixA, gr.sharesA, gr.gradA = nil, nil, nil, false, nil
 			for _, l := range gr.layers {
-				l.vectors, l.rank, l.down, l.grads, l.gradRows = nil, 0, 0, nil, nil
+				l.vectors, l.rank, l.firstRank, l.grads, l.gradB = nil, 0, 0, nil, nil
 			}
 		}
 	}
@@ -79,10 +79,10 @@ func (m *Model) attach(adapter *vera.Adapter) error {
 	a.context = bindings.NewContext(16 + 16*len(adapter.Layers))
 	m.adapter = a
 	p := &placing{m: m, a: a, c: a.context}
-	n := (a.size() + gradientRow - 1) / gradientRow * gradientRow
+	n := (a.parameterCount() + gradientRow - 1) / gradientRow * gradientRow
 	a.params, a.grads = p.c.NewTensor(bindings.F32, n), p.c.NewTensor(bindings.F32, n)
 	p.makePairs(groups)
-	if m.asked == nil {
+	if m.probe == nil {
 		if a.memory, err = m.backend.Allocate(p.c); err != nil {
 			return err
 		}
@@ -90,7 +90,7 @@ func (m *Model) attach(adapter *vera.Adapter) error {
 	for _, gr := range groups {
 		p.group(gr)
 	}
-	if err := p.c.Err(); err != nil || m.asked != nil {
+	if err := p.c.Err(); err != nil || m.probe != nil {
 		a.stale = true
 		return err
 	}
@@ -99,25 +99,25 @@ func (m *Model) attach(adapter *vera.Adapter) error {
 			return err
 		}
 	}
-	if a.held, err = held(); err != nil {
+	if a.held, err = residentMemory(); err != nil {
 		return err
 	}
 	return m.Update()
 }
 
-// adaptedLayer is a layer of a group with its part of the adapter.
+// adaptedLayer is a layer of the model with its layer of the adapter.
 type adaptedLayer struct {
 	*linear
 	of *vera.Layer
 }
 
-// adaptedGroup is a group of which layers are adapted.
+// adaptedGroup is a group with those of its layers that are adapted.
 type adaptedGroup struct {
 	*group
 	layers []adaptedLayer
 }
 
-// groups finds what the adapter adapts.
+// groups matches the adapter's layers with the model's.
 func (a *attached) groups(m *Model) (list []adaptedGroup, err error) {
 	n := 0
 	for _, b := range m.blocks {
@@ -147,8 +147,8 @@ func (a *attached) groups(m *Model) (list []adaptedGroup, err error) {
 	return list, nil
 }
 
-// size counts all numbers: every layer's b and d, and a LoRA's matrices.
-func (a *attached) size() (n int64) {
+// parameterCount counts b and d of every layer, and a LoRA's matrices.
+func (a *attached) parameterCount() (n int64) {
 	for _, l := range a.Layers {
 		n += int64(len(l.LambdaB) + len(l.LambdaD))
 		if a.Method == vera.MethodLoRA {
@@ -158,27 +158,27 @@ func (a *attached) size() (n int64) {
 	return n
 }
 
-// placing gives an adapter's matrices and vectors their tensors.
+// placing makes the tensors of an adapter's matrices and vectors.
 type placing struct {
-	m    *Model
-	a    *attached
-	c    *bindings.Context
-	at   int64          // of params
-	sets []func() error // to be run once the tensors have memory
+	m      *Model
+	a      *attached
+	c      *bindings.Context
+	offset int64          // next free place in params
+	sets   []func() error // fill the tensors, once they have memory
 
-	// of a shared pair, in each order that layers see: A [in, rank] and B [rank, out]
-	downs, ups map[vera.Order]*bindings.Tensor
-	down       map[*group]*bindings.Tensor // of pairs that are the layers' own
-	rows       map[*linear]*bindings.Tensor
+	// Of a shared pair, in each order of rows or columns that layers need: A [in, rank] and B [rank, out].
+	sharedA, sharedB map[vera.Order]*bindings.Tensor
+	groupA           map[*group]*bindings.Tensor // of pairs that layers have of their own
+	layerB           map[*linear]*bindings.Tensor
 }
 
-// makePairs makes room for the matrices that are not trained.
+// makePairs makes the tensors of the matrices that are not trained.
 func (p *placing) makePairs(groups []adaptedGroup) {
 	rank, a := int64(p.a.Rank), p.a
 	switch {
 	case a.Method == vera.MethodLoRA:
 	case a.Pair != nil:
-		a.interleaved = p.inBytes(groups)
+		a.interleaved = p.quantizesPair(groups)
 		place := func(t bindings.Type, all map[vera.Order]vera.Matrix) map[vera.Order]*bindings.Tensor {
 			placed := map[vera.Order]*bindings.Tensor{}
 			for o, x := range all {
@@ -187,34 +187,35 @@ func (p *placing) makePairs(groups []adaptedGroup) {
 			return placed
 		}
 		down, up := a.Ordered()
-		p.downs, p.ups = place(p.m.kind(), down), place(bindings.F32, up)
+		p.sharedA, p.sharedB = place(p.m.kind(), down), place(bindings.F32, up)
 	default:
-		p.down, p.rows = map[*group]*bindings.Tensor{}, map[*linear]*bindings.Tensor{}
+		p.groupA, p.layerB = map[*group]*bindings.Tensor{}, map[*linear]*bindings.Tensor{}
 		for _, gr := range groups {
 			down := p.c.NewTensor(p.m.kind(), int64(gr.in), rank*int64(len(gr.layers)))
 			var all []float32
 			for _, l := range gr.layers {
 				all = append(all, a.Columns(l.of)...)
 				rows, values := p.c.NewTensor(bindings.F32, rank, int64(l.out)), a.Rows(l.of)
-				p.rows[l.linear] = rows
+				p.layerB[l.linear] = rows
 				p.sets = append(p.sets, func() error { return bindings.Set(rows, values) })
 			}
-			p.down[gr.group] = down
+			p.groupA[gr.group] = down
 			p.sets = append(p.sets, func() error { return p.m.copyInto(down, all) })
 		}
 	}
 }
 
-// inBytes tells whether the shared pair is rounded to blocks of 8-bit numbers, for generation: all that is read of its
-// rows must be whole blocks.
-func (p *placing) inBytes(groups []adaptedGroup) bool {
+// quantizesPair tells whether the shared pair is rounded to 8 bits, for generation. Every part of its rows that a layer
+// takes must be whole blocks.
+func (p *placing) quantizesPair(groups []adaptedGroup) bool {
 	parts := func(n int) bool { return int64(n)%bindings.Q8_0.BlockSize() != 0 }
 	return p.m.options.Compute == ComputeQ8 && !parts(p.a.MaxIn) && !parts(p.a.Rank) &&
 		!slices.ContainsFunc(groups, func(gr adaptedGroup) bool { return parts(gr.in) })
 }
 
-// matrix places values of the shared pair in rows of some width, on the CPU with a gap behind each: rows that lie a
-// power of two apart would meet in the same sets of the cache. A pair in bytes lies interleaved instead.
+// matrix places a matrix of the shared pair, given in rows of some width; a pair that is rounded to 8 bits is
+// interleaved. On the CPU, rows have gaps between them: rows whose distance is a power of two would meet in the same
+// sets of the cache.
 func (p *placing) matrix(t bindings.Type, values []float32, width int) *bindings.Tensor {
 	if p.a.interleaved {
 		return p.interleaved(values, width)
@@ -235,7 +236,7 @@ func (p *placing) matrix(t bindings.Type, values []float32, width int) *bindings
 	return p.c.View(whole, [4]int64{int64(width), int64(rows), 1, 1}, [4]int64{})
 }
 
-// interleaved places values in rows of some width, rounded to 8 bits; what is missing of the last strip are zeros.
+// interleaved places a matrix rounded to 8 bits and packed; zeros fill the last strip.
 func (p *placing) interleaved(values []float32, width int) *bindings.Tensor {
 	rows := len(values) / width
 	whole := (rows + bindings.InterleavedRows - 1) / bindings.InterleavedRows * bindings.InterleavedRows
@@ -249,29 +250,29 @@ func (p *placing) interleaved(values []float32, width int) *bindings.Tensor {
 	return x
 }
 
-// part is the next numbers of a tensor as a matrix, or as a vector where columns is 1.
+// part views the numbers of `of` from the next offset on as a matrix, or as a vector where columns is 1.
 func (p *placing) part(of *bindings.Tensor, width, columns int64) *bindings.Tensor {
-	x := p.c.View(of, [4]int64{width * columns, 1, 1, 1}, [4]int64{p.at})
+	x := p.c.View(of, [4]int64{width * columns, 1, 1, 1}, [4]int64{p.offset})
 	if columns > 1 && x != nil {
 		x = p.c.Reshape(x, width, columns)
 	}
 	return x
 }
 
-// take gives numbers the next place in params, and their gradients that in grads.
+// take gives parameters the next place in params, and their gradients the same in grads.
 func (p *placing) take(width, columns int64, parts ...[]float32) (x, grad *bindings.Tensor) {
 	x, grad = p.part(p.a.params, width, columns), p.part(p.a.grads, width, columns)
-	p.at += width * columns
+	p.offset += width * columns
 	for _, values := range parts {
-		p.a.numbers = append(p.a.numbers, numbers{values, p.a.Offset(values)})
+		p.a.parameters = append(p.a.parameters, parameter{values, p.a.Offset(values)})
 	}
 	return x, grad
 }
 
-// group gives a group and its layers their tensors. A LoRA's A of all layers come first, so that they are one matrix.
+// group makes the tensors of a group and its layers. Of a LoRA, A of all layers comes first, so that it is one matrix.
 func (p *placing) group(gr adaptedGroup) {
 	in := int64(gr.in)
-	gr.sharedDown = p.downs != nil || len(gr.layers) == 1
+	gr.sharesA = p.sharedA != nil || len(gr.layers) == 1
 	switch {
 	case p.a.Method == vera.MethodLoRA:
 		var downs [][]float32
@@ -279,29 +280,29 @@ func (p *placing) group(gr adaptedGroup) {
 		for _, l := range gr.layers {
 			downs, ranks = append(downs, l.of.Pair.A), ranks+l.of.Rank()
 		}
-		gr.down, gr.gradDown = p.take(in, int64(ranks), downs...)
-	case p.downs != nil:
-		_, columns := p.a.Base.Orders(gr.layers[0].target) // of all of the group: they share their input
-		gr.down = p.c.View(p.downs[columns], [4]int64{in, int64(p.a.Rank), 1, 1}, [4]int64{})
+		gr.matrixA, gr.gradA = p.take(in, int64(ranks), downs...)
+	case p.sharedA != nil:
+		_, columns := p.a.Base.Orders(gr.layers[0].target) // the group shares its input, so one order holds for all
+		gr.matrixA = p.c.View(p.sharedA[columns], [4]int64{in, int64(p.a.Rank), 1, 1}, [4]int64{})
 	default:
-		gr.down = p.down[gr.group]
+		gr.matrixA = p.groupA[gr.group]
 	}
-	first, next := p.at, 0
+	first, next := p.offset, 0
 	for _, l := range gr.layers {
 		l.rank = l.of.Rank()
-		if p.downs == nil {
-			l.down, next = next, next+l.rank
+		if p.sharedA == nil {
+			l.firstRank, next = next, next+l.rank
 		}
 		out, rank := int64(l.out), int64(l.rank)
-		v := &bindings.Vectors{A: p.c.View(gr.down, [4]int64{in, rank, 1, 1}, [4]int64{0, int64(l.down)})}
+		v := &bindings.Vectors{A: p.c.View(gr.matrixA, [4]int64{in, rank, 1, 1}, [4]int64{0, int64(l.firstRank)})}
 		switch {
 		case p.a.Method == vera.MethodLoRA:
-			v.B, l.gradRows = p.take(rank, out, l.of.Pair.B)
-		case p.downs == nil:
-			v.B = p.rows[l.linear]
+			v.B, l.gradB = p.take(rank, out, l.of.Pair.B)
+		case p.sharedA == nil:
+			v.B = p.layerB[l.linear]
 		default:
 			rows, _ := p.a.Base.Orders(l.target)
-			v.B = p.c.View(p.ups[rows], [4]int64{rank, out, 1, 1}, [4]int64{})
+			v.B = p.c.View(p.sharedB[rows], [4]int64{rank, out, 1, 1}, [4]int64{})
 		}
 		l.grads = p.part(p.a.grads, out+rank, 1)
 		v.LambdaB, _ = p.take(out, 1, l.of.LambdaB)
@@ -309,22 +310,22 @@ func (p *placing) group(gr adaptedGroup) {
 		l.vectors = v
 	}
 	if p.a.interleaved && len(gr.layers) == len(gr.group.layers) {
-		p.share(gr, first)
+		p.shareVectors(gr, first)
 	}
 }
 
-// share makes one of the vectors of all layers of a group, from `first` of params on, where they see the same rows of
-// B.
-func (p *placing) share(gr adaptedGroup, first int64) {
+// shareVectors views the vectors of all layers of a group as one tensor, from `first` of params on, if all layers see
+// the same rows of B.
+func (p *placing) shareVectors(gr adaptedGroup, first int64) {
 	out, rank, n := int64(gr.layers[0].out), int64(p.a.Rank), int64(len(gr.layers))
 	order, _ := p.a.Base.Orders(gr.layers[0].target)
 	for _, l := range gr.layers {
-		if own, _ := p.a.Base.Orders(l.target); n == 1 || int64(l.out) != out || own != order {
+		if other, _ := p.a.Base.Orders(l.target); n == 1 || int64(l.out) != out || other != order {
 			return
 		}
 	}
 	all := p.c.Reshape(p.c.View(p.a.params, [4]int64{(out + rank) * n, 1, 1, 1}, [4]int64{first}), out+rank, n)
-	gr.group.shared = &bindings.Vectors{
+	gr.group.sharedVectors = &bindings.Vectors{
 		B:       gr.layers[0].vectors.B,
 		LambdaB: p.c.View(all, [4]int64{out, n, 1, 1}, [4]int64{}),
 		LambdaD: p.c.View(all, [4]int64{rank, n, 1, 1}, [4]int64{out}),
@@ -342,7 +343,7 @@ func (m *Model) copyInto(t *bindings.Tensor, values []float32) error {
 	return g.run()
 }
 
-// Update reads the attached adapter's numbers again, after an optimiser step.
+// Update copies the attached adapter's Params to the backend again, after an optimiser step.
 func (m *Model) Update() error {
 	a := m.adapter
 	if a == nil {
@@ -350,7 +351,7 @@ func (m *Model) Update() error {
 	}
 	a.stale = true
 	all := make([]float32, 0, a.params.Ne(0))
-	for _, n := range a.numbers {
+	for _, n := range a.parameters {
 		all = append(all, n.values...)
 	}
 	return bindings.Set(a.params, append(all, make([]float32, int(a.params.Ne(0))-len(all))...))

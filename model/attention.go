@@ -6,8 +6,8 @@ import (
 	"github.com/veratune/veratune/bindings"
 )
 
-// cached is where the rows of texts that grow find the keys and values of earlier tokens, or what a convolution takes
-// of the last ones and a delta net's memory, and which rows they are.
+// cached is the part of a Cache that a block uses, and the rows that are computed: keys and values of earlier tokens;
+// or a convolution's last inputs and a delta net's states.
 type cached struct{ keys, values, last, states, rows *bindings.Tensor }
 
 func (g *graph) heads(b *block) bindings.Heads {
@@ -19,8 +19,8 @@ func (g *graph) heads(b *block) bindings.Heads {
 	return h
 }
 
-// attention is the causal attention of qkv [head dim · (heads + 2 · KV heads), rows] within each sample, or text:
-// [head dim · heads, rows] as products take it.
+// attention is causal attention of qkv [head dim · (heads + 2 · KV heads), rows], within each sample or text: [head dim
+// · heads, rows].
 func (g *graph) attention(b *block, qkv *bindings.Tensor, c *cached) *bindings.Tensor {
 	if c != nil {
 		return g.AttentionCached(qkv, c.keys, c.values, c.rows, g.heads(b), g.attentionKind())
@@ -28,18 +28,17 @@ func (g *graph) attention(b *block, qkv *bindings.Tensor, c *cached) *bindings.T
 	return g.Attention(qkv, g.segments, g.heads(b), g.attentionKind())
 }
 
-// attentionKind is the type of attention's result: that of products, which take it, but where a gate stands before
-// them.
+// attentionKind is the type of attention's result: what products take, or float32 if a gate follows.
 func (g *graph) attentionKind() bindings.Type {
-	if g.m.made.gated {
+	if g.m.arch.gatedAttention {
 		return bindings.F32
 	}
 	return g.kind
 }
 
-// ungated takes the gates apart from queries, keys and values, where each head has one [head dim] behind its query.
-func (g *graph) ungated(b *block, x *bindings.Tensor) (qkv, gates *bindings.Tensor) {
-	if !g.m.made.gated || x == nil {
+// splitGates separates q k v from the gates, if each head's query has a gate [head dim] behind it.
+func (g *graph) splitGates(b *block, x *bindings.Tensor) (qkv, gates *bindings.Tensor) {
+	if !g.m.arch.gatedAttention || x == nil {
 		return x, nil
 	}
 	q, kv := g.queries(b), b.keyValues()
@@ -49,9 +48,9 @@ func (g *graph) ungated(b *block, x *bindings.Tensor) (qkv, gates *bindings.Tens
 	return qkv, g.eachQuery(x, b.headDim, 2*b.headDim, b.headDim)
 }
 
-// ungatedBack is the gradient of ungated's x, as products take it.
-func (g *graph) ungatedBack(b *block, dqkv, dgates *bindings.Tensor) *bindings.Tensor {
-	if !g.m.made.gated || dqkv == nil {
+// splitGatesBack is the gradient of splitGates' x, as products take it.
+func (g *graph) splitGatesBack(b *block, dqkv, dgates *bindings.Tensor) *bindings.Tensor {
+	if !g.m.arch.gatedAttention || dqkv == nil {
 		return dqkv
 	}
 	q, kv := g.queries(b), b.keyValues()
@@ -63,17 +62,18 @@ func (g *graph) ungatedBack(b *block, dqkv, dgates *bindings.Tensor) *bindings.T
 	return g.rounded(dx)
 }
 
-// eachQuery is n numbers of every query head, [n, heads, rows] from at on, where these lie so far apart in rows of x.
-func (g *graph) eachQuery(x *bindings.Tensor, n, apart, at int) *bindings.Tensor {
+// eachQuery views n numbers of every query head, [n, heads, rows], from an offset on; heads are `apart` numbers from
+// each other in a row of x.
+func (g *graph) eachQuery(x *bindings.Tensor, n, apart, offset int) *bindings.Tensor {
 	if x == nil {
 		return nil
 	}
 	heads := g.Reshape(x, int64(apart), x.Ne(0)/int64(apart), x.Ne(1))
-	return g.View(heads, [4]int64{int64(n), int64(g.m.Heads), x.Ne(1), 1}, [4]int64{int64(at)})
+	return g.View(heads, [4]int64{int64(n), int64(g.m.Heads), x.Ne(1), 1}, [4]int64{int64(offset)})
 }
 
-// gatedBy puts attention's result behind its gates; attended multiplies it by their σ.
-func (g *graph) gatedBy(gates, att *bindings.Tensor) *bindings.Tensor {
+// joinGates puts the gates in front of attention's result; attended multiplies it by their σ.
+func (g *graph) joinGates(gates, att *bindings.Tensor) *bindings.Tensor {
 	if gates == nil || att == nil {
 		return att
 	}
@@ -84,10 +84,9 @@ func (g *graph) gatedBy(gates, att *bindings.Tensor) *bindings.Tensor {
 	return both
 }
 
-// gatedByBack gives the gradients of attention's result and of its gates, for the gradient dy of what attended makes of
-// both.
-func (g *graph) gatedByBack(dy, both *bindings.Tensor) (datt, dgates *bindings.Tensor) {
-	if !g.m.made.gated || dy == nil {
+// joinGatesBack gives the gradients of attention's result and of its gates, for the gradient dy of attended's result.
+func (g *graph) joinGatesBack(dy, both *bindings.Tensor) (datt, dgates *bindings.Tensor) {
+	if !g.m.arch.gatedAttention || dy == nil {
 		return dy, nil
 	}
 	d, q := g.GatedBack(dy, both, bindings.Sigmoid, bindings.F32), int(dy.Ne(0))
@@ -99,130 +98,131 @@ func (g *graph) attentionBack(b *block, dout, qkv *bindings.Tensor) *bindings.Te
 	return g.AttentionBack(dout, qkv, g.segments, g.heads(b))
 }
 
-// queries and keyValues are how many numbers a row's queries are, and its keys and values.
+// queries is the number of a row's numbers that are queries; keyValues that of its keys and values.
 func (g *graph) queries(b *block) int { return g.m.Heads * b.headDim }
 
 func (s shape) keyValues() int { return 2 * s.kvHeads * s.headDim }
 
-// made is the number of heads, of queries and of keys, that a block makes itself.
-func (g *graph) made(b *block) int {
-	if b.from >= 0 {
+// madeHeads is the number of query and key heads that a block computes itself.
+func (g *graph) madeHeads(b *block) int {
+	if b.kvFrom >= 0 {
 		return g.m.Heads
 	}
 	return g.m.Heads + b.kvHeads
 }
 
-// normHeads norms the queries and keys of raw, and the values where the model does, a head at a time or a row.
+// normHeads norms queries and keys, a head at a time or a row, and in some models the values.
 func (g *graph) normHeads(b *block, raw *bindings.Tensor) *bindings.Tensor {
 	eps := g.m.NormEps
-	if b.from >= 0 {
-		return g.together(g.Norm(g.apart(b, raw), b.qkNorms.Q, eps, bindings.F32), raw)
+	if b.kvFrom >= 0 {
+		return g.reshapeLike(g.Norm(g.perHead(b, raw), b.qkNorms.Q, eps, bindings.F32), raw)
 	}
 	y := g.NormHeads(raw, b.qkNorms, g.m.Heads, b.kvHeads, eps, bindings.F32)
-	if g.m.made.vNorm {
-		v := g.values(b, raw)
-		g.nodes.Expand(g.Cpy(g.together(g.Norm(g.apart(b, v), g.unweighted(b), eps, bindings.F32), v), g.values(b, y)))
+	if g.m.arch.vNorm {
+		v := g.valuesOf(b, raw)
+		g.nodes.Expand(g.Cpy(g.reshapeLike(g.Norm(g.perHead(b, v), g.unweighted(b), eps, bindings.F32), v),
+			g.valuesOf(b, y)))
 	}
 	return y
 }
 
-// normHeadsBack is the gradient of raw, of type t, for the gradient dy of normHeads' result.
+// normHeadsBack is the gradient of normHeads' input raw, of type t, for the gradient dy of its result.
 func (g *graph) normHeadsBack(b *block, dy, raw *bindings.Tensor, t bindings.Type) *bindings.Tensor {
 	eps := g.m.NormEps
-	if b.from >= 0 {
-		return g.as(g.together(g.NormBack(g.apart(b, dy), g.apart(b, raw), b.qkNorms.Q, eps, nil), raw), t)
+	if b.kvFrom >= 0 {
+		return g.as(g.reshapeLike(g.NormBack(g.perHead(b, dy), g.perHead(b, raw), b.qkNorms.Q, eps, nil), raw), t)
 	}
-	if b.keysOnly || g.m.made.gated {
+	if b.keysAsValues || g.m.arch.gatedAttention {
 		t = bindings.F32 // copyKeysBack and ungatedBack go on with it
 	}
 	dx := g.NormHeadsBack(dy, raw, b.qkNorms, g.m.Heads, b.kvHeads, eps, t)
-	if g.m.made.vNorm {
-		v := g.values(b, raw)
-		dv := g.NormBack(g.apart(b, g.values(b, dy)), g.apart(b, v), g.unweighted(b), eps, nil)
-		g.nodes.Expand(g.Cpy(g.together(dv, v), g.values(b, dx)))
+	if g.m.arch.vNorm {
+		v := g.valuesOf(b, raw)
+		dv := g.NormBack(g.perHead(b, g.valuesOf(b, dy)), g.perHead(b, v), g.unweighted(b), eps, nil)
+		g.nodes.Expand(g.Cpy(g.reshapeLike(dv, v), g.valuesOf(b, dx)))
 	}
 	return dx
 }
 
-// values are those of qkv.
-func (g *graph) values(b *block, qkv *bindings.Tensor) *bindings.Tensor {
+// valuesOf views the values of qkv.
+func (g *graph) valuesOf(b *block, qkv *bindings.Tensor) *bindings.Tensor {
 	n := b.keyValues() / 2
 	return g.columns(qkv, g.queries(b)+n, n)
 }
 
-// unweighted are the weights of a head's norm without weights.
+// unweighted is all ones: the weights of a head's norm that has none.
 func (g *graph) unweighted(b *block) *bindings.Tensor { return g.ScaleBias(b.qkNorms.Q, 0, 1) }
 
-// apart has each head of x in a column of its own, together as they were in x.
-func (g *graph) apart(b *block, x *bindings.Tensor) *bindings.Tensor {
+// perHead is x with one column a head; reshapeLike is the way back.
+func (g *graph) perHead(b *block, x *bindings.Tensor) *bindings.Tensor {
 	if x == nil {
 		return nil
 	}
 	return g.Reshape(g.Cont(x), int64(b.headDim), x.Elements()/int64(b.headDim))
 }
 
-func (g *graph) together(y, x *bindings.Tensor) *bindings.Tensor {
+func (g *graph) reshapeLike(y, x *bindings.Tensor) *bindings.Tensor {
 	if x == nil {
 		return nil
 	}
 	return g.Reshape(y, x.Ne(0), x.Ne(1))
 }
 
-// copyKeys puts values behind the keys of qk, where they are these.
+// copyKeys appends the keys as values, for blocks that have no values of their own.
 func (g *graph) copyKeys(b *block, qk *bindings.Tensor) *bindings.Tensor {
-	if !b.keysOnly || qk == nil {
+	if !b.keysAsValues || qk == nil {
 		return qk
 	}
-	return g.beside(qk, g.columns(qk, g.queries(b), b.keyValues()/2))
+	return g.concatColumns(qk, g.columns(qk, g.queries(b), b.keyValues()/2))
 }
 
-// copyKeysBack is the gradient of copyKeys' qk, as products take it.
+// copyKeysBack is the gradient of copyKeys' input, as products take it.
 func (g *graph) copyKeysBack(b *block, dqkv *bindings.Tensor) *bindings.Tensor {
-	if !b.keysOnly {
+	if !b.keysAsValues {
 		return dqkv
 	}
 	q, n := g.queries(b), b.keyValues()/2
-	g.nodes.Expand(g.AddInplace(g.columns(dqkv, q, n), g.values(b, dqkv)))
+	g.nodes.Expand(g.AddInplace(g.columns(dqkv, q, n), g.valuesOf(b, dqkv)))
 	return g.rounded(g.Cont(g.columns(dqkv, 0, q+n)))
 }
 
-// takeShared puts the keys and values that a block takes of an earlier one behind its queries.
+// takeShared appends the keys and values of the earlier block that this one shares them with.
 func (g *graph) takeShared(b *block, q *bindings.Tensor) *bindings.Tensor {
-	if b.from < 0 || q == nil {
+	if b.kvFrom < 0 || q == nil {
 		return q
 	}
-	return g.beside(q, g.shared[b.from])
+	return g.concatColumns(q, g.shared[b.kvFrom])
 }
 
-// share lets later blocks of the graph take a block's keys and values.
+// share keeps a block's keys and values for later blocks of the graph.
 func (g *graph) share(block int, kv *bindings.Tensor) {
 	g.shared[block] = kv
 	if g.first != nil {
-		g.first.shared[block] = g.GetRows(kv, g.first.at)
+		g.first.shared[block] = g.GetRows(kv, g.first.rowIndices)
 	}
 }
 
-// keysValues are those of a block that others take, [·, rows].
+// keysValues views the keys and values in qkv, [·, rows].
 func (g *graph) keysValues(b *block, qkv *bindings.Tensor) *bindings.Tensor {
 	return g.columns(qkv, g.queries(b), b.keyValues())
 }
 
-// sharedBack is what remains of the gradient of qkv for what the block made itself: that of keys and values goes to the
-// block that made them, where it is computed, and there it comes from all that took them.
+// sharedBack moves gradients of shared keys and values. In a block that took them, theirs is added to the sum of the
+// block that made them, and the queries' remains. In the block that made them, the sum is added.
 func (g *graph) sharedBack(b *block, dqkv *bindings.Tensor) *bindings.Tensor {
 	switch {
-	case b.from >= 0:
-		if sum := g.sharedGrads[b.from]; sum != nil {
+	case b.kvFrom >= 0:
+		if sum := g.sharedGrads[b.kvFrom]; sum != nil {
 			g.nodes.Expand(g.AddInplace(sum, g.keysValues(b, dqkv)))
 		}
 		return g.columns(dqkv, 0, g.queries(b))
-	case b.gives:
+	case b.sharesKV:
 		g.nodes.Expand(g.AddInplace(g.keysValues(b, dqkv), g.sharedGrads[b.groups[0].block]))
 	}
 	return dqkv
 }
 
-// givers lists the blocks whose keys and values others take.
-func (m *Model) givers() []*block {
-	return slices.DeleteFunc(slices.Clone(m.blocks), func(b *block) bool { return !b.gives })
+// kvSources lists the blocks whose keys and values other blocks take.
+func (m *Model) kvSources() []*block {
+	return slices.DeleteFunc(slices.Clone(m.blocks), func(b *block) bool { return !b.sharesKV })
 }

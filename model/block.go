@@ -2,25 +2,22 @@ package model
 
 import "github.com/veratune/veratune/bindings"
 
-// acts holds what the backward pass of a block needs of its forward pass, besides the block's input x.
+// acts holds what a block's backward pass needs of its forward pass, besides the block's input x.
 type acts struct {
-	raw *bindings.Tensor // [head dim · (heads + 2 · KV heads), rows], before norms of q and k; nil where there are none
-	// of the same shape, q and k rotated; of a short convolution [3 · width, rows], its two gates and what it takes; of
-	// a delta net what deltaParts takes apart
+	raw *bindings.Tensor // [head dim · (heads + 2 · KV heads), rows]: before norms of q and k; nil without such norms
+	// The same shape, q and k rotated. Of a short convolution: its two gates and input, [3 · width, rows]. Of a delta
+	// net: what deltaParts separates.
 	qkv *bindings.Tensor
-	// [head dim · heads, rows]: attention's result, behind its gate where it has one; or that of a short convolution or
-	// a delta net
+	// [head dim · heads, rows]: attention's result, behind its gates if it has some; or that of its substitute.
 	att *bindings.Tensor
 	mid *bindings.Tensor // [width, rows]: the residual stream between attention and feed-forward
-	// [feed-forward length, rows] before its activation, with a gate [2 · feed-forward length, rows]; of experts, of
-	// each that a row chose
+	// [feed-forward length, rows] before the activation, twice that with a gate; of experts, of each that a row chose.
 	up *bindings.Tensor
 
-	routes *bindings.Tensor // those and their weights; nil where the feed-forward is dense
-	// [width, rows]: what attention, feed-forward and the block's embedding give, before norms; nil where there are
-	// none
+	routes *bindings.Tensor // chosen experts and their weights; nil where the feed-forward is dense
+	// [width, rows]: results of attention, feed-forward and block embedding before their norms; nil without norms.
 	outs [3]*bindings.Tensor
-	// [2 · embedding's length, rows]: the gate of the block's embedding, and that; nil where there is none
+	// [2 · embedding length, rows]: gate of the block's embedding, then the embedding; nil without one.
 	gates *bindings.Tensor
 	u     [4]*bindings.Tensor // A x of each group that is adapted and not merged
 }
@@ -36,7 +33,7 @@ func (g *graph) forward(b *block, x *bindings.Tensor, c *cached) (y *bindings.Te
 	y0, first := g.first.forward(b, x)
 	in := g
 	if g.kind != bindings.F32 {
-		in = g.in(g.m.kindOf(b.groups[0]))
+		in = g.withKind(g.m.kindOf(b.groups[0]))
 	}
 	qkv, u := in.linears(in.norm(x, b.attnNorm), b.groups[0], nil, bindings.F32)
 	a.u[0] = u
@@ -48,16 +45,16 @@ func (g *graph) forward(b *block, x *bindings.Tensor, c *cached) (y *bindings.Te
 		a.qkv = g.first.into(qkv, first.qkv)
 		a.att = g.deltaNet(b, a.qkv, c)
 	default:
-		qkv, gate := g.ungated(b, g.copyKeys(b, qkv))
+		qkv, gate := g.splitGates(b, g.copyKeys(b, qkv))
 		if b.qkNorms.Q != nil {
 			a.raw = g.first.into(qkv, first.raw)
 			qkv = g.normHeads(b, a.raw)
 		}
 		a.qkv = g.first.into(g.takeShared(b, g.rotate(b, qkv, false, bindings.F32)), first.qkv)
-		if b.gives {
+		if b.sharesKV {
 			g.share(b.groups[0].block, g.keysValues(b, a.qkv))
 		}
-		a.att = g.gatedBy(gate, g.attention(b, a.qkv, c))
+		a.att = g.joinGates(gate, g.attention(b, a.qkv, c))
 	}
 	a.mid, a.outs[0], a.u[1] = g.added(g.attended(b, a), b.groups[1], b.attnAfter, x, first.outs[0])
 	a.mid = g.first.into(a.mid, first.mid)
@@ -74,10 +71,10 @@ func (g *graph) forward(b *block, x *bindings.Tensor, c *cached) (y *bindings.Te
 	return g.first.into(g.scaled(y, b.scale), y0), a
 }
 
-// backward adds the gradients of the block's vectors and gives that of its input x for the gradient dy of its result;
-// nil where needInput is false.
+// backward adds the gradients of the block's vectors. For the gradient dy of the block's result it gives that of the
+// input x, or nil where needInput is false.
 func (g *graph) backward(b *block, dy, x *bindings.Tensor, a acts, needInput bool) (dx *bindings.Tensor) {
-	g = g.in(g.m.backKind())
+	g = g.withKind(g.m.backKind())
 	t := g.kind
 	dy = g.scaled(dy, b.scale)
 	if b.embedding != nil {
@@ -100,14 +97,14 @@ func (g *graph) backward(b *block, dy, x *bindings.Tensor, a acts, needInput boo
 	case deltaNet:
 		dqkv = g.deltaNetBack(b, datt, a.qkv, a.att)
 	default:
-		datt, dgate := g.gatedByBack(datt, a.att)
+		datt, dgate := g.joinGatesBack(datt, a.att)
 		dqkv = g.sharedBack(b, g.attentionBack(b, datt, a.qkv))
 		if b.qkNorms.Q != nil {
 			dqkv = g.copyKeysBack(b, g.normHeadsBack(b, g.rotate(b, dqkv, true, bindings.F32), a.raw, t))
 		} else {
 			dqkv = g.rotate(b, dqkv, true, t)
 		}
-		dqkv = g.ungatedBack(b, dqkv, dgate)
+		dqkv = g.splitGatesBack(b, dqkv, dgate)
 	}
 	dn = g.linearsBack(dqkv, g.norm(x, b.attnNorm), a.u[0], b.groups[0], needInput)
 	if !needInput {
@@ -116,20 +113,19 @@ func (g *graph) backward(b *block, dy, x *bindings.Tensor, a acts, needInput boo
 	return g.normBack(dn, x, b.attnNorm, dmid)
 }
 
-// attended is what the output's group takes, as products do, for what is kept of attention or of what stands in its
-// place.
+// attended is the input of the output layer, as products take it.
 func (g *graph) attended(b *block, a acts) *bindings.Tensor {
 	switch {
 	case b.mixer == deltaNet:
 		_, z, _, _ := g.deltaParts(a.qkv)
 		return g.GatedNorm(a.att, z, b.delta.norm, g.m.NormEps, g.kind)
-	case g.m.made.gated:
+	case g.m.arch.gatedAttention:
 		return g.Gated(a.att, bindings.Sigmoid, g.kind)
 	}
 	return a.att
 }
 
-// norm is x [width, rows] normed as products take it, or as it is where there is no norm.
+// norm is x [width, rows] normed, as products take it; x itself where there is no norm.
 func (g *graph) norm(x *bindings.Tensor, n norm) *bindings.Tensor { return g.normed(x, n, g.kind) }
 
 func (g *graph) normed(x *bindings.Tensor, n norm, t bindings.Type) *bindings.Tensor {
@@ -142,7 +138,7 @@ func (g *graph) normed(x *bindings.Tensor, n norm, t bindings.Type) *bindings.Te
 	return g.Norm(x, n.weight, g.m.NormEps, t)
 }
 
-// normBack is acc, which may be nil, and the gradient of x for the gradient dn of its norm.
+// normBack is acc, which may be nil, plus the gradient of x for the gradient dn of its norm.
 func (g *graph) normBack(dn, x *bindings.Tensor, n norm, acc *bindings.Tensor) *bindings.Tensor {
 	switch {
 	case n.weight == nil && acc == nil:
@@ -155,31 +151,31 @@ func (g *graph) normBack(dn, x *bindings.Tensor, n norm, acc *bindings.Tensor) *
 	return g.NormBack(dn, x, n.weight, g.m.NormEps, acc)
 }
 
-// rotate turns the queries and keys of qkv by their positions, or back, where the block does so.
+// rotate rotates the queries and keys of qkv by their positions, or back. In a block without rotation it only converts.
 func (g *graph) rotate(b *block, qkv *bindings.Tensor, back bool, t bindings.Type) *bindings.Tensor {
-	if b.straight {
+	if b.nope {
 		return g.as(qkv, t)
 	}
 	if back {
-		g.warm(b, qkv)
+		g.applyTemperature(b, qkv)
 	}
-	y := g.Rotate(qkv, g.rotations[b.rotation], g.made(b), b.headDim, g.m.made.pairs, back, t)
+	y := g.Rotate(qkv, g.rotations[b.rotation], g.madeHeads(b), b.headDim, g.m.arch.pairs, back, t)
 	if !back {
-		g.warm(b, y)
+		g.applyTemperature(b, y)
 	}
 	return y
 }
 
-// warm multiplies the queries of qkv, float32, or their gradients by what their scores grow by at their positions, in
+// applyTemperature multiplies the queries of qkv, float32, or their gradients by the temperature at their positions, in
 // place.
-func (g *graph) warm(b *block, qkv *bindings.Tensor) {
-	if g.warmth != nil && qkv != nil {
-		g.nodes.Expand(g.MulInplace(g.columns(qkv, 0, g.queries(b)), g.warmth))
+func (g *graph) applyTemperature(b *block, qkv *bindings.Tensor) {
+	if g.temperature != nil && qkv != nil {
+		g.nodes.Expand(g.MulInplace(g.columns(qkv, 0, g.queries(b)), g.temperature))
 	}
 }
 
-// added is the residual stream x and what a group makes of its input, normed where n is a norm, and scaled. out is what
-// the norm takes, its first tokens being first.
+// added is the residual stream x plus the group's result, which is normed where n is a norm, and scaled. out is the
+// norm's input; `first` replaces its first tokens.
 func (g *graph) added(input *bindings.Tensor, gr *group, n norm, x, first *bindings.Tensor) (y, out,
 	u *bindings.Tensor) {
 	if n.weight == nil && g.m.scale.added == 1 {
@@ -194,22 +190,22 @@ func (g *graph) added(input *bindings.Tensor, gr *group, n norm, x, first *bindi
 	return g.Add(g.scaled(y, g.m.scale.added), x), out, u
 }
 
-// addedBack is the gradient of what the group makes, as products take it, for the gradient dy of added's result.
+// addedBack is the gradient of the group's result, as products take it, for the gradient dy of added's result.
 func (g *graph) addedBack(dy, out *bindings.Tensor, n norm) *bindings.Tensor {
 	return g.rounded(g.normBack(g.scaled(dy, g.m.scale.added), out, n, nil))
 }
 
-// activated is what the feed-forward's last group takes, for the results of the one before it.
+// activated is the input of the feed-forward's last group, for the results of the one before.
 func (g *graph) activated(up *bindings.Tensor) *bindings.Tensor {
-	if g.m.made.plain {
-		return g.Activate(up, g.m.made.act, g.kind)
+	if g.m.arch.ungated {
+		return g.Activate(up, g.m.arch.act, g.kind)
 	}
-	return g.Gated(up, g.m.made.act, g.kind)
+	return g.Gated(up, g.m.arch.act, g.kind)
 }
 
 func (g *graph) activatedBack(dy, up *bindings.Tensor) *bindings.Tensor {
-	if g.m.made.plain {
-		return g.ActivateBack(dy, up, g.m.made.act, g.kind)
+	if g.m.arch.ungated {
+		return g.ActivateBack(dy, up, g.m.arch.act, g.kind)
 	}
-	return g.GatedBack(dy, up, g.m.made.act, g.kind)
+	return g.GatedBack(dy, up, g.m.arch.act, g.kind)
 }

@@ -12,27 +12,26 @@ type Cache struct {
 	m       *Model
 	context *bindings.Context
 	memory  *bindings.Buffer
-	// of each block, [head · room, texts · KV heads]; those of the earlier one where a block takes its, nil where it
-	// has no attention
+	// Of each block, [head · room, texts · KV heads]. Blocks that share keys and values have the same; nil without
+	// attention.
 	keys, values []*bindings.Tensor
-	// of each block with a convolution, [width, (taps − 1) · texts]: what it takes of each text's last tokens
-	last       []*bindings.Tensor
-	states     []*bindings.Tensor // of each block with a delta net, [numbers, texts]: its memory
-	room       int
-	texts      [][]int32
-	long       []bool        // whether each text is rotated as long ones are
-	attachment int           // of the model, for which keys and values are
-	steps      map[int]*pass // passes of one token for each text, by their number of rows
+	last         []*bindings.Tensor // of blocks with a convolution, [width, (taps − 1) · texts]: its last inputs
+	states       []*bindings.Tensor // of blocks with a delta net, [numbers, texts]
+	room         int                // tokens of a text
+	texts        [][]int32
+	long         []bool        // whether each text is rotated as a long one
+	attachment   int           // the model's, when keys and values were computed
+	steps        map[int]*pass // graphs of one token for each text, by their number of rows
 }
 
-// Addition is how a text goes on: with these tokens, one at least, of which the logits after the last rows are wanted.
+// Addition continues a text by at least one token. Logits are wanted after the last Rows of them.
 type Addition struct {
 	Text   int
 	Tokens []int32
 	Rows   int
 }
 
-// NewCache makes room for a number of texts of so many tokens each. The system gives the memory as it is used.
+// NewCache makes room for some texts of so many tokens each. The system gives the memory as it is used.
 func (m *Model) NewCache(texts, room int) (*Cache, error) {
 	if m.store != nil {
 		return nil, errGenerates
@@ -52,12 +51,12 @@ func (m *Model) NewCache(texts, room int) (*Cache, error) {
 		var keys, values, last, states *bindings.Tensor
 		switch {
 		case b.mixer == deltaNet:
-			last = c.context.NewTensor(bindings.F32, int64(m.mixed()), int64((m.Taps-1)*texts))
-			states = c.context.NewTensor(bindings.F32, int64(m.Delta.DimK*m.read()), int64(texts))
+			last = c.context.NewTensor(bindings.F32, int64(m.deltaQKV()), int64((m.Taps-1)*texts))
+			states = c.context.NewTensor(bindings.F32, int64(m.Delta.DimK*m.deltaOut()), int64(texts))
 		case b.mixer == shortConvolution:
 			last = c.context.NewTensor(bindings.F32, int64(m.Width), int64((m.Taps-1)*texts))
-		case b.from >= 0:
-			keys, values = c.keys[b.from], c.values[b.from]
+		case b.kvFrom >= 0:
+			keys, values = c.keys[b.kvFrom], c.values[b.kvFrom]
 		default:
 			width, count := int64(bindings.CacheHead(b.headDim)*room), int64(texts*b.kvHeads)
 			keys, values = c.context.NewTensor(kind, width, count), c.context.NewTensor(kind, width, count)
@@ -88,14 +87,13 @@ func (c *Cache) forgetSteps() {
 	clear(c.steps)
 }
 
-// Held is what a text holds.
+// Held gives the tokens of a text.
 func (c *Cache) Held(text int) []int32 { return c.texts[text] }
 
-// Cut makes a text forget all but its first n tokens, or all of them, where what blocks keep of the last tokens is not
-// that of the n-th.
+// Cut makes a text forget all but its first n tokens; all of them where blocks keep a state that cannot be rewound.
 func (c *Cache) Cut(text, n int) { c.texts[text] = c.texts[text][:c.reusable(text, n)] }
 
-// reusable is how many of a text's first n tokens are held after a cut there.
+// reusable is how many of a text's first n tokens remain after Cut.
 func (c *Cache) reusable(text, n int) int {
 	if n < len(c.texts[text]) && c.m.recurrent() {
 		return 0
@@ -103,15 +101,15 @@ func (c *Cache) reusable(text, n int) int {
 	return min(n, len(c.texts[text]))
 }
 
-// cacheRows bounds the tokens that are computed together, and with them the memory.
+// cacheRows bounds the tokens that are computed together, and so the memory.
 const cacheRows = 512
 
-// Append lets texts go on, each at most once, and gives the logits that are wanted, row after row of Vocab numbers, one
-// addition's after the other's. What is computed for a text does not depend on the others, nor, in float32, on how its
-// tokens come in pieces. After an error the texts hold what they held before, or nothing.
+// Append continues texts, each at most once, and gives the logits that are wanted: row after row of Vocab numbers, one
+// addition after the other. A text's result does not depend on the others, nor, in float32, on the pieces in which its
+// tokens come. After an error the texts hold what they held before, or nothing.
 func (c *Cache) Append(adds ...Addition) ([]float32, error) {
 	if c.attachment != c.m.attachment {
-		c.forgetSteps() // and with another adapter all keys and values are others
+		c.forgetSteps() // another adapter gives other keys and values
 		for i := range c.texts {
 			c.Cut(i, 0)
 		}
@@ -122,9 +120,9 @@ func (c *Cache) Append(adds ...Addition) ([]float32, error) {
 		if err := c.check(adds[:i], a); err != nil {
 			return nil, err
 		}
-		// A text that becomes long, or was, is rotated otherwise, and computed again.
+		// A text that becomes long, or no longer is, rotates differently: it is computed again.
 		past := len(c.texts[a.Text])
-		long := c.m.long(past + len(a.Tokens))
+		long := c.m.isLong(past + len(a.Tokens))
 		if past > 0 && long != c.long[a.Text] {
 			a.Tokens, past = slices.Concat(c.texts[a.Text], a.Tokens), 0
 		}
@@ -158,7 +156,7 @@ func (c *Cache) check(before []Addition, a Addition) error {
 	case len(c.texts[a.Text])+len(a.Tokens) > c.room:
 		return fmt.Errorf("append %d tokens to %d: a text has room for %d", len(a.Tokens), len(c.texts[a.Text]), c.room)
 	}
-	if err := c.m.reaches(len(c.texts[a.Text]) + len(a.Tokens)); err != nil {
+	if err := c.m.checkLength(len(c.texts[a.Text]) + len(a.Tokens)); err != nil {
 		return err
 	}
 	for _, b := range before {
@@ -179,9 +177,9 @@ type rows struct {
 	tokens, positions []int32
 	places            []int32 // text and position of each
 	long              []bool  // whether its text is long
-	turns             []int32 // of a pass, for graph.tables
+	rotationRows      []int32 // for graph.rotationTables; of a pass alone
 	logits            []bool  // whether they are wanted after it
-	wanted            int
+	wanted            int     // how many are
 }
 
 func (r *rows) add(a Addition, past int, long bool) {
@@ -206,8 +204,8 @@ func (r *rows) part(start, end int) rows {
 	return p
 }
 
-// steady tells whether these rows are one more token for each of some texts, whose graph is worth keeping.
-func (r *rows) steady() bool {
+// isOneEach tells whether the rows are one more token for each of some texts; the graph of such rows is kept.
+func (r *rows) isOneEach() bool {
 	for i, p := range r.positions {
 		if p == 0 || i > 0 && r.places[2*i] == r.places[2*i-2] {
 			return false
@@ -223,9 +221,9 @@ type pass struct {
 	result *bindings.Tensor // logits, [vocabulary, wanted]; without them the residual stream
 }
 
-// compute appends the wanted logits of some rows to logits.
+// compute appends the wanted logits of some rows.
 func (c *Cache) compute(r rows, logits []float32) ([]float32, error) {
-	steady := r.steady()
+	steady := r.isOneEach()
 	p := c.steps[len(r.tokens)]
 	if !steady || p == nil {
 		p = c.pass(r)
@@ -247,7 +245,7 @@ func (c *Cache) compute(r rows, logits []float32) ([]float32, error) {
 	copy(p.tokens, r.tokens)
 	copy(p.positions, r.positions)
 	copy(p.places, r.places)
-	copy(p.turns, turns(r.long))
+	copy(p.rotationRows, rotationRows(r.long))
 	if err := p.compute(); err != nil {
 		return nil, err
 	}
@@ -259,20 +257,20 @@ func (c *Cache) compute(r rows, logits []float32) ([]float32, error) {
 	return logits, bindings.Get(p.result, logits[n:])
 }
 
-// pass makes a graph for rows like these; it has copies of them as its inputs.
+// pass makes a graph for rows like these. Its inputs are copies, which later rows overwrite.
 func (c *Cache) pass(like rows) *pass {
 	m, n := c.m, len(like.tokens)
 	p := &pass{graph: m.newGraph(n), rows: rows{
 		tokens: slices.Clone(like.tokens), positions: slices.Clone(like.positions), places: slices.Clone(like.places),
-		turns: turns(like.long),
+		rotationRows: rotationRows(like.long),
 	}}
 	g := p.graph
 	g.way = bindings.Alike
 	if m.options.Compute == ComputeQ8 {
 		g.way = bindings.Bytes
 	}
-	g.rotations = g.tables(p.positions, p.turns)
-	g.warmth = g.temperatures(p.positions)
+	g.rotations = g.rotationTables(p.positions, p.rotationRows)
+	g.temperature = g.temperatureOf(p.positions)
 	g.addFirst(p.positions)
 	places := input(g, p.places, 2, int64(n))
 	x := g.embedded(p.tokens, p.positions)
@@ -282,13 +280,13 @@ func (c *Cache) pass(like rows) *pass {
 	}
 	if like.wanted > 0 && x != nil {
 		if like.wanted < n {
-			var at []int32
+			var wantedRows []int32
 			for i, wanted := range like.logits {
 				if wanted {
-					at = append(at, int32(i))
+					wantedRows = append(wantedRows, int32(i))
 				}
 			}
-			x = g.GetRows(x, input(g, at, int64(len(at))))
+			x = g.GetRows(x, input(g, wantedRows, int64(len(wantedRows))))
 		}
 		x = g.capped(g.linear(m.head, g.norm(x, g.outNorm()), bindings.Product{}, bindings.F32))
 	}
@@ -304,7 +302,7 @@ func (p *pass) close() {
 	p.graph.Close()
 }
 
-// Logits computes the logits of a text's last rows positions, row after row of Vocab numbers.
+// Logits computes the logits after the last rows of a text's tokens, row after row of Vocab numbers.
 func (m *Model) Logits(tokens []int32, rows int) ([]float32, error) {
 	c, err := m.NewCache(1, max(1, len(tokens)))
 	if err != nil {

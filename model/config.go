@@ -13,43 +13,45 @@ import (
 type Config struct {
 	Name         string `json:"name"`         // general.name
 	Architecture string `json:"architecture"` // general.architecture
-	made         *architecture
-	scale        scales
-	temperature  temperature
-	local        []bool        // blocks that see a window; nil where none does
-	localRope    bindings.Rope // of these
-	hidden       []int         // feed-forward length of each block, nil with experts
-	mixers       []mixer       // of each block
-	kvHeads      []int         // key and value heads of each block
-	sharing      int           // how many of the last blocks take keys and values of an earlier one
-	Blocks       int           `json:"blocks"`
-	Width        int           `json:"width"` // embedding length
-	// feed-forward length, the largest of all blocks; of one expert where there are several
+
+	arch        *architecture
+	scale       scales
+	temperature temperature
+	local       []bool        // blocks with a window; nil where none has one
+	localRope   bindings.Rope // their rotation
+	hidden      []int         // feed-forward length of each block; nil with experts
+	mixers      []mixer       // of each block
+	kvHeads     []int         // of each block
+	kvSharing   int           // how many of the last blocks take keys and values of an earlier one
+
+	Blocks int `json:"blocks"`
+	Width  int `json:"width"` // embedding length
+	// feed-forward length, the largest of all blocks; with experts, of one of them
 	Hidden      int `json:"hidden"`
 	Experts     int `json:"experts"`      // of a block; 0 where the feed-forward is dense
 	ExpertsUsed int `json:"experts_used"` // by each token
 	Heads       int `json:"heads"`        // query heads
-	// key and value heads, the most of all blocks; Heads is a multiple
+	// key and value heads, the most of all blocks; they divide Heads
 	KVHeads      int `json:"kv_heads"`
 	HeadDim      int `json:"head_dim"`
 	LocalHeadDim int `json:"local_head_dim"` // of blocks with a window
-	// length of the embedding that each block has of a token; 0 where there is none
+	// length of each block's own embedding of a token; 0 without
 	Embedding int                 `json:"embedding"`
 	Vocab     int                 `json:"vocab"`  // rows of the embedding
-	Tokens    int                 `json:"tokens"` // of the tokenizer: up to Vocab, as embeddings are padded
-	Taps      int                 `json:"taps"`   // tokens that a convolution sees; 0 where there is none
-	Delta     bindings.DeltaHeads `json:"delta"`  // of delta nets; zeros where there are none
-	// blocks behind these that the file has for speculative decoding, and that are not computed
+	Tokens    int                 `json:"tokens"` // of the tokenizer, at most Vocab: embeddings are padded
+	Taps      int                 `json:"taps"`   // tokens that a convolution sees; 0 without
+	Delta     bindings.DeltaHeads `json:"delta"`  // of delta nets; zeros without
+	// blocks for speculative decoding at the end of the file, which are not computed
 	Further    int           `json:"further"`
 	Context    int           `json:"context"` // context length of the original training
-	Window     int           `json:"window"`  // tokens that blocks with a window see; 0: all see all
+	Window     int           `json:"window"`  // tokens of a window; 0: all blocks see all
 	NormEps    float32       `json:"norm_eps"`
 	Rope       bindings.Rope `json:"rope"`
 	TiedHead   bool          `json:"tied_head"`   // the output head is the token embedding
 	RopeFactor bool          `json:"rope_factor"` // the file has rope_freqs.weight (Llama 3.1)
 }
 
-// readConfig checks the metadata of a GGUF file. Every error names the key and what it must be.
+// readConfig reads and checks the metadata of a GGUF file. An error names the key and what it must be.
 func readConfig(g *bindings.GGUF) (Config, error) {
 	var c Config
 	var ok bool
@@ -57,7 +59,7 @@ func readConfig(g *bindings.GGUF) (Config, error) {
 		return c, fmt.Errorf("no general.architecture in its metadata: this is not a model")
 	}
 	var err error
-	if c.made, err = findArchitecture(c.Architecture); err != nil {
+	if c.arch, err = findArchitecture(c.Architecture); err != nil {
 		return c, err
 	}
 	if kind, ok := g.String("general.type"); ok && kind != "model" {
@@ -71,30 +73,30 @@ func readConfig(g *bindings.GGUF) (Config, error) {
 	r.feedForward(&c)
 	c.Heads = r.count("attention.head_count", 1, 1<<12)
 	least := 1
-	if c.made.mixer == shortConvolution { // blocks without keys have one
+	if c.arch.mixer == shortConvolution { // blocks without keys have one
 		least = 0
 	}
-	c.kvHeads = r.each("attention.head_count_kv", c, c.Heads, least, c.Heads)
+	c.kvHeads = r.perBlock("attention.head_count_kv", c, c.Heads, least, c.Heads)
 	c.KVHeads = slices.Max(c.kvHeads)
 	r.mix(&c)
 	c.Context = r.optional("context_length", 2048)
 	epsilon := "attention.layer_norm_rms_epsilon"
-	if c.made.layerNorm {
+	if c.arch.layerNorm {
 		epsilon = "attention.layer_norm_epsilon"
 	}
-	c.NormEps = float32(r.number(epsilon, 0))
+	c.NormEps = float32(r.float(epsilon, 0))
 	if r.err != nil {
 		return c, r.err
 	}
 	c.HeadDim = r.optional("attention.key_length", c.Width/c.Heads)
 	c.LocalHeadDim = c.HeadDim
-	if c.made.localHeads {
+	if c.arch.localHeads {
 		c.LocalHeadDim = r.optional("attention.key_length_swa", c.HeadDim)
 	}
-	if c.made.sharing {
-		c.sharing = r.optional("attention.shared_kv_layers", 0)
+	if c.arch.sharesKV {
+		c.kvSharing = r.optional("attention.shared_kv_layers", 0)
 	}
-	if c.made.embeddings {
+	if c.arch.blockEmbeddings {
 		c.Embedding = r.optional("embedding_length_per_layer_input", 0)
 	}
 	c.Rope = r.rope(c)
@@ -122,21 +124,22 @@ func readConfig(g *bindings.GGUF) (Config, error) {
 	case r.g.Value(r.key("attention.causal")) == false:
 		return c, fmt.Errorf("%s is false: tokens see those behind them, which is not computed here",
 			r.key("attention.causal"))
-	case !c.made.experts && r.optional("expert_count", 0) != 0:
+	case !c.arch.experts && r.optional("expert_count", 0) != 0:
 		return c, fmt.Errorf("a mixture of %d experts: models of architecture %s can only be used where they are dense",
 			r.optional("expert_count", 0), c.Architecture)
 	}
 	return c, c.checkSharing()
 }
 
-// checkSharing refuses blocks that find no keys and values to take.
+// checkSharing refuses blocks for which there are no keys and values to take.
 func (c *Config) checkSharing() error {
-	if c.sharing >= c.Blocks {
-		return fmt.Errorf("%d blocks take keys and values of an earlier one, and the model has %d", c.sharing, c.Blocks)
+	if c.kvSharing >= c.Blocks {
+		return fmt.Errorf("%d blocks take keys and values of an earlier one, and the model has %d",
+			c.kvSharing, c.Blocks)
 	}
 	for i := range c.Blocks {
-		switch from := c.from(i); {
-		case i < c.Blocks-c.sharing:
+		switch from := c.kvFrom(i); {
+		case i < c.Blocks-c.kvSharing:
 		case from < 0:
 			return fmt.Errorf("block %d takes keys and values of an earlier block of its kind, and there is none", i)
 		case c.kvHeads[i] != c.kvHeads[from]:
@@ -147,13 +150,13 @@ func (c *Config) checkSharing() error {
 	return nil
 }
 
-// windowed tells whether a block sees a window.
+// windowed tells whether a block has a window.
 func (c *Config) windowed(block int) bool { return c.local != nil && c.local[block] }
 
-// from is the block whose keys and values a block takes: of those that make their own, the last that is of its kind; or
-// -1 where it makes its own.
-func (c *Config) from(block int) int {
-	from := c.Blocks - c.sharing - 1
+// kvFrom is the block whose keys and values a block takes: the last of its kind, with or without a window, that makes
+// its own. It is -1 for a block that makes its own.
+func (c *Config) kvFrom(block int) int {
+	from := c.Blocks - c.kvSharing - 1
 	if block <= from {
 		return -1
 	}
@@ -163,8 +166,8 @@ func (c *Config) from(block int) int {
 	return from
 }
 
-// countTokens finds how many of the embedding's rows are tokens that a text may have: not those beyond the tokenizer's
-// last, or that converters fill its list up with.
+// countTokens counts the rows of the embedding that are tokens of a text: not those beyond the tokenizer's last, nor
+// those that converters fill its list up with.
 func (c *Config) countTokens(g *bindings.GGUF) error {
 	const unused = 5 // llama.cpp's type of tokens that no text has
 	tokens, _ := g.Texts("tokenizer.ggml.tokens")
@@ -183,14 +186,14 @@ func (c *Config) countTokens(g *bindings.GGUF) error {
 	return nil
 }
 
-// metadata reads the keys of a model's architecture and keeps the first error.
+// metadata reads the keys of an architecture and keeps the first error.
 type metadata struct {
 	g            *bindings.GGUF
 	architecture string
 	err          error
 }
 
-// key is the whole name of a key of the architecture: "llama.block_count".
+// key is the full name of a key: "llama.block_count".
 func (r *metadata) key(name string) string { return r.architecture + "." + name }
 
 // optional reads a whole number. Some converters repeat it for every block.
@@ -215,8 +218,8 @@ func (r *metadata) optional(key string, otherwise int) int {
 	return int(v)
 }
 
-// each reads a whole number of each block: one that is given for all, or a list.
-func (r *metadata) each(key string, c Config, otherwise, least, most int) []int {
+// perBlock reads a whole number for each block: a list, or one number for all.
+func (r *metadata) perBlock(key string, c Config, otherwise, least, most int) []int {
 	all := make([]int, max(1, c.Blocks))
 	list, _ := r.g.Uints(r.key(key))
 	if n := len(list); n > 0 && n < c.Blocks && r.err == nil {
@@ -243,7 +246,7 @@ func (r *metadata) count(key string, low, high int) int {
 	return v
 }
 
-func (r *metadata) number(key string, otherwise float64) float64 {
+func (r *metadata) float(key string, otherwise float64) float64 {
 	key = r.key(key)
 	if r.g.Value(key) == nil {
 		return otherwise
@@ -255,8 +258,8 @@ func (r *metadata) number(key string, otherwise float64) float64 {
 	return v
 }
 
-// numbers are those of a key that has one, or one for each block; true is 1.
-func (r *metadata) numbers(key string) (list []float64) {
+// floats reads a number, or a list with one a block; true counts as 1.
+func (r *metadata) floats(key string) (list []float64) {
 	key = r.key(key)
 	value := r.g.Value(key)
 	if value == nil {
@@ -285,29 +288,28 @@ func (r *metadata) numbers(key string) (list []float64) {
 	return list
 }
 
-// yarnSize is what YaRN multiplies q and k by: what the file says, or for the scales of its two halves mscale, which is
-// 1, and mscale_all_dim
+// yarnSize is the factor that YaRN puts on q and k: the file's, or with mscale = 1
 //
 //	(1 + 0.1 mscale ln factor) / (1 + 0.1 mscale_all_dim ln factor)
 func (r *metadata) yarnSize(factor float64) float64 {
 	logarithm := math.Log(max(1, factor))
-	return r.number("rope.scaling.yarn_attn_factor",
-		(1+0.1*logarithm)/(1+0.1*r.number("rope.scaling.yarn_log_multiplier", 0)*logarithm))
+	return r.float("rope.scaling.yarn_attn_factor",
+		(1+0.1*logarithm)/(1+0.1*r.float("rope.scaling.yarn_log_multiplier", 0)*logarithm))
 }
 
-// rope follows llama.cpp's reading of the rope.* keys; the ramp constants of YaRN are those of its paper (Peng et al.,
-// arXiv 2309.00071).
+// rope reads the rope.* keys as llama.cpp does. The constants of YaRN's ramp are its paper's (Peng et al., arXiv
+// 2309.00071).
 func (r *metadata) rope(c Config) bindings.Rope {
 	rope := bindings.Rope{
 		Dims:        r.optional("rope.dimension_count", c.HeadDim),
 		OrigContext: r.optional("rope.scaling.original_context_length", c.Context),
-		FreqBase:    float32(r.number("rope.freq_base", 10000)),
+		FreqBase:    float32(r.float("rope.freq_base", 10000)),
 		FreqScale:   1,
-		AttnFactor:  float32(r.number("rope.scaling.attn_factor", 1)),
+		AttnFactor:  float32(r.float("rope.scaling.attn_factor", 1)),
 		BetaFast:    32,
 		BetaSlow:    1,
 	}
-	factor := r.number("rope.scaling.factor", r.number("rope.scale_linear", 0))
+	factor := r.float("rope.scaling.factor", r.float("rope.scale_linear", 0))
 	kind, stated := r.g.String(r.key("rope.scaling.type"))
 	switch {
 	case factor < 0 || rope.FreqBase <= 0:
@@ -317,9 +319,9 @@ func (r *metadata) rope(c Config) bindings.Rope {
 	case !stated || kind == "linear":
 		rope.FreqScale = float32(1 / factor)
 	case kind == "yarn":
-		rope.FreqScale, rope.ExtFactor = float32(1/factor), float32(r.number("rope.scaling.yarn_ext_factor", 1))
-		rope.BetaFast, rope.BetaSlow = float32(r.number("rope.scaling.yarn_beta_fast", 32)),
-			float32(r.number("rope.scaling.yarn_beta_slow", 1))
+		rope.FreqScale, rope.ExtFactor = float32(1/factor), float32(r.float("rope.scaling.yarn_ext_factor", 1))
+		rope.BetaFast, rope.BetaSlow = float32(r.float("rope.scaling.yarn_beta_fast", 32)),
+			float32(r.float("rope.scaling.yarn_beta_slow", 1))
 		if rope.ExtFactor != 0 {
 			rope.AttnFactor *= float32(r.yarnSize(factor) / (1 + 0.1*math.Log(factor))) // ggml multiplies by the latter
 		}
@@ -329,9 +331,9 @@ func (r *metadata) rope(c Config) bindings.Rope {
 	return rope
 }
 
-// smoothYaRN is the rotation by YaRN whose ramp begins and ends where pairs turn BetaFast and BetaSlow times over the
-// original context, and not at the next whole pair, as ggml's does: as one without YaRN, by which each angle is divided
-// by a factor.
+// smoothYaRN is YaRN whose ramp begins and ends exactly where pairs rotate BetaFast and BetaSlow times over the
+// original context; ggml's ramp does so at whole pairs. The result is a rotation without YaRN, and a divisor for each
+// pair's angle.
 func smoothYaRN(r bindings.Rope) (bindings.Rope, []float32) {
 	dims, base := float64(r.Dims), float64(r.FreqBase)
 	turning := func(times float32) float64 {

@@ -76,9 +76,9 @@ func Describe(path string) (Description, error) {
 }
 
 // addLayer counts a tensor of a block where it is a matrix. Of a linear layer's bias, it gives the layer's kind.
-func (d *Description) addLayer(t bindings.TensorInfo) (biased string, ok bool) {
-	name, ok := strings.CutPrefix(t.Name, "blk.")
-	if !ok || d.further(t.Name) {
+func (d *Description) addLayer(t bindings.TensorInfo) (biased string, known bool) {
+	name, known := strings.CutPrefix(t.Name, "blk.")
+	if !known || d.inFurtherBlock(t.Name) {
 		return "", false
 	}
 	_, name, _ = strings.Cut(name, ".")
@@ -101,31 +101,31 @@ func (d *Description) addLayer(t bindings.TensorInfo) (biased string, ok bool) {
 
 // madeOf says in words what the table of architectures and the file's metadata do.
 func (c Config) madeOf(biases []string) (list []string) {
-	add := func(there bool, format string, args ...any) {
-		if there {
+	add := func(applies bool, format string, args ...any) {
+		if applies {
 			list = append(list, fmt.Sprintf(format, args...))
 		}
 	}
 	norms := "RMS norms"
-	if c.made.layerNorm {
+	if c.arch.layerNorm {
 		norms = "layer norms"
 	}
 	add(true, "%s %s attention and feed-forward", norms, map[places]string{before: "before", after: "after",
-		both: "before and after"}[c.made.norms])
-	add(c.made.qkNorms == head, "RMS norms of q and k, a head at a time")
-	add(c.made.qkNorms == row, "RMS norms of q and k, all heads at once")
-	add(c.made.vNorm, "RMS norm of v, a head at a time, without weights")
-	add(c.made.positions, "learned positions, %d of them", c.Context)
-	add(!c.made.positions, "%s", c.rotates())
+		both: "before and after"}[c.arch.norms])
+	add(c.arch.qkNorms == head, "RMS norms of q and k, a head at a time")
+	add(c.arch.qkNorms == row, "RMS norms of q and k, all heads at once")
+	add(c.arch.vNorm, "RMS norm of v, a head at a time, without weights")
+	add(c.arch.learnedPositions, "learned positions, %d of them", c.Context)
+	add(!c.arch.learnedPositions, "%s", c.rotates())
 	windows := 0
 	for _, local := range c.local {
 		if local {
 			windows++
 		}
 	}
-	own := ""
+	ownBase := ""
 	if c.localRope != c.Rope {
-		own = ", and rotate by base " + decimal(c.localRope.FreqBase)
+		ownBase = ", and rotate by base " + decimal(c.localRope.FreqBase)
 	}
 	have := map[mixer]int{}
 	for _, m := range c.mixers {
@@ -136,20 +136,20 @@ func (c Config) madeOf(biases []string) (list []string) {
 	add(have[deltaNet] > 0, "%d of %d blocks have a gated delta net in the place of attention: %d value heads of %d "+
 		"numbers, %d key heads of %d, behind a convolution of %d tokens", have[deltaNet], c.Blocks,
 		c.Delta.Values, c.Delta.DimV, c.Delta.Keys, c.Delta.DimK, c.Taps)
-	add(c.made.gated, "a gate for each head of attention")
+	add(c.arch.gatedAttention, "a gate for each head of attention")
 	add(c.Further == 1, "one more block, for speculative decoding, is left as it is")
 	add(c.Further > 1, "%d more blocks, for speculative decoding, are left as they are", c.Further)
-	add(windows > 0, "%d of %d blocks see the last %d tokens%s", windows, c.Blocks, c.Window, own)
+	add(windows > 0, "%d of %d blocks see the last %d tokens%s", windows, c.Blocks, c.Window, ownBase)
 	add(c.LocalHeadDim != c.HeadDim, "their heads have %d numbers", c.LocalHeadDim)
-	add(c.sharing > 0, "the last %d blocks take keys and values of an earlier one", c.sharing)
+	add(c.kvSharing > 0, "the last %d blocks take keys and values of an earlier one", c.kvSharing)
 	add(c.Embedding > 0, "each block adds an embedding of its own of each token, %d numbers with a gate", c.Embedding)
 	act := map[bindings.Activation]string{bindings.SiLU: "SiLU", bindings.GELU: "GELU",
-		bindings.Clamped: "SiLU, between limits"}[c.made.act]
-	add(c.made.plain, "feed-forward with %s", act)
-	add(!c.made.plain, "feed-forward with gated %s", act)
-	add(c.made.sinks, "a sink for each head of attention")
+		bindings.Clamped: "SiLU, between limits"}[c.arch.act]
+	add(c.arch.ungated, "feed-forward with %s", act)
+	add(!c.arch.ungated, "feed-forward with gated %s", act)
+	add(c.arch.sinks, "a sink for each head of attention")
 	add(len(biases) > 0, "biases of %s", strings.Join(biases, ", "))
-	add(c.made.scales || c.made.unscaled, "scores × %.4g", c.scale.scores)
+	add(c.arch.hasScales || c.arch.unscaledScores, "scores × %.4g", c.scale.scores)
 	add(c.scale.scoreCap > 0, "scores capped at %g", c.scale.scoreCap)
 	add(c.scale.logitCap > 0, "logits capped at %g", c.scale.logitCap)
 	for _, s := range []struct {
@@ -165,7 +165,7 @@ func (c Config) madeOf(biases []string) (list []string) {
 
 // rotates says how q and k are rotated.
 func (c Config) rotates() string {
-	s := map[bindings.Pairing]string{bindings.Neighbours: "neighbours", bindings.Halves: "halves"}[c.made.pairs]
+	s := map[bindings.Pairing]string{bindings.Neighbours: "neighbours", bindings.Halves: "halves"}[c.arch.pairs]
 	s = "rotation of " + s + ", base " + decimal(c.Rope.FreqBase)
 	if c.Rope.Dims < c.HeadDim {
 		s += fmt.Sprintf(", of %d numbers of a head", c.Rope.Dims)
@@ -178,14 +178,14 @@ func (c Config) rotates() string {
 	case c.RopeFactor:
 		s += ", with the file's factors"
 	}
-	if c.made.straights && c.local != nil {
+	if c.arch.nopeGlobal && c.local != nil {
 		s += ", in blocks with windows"
 	}
 	if c.temperature.scale != 0 {
 		s += fmt.Sprintf("; scores × 1 + %.4g ln(1 + ⌊position / %d⌋)", c.temperature.scale, c.temperature.length)
 	}
-	if c.made.straight > 0 {
-		s += fmt.Sprintf(", one block in %d excepted", c.made.straight)
+	if c.arch.nopeEvery > 0 {
+		s += fmt.Sprintf(", one block in %d excepted", c.arch.nopeEvery)
 	}
 	return s
 }

@@ -14,13 +14,13 @@ import (
 // CPU is the name of the device that is always there.
 const CPU = bindings.CPU
 
-// Device is a processor, with what of a training step it computes. Nothing is computed elsewhere in its stead: a step
-// that needs an operation which a device lacks is refused before it begins.
+// Device is a processor, and the operations of a training step that it has. Nothing is computed elsewhere in its stead:
+// a step that needs an operation which the device lacks is refused before it begins.
 type Device struct {
 	bindings.Device
-	// those of ggml that a step is made of; empty for the CPU, which has kernels of its own
+	// operations of ggml in a step; empty for the CPU, which has kernels of its own
 	Operations []string `json:"operations"`
-	Lacks      []string `json:"lacks"` // of these, the ones that the device does not have
+	Lacks      []string `json:"lacks"` // those that the device does not have
 }
 
 // DeviceName resolves auto.
@@ -53,7 +53,7 @@ func DeviceCompute(name string) (Compute, error) {
 	return arithmetics(d)[0], nil
 }
 
-// multiplies refuses an arithmetic that a device does not have.
+// multiplies refuses an arithmetic that the device does not have.
 func multiplies(d bindings.Device, c Compute) error {
 	has := arithmetics(d)
 	switch {
@@ -98,8 +98,8 @@ func Devices(path string) (list []Device, failed []error, err error) {
 	return list, failed, nil
 }
 
-// ask makes all graphs of a training step of a model, without memory for its weights, and asks the device for each of
-// their operations.
+// ask builds all graphs of a training step, without memory for the weights, and asks the device for each of their
+// operations.
 func ask(d bindings.Device, path string) (Device, error) {
 	device := Device{Device: d}
 	o := Default()
@@ -108,7 +108,7 @@ func ask(d bindings.Device, path string) (Device, error) {
 	if err != nil {
 		return device, err
 	}
-	m := &Model{options: o, file: file, dry: true, asked: &device}
+	m := &Model{options: o, file: file, dryRun: true, probe: &device}
 	defer m.Close()
 	if err := m.open(); err != nil {
 		return device, fmt.Errorf("%s: %w", path, err)
@@ -122,7 +122,7 @@ func ask(d bindings.Device, path string) (Device, error) {
 	if err != nil {
 		return device, err
 	}
-	samples, err := m.check([]int32{0, 0}, []int32{0, 0}, []int{2})
+	samples, err := m.splitBatch([]int32{0, 0}, []int32{0, 0}, []int{2})
 	if err != nil {
 		return device, err
 	}
@@ -130,14 +130,14 @@ func ask(d bindings.Device, path string) (Device, error) {
 		if err := m.Attach(adapter); err != nil {
 			return device, err
 		}
-		adamw, err := m.MakeAdamW(0.9, 0.999, 1e-8, 0.1)
+		adamw, err := m.MakeDeviceAdamW(0.9, 0.999, 1e-8, 0.1)
 		if err != nil {
 			return device, err
 		}
 		if err := m.merge(); err != nil {
 			return device, err
 		}
-		if _, err := m.gradients(newPack(samples, true), 0, 0); err != nil {
+		if _, err := m.passGradient(newPack(samples, true), 0, 0); err != nil {
 			return device, err
 		}
 		if _, err := m.GradientNorm(); err != nil {

@@ -100,8 +100,8 @@ func sameStep(t *testing.T, got, want *Model, b batch, tolerance float64) {
 	if !(math.Abs(loss-wantLoss) <= tolerance*wantLoss) {
 		t.Errorf("loss %g, want %g", loss, wantLoss)
 	}
-	wantLoss, wantGrad := b.gradients(t, want, 7)
-	loss, grad := b.gradients(t, got, 7)
+	wantLoss, wantGrad := b.gradient(t, want, 7)
+	loss, grad := b.gradient(t, got, 7)
 	if !(math.Abs(loss-wantLoss) <= tolerance*wantLoss) {
 		t.Errorf("loss of the step %g, want %g", loss, wantLoss)
 	}
@@ -169,18 +169,18 @@ func TestWeightsInTurn(t *testing.T) {
 		all := open(t, path, o)
 		b := randomBatch(5, all.Vocab, 9, 30, 12)
 		adapted(t, all, nil)
-		need, err := all.Plan(b.tokens, b.targets, b.lengths)
+		need, err := all.EstimateMemory(b.tokens, b.targets, b.lengths)
 		if err != nil {
 			t.Fatal(err)
 		}
-		least, err := all.gradientsNeed(newPack(passes(samplesOf(t, all, b))[0], true))
+		least, err := all.gradientMemory(newPack(passes(samplesOf(t, all, b))[0], true))
 		if err != nil {
 			t.Fatal(err)
 		}
 		o.Memory = least.Total() - 1
 		inTurn := open(t, path, o)
 		adapted(t, inTurn, nil)
-		small, err := inTurn.Plan(b.tokens, b.targets, b.lengths)
+		small, err := inTurn.EstimateMemory(b.tokens, b.targets, b.lengths)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -188,8 +188,8 @@ func TestWeightsInTurn(t *testing.T) {
 			t.Errorf("with room %+v, without %+v", need, small)
 		}
 		for range 2 {
-			wantLoss, want := b.gradients(t, all, 0)
-			loss, grad := b.gradients(t, inTurn, 0)
+			wantLoss, want := b.gradient(t, all, 0)
+			loss, grad := b.gradient(t, inTurn, 0)
 			if loss != wantLoss || b.loss(t, inTurn) != b.loss(t, all) {
 				t.Errorf("loss %g, want %g", loss, wantLoss)
 			}
@@ -199,7 +199,8 @@ func TestWeightsInTurn(t *testing.T) {
 		o.Memory = 100 << 10
 		none := open(t, path, o)
 		adapted(t, none, nil)
-		if _, err := none.Plan(b.tokens, b.targets, b.lengths); err == nil || !strings.Contains(err.Error(), device) ||
+		if _, err := none.EstimateMemory(b.tokens, b.targets, b.lengths); err == nil ||
+			!strings.Contains(err.Error(), device) ||
 			!strings.Contains(err.Error(), "smaller batch") {
 			t.Errorf("100 KiB: %v", err)
 		}
@@ -208,7 +209,7 @@ func TestWeightsInTurn(t *testing.T) {
 
 func samplesOf(t *testing.T, m *Model, b batch) []sample {
 	t.Helper()
-	s, err := m.check(b.tokens, b.targets, b.lengths)
+	s, err := m.splitBatch(b.tokens, b.targets, b.lengths)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -324,11 +325,11 @@ func TestMetalHas(t *testing.T) {
 			change(&c, &options)
 			m := open(t, path, options)
 			adapted(t, m, func(c *vera.Config) { change(c, &options) })
-			if _, err := m.MakeAdamW(0.9, 0.999, 1e-8, 0); err != nil {
+			if _, err := m.MakeDeviceAdamW(0.9, 0.999, 1e-8, 0); err != nil {
 				t.Fatal(err)
 			}
 			b := randomBatch(3, m.Vocab, 5, 11, 2, 300)
-			if _, err := m.Plan(b.tokens, b.targets, b.lengths); err != nil {
+			if _, err := m.EstimateMemory(b.tokens, b.targets, b.lengths); err != nil {
 				t.Error(err)
 			}
 		})
@@ -369,9 +370,9 @@ func TestRoundedProducts(t *testing.T) {
 					adapted(t, models[name], nil)
 				}
 				b := randomBatch(3, models["exact"].Vocab, 5, 11, 2, 40)
-				wantLoss, want := b.gradients(t, models["exact"], 0)
-				_, onCPU := b.gradients(t, models["cpu"], 0)
-				loss, grad := b.gradients(t, models["rounded"], 0)
+				wantLoss, want := b.gradient(t, models["exact"], 0)
+				_, onCPU := b.gradient(t, models["cpu"], 0)
+				loss, grad := b.gradient(t, models["rounded"], 0)
 				if off := math.Abs(loss/wantLoss - 1); !(off <= 1e-3) {
 					t.Errorf("loss %g, want %g", loss, wantLoss)
 				}

@@ -6,15 +6,15 @@ import (
 	"github.com/veratune/veratune/bindings"
 )
 
-// embeddings are what blocks get of a token besides the residual stream: (√n · its row of the table + norm(projection
-// of its embedding / √width)) / √2, n numbers for each block.
+// embeddings give every block n numbers of each token besides the residual stream: (√n · the token's row of the table +
+// norm(projection of its embedding / √width)) / √2.
 type embeddings struct {
 	table      *bindings.Tensor // [n · blocks, vocab]
 	projection *bindings.Tensor // [width, n · blocks]
 	norm       *bindings.Tensor // [n]
 }
 
-// blockEmbedding is how a block adds them to the residual stream x: x + norm(out (act(gate x) ⊙ embedding)). They are
+// blockEmbedding adds a block's embedding to the residual stream x: x + norm(out (act(gate x) ⊙ embedding)). It is
 // frozen.
 type blockEmbedding struct {
 	gate  *bindings.Tensor // [width, n]
@@ -32,7 +32,7 @@ func (l *loader) embeddings() *embeddings {
 	}
 }
 
-// blockEmbedding loads that of the block whose parts have these names.
+// blockEmbedding loads a block's.
 func (l *loader) blockEmbedding(name func(part string) string) *blockEmbedding {
 	m := l.m
 	return &blockEmbedding{
@@ -42,8 +42,8 @@ func (l *loader) blockEmbedding(name func(part string) string) *blockEmbedding {
 	}
 }
 
-// embedBlocks computes the blocks' embeddings, [n · blocks, rows], of tokens with the residual stream x before the
-// first block.
+// embedBlocks computes the embeddings of all blocks, [n · blocks, rows], for tokens and the residual stream x before
+// the first block.
 func (g *graph) embedBlocks(tokens []int32, x *bindings.Tensor) *bindings.Tensor {
 	e := g.m.embeddings
 	if e == nil {
@@ -53,7 +53,7 @@ func (g *graph) embedBlocks(tokens []int32, x *bindings.Tensor) *bindings.Tensor
 		float32(math.Sqrt(float64(g.m.Embedding)/2)))
 	y := g.joinEmbeddings(rows, x)
 	if f := g.first; f != nil {
-		y = f.into(y, f.joinEmbeddings(f.GetRows(rows, f.at), f.GetRows(x, f.at)))
+		y = f.into(y, f.joinEmbeddings(f.GetRows(rows, f.rowIndices), f.GetRows(x, f.rowIndices)))
 	}
 	g.giveEmbeddings(y)
 	return y
@@ -75,7 +75,7 @@ func (g *graph) joinEmbeddings(rows, x *bindings.Tensor) *bindings.Tensor {
 func (g *graph) giveEmbeddings(all *bindings.Tensor) {
 	g.embeddings = all
 	if g.first != nil && all != nil {
-		g.first.embeddings = g.GetRows(all, g.first.at)
+		g.first.embeddings = g.GetRows(all, g.first.rowIndices)
 	}
 }
 
@@ -88,7 +88,7 @@ func (g *graph) embeddingAdded(b *block, x *bindings.Tensor, first acts) (y, gat
 		bindings.F32))
 	g.nodes.Expand(g.Cpy(g.columns(g.embeddings, n*b.groups[0].block, n), g.columns(gates, n, n)))
 	gates = g.first.into(gates, first.gates)
-	out = g.first.into(g.linear(b.embedding.out, g.Gated(gates, g.m.made.act, g.kind), bindings.Product{},
+	out = g.first.into(g.linear(b.embedding.out, g.Gated(gates, g.m.arch.act, g.kind), bindings.Product{},
 		bindings.F32), first.outs[2])
 	return g.Add(g.normed(out, b.embedding.after, bindings.F32), x), gates, out
 }
@@ -97,6 +97,6 @@ func (g *graph) embeddingAdded(b *block, x *bindings.Tensor, first acts) (y, gat
 func (g *graph) embeddingBack(b *block, dy *bindings.Tensor, a acts) *bindings.Tensor {
 	dhidden := g.LinearBack(b.embedding.out, g.rounded(g.normBack(dy, a.outs[2], b.embedding.after, nil)),
 		bindings.Product{}, bindings.F32)
-	dgates := g.GatedBack(dhidden, a.gates, g.m.made.act, g.kind)
+	dgates := g.GatedBack(dhidden, a.gates, g.m.arch.act, g.kind)
 	return g.LinearBack(b.embedding.gate, g.columns(dgates, 0, g.m.Embedding), bindings.Product{Acc: dy}, bindings.F32)
 }

@@ -24,8 +24,8 @@ const softMaxGate, softMaxChosenGate = 1, 3
 // feedForward reads the shape of the feed-forward.
 func (r *metadata) feedForward(c *Config) {
 	const most = 1 << 22
-	if !c.made.experts {
-		c.hidden = r.each("feed_forward_length", *c, 0, 1, most)
+	if !c.arch.experts {
+		c.hidden = r.perBlock("feed_forward_length", *c, 0, 1, most)
 		c.Hidden = slices.Max(c.hidden)
 		return
 	}
@@ -50,7 +50,7 @@ func (l *loader) experts(name func(part string) string) *experts {
 		up:     l.tensor(name("ffn_up_exps.weight"), m.Width, m.Hidden, m.Experts),
 		down:   l.tensor(name("ffn_down_exps.weight"), m.Hidden, m.Width, m.Experts),
 	}
-	if !m.made.biased {
+	if !m.arch.expertBiases {
 		return e
 	}
 	bias := func(part string, out int) *bindings.Tensor { return l.tensor(name(part+".bias"), out, m.Experts) }
@@ -115,7 +115,7 @@ func (g *graph) mixedBack(b *block, dy *bindings.Tensor, a acts) (dn *bindings.T
 	return dn
 }
 
-// asMatrices has experts' biases [n, experts] as matrices [1, n, experts], which meet a 1 of every row.
+// asMatrices views the experts' biases [n, experts] as matrices [1, n, experts], which multiply a 1 in every row.
 func (g *graph) asMatrices(biases *bindings.Tensor) *bindings.Tensor {
 	n, experts := biases.Ne(0), biases.Ne(1)
 	if biases.Type() != bindings.F32 {

@@ -37,8 +37,8 @@ func TestSplitModel(t *testing.T) {
 				t.Fatal(err)
 			}
 			b := randomBatch(3, whole.Vocab, 9, 14)
-			wantLoss, wantGrad := b.gradients(t, whole, 1)
-			if loss, grad := b.gradients(t, parts, 1); loss != wantLoss || !slices.Equal(grad, wantGrad) {
+			wantLoss, wantGrad := b.gradient(t, whole, 1)
+			if loss, grad := b.gradient(t, parts, 1); loss != wantLoss || !slices.Equal(grad, wantGrad) {
 				t.Errorf("loss %g, want %g, or another gradient", loss, wantLoss)
 			}
 			prompts := [][]int32{b.tokens[:5], b.tokens[5:12]}
@@ -139,7 +139,7 @@ func TestPaddedVocabulary(t *testing.T) {
 			}
 			adapted(t, m, nil)
 			b := randomBatch(3, 300, 9, 14)
-			b.gradients(t, m, 1)
+			b.gradient(t, m, 1)
 		})
 	}
 }

@@ -82,14 +82,14 @@ func TestPacking(t *testing.T) {
 	m := tiny(t, testutil.TinyOptions{Type: bindings.Q8_0})
 	adapted(t, m, nil)
 	b := randomBatch(3, m.Vocab, 6, 1, 11, 4)
-	sum, grad := b.gradients(t, m, 0)
+	sum, grad := b.gradient(t, m, 0)
 	if got := b.loss(t, m); got != sum {
 		t.Errorf("Loss is %g, Gradients' loss %g", got, sum)
 	}
 	alone := make([]float32, len(grad))
 	aloneSum := 0.0
 	for i := range b.lengths {
-		s, g := b.sample(i).gradients(t, m, 0)
+		s, g := b.sample(i).gradient(t, m, 0)
 		aloneSum += s
 		for j, v := range g {
 			alone[j] += v
@@ -134,7 +134,7 @@ func TestLabels(t *testing.T) {
 	for i := range b.targets {
 		b.targets[i] = -100 // PyTorch's word for no label
 	}
-	sum, grad := b.gradients(t, m, 0)
+	sum, grad := b.gradient(t, m, 0)
 	if sum != 0 || slices.ContainsFunc(grad, func(v float32) bool { return v != 0 }) {
 		t.Errorf("without labels the loss is %g and the gradients are not 0", sum)
 	}
@@ -162,10 +162,10 @@ func TestRepeated(t *testing.T) {
 	m := open(t, path, options())
 	adapted(t, m, nil)
 	b := randomBatch(6, m.Vocab, 8, 3)
-	sum, grad := b.gradients(t, m, 0)
+	sum, grad := b.gradient(t, m, 0)
 	for _, lengths := range [][]int{{40, 20}, {1}, slices.Repeat([]int{1}, 70)} {
-		randomBatch(7, m.Vocab, lengths...).gradients(t, m, 0)
-		againSum, again := b.gradients(t, m, 0)
+		randomBatch(7, m.Vocab, lengths...).gradient(t, m, 0)
+		againSum, again := b.gradient(t, m, 0)
 		if againSum != sum {
 			t.Errorf("loss %g, before %g", againSum, sum)
 		}
@@ -176,7 +176,7 @@ func TestRepeated(t *testing.T) {
 	for _, o := range []Options{options(), o} {
 		fresh := open(t, path, o)
 		adapted(t, fresh, nil)
-		_, again := b.gradients(t, fresh, 0)
+		_, again := b.gradient(t, fresh, 0)
 		sameBits(t, fmt.Sprintf("gradients of another model with %d threads", o.Threads), again, grad)
 	}
 
@@ -205,16 +205,16 @@ func TestRecompute(t *testing.T) {
 		m.free = c.free
 		adapted(t, m, func(c *vera.Config) { c.Dropout = 0.1 })
 		b := randomBatch(8, m.Vocab, 9, 12)
-		samples, err := m.check(b.tokens, b.targets, b.lengths)
+		samples, err := m.splitBatch(b.tokens, b.targets, b.lengths)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if keep, err := m.keeping(newPack(samples, false)); err != nil {
+		if keep, err := m.blocksToKeep(newPack(samples, false)); err != nil {
 			t.Fatal(err)
 		} else if c.free > 1 && (keep == 0 || keep == m.Blocks) {
 			t.Errorf("%d bytes do not make it keep some blocks: %d", c.free, keep)
 		}
-		_, grad := b.gradients(t, m, 21)
+		_, grad := b.gradient(t, m, 21)
 		if want == nil {
 			want = grad
 		}
@@ -260,7 +260,7 @@ func TestCache(t *testing.T) {
 					c.Cut(0, 0)
 					c.Cut(1, 7)
 					if c := randomBatch(10, m.Vocab, 5); m.options.Compute == ComputeF32 {
-						c.gradients(t, m, 0)
+						c.gradient(t, m, 0)
 					}
 				}
 				sameBits(t, fmt.Sprint("pieces ", pieces), got, want)
@@ -320,8 +320,8 @@ func TestBF16(t *testing.T) {
 	b := randomBatch(11, exact.Vocab, 12, 9)
 	adapted(t, exact, nil)
 	adapted(t, rounded, nil)
-	sum, grad := b.gradients(t, exact, 0)
-	roundedSum, roundedGrad := b.gradients(t, rounded, 0)
+	sum, grad := b.gradient(t, exact, 0)
+	roundedSum, roundedGrad := b.gradient(t, rounded, 0)
 	labels := float64(b.labels())
 	if off := math.Abs(sum-roundedSum) / labels; !(off <= 1e-2) || off == 0 {
 		t.Errorf("mean loss %.6f in bf16, %.6f in f32", roundedSum/labels, sum/labels)
@@ -384,7 +384,7 @@ func TestNaN(t *testing.T) {
 	if sum := b.loss(t, m); !math.IsNaN(sum) {
 		t.Errorf("loss %g, want NaN", sum)
 	}
-	if sum, _ := b.gradients(t, m, 0); !math.IsNaN(sum) {
+	if sum, _ := b.gradient(t, m, 0); !math.IsNaN(sum) {
 		t.Errorf("loss %g with gradients, want NaN", sum)
 	}
 }

@@ -129,13 +129,13 @@ func TestGradientsWithDropout(t *testing.T) {
 	b.targets[4], b.targets[8] = 1, 2
 	checkGradients(t, m, b, 11)
 
-	_, first := b.gradients(t, m, 11)
-	_, again := b.gradients(t, m, 11)
+	_, first := b.gradient(t, m, 11)
+	_, again := b.gradient(t, m, 11)
 	sameBits(t, "the same seed", again, first)
-	if _, other := b.gradients(t, m, 12); relativeL2(other, first) < 0.01 {
+	if _, other := b.gradient(t, m, 12); relativeL2(other, first) < 0.01 {
 		t.Error("another seed gives the same gradients")
 	}
-	if sum, _ := b.gradients(t, m, 0); sum != b.loss(t, m) {
+	if sum, _ := b.gradient(t, m, 0); sum != b.loss(t, m) {
 		t.Error("seed 0 does not switch dropout off")
 	}
 }
@@ -144,7 +144,7 @@ func TestGradientsWithDropout(t *testing.T) {
 // model's.
 func checkGradients(t *testing.T, m *Model, b batch, seed uint64) {
 	t.Helper()
-	sum, grad := b.gradients(t, m, seed)
+	sum, grad := b.gradient(t, m, seed)
 	n := newNaive(t, m)
 	if seed != 0 {
 		n.dropout(seed, len(b.tokens))

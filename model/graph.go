@@ -8,25 +8,23 @@ import (
 	"github.com/veratune/veratune/bindings"
 )
 
-// graph is one ggml graph under construction: operations that follow each other on the rows of one pack.
+// graph is one ggml graph under construction: operations on the rows of one pack.
 type graph struct {
 	*bindings.Context
-	m     *Model
-	kind  bindings.Type // of the activations that products take
-	nodes *bindings.Graph
-	rows  int
-	// of the model's rotaries, [rotated numbers, rows]: m·cos, m·sin for each pair
-	rotations []*bindings.Tensor
-	// [1, rows]: what the scores of each row's queries are multiplied by; nil: nothing
-	warmth     *bindings.Tensor
-	segments   *bindings.Segments
-	embeddings *bindings.Tensor // of the blocks, [·, rows]; nil where they have none
-	// by block: keys and values that others take, [·, rows], and the sums of their gradients
+	m           *Model
+	kind        bindings.Type // type of the activations that products take
+	nodes       *bindings.Graph
+	rows        int
+	rotations   []*bindings.Tensor // of the model's rotaries, [rotated numbers, rows]: m·cos and m·sin for each pair
+	temperature *bindings.Tensor   // [1, rows]: multiplier of a row's scores; nil for none
+	segments    *bindings.Segments
+	embeddings  *bindings.Tensor // of the blocks, [·, rows]; nil without
+	// By block: keys and values that other blocks take, [·, rows], and the sums of their gradients.
 	shared, sharedGrads map[int]*bindings.Tensor
-	inputs              *[]func() error // to be run once the graph has memory
+	inputs              *[]func() error // set the input tensors, once the graph has memory
 	first               *firstRows      // nil where no row needs it
-	merging             bool            // groups with a merged matrix multiply with that
-	seed                uint64          // of the dropout masks; 0 is no dropout
+	useMerged           bool            // groups that have a merged matrix multiply with it
+	seed                uint64          // of the dropout masks; 0 for no dropout
 	way                 bindings.Way    // of products
 	alloc               *bindings.Allocator
 }
@@ -46,21 +44,20 @@ func input[T float32 | int32](g *graph, values []T, ne ...int64) *bindings.Tenso
 		t = bindings.I32
 	}
 	x := g.NewTensor(t, ne...).Input()
-	g.nodes.Expand(x) // it has memory even if no operation comes to use it
+	g.nodes.Expand(x) // gives it memory even if no operation uses it
 	*g.inputs = append(*g.inputs, func() error { return bindings.Set(x, values) })
 	return x
 }
 
-// pack gives the inputs that tell the runs of a pass's rows.
+// pack makes the input that holds the segments of a pass.
 func (g *graph) pack(runs [][4]int32) *bindings.Segments {
 	s := g.NewSegments(runs)
 	*g.inputs = append(*g.inputs, s.Set)
 	return s
 }
 
-// turns are the places of rows among those that are turned as short texts are, all of them, and those that are turned
-// as long ones are, which come behind.
-func turns(long []bool) []int32 {
+// rotationRows index a table of rotations that has all rows as short texts rotate, then all as long texts do.
+func rotationRows(long []bool) []int32 {
 	list := make([]int32, len(long))
 	for i, l := range long {
 		list[i] = int32(i)
@@ -71,9 +68,9 @@ func turns(long []bool) []int32 {
 	return list
 }
 
-// tables gives the rotations of rows at these positions for each of the model's rotaries. turns count where long texts
-// have factors of their own.
-func (g *graph) tables(positions, turns []int32) (list []*bindings.Tensor) {
+// rotationTables gives the rotations at these positions, one table for each of the model's rotaries. turns are
+// rotationRows, for models in which long texts have factors of their own.
+func (g *graph) rotationTables(positions, turns []int32) (list []*bindings.Tensor) {
 	n := int64(len(positions))
 	for _, r := range g.m.rotaries {
 		factors := r.factors
@@ -93,8 +90,8 @@ func (g *graph) tables(positions, turns []int32) (list []*bindings.Tensor) {
 	return list
 }
 
-// temperatures gives the model's at these positions.
-func (g *graph) temperatures(positions []int32) *bindings.Tensor {
+// temperatureOf gives the multipliers of the scores at these positions; nil without temperature.
+func (g *graph) temperatureOf(positions []int32) *bindings.Tensor {
 	if g.m.temperature.scale == 0 {
 		return nil
 	}
@@ -103,14 +100,14 @@ func (g *graph) temperatures(positions []int32) *bindings.Tensor {
 	g.nodes.Expand(x)
 	*g.inputs = append(*g.inputs, func() error {
 		for i, p := range positions {
-			values[i] = g.m.temperature.at(p)
+			values[i] = g.m.temperature.factor(p)
 		}
 		return bindings.Set(x, values)
 	})
 	return x
 }
 
-// table is ggml's own rotation of (1, 0) in every pair, so that all of its scalings hold: [rotated numbers, rows].
+// table is ggml's own rotation of (1, 0) in every pair, with all of its scalings: [rotated numbers, rows].
 func (g *graph) table(positions []int32, factors *bindings.Tensor, r bindings.Rope) *bindings.Tensor {
 	n := len(positions)
 	pairs := make([]float32, n*r.Dims)
@@ -121,17 +118,17 @@ func (g *graph) table(positions []int32, factors *bindings.Tensor, r bindings.Ro
 	return g.Reshape(g.Rope(ones, input(g, positions, int64(n)), factors, r), int64(r.Dims), int64(n))
 }
 
-// run gives the graph memory, sets its inputs and computes it; nothing but the first in a dry run.
+// run gives the graph memory, sets its inputs and computes it. In a dry run it only measures.
 func (g *graph) run() error {
-	if err := g.allocate(); err != nil || g.m.dry {
+	if err := g.allocate(); err != nil || g.m.dryRun {
 		return err
 	}
 	return g.compute()
 }
 
-// runBlock is run for a graph of one block, whose weights it needs; after it comes the block next.
+// runBlock is run for the graph of one block, whose weights it loads; meanwhile the weights of block next are copied.
 func (g *graph) runBlock(b *block, next int) error {
-	if !g.m.dry {
+	if !g.m.dryRun {
 		if err := g.m.store.use(b.groups[0].block, next); err != nil {
 			return err
 		}
@@ -143,23 +140,22 @@ func (g *graph) allocate() error {
 	if err := g.Err(); err != nil {
 		return err
 	}
-	if g.m.asked != nil {
-		g.m.asked.note(g.m.backend, g.nodes)
+	if g.m.probe != nil {
+		g.m.probe.note(g.m.backend, g.nodes)
 		return nil
 	}
 	if missing := g.m.backend.Lacks(g.nodes); len(missing) > 0 {
 		return fmt.Errorf("device %s lacks %s; train on another, such as --device cpu", g.m.backend.Device().Name,
 			strings.Join(missing, ", "))
 	}
-	if g.m.dry {
-		g.m.work, g.m.largest = max(g.m.work, g.alloc.Measure(g.nodes)), g.m.largest.Max(g.Largest())
+	if g.m.dryRun {
+		g.m.workBytes, g.m.largest = max(g.m.workBytes, g.alloc.Measure(g.nodes)), g.m.largest.Max(g.Largest())
 		return nil
 	}
 	return g.alloc.Allocate(g.nodes)
 }
 
-// compute sets the inputs to the present values of the slices that they were made of, and computes the graph, any
-// number of times.
+// compute sets the inputs to what their slices hold now, and computes the graph. It may be called again.
 func (g *graph) compute() error {
 	for _, set := range *g.inputs {
 		if err := set(); err != nil {
@@ -170,21 +166,23 @@ func (g *graph) compute() error {
 	return g.m.backend.Compute(g.nodes)
 }
 
-// kind is the type of the activations that products take forwards. Where rows choose experts nothing is rounded: a
-// choice between two that are nearly equal would often turn out otherwise, and the whole row with it. On a tiny model
-// of two blocks, that changes the gradient by up to 0.13, and rounding otherwise by 0.01. Nor where scores are not
-// scaled: their softmax is nearly a choice, and the gradient of a tiny Gemma 4 of six blocks changes by 0.5. Nor before
-// a delta net, whose result is normed, however little it has read: that of a tiny Qwen 3.5 of four blocks changes by
-// 0.11, and by 0.007 with the backward pass alone rounded.
+// kind is the type of the activations that products take forwards. It is float32 where rounding would change a choice:
+//
+// With experts: a row's choice between two that are nearly equal would often change, and the whole row with it. On a
+// tiny model of two blocks that changes the gradient by up to 0.13; rounding elsewhere changes it by 0.01.
+// With unscaled scores: their softmax is nearly a choice. The gradient of a tiny Gemma 4 of six blocks would change by
+// 0.5.
+// Before a delta net: its result is normed, however small. The gradient of a tiny Qwen 3.5 of four blocks would change
+// by 0.11, and by 0.007 with only the backward pass rounded.
 func (m *Model) kind() bindings.Type {
-	if m.Experts > 0 || m.made.unscaled || m.made.mixer == deltaNet {
+	if m.Experts > 0 || m.arch.unscaledScores || m.arch.mixer == deltaNet {
 		return bindings.F32
 	}
 	return m.backKind()
 }
 
-// kindOf is the type of what a group takes forwards. What a short convolution multiplies, three numbers by each other,
-// is not rounded: the gradient of a tiny LFM2 would change by up to 0.03, and by 0.02 as it is.
+// kindOf is the type of a group's input forwards. A short convolution multiplies three numbers, so its input is not
+// rounded: the gradient of a tiny LFM2 would change by up to 0.03, and by 0.02 as it is.
 func (m *Model) kindOf(gr *group) bindings.Type {
 	if gr.index == 0 && m.mixers[gr.block] == shortConvolution {
 		return bindings.F32
@@ -192,8 +190,8 @@ func (m *Model) kindOf(gr *group) bindings.Type {
 	return m.kind()
 }
 
-// backKind is that of products by which nothing is chosen: those of the backward pass and of the head. Composed ones
-// round activations themselves.
+// backKind is the type in products that choose nothing: the backward pass and the head. Composed products round
+// activations themselves.
 func (m *Model) backKind() bindings.Type {
 	if m.options.Compute == ComputeBF16 && !m.backend.Composed() {
 		return bindings.BF16
@@ -201,8 +199,8 @@ func (m *Model) backKind() bindings.Type {
 	return bindings.F32
 }
 
-// in is the graph with products that take activations of that type.
-func (g *graph) in(kind bindings.Type) *graph {
+// withKind is the graph with products that take activations of that type.
+func (g *graph) withKind(kind bindings.Type) *graph {
 	other := *g
 	other.kind = kind
 	return &other
@@ -236,7 +234,7 @@ func (g *graph) embedded(tokens, positions []int32) *bindings.Tensor {
 	return g.Add(x, g.GetRows(g.m.positions, input(g, positions, int64(len(positions)))))
 }
 
-// columns are the rows start to start+n of every column of x [·, rows].
+// columns views numbers start to start+n of every column of x [·, rows].
 func (g *graph) columns(x *bindings.Tensor, start, n int) *bindings.Tensor {
 	if x == nil {
 		return nil
@@ -244,8 +242,8 @@ func (g *graph) columns(x *bindings.Tensor, start, n int) *bindings.Tensor {
 	return g.View(x, [4]int64{int64(n), x.Ne(1), 1, 1}, [4]int64{int64(start)})
 }
 
-// beside has the columns of parts [·, rows], float32, one part's behind the other's.
-func (g *graph) beside(parts ...*bindings.Tensor) *bindings.Tensor {
+// concatColumns joins parts [·, rows], float32, column by column.
+func (g *graph) concatColumns(parts ...*bindings.Tensor) *bindings.Tensor {
 	n := 0
 	for _, p := range parts {
 		if p == nil {
@@ -254,15 +252,15 @@ func (g *graph) beside(parts ...*bindings.Tensor) *bindings.Tensor {
 		n += int(p.Ne(0))
 	}
 	all := g.NewTensor(bindings.F32, int64(n), parts[0].Ne(1))
-	at := 0
+	offset := 0
 	for _, p := range parts {
-		g.nodes.Expand(g.Cpy(p, g.columns(all, at, int(p.Ne(0)))))
-		at += int(p.Ne(0))
+		g.nodes.Expand(g.Cpy(p, g.columns(all, offset, int(p.Ne(0)))))
+		offset += int(p.Ne(0))
 	}
 	return all
 }
 
-// dropoutMask is 0 with probability p and else 1/(1−p), [n, rows], a function of the seed, the block and the group
+// dropoutMask is 0 with probability p and 1/(1−p) otherwise, [n, rows]. It depends on the seed, the block and the group
 // alone.
 func (g *graph) dropoutMask(block, group, n int, p float32) *bindings.Tensor {
 	mask := make([]float32, n*g.rows)

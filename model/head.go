@@ -2,15 +2,15 @@ package model
 
 import "github.com/veratune/veratune/bindings"
 
-// tokenChunk is how many tokens' logits live at once: 64 MiB of them, since 512 tokens of a vocabulary of 262,144 would
-// take more than all else; and up to 128 tokens where that is a sixth of the model's file, since the head is unpacked
-// for every chunk.
+// tokenChunk is how many tokens' logits are computed at once: 64 MiB of them, since 512 tokens of a vocabulary of
+// 262,144 would take more than everything else; but up to 128 tokens where those are a sixth of the model's file, since
+// every chunk unpacks the head again.
 func (m *Model) tokenChunk() int {
 	fit := func(bytes int64) int { return int(bytes / bindings.F32.RowBytes(int64(m.Vocab)) / 32 * 32) }
 	return max(32, min(512, fit(64<<20)), min(128, fit(m.file.Size()/6)))
 }
 
-// outNorm is the last norm with the logits' scale in it.
+// outNorm is the last norm, with the scale of the logits multiplied in.
 func (g *graph) outNorm() norm {
 	n := g.m.outNorm
 	if n.bias != nil {
@@ -19,7 +19,7 @@ func (g *graph) outNorm() norm {
 	return norm{g.scaled(n.weight, g.m.scale.logits), n.bias}
 }
 
-// capped is the model's soft cap on logits.
+// capped applies the model's soft cap to logits.
 func (g *graph) capped(logits *bindings.Tensor) *bindings.Tensor {
 	if g.m.scale.logitCap == 0 {
 		return logits
@@ -27,30 +27,29 @@ func (g *graph) capped(logits *bindings.Tensor) *bindings.Tensor {
 	return g.Capped(logits, g.m.scale.logitCap)
 }
 
-// crossEntropy is −log p of each label, [n], for the residual stream x [width, n] after the last block, and where
-// wanted the gradient of x. With p = softmax(W h):
+// crossEntropy is −log p of each label, [n], for the residual stream x [width, n] after the last block; and, where
+// wanted, the gradient of x. With p = softmax(W h):
 //
 //	∂h = Wᵀ (p − onehot(label))
 func (g *graph) crossEntropy(x *bindings.Tensor, tokens []int32, wanted bool) (loss, dx *bindings.Tensor) {
-	g = g.in(g.m.backKind())
-	at := input(g, tokens, int64(len(tokens)))
+	g = g.withKind(g.m.backKind())
+	labels := input(g, tokens, int64(len(tokens)))
 	n := g.outNorm()
 	logits := g.Linear(g.m.head, g.norm(x, n), bindings.Product{}, bindings.F32)
-	loss = g.CrossEntropy(logits, at, g.m.scale.logitCap)
+	loss = g.CrossEntropy(logits, labels, g.m.scale.logitCap)
 	if loss != nil {
 		g.nodes.Expand(loss.Output())
 	}
 	if !wanted {
 		return loss, nil
 	}
-	dh := g.LinearBack(g.m.head, g.CrossEntropyBack(logits, at, g.m.scale.logitCap, g.kind), bindings.Product{},
+	dh := g.LinearBack(g.m.head, g.CrossEntropyBack(logits, labels, g.m.scale.logitCap, g.kind), bindings.Product{},
 		bindings.F32)
 	return loss, g.normBack(dh, x, n, nil)
 }
 
-// loss sums −log p over the labels, for the residual stream x [width, rows] after the last block. Where dx is given,
-// with the shape of x, it gets the gradient of the sum. Where sums is given, the losses are also added to the sums of
-// their samples.
+// loss sums −log p over the labels, for the residual stream x [width, rows] after the last block. dx, of x's shape,
+// gets the gradient of the sum, if given. sums, if given, get the loss of each sample added.
 func (m *Model) loss(x kept, l labels, dx kept, sums []float64) (sum float64, err error) {
 	if dx.bytes > 0 {
 		if err := m.zero(dx); err != nil {
@@ -78,7 +77,7 @@ func (m *Model) lossChunk(x kept, l labels, dx kept, sums []float64) (sum float6
 	if dx.bytes > 0 {
 		g.nodes.Expand(g.SetRows(m.tape.leaf(g, dx), dRows, rows))
 	}
-	if err := g.run(); err != nil || m.dry {
+	if err := g.run(); err != nil || m.dryRun {
 		return 0, err
 	}
 	each := make([]float32, n)

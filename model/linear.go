@@ -7,7 +7,7 @@ import (
 	"github.com/veratune/veratune/vera"
 )
 
-// linear is one matrix of a block and, where it is adapted, VeRA's vectors and their gradients on the backend.
+// linear is one matrix of a block and, where it is adapted, VeRA's vectors and their gradients.
 type linear struct {
 	block   int
 	target  string
@@ -15,11 +15,11 @@ type linear struct {
 	w       *bindings.Tensor // [in, out]
 	bias    *bindings.Tensor // [out] or nil
 
-	vectors  *bindings.Vectors // nil where the layer is not adapted
-	rank     int               // of the layer's part of the adapter
-	down     int               // of the rows of the group's A, the first that is the layer's
-	grads    *bindings.Tensor  // [out + rank]: sums of the gradients of VeRA's b, then d
-	gradRows *bindings.Tensor  // [rank, out]: that of a LoRA's B
+	vectors   *bindings.Vectors // nil where the layer is not adapted
+	rank      int               // of its part of the adapter
+	firstRank int               // its first row in the group's A
+	grads     *bindings.Tensor  // [out + rank]: sums of the gradients of b, then d
+	gradB     *bindings.Tensor  // [rank, out]: the same of a LoRA's B
 }
 
 // group is the layers of a block that share an input. Their results lie one after the other in one tensor [out, rows].
@@ -27,14 +27,13 @@ type group struct {
 	block, index int // 0 q k v, 1 output, 2 gate up, 3 down
 	layers       []*linear
 	in, out      int
-	merged       *bindings.Tensor // [in, out]: W + ΔW of all layers, where the plan is to merge them
-	// [out, layers] b and [rank, layers] d where all layers see the same rows of B, laid out for products with bytes;
-	// else nil
-	shared *bindings.Vectors
-	// [in, rank]: the A that the adapted layers share, or [in, Σ rank] those of all of them
-	down       *bindings.Tensor
-	sharedDown bool             // whether they share it
-	gradDown   *bindings.Tensor // of down's shape: sums of the gradients of a LoRA's A
+	merged       *bindings.Tensor // [in, out]: W + ΔW of all layers; nil where they are not merged
+	// b [out, layers] and d [rank, layers] of all layers, if all see the same rows of B and the pair is packed for
+	// 8-bit products; else nil.
+	sharedVectors *bindings.Vectors
+	matrixA       *bindings.Tensor // [in, rank] where the adapted layers share A, else [in, Σ rank]
+	sharesA       bool
+	gradA         *bindings.Tensor // of A's shape: sums of the gradients of a LoRA's A
 }
 
 func newGroup(index int, layers ...*linear) *group {
@@ -45,13 +44,13 @@ func newGroup(index int, layers ...*linear) *group {
 	return gr
 }
 
-func (gr *group) adapted() bool { return gr.down != nil }
+func (gr *group) adapted() bool { return gr.matrixA != nil }
 
 func (gr *group) biased() bool {
 	return slices.ContainsFunc(gr.layers, func(l *linear) bool { return l.bias != nil })
 }
 
-// each calls f for every layer, with where its part of the group's result begins.
+// each calls f for every layer, with the offset of its part in the group's result.
 func (gr *group) each(f func(l *linear, start int)) {
 	start := 0
 	for _, l := range gr.layers {
@@ -60,12 +59,12 @@ func (gr *group) each(f func(l *linear, start int)) {
 	}
 }
 
-// planRows is the number of rows of a pass for which plans are compared.
+// planRows is the number of rows for which plans are compared.
 const planRows = 1024
 
-// mergingPays compares the multiplications of a training pass beyond those with W itself. Merged, ΔW is formed once and
-// its gradient taken apart once, 2 · in · out · rank, and each row adds in · out to the weight's gradient. Factored,
-// each row meets A twice and B three times.
+// mergingPays compares the multiplications of a training pass, without those by W. Merged: 2 · in · out · rank to form
+// ΔW and to take its gradient apart, and in · out a row for the gradient of the weight. Factored: each row meets A
+// twice and B three times.
 func (gr *group) mergingPays(rank int) bool {
 	adapted := 0
 	for _, l := range gr.layers {
@@ -78,7 +77,7 @@ func (gr *group) mergingPays(rank int) bool {
 	return merged < factored
 }
 
-// merge brings the merged matrices of the groups that are planned so up to the present numbers.
+// merge forms the merged matrices again, if the vectors have changed.
 func (m *Model) merge() error {
 	a := m.adapter
 	if a == nil || !a.stale {
@@ -108,7 +107,7 @@ func (m *Model) merge() error {
 	return nil
 }
 
-// planMerging decides once which groups are merged, and makes room for them.
+// planMerging decides once which groups are merged, and makes their tensors.
 func (m *Model) planMerging() error {
 	a := m.adapter
 	if a.merged != nil {
@@ -120,7 +119,7 @@ func (m *Model) planMerging() error {
 		gr.merged = a.merged.NewTensor(m.kindOf(gr), int64(gr.in), int64(gr.out))
 		any = true
 	}
-	if !any || m.asked != nil {
+	if !any || m.probe != nil {
 		return a.merged.Err()
 	}
 	var err error
@@ -128,8 +127,8 @@ func (m *Model) planMerging() error {
 	return err
 }
 
-// mergedGroups lists the groups whose plan is to merge. Dropout acts on the input of A alone, which merging cannot; and
-// a LoRA has too small a rank for it to pay.
+// mergedGroups lists the groups that are merged. None is with dropout, which acts on the input of A alone, nor in a
+// LoRA, whose rank is too small for merging to pay.
 func (m *Model) mergedGroups() (list []*group) {
 	if m.adapter.Method == vera.MethodLoRA || m.options.Plan == PlanFactored || m.adapter.Dropout > 0 {
 		return nil
@@ -144,9 +143,9 @@ func (m *Model) mergedGroups() (list []*group) {
 	return list
 }
 
-// linears computes y = W x + b ⊙ (B (d ⊙ (A x))) + bias + acc for all layers of a group: [out, rows] of type t, float32
-// where there is an acc. u = A x, which the layers share, is what the backward pass needs besides x; it is nil where no
-// layer is adapted or all are merged. Biases are frozen and have no gradient.
+// linears computes y = W x + b ⊙ (B (d ⊙ (A x))) + bias + acc for all layers of a group: [out, rows] of type t, which
+// is float32 where there is an acc. u = A x, which the layers share, is kept for the backward pass; it is nil where no
+// layer is adapted or all are merged. Biases are frozen.
 func (g *graph) linears(x *bindings.Tensor, gr *group, acc *bindings.Tensor, t bindings.Type) (y, u *bindings.Tensor) {
 	if !gr.biased() {
 		return g.products(x, gr, acc, t)
@@ -165,16 +164,16 @@ func (g *graph) products(x *bindings.Tensor, gr *group, acc *bindings.Tensor, t 
 	if x == nil {
 		return nil, nil
 	}
-	if gr.merged != nil && g.merging {
+	if gr.merged != nil && g.useMerged {
 		return g.Linear(gr.merged, x, bindings.Product{Acc: acc}, t), nil
 	}
 	if gr.adapted() {
-		u = g.down(x, gr)
+		u = g.timesA(x, gr)
 	}
 	if len(gr.layers) > 1 {
 		y = g.NewTensor(t, int64(gr.out), x.Ne(1))
 	}
-	if v := gr.shared; v != nil {
+	if v := gr.sharedVectors; v != nil {
 		gr.each(func(l *linear, start int) {
 			g.nodes.Expand(g.linear(l.w, x, bindings.Product{Acc: acc, Into: g.columns(y, start, l.out)}, t))
 		})
@@ -187,14 +186,14 @@ func (g *graph) products(x *bindings.Tensor, gr *group, acc *bindings.Tensor, t 
 			y = g.joined(y, g.linear(l.w, x, bindings.Product{Acc: acc, Into: part}, t))
 		default:
 			wx := g.linear(l.w, x, bindings.Product{Acc: acc}, bindings.F32)
-			y = g.joined(y, g.pairLinear(l.vectors.B, g.columns(u, l.down, l.rank),
+			y = g.joined(y, g.pairLinear(l.vectors.B, g.columns(u, l.firstRank, l.rank),
 				bindings.Product{In: l.vectors.LambdaD, Out: l.vectors.LambdaB, Acc: wx, Into: part}, t))
 		}
 	})
 	return y, u
 }
 
-// joined puts a part's node into the graph; where there is no whole yet, the part is the whole.
+// joined adds a part's node to the graph and gives the whole; a part without a whole is the whole.
 func (g *graph) joined(whole, part *bindings.Tensor) *bindings.Tensor {
 	g.nodes.Expand(part)
 	if whole == nil {
@@ -203,9 +202,9 @@ func (g *graph) joined(whole, part *bindings.Tensor) *bindings.Tensor {
 	return whole
 }
 
-// down is u = A x [rank or Σ rank, rows], of x with the group's dropout.
-func (g *graph) down(x *bindings.Tensor, gr *group) *bindings.Tensor {
-	return g.pairLinear(gr.down, g.dropped(x, gr), bindings.Product{}, g.kind)
+// timesA is u = A x [rank or Σ rank, rows], with the group's dropout on x.
+func (g *graph) timesA(x *bindings.Tensor, gr *group) *bindings.Tensor {
+	return g.pairLinear(gr.matrixA, g.dropped(x, gr), bindings.Product{}, g.kind)
 }
 
 // dropped is x with the group's dropout, as products take it.
@@ -216,13 +215,13 @@ func (g *graph) dropped(x *bindings.Tensor, gr *group) *bindings.Tensor {
 	return x
 }
 
-// linear is g.Linear in the pass's way.
+// linear is g.Linear computed in the graph's way.
 func (g *graph) linear(w, x *bindings.Tensor, p bindings.Product, t bindings.Type) *bindings.Tensor {
 	p.Way = g.way
 	return g.Linear(w, x, p, t)
 }
 
-// pairLinear is linear with one of the adapter's matrices.
+// pairLinear is linear for a matrix of the adapter.
 func (g *graph) pairLinear(w, x *bindings.Tensor, p bindings.Product, t bindings.Type) *bindings.Tensor {
 	p.Way = g.way
 	if g.m.adapter.interleaved {
@@ -232,7 +231,7 @@ func (g *graph) pairLinear(w, x *bindings.Tensor, p bindings.Product, t bindings
 }
 
 // linearsBack adds the gradients of a group's b and d, for its input x and the gradient dy [out, rows] of its result,
-// which is as products take it, and gives the gradient of x, or nil where it is not needed.
+// as products take it. It gives the gradient of x, or nil where that is not needed.
 //
 //	∂x = Σ Wᵀ g + Aᵀ Σ d ⊙ Bᵀ (b ⊙ g)
 func (g *graph) linearsBack(dy, x, u *bindings.Tensor, gr *group, needInput bool) (dx *bindings.Tensor) {
@@ -254,8 +253,8 @@ func (g *graph) linearsBack(dy, x, u *bindings.Tensor, gr *group, needInput bool
 		return g.LinearBack(gr.merged, dy, bindings.Product{}, bindings.F32)
 	}
 	du := g.vectorsBack(dy, u, gr, needInput)
-	if gr.gradDown != nil {
-		g.nodes.Expand(g.AddInplace(gr.gradDown, g.WeightGrad(du, g.dropped(x, gr), bindings.F32)))
+	if gr.gradA != nil {
+		g.nodes.Expand(g.AddInplace(gr.gradA, g.WeightGrad(du, g.dropped(x, gr), bindings.F32)))
 	}
 	if !needInput {
 		return nil
@@ -267,49 +266,49 @@ func (g *graph) linearsBack(dy, x, u *bindings.Tensor, gr *group, needInput bool
 		return dx
 	}
 	if mask := g.mask(gr); mask != nil {
-		return g.Add(dx, g.Mul(g.LinearBack(gr.down, du, bindings.Product{}, bindings.F32), mask))
+		return g.Add(dx, g.Mul(g.LinearBack(gr.matrixA, du, bindings.Product{}, bindings.F32), mask))
 	}
-	return g.LinearBack(gr.down, du, bindings.Product{Acc: dx}, bindings.F32)
+	return g.LinearBack(gr.matrixA, du, bindings.Product{Acc: dx}, bindings.F32)
 }
 
-// vectorsBack adds the gradients of the layers' b and d, or of a LoRA's B, and gives that of u = A x, of u's shape as
-// products take it, where it is needed:
+// vectorsBack adds the gradients of the layers' b and d, or of a LoRA's B. It gives the gradient of u = A x, as
+// products take it, where that is needed:
 //
 //	∂u = d ⊙ Bᵀ (b ⊙ g)    ∂B = Σ g (d ⊙ u)ᵀ
 func (g *graph) vectorsBack(dy, u *bindings.Tensor, gr *group, needed bool) (du *bindings.Tensor) {
 	if !gr.adapted() {
 		return nil
 	}
-	needed = needed || gr.gradDown != nil
-	if needed && !gr.sharedDown {
-		du = g.NewTensor(g.kind, gr.down.Ne(1), dy.Ne(1))
+	needed = needed || gr.gradA != nil
+	if needed && !gr.sharesA {
+		du = g.NewTensor(g.kind, gr.matrixA.Ne(1), dy.Ne(1))
 	}
 	gr.each(func(l *linear, start int) {
 		if l.vectors == nil {
 			return
 		}
-		part, own := g.columns(dy, start, l.out), g.columns(u, l.down, l.rank)
-		if l.gradRows != nil {
-			g.nodes.Expand(g.AddInplace(l.gradRows, g.Mul(g.WeightGrad(part, own, bindings.F32), l.vectors.LambdaD)))
+		part, layerU := g.columns(dy, start, l.out), g.columns(u, l.firstRank, l.rank)
+		if l.gradB != nil {
+			g.nodes.Expand(g.AddInplace(l.gradB, g.Mul(g.WeightGrad(part, layerU, bindings.F32), l.vectors.LambdaD)))
 		} else {
-			g.nodes.Expand(g.AddInplace(l.grads, g.FactoredGrad(part, own, *l.vectors)))
+			g.nodes.Expand(g.AddInplace(l.grads, g.FactoredGrad(part, layerU, *l.vectors)))
 		}
 		h := bindings.Product{In: l.vectors.LambdaB, Out: l.vectors.LambdaD}
 		switch {
 		case !needed:
-		case gr.sharedDown:
+		case gr.sharesA:
 			h.Acc = du
 			du = g.LinearBack(l.vectors.B, part, h, bindings.F32)
 		default:
-			h.Into = g.columns(du, l.down, l.rank)
+			h.Into = g.columns(du, l.firstRank, l.rank)
 			g.nodes.Expand(g.LinearBack(l.vectors.B, part, h, g.kind))
 		}
 	})
 	return g.rounded(du)
 }
 
-// mask is the dropout on a group's input, nil without dropout. PEFT draws one for each layer; here it is one a group,
-// as A x is.
+// mask is the dropout mask of a group's input, nil without dropout. PEFT draws a mask for each layer; here the group
+// shares one, as it shares A x.
 func (g *graph) mask(gr *group) *bindings.Tensor {
 	if p := g.m.adapter.Dropout; p > 0 && g.seed != 0 {
 		return g.dropoutMask(gr.block, gr.index, gr.in, p)

@@ -33,12 +33,12 @@ type Options struct {
 	Compute   Compute   `json:"compute"`
 	Plan      Plan      `json:"plan"`
 	Recompute Recompute `json:"recompute"`
-	// limit in bytes that auto recomputes for; 0 is half of what is free, or of a device nine tenths
+	// Limit in bytes for --recompute auto. 0: half of what is free, or nine tenths on a device.
 	Memory int64 `json:"memory"`
 }
 
-// Default is all processors, bfloat16 products where the processor has them and float32 elsewhere, and recomputing by
-// memory.
+// Default takes all processors, bfloat16 products where the processor has instructions for them and float32 elsewhere,
+// and recomputes by memory.
 func Default() Options {
 	o := Options{Device: bindings.CPU, Threads: runtime.GOMAXPROCS(0), Compute: ComputeF32, Plan: PlanAuto,
 		Recompute: RecomputeAuto}
@@ -60,17 +60,17 @@ const (
 	ComputeQ8 Compute = "q8"
 )
 
-// Plan says how a training pass multiplies with W + ΔW.
+// Plan says how a training pass multiplies by W + ΔW.
 type Plan string
 
 // The plans that there are.
 const (
-	PlanAuto     Plan = "auto"     // for each group of layers with a common input the one with fewer multiplications
+	PlanAuto     Plan = "auto"     // for each group of layers with one input, what takes fewer multiplications
 	PlanFactored Plan = "factored" // W x + b ⊙ (B (d ⊙ (A x))) for each token
 	PlanMerged   Plan = "merged"   // W + diag(b) B diag(d) A is formed once a pass
 )
 
-// Recompute says which blocks' intermediate results are computed again in the backward pass instead of being kept.
+// Recompute says which blocks compute their intermediate results again in the backward pass instead of keeping them.
 type Recompute string
 
 // The ways to recompute.
@@ -97,46 +97,46 @@ func (o Options) Validate() error {
 	return nil
 }
 
-// norm is the weights of a norm, [width], float32: none where there is no norm, and a bias where it is a layer norm.
+// norm is the weights of a norm, [width], float32. The zero value is no norm; a layer norm has a bias.
 type norm struct{ weight, bias *bindings.Tensor }
 
 // block holds the weights of one transformer block.
 type block struct {
 	shape
-	attnNorm, ffnNorm   norm               // of what attention and feed-forward take
-	attnAfter, ffnAfter norm               // of what they add
+	attnNorm, ffnNorm   norm               // of the inputs of attention and feed-forward
+	attnAfter, ffnAfter norm               // of their results
 	qkNorms             bindings.HeadNorms // of q and k
-	conv                *bindings.Tensor   // [taps, width]: the weights of a short convolution, where it has that
-	delta               *delta             // of a delta net, where it has that
-	// q k v, or q where it takes others' keys and values, output; or those of what stands in the place of attention;
-	// and gate up, down where the feed-forward is dense
+	conv                *bindings.Tensor   // [taps, width]: of a short convolution
+	delta               *delta             // of a delta net
+	// q k v, or q alone where keys and values are another block's; output; gate up; down. A substitute for attention
+	// has an input and an output group; with experts the last two are missing.
 	groups    []*group
-	experts   *experts         // where it is not
-	sinks     *bindings.Tensor // [heads]: see Heads; nil where there are none
-	embedding *blockEmbedding  // nil where it has none
-	scale     float32          // of its result
+	experts   *experts         // nil where the feed-forward is dense
+	sinks     *bindings.Tensor // [heads]: see bindings.Heads; nil without
+	embedding *blockEmbedding  // nil without
+	scale     float32          // of the block's result
 }
 
-// shape is what blocks of a model may have otherwise.
+// shape is what may differ between the blocks of a model.
 type shape struct {
-	straight bool // q and k are not rotated
-	local    bool // it sees a window
-	mixer    mixer
-	rotation int // which of the model's it takes
-	headDim  int
-	kvHeads  int
-	hidden   int  // feed-forward length
-	from     int  // the block whose keys and values it takes; -1 where it makes its own
-	gives    bool // others take its keys and values
-	keysOnly bool // its values are its keys before their norm
+	nope         bool // q and k are not rotated
+	local        bool // it has a window
+	mixer        mixer
+	rotation     int // index of its rotary
+	headDim      int
+	kvHeads      int
+	hidden       int  // feed-forward length
+	kvFrom       int  // the block whose keys and values it takes; -1 where it makes its own
+	sharesKV     bool // others take its keys and values
+	keysAsValues bool // its values are its keys before their norm
 }
 
-// rotary is a way to rotate: rope_freqs.weight, or those for short and for long texts.
+// rotary is a way to rotate: with rope_freqs.weight, or with factors for short and for long texts.
 type rotary struct {
 	bindings.Rope
 	factors     *bindings.Tensor // [dims/2] or nil
-	computed    []float32        // the same, where they are in no file; nil: they are not
-	longFactors *bindings.Tensor // of texts longer than rope.OrigContext, where they have others
+	computed    []float32        // the same, for factors that are in no file
+	longFactors *bindings.Tensor // of texts longer than OrigContext; nil where they have the same
 }
 
 // Model is an open model. It is not safe for concurrent use.
@@ -150,24 +150,24 @@ type Model struct {
 	alloc       *bindings.Allocator
 	tape        *tape
 	embed       *bindings.Tensor // [width, vocab]
-	positions   *bindings.Tensor // [width, context], learned; nil where there are none
-	embeddings  *embeddings      // of the blocks; nil where they have none
+	positions   *bindings.Tensor // [width, context], learned; nil without
+	embeddings  *embeddings      // of the blocks; nil without
 	outNorm     norm
 	head        *bindings.Tensor // [width, vocab]
-	rotaries    []rotary         // those that blocks take
+	rotaries    []rotary         // that blocks use
 	blocks      []*block
 	fingerprint string
 	adapter     *attached
 	attachment  int              // counts the calls of Attach
 	free        int64            // memory that was free at the first training step, in bytes
-	dry         bool             // graphs are measured and not computed
-	asked       *Device          // which has to say whether it has a graph\'s operations; nothing is computed
-	work        int64            // memory of the largest graph measured
+	dryRun      bool             // graphs are measured, not computed
+	probe       *Device          // collects the operations that the device lacks; nothing is computed
+	workBytes   int64            // memory of the largest graph measured
 	products    bindings.Work    // computed since Products was last asked
 	largest     bindings.Largest // of all graphs measured
 }
 
-// Open maps a GGUF file and checks that it is a whole model that can be trained: architecture, tensors, shapes and
+// Open maps a GGUF file and checks that it is a whole model that can be trained: its architecture, tensors, shapes and
 // types.
 func Open(path string, o Options) (*Model, error) {
 	if err := o.Validate(); err != nil {
@@ -233,15 +233,15 @@ func (m *Model) Close() {
 	m.file.Close()
 }
 
-// loader finds tensors by name and checks them.
+// loader finds and checks tensors by name, and keeps the first error.
 type loader struct {
 	m      *Model
-	leaves *[]leaf // to which those go that are copied to a device
+	leaves *[]leaf // tensors that are to be copied to a device
 	seen   map[string]bool
 	err    error
 }
 
-// tensor gives the tensor of that name and shape, or keeps the first error.
+// tensor gives the tensor of that name and shape, or nil after an error.
 func (l *loader) tensor(name string, shape ...int) *bindings.Tensor {
 	info, ok := l.m.file.Tensor(name)
 	if l.err != nil {
@@ -255,7 +255,7 @@ func (l *loader) tensor(name string, shape ...int) *bindings.Tensor {
 	switch {
 	case !ok:
 		l.err = fmt.Errorf("tensor %s is missing", name)
-	case len(want) != len(info.Shape) || !equal(want, info.Shape):
+	case !slices.Equal(want, info.Shape):
 		l.err = fmt.Errorf("tensor %s has shape %v, %v is needed", name, info.Shape, want)
 	case len(shape) == 1 && info.Type != bindings.F32:
 		l.err = fmt.Errorf("tensor %s: type %v, f32 is needed", name, info.Type)
@@ -280,21 +280,12 @@ func (l *loader) tensor(name string, shape ...int) *bindings.Tensor {
 	return t
 }
 
-// numbers is tensor for what operations take in float32 alone.
-func (l *loader) numbers(name string, shape ...int) *bindings.Tensor {
+// f32Tensor is tensor for operations that take float32 alone.
+func (l *loader) f32Tensor(name string, shape ...int) *bindings.Tensor {
 	if info, ok := l.m.file.Tensor(name); ok && info.Type != bindings.F32 && l.err == nil {
 		l.err = fmt.Errorf("tensor %s: type %v, f32 is needed", name, info.Type)
 	}
 	return l.tensor(name, shape...)
-}
-
-func equal(a, b []int64) bool {
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
 }
 
 func (m *Model) loadWeights() error {
@@ -311,13 +302,13 @@ func (m *Model) loadWeights() error {
 	var leaves []leaf
 	l := &loader{m: m, leaves: &leaves, seen: map[string]bool{}}
 	m.embed = l.tensor("token_embd.weight", m.Width, m.Vocab)
-	if m.made.positions {
+	if m.arch.learnedPositions {
 		m.positions = l.tensor("position_embd.weight", m.Width, m.Context)
 	}
 	if m.Embedding > 0 {
 		m.embeddings = l.embeddings()
 	}
-	m.outNorm = l.norm(cmp.Or(m.made.outNorm, "output_norm"), true)
+	m.outNorm = l.norm(cmp.Or(m.arch.outNorm, "output_norm"), true)
 	m.head = m.embed
 	if m.TiedHead = !l.has("output.weight"); !m.TiedHead {
 		m.head = l.tensor("output.weight", m.Width, m.Vocab)
@@ -335,7 +326,7 @@ func (m *Model) loadWeights() error {
 		}
 	}
 	for _, t := range infos {
-		if m.further(t.Name) {
+		if m.inFurtherBlock(t.Name) {
 			continue
 		}
 		// rope_freqs of old conversions stand in every block and say nothing.
@@ -345,9 +336,9 @@ func (m *Model) loadWeights() error {
 				"effect would be lost", t.Name, m.Architecture)
 		}
 	}
-	if l.err == nil && m.store != nil && m.asked == nil {
+	if l.err == nil && m.store != nil && m.probe == nil {
 		m.store.fixed = fixed
-		return m.store.place()
+		return m.store.placeInTurn()
 	}
 	return l.err
 }
@@ -358,27 +349,27 @@ func (l *loader) has(name string) bool {
 	return ok
 }
 
-// norm is a norm of the model's kind, or none where it is not there.
-func (l *loader) norm(name string, there bool) (n norm) {
-	if !there {
+// norm loads a norm of the model's kind, or is none where it is not present.
+func (l *loader) norm(name string, present bool) (n norm) {
+	if !present {
 		return n
 	}
 	n.weight = l.tensor(name+".weight", l.m.Width)
-	if l.m.made.layerNorm {
+	if l.m.arch.layerNorm {
 		n.bias = l.tensor(name+".bias", l.m.Width)
 	}
 	return n
 }
 
-// rotaries are those that the model's blocks take: the first one, and that of blocks with windows where it is another.
+// rotaries loads what the blocks rotate by: the first, and another for blocks with windows if theirs differs.
 func (l *loader) rotaries() []rotary {
 	const freqs, short, long = "rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"
 	m := l.m
-	if m.made.positions {
+	if m.arch.learnedPositions {
 		return nil
 	}
 	all := rotary{Rope: m.Rope}
-	if m.made.smooth && m.Rope.ExtFactor != 0 {
+	if m.arch.smoothRamp && m.Rope.ExtFactor != 0 {
 		all.Rope, all.computed = smoothYaRN(m.Rope)
 	}
 	switch {
@@ -390,7 +381,7 @@ func (l *loader) rotaries() []rotary {
 		all.factors, all.longFactors = l.tensor(short, m.Rope.Dims/2), l.tensor(long, m.Rope.Dims/2)
 	}
 	list := []rotary{all}
-	if m.local != nil && (m.localRope != m.Rope || m.made.localBase != 0 && m.RopeFactor) {
+	if m.local != nil && (m.localRope != m.Rope || m.arch.localBase != 0 && m.RopeFactor) {
 		list = append(list, rotary{Rope: m.localRope})
 	}
 	return list
@@ -402,42 +393,42 @@ func (l *loader) block(i int) *block {
 	name := func(part string) string { return "blk." + strconv.Itoa(i) + "." + part }
 	matrix := func(target string, in, out int) *linear {
 		x := &linear{block: i, target: target, in: in, out: out, w: l.tensor(name(target)+".weight", in, out)}
-		if bias := name(target) + ".bias"; slices.Contains(m.made.biases, target) || l.has(bias) &&
-			slices.Contains(m.made.mayHave, target) {
+		if bias := name(target) + ".bias"; slices.Contains(m.arch.biases, target) || l.has(bias) &&
+			slices.Contains(m.arch.mayHave, target) {
 			x.bias = l.tensor(bias, out)
 		}
 		return x
 	}
-	ffnNorm := cmp.Or(m.made.ffnNorm, "ffn_norm")
+	ffnNorm := cmp.Or(m.arch.ffnNorm, "ffn_norm")
 	b := &block{
 		shape: m.shape(i), scale: 1,
-		attnNorm:  l.norm(name("attn_norm"), m.made.norms != after),
-		ffnNorm:   l.norm(name(ffnNorm), m.made.norms != after),
-		attnAfter: l.norm(name("post_attention_norm"), m.made.norms != before),
-		ffnAfter:  l.norm(name("post_ffw_norm"), m.made.norms != before),
+		attnNorm:  l.norm(name("attn_norm"), m.arch.norms != after),
+		ffnNorm:   l.norm(name(ffnNorm), m.arch.norms != after),
+		attnAfter: l.norm(name("post_attention_norm"), m.arch.norms != before),
+		ffnAfter:  l.norm(name("post_ffw_norm"), m.arch.norms != before),
 	}
 	add := func(layers ...*linear) { b.groups = append(b.groups, newGroup(len(b.groups), layers...)) }
 	switch b.mixer {
 	case shortConvolution:
-		b.conv = l.numbers(name("shortconv.conv.weight"), m.Taps, m.Width)
+		b.conv = l.f32Tensor(name("shortconv.conv.weight"), m.Taps, m.Width)
 		add(matrix("shortconv.in_proj", m.Width, 3*m.Width))
 		add(matrix("shortconv.out_proj", m.Width, m.Width))
 	case deltaNet:
 		b.delta = l.delta(name)
 		heads := m.Delta.Values
-		add(matrix("attn_qkv", m.Width, m.mixed()), matrix("attn_gate", m.Width, m.read()),
+		add(matrix("attn_qkv", m.Width, m.deltaQKV()), matrix("attn_gate", m.Width, m.deltaOut()),
 			matrix("ssm_alpha", m.Width, heads), matrix("ssm_beta", m.Width, heads))
-		add(matrix("ssm_out", m.read(), m.Width))
+		add(matrix("ssm_out", m.deltaOut(), m.Width))
 	default:
 		l.attention(b, name, matrix, add)
 	}
-	if m.made.experts {
+	if m.arch.experts {
 		b.experts = l.experts(name)
 		return b
 	}
 	up, _ := m.file.Tensor(name("ffn_up.weight"))
 	switch {
-	case m.made.plain:
+	case m.arch.ungated:
 		add(matrix("ffn_up", m.Width, b.hidden))
 	case len(up.Shape) == 2 && up.Shape[1] == int64(2*b.hidden):
 		add(matrix("ffn_up", m.Width, 2*b.hidden))
@@ -448,18 +439,18 @@ func (l *loader) block(i int) *block {
 	return b
 }
 
-// attention loads that of block b.
+// attention loads the attention of block b.
 func (l *loader) attention(b *block, name func(part string) string, matrix func(target string, in, out int) *linear,
 	add func(layers ...*linear)) {
 	m := l.m
 	q, kv := m.Heads*b.headDim, b.kvHeads*b.headDim
-	if m.made.sinks {
+	if m.arch.sinks {
 		b.sinks = l.tensor(name("attn_sinks.weight"), m.Heads)
 	}
-	switch m.made.qkNorms {
+	switch m.arch.qkNorms {
 	case head:
 		b.qkNorms.Q = l.tensor(name("attn_q_norm.weight"), b.headDim)
-		if b.from < 0 {
+		if b.kvFrom < 0 {
 			b.qkNorms.K = l.tensor(name("attn_k_norm.weight"), b.headDim)
 		}
 	case row:
@@ -469,22 +460,22 @@ func (l *loader) attention(b *block, name func(part string) string, matrix func(
 	if m.embeddings != nil {
 		b.embedding = l.blockEmbedding(name)
 	}
-	if scale := name("layer_output_scale.weight"); m.made.embeddings && l.has(scale) {
-		b.scale = l.number(scale)
+	if scale := name("layer_output_scale.weight"); m.arch.blockEmbeddings && l.has(scale) {
+		b.scale = l.scalar(scale)
 	}
 	gates := 0
-	if m.made.gated {
+	if m.arch.gatedAttention {
 		gates = q
 	}
 	// A converter that permutes the rows of q and k does so in matrices of their own.
 	switch one := l.has(name("attn_qkv.weight")); {
-	case b.from >= 0:
+	case b.kvFrom >= 0:
 		add(matrix("attn_q", m.Width, q))
 		l.unused(name("attn_k.weight"), name("attn_v.weight"), name("attn_k_norm.weight"))
-	case one && gates == 0 && (m.made.positions || m.made.pairs == bindings.Halves):
+	case one && gates == 0 && (m.arch.learnedPositions || m.arch.pairs == bindings.Halves):
 		add(matrix("attn_qkv", m.Width, q+2*kv))
-	case m.made.keysOnly && !l.has(name("attn_v.weight")):
-		b.keysOnly = true
+	case m.arch.keysAsValues && !l.has(name("attn_v.weight")):
+		b.keysAsValues = true
 		add(matrix("attn_q", m.Width, q), matrix("attn_k", m.Width, kv))
 	default:
 		add(matrix("attn_q", m.Width, q+gates), matrix("attn_k", m.Width, kv), matrix("attn_v", m.Width, kv))
@@ -492,35 +483,35 @@ func (l *loader) attention(b *block, name func(part string) string, matrix func(
 	add(matrix("attn_output", q, m.Width))
 }
 
-// shape is what the model's constants make of block i.
+// shape derives the shape of block i from the model's constants.
 func (m *Model) shape(i int) shape {
 	s := shape{
 		local: m.windowed(i), headDim: m.HeadDim, kvHeads: m.kvHeads[i], mixer: m.mixers[i], hidden: m.Hidden,
-		from: m.from(i),
+		kvFrom: m.kvFrom(i),
 	}
 	if m.hidden != nil {
 		s.hidden = m.hidden[i]
 	}
-	s.straight = m.made.positions || m.made.straight > 0 && (i+1)%m.made.straight == 0 || m.made.straights &&
+	s.nope = m.arch.learnedPositions || m.arch.nopeEvery > 0 && (i+1)%m.arch.nopeEvery == 0 || m.arch.nopeGlobal &&
 		m.local != nil && !s.local
 	if s.local {
 		s.rotation, s.headDim = len(m.rotaries)-1, m.LocalHeadDim
 	}
-	for taker := m.Blocks - m.sharing; taker < m.Blocks; taker++ {
-		s.gives = s.gives || m.from(taker) == i
+	for taker := m.Blocks - m.kvSharing; taker < m.Blocks; taker++ {
+		s.sharesKV = s.sharesKV || m.kvFrom(taker) == i
 	}
 	return s
 }
 
-// unused lets a file have tensors that nothing is computed with.
+// unused lets a file have tensors that are not computed with.
 func (l *loader) unused(names ...string) {
 	for _, name := range names {
 		l.seen[name] = true
 	}
 }
 
-// number is the one of a tensor that has one.
-func (l *loader) number(name string) float32 {
+// scalar is the number of a tensor that has one.
+func (l *loader) scalar(name string) float32 {
 	if l.tensor(name, 1) == nil {
 		return 1
 	}
@@ -529,7 +520,7 @@ func (l *loader) number(name string) float32 {
 }
 
 // fingerprint is a SHA-256 over the names, types and shapes of all tensors and 4 KiB from the beginning and the end of
-// each tensor's data, so that a model of gigabytes is known in milliseconds. Metadata do not count.
+// each one's data. So a model of gigabytes takes milliseconds. Metadata do not count.
 func fingerprint(g *bindings.GGUF) string {
 	h := sha256.New()
 	for _, t := range g.Tensors() {

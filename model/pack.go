@@ -2,10 +2,10 @@ package model
 
 import "slices"
 
-// pack tells how a batch's tokens lie end to end as rows. Samples are cut into segments, a tree: tokens with which
-// several samples begin are computed once, in one segment, and what follows in each sample is a child of that segment.
-// A row sees all rows of its segment's ancestors and those up to itself in its own segment, so every sample sees itself
-// alone. That is exact: in a causal model a token's result depends on the tokens before it only.
+// pack lays a batch's tokens end to end as rows. Samples are cut into segments, which form a tree: tokens with which
+// several samples begin are computed once, in one segment, and the rest of each sample is a child of that segment. A
+// row sees all rows of its segment's ancestors, and its own segment up to itself. So every sample sees itself alone,
+// and the result is exact: in a causal model a token's result depends on earlier tokens only.
 type pack struct {
 	segments  []segment
 	tokens    []int32 // of each row
@@ -14,7 +14,7 @@ type pack struct {
 	labels    labels
 	rotations []kept // of these rows, while the pass is computed
 
-	embeddings          kept         // of the blocks, also then
+	embeddings          kept         // of the blocks, while the pass is computed
 	shared, sharedGrads map[int]kept // by block: keys and values that others take, and their gradients
 }
 
@@ -22,22 +22,21 @@ type pack struct {
 // rows in all its ancestors.
 type segment struct{ start, length, parent, past int32 }
 
-// labels are the rows that carry a label, the token that is to be predicted there, and the place of its sample in the
-// batch.
+// labels are the rows that have a label, the token to be predicted there, and the index of its sample in the batch.
 type labels struct{ rows, tokens, samples []int32 }
 
-// sample is a sequence of tokens, and what is to be predicted after each, or -1.
+// sample is a sequence of tokens, with the token to be predicted after each, or -1.
 type sample struct {
 	tokens, targets []int32
-	place           int32 // in the batch
+	place           int32 // index in the batch
 	long            bool  // it is rotated as long texts are
 }
 
-// leastShared is how many tokens a common beginning must have to be worth a segment.
+// leastShared is the fewest common tokens that are worth a segment.
 const leastShared = 4
 
-// newPack lays samples out. With share, common beginnings without labels become one segment; else every sample is one,
-// and where some are long.
+// newPack lays samples out. With share, common beginnings without labels become one segment. Otherwise, or if some
+// sample is long, every sample is one segment.
 func newPack(samples []sample, share bool) pack {
 	var p pack
 	if !share || slices.ContainsFunc(samples, func(s sample) bool { return s.long }) {
@@ -52,10 +51,10 @@ func newPack(samples []sample, share bool) pack {
 	return p
 }
 
-// tree lays out sorted samples that are equal up to from, in the segment parent.
+// tree lays out sorted samples that are equal up to `from`, as children of the segment parent.
 func (p *pack) tree(samples []sample, from int, parent int32) {
 	for len(samples) > 0 {
-		// The samples that share at least that many tokens with the first one are its neighbours.
+		// Samples are sorted, so those with a common beginning are neighbours.
 		first, n, most := samples[0], 1, 0
 		for n < len(samples) {
 			common := first.shared(samples[n], from)
@@ -78,7 +77,7 @@ func (p *pack) tree(samples []sample, from int, parent int32) {
 	}
 }
 
-// shared is the number of tokens from a place on that two samples have in common before either has a label.
+// shared is the number of tokens, from an index on, that two samples have in common before either has a label.
 func (s sample) shared(t sample, from int) int {
 	n := 0
 	for i := from; i < min(len(s.tokens), len(t.tokens)) && s.tokens[i] == t.tokens[i] && s.targets[i] < 0 &&
@@ -106,11 +105,10 @@ func (p *pack) add(s sample, from, to int, parent int32) int32 {
 
 func (p pack) rows() int { return len(p.tokens) }
 
-// passRows bounds the tokens of a pass: a batch with more is computed in several, whatever memory there is, so that its
-// sums come out the same.
+// passRows bounds the tokens of a pass. It does not depend on the memory, so that sums come out the same everywhere.
 const passRows = 4096
 
-// passes cuts samples into runs of at most passRows tokens; a longer sample is alone.
+// passes splits samples into runs of at most passRows tokens; a longer sample is alone.
 func passes(samples []sample) [][]sample {
 	var all [][]sample
 	rows := 0

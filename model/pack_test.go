@@ -114,7 +114,7 @@ func TestSharedBeginnings(t *testing.T) {
 				targets: slices.Concat(slices.Repeat([]int32{-1}, shared), own.targets),
 				lengths: []int{shared + 6},
 			}
-			sum, grad := one.gradients(t, m, 0)
+			sum, grad := one.gradient(t, m, 0)
 			alone += sum
 			for j, v := range grad {
 				grads[j] += v
@@ -122,14 +122,14 @@ func TestSharedBeginnings(t *testing.T) {
 			all.tokens, all.targets, all.lengths = append(all.tokens, one.tokens...),
 				append(all.targets, one.targets...), append(all.lengths, one.lengths...)
 		}
-		samples, err := m.check(all.tokens, all.targets, all.lengths)
+		samples, err := m.splitBatch(all.tokens, all.targets, all.lengths)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if rows := newPack(samples, true).rows(); rows >= len(all.tokens) {
 			t.Fatalf("%d rows for %d tokens: nothing was shared", rows, len(all.tokens))
 		}
-		sum, grad := all.gradients(t, m, 0)
+		sum, grad := all.gradient(t, m, 0)
 		if !(relative(sum, alone) <= tinyLossTolerance) {
 			t.Errorf("%s: loss %.9g together, %.9g alone", plan, sum, alone)
 		}

@@ -13,12 +13,12 @@ type Sampling struct {
 	MaxTokens   int     `json:"max_tokens"`
 	Temperature float64 `json:"temperature"` // 0 takes the most likely token
 	TopK        int     `json:"top_k"`       // that many most likely tokens; 0 is all
-	// smallest set of most likely tokens with this probability together; 1 is all (Holtzman et al., arXiv 1904.09751)
+	// The fewest most likely tokens that have this probability together; 1 is all (Holtzman et al., arXiv 1904.09751).
 	TopP float64 `json:"top_p"`
-	// tokens of at least this part of the greatest probability; 0 is all (Nguyen et al., arXiv 2407.01082)
+	// Tokens with at least this part of the greatest probability; 0 is all (Nguyen et al., arXiv 2407.01082).
 	MinP float64 `json:"min_p"`
-	// divides the positive logits of tokens that the text has, and multiplies negative ones; 1 is none (Keskar et al.,
-	// arXiv 1909.05858)
+	// Divides positive logits of tokens that the text has, and multiplies negative ones; 1 is none (Keskar et al.,
+	// arXiv 1909.05858).
 	RepetitionPenalty float64 `json:"repetition_penalty"`
 	Seed              uint64  `json:"seed"`
 }
@@ -45,8 +45,8 @@ func (s Sampling) Validate() error {
 	return nil
 }
 
-// choose picks the token that follows a text by its logits, which it may change. Equal logits go to the lower token, so
-// that a result does not depend on the order of sorting.
+// choose picks the next token of a text by its logits, which it may change. Of equal logits the lower token counts, so
+// that the order of sorting does not.
 func (s Sampling) choose(logits []float32, text []int32, random *rand.Rand) (int32, error) {
 	if s.RepetitionPenalty != 1 {
 		s.penalise(logits, text)
@@ -68,9 +68,9 @@ func (s Sampling) choose(logits []float32, text []int32, random *rand.Rand) (int
 	for _, c := range candidates {
 		sum += c.p
 	}
-	at := random.Float64() * sum
+	rest := random.Float64() * sum
 	for _, c := range candidates {
-		if at -= c.p; at < 0 {
+		if rest -= c.p; rest < 0 {
 			return c.token, nil
 		}
 	}
@@ -97,8 +97,8 @@ type candidate struct {
 	p     float64 // beside 1 for the most likely token
 }
 
-// candidates are the tokens that may be drawn, the most likely ones first if that matters. Top-k, top-p and min-p look
-// at what the temperature makes of the probabilities; each looks at what the one before it leaves.
+// candidates are the tokens that may be drawn, the most likely first where the order matters. Top-k, top-p and min-p
+// apply after the temperature, each to what the one before leaves.
 func (s Sampling) candidates(logits []float32, best float64) []candidate {
 	all := make([]candidate, 0, len(logits))
 	total := 0.0
@@ -110,7 +110,7 @@ func (s Sampling) candidates(logits []float32, best float64) []candidate {
 	if s.TopK == 0 && s.TopP == 1 {
 		return slices.DeleteFunc(all, func(c candidate) bool { return c.p < s.MinP })
 	}
-	// Most tokens are unlikely: they are put into order only where the likely ones are too few.
+	// Sorts the likely tokens alone, unless they are too few.
 	for least := 1e-3; ; least /= 1e3 {
 		likely := slices.DeleteFunc(slices.Clone(all), func(c candidate) bool { return c.p < least })
 		slices.SortFunc(likely, func(a, b candidate) int {

@@ -7,9 +7,9 @@ import (
 	"math/rand/v2"
 )
 
-// Server continues several prompts at a time. Whatever is asked for while others are being answered joins them, and
-// makes room as it ends; each answer is the same as if it was alone. The beginning that a prompt has in common with a
-// text that the server still holds is not computed again. The model belongs to the server until that is closed.
+// Server continues several prompts at a time. A request joins those that are being answered, and leaves when it ends.
+// Each answer is the same as if it were alone. A prompt's beginning that the server still holds as a text is not
+// computed again. The model belongs to the server until that is closed.
 type Server struct {
 	m        *Model
 	cache    *Cache
@@ -44,7 +44,7 @@ func (m *Model) Serve(texts, room int) (*Server, error) {
 	return s, nil
 }
 
-// Close ends the server after the answers that it is at. It must be called once.
+// Close ends the server after the answers that are under way. It must be called once.
 func (s *Server) Close() {
 	close(s.stop)
 	<-s.stopped
@@ -97,7 +97,7 @@ func (s *Server) serve() {
 	}
 }
 
-// receive gives a new request if there is one and room for it. With nothing to do it waits.
+// receive gives a new request if there is one and a text is free. With nothing to do it waits.
 func (s *Server) receive(active int) (r *request, open bool) {
 	if active == len(s.cache.texts) {
 		return nil, true
@@ -135,7 +135,7 @@ func (s *Server) begin(r *request, active []*request) error {
 	return r.ctx.Err()
 }
 
-// common is the number of tokens that two texts begin with.
+// common is the number of tokens that two texts have in common at their beginning.
 func common(a, b []int32) int {
 	n := 0
 	for n < min(len(a), len(b)) && a[n] == b[n] {
@@ -144,7 +144,7 @@ func common(a, b []int32) int {
 	return n
 }
 
-// step makes a token for each active request, and gives those that go on.
+// step makes a token for each active request, and gives those that continue.
 func (s *Server) step(active []*request) (left []*request) {
 	adds := make([]Addition, len(active))
 	for i, r := range active {
@@ -166,7 +166,7 @@ func (s *Server) step(active []*request) (left []*request) {
 	return left
 }
 
-// choose makes a request's next token, and tells whether it goes on.
+// choose makes a request's next token, and tells whether it continues.
 func (s *Server) choose(r *request, logits []float32) (more bool, err error) {
 	if err := r.ctx.Err(); err != nil {
 		return false, err

@@ -2,7 +2,7 @@ package model
 
 import "github.com/veratune/veratune/bindings"
 
-// gates are the two gates of a short convolution and what it takes, [width, rows] each, of bcx [3 · width, rows].
+// gates views the two gates of a short convolution and its input, [width, rows] each, in bcx [3 · width, rows].
 func (g *graph) gates(bcx *bindings.Tensor) (in, out, x *bindings.Tensor) {
 	w := g.m.Width
 	return g.columns(bcx, 0, w), g.columns(bcx, w, w), g.columns(bcx, 2*w, w)
@@ -14,7 +14,7 @@ func (g *graph) shortConv(b *block, bcx *bindings.Tensor, c *cached) *bindings.T
 	return g.rounded(g.Mul(out, g.convolved(g.Mul(in, x), b.conv, c)))
 }
 
-// convolved is the causal convolution of x by w, float32; with a cache, of rows that continue its texts.
+// convolved is the causal convolution of x by w, float32. With a cache, rows continue its texts.
 func (g *graph) convolved(x, w *bindings.Tensor, c *cached) *bindings.Tensor {
 	if c != nil {
 		return g.ConvolutionCached(x, w, c.last, c.rows, bindings.F32)
@@ -26,5 +26,6 @@ func (g *graph) convolved(x, w *bindings.Tensor, c *cached) *bindings.Tensor {
 func (g *graph) shortConvBack(b *block, dy, bcx *bindings.Tensor) *bindings.Tensor {
 	in, out, x := g.gates(bcx)
 	dgated := g.ConvolutionBack(g.Mul(out, dy), b.conv, g.segments)
-	return g.rounded(g.beside(g.Mul(x, dgated), g.Mul(dy, g.convolved(g.Mul(in, x), b.conv, nil)), g.Mul(in, dgated)))
+	return g.rounded(g.concatColumns(g.Mul(x, dgated), g.Mul(dy, g.convolved(g.Mul(in, x), b.conv, nil)),
+		g.Mul(in, dgated)))
 }

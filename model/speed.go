@@ -17,8 +17,7 @@ func (m *Model) Forget() {
 	m.products = bindings.Work{}
 }
 
-// Times gives the seconds that each kind of operation has taken since it was last asked: those of the operations of
-// package ggml; what is missing to the whole is everything else.
+// Times gives the seconds that each kind of operation of package ggml has taken since the last call.
 func (m *Model) Times() map[string]float64 { return m.backend.Times() }
 
 // Products tells how many additions and multiplications the products were that the CPU has computed since Forget, and
@@ -101,7 +100,7 @@ func (m *Model) kindOfSpeed(op string) bindings.Type {
 
 // speed measures one operation on w, with random activations.
 func (m *Model) speed(s Speed, w *bindings.Tensor, composed bool) (float64, error) {
-	g := m.newGraph(s.Tokens).in(m.kindOfSpeed(s.Op))
+	g := m.newGraph(s.Tokens).withKind(m.kindOfSpeed(s.Op))
 	defer g.Close()
 	random := rand.New(rand.NewPCG(1, 2))
 	activations := func(n int) *bindings.Tensor {
@@ -161,7 +160,7 @@ func (g *graph) composed(w *bindings.Tensor, transposed bool) *bindings.Tensor {
 
 // peak measures what the processor reaches on registers alone with numbers of a type, in GFLOP/s.
 func (m *Model) peak(kind bindings.Type) (best float64, err error) {
-	g := m.newGraph(1).in(kind)
+	g := m.newGraph(1).withKind(kind)
 	defer g.Close()
 	n := g.PeakOperations(g.rounded(input(g, make([]float32, 32), 32))).Output()
 	g.nodes.Expand(n)

@@ -9,23 +9,23 @@ import (
 )
 
 // Loss sums −log p (natural logarithm) over the labelled positions of samples and counts them. Sample i is the next
-// lengths[i] tokens; targets[i] is the token to be predicted after position i, or −1 where nothing is asked. Samples do
-// not see each other.
+// lengths[i] tokens; targets[i] is the token to be predicted after position i, or −1 for none. Samples do not see each
+// other.
 func (m *Model) Loss(tokens, targets []int32, lengths []int) (sum float64, n int, err error) {
 	return m.Losses(tokens, targets, lengths, nil)
 }
 
-// Losses is Loss, and adds the sum of each sample to its number in sums, unless that is nil.
+// Losses is Loss, and adds each sample's sum to sums, unless that is nil.
 func (m *Model) Losses(tokens, targets []int32, lengths []int, sums []float64) (sum float64, n int, err error) {
 	if sums != nil && len(sums) != len(lengths) {
 		return 0, 0, fmt.Errorf("losses: room for %d sums, the batch has %d samples", len(sums), len(lengths))
 	}
-	samples, err := m.check(tokens, targets, lengths)
+	samples, err := m.splitBatch(tokens, targets, lengths)
 	if err != nil {
 		return 0, 0, err
 	}
 	all := passes(samples)
-	if err := m.settle(all, m.lossNeeds); err != nil {
+	if err := m.placeWeights(all, m.lossMemory); err != nil {
 		return 0, 0, err
 	}
 	if err := m.merge(); err != nil {
@@ -46,14 +46,14 @@ func (m *Model) lossOf(p pack, sums []float64) (float64, error) {
 	if len(p.labels.rows) == 0 {
 		return 0, nil
 	}
-	if err := m.tape.reserve(2*m.streamBytes(p)+m.tableBytes(p), 2+m.tables()); err != nil {
+	if err := m.tape.reserve(2*m.streamBytes(p)+m.tableBytes(p), 2+m.tableCount()); err != nil {
 		return 0, err
 	}
 	x, err := m.begin(&p)
 	if err != nil {
 		return 0, err
 	}
-	// Two places take turns: a block reads one and writes the other.
+	// A block reads one of two places and writes the other.
 	var other kept
 	for _, b := range m.blocks {
 		y, _, err := m.blockForward(b, p, x, other, 0, false)
@@ -65,8 +65,8 @@ func (m *Model) lossOf(p pack, sums []float64) (float64, error) {
 	return m.loss(x, p.labels, kept{}, sums)
 }
 
-// AddGradient is Loss, and adds the gradient of the sum for every number of the attached adapter's Params to grad. seed
-// decides the dropout masks; 0 is none.
+// AddGradient is Loss, and adds the gradient of the sum by the attached adapter's Params to grad. seed decides the
+// dropout masks; 0 is none.
 func (m *Model) AddGradient(tokens, targets []int32, lengths []int, seed uint64, grad []float32) (sum float64, n int,
 	err error) {
 	if m.adapter != nil && len(grad) != len(m.adapter.Params) {
@@ -75,19 +75,19 @@ func (m *Model) AddGradient(tokens, targets []int32, lengths []int, seed uint64,
 	if sum, n, err = m.ComputeGradient(tokens, targets, lengths, seed); err != nil {
 		return 0, 0, err
 	}
-	return sum, n, m.adapter.each(m.adapter.grads, func(at int, values []float32) {
+	return sum, n, m.adapter.each(m.adapter.grads, func(offset int, values []float32) {
 		for i, g := range values {
-			grad[at+i] += g
+			grad[offset+i] += g
 		}
 	})
 }
 
-// ComputeGradient is AddGradient into a gradient that stays where it is computed, in place of the one before.
+// ComputeGradient is AddGradient, but the gradient stays where it is computed and replaces the one before.
 func (m *Model) ComputeGradient(tokens, targets []int32, lengths []int, seed uint64) (sum float64, n int, err error) {
 	if m.adapter == nil {
 		return 0, 0, errors.New("gradients: no adapter is attached")
 	}
-	samples, err := m.check(tokens, targets, lengths)
+	samples, err := m.splitBatch(tokens, targets, lengths)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -95,7 +95,7 @@ func (m *Model) ComputeGradient(tokens, targets []int32, lengths []int, seed uin
 		seed = 0
 	}
 	all := passes(samples)
-	if err := m.settle(all, m.gradientsNeed); err != nil {
+	if err := m.placeWeights(all, m.gradientMemory); err != nil {
 		return 0, 0, err
 	}
 	if err := errors.Join(m.merge(), m.adapter.grads.Zero()); err != nil {
@@ -106,11 +106,11 @@ func (m *Model) ComputeGradient(tokens, targets []int32, lengths []int, seed uin
 		if seed != 0 && i > 0 {
 			seed++
 		}
-		keep, err := m.keeping(p)
+		keep, err := m.blocksToKeep(p)
 		if err != nil {
 			return 0, 0, err
 		}
-		s, err := m.gradients(p, keep, seed)
+		s, err := m.passGradient(p, keep, seed)
 		if err != nil {
 			return 0, 0, err
 		}
@@ -119,12 +119,13 @@ func (m *Model) ComputeGradient(tokens, targets []int32, lengths []int, seed uin
 	return sum, n, nil
 }
 
-// gradients adds the gradients of one pass to the adapter's; the last keep blocks keep what their backward pass needs.
-func (m *Model) gradients(p pack, keep int, seed uint64) (sum float64, err error) {
+// passGradient adds the gradient of one pass to the adapter's. The last keep blocks keep what their backward pass
+// needs.
+func (m *Model) passGradient(p pack, keep int, seed uint64) (sum float64, err error) {
 	if len(p.labels.rows) == 0 {
 		return 0, nil
 	}
-	if err := m.makeRoom(p, keep); err != nil {
+	if err := m.reserveTape(p, keep); err != nil {
 		return 0, err
 	}
 
@@ -138,7 +139,7 @@ func (m *Model) gradients(p pack, keep int, seed uint64) (sum float64, err error
 		return 0, err
 	}
 	for i, b := range m.blocks {
-		if !m.counts(i) {
+		if !m.isComputed(i) {
 			xs[i+1] = xs[i]
 			continue
 		}
@@ -147,9 +148,9 @@ func (m *Model) gradients(p pack, keep int, seed uint64) (sum float64, err error
 		}
 	}
 
-	// Backward: a block's gradient takes the place of the block's result, which nothing needs any more.
+	// Backward: a block's gradient overwrites the block's result, which nothing needs any more.
 	last := len(m.blocks)
-	dy, err := m.spare(xs[last])
+	dy, err := m.newPlace(xs[last])
 	if err != nil {
 		return 0, err
 	}
@@ -157,7 +158,7 @@ func (m *Model) gradients(p pack, keep int, seed uint64) (sum float64, err error
 		return 0, err
 	}
 	for i := last - 1; i >= m.adapter.lowest; i-- {
-		if !m.counts(i) {
+		if !m.isComputed(i) {
 			continue
 		}
 		if err = m.blockBackward(m.blocks[i], p, dy, xs[i], xs[i+1], saved[i], seed, i > m.adapter.lowest); err != nil {
@@ -168,10 +169,10 @@ func (m *Model) gradients(p pack, keep int, seed uint64) (sum float64, err error
 	return sum, nil
 }
 
-// counts tells whether block i is computed. To measure graphs it is enough to take the last block and, from the lowest
-// that is adapted on, the first of each shape.
-func (m *Model) counts(i int) bool {
-	if !m.dry || i == len(m.blocks)-1 {
+// isComputed tells whether block i is computed. A dry run needs only the last block and, from the lowest adapted one
+// on, the first of each shape.
+func (m *Model) isComputed(i int) bool {
+	if !m.dryRun || i == len(m.blocks)-1 {
 		return true
 	}
 	lowest := m.adapter.lowest
@@ -180,9 +181,9 @@ func (m *Model) counts(i int) bool {
 	})
 }
 
-// check refuses what ggml would abort on, and cuts a batch into its samples. The tokens behind a sample's last label
-// are left out: nothing that is asked for depends on them.
-func (m *Model) check(tokens, targets []int32, lengths []int) ([]sample, error) {
+// splitBatch checks a batch, since ggml would abort on a wrong one, and splits it into samples. Tokens after a sample's
+// last label are left out: no result depends on them.
+func (m *Model) splitBatch(tokens, targets []int32, lengths []int) ([]sample, error) {
 	if m.options.Compute == ComputeQ8 {
 		return nil, errors.New("compute q8 is for generation; losses and gradients take f32 or bf16")
 	}
@@ -206,7 +207,7 @@ func (m *Model) check(tokens, targets []int32, lengths []int) ([]sample, error) 
 		}
 	}
 	for i, n := range lengths {
-		if err := m.reaches(n); err != nil {
+		if err := m.checkLength(n); err != nil {
 			return nil, fmt.Errorf("sample %d of the batch: %w", i, err)
 		}
 		used := n
@@ -214,15 +215,15 @@ func (m *Model) check(tokens, targets []int32, lengths []int) ([]sample, error) 
 			used--
 		}
 		if used > 0 {
-			samples = append(samples, sample{tokens[:used], targets[:used], int32(i), m.long(n)})
+			samples = append(samples, sample{tokens[:used], targets[:used], int32(i), m.isLong(n)})
 		}
 		tokens, targets = tokens[n:], targets[n:]
 	}
 	return samples, nil
 }
 
-// reaches refuses a text of n tokens where the model has no embeddings for its last positions.
-func (m *Model) reaches(n int) error {
+// checkLength refuses a text of n tokens that is longer than the model's learned positions.
+func (m *Model) checkLength(n int) error {
 	if m.positions != nil && n > m.Context {
 		return fmt.Errorf("a text of %d tokens, and the model has embeddings of %d positions: shorten it, with "+
 			"--max-length %d for example", n, m.Context, m.Context)
@@ -230,8 +231,8 @@ func (m *Model) reaches(n int) error {
 	return nil
 }
 
-// long tells whether a text of n tokens is rotated by the factors of long ones.
-func (m *Model) long(n int) bool {
+// isLong tells whether a text of n tokens is rotated by the factors for long ones.
+func (m *Model) isLong(n int) bool {
 	return n > m.Rope.OrigContext && slices.ContainsFunc(m.rotaries, func(r rotary) bool {
 		return r.longFactors != nil
 	})
@@ -240,8 +241,8 @@ func (m *Model) long(n int) bool {
 // streamBytes is the size of the residual stream, [width, rows] in float32.
 func (m *Model) streamBytes(p pack) int64 { return 4 * int64(m.Width) * int64(p.rows()) }
 
-// tableBytes is the size of what blocks share beside the residual stream, in float32: the tables of rotary embedding,
-// each [rotated numbers, rows], the blocks' embeddings, and keys and values that several take.
+// tableBytes is the size of what blocks share besides the residual stream, in float32: the tables of rotation, each
+// [rotated numbers, rows], the blocks' embeddings, and shared keys and values.
 func (m *Model) tableBytes(p pack) (n int64) {
 	for _, r := range m.rotaries {
 		n += 4 * int64(r.Dims) * int64(p.rows())
@@ -249,28 +250,28 @@ func (m *Model) tableBytes(p pack) (n int64) {
 	return n + 4*int64(m.Embedding*m.Blocks)*int64(p.rows()) + m.sharedBytes(p)
 }
 
-// tables is how many that are.
-func (m *Model) tables() int { return len(m.rotaries) + 1 + len(m.givers()) }
+// tableCount is the number of these tables.
+func (m *Model) tableCount() int { return len(m.rotaries) + 1 + len(m.kvSources()) }
 
 // sharedBytes is the size of the keys and values that several blocks take.
 func (m *Model) sharedBytes(p pack) (n int64) {
-	for _, b := range m.givers() {
+	for _, b := range m.kvSources() {
 		n += 4 * int64(b.keyValues()) * int64(p.rows())
 	}
 	return n
 }
 
-// placeShared makes room for what blocks from the lowest on give to others, or for its gradients.
+// placeShared makes room for keys and values, or their gradients, that blocks from the lowest on share with others.
 func (m *Model) placeShared(p *pack, lowest int) (map[int]kept, error) {
 	places := map[int]kept{}
-	for _, b := range m.givers() {
+	for _, b := range m.kvSources() {
 		i := b.groups[0].block
 		if i < lowest {
 			continue
 		}
 		var err error
 		width, rows := int64(b.keyValues()), int64(p.rows())
-		if places[i], err = m.spare(kept{kind: bindings.F32, shape: [4]int64{width, rows, 1, 1},
+		if places[i], err = m.newPlace(kept{kind: bindings.F32, shape: [4]int64{width, rows, 1, 1},
 			bytes: 4 * width * rows}); err != nil {
 			return nil, err
 		}
@@ -278,8 +279,8 @@ func (m *Model) placeShared(p *pack, lowest int) (map[int]kept, error) {
 	return places, nil
 }
 
-// shareGradients makes room for the gradients of keys and values that several blocks take, as far as they are asked
-// for, all 0.
+// shareGradients makes room for the gradients of shared keys and values, of the blocks that are trained, and sets them
+// to 0.
 func (m *Model) shareGradients(p *pack) (err error) {
 	if p.sharedGrads, err = m.placeShared(p, m.adapter.lowest); err != nil {
 		return err
@@ -292,7 +293,8 @@ func (m *Model) shareGradients(p *pack) (err error) {
 	return nil
 }
 
-// begin looks the tokens up, [width, rows], and computes the rotations and embeddings that all blocks share.
+// begin looks up the tokens' embeddings, [width, rows], and computes the rotations and embeddings that all blocks
+// share.
 func (m *Model) begin(p *pack) (kept, error) {
 	g := m.newGraph(p.rows())
 	defer g.Close()
@@ -310,7 +312,7 @@ func (m *Model) begin(p *pack) (kept, error) {
 	if p.shared, err = m.placeShared(p, 0); err != nil {
 		return kept{}, err
 	}
-	for _, table := range g.tables(p.positions, turns(p.long)) {
+	for _, table := range g.rotationTables(p.positions, rotationRows(p.long)) {
 		k, err := m.tape.keep(g, table)
 		if err != nil {
 			return kept{}, err
@@ -323,7 +325,7 @@ func (m *Model) begin(p *pack) (kept, error) {
 // passGraph makes a graph for one block of a pass.
 func (m *Model) passGraph(p pack, seed uint64) *graph {
 	g := m.newGraph(p.rows())
-	g.seed, g.merging = seed, true
+	g.seed, g.useMerged = seed, true
 	for i, r := range m.rotaries {
 		if p.rotations == nil { // the pass is not computed
 			g.rotations = append(g.rotations, g.NewTensor(bindings.F32, int64(r.Dims), int64(p.rows())))
@@ -336,20 +338,19 @@ func (m *Model) passGraph(p pack, seed uint64) *graph {
 		runs[i] = [4]int32{s.start, s.length, s.parent, s.past}
 	}
 	g.segments = g.pack(runs)
-	g.warmth = g.temperatures(p.positions)
+	g.temperature = g.temperatureOf(p.positions)
 	g.addFirst(p.positions)
 	m.giveTables(g, p)
 	return g
 }
 
-// giveTables lets a block's graph take the blocks' embeddings, and keys and values of other blocks with their
-// gradients.
+// giveTables gives a block's graph the blocks' embeddings, and shared keys and values with their gradients.
 func (m *Model) giveTables(g *graph, p pack) {
 	if p.shared == nil { // the pass is not computed
 		if m.Embedding > 0 {
 			g.giveEmbeddings(g.NewTensor(bindings.F32, int64(m.Embedding*m.Blocks), int64(p.rows())))
 		}
-		for _, b := range m.givers() {
+		for _, b := range m.kvSources() {
 			g.share(b.groups[0].block, g.NewTensor(bindings.F32, int64(b.keyValues()), int64(p.rows())))
 		}
 		return
@@ -363,7 +364,7 @@ func (m *Model) giveTables(g *graph, p pack) {
 	}
 }
 
-// blockForward computes one block. Its result goes to place, or to a new place where that is none.
+// blockForward computes one block. Its result goes to place, or to a new place where that is zero.
 func (m *Model) blockForward(b *block, p pack, x, place kept, seed uint64, save bool) (y kept, saved []kept,
 	err error) {
 	g := m.passGraph(p, seed)
@@ -378,7 +379,7 @@ func (m *Model) blockForward(b *block, p pack, x, place kept, seed uint64, save 
 			saved = append(saved, k)
 		}
 	}
-	if b.gives {
+	if b.sharesKV {
 		if err := m.tape.keepAt(g, g.Cont(g.shared[b.groups[0].block]), p.shared[b.groups[0].block]); err != nil {
 			return kept{}, nil, err
 		}
@@ -394,8 +395,8 @@ func (m *Model) blockForward(b *block, p pack, x, place kept, seed uint64, save 
 	return y, saved, g.runBlock(b, b.groups[0].block+1)
 }
 
-// blockBackward adds the gradients of one block's vectors and, where needInput, writes that of its input to dx. What
-// was not saved is computed again from x.
+// blockBackward adds the gradients of one block's vectors and, where needInput is set, writes that of its input to dx.
+// What was not saved is computed again from x.
 func (m *Model) blockBackward(b *block, p pack, dy, x, dx kept, saved []kept, seed uint64, needInput bool) error {
 	g := m.passGraph(p, seed)
 	defer g.Close()
@@ -421,8 +422,8 @@ func (m *Model) blockBackward(b *block, p pack, dy, x, dx kept, saved []kept, se
 	return g.runBlock(b, next)
 }
 
-// spare is a new place for a tensor like k.
-func (m *Model) spare(k kept) (kept, error) {
+// newPlace is a new place on the tape for a tensor like k.
+func (m *Model) newPlace(k kept) (kept, error) {
 	g := m.newGraph(0)
 	defer g.Close()
 	x := g.NewTensor(k.kind, k.shape[:]...)

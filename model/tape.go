@@ -12,7 +12,7 @@ type tape struct {
 	buffer  *bindings.Buffer
 }
 
-// kept names a result on the tape: the zero value is none.
+// kept names a result on the tape. The zero value names none.
 type kept struct {
 	kind   bindings.Type
 	shape  [4]int64
@@ -43,7 +43,7 @@ func (t *tape) close() {
 	}
 }
 
-// keep gives x, a result of a graph that was not run yet, its memory here. nil is kept as none.
+// keep gives x, a result of a graph that has not run yet, its memory on the tape.
 func (t *tape) keep(g *graph, x *bindings.Tensor) (kept, error) {
 	if x == nil {
 		return kept{}, g.Err()
@@ -53,7 +53,7 @@ func (t *tape) keep(g *graph, x *bindings.Tensor) (kept, error) {
 	return kept{x.Type(), x.Shape(), offset, x.Bytes()}, err
 }
 
-// keepAt gives x the memory of a kept result of the same size, which is lost with it.
+// keepAt gives x the memory of a kept result of the same size, which it overwrites.
 func (t *tape) keepAt(g *graph, x *bindings.Tensor, k kept) error {
 	if x == nil {
 		return g.Err()
@@ -62,7 +62,7 @@ func (t *tape) keepAt(g *graph, x *bindings.Tensor, k kept) error {
 	return t.buffer.PlaceAt(x, k.offset)
 }
 
-// leaf is a kept result as a tensor of another graph; none is nil.
+// leaf is a kept result as a tensor of another graph; nil for none.
 func (t *tape) leaf(g *graph, k kept) *bindings.Tensor {
 	if k.bytes == 0 {
 		return nil

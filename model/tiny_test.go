@@ -68,7 +68,7 @@ func (b batch) labels() (n int) {
 	return n
 }
 
-func (b batch) gradients(t *testing.T, m *Model, seed uint64) (sum float64, grad []float32) {
+func (b batch) gradient(t *testing.T, m *Model, seed uint64) (sum float64, grad []float32) {
 	t.Helper()
 	grad = make([]float32, len(m.adapter.Params))
 	sum, n, err := m.AddGradient(b.tokens, b.targets, b.lengths, seed, grad)

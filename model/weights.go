@@ -7,19 +7,18 @@ import (
 	"github.com/veratune/veratune/bindings"
 )
 
-// store is where a device has the model's weights, quantised as they are in the file: all of them or, where the memory
-// is too small for that, two blocks at a time. Then a block's weights are copied there while the one before it
-// computes.
+// store holds the model's weights on a device, quantised as in the file: all of them or, where memory is too small, two
+// blocks at a time. Then the next block's weights are copied while a block computes.
 type store struct {
 	backend *bindings.Backend
-	fixed   []leaf   // that belong to no block
+	fixed   []leaf   // of no block
 	blocks  [][]leaf // of each block
 	memory  []*bindings.Buffer
 	settled bool // whether it is decided where blocks lie
 
 	slots   [2]*bindings.Buffer // nil where all blocks have memory of their own
-	holds   [2]int              // the block that a slot has, or -1
-	loading chan error          // not nil while a block is on its way
+	holds   [2]int              // the block in each slot, or -1
+	loading chan error          // not nil while a block is copied
 }
 
 // leaf is a weight and its bytes in the file.
@@ -28,9 +27,9 @@ type leaf struct {
 	data []byte
 }
 
-// place gives everything memory, blocks in turn.
-func (s *store) place() error {
-	err := s.own(s.fixed)
+// placeInTurn gives all weights memory: that of no block for good, and two slots for the blocks.
+func (s *store) placeInTurn() error {
+	err := s.allocate(s.fixed)
 	if err != nil {
 		return err
 	}
@@ -51,8 +50,8 @@ func (s *store) place() error {
 	return nil
 }
 
-// own gives leaves memory of their own, and their values.
-func (s *store) own(leaves []leaf) error {
+// allocate gives leaves memory for good, and copies their data.
+func (s *store) allocate(leaves []leaf) error {
 	b, err := s.backend.NewBuffer(s.bytes(leaves))
 	if err != nil {
 		return fmt.Errorf("weights: %w", err)
@@ -90,7 +89,7 @@ func (s *store) slotBytes() (n int64) {
 	return n
 }
 
-// size is the memory of all weights, with blocks in turn or each for itself.
+// size is the memory of all weights, with all blocks or two at a time.
 func (s *store) size(inTurn bool) int64 {
 	n := s.bytes(s.fixed)
 	if inTurn {
@@ -102,22 +101,21 @@ func (s *store) size(inTurn bool) int64 {
 	return n
 }
 
-// reside gives every block memory of its own.
-func (s *store) reside() error {
+// placeAll gives every block memory for good.
+func (s *store) placeAll() error {
 	s.freeSlots()
 	for _, leaves := range s.blocks {
 		for _, l := range leaves {
 			l.Displace()
 		}
-		if err := s.own(leaves); err != nil {
+		if err := s.allocate(leaves); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// use has block i ready to compute with. Meanwhile the next one is copied, where that is another and not in the place
-// of i.
+// use makes block i ready to compute. Meanwhile block next is copied, unless it would overwrite i.
 func (s *store) use(i, next int) error {
 	if s == nil || s.slots[0] == nil {
 		return nil
@@ -144,7 +142,7 @@ func (s *store) load(i int) {
 	go func() { done <- upload(s.blocks[i]) }()
 }
 
-// wait ends when nothing is on its way any more.
+// wait returns when nothing is being copied.
 func (s *store) wait() error {
 	if s.loading == nil {
 		return nil
@@ -176,8 +174,9 @@ func (s *store) close() {
 	s.memory = nil
 }
 
-// settle decides once whether all blocks stay on the device, by what a pass with these samples takes beside them.
-func (m *Model) settle(passes [][]sample, need func(p pack) (Memory, error)) error {
+// placeWeights decides once whether all blocks stay on the device, by what a pass with these samples takes besides
+// them.
+func (m *Model) placeWeights(passes [][]sample, need func(p pack) (Memory, error)) error {
 	if m.store == nil || m.store.settled || len(passes) == 0 {
 		return nil
 	}
@@ -194,30 +193,31 @@ func (m *Model) settle(passes [][]sample, need func(p pack) (Memory, error)) err
 	all, inTurn := m.store.size(false), m.store.size(true)
 	rest := most.Total() - most.File
 	switch {
-	case rest+all <= m.limit():
-		if err := m.store.reside(); err != nil {
+	case rest+all <= m.deviceLimit():
+		if err := m.store.placeAll(); err != nil {
 			return err
 		}
-	case rest+inTurn > m.limit():
+	case rest+inTurn > m.deviceLimit():
 		return fmt.Errorf("a pass of %d tokens needs %s on %s, even with two blocks' weights there at a time; %s are "+
 			"to be used. Use a smaller batch, --max-length or rank",
-			most.Rows, gib(rest+inTurn), m.backend.Device().Name, gib(m.limit()))
+			most.Rows, gib(rest+inTurn), m.backend.Device().Name, gib(m.deviceLimit()))
 	}
 	m.store.settled = true
 	return nil
 }
 
-// limit is the memory of the device that may be used: all that a backend takes beside the tensors is not known.
-func (m *Model) limit() int64 {
+// deviceLimit is the memory of the device that may be used. Nine tenths of what is free: it is not known what a backend
+// takes besides tensors.
+func (m *Model) deviceLimit() int64 {
 	if m.options.Memory > 0 {
 		return m.options.Memory
 	}
-	return (m.backend.Device().Free + m.driver()) / 10 * 9
+	return (m.backend.Device().Free + m.driverMemory()) / 10 * 9
 }
 
-// driver is what the device's driver has taken for this process; of what is in use there, other processes can have the
-// most.
-func (m *Model) driver() int64 {
+// driverMemory is what the device's driver has taken for this process, at most 1 GiB; the rest of what is in use is
+// other processes'.
+func (m *Model) driverMemory() int64 {
 	d := m.backend.Device()
 	return min(d.Total-d.Free, 1<<30)
 }

@@ -148,7 +148,7 @@ func replay(t *testing.T, c peftCurve) {
 
 	before := c.heldOut(t, m)
 	check("held-out loss before", before, c.EvalBefore, earlyTolerance)
-	tr := newTrainer(m, adapter.Params, unclipped(), nil, alone{})
+	tr := newTrainer(m, adapter.Params, unclipped(), nil, soloGroup{})
 	var early, late float64
 	for i, s := range c.Steps {
 		o, err := tr.step(packed(c.Batches[i]...), s.LR, false)

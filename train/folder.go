@@ -55,7 +55,7 @@ func CheckFolder(path string, resume, force bool, inputs ...string) error {
 		return fmt.Errorf("run folder %s: holds no run to resume", path)
 	case !resume && holdsRun(path) && !isRun(path):
 		return fmt.Errorf("run folder %s: holds %s, a name that runs use, and is no run folder, so that nothing in "+
-			"it is replaced or renamed; choose another --out", path, held(path)[0])
+			"it is replaced or renamed; choose another --out", path, runFiles(path)[0])
 	case !resume && !force && holdsRun(path):
 		return fmt.Errorf("run folder %s: already holds a run; --resume goes on with it, --force starts anew and "+
 			"keeps it as %s.old-1", path, filepath.Base(whole))
@@ -118,10 +118,10 @@ func checkWritable(path string) error {
 // Begun tells whether a folder holds a run that can be resumed.
 func Begun(path string) bool { return exists(filepath.Join(path, ConfigFile)) }
 
-func holdsRun(path string) bool { return len(held(path)) > 0 }
+func holdsRun(path string) bool { return len(runFiles(path)) > 0 }
 
-// held lists what a folder holds of what runs and sweeps write.
-func held(path string) []string {
+// runFiles lists what a folder holds of what runs and sweeps write.
+func runFiles(path string) []string {
 	return slices.DeleteFunc(slices.Clone(ownFiles), func(name string) bool {
 		return !exists(filepath.Join(path, name))
 	})

@@ -154,7 +154,7 @@ func TestWhatForceRenames(t *testing.T) {
 	run := `{"train": {}, "data": {}, "setup": null, "about": null}`
 	for name, c := range map[string]struct {
 		files map[string]string
-		here  string // the current folder, in the parent of the run folder
+		cwd   string // the current folder, in the parent of the run folder
 		input string // likewise
 		says  string
 	}{
@@ -189,7 +189,7 @@ func TestWhatForceRenames(t *testing.T) {
 		if err := os.Symlink("run/model.gguf", filepath.Join(parent, "link.gguf")); err != nil {
 			t.Fatal(err)
 		}
-		t.Chdir(filepath.Join(parent, c.here))
+		t.Chdir(filepath.Join(parent, c.cwd))
 		r, engine := newRun(folder)
 		r.Force = true
 		if c.input != "" {

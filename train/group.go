@@ -19,13 +19,13 @@ type Group interface {
 	Broadcast(data []byte) ([]byte, error)
 }
 
-// alone is the group of a process that trains by itself.
-type alone struct{}
+// soloGroup is the group of a process that trains by itself.
+type soloGroup struct{}
 
-func (alone) Rank() int                             { return 0 }
-func (alone) Size() int                             { return 1 }
-func (alone) Sum([]float32, []float64) error        { return nil }
-func (alone) Broadcast(data []byte) ([]byte, error) { return data, nil }
+func (soloGroup) Rank() int                             { return 0 }
+func (soloGroup) Size() int                             { return 1 }
+func (soloGroup) Sum([]float32, []float64) error        { return nil }
+func (soloGroup) Broadcast(data []byte) ([]byte, error) { return data, nil }
 
 // requests is what is asked of a training while it runs.
 type requests struct {
@@ -49,7 +49,7 @@ func (t *trainer) sum(loss float64, n int, grad []float32) (float64, int, error)
 		return loss, n, nil
 	}
 	asked, check := t.asked(), checksum(t.params)
-	scalars := []float64{loss, float64(n), number(asked.stop), number(asked.timeUp), check}
+	scalars := []float64{loss, float64(n), indicator(asked.stop), indicator(asked.timeUp), check}
 	if err := t.group.Sum(grad, scalars); err != nil {
 		return 0, 0, err
 	}
@@ -61,7 +61,7 @@ func (t *trainer) sum(loss float64, n int, grad []float32) (float64, int, error)
 	return scalars[0], int(scalars[1]), nil
 }
 
-func number(b bool) float64 {
+func indicator(b bool) float64 {
 	if b {
 		return 1
 	}
@@ -86,15 +86,15 @@ func (l *loop) meet() error {
 	if l.group.Size() == 1 {
 		return nil
 	}
-	own, err := json.Marshal(l.settings)
+	local, err := json.Marshal(l.settings)
 	if err != nil {
 		return err
 	}
-	first, err := l.group.Broadcast(own)
+	first, err := l.group.Broadcast(local)
 	if err != nil {
 		return err
 	}
-	list, err := differences(first, own)
+	list, err := differences(first, local)
 	if err != nil {
 		return err
 	}
@@ -127,15 +127,15 @@ func (l *loop) meet() error {
 func (l *loop) saveAtOnce() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.over {
+	if l.finished {
 		return
 	}
 	if l.unsaved {
 		if err := l.save(); err != nil {
-			l.progress.Note("asked to stop: checkpoint after step %d: %v", l.at.Step, err)
+			l.progress.Note("asked to stop: checkpoint after step %d: %v", l.position.Step, err)
 			return
 		}
 	}
 	l.progress.Note("asked to stop: --resume would go on from %s; the step that is being computed is finished if "+
-		"there is time", l.folder.checkpoint(l.at.Step))
+		"there is time", l.folder.checkpoint(l.position.Step))
 }

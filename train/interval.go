@@ -44,9 +44,9 @@ func (i Interval) String() string {
 // MarshalText makes an interval the same word in JSON.
 func (i Interval) MarshalText() ([]byte, error) { return []byte(i.String()), nil }
 
-// ends tells whether an interval ends with a step, counted from 1, in epochs of perEpoch steps. A part of an epoch ends
-// with the step nearest to it.
-func (i Interval) ends(step, perEpoch int) bool {
+// endsAt tells whether an interval ends with a step, counted from 1, in epochs of perEpoch steps. A part of an epoch
+// ends with the step nearest to it.
+func (i Interval) endsAt(step, perEpoch int) bool {
 	if i.Epochs == 0 {
 		return i.Steps > 0 && step > 0 && step%i.Steps == 0
 	}

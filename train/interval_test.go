@@ -27,7 +27,7 @@ func TestInterval(t *testing.T) {
 		}
 		var got []int
 		for step := range 13 {
-			if i.ends(step, c.perEpoch) {
+			if i.endsAt(step, c.perEpoch) {
 				got = append(got, step)
 			}
 		}
@@ -56,6 +56,6 @@ func FuzzInterval(f *testing.F) {
 		if err := again.Set(i.String()); err != nil || again != i {
 			t.Errorf("%q is written %s and read as %+v, %v", text, i, again, err)
 		}
-		i.ends(step, 6)
+		i.endsAt(step, 6)
 	})
 }

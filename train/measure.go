@@ -25,7 +25,7 @@ func Measure(ctx context.Context, c Config, engine Engine, params []float32, fro
 		return Speed{}, errors.New("measuring takes two steps at least, and the first is not counted; use more rows " +
 			"or a smaller accumulation")
 	}
-	t := newTrainer(engine, params, c, nil, alone{})
+	t := newTrainer(engine, params, c, nil, soloGroup{})
 	var s Speed
 	var start time.Time
 	for step := range p.total {

@@ -110,7 +110,7 @@ func (c content) lines() (lines []byte) {
 // mend gives the lines of metrics.jsonl up to a position, from what was found of the file and what the checkpoint has
 // kept of it, nil where there is no such file. What is wrong with the file is in the report, which is "" where it is as
 // a run leaves it, however that ended.
-func mend(found, kept []byte, at position) (lines []byte, report string) {
+func mend(found, kept []byte, pos position) (lines []byte, report string) {
 	var faults []string
 	fault := func(n int, one, more string) {
 		switch {
@@ -120,7 +120,7 @@ func mend(found, kept []byte, at position) (lines []byte, report string) {
 			faults = append(faults, fmt.Sprintf("had %d lines %s", n, more))
 		}
 	}
-	have, all, expected, changed := at.content(found), at.content(kept), at.expected(), 0
+	have, all, expected, changed := pos.content(found), pos.content(kept), pos.expected(), 0
 	missing := have.lacks(slices.Concat(expected, all.order))
 	damaged := len(all.lacks(expected)) > 0 // the copy: then what was found counts, too
 	for _, a := range have.order {
@@ -152,7 +152,7 @@ func mend(found, kept []byte, at position) (lines []byte, report string) {
 	fault(bytes.Count(found, []byte("\n"))-len(have.order)-have.twice-have.later, "that is none of a run",
 		"that are none of a run")
 	mended := len(faults) > 0
-	after := fmt.Sprintf("from after step %d, ", at.Step)
+	after := fmt.Sprintf("from after step %d, ", pos.Step)
 	fault(have.later, after+"which is written anew", after+"which are written anew")
 	if report = strings.Join(faults, ", "); !mended {
 		return lines, report

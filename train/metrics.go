@@ -121,7 +121,8 @@ func ReadRecords(data []byte) (records []Record, lines [][]byte) {
 // parseRecord gives the record of a line, and false where it is none, as the last one may be where the process was
 // killed.
 func parseRecord(line []byte) (r Record, ok bool) {
-	if !bytes.HasSuffix(line, []byte("\n")) || json.Unmarshal(line, &r) != nil || r.Norms != nil && !r.Norms.whole() {
+	if !bytes.HasSuffix(line, []byte("\n")) || json.Unmarshal(line, &r) != nil ||
+		r.Norms != nil && !r.Norms.complete() {
 		return Record{}, false
 	}
 	return r, r.Loss != nil || r.EvalLoss != nil || r.Norms != nil

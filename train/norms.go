@@ -20,8 +20,8 @@ type Norms struct {
 	Value  map[string][]Norm `json:"value"`
 }
 
-// whole tells whether there is a norm of each kind for every layer.
-func (n *Norms) whole() bool {
+// complete tells whether there is a norm of each kind for every layer.
+func (n *Norms) complete() bool {
 	for _, of := range []map[string][]Norm{n.Grad, n.Value} {
 		for _, list := range of {
 			if len(list) != len(n.Layers) {
@@ -59,14 +59,14 @@ func newNorms(parts []Part, grad, value []float64) *Norms {
 func partNorms(values []float32, parts []Part) []float64 {
 	norms := make([]float64, len(parts))
 	for i, p := range parts {
-		norms[i] = length(values[:p.Size])
+		norms[i] = l2Norm(values[:p.Size])
 		values = values[p.Size:]
 	}
 	return norms
 }
 
-// length is the L2 norm, summed in float64.
-func length(values []float32) float64 {
+// l2Norm is the L2 norm, summed in float64.
+func l2Norm(values []float32) float64 {
 	var squares float64
 	for _, v := range values {
 		squares += float64(v) * float64(v)

@@ -18,7 +18,7 @@ func (r *Run) open() (*loop, error) {
 	if _, err := json.Marshal(settings); err != nil {
 		return nil, fmt.Errorf("settings of the run: %w", err)
 	}
-	var group Group = alone{}
+	var group Group = soloGroup{}
 	if r.Group != nil {
 		group = r.Group
 	}
@@ -34,7 +34,7 @@ func (r *Run) open() (*loop, error) {
 		unsaved:  true,
 		trainer:  newTrainer(r.Engine, r.Params, r.Config, r.Parts, group),
 	}
-	l.at.Seed = r.Config.Seed
+	l.position.Seed = r.Config.Seed
 	l.progress = newProgress(r.Progress, l.batching.total)
 	if r.MaxSteps > 0 {
 		l.progress.last = min(r.MaxSteps, l.batching.total)
@@ -142,7 +142,7 @@ func (l *loop) resume() (err error) {
 			return err
 		}
 	}
-	l.progress.Note("going on after step %d of %d", l.at.Step, l.batching.total)
+	l.progress.Note("going on after step %d of %d", l.position.Step, l.batching.total)
 	if err := l.openMetrics(); err != nil {
 		return err
 	}
@@ -186,12 +186,12 @@ func (l *loop) openMetrics() error {
 	found, err := readIfThere(path)
 	var kept []byte
 	if err == nil {
-		kept, err = readIfThere(filepath.Join(l.folder.checkpoint(l.at.Step), MetricsFile))
+		kept, err = readIfThere(filepath.Join(l.folder.checkpoint(l.position.Step), MetricsFile))
 	}
 	if err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
-	lines, report := mend(found, kept, l.at)
+	lines, report := mend(found, kept, l.position)
 	if report != "" {
 		l.progress.Note("%s: %s", path, report)
 	}
@@ -201,14 +201,14 @@ func (l *loop) openMetrics() error {
 
 // adopt goes on from a state.
 func (l *loop) adopt(s *state) error {
-	l.at, l.saved, l.unsaved = s.position, s.Step, false
-	l.at.upgrade()
+	l.position, l.saved, l.unsaved = s.position, s.Step, false
+	l.position.upgrade()
 	return l.optimizer.adopt(s)
 }
 
 // fits fails where a state can't be one of this training.
 func (l *loop) fits(s *state) error {
-	epoch, first, _ := l.batching.at(s.Step)
+	epoch, first, _ := l.batching.batchesOf(s.Step)
 	switch {
 	case len(s.params) != len(l.params):
 		return fmt.Errorf("it has %d parameters and not %d", len(s.params), len(l.params))
@@ -228,7 +228,7 @@ func (l *loop) recall() {
 		}
 		l.progress.loss.add(*r.Loss)
 		if r.Step == 1 {
-			l.at.First = *r.Loss
+			l.position.First = *r.Loss
 			l.tellWarmup(r.LR)
 		}
 	}
@@ -237,7 +237,7 @@ func (l *loop) recall() {
 // tellWarmup says of a run whose first step had a learning rate of 0, as those of older versions, what becomes of its
 // warm-up.
 func (l *loop) tellWarmup(first float64) {
-	if warmup := l.Config.WarmupSteps(l.batching.total); first == 0 && l.at.Step < warmup {
+	if warmup := l.Config.WarmupSteps(l.batching.total); first == 0 && l.position.Step < warmup {
 		l.progress.Note("the run was begun by an older version, whose warm-up gave its first step a learning rate of "+
 			"0: the rest of its %d steps of warm-up have (step+1)/%[1]d of --lr, one step ahead of what they would "+
 			"have had", warmup)

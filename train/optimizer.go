@@ -24,9 +24,9 @@ type optimizer interface {
 	// computeGradient computes the gradient of the summed loss over a batch's samples.
 	computeGradient(b batch) (loss float64, n int, err error)
 	// mean makes it that of the mean over n labelled tokens, and returns its L2 norm.
-	mean(n int) (norm float64, err error)
+	takeMean(n int) (norm float64, err error)
 	// gradient is the gradient as it is now.
-	gradient() ([]float32, error)
+	fetchGradient() ([]float32, error)
 	// update makes a step by the learning rate lr with scale times the gradient.
 	update(lr, scale float64) error
 	// fetch brings the parameters up to date, and returns the moments.
@@ -60,12 +60,12 @@ func (o *hostOptimizer) computeGradient(b batch) (float64, int, error) {
 	return o.engine.AddGradient(b.tokens, b.targets, b.lengths, b.seed, o.grad)
 }
 
-func (o *hostOptimizer) mean(n int) (float64, error) {
+func (o *hostOptimizer) takeMean(n int) (float64, error) {
 	divide(o.grad, n)
-	return length(o.grad), nil
+	return l2Norm(o.grad), nil
 }
 
-func (o *hostOptimizer) gradient() ([]float32, error) { return o.grad, nil }
+func (o *hostOptimizer) fetchGradient() ([]float32, error) { return o.grad, nil }
 
 func (o *hostOptimizer) update(lr, scale float64) error {
 	if scale != 1 {
@@ -98,12 +98,12 @@ func (o *deviceOptimizer) computeGradient(b batch) (loss float64, n int, err err
 	return loss, o.labelled, err
 }
 
-func (o *deviceOptimizer) mean(n int) (float64, error) {
+func (o *deviceOptimizer) takeMean(n int) (float64, error) {
 	norm, err := o.resident.GradientNorm()
 	return norm / float64(n), err
 }
 
-func (o *deviceOptimizer) gradient() ([]float32, error) {
+func (o *deviceOptimizer) fetchGradient() ([]float32, error) {
 	err := o.resident.CopyGradient(o.grad)
 	divide(o.grad, o.labelled)
 	return o.grad, err

@@ -22,7 +22,7 @@ func (e *faraway) ComputeGradient(tokens, targets []int32, lengths []int, seed u
 	return e.AddGradient(tokens, targets, lengths, seed, e.grad)
 }
 
-func (e *faraway) GradientNorm() (float64, error) { return length(e.grad), nil }
+func (e *faraway) GradientNorm() (float64, error) { return l2Norm(e.grad), nil }
 
 func (e *faraway) Step(t int, lr, scale float64) error {
 	scaled := slices.Clone(e.grad)

@@ -19,20 +19,20 @@ import (
 type loop struct {
 	*Run
 	*trainer
-	settings settings
-	batching batching
-	at       position
-	unsaved  bool                     // something has happened since the newest checkpoint
-	sample   func() ([]Sample, error) // Samples, until the run is interrupted
-	saved    int                      // step of the newest checkpoint that this process knows of; 0 is none
-	cut      bool                     // by a signal, before the end
-	folder   *folder
-	metrics  *metrics
-	progress *progress
-	oldRun   string
+	settings  settings
+	batching  batching
+	position  position
+	unsaved   bool                     // something has happened since the newest checkpoint
+	sample    func() ([]Sample, error) // Samples, until the run is interrupted
+	saved     int                      // step of the newest checkpoint that this process knows of; 0 is none
+	signalled bool                     // by a signal, before the end
+	folder    *folder
+	metrics   *metrics
+	progress  *progress
+	oldRun    string
 
-	mu   sync.Mutex // guards what a checkpoint holds against saveAtOnce; free while losses and gradients are computed
-	over bool       // saveAtOnce has nothing to save any more
+	mu       sync.Mutex // guards what a step changes; free while a gradient is computed
+	finished bool       // saveAtOnce saves nothing any more
 }
 
 // run goes around once more than there are steps, so that the last evaluation and checkpoint need no code of their own.
@@ -60,7 +60,7 @@ func (l *loop) run(ctx context.Context) (Result, error) {
 		// Save. An evaluation that was interrupted is still due and will be made on resuming.
 		endedBy, done := l.end(halted)
 		interrupted := l.requests().stop && (!done || l.evaluationDue(done))
-		diverged := !done && !l.NoHalt && l.at.High >= highSteps
+		diverged := !done && !l.NoHalt && l.position.High >= highSteps
 		err := l.change(func() error {
 			if !l.saveDue(done || interrupted || diverged) {
 				return nil
@@ -68,7 +68,7 @@ func (l *loop) run(ctx context.Context) (Result, error) {
 			return l.save()
 		})
 		if err != nil {
-			return Result{}, fmt.Errorf("checkpoint after step %d: %w", l.at.Step, err)
+			return Result{}, fmt.Errorf("checkpoint after step %d: %w", l.position.Step, err)
 		}
 
 		// Stop?
@@ -89,12 +89,12 @@ func (l *loop) run(ctx context.Context) (Result, error) {
 		// Step.
 		began := time.Now()
 		l.progress.working()
-		rate := l.Config.RateAt(l.at.Step, l.batching.total)
-		b, err := l.batching.load(l.Training, l.Config.Seed, l.at.Step)
+		rate := l.Config.RateAt(l.position.Step, l.batching.total)
+		b, err := l.batching.load(l.Training, l.Config.Seed, l.position.Step)
 		if err != nil {
 			return Result{}, l.stopped("step after", err)
 		}
-		o, err := l.gradient(b, l.normsDue(l.at.Step+1))
+		o, err := l.meanGradient(b, l.normsDue(l.position.Step+1))
 		if err != nil {
 			return Result{}, l.stopped("step after", err)
 		}
@@ -106,7 +106,7 @@ func (l *loop) run(ctx context.Context) (Result, error) {
 				return err
 			}
 			l.advance()
-			l.judge(o.loss)
+			l.countHigh(o.loss)
 			return nil
 		})
 		if err != nil {
@@ -121,7 +121,7 @@ func (l *loop) change(work func() error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	err := work()
-	l.over = l.over || err != nil
+	l.finished = l.finished || err != nil
 	return err
 }
 
@@ -129,7 +129,7 @@ func (l *loop) change(work func() error) error {
 func (l *loop) stopSaving() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.over = true
+	l.finished = true
 }
 
 // The limits by the words of the command line.
@@ -140,16 +140,16 @@ const (
 
 // limit gives the function that names the limit of this process that has been reached, "" before.
 func (l *loop) limit(ctx context.Context) func() string {
-	began, first := time.Now(), l.at.Step
+	began, first := time.Now(), l.position.Step
 	l.asked = func() requests {
 		return requests{stop: ctx.Err() != nil, timeUp: l.MaxTime > 0 && time.Since(began) >= l.MaxTime}
 	}
 	l.sample = func() ([]Sample, error) { return l.Samples(ctx) }
 	return func() string {
 		switch {
-		case l.MaxSteps > 0 && l.at.Step >= l.MaxSteps:
+		case l.MaxSteps > 0 && l.position.Step >= l.MaxSteps:
 			return maxSteps
-		case l.at.Step > first && l.requests().timeUp:
+		case l.position.Step > first && l.requests().timeUp:
 			return maxTime
 		}
 		return ""
@@ -160,9 +160,9 @@ func (l *loop) limit(ctx context.Context) func() string {
 // has been reached.
 func (l *loop) end(halted string) (by string, done bool) {
 	switch {
-	case l.at.Step == l.batching.total:
+	case l.position.Step == l.batching.total:
 		return "", true
-	case l.Config.Patience > 0 && l.at.Waited >= l.Config.Patience:
+	case l.Config.Patience > 0 && l.position.Waited >= l.Config.Patience:
 		return "patience", true
 	}
 	return halted, halted != ""
@@ -170,28 +170,27 @@ func (l *loop) end(halted string) (by string, done bool) {
 
 // interrupted ends the run before its end, with the adapter as it is.
 func (l *loop) interrupted() error {
-	l.cut = true
+	l.signalled = true
 	if err := l.saveAdapter(l.folder.join(AdapterFile)); err != nil {
-		return fmt.Errorf("adapter after step %d: %w; --resume goes on from %s", l.at.Step, err,
-			l.folder.checkpoint(l.at.Step))
+		return fmt.Errorf("adapter after step %d: %w; --resume goes on from %s", l.position.Step, err,
+			l.folder.checkpoint(l.position.Step))
 	}
-	return fmt.Errorf("%w after step %d of %d; --resume goes on from %s", ErrInterrupted, l.at.Step, l.batching.total,
-		l.folder.checkpoint(l.at.Step))
+	return fmt.Errorf("%w after step %d of %d; --resume goes on from %s", ErrInterrupted, l.position.Step,
+		l.batching.total, l.folder.checkpoint(l.position.Step))
 }
 
 // advance moves to the next step.
 func (l *loop) advance() {
-	l.at.Step, l.unsaved = l.at.Step+1, true
-	l.at.Epoch, l.at.Batch, _ = l.batching.at(l.at.Step)
+	l.position.Step, l.unsaved = l.position.Step+1, true
+	l.position.Epoch, l.position.Batch, _ = l.batching.batchesOf(l.position.Step)
 }
 
 // log tells of the step that is being made.
 func (l *loop) log(o outcome, rate float64, took time.Duration) error {
-	step := l.at.Step + 1
+	step := l.position.Step + 1
 	line := stepLine{
 		Step: step, Epoch: l.batching.epochs(step), Loss: o.loss, LR: rate, GradNorm: o.norm, Tokens: o.tokens,
-		Labelled: o.labelled,
-		Seconds:  took.Seconds(), Memory: peakMemory(),
+		Labelled: o.labelled, Seconds: took.Seconds(), Memory: peakMemory(),
 	}
 	if err := l.metrics.write(line); err != nil {
 		return err
@@ -223,31 +222,31 @@ func (e errHigh) Error() string {
 // highLoss is what high losses are above. A single step's loss may be low by chance, so that the held-out data count,
 // too.
 func (l *loop) highLoss() float64 {
-	loss := l.at.First
-	if l.at.Before != nil {
-		loss = max(loss, l.at.Before.Loss)
+	loss := l.position.First
+	if l.position.Before != nil {
+		loss = max(loss, l.position.Before.Loss)
 	}
 	return highFactor * loss
 }
 
-// judge counts the high losses in a row, the one of the step that was just made included.
-func (l *loop) judge(loss float64) {
-	if l.at.Step == 1 {
-		l.at.First = loss
+// countHigh counts the high losses in a row, the one of the step that was just made included.
+func (l *loop) countHigh(loss float64) {
+	if l.position.Step == 1 {
+		l.position.First = loss
 	}
 	if high := l.highLoss(); high <= 0 || loss <= high {
-		l.at.High, l.at.Good = 0, 0
+		l.position.High, l.position.Good = 0, 0
 		return
 	}
-	if l.at.High == 0 {
-		l.at.Good = l.saved
+	if l.position.High == 0 {
+		l.position.Good = l.saved
 	}
-	l.at.High++
+	l.position.High++
 }
 
 // stopped says where the training stopped, what is left of it, and what to do.
 func (l *loop) stopped(what string, err error) error {
-	err = fmt.Errorf("%s step %d of %d: %w", what, l.at.Step, l.batching.total, err)
+	err = fmt.Errorf("%s step %d of %d: %w", what, l.position.Step, l.batching.total, err)
 	if !errors.Is(err, ErrDiverged) {
 		l.mu.Lock()
 		saved := l.saved
@@ -267,8 +266,8 @@ func (l *loop) stopped(what string, err error) error {
 	case high:
 		left = "no checkpoint is from before that"
 	}
-	if exists(l.folder.join(BestFile)) && l.at.Best != nil && l.at.Best.Step > 0 {
-		left += fmt.Sprintf(", the best adapter, of step %d, %s", l.at.Best.Step, l.folder.join(BestFile))
+	if exists(l.folder.join(BestFile)) && l.position.Best != nil && l.position.Best.Step > 0 {
+		left += fmt.Sprintf(", the best adapter, of step %d, %s", l.position.Best.Step, l.folder.join(BestFile))
 	}
 	goes := "--resume would come to the same"
 	if high {
@@ -280,10 +279,10 @@ func (l *loop) stopped(what string, err error) error {
 // lastGood names the newest checkpoint from before the losses were high; "" where there is none. The checkpoint of this
 // very step, if there is one, holds the parameters that gave the last of them.
 func (l *loop) lastGood() string {
-	if l.at.High == 0 {
-		return l.folder.lastBefore(l.at.Step)
+	if l.position.High == 0 {
+		return l.folder.lastBefore(l.position.Step)
 	}
-	if good := l.folder.checkpoint(l.at.Good); exists(good) {
+	if good := l.folder.checkpoint(l.position.Good); exists(good) {
 		return good
 	}
 	return ""
@@ -304,8 +303,8 @@ func (l *loop) keepGood() error {
 
 // evaluationDue tells whether an evaluation is to be made before anything else; done, whether no step follows.
 func (l *loop) evaluationDue(done bool) bool {
-	step := l.at.Step
-	if l.HeldOut == nil || l.at.Last != nil && l.at.Last.Step == step {
+	step := l.position.Step
+	if l.HeldOut == nil || l.position.Last != nil && l.position.Last.Step == step {
 		return false
 	}
 	return done || l.scheduled(step)
@@ -316,7 +315,7 @@ func (l *loop) scheduled(step int) bool { return step == 0 || l.endsInterval(ste
 
 // endsInterval tells whether a step is the last, or one after which is evaluated on the way.
 func (l *loop) endsInterval(step int) bool {
-	return step == l.batching.total || l.Config.EvalEvery.ends(step, l.batching.perEpoch())
+	return step == l.batching.total || l.Config.EvalEvery.endsAt(step, l.batching.perEpoch())
 }
 
 // normsDue tells whether the norms of the parts are written down with a step. They go with the step and not with its
@@ -337,18 +336,18 @@ func (l *loop) evaluate() error {
 
 // record takes note of an evaluation and keeps the best adapter.
 func (l *loop) record(e *Evaluation, line evalLine) error {
-	l.at.Last, l.unsaved = e, true
+	l.position.Last, l.unsaved = e, true
 	if e.Step == 0 {
-		l.at.Before = e
+		l.position.Before = e
 	}
 	if l.scheduled(e.Step) {
-		if l.at.Waited++; l.at.Lowest == nil || e.Loss < l.at.Lowest.Loss {
-			l.at.Lowest, l.at.Waited = e, 0
+		if l.position.Waited++; l.position.Lowest == nil || e.Loss < l.position.Lowest.Loss {
+			l.position.Lowest, l.position.Waited = e, 0
 		}
 	}
 	mark := ""
-	if l.at.Best == nil || e.Loss < l.at.Best.Loss {
-		l.at.Best = e
+	if l.position.Best == nil || e.Loss < l.position.Best.Loss {
+		l.position.Best = e
 		if e.Step > 0 {
 			mark = "  best so far"
 			if err := l.saveAdapter(l.folder.join(BestFile)); err != nil {
@@ -362,7 +361,7 @@ func (l *loop) record(e *Evaluation, line evalLine) error {
 // measure computes the loss on the held-out data and has the samples made; nil where it is interrupted.
 func (l *loop) measure() (*Evaluation, evalLine, error) {
 	began := time.Now()
-	line := evalLine{Step: l.at.Step}
+	line := evalLine{Step: l.position.Step}
 	var sum float64
 	for i := l.group.Rank(); i < l.HeldOut.Batches() && !l.asked().stop; i += l.group.Size() {
 		l.progress.Status(fmt.Sprintf("held-out data: batch %d/%d", i+1, l.HeldOut.Batches()))
@@ -423,14 +422,14 @@ func (l *loop) tell(line evalLine, mark string) error {
 }
 
 func (l *loop) saveDue(stopping bool) bool {
-	step, every := l.at.Step, l.Config.SaveEvery
+	step, every := l.position.Step, l.Config.SaveEvery
 	return l.unsaved && (stopping || every > 0 && step > 0 && step%every == 0)
 }
 
 // save writes a checkpoint, after the lines of metrics.jsonl that belong before it.
 func (l *loop) save() error {
 	if !l.writes() {
-		l.saved, l.unsaved = l.at.Step, false
+		l.saved, l.unsaved = l.position.Step, false
 		return nil
 	}
 	if err := l.folder.check(); err != nil {
@@ -447,10 +446,10 @@ func (l *loop) save() error {
 	if err := l.folder.saveCheckpoint(s, l.saveAdapter, lines, l.Config.Keep); err != nil {
 		return err
 	}
-	l.saved, l.unsaved = l.at.Step, false
-	l.metrics.kept, l.metrics.fresh = filepath.Join(l.folder.checkpoint(l.at.Step), MetricsFile), nil
+	l.saved, l.unsaved = l.position.Step, false
+	l.metrics.kept, l.metrics.fresh = filepath.Join(l.folder.checkpoint(l.position.Step), MetricsFile), nil
 	if l.group.Size() > 1 { // a launcher may end this process without a word when another is lost
-		l.progress.Note("saved %s", l.folder.checkpoint(l.at.Step))
+		l.progress.Note("saved %s", l.folder.checkpoint(l.position.Step))
 	}
 	l.draw()
 	return nil
@@ -474,7 +473,7 @@ func (l *loop) syncMetrics() ([]byte, error) {
 
 func (l *loop) state() (*state, error) {
 	m, v, err := l.optimizer.fetch()
-	return &state{position: l.at, params: l.params, m: m, v: v}, err
+	return &state{position: l.position, params: l.params, m: m, v: v}, err
 }
 
 // draw brings the chart up to date. A training is worth more than its picture, so that a failure is told and no more.
@@ -490,11 +489,11 @@ func (l *loop) finish(endedBy string) (Result, error) {
 		return Result{}, err
 	}
 	r := Result{
-		Steps: l.at.Step, First: l.at.First, Loss: l.progress.loss.mean(), Before: l.at.Before, After: l.at.Last,
-		Best: l.at.Best, EndedBy: endedBy,
+		Steps: l.position.Step, First: l.position.First, Loss: l.progress.loss.mean(),
+		Before: l.position.Before, After: l.position.Last, Best: l.position.Best, EndedBy: endedBy,
 		Adapter: l.folder.join(AdapterFile), OldRun: l.oldRun,
 	}
-	if l.at.Best != nil && l.at.Best.Step > 0 {
+	if l.position.Best != nil && l.position.Best.Step > 0 {
 		r.BestAdapter = l.folder.join(BestFile)
 	}
 	if err := l.saveAdapter(r.Adapter); err != nil {
@@ -522,16 +521,16 @@ func (l *loop) saveAdapter(path string) error {
 	if facts == nil {
 		facts = map[string]string{}
 	}
-	facts["steps"] = strconv.Itoa(l.at.Step)
-	facts["epochs"] = strconv.FormatFloat(l.batching.epochs(l.at.Step), 'g', 6, 64)
+	facts["steps"] = strconv.Itoa(l.position.Step)
+	facts["epochs"] = strconv.FormatFloat(l.batching.epochs(l.position.Step), 'g', 6, 64)
 	facts["data_sha256"] = l.settings.Data.Training
-	if l.cut {
+	if l.signalled {
 		facts[factInterrupted] = "true"
 	}
-	for name, e := range map[string]*Evaluation{"eval_loss_before": l.at.Before, "eval_loss": l.at.Last,
-		"best_eval_loss": l.at.Best} {
+	for name, e := range map[string]*Evaluation{"eval_loss_before": l.position.Before, "eval_loss": l.position.Last,
+		"best_eval_loss": l.position.Best} {
 		// The newest evaluation can be of an earlier step, whose loss isn't this adapter's.
-		if e != nil && (name != "eval_loss" || e.Step == l.at.Step) {
+		if e != nil && (name != "eval_loss" || e.Step == l.position.Step) {
 			facts[name] = strconv.FormatFloat(e.Loss, 'g', -1, 64)
 		}
 	}

@@ -105,7 +105,7 @@ func differences(before, now []byte) ([]difference, error) {
 	maps.Copy(both, is)
 	var list []difference
 	for _, key := range slices.Sorted(maps.Keys(both)) {
-		if !free(key) && !same(was, is, key) {
+		if !mayDiffer(key) && !sameSetting(was, is, key) {
 			text := digests[key]
 			if name := strings.TrimPrefix(strings.TrimPrefix(key, "train."), "setup."); text == "" {
 				text = fmt.Sprintf("%s was %s and is %s", name, show(was, key), show(is, key))
@@ -123,7 +123,7 @@ var digests = map[string]string{
 	"setup.base":    "the model is another", "setup.from": "the adapter to begin with is another",
 }
 
-func free(key string) bool {
+func mayDiffer(key string) bool {
 	return slices.Contains([]string{"train.eval_every", "train.patience", "train.save_every", "train.keep", "about"},
 		key) || strings.HasPrefix(key, "about.")
 }
@@ -159,8 +159,8 @@ func flatten(data []byte) (map[string]any, error) {
 	return flat, nil
 }
 
-// same tells whether a setting has the same value in both, however another program has written it.
-func same(was, is map[string]any, key string) bool {
+// sameSetting tells whether a setting has the same value in both, however another program has written it.
+func sameSetting(was, is map[string]any, key string) bool {
 	before, had := was[key]
 	now, has := is[key]
 	return had == has && reflect.DeepEqual(canonical(before), canonical(now))

@@ -45,26 +45,26 @@ type outcome struct {
 // step is one training step: the gradient and the update. Where the error is ErrDiverged, the parameters are as they
 // were.
 func (t *trainer) step(b batch, lr float64, norms bool) (outcome, error) {
-	o, err := t.gradient(b, norms)
+	o, err := t.meanGradient(b, norms)
 	if err == nil {
 		err = t.update(&o, lr)
 	}
 	return o, err
 }
 
-// gradient computes the gradient of the mean loss over the labelled tokens of all micro-batches of a step together. It
-// changes nothing that a checkpoint holds.
-func (t *trainer) gradient(b batch, norms bool) (outcome, error) {
+// meanGradient computes the gradient of the mean loss over the labelled tokens of all micro-batches of a step together.
+// It changes nothing that a checkpoint holds.
+func (t *trainer) meanGradient(b batch, norms bool) (outcome, error) {
 	o := outcome{tokens: len(b.tokens)}
 	var err error
-	if o.loss, o.labelled, err = t.groupGradient(b); err != nil {
+	if o.loss, o.labelled, err = t.summedGradient(b); err != nil {
 		return o, err
 	}
 	if o.labelled == 0 {
 		return o, errors.New("none of its tokens carries a label")
 	}
 	o.loss /= float64(o.labelled)
-	if o.norm, err = t.optimizer.mean(o.labelled); err != nil {
+	if o.norm, err = t.optimizer.takeMean(o.labelled); err != nil {
 		return o, err
 	}
 	switch {
@@ -76,7 +76,7 @@ func (t *trainer) gradient(b batch, norms bool) (outcome, error) {
 	if !norms {
 		return o, nil
 	}
-	grad, err := t.optimizer.gradient()
+	grad, err := t.optimizer.fetchGradient()
 	if err == nil {
 		o.gradNorms = partNorms(grad, t.parts)
 	}
@@ -93,13 +93,13 @@ func (t *trainer) update(o *outcome, lr float64) error {
 	return err
 }
 
-// groupGradient computes the gradient of the summed loss over all samples of a step, whichever process computes them.
-func (t *trainer) groupGradient(b batch) (loss float64, n int, err error) {
+// summedGradient computes the gradient of the summed loss over all samples of a step, whichever process computes them.
+func (t *trainer) summedGradient(b batch) (loss float64, n int, err error) {
 	loss, n, err = t.optimizer.computeGradient(b.share(t.group.Rank(), t.group.Size()))
 	if err != nil || t.group.Size() == 1 {
 		return loss, n, err
 	}
-	grad, err := t.optimizer.gradient()
+	grad, err := t.optimizer.fetchGradient()
 	if err != nil {
 		return 0, 0, err
 	}
@@ -123,17 +123,17 @@ func (b batch) share(rank, size int) batch {
 		taker[i] = to
 		tokens[to] += b.lengths[i]
 	}
-	own := batch{seed: mix(b.seed + uint64(rank))}
-	at := 0
+	local := batch{seed: mix(b.seed + uint64(rank))}
+	offset := 0
 	for i, length := range b.lengths {
 		if taker[i] == rank {
-			own.tokens = append(own.tokens, b.tokens[at:at+length]...)
-			own.targets = append(own.targets, b.targets[at:at+length]...)
-			own.lengths = append(own.lengths, length)
+			local.tokens = append(local.tokens, b.tokens[offset:offset+length]...)
+			local.targets = append(local.targets, b.targets[offset:offset+length]...)
+			local.lengths = append(local.lengths, length)
 		}
-		at += length
+		offset += length
 	}
-	return own
+	return local
 }
 
 // batching says which micro-batches make up which step. An epoch ends with a step of its own, which is smaller where
@@ -156,8 +156,8 @@ func newBatching(c Config, batches int) batching {
 
 func (p batching) perEpoch() int { return (p.batches + p.accumulation - 1) / p.accumulation }
 
-// at gives the micro-batches of a step, counted from 0: first to end-1 of an epoch.
-func (p batching) at(step int) (epoch, first, end int) {
+// batchesOf gives the micro-batches of a step, counted from 0: first to end-1 of an epoch.
+func (p batching) batchesOf(step int) (epoch, first, end int) {
 	epoch = step / p.perEpoch()
 	first = step % p.perEpoch() * p.accumulation
 	return epoch, first, min(first+p.accumulation, p.batches)
@@ -165,13 +165,13 @@ func (p batching) at(step int) (epoch, first, end int) {
 
 // epochs is how often the data has been seen after so many steps.
 func (p batching) epochs(steps int) float64 {
-	epoch, first, _ := p.at(steps)
+	epoch, first, _ := p.batchesOf(steps)
 	return float64(epoch) + float64(first)/float64(p.batches)
 }
 
 // load gives the samples of a step.
 func (p batching) load(from Source, seed uint64, step int) (batch, error) {
-	epoch, first, end := p.at(step)
+	epoch, first, end := p.batchesOf(step)
 	b := batch{seed: dropoutSeed(seed, step)}
 	for i := first; i < end; i++ {
 		tokens, targets, lengths, err := from.Batch(epoch, i)
@@ -190,7 +190,7 @@ func (c Config) LargestStep(from Source) (tokens, targets []int32, lengths []int
 	largest, most := 0, 0
 	for step := range p.total {
 		n := 0
-		epoch, first, end := p.at(step)
+		epoch, first, end := p.batchesOf(step)
 		for i := first; i < end; i++ {
 			n += from.Tokens(epoch, i)
 		}

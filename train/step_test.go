@@ -27,7 +27,7 @@ func TestAccumulationDoesNotChangeTheGradient(t *testing.T) {
 		}
 		engine := &leastSquares{params: make([]float32, parameters)}
 		engine.Update()
-		tr := newTrainer(engine, engine.params, unclipped(), nil, alone{})
+		tr := newTrainer(engine, engine.params, unclipped(), nil, soloGroup{})
 		o, err := tr.step(b, 0.1, false)
 		if err != nil {
 			t.Fatal(err)
@@ -52,19 +52,19 @@ func TestClip(t *testing.T) {
 		}
 	}
 	engine := &leastSquares{params: make([]float32, 3)}
-	o := newOptimizer(engine, engine.params, unclipped(), alone{}).(*hostOptimizer)
+	o := newOptimizer(engine, engine.params, unclipped(), soloGroup{}).(*hostOptimizer)
 	copy(o.grad, []float32{6, 8, 24})
-	if norm, err := o.mean(2); norm != 13 || err != nil {
+	if norm, err := o.takeMean(2); norm != 13 || err != nil {
 		t.Errorf("norm %v, %v", norm, err)
 	}
 	if err := o.update(0.1, clipping(13, 1)); err != nil {
 		t.Error(err)
 	}
 	compare(t, "clipped", o.grad, []uint32{0x3e6c4ec4, 0x3e9d89d8, 0x3f6c4ec4}) // torch.nn.utils.clip_grad_norm_
-	if norm := length([]float32{float32(math.Inf(1)), 1}); !math.IsInf(norm, 1) {
+	if norm := l2Norm([]float32{float32(math.Inf(1)), 1}); !math.IsInf(norm, 1) {
 		t.Errorf("norm %v of an infinite gradient", norm)
 	}
-	if norm := length([]float32{3e38, 3e38}); math.IsInf(norm, 0) {
+	if norm := l2Norm([]float32{3e38, 3e38}); math.IsInf(norm, 0) {
 		t.Error("the norm of finite gradients overflows")
 	}
 }
@@ -78,7 +78,7 @@ func TestDivergenceLeavesParametersAndMoments(t *testing.T) {
 		engine := &leastSquares{params: []float32{1, 2, 3, 4, 5, 6}}
 		engine.Update()
 		spoil(engine)
-		tr := newTrainer(engine, engine.params, unclipped(), nil, alone{})
+		tr := newTrainer(engine, engine.params, unclipped(), nil, soloGroup{})
 		b, _ := newBatching(Config{Accumulation: 2, Epochs: 1}, 2).load(source, 0, 0)
 		_, err := tr.step(b, 0.1, false)
 		if !errors.Is(err, ErrDiverged) {
@@ -94,7 +94,7 @@ func TestDivergenceLeavesParametersAndMoments(t *testing.T) {
 func TestStepWithoutLabels(t *testing.T) {
 	engine := &leastSquares{params: make([]float32, parameters)}
 	engine.Update()
-	tr := newTrainer(engine, engine.params, unclipped(), nil, alone{})
+	tr := newTrainer(engine, engine.params, unclipped(), nil, soloGroup{})
 	if _, err := tr.step(batch{tokens: []int32{1}, targets: []int32{-1}, lengths: []int{1}}, 0.1, false); err == nil {
 		t.Error("a step without a labelled token divides by 0")
 	}
@@ -111,7 +111,7 @@ func TestPlan(t *testing.T) {
 		}
 		seen := map[[2]int]int{}
 		for step := range p.total {
-			epoch, first, end := p.at(step)
+			epoch, first, end := p.batchesOf(step)
 			if first >= end || end-first > c.accumulation {
 				t.Errorf("%+v: step %d has micro-batches %d to %d", c, step, first, end)
 			}

@@ -104,12 +104,12 @@ func (a *Adapter) trains(vector string) bool {
 
 // Offset is where a layer's vector or matrix begins in Params, or -1 if it is not trained.
 func (a *Adapter) Offset(values []float32) int {
-	at := 0
+	offset := 0
 	for p := range a.Trained {
 		if &p.Values[0] == &values[0] {
-			return at
+			return offset
 		}
-		at += len(p.Values)
+		offset += len(p.Values)
 	}
 	return -1
 }

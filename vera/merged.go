@@ -151,8 +151,8 @@ type weight struct {
 	MergedTensor
 }
 
-// still tells whether ΔW of a row is 0.
-func (x *weight) still(row int) bool {
+// unchanged tells whether ΔW of a row is 0.
+func (x *weight) unchanged(row int) bool {
 	moved := func(v float32) bool { return v != 0 }
 	rank := x.Pair.Rank
 	return x.LambdaB[row] == 0 || !slices.ContainsFunc(x.LambdaD, moved) || x.Pair.fileOrder &&

@@ -207,7 +207,7 @@ func (m *merger) round(x *weight, t bindings.Type, start int, merged []float32) 
 			w, rounded := make([]float32, x.In), make([]float32, x.In)
 			for row := thread; row < n && errs[thread] == nil; row += m.threads {
 				from, to, values := original[row*was:][:was], data[row*size:][:size], merged[row*x.In:][:x.In]
-				if t == x.info.Type && x.still(start+row) {
+				if t == x.info.Type && x.unchanged(start+row) {
 					copy(to, from)
 				} else if q, err := bindings.Quantize(t, values, int64(x.In)); err != nil {
 					errs[thread] = err

@@ -95,12 +95,12 @@ func loadPEFT(dir string, base Base, anyBase bool) (*Adapter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("adapter: %w", err)
 	}
-	names, own, err := readHeader(weights)
+	names, stored, err := readHeader(weights)
 	if err != nil {
 		return nil, fmt.Errorf("adapter %s: %w", weightsPath, err)
 	}
 	h = h.found(names)
-	a, err := p.adapter(own, base, h, anyBase, len(weights)/leastBytes)
+	a, err := p.adapter(stored, base, h, anyBase, len(weights)/leastBytes)
 	if err != nil {
 		return nil, fmt.Errorf("adapter %s: %w", configPath, err)
 	}
@@ -117,12 +117,12 @@ func loadPEFT(dir string, base Base, anyBase bool) (*Adapter, error) {
 
 // adapter makes an adapter of the configuration, whose numbers are still to be read from a file of no more than room.
 // own is nil where PEFT wrote the folder.
-func (p *peftConfig) adapter(own *native, base Base, h hfModel, anyBase bool, room int) (*Adapter, error) {
+func (p *peftConfig) adapter(stored *native, base Base, h hfModel, anyBase bool, room int) (*Adapter, error) {
 	c, err := p.config(base, h)
 	if err != nil {
 		return nil, err
 	}
-	if own == nil {
+	if stored == nil {
 		a, err := layout(c, base, room)
 		if err != nil {
 			return nil, err
@@ -134,17 +134,17 @@ func (p *peftConfig) adapter(own *native, base Base, h hfModel, anyBase bool, ro
 		}
 		return a, nil
 	}
-	facts := withoutFolders(own.Facts)
+	facts := withoutFolders(stored.Facts)
 	if facts == nil {
 		facts = map[string]string{}
 	}
-	if err := checkBase(base.Architecture, own.BaseName, own.Fingerprint, base, anyBase, facts); err != nil {
+	if err := checkBase(base.Architecture, stored.BaseName, stored.Fingerprint, base, anyBase, facts); err != nil {
 		return nil, err
 	}
 	// The configuration may have been changed by hand; then it decides. A pair that is not PEFT's own is in the file.
-	if sameMeaning(c, own.Config, base) && (c.Method == MethodLoRA || own.Config.Init == KaimingUniform ||
+	if sameMeaning(c, stored.Config, base) && (c.Method == MethodLoRA || stored.Config.Init == KaimingUniform ||
 		p.SaveProjection) {
-		c = own.Config
+		c = stored.Config
 	}
 	a, err := layout(c, base, room)
 	if err != nil {

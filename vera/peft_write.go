@@ -157,13 +157,13 @@ func peftPattern[T comparable](a *Adapter, of map[string]T) map[string]T {
 		layers := slices.DeleteFunc(slices.Clone(a.Layers), func(l Layer) bool { return l.Target != target })
 		agree := len(layers) > 0
 		for _, l := range layers {
-			value, own := of[l.Name()]
-			agree = agree && own && value == of[layers[0].Name()]
+			value, found := of[l.Name()]
+			agree = agree && found && value == of[layers[0].Name()]
 		}
 		for _, l := range layers {
-			if value, own := of[l.Name()]; agree {
+			if value, found := of[l.Name()]; agree {
 				values[h.end(target)] = value
-			} else if own {
+			} else if found {
 				_, path, _ := strings.Cut(h.path(l.Linear), ".")
 				values[path] = value
 			}
@@ -205,11 +205,11 @@ func (a *Adapter) peftWeights(projection bool) ([]byte, error) {
 		add(peftPairA, a.Pair.A, a.Rank, a.MaxIn)
 		add(peftPairB, a.Pair.B, a.MaxOut, a.Rank)
 	}
-	own, err := json.Marshal(native{a.Config, a.Base.Name, a.Base.Fingerprint, withoutFolders(maps.Clone(a.Facts))})
+	stored, err := json.Marshal(native{a.Config, a.Base.Name, a.Base.Fingerprint, withoutFolders(maps.Clone(a.Facts))})
 	if failed = errors.Join(failed, err); failed != nil {
 		return nil, failed
 	}
-	return safetensors.Serialize(tensors, map[string]string{"format": "pt", nativeKey: string(own)})
+	return safetensors.Serialize(tensors, map[string]string{"format": "pt", nativeKey: string(stored)})
 }
 
 // writeNewFolder writes files into a new folder, all or none: they are written and synced in a folder beside it, which

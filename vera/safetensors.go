@@ -29,7 +29,7 @@ var safetensorTypes = map[safetensors.DType]bindings.Type{safetensors.F32: bindi
 	safetensors.BF16: bindings.BF16}
 
 // readHeader gives the names of the tensors, and what SavePEFT adds for the way back, nil where the file has none.
-func readHeader(file []byte) (names []string, own *native, err error) {
+func readHeader(file []byte) (names []string, stored *native, err error) {
 	_, header, err := safetensors.ReadMetadata(file)
 	if err != nil {
 		return nil, nil, fmt.Errorf("not a whole safetensors file: %w", err)
@@ -39,11 +39,11 @@ func readHeader(file []byte) (names []string, own *native, err error) {
 	if !ok {
 		return names, nil, nil
 	}
-	own = &native{}
-	if err := json.Unmarshal([]byte(text), own); err != nil {
+	stored = &native{}
+	if err := json.Unmarshal([]byte(text), stored); err != nil {
 		return nil, nil, fmt.Errorf("metadata %q: %w", nativeKey, err)
 	}
-	return names, own, nil
+	return names, stored, nil
 }
 
 // readPEFTWeights fills the vectors and the pair from a safetensors file. Projections in the file are the pair,

@@ -190,7 +190,7 @@ func (s *Summary) readPEFT(dir string) error {
 	if err != nil {
 		return err
 	}
-	_, own, err := readHeader(file)
+	_, stored, err := readHeader(file)
 	if err != nil {
 		return err
 	}
@@ -202,17 +202,17 @@ func (s *Summary) readPEFT(dir string) error {
 	if p.Targets.pattern != "" {
 		s.Targets = []string{p.Targets.pattern}
 	}
-	if own != nil {
-		s.Base = own.BaseName
-		maps.Copy(s.Facts, own.Facts)
+	if stored != nil {
+		s.Base = stored.BaseName
+		maps.Copy(s.Facts, stored.Facts)
 	}
 	if p.Type == peftLoRA {
 		return s.readPEFTLoRA(p, tensors)
 	}
 	s.Method, s.Rank, s.Seed, s.Init, s.DInitial, s.Dropout = "vera", p.Rank, p.Key.String(), KaimingUniform,
 		p.DInitial, p.Dropout
-	if own != nil {
-		s.Init, s.only = own.Config.Init, own.Config.Only
+	if stored != nil {
+		s.Init, s.only = stored.Config.Init, stored.Config.Only
 	}
 	for _, name := range tensors.Names() {
 		t, _ := tensors.Tensor(name)

@@ -210,7 +210,7 @@ func (f *training) options(c *cli.Context) error {
 	if c.IsSet("targets") && len(o.Adapter.Targets) == 0 { // as of a variable that is not set
 		return usageError{errors.New("targets: is given, and empty")}
 	}
-	o.Adapter.Layers = f.layers.numbers()
+	o.Adapter.Layers = f.layers.indices()
 	o.Adapter.Dropout, o.Train.Schedule = float32(r.dropout), train.Schedule(r.schedule)
 	if o.Adapter.Method == vera.MethodLoRA {
 		o.Adapter.Alpha, o.Adapter.DInitial, o.Adapter.Init = float32(r.alpha), 0, ""

@@ -116,7 +116,7 @@ func (b *benchGenerate) run(c *cli.Context) error {
 			if err := c.Context.Err(); err != nil {
 				return err
 			}
-			own, err := s.GenerationSpeed(b.prompt, b.tokens, b.parallel)
+			speed, err := s.GenerationSpeed(b.prompt, b.tokens, b.parallel)
 			if err != nil {
 				return err
 			}
@@ -124,7 +124,7 @@ func (b *benchGenerate) run(c *cli.Context) error {
 			if err != nil {
 				return err
 			}
-			r.Veratune, r.Llama = r.Veratune.Faster(own), r.Llama.Faster(theirs)
+			r.Veratune, r.Llama = r.Veratune.Faster(speed), r.Llama.Faster(theirs)
 		}
 		if err := b.print(c, r); err != nil {
 			return err

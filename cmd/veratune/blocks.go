@@ -49,8 +49,8 @@ func (s span) String() string {
 	return fmt.Sprintf("%d-%d", s.first, s.last)
 }
 
-// numbers gives every block.
-func (b blocks) numbers() (list []int) {
+// indices gives every block.
+func (b blocks) indices() (list []int) {
 	for _, s := range b {
 		for n := s.first; n <= s.last; n++ {
 			list = append(list, n)

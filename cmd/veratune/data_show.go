@@ -140,7 +140,7 @@ func printRows(w io.Writer, rows []alpaca.Shown, ids, colour bool) error {
 			fmt.Fprintf(&b, "\n── %d tokens, %d of them learnt%s\n", len(s.Tokens), learnt,
 				either(s.Truncated, "; cut at --max-length", ""))
 			if ids {
-				fmt.Fprintln(&b, numbers(s))
+				fmt.Fprintln(&b, tokenIDs(s))
 			}
 		}
 	}
@@ -177,8 +177,8 @@ func writePieces(b *strings.Builder, pieces []alpaca.Piece, colour bool) {
 	}
 }
 
-// numbers are the tokens of a sample, those that are learnt with a star.
-func numbers(s alpaca.ShownSample) string {
+// tokenIDs are the tokens of a sample, those that are learnt with a star.
+func tokenIDs(s alpaca.ShownSample) string {
 	words := make([]string, len(s.Tokens))
 	for i, t := range s.Tokens {
 		words[i] = fmt.Sprint(t) + either(s.Learnt[i], "*", "")
@@ -191,7 +191,7 @@ var rowsTemplate string
 
 // rowsPage shows rows in a browser.
 func rowsPage(rows []alpaca.Shown, form alpaca.Form, ids bool) ([]byte, error) {
-	t, err := template.New("rows").Funcs(template.FuncMap{"numbers": numbers, "text": terminal.Text}).Parse(
+	t, err := template.New("rows").Funcs(template.FuncMap{"numbers": tokenIDs, "text": terminal.Text}).Parse(
 		rowsTemplate)
 	if err != nil {
 		return nil, err

@@ -32,7 +32,7 @@ func TestForceRenamesRunsOnly(t *testing.T) {
 			"a run":              {"runs/a", "", true},
 		} {
 			parent := t.TempDir()
-			here := filepath.Join(parent, "here")
+			cwd := filepath.Join(parent, "here")
 			t.Chdir(parent)
 			for path, content := range map[string]string{
 				"here/models/model.gguf": string(read(t, model)), "here/data.json": string(read(t, rows(t, 20))),
@@ -45,7 +45,7 @@ func TestForceRenamesRunsOnly(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			t.Chdir(here)
+			t.Chdir(cwd)
 			out := strings.Replace(c.out, "PARENT", parent, 1)
 			args := command(out, "--steps", "1")
 			for i := range args {

@@ -65,9 +65,9 @@ func TestBlocks(t *testing.T) {
 		var b blocks
 		err := b.Set(text)
 		var again blocks
-		if err != nil || fmt.Sprint(b.numbers()) != want || again.Set(b.String()) != nil ||
-			fmt.Sprint(again.numbers()) != want {
-			t.Errorf("%q: %v, %v, and %v again", text, b.numbers(), err, again.numbers())
+		if err != nil || fmt.Sprint(b.indices()) != want || again.Set(b.String()) != nil ||
+			fmt.Sprint(again.indices()) != want {
+			t.Errorf("%q: %v, %v, and %v again", text, b.indices(), err, again.indices())
 		}
 	}
 	for _, text := range []string{",", "-1", "1-", "3-1", "a", "1.5", "0-9-12", "0..9", "99999999999", "0-70000"} {

@@ -97,17 +97,17 @@ func oneLine(text string) string {
 func wrapped(text string, most int) (lines []string) {
 	rest := []rune(text)
 	for len(rest) > most {
-		at := most
+		n := most
 		if rest[most] != ' ' {
 			for i := most; i > most/2; i-- {
 				if strings.ContainsRune(" ,/", rest[i-1]) {
-					at = i
+					n = i
 					break
 				}
 			}
 		}
-		lines = append(lines, strings.TrimRight(string(rest[:at]), " "))
-		rest = []rune(strings.TrimLeft(string(rest[at:]), " "))
+		lines = append(lines, strings.TrimRight(string(rest[:n]), " "))
+		rest = []rune(strings.TrimLeft(string(rest[n:]), " "))
 	}
 	return append(lines, string(rest))
 }

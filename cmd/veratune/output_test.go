@@ -114,7 +114,7 @@ func TestOutputs(t *testing.T) {
 				} else if err != nil {
 					t.Fatal(err)
 				}
-				there := tree(t, filepath.Dir(path))
+				files := tree(t, filepath.Dir(path))
 				var more []string
 				if c.overwrite {
 					more = []string{"--overwrite"}
@@ -124,7 +124,7 @@ func TestOutputs(t *testing.T) {
 					(code != exitFailed || !strings.Contains(stderr, c.says)) {
 					t.Errorf("%s: exit code %d, %q, want %q", name, code, stderr, c.says)
 				}
-				if c.says != "" && !sameTree(there, tree(t, filepath.Dir(path))) {
+				if c.says != "" && !sameTree(files, tree(t, filepath.Dir(path))) {
 					t.Errorf("%s: the folder has changed", name)
 				}
 				if c.check != nil {

@@ -21,7 +21,7 @@ func planCommand() *cli.Command {
 		Flags:  append(f.flags(), &cli.BoolFlag{Name: "json", Usage: "print one JSON object", Destination: &asJSON}),
 		Before: f.options,
 		Action: func(c *cli.Context) error {
-			n, err := f.plan(c)
+			n, err := f.estimate(c)
 			if err != nil {
 				return err
 			}
@@ -54,8 +54,8 @@ func planCommand() *cli.Command {
 	}
 }
 
-// planned is what a training would be.
-type planned struct {
+// estimate is what a training would be.
+type estimate struct {
 	model.Memory
 	Total        int64    `json:"total"`
 	Architecture string   `json:"architecture"`
@@ -64,18 +64,18 @@ type planned struct {
 	Layers       int      `json:"layers"`  // how many
 }
 
-// plan gives what the step with the most tokens will need.
-func (f *training) plan(c *cli.Context) (planned, error) {
+// estimate gives what the step with the most tokens will need.
+func (f *training) estimate(c *cli.Context) (estimate, error) {
 	f.o.Report = reportTo(c.App.ErrWriter)
 	p, err := finetune.Open(c.Context, &f.o)
 	if err != nil {
-		return planned{}, err
+		return estimate{}, err
 	}
 	defer p.Close()
 	n, err := p.Memory()
 	if err != nil {
-		return planned{}, err
+		return estimate{}, err
 	}
 	d, err := model.Describe(f.Model)
-	return planned{n, n.Total(), p.Architecture, d.MadeOf, p.Targets(), len(p.Adapter.Layers)}, err
+	return estimate{n, n.Total(), p.Architecture, d.MadeOf, p.Targets(), len(p.Adapter.Layers)}, err
 }

@@ -69,7 +69,7 @@ func (l *Lock) Check() error {
 	if err != nil {
 		return err
 	}
-	if there, err := os.Stat(l.path); err != nil || !os.SameFile(held, there) {
+	if current, err := os.Stat(l.path); err != nil || !os.SameFile(held, current) {
 		return ErrGone
 	}
 	return nil

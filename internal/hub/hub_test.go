@@ -166,14 +166,14 @@ func TestFetch(t *testing.T) {
 func TestResume(t *testing.T) {
 	half := len(content) / 2
 	for what, c := range map[string]struct {
-		there  []byte
-		serve  func(w http.ResponseWriter, r *http.Request) bool // whether it has answered
-		ranges string
+		existing []byte
+		serve    func(w http.ResponseWriter, r *http.Request) bool // whether it has answered
+		ranges   string
 	}{
-		"from the middle": {there: content[:half], ranges: fmt.Sprintf("[bytes=%d-]", half)},
-		"all there":       {there: content, ranges: "[]"},
-		"too much there":  {there: append(bytes.Clone(content), 'x'), ranges: "[]"},
-		"no ranges": {there: content[:half], ranges: fmt.Sprintf("[bytes=%d-]", half),
+		"from the middle": {existing: content[:half], ranges: fmt.Sprintf("[bytes=%d-]", half)},
+		"all there":       {existing: content, ranges: "[]"},
+		"too much there":  {existing: append(bytes.Clone(content), 'x'), ranges: "[]"},
+		"no ranges": {existing: content[:half], ranges: fmt.Sprintf("[bytes=%d-]", half),
 			serve: func(w http.ResponseWriter, r *http.Request) bool {
 				w.Write(content)
 				return true
@@ -214,10 +214,10 @@ func TestResume(t *testing.T) {
 				}
 			}
 			client, report := f.client(t)
-			if c.there != nil {
+			if c.existing != nil {
 				part := client.blob(name, sum(content)) + incompleteSuffix
 				if err := errors.Join(os.MkdirAll(filepath.Dir(part), 0o777),
-					os.WriteFile(part, c.there, 0o666)); err != nil {
+					os.WriteFile(part, c.existing, 0o666)); err != nil {
 					t.Fatal(err)
 				}
 			}

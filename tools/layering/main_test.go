@@ -11,7 +11,7 @@ import (
 
 // TestImportsChangeNothing: only the package that is there for it changes the process when a program starts.
 func TestImportsChangeNothing(t *testing.T) {
-	const here = "bindings/onearena"
+	const exception = "bindings/onearena"
 	begins := regexp.MustCompile(`(?m)^func init\(\)|__attribute__\(\(constructor\)\)|\bmallopt *\(|^var _ = os\.Setenv`)
 	known := map[string]string{
 		"bindings/bindings.go": "func init()", // takes ggml's log off the terminal, where an import of ggml has put it
@@ -34,20 +34,20 @@ func TestImportsChangeNothing(t *testing.T) {
 		}
 		for _, match := range begins.FindAllString(string(text), -1) {
 			switch {
-			case strings.HasPrefix(filepath.ToSlash(name), here+"/"):
+			case strings.HasPrefix(filepath.ToSlash(name), exception+"/"):
 				found++
 			case known[filepath.ToSlash(name)] != match:
-				t.Errorf("%s has %s; only %s may change the process", name, match, here)
+				t.Errorf("%s has %s; only %s may change the process", name, match, exception)
 			}
 		}
 		return nil
 	})
 	if err != nil || found == 0 {
-		t.Errorf("%v; %d places in %s", err, found, here)
+		t.Errorf("%v; %d places in %s", err, found, exception)
 	}
 	for name, rule := range allowed {
-		if within(rule, here) && name != "cmd/veratune" {
-			t.Errorf("%s may import %s, which is for programs", name, here)
+		if within(rule, exception) && name != "cmd/veratune" {
+			t.Errorf("%s may import %s, which is for programs", name, exception)
 		}
 	}
 }

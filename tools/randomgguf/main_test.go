@@ -252,8 +252,8 @@ func TestTokenizer(t *testing.T) {
 }
 
 func TestErrors(t *testing.T) {
-	there := filepath.Join(t.TempDir(), "there.gguf")
-	if err := os.WriteFile(there, nil, 0o600); err != nil {
+	existing := filepath.Join(t.TempDir(), "there.gguf")
+	if err := os.WriteFile(existing, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ args, want string }{
@@ -266,8 +266,8 @@ func TestErrors(t *testing.T) {
 		{"--out x --type i32", "--type i32: ggml cannot write this type"},
 		{"--out x y", `"y": options only`},
 		{"--nothing", "not defined: -nothing; see --help"},
-		{"--out " + there, "is there already"},
-		{"--blocks 1 --out " + filepath.Join(there, "below"), "not a directory"},
+		{"--out " + existing, "is there already"},
+		{"--blocks 1 --out " + filepath.Join(existing, "below"), "not a directory"},
 	} {
 		if err := run(strings.Fields(c.args), io.Discard, io.Discard); err == nil ||
 			!strings.Contains(err.Error(), c.want) {

@@ -41,12 +41,12 @@ func TestPlan(t *testing.T) {
 	o := options()
 	o.Recompute = RecomputeNone
 	m := open(t, path, o)
-	if _, err := m.Plan([]int32{1}, []int32{2}, []int{1}); err == nil {
+	if _, err := m.EstimateMemory([]int32{1}, []int32{2}, []int{1}); err == nil {
 		t.Error("a plan without an adapter")
 	}
 	adapted(t, m, nil)
 	b := randomBatch(1, m.Vocab, 30, 17, 40)
-	all, err := m.Plan(b.tokens, b.targets, b.lengths)
+	all, err := m.EstimateMemory(b.tokens, b.targets, b.lengths)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func TestPlan(t *testing.T) {
 		all.Keeping != 3 {
 		t.Errorf("%d rows, %d blocks keep their results", all.Rows, all.Keeping)
 	}
-	b.gradients(t, m, 0)
+	b.gradient(t, m, 0)
 	const padding = 64 // a place on the tape is aligned
 	if used := m.tape.buffer.Size(); used < all.Streams+all.Saved || used > all.Streams+all.Saved+padding*100 {
 		t.Errorf("%d bytes between the blocks and kept, %d planned", used, all.Streams+all.Saved)
@@ -71,7 +71,7 @@ func TestPlan(t *testing.T) {
 		m := open(t, path, o)
 		adapted(t, m, func(c *vera.Config) { c.Rank = 8 })
 		p := newPack([]sample{{tokens: b.tokens[:60], targets: b.targets[:60]}}, false)
-		need, err := m.need(p, 0)
+		need, err := m.passMemory(p, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -80,7 +80,7 @@ func TestPlan(t *testing.T) {
 			t.Fatal(err)
 		}
 		m.options.Memory = need.Total() + c.blocks*saved + saved/2
-		keep, err := m.keeping(p)
+		keep, err := m.blocksToKeep(p)
 		if c.want < 0 {
 			if err == nil || !strings.Contains(err.Error(), "memory is limited") {
 				t.Errorf("a limit below what is needed: %v", err)

@@ -12,31 +12,32 @@ import (
 	"github.com/veratune/veratune/bindings"
 )
 
-// Memory is what a training pass needs, in bytes: of the process or, where another device computes, of that device.
+// Memory is an estimate of what a training pass needs, in bytes: of the process or, where another device computes, of
+// that device.
 type Memory struct {
-	// the model's file, mapped: read-only pages that the system may drop; or the weights on a device
+	// The model's file, mapped: read-only pages that the system may drop. On a device, the weights.
 	File int64 `json:"file"`
-	// held already: tokenizer, rows, adapter, shared pair; on a device the last two, and what its driver takes
+	// Held already: tokenizer, rows, adapter, shared pair. On a device: adapter, pair and its driver.
 	Process int64 `json:"process"`
 	Merged  int64 `json:"merged"`  // matrices with ΔW added
 	Streams int64 `json:"streams"` // every block's input, a gradient, and the rotations
 	Saved   int64 `json:"saved"`   // what blocks keep for the backward pass
 	Work    int64 `json:"work"`    // the operations' results and scratch memory
-	Rows    int   `json:"rows"`    // computed tokens of the pass
+	Rows    int   `json:"rows"`    // tokens of the pass
 	Keeping int   `json:"keeping"` // blocks that keep what the backward pass needs; the others compute it again
-	InTurn  bool  `json:"in_turn"` // the device has two blocks' weights at a time
+	InTurn  bool  `json:"in_turn"` // the device holds two blocks' weights at a time
 }
 
-// Total is the size at its peak.
+// Total is the peak.
 func (m Memory) Total() int64 { return m.File + m.Process + m.Merged + m.Streams + m.Saved + m.Work }
 
-// Plan tells what Gradients of a batch will need, without computing anything. It is an error where that is more than
+// EstimateMemory estimates what the gradient of a batch needs, without computing it. It fails where that is more than
 // the process can have.
-func (m *Model) Plan(tokens, targets []int32, lengths []int) (Memory, error) {
+func (m *Model) EstimateMemory(tokens, targets []int32, lengths []int) (Memory, error) {
 	if m.adapter == nil {
 		return Memory{}, errors.New("plan: no adapter is attached")
 	}
-	samples, err := m.check(tokens, targets, lengths)
+	samples, err := m.splitBatch(tokens, targets, lengths)
 	if err != nil {
 		return Memory{}, err
 	}
@@ -44,17 +45,17 @@ func (m *Model) Plan(tokens, targets []int32, lengths []int) (Memory, error) {
 		return Memory{}, err
 	}
 	all := passes(samples)
-	if err := m.settle(all, m.gradientsNeed); err != nil {
+	if err := m.placeWeights(all, m.gradientMemory); err != nil {
 		return Memory{}, err
 	}
 	var most Memory
 	for _, pass := range all {
 		p := newPack(pass, m.adapter.Dropout == 0)
-		keep, err := m.keeping(p)
+		keep, err := m.blocksToKeep(p)
 		if err != nil {
 			return Memory{}, err
 		}
-		n, err := m.need(p, keep)
+		n, err := m.passMemory(p, keep)
 		if err != nil {
 			return Memory{}, err
 		}
@@ -62,7 +63,7 @@ func (m *Model) Plan(tokens, targets []int32, lengths []int) (Memory, error) {
 			most = n
 		}
 		if m.store == nil {
-			if err := m.fits(p); err != nil {
+			if err := m.checkFits(p); err != nil {
 				return Memory{}, err
 			}
 		}
@@ -70,12 +71,12 @@ func (m *Model) Plan(tokens, targets []int32, lengths []int) (Memory, error) {
 	return most, nil
 }
 
-// need is what a pass takes in which the last keep blocks keep what their backward pass needs.
-func (m *Model) need(p pack, keep int) (Memory, error) {
+// passMemory estimates a pass in which the last keep blocks keep what their backward pass needs.
+func (m *Model) passMemory(p pack, keep int) (Memory, error) {
 	n := Memory{File: m.file.Size(), Process: m.adapter.held, Rows: p.rows(), Keeping: keep}
 	if m.store != nil {
 		n.InTurn = m.store.slots[0] != nil
-		n.File, n.Process = m.store.size(n.InTurn), m.driver()+m.adapter.memory.Size()+m.adapter.moments.size()
+		n.File, n.Process = m.store.size(n.InTurn), m.driverMemory()+m.adapter.memory.Size()+m.adapter.moments.size()
 	}
 	saved, _, err := m.saved(p)
 	if err != nil {
@@ -83,8 +84,8 @@ func (m *Model) need(p pack, keep int) (Memory, error) {
 	}
 	n.Streams, n.Saved = m.betweenBytes(p), int64(keep)*saved
 	n.Merged = m.mergedBytes()
-	work, err := m.graphs(func() error {
-		if _, err := m.gradients(p, keep, 0); err != nil || m.adapter.moments == nil {
+	work, err := m.measureGraphs(func() error {
+		if _, err := m.passGradient(p, keep, 0); err != nil || m.adapter.moments == nil {
 			return err
 		}
 		_, err := m.GradientNorm()
@@ -93,11 +94,11 @@ func (m *Model) need(p pack, keep int) (Memory, error) {
 	if err != nil {
 		return n, err
 	}
-	n.Work = work + m.scratch()
+	n.Work = work + m.scratchMemory()
 	return n, nil
 }
 
-// mergedBytes is the size of the matrices that are merged.
+// mergedBytes is the size of the merged matrices.
 func (m *Model) mergedBytes() (n int64) {
 	for _, gr := range m.mergedGroups() {
 		n += m.kindOf(gr).RowBytes(int64(gr.in)) * int64(gr.out)
@@ -105,17 +106,17 @@ func (m *Model) mergedBytes() (n int64) {
 	return n
 }
 
-// gradientsNeed is the least that a pass takes.
-func (m *Model) gradientsNeed(p pack) (Memory, error) {
+// gradientMemory is the least that the gradient of a pass takes.
+func (m *Model) gradientMemory(p pack) (Memory, error) {
 	if err := m.planMerging(); err != nil {
 		return Memory{}, err
 	}
-	return m.need(p, 0)
+	return m.passMemory(p, 0)
 }
 
-// lossNeeds is what a pass without gradients takes.
-func (m *Model) lossNeeds(p pack) (n Memory, err error) {
-	n = Memory{File: m.store.size(true), Process: m.driver(), Streams: 2*m.streamBytes(p) + m.tableBytes(p),
+// lossMemory is what the loss of a pass takes.
+func (m *Model) lossMemory(p pack) (n Memory, err error) {
+	n = Memory{File: m.store.size(true), Process: m.driverMemory(), Streams: 2*m.streamBytes(p) + m.tableBytes(p),
 		Rows: p.rows()}
 	if m.adapter != nil {
 		n.Process += m.adapter.memory.Size() + m.adapter.moments.size()
@@ -124,13 +125,13 @@ func (m *Model) lossNeeds(p pack) (n Memory, err error) {
 		}
 		n.Merged = m.mergedBytes()
 	}
-	work, err := m.graphs(func() error { _, err := m.lossOf(p, nil); return err })
-	n.Work = work + m.scratch()
+	work, err := m.measureGraphs(func() error { _, err := m.lossOf(p, nil); return err })
+	n.Work = work + m.scratchMemory()
 	return n, err
 }
 
-// held is the memory that the process has now.
-func held() (int64, error) {
+// residentMemory is the memory that the process holds now.
+func residentMemory() (int64, error) {
 	self, err := process.NewProcess(int32(os.Getpid()))
 	if err != nil {
 		return 0, err
@@ -142,22 +143,22 @@ func held() (int64, error) {
 	return int64(info.RSS), nil
 }
 
-// graphs is the memory of the largest graph of a pass: all of them are built as for computing, and only measured.
-func (m *Model) graphs(pass func() error) (int64, error) {
+// measureGraphs is the memory of the largest graph of a pass. All graphs are built as for computing, but only measured.
+func (m *Model) measureGraphs(pass func() error) (int64, error) {
 	real := m.alloc
-	m.alloc, m.dry, m.work, m.largest = m.backend.NewAllocator(), true, 0, bindings.Largest{}
+	m.alloc, m.dryRun, m.workBytes, m.largest = m.backend.NewAllocator(), true, 0, bindings.Largest{}
 	defer func() {
 		m.alloc.Close()
-		m.alloc, m.dry = real, false
+		m.alloc, m.dryRun = real, false
 	}()
 	err := pass()
-	return m.work, err
+	return m.workBytes, err
 }
 
-// scratch is what the kernels of the graphs that were measured take. On the CPU: 2 MiB of a strip and its sums for each
-// thread, what it keeps of a delta net, and one operand turned. On a device: the largest matrix unpacked, of which 64
-// Mi numbers at a time, and 16 MiB on the way there, what a product of the pair gives, and 64 MiB of cuBLAS's own.
-func (m *Model) scratch() int64 {
+// scratchMemory is what the kernels of the measured graphs take besides their results. On the CPU: 2 MiB a thread for a
+// strip and its sums, a delta net's states, and one operand transposed. On a device: the largest matrix unpacked, 64 Mi
+// numbers at a time, with 16 MiB on the way there; a product of the pair; and cuBLAS's own 64 MiB.
+func (m *Model) scratchMemory() int64 {
 	size, most := m.kind().RowBytes(1), m.largest
 	switch {
 	case m.backend.Composed():
@@ -177,8 +178,8 @@ func (m *Model) betweenBytes(p pack) int64 {
 // streams is the number of residual streams that live between the blocks of a pass.
 func (m *Model) streams() int64 { return int64(len(m.blocks) + 2) }
 
-// keeping decides how many blocks, counted from the last, keep what their backward pass needs.
-func (m *Model) keeping(p pack) (int, error) {
+// blocksToKeep decides how many blocks, from the last one down, keep what their backward pass needs.
+func (m *Model) blocksToKeep(p pack) (int, error) {
 	trained := len(m.blocks) - m.adapter.lowest
 	switch m.options.Recompute {
 	case RecomputeNone:
@@ -193,34 +194,35 @@ func (m *Model) keeping(p pack) (int, error) {
 	if m.store == nil && m.options.Memory == 0 {
 		return min(trained, int(max(0, m.budget()-m.betweenBytes(p))/saved)), nil
 	}
-	n, err := m.need(p, 0)
+	n, err := m.passMemory(p, 0)
 	if err != nil {
 		return 0, err
 	}
-	left := m.limit() - n.Total()
+	left := m.deviceLimit() - n.Total()
 	if left < 0 {
 		return 0, fmt.Errorf("a pass of %d tokens needs %s, memory is limited to %s; %s", p.rows(), gib(n.Total()),
-			gib(m.limit()), smallerPass)
+			gib(m.deviceLimit()), smallerPass)
 	}
 	return min(trained, int(left/saved)), nil
 }
 
-// smallerPass says what helps where a pass doesn't fit into memory.
+// smallerPass says what helps where a pass does not fit into memory.
 const smallerPass = "use a smaller batch or accumulation, or a smaller --max-length"
 
 func gib(bytes int64) string { return fmt.Sprintf("%.2f GiB", float64(bytes)/(1<<30)) }
 
-// makeRoom makes room on the tape for every block's input, one gradient, and what keep blocks keep.
-func (m *Model) makeRoom(p pack, keep int) error {
+// reserveTape makes room on the tape for every block's input, one gradient, and what keep blocks keep.
+func (m *Model) reserveTape(p pack, keep int) error {
 	saved, results, err := m.saved(p)
 	if err != nil {
 		return err
 	}
-	return m.tape.reserve(m.betweenBytes(p)+int64(keep)*saved, int(m.streams())+m.tables()+len(m.givers())+keep*results)
+	return m.tape.reserve(m.betweenBytes(p)+int64(keep)*saved,
+		int(m.streams())+m.tableCount()+len(m.kvSources())+keep*results)
 }
 
-// saved is the size of what the block that keeps most keeps for its backward pass (type acts), and how many results
-// that are at most. The blocks are made for it, and not computed.
+// saved is the size of what the block that keeps most keeps for its backward pass (type acts), and the largest number
+// of tensors in it. The blocks' graphs are built, not computed.
 func (m *Model) saved(p pack) (bytes int64, results int, err error) {
 	type made struct {
 		shape
@@ -231,7 +233,7 @@ func (m *Model) saved(p pack) (bytes int64, results int, err error) {
 		like := made{shape: b.shape}
 		for i, gr := range b.groups {
 			if gr.merged == nil {
-				like.down[i] = gr.down.Ne(1)
+				like.down[i] = gr.matrixA.Ne(1)
 			}
 		}
 		if seen[like] {
@@ -261,24 +263,24 @@ func (m *Model) budget() int64 {
 	return m.free / 2
 }
 
-// available is the memory that the process could still take: of what is free in the machine, and of what it may have at
-// most; 0 where neither is known.
+// available is the memory that the process could still take: what is free in the machine, and what it may have at most;
+// 0 where neither is known.
 func available() int64 {
 	var free int64
 	if v, err := mem.VirtualMemory(); err == nil {
 		free = int64(v.Available)
 	}
-	if own, err := held(); err == nil {
-		if most, _ := allowed(); most > 0 {
-			free = min(free, most-own)
+	if resident, err := residentMemory(); err == nil {
+		if most, _ := memoryLimit(); most > 0 {
+			free = min(free, most-resident)
 		}
 	}
 	return free
 }
 
-// allowed is the most memory that the process can have, by what the machine has or by the limit of a container's
-// cgroup, and says which; 0 where neither is known.
-func allowed() (bytes int64, by string) {
+// memoryLimit is the most memory that the process can have, and what sets that: the machine, or the limit of a
+// container's cgroup. It is 0 where neither is known.
+func memoryLimit() (bytes int64, by string) {
 	if v, err := mem.VirtualMemory(); err == nil {
 		bytes, by = int64(v.Total+v.SwapTotal), "this machine has"
 	}
@@ -288,15 +290,15 @@ func allowed() (bytes int64, by string) {
 	return bytes, by
 }
 
-// fits is an error where a pass needs more than the process can have, however much it computes again. The model's file
-// is left out, since the system may drop its pages.
-func (m *Model) fits(p pack) error {
-	n, err := m.need(p, 0)
+// checkFits fails where a pass needs more than the process can have even if it recomputes everything. The model's file
+// does not count, since the system may drop its pages.
+func (m *Model) checkFits(p pack) error {
+	n, err := m.passMemory(p, 0)
 	if err != nil {
 		return err
 	}
 	least := n.Total() - n.File
-	if most, by := allowed(); most > 0 && least > most {
+	if most, by := memoryLimit(); most > 0 && least > most {
 		return fmt.Errorf("a pass of %d tokens needs %s, and %s %s; %s", n.Rows, gib(least), by, gib(most), smallerPass)
 	}
 	return nil
