@@ -84,9 +84,14 @@ func (h Heads) fits(qkv *Tensor) bool {
 		(h.Sinks == nil || isVectorOrNil(h.Sinks, int64(h.Query)) && h.Sinks.contiguousRows())
 }
 
-func (h Heads) c() C.struct_ggml_vera_heads {
-	return C.struct_ggml_vera_heads{query: C.int(h.Query), kv: C.int(h.KV), window: C.int(h.Window),
-		scale: C.float(h.Scale), cap: C.float(h.Cap)}
+func (h Heads) parameters() parameters {
+	return parameters{attention: C.struct_ggml_vera_attention{heads: C.int32_t(h.Query), kv_heads: C.int32_t(h.KV),
+		window: C.int32_t(h.Window), scale: C.float(h.Scale), cap: C.float(h.Cap)}}
+}
+
+// result is attention's, for n tokens.
+func (h Heads) result(n int64, t Type) result {
+	return result{Type: t, width: int64(h.Dim * h.Query), rows: n}
 }
 
 func (h Heads) String() string {
@@ -133,7 +138,7 @@ func (c *Context) Attention(qkv *Tensor, s *Segments, h Heads, t Type) *Tensor {
 	if c.composed != nil {
 		return c.composeAttention(qkv, s, h, t)
 	}
-	return (*Tensor)(C.ggml_vera_attention(c.c, c.nodes, qkv.c(), s.tensor.c(), h.Sinks.c(), h.c(), C.uint(t)))
+	return c.node(C.GGML_VERA_ATTENTION, h.parameters(), h.result(qkv.Ne(1), t), qkv, s.tensor, h.Sinks)
 }
 
 // AttentionBack is the gradient of qkv, float32, for the gradient dout of Attention's result.
@@ -144,7 +149,7 @@ func (c *Context) AttentionBack(dout, qkv *Tensor, s *Segments, h Heads) *Tensor
 	if c.composed != nil {
 		return c.composeAttentionBack(dout, qkv, s, h)
 	}
-	return (*Tensor)(C.ggml_vera_attention_back(c.c, c.nodes, dout.c(), qkv.c(), s.tensor.c(), h.Sinks.c(), h.c()))
+	return c.node(C.GGML_VERA_ATTENTION_BACK, h.parameters(), like(qkv, F32), dout, qkv, s.tensor, h.Sinks)
 }
 
 // CacheBlock is what the room of a text in a cache, and a head's numbers there, are multiples of.
@@ -180,6 +185,6 @@ func (c *Context) AttentionCached(qkv, keys, values, rows *Tensor, h Heads, t Ty
 	if c.composed != nil {
 		return c.fail(op, "answers are computed on the CPU alone")
 	}
-	return (*Tensor)(C.ggml_vera_attention_cached(c.c, c.nodes, qkv.c(), keys.c(), values.c(), rows.c(), h.Sinks.c(),
-		h.c(), C.uint(t)))
+	return c.node(C.GGML_VERA_ATTENTION_CACHED, h.parameters(), h.result(qkv.Ne(1), t), qkv, keys, values,
+		rows, h.Sinks)
 }

@@ -152,8 +152,8 @@ func (c *Context) composeLinearBack(w, g *Tensor, p Product, t Type) *Tensor {
 	return p.finish(c, c.times(c.transposed(c.floats(w)), c.scaled(g, p.In)))
 }
 
-func (c *Context) composeWeightGrad(g, x *Tensor, t Type) *Tensor {
-	if !c.composable("weight_grad", t, g, x) {
+func (c *Context) composeWeightGradient(g, x *Tensor, t Type) *Tensor {
+	if !c.composable("weight_gradient", t, g, x) {
 		return nil
 	}
 	return c.times(c.transposed(x), c.transposed(g))
@@ -172,23 +172,23 @@ func (c *Context) composeMerge(dst, w *Tensor, v *Vectors) *Tensor {
 	return c.Cpy(y, dst)
 }
 
-func (c *Context) composeMergedGrad(grad *Tensor, v Vectors) *Tensor {
-	if !c.composable("merged_grad", F32, grad, v.A) {
+func (c *Context) composeMergedGradient(grad *Tensor, v Vectors) *Tensor {
+	if !c.composable("merged_gradient", F32, grad, v.A) {
 		return nil
 	}
 	down := c.View(v.A, [4]int64{grad.Ne(0), v.A.Ne(1), 1, 1}, [4]int64{})
-	return c.vectorsGrad(c.times(down, grad), v)
+	return c.vectorsGradient(c.times(down, grad), v)
 }
 
-func (c *Context) composeFactoredGrad(g, u *Tensor, v Vectors) *Tensor {
-	if !c.composable("factored_grad", F32, g, u) {
+func (c *Context) composeFactoredGradient(g, u *Tensor, v Vectors) *Tensor {
+	if !c.composable("factored_gradient", F32, g, u) {
 		return nil
 	}
-	return c.vectorsGrad(c.times(c.transposed(u), c.transposed(g)), v)
+	return c.vectorsGradient(c.times(c.transposed(u), c.transposed(g)), v)
 }
 
-// vectorsGrad takes T [rank, out] apart: E = B ⊙ T, ∂b = E d, ∂d = Eᵀ b.
-func (c *Context) vectorsGrad(t *Tensor, v Vectors) *Tensor {
+// vectorsGradient takes T [rank, out] apart: E = B ⊙ T, ∂b = E d, ∂d = Eᵀ b.
+func (c *Context) vectorsGradient(t *Tensor, v Vectors) *Tensor {
 	e := c.Mul(t, v.B)
 	b := c.times(e, v.LambdaD)               // [out]
 	d := c.times(c.transposed(e), v.LambdaB) // [rank]

@@ -35,7 +35,7 @@ func (c *Context) Convolution(x, w *Tensor, s *Segments, t Type) *Tensor {
 	if c.composed != nil {
 		return c.composeConvolution(x, w, s, t)
 	}
-	return (*Tensor)(C.ggml_vera_convolution(c.c, c.nodes, x.c(), w.c(), s.tensor.c(), C.uint(t)))
+	return c.node(C.GGML_VERA_CONVOLUTION, parameters{}, like(x, t), x, w, s.tensor)
 }
 
 // ConvolutionBack is the gradient of Convolution's input, float32, for the gradient dy of its result.
@@ -50,7 +50,7 @@ func (c *Context) ConvolutionBack(dy, w *Tensor, s *Segments) *Tensor {
 	if c.composed != nil {
 		return c.composeConvolutionBack(dy, w, s)
 	}
-	return (*Tensor)(C.ggml_vera_convolution_back(c.c, c.nodes, dy.c(), w.c(), s.tensor.c()))
+	return c.node(C.GGML_VERA_CONVOLUTION_BACK, parameters{}, like(dy, F32), dy, w, s.tensor)
 }
 
 // ConvolutionCached is Convolution of rows, float32, that continue texts, as in AttentionCached. state
@@ -69,7 +69,7 @@ func (c *Context) ConvolutionCached(x, w, state, rows *Tensor, t Type) *Tensor {
 	if c.composed != nil {
 		return c.fail(op, "answers are computed on the CPU alone")
 	}
-	return (*Tensor)(C.ggml_vera_convolution_cached(c.c, c.nodes, x.c(), w.c(), state.c(), rows.c(), C.uint(t)))
+	return c.node(C.GGML_VERA_CONVOLUTION_CACHED, parameters{}, like(x, t), x, w, state, rows)
 }
 
 // before is the row that lies so many before row i of run r in its samples, or −1.

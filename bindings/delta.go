@@ -23,9 +23,9 @@ type DeltaHeads struct {
 	Eps    float32 `json:"eps"`    // of the norm of q and k
 }
 
-func (h DeltaHeads) c() C.struct_ggml_vera_delta {
-	return C.struct_ggml_vera_delta{keys: C.int(h.Keys), values: C.int(h.Values), dim_k: C.int(h.DimK),
-		dim_v: C.int(h.DimV), eps: C.float(h.Eps)}
+func (h DeltaHeads) parameters() parameters {
+	return parameters{delta_net: C.struct_ggml_vera_delta_net{keys: C.int32_t(h.Keys), values: C.int32_t(h.Values),
+		dim_k: C.int32_t(h.DimK), dim_v: C.int32_t(h.DimV), eps: C.float(h.Eps)}}
 }
 
 // width is that of QKV, and out that of the result.
@@ -75,8 +75,8 @@ func (c *Context) DeltaNet(d Delta, s *Segments, h DeltaHeads, t Type) *Tensor {
 	if c.composed != nil {
 		return c.composeDeltaNet(d, s, h, t)
 	}
-	return (*Tensor)(C.ggml_vera_delta_net(c.c, c.nodes, d.QKV.c(), d.A.c(), d.B.c(), d.Decay.c(), d.Bias.c(),
-		s.tensor.c(), h.c(), C.uint(t)))
+	to := result{Type: t, width: h.out(), rows: d.QKV.Ne(1)}
+	return c.node(C.GGML_VERA_DELTA_NET, h.parameters(), to, d.QKV, d.A, d.B, d.Decay, d.Bias, s.tensor)
 }
 
 // DeltaNetBack gives the gradients of QKV, A and B, float32 of their shapes, for the gradient dy of DeltaNet's result.
@@ -93,8 +93,8 @@ func (c *Context) DeltaNetBack(dy *Tensor, d Delta, s *Segments, h DeltaHeads) (
 	if c.composed != nil {
 		all = c.composeDeltaNetBack(dy, d, s, h)
 	} else {
-		all = (*Tensor)(C.ggml_vera_delta_net_back(c.c, c.nodes, dy.c(), d.QKV.c(), d.A.c(), d.B.c(), d.Decay.c(),
-			d.Bias.c(), s.tensor.c(), h.c()))
+		to := result{Type: F32, width: h.width() + int64(2*h.Values), rows: d.QKV.Ne(1)}
+		all = c.node(C.GGML_VERA_DELTA_NET_BACK, h.parameters(), to, dy, d.QKV, d.A, d.B, d.Decay, d.Bias, s.tensor)
 	}
 	w, n := h.width(), int64(h.Values)
 	return c.part(all, 0, w), c.part(all, w, n), c.part(all, w+n, n)
@@ -119,8 +119,8 @@ func (c *Context) DeltaNetCached(d Delta, states, rows *Tensor, h DeltaHeads, t 
 	if c.composed != nil {
 		return c.fail(op, "answers are computed on the CPU alone")
 	}
-	return (*Tensor)(C.ggml_vera_delta_net_cached(c.c, c.nodes, d.QKV.c(), d.A.c(), d.B.c(), d.Decay.c(), d.Bias.c(),
-		states.c(), rows.c(), h.c(), C.uint(t)))
+	to := result{Type: t, width: h.out(), rows: d.QKV.Ne(1)}
+	return c.node(C.GGML_VERA_DELTA_NET_CACHED, h.parameters(), to, d.QKV, d.A, d.B, d.Decay, d.Bias, states, rows)
 }
 
 // gatedNormFits checks that x, z and perhaps dy have one shape, whose columns are heads as long as w.
@@ -147,7 +147,7 @@ func (c *Context) GatedNorm(x, z, w *Tensor, eps float32, t Type) *Tensor {
 	if c.composed != nil {
 		return c.composeGatedNorm(x, z, w, eps, t)
 	}
-	return (*Tensor)(C.ggml_vera_gated_norm(c.c, c.nodes, x.c(), z.c(), w.c(), C.float(eps), C.uint(t)))
+	return c.node(C.GGML_VERA_GATED_NORM, withEps(eps), like(x, t), x, z, w)
 }
 
 // GatedNormBack gives the gradients of x and z, of type t, for the gradient dy of GatedNorm's result. They are columns
@@ -159,6 +159,7 @@ func (c *Context) GatedNormBack(dy, x, z, w *Tensor, eps float32, t Type) (dx, d
 	if c.composed != nil {
 		return c.composeGatedNormBack(dy, x, z, w, eps, t)
 	}
-	all := (*Tensor)(C.ggml_vera_gated_norm_back(c.c, c.nodes, dy.c(), x.c(), z.c(), w.c(), C.float(eps), C.uint(t)))
+	to := result{Type: t, width: 2 * x.Ne(0), rows: x.Ne(1)}
+	all := c.node(C.GGML_VERA_GATED_NORM_BACK, withEps(eps), to, dy, x, z, w)
 	return c.part(all, 0, x.Ne(0)), c.part(all, x.Ne(0), x.Ne(0))
 }

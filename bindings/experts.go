@@ -21,7 +21,8 @@ func (c *Context) Route(logits *Tensor, used int) *Tensor {
 	if c.composed != nil {
 		return c.composeRoute(logits, used)
 	}
-	return (*Tensor)(C.ggml_vera_route(c.c, c.nodes, logits.c(), C.int(used)))
+	to := result{Type: F32, width: int64(2 * used), rows: logits.Ne(1)}
+	return c.node(C.GGML_VERA_ROUTE, parameters{}, to, logits)
 }
 
 // Slots is how many columns a row has of what is computed of its choices. The composed form computes all experts for
@@ -53,7 +54,7 @@ func (c *Context) Weigh(h, routes *Tensor, t Type) *Tensor {
 	if c.composed != nil {
 		return c.composeWeigh(h, routes, t)
 	}
-	return (*Tensor)(C.ggml_vera_weigh(c.c, c.nodes, h.c(), routes.c(), C.uint(t)))
+	return c.node(C.GGML_VERA_WEIGH, parameters{}, like(h, t), h, routes)
 }
 
 // RouteBack is the gradient of Route's logits [experts, rows], float32, for the gradient dy of Weigh's result for h:
@@ -68,7 +69,8 @@ func (c *Context) RouteBack(dy, h, routes *Tensor, experts int) *Tensor {
 	if c.composed != nil {
 		return c.composeRouteBack(dy, h, routes)
 	}
-	return (*Tensor)(C.ggml_vera_route_back(c.c, c.nodes, dy.c(), h.c(), routes.c(), C.int64_t(experts)))
+	to := result{Type: F32, width: int64(experts), rows: routes.Ne(1)}
+	return c.node(C.GGML_VERA_ROUTE_BACK, parameters{}, to, dy, h, routes)
 }
 
 // Mixture is how rows meet experts: those that they chose, perhaps with the matrices transposed, for gradients. Acc and
@@ -118,6 +120,7 @@ func (c *Context) experts(w, x *Tensor, m Mixture, sum bool, t Type) *Tensor {
 		return c.composeExperts(w, x, m, sum, t)
 	}
 	c.count(x, in*out*m.Routes.Ne(1)*c.Slots(m.Routes))
-	return (*Tensor)(C.ggml_vera_experts(c.c, c.nodes, w.c(), x.c(), m.Routes.c(), m.Acc.c(), m.Into.c(), uint32(m.Way),
-		C.bool(m.Back), C.bool(sum), C.uint(t)))
+	with := parameters{experts: C.struct_ggml_vera_experts{way: C.int32_t(m.Way), back: C.bool(m.Back),
+		sum: C.bool(sum)}}
+	return c.node(C.GGML_VERA_EXPERTS, with, result{t, out, rows, m.Into}, w, x, m.Routes, m.Acc)
 }

@@ -36,7 +36,11 @@ func (c *Context) Norm(x, w *Tensor, eps float32, t Type) *Tensor {
 	if c.composed != nil {
 		return c.composeNorm(x, w, eps, t)
 	}
-	return (*Tensor)(C.ggml_vera_norm(c.c, c.nodes, x.c(), w.c(), C.float(eps), C.uint(t)))
+	return c.node(C.GGML_VERA_NORM, withEps(eps), like(x, t), x, w)
+}
+
+func withEps(eps float32) parameters {
+	return parameters{norm: C.struct_ggml_vera_norm{eps: C.float(eps)}}
 }
 
 func (c *Context) normBackFits(op string, dy, x, w *Tensor, eps float32, acc *Tensor) bool {
@@ -60,7 +64,7 @@ func (c *Context) NormBack(dy, x, w *Tensor, eps float32, acc *Tensor) *Tensor {
 	if c.composed != nil {
 		return c.composeNormBack(dy, x, w, eps, acc)
 	}
-	return (*Tensor)(C.ggml_vera_norm_back(c.c, c.nodes, dy.c(), x.c(), w.c(), acc.c(), C.float(eps)))
+	return c.node(C.GGML_VERA_NORM_BACK, withEps(eps), like(x, F32), dy, x, w, acc)
 }
 
 // LayerNorm is (x − mean(x)) / √(var(x) + eps) ⊙ w + b for each row, with the mean of the squared deviations for var
@@ -75,7 +79,7 @@ func (c *Context) LayerNorm(x, w, b *Tensor, eps float32, t Type) *Tensor {
 	if c.composed != nil {
 		return c.composeLayerNorm(x, w, b, eps, t)
 	}
-	return (*Tensor)(C.ggml_vera_layer_norm(c.c, c.nodes, x.c(), w.c(), b.c(), C.float(eps), C.uint(t)))
+	return c.node(C.GGML_VERA_LAYER_NORM, withEps(eps), like(x, t), x, w, b)
 }
 
 // LayerNormBack is NormBack for LayerNorm.
@@ -86,7 +90,7 @@ func (c *Context) LayerNormBack(dy, x, w *Tensor, eps float32, acc *Tensor) *Ten
 	if c.composed != nil {
 		return c.composeLayerNormBack(dy, x, w, eps, acc)
 	}
-	return (*Tensor)(C.ggml_vera_layer_norm_back(c.c, c.nodes, dy.c(), x.c(), w.c(), acc.c(), C.float(eps)))
+	return c.node(C.GGML_VERA_LAYER_NORM_BACK, withEps(eps), like(x, F32), dy, x, w, acc)
 }
 
 // HeadNorms are the weights of the norms of q and of k, float32: [headDim] where every head is normed alone, or as long
@@ -117,8 +121,12 @@ func (c *Context) NormHeads(x *Tensor, w HeadNorms, heads, kvHeads int, eps floa
 	if c.composed != nil {
 		return c.composeNormHeads(x, w, heads, kvHeads, eps, t)
 	}
-	return (*Tensor)(C.ggml_vera_norm_heads(c.c, c.nodes, x.c(), w.Q.c(), w.K.c(), C.int(heads), C.int(kvHeads),
-		C.float(eps), C.uint(t)))
+	return c.node(C.GGML_VERA_NORM_HEADS, withHeads(heads, kvHeads, eps), like(x, t), x, w.Q, w.K)
+}
+
+func withHeads(heads, kvHeads int, eps float32) parameters {
+	return parameters{norm_heads: C.struct_ggml_vera_norm_heads{heads: C.int32_t(heads), kv_heads: C.int32_t(kvHeads),
+		eps: C.float(eps)}}
 }
 
 // NormHeadsBack is the gradient of NormHeads' input x, of type t, for the gradient dy of its result.
@@ -133,8 +141,7 @@ func (c *Context) NormHeadsBack(dy, x *Tensor, w HeadNorms, heads, kvHeads int, 
 	if c.composed != nil {
 		return c.composeNormHeadsBack(dy, x, w, heads, kvHeads, eps, t)
 	}
-	return (*Tensor)(C.ggml_vera_norm_heads_back(c.c, c.nodes, dy.c(), x.c(), w.Q.c(), w.K.c(), C.int(heads),
-		C.int(kvHeads), C.float(eps), C.uint(t)))
+	return c.node(C.GGML_VERA_NORM_HEADS_BACK, withHeads(heads, kvHeads, eps), like(x, t), dy, x, w.Q, w.K)
 }
 
 // Activation is a function of one number: x · σ(φ(x)) with the logistic σ, or that.
@@ -142,14 +149,14 @@ type Activation int
 
 // The activations that there are.
 const (
-	SiLU Activation = iota // φ = x
+	SiLU Activation = C.GGML_VERA_SILU // φ = x
 	// φ = 2 √(2/π) (x + 0.044715 x³): ½ x (1 + tanh(φ/2)) in other words (Hendrycks and Gimpel, arXiv 1606.08415)
-	GELU
+	GELU Activation = C.GGML_VERA_GELU
 	// φ = 1.702 x; for Gated alone, which takes min(gate, 7), and 1 + up with up between −7 and 7 (gpt-oss, arXiv
 	// 2508.10925)
-	Clamped
-	Sigmoid     // σ(x); for Gated alone (gated attention, arXiv 2505.06708)
-	activations // how many
+	Clamped     Activation = C.GGML_VERA_CLAMPED
+	Sigmoid     Activation = C.GGML_VERA_SIGMOID // σ(x); for Gated alone (gated attention, arXiv 2505.06708)
+	activations            = C.GGML_VERA_ACTIVATIONS
 )
 
 // The limits of Clamped, and its φ's slope.
@@ -159,6 +166,10 @@ const (
 )
 
 func (a Activation) known() bool { return a >= 0 && a < activations }
+
+func (a Activation) parameters() parameters {
+	return parameters{activation: C.struct_ggml_vera_activation{act: C.int32_t(a)}}
+}
 
 // ungated tells whether the activation exists without a gate.
 func (a Activation) ungated() bool { return a.known() && a != Clamped && a != Sigmoid }
@@ -174,7 +185,7 @@ func (c *Context) Activate(x *Tensor, act Activation, t Type) *Tensor {
 	if c.composed != nil {
 		return c.composeActivate(x, act, t)
 	}
-	return (*Tensor)(C.ggml_vera_activate(c.c, c.nodes, x.c(), C.int(act), C.uint(t)))
+	return c.node(C.GGML_VERA_ACTIVATE, act.parameters(), like(x, t), x)
 }
 
 // ActivateBack is the gradient of Activate's input, of type t, for the gradient dy of its result.
@@ -188,7 +199,7 @@ func (c *Context) ActivateBack(dy, x *Tensor, act Activation, t Type) *Tensor {
 	if c.composed != nil {
 		return c.composeActivateBack(dy, x, act, t)
 	}
-	return (*Tensor)(C.ggml_vera_activate_back(c.c, c.nodes, dy.c(), x.c(), C.int(act), C.uint(t)))
+	return c.node(C.GGML_VERA_ACTIVATE_BACK, act.parameters(), like(x, t), dy, x)
 }
 
 // Gated is act(gate) ⊙ up, [n, rows] of type t, for gateUp [2n, rows]: the gate's numbers, then those of up (Shazeer,
@@ -203,7 +214,7 @@ func (c *Context) Gated(gateUp *Tensor, act Activation, t Type) *Tensor {
 	if c.composed != nil {
 		return c.composeGated(gateUp, act, t)
 	}
-	return (*Tensor)(C.ggml_vera_gated(c.c, c.nodes, gateUp.c(), C.int(act), C.uint(t)))
+	return c.node(C.GGML_VERA_GATED, act.parameters(), result{t, gateUp.Ne(0) / 2, gateUp.Ne(1), nil}, gateUp)
 }
 
 // GatedBack is the gradient of Gated's input, [2n, rows] of type t, for the gradient dy [n, rows] of its result.
@@ -217,7 +228,7 @@ func (c *Context) GatedBack(dy, gateUp *Tensor, act Activation, t Type) *Tensor 
 	if c.composed != nil {
 		return c.composeGatedBack(dy, gateUp, act, t)
 	}
-	return (*Tensor)(C.ggml_vera_gated_back(c.c, c.nodes, dy.c(), gateUp.c(), C.int(act), C.uint(t)))
+	return c.node(C.GGML_VERA_GATED_BACK, act.parameters(), like(gateUp, t), dy, gateUp)
 }
 
 // Pairing says which numbers of a head are rotated together.
@@ -243,8 +254,9 @@ func (c *Context) Rotate(x, table *Tensor, heads, headDim int, pairs Pairing, ba
 	if c.composed != nil {
 		return c.composeRotate(x, table, heads, headDim, pairs, back, t)
 	}
-	return (*Tensor)(C.ggml_vera_rotate(c.c, c.nodes, x.c(), table.c(), C.int(heads), C.int(headDim), C.bool(pairs),
-		C.bool(back), C.uint(t)))
+	with := parameters{rotation: C.struct_ggml_vera_rotation{heads: C.int32_t(heads), head_dim: C.int32_t(headDim),
+		back: C.bool(back), halves: C.bool(pairs)}}
+	return c.node(C.GGML_VERA_ROTATE, with, like(x, t), x, table)
 }
 
 // Convert is x [n, rows] as type t.
@@ -258,7 +270,7 @@ func (c *Context) Convert(x *Tensor, t Type) *Tensor {
 		}
 		return c.Cont(x)
 	}
-	return (*Tensor)(C.ggml_vera_convert(c.c, c.nodes, x.c(), C.uint(t)))
+	return c.node(C.GGML_VERA_CONVERT, parameters{}, like(x, t), x)
 }
 
 // isCap tells whether logits can be held between −cap and cap; 0 leaves them as they are.
@@ -275,7 +287,11 @@ func (c *Context) Capped(x *Tensor, cap float32) *Tensor {
 	if c.composed != nil {
 		return c.composeCapped(x, cap)
 	}
-	return (*Tensor)(C.ggml_vera_capped(c.c, c.nodes, x.c(), C.float(cap)))
+	return c.node(C.GGML_VERA_CAPPED, withCap(cap), like(x, F32), x)
+}
+
+func withCap(cap float32) parameters {
+	return parameters{cap: C.struct_ggml_vera_cap{cap: C.float(cap)}}
 }
 
 func (c *Context) labelsFit(op string, logits, labels *Tensor, cap float32, t Type) bool {
@@ -301,7 +317,8 @@ func (c *Context) CrossEntropy(logits, labels *Tensor, cap float32) *Tensor {
 	if c.composed != nil {
 		return c.composeCrossEntropy(logits, labels, cap)
 	}
-	return (*Tensor)(C.ggml_vera_cross_entropy(c.c, c.nodes, logits.c(), labels.c(), C.float(cap)))
+	to := result{Type: F32, width: logits.Ne(1), rows: 1}
+	return c.node(C.GGML_VERA_CROSS_ENTROPY, withCap(cap), to, logits, labels)
 }
 
 // CrossEntropyBack is the gradient of the sum of CrossEntropy by the logits, softmax(logits) − onehot(label) where
@@ -313,5 +330,5 @@ func (c *Context) CrossEntropyBack(logits, labels *Tensor, cap float32, t Type) 
 	if c.composed != nil {
 		return c.composeCrossEntropyBack(logits, labels, cap, t)
 	}
-	return (*Tensor)(C.ggml_vera_cross_entropy_back(c.c, c.nodes, logits.c(), labels.c(), C.float(cap), C.uint(t)))
+	return c.node(C.GGML_VERA_CROSS_ENTROPY_BACK, withCap(cap), like(logits, t), logits, labels)
 }

@@ -54,7 +54,7 @@ const (
 	Alike Way = C.GGML_VERA_ALIKE // in float32
 	// Activations are rounded to 8 bits in blocks of 32, where w's type is quantised in 4 to 8 bits; else Alike.
 	Bytes       Way = C.GGML_VERA_BYTES
-	Interleaved Way = C.GGML_VERA_TURNED // Bytes, for a matrix that Interleave has packed
+	Interleaved Way = C.GGML_VERA_INTERLEAVED // Bytes, for a matrix that Interleave has packed
 )
 
 func (p Product) fits(in, out, n int64, t Type) bool {
@@ -127,8 +127,8 @@ func (c *Context) Linear(w, x *Tensor, p Product, t Type) *Tensor {
 		return c.composeLinear(w, x, p, t)
 	}
 	c.count(x, w.Elements()*x.Ne(1)*p.layers())
-	return (*Tensor)(C.ggml_vera_mul_mat(c.c, c.nodes, w.c(), x.c(), p.In.c(), p.Out.c(), p.Acc.c(), p.Into.c(),
-		uint32(p.Way), C.uint(t)))
+	with := parameters{linear: C.struct_ggml_vera_linear{way: C.int32_t(p.Way)}}
+	return c.node(C.GGML_VERA_LINEAR, with, result{t, w.Ne(1) * p.layers(), x.Ne(1), p.Into}, w, x, p.In, p.Out, p.Acc)
 }
 
 // LinearBack is Wᵀ g [in, n] of type t, for w [in, out] and the gradient g [out, n] of Linear's result: In is [out]
@@ -145,24 +145,23 @@ func (c *Context) LinearBack(w, g *Tensor, p Product, t Type) *Tensor {
 		return c.composeLinearBack(w, g, p, t)
 	}
 	c.count(g, w.Elements()*g.Ne(1))
-	return (*Tensor)(C.ggml_vera_mul_mat_back(c.c, c.nodes, w.c(), g.c(), p.In.c(), p.Out.c(), p.Acc.c(), p.Into.c(),
-		C.uint(t)))
+	return c.node(C.GGML_VERA_LINEAR_BACK, parameters{}, result{t, w.Ne(0), g.Ne(1), p.Into}, w, g, p.In, p.Out, p.Acc)
 }
 
-// WeightGrad is G = Σ g xᵀ over the tokens, [in, out] of type t, for the gradient g [out, n] of Linear's result and its
-// input x [in, n], of one type.
-func (c *Context) WeightGrad(g, x *Tensor, t Type) *Tensor {
-	if !c.areMatrices("weight_grad", g, x) {
+// WeightGradient is G = Σ g xᵀ over the tokens, [in, out] of type t, for the gradient g [out, n] of Linear's result and
+// its input x [in, n], of one type.
+func (c *Context) WeightGradient(g, x *Tensor, t Type) *Tensor {
+	if !c.areMatrices("weight_gradient", g, x) {
 		return nil
 	}
 	if !isActivation(g.Type()) || g.Type() != x.Type() || !isActivation(t) || g.ne[1] != x.ne[1] {
-		return c.fail("weight_grad", "%s by %s to %v", g.describe(), x.describe(), t)
+		return c.fail("weight_gradient", "%s by %s to %v", g.describe(), x.describe(), t)
 	}
 	if c.composed != nil {
-		return c.composeWeightGrad(g, x, t)
+		return c.composeWeightGradient(g, x, t)
 	}
 	c.count(g, g.Elements()*x.Ne(0))
-	return (*Tensor)(C.ggml_vera_weight_grad(c.c, c.nodes, g.c(), x.c(), C.uint(t)))
+	return c.node(C.GGML_VERA_WEIGHT_GRADIENT, parameters{}, result{t, x.Ne(0), g.Ne(0), nil}, g, x)
 }
 
 // Vectors are one layer's part of an adapter: the shared pair A [≥ in, rank], float32 or bfloat16, and B [rank, out],
@@ -197,41 +196,48 @@ func (c *Context) Merge(dst, w *Tensor, v *Vectors) *Tensor {
 	if v.B != nil {
 		c.count(dst, w.Elements()*v.LambdaD.Elements())
 	}
-	return (*Tensor)(C.ggml_vera_merge(c.c, c.nodes, dst.c(), w.c(), v.A.c(), v.B.c(), v.LambdaB.c(), v.LambdaD.c()))
+	to := like(dst, dst.Type())
+	to.into = dst
+	return c.node(C.GGML_VERA_MERGE, parameters{}, to, w, v.A, v.B, v.LambdaB, v.LambdaD)
 }
 
-// MergedGrad gives the gradients of b and d, [out + rank], from the gradient grad [in, out] of the merged weight: with
-// T = grad Aᵀ and E = B ⊙ T, ∂b = E d and ∂d = Eᵀ b.
-func (c *Context) MergedGrad(grad *Tensor, v Vectors) *Tensor {
-	if !c.areMatrices("merged_grad", grad, v.A, v.B, v.LambdaB, v.LambdaD) {
+// MergedGradient gives the gradients of b and d, [out + rank], from the gradient grad [in, out] of the merged weight:
+// with T = grad Aᵀ and E = B ⊙ T, ∂b = E d and ∂d = Eᵀ b.
+func (c *Context) MergedGradient(grad *Tensor, v Vectors) *Tensor {
+	if !c.areMatrices("merged_gradient", grad, v.A, v.B, v.LambdaB, v.LambdaD) {
 		return nil
 	}
 	if !isActivation(grad.Type()) || !v.fits(grad.Ne(0), grad.Ne(1)) {
-		return c.fail("merged_grad", "%s", grad.describe())
+		return c.fail("merged_gradient", "%s", grad.describe())
 	}
 	if c.composed != nil {
-		return c.composeMergedGrad(grad, v)
+		return c.composeMergedGradient(grad, v)
 	}
 	c.count(grad, grad.Elements()*v.LambdaD.Elements())
-	return (*Tensor)(C.ggml_vera_merged_grad(c.c, c.nodes, grad.c(), v.A.c(), v.B.c(), v.LambdaB.c(), v.LambdaD.c()))
+	return c.node(C.GGML_VERA_MERGED_GRADIENT, parameters{}, v.gradient(), grad, v.A, v.B, v.LambdaB, v.LambdaD)
 }
 
-// FactoredGrad is MergedGrad with T = Σ g uᵀ over the tokens, for the gradient g [out, n] of the layer's result and u =
-// A x [rank, n], of one type.
-func (c *Context) FactoredGrad(g, u *Tensor, v Vectors) *Tensor {
-	if !c.areMatrices("factored_grad", g, u, v.B, v.LambdaB, v.LambdaD) {
+// FactoredGradient is MergedGradient with T = Σ g uᵀ over the tokens, for the gradient g [out, n] of the layer's result
+// and u = A x [rank, n], of one type.
+func (c *Context) FactoredGradient(g, u *Tensor, v Vectors) *Tensor {
+	if !c.areMatrices("factored_gradient", g, u, v.B, v.LambdaB, v.LambdaD) {
 		return nil
 	}
 	if !isActivation(g.Type()) || u.Type() != g.Type() || g.ne[1] != u.ne[1] ||
 		v.B.ne[0] != u.ne[0] || v.B.ne[1] != g.ne[0] ||
 		!isVectorOrNil(v.LambdaB, g.Ne(0)) || !isVectorOrNil(v.LambdaD, u.Ne(0)) || v.B.Type() != F32 {
-		return c.fail("factored_grad", "%s by %s", g.describe(), u.describe())
+		return c.fail("factored_gradient", "%s by %s", g.describe(), u.describe())
 	}
 	if c.composed != nil {
-		return c.composeFactoredGrad(g, u, v)
+		return c.composeFactoredGradient(g, u, v)
 	}
 	c.count(g, g.Elements()*u.Ne(0))
-	return (*Tensor)(C.ggml_vera_factored_grad(c.c, c.nodes, g.c(), u.c(), v.B.c(), v.LambdaB.c(), v.LambdaD.c()))
+	return c.node(C.GGML_VERA_FACTORED_GRADIENT, parameters{}, v.gradient(), g, u, v.B, v.LambdaB, v.LambdaD)
+}
+
+// gradient is that of b, then that of d.
+func (v Vectors) gradient() result {
+	return result{Type: F32, width: v.LambdaB.Ne(0) + v.LambdaD.Ne(0), rows: 1}
 }
 
 // Largest are the largest that products of a context have, in numbers: a weight, activations, B. States are the float32
@@ -253,14 +259,14 @@ func (l Largest) Max(o Largest) Largest {
 	return Largest{max(l.Matrix, o.Matrix), max(l.Operand, o.Operand), max(l.Pair, o.Pair), max(l.States, o.States)}
 }
 
-// PeakOperations is [1]: the number of additions and multiplications that computing it takes, on registers alone, in
+// Peak is [1]: the number of additions and multiplications that computing it takes, on registers alone, in
 // bfloat16 where x is, else in float32.
-func (c *Context) PeakOperations(x *Tensor) *Tensor {
+func (c *Context) Peak(x *Tensor) *Tensor {
 	if !c.areMatrices("peak", x) {
 		return nil
 	}
 	if c.composed != nil {
 		return c.fail("peak", "is measured on the CPU alone")
 	}
-	return (*Tensor)(C.ggml_vera_peak(c.c, c.nodes, x.c()))
+	return c.node(C.GGML_VERA_PEAK, parameters{}, result{Type: F32, width: 1, rows: 1}, x)
 }

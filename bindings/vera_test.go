@@ -115,13 +115,13 @@ func (p product) build(c *Context, t map[string]*Tensor, into *Tensor) *Tensor {
 	case "linear back":
 		return c.LinearBack(t["w"], t["g"], parts, p.y)
 	case "weight gradient":
-		return c.WeightGrad(t["g"], t["x"], p.y)
+		return c.WeightGradient(t["g"], t["x"], p.y)
 	case "merge":
 		return c.Merge(into, t["w"], &v)
 	case "merged gradient":
-		return c.MergedGrad(t["G"], v)
+		return c.MergedGradient(t["G"], v)
 	default:
-		return c.FactoredGrad(t["g"], t["u"], v)
+		return c.FactoredGradient(t["g"], t["u"], v)
 	}
 }
 
@@ -762,8 +762,8 @@ func everyProduct(t testing.TB, kind Type, n int64) func(b *bench) []*Tensor {
 			b.Linear(w, x, Product{}, F32), b.Linear(w, x, Product{In: f(10, k), Out: f(11, m), Acc: f(12, m, n)}, F32),
 			b.Cont(b.Linear(rows, small, Product{In: v.LambdaD, Out: v.LambdaB, Acc: f(12, m, n), Into: place}, F32)),
 			b.LinearBack(w, g, Product{}, F32), b.LinearBack(w, g, Product{In: v.LambdaB, Out: f(10, k), Acc: x}, F32),
-			b.WeightGrad(g, x, F32), b.Merge(f(13, k, m), w, &v), b.Merge(f(13, k, m), w, nil),
-			b.MergedGrad(f(14, k, m), v), b.FactoredGrad(g, small, v),
+			b.WeightGradient(g, x, F32), b.Merge(f(13, k, m), w, &v), b.Merge(f(13, k, m), w, nil),
+			b.MergedGradient(f(14, k, m), v), b.FactoredGradient(g, small, v),
 		}
 	}
 }
@@ -849,10 +849,10 @@ func TestProductsRefuse(t *testing.T) {
 			return c.Linear(f(c, F32, 4, 6), f(c, F32, 4, 3), Product{Into: c.Transpose(f(c, F32, 3, 6))}, F32)
 		},
 		"gradients of two types": func(c *Context) *Tensor {
-			return c.WeightGrad(f(c, F32, 4, 3), f(c, BF16, 5, 3), F32)
+			return c.WeightGradient(f(c, F32, 4, 3), f(c, BF16, 5, 3), F32)
 		},
 		"gradients of other tokens": func(c *Context) *Tensor {
-			return c.WeightGrad(f(c, F32, 4, 3), f(c, F32, 5, 2), F32)
+			return c.WeightGradient(f(c, F32, 4, 3), f(c, F32, 5, 2), F32)
 		},
 		"merged into a smaller one": func(c *Context) *Tensor {
 			v := vectors(c, 4, 6, 2)
@@ -867,23 +867,23 @@ func TestProductsRefuse(t *testing.T) {
 			return c.Merge(f(c, F32, 4, 6), f(c, F32, 4, 6), &v)
 		},
 		"more rows of B than needed": func(c *Context) *Tensor {
-			return c.MergedGrad(f(c, F32, 4, 5), vectors(c, 4, 6, 2))
+			return c.MergedGradient(f(c, F32, 4, 5), vectors(c, 4, 6, 2))
 		},
 		"no A": func(c *Context) *Tensor {
 			v := vectors(c, 4, 6, 2)
 			v.A = nil
-			return c.MergedGrad(f(c, F32, 4, 6), v)
+			return c.MergedGradient(f(c, F32, 4, 6), v)
 		},
 		"d with gaps": func(c *Context) *Tensor {
 			v := vectors(c, 4, 6, 2)
 			v.LambdaD = spread(c, 2)
-			return c.MergedGrad(f(c, F32, 4, 6), v)
+			return c.MergedGradient(f(c, F32, 4, 6), v)
 		},
 		"u of another rank": func(c *Context) *Tensor {
-			return c.FactoredGrad(f(c, F32, 6, 5), f(c, F32, 3, 5), vectors(c, 4, 6, 2))
+			return c.FactoredGradient(f(c, F32, 6, 5), f(c, F32, 3, 5), vectors(c, 4, 6, 2))
 		},
 		"u of other tokens": func(c *Context) *Tensor {
-			return c.FactoredGrad(f(c, F32, 6, 5), f(c, F32, 2, 4), vectors(c, 4, 6, 2))
+			return c.FactoredGradient(f(c, F32, 6, 5), f(c, F32, 2, 4), vectors(c, 4, 6, 2))
 		},
 	} {
 		c := backend.NewContext()
@@ -910,7 +910,7 @@ func TestPeak(t *testing.T) {
 			if half {
 				kind = BF16
 			}
-			n := s.own(s.PeakOperations(s.own(s.NewTensor(kind, 32))))
+			n := s.own(s.Peak(s.own(s.NewTensor(kind, 32))))
 			g := s.NewGraph()
 			g.Expand(n)
 			if err := backend.Compute(g); err != nil {

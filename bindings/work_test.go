@@ -21,16 +21,16 @@ func TestWork(t *testing.T) {
 			return c.LinearBack(f(in, out), f(out, n), Product{}, F32)
 		}, 2 * in * out * n},
 		"weight gradient": {func(c *Context, f func(...int64) *Tensor, v Vectors) *Tensor {
-			return c.WeightGrad(f(out, n), f(in, n), F32)
+			return c.WeightGradient(f(out, n), f(in, n), F32)
 		}, 2 * in * out * n},
 		"merge": {func(c *Context, f func(...int64) *Tensor, v Vectors) *Tensor {
 			return c.Merge(f(in, out), f(in, out), &v)
 		}, 2 * in * out * rank},
 		"merged gradient": {func(c *Context, f func(...int64) *Tensor, v Vectors) *Tensor {
-			return c.MergedGrad(f(in, out), v)
+			return c.MergedGradient(f(in, out), v)
 		}, 2 * in * out * rank},
 		"factored gradient": {func(c *Context, f func(...int64) *Tensor, v Vectors) *Tensor {
-			return c.FactoredGrad(f(out, n), f(rank, n), v)
+			return c.FactoredGradient(f(out, n), f(rank, n), v)
 		}, 2 * rank * out * n},
 		"experts": {func(c *Context, f func(...int64) *Tensor, v Vectors) *Tensor {
 			return c.EachExpert(f(in, out, 4), f(in, n), Mixture{Routes: c.Route(f(4, n), 2)}, F32)

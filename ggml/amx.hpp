@@ -1,11 +1,17 @@
-// AMX: a tile register holds 16 rows of 64 bytes. The words of A lie in it row by row as in memory, and 16 words of k
-// of 16 columns of a panel are a tile of B as they are, so both are loaded without being packed anew. Two tiles of A
-// and two of B make four products: 32 rows by 32 columns.
+// Tiles with AMX. A tile register holds 16 rows of 64 bytes. A's words are stored as a tile needs them, and so are 16
+// words of k of 16 columns of a panel; both are loaded without repacking. Two tiles of A and two of B give four
+// products: 32 rows by 32 columns.
+#pragma once
+
+#include "tiles.hpp"
+
+namespace vera {
+namespace KERNELS {
 
 #if HAS_AMX
 
-// All tile registers have 16 rows of 64 bytes. A constant, since compilers take _tile_loadconfig to read eight bytes
-// and drop what was stored behind them.
+// All tile registers have 16 rows of 64 bytes. This is a constant because compilers think that _tile_loadconfig reads
+// eight bytes, and drop stores to the rest.
 alignas(64) static const struct {
     uint8_t  palette = 1, zero[15] = {};
     uint16_t row_bytes[16] = { 64, 64, 64, 64, 64, 64, 64, 64 };
@@ -13,7 +19,7 @@ alignas(64) static const struct {
 } TILES;
 static_assert(sizeof TILES == 64, "a tile configuration has 64 bytes");
 
-// Configures the tile registers of a thread as long as it lives.
+// Configures the tile registers of a thread while it exists.
 template <bool HALF> struct tile_registers {
     tile_registers() {
         if (HALF) {
@@ -28,7 +34,7 @@ template <bool HALF> struct tile_registers {
     }
 };
 
-// c (+)= a b for 32 (or, with TWO false, 16) rows of A and 32 columns of a panel; k is a multiple of 16 words.
+// c (+)= a b for 32 rows of A, or 16 if not TWO, and 32 columns of a panel. k is a multiple of 16 words.
 template <bool TWO> static void amx_tile(int64_t k, const int32_t * a, int64_t stride, const int32_t * b,
                                          const place & to) {
     if (to.add) {
@@ -66,16 +72,16 @@ template <bool TWO> static void amx_tile(int64_t k, const int32_t * a, int64_t s
     }
 }
 
-// Rows that do not fill a tile are left to AVX-512.
+// AVX-512 computes the rows that do not fill a tile.
 static void amx_tiles(int64_t rows, int64_t k, const int32_t * a, int64_t stride, const int32_t * b, const place & to) {
     __asm__ volatile("" ::: "memory");  // compilers do not know that _tile_loadd reads memory
     int64_t i = 0;
     for (; i + 16 <= rows; i += i + 32 <= rows ? 32 : 16) {
         for (int j = 0; j < PANEL; j += 32) {
-            (i + 32 <= rows ? amx_tile<true> : amx_tile<false>) (k, a + i * stride, stride, b + j, to.at(i, j));
+            (i + 32 <= rows ? amx_tile<true> : amx_tile<false>) (k, a + i * stride, stride, b + j, to.offset(i, j));
         }
     }
-    tiles<true>(rows - i, k, a + i * stride, stride, b, to.at(i, 0));
+    tiles<true>(rows - i, k, a + i * stride, stride, b, to.offset(i, 0));
 }
 
 #else
@@ -86,6 +92,7 @@ template <bool HALF> struct tile_registers {
 
 #endif
 
+// The fastest tiles of the instruction set.
 template <bool HALF> static void best_tiles(int64_t rows, int64_t k, const int32_t * a, int64_t stride,
                                             const int32_t * b, const place & to) {
 #if HAS_AMX
@@ -96,3 +103,6 @@ template <bool HALF> static void best_tiles(int64_t rows, int64_t k, const int32
 #endif
     tiles<HALF>(rows, k, a, stride, b, to);
 }
+
+}  // namespace KERNELS
+}  // namespace vera

@@ -1,24 +1,31 @@
-// Products of quantised weights with activations that are rounded to 8 bits, for generation. In every block of 32, x ≈
-// e · r with whole numbers |r| ≤ 127 and e = max |x| / 127; of the weights' w = d · q + m nothing is rounded:
+// Products of quantised weights with activations rounded to 8 bits, for generation. In every block of 32, x ≈ e · r for
+// integers |r| ≤ 127 and e = max |x| / 127. The weights w = d · q + m are not rounded further:
 //
 //   y = Σ_blocks (d · e) Σ q · r + m · (e Σ r)
 //
-// The inner sums are exact, the outer one is taken block after block. So a result does not depend on the rows, or
-// columns, that are computed with it.
+// The inner sums are exact, and the outer one goes block by block. So a result does not depend on the rows, or columns,
+// that are computed with it.
 //
-// A strip of 16 rows of W is turned while its numbers are bytes, 1,024 numbers of each at a time, so that it stays in
-// the first-level cache: 4 numbers of 8 rows are side by side in 32 bytes, and meet 4 numbers of x, everywhere the
-// same. W is read once, and for few rows of x memory bounds that. The matrices of the shared pair, which are read many
-// times a token, lie turned in memory.
+// W is read once, in strips of 16 rows. A strip is interleaved while its values are bytes: 4 values of each of 8 rows
+// stand side by side in 32 bytes, and are multiplied by the same 4 values of x. It is done for 1,024 values a row at a
+// time, which stay in the first-level cache. For few rows of x memory is the bound. The matrices of the shared pair are
+// read many times a token, and stand interleaved in memory.
+#pragma once
+
+#include "product.hpp"
+#include "unpack.hpp"
+
+namespace vera {
+namespace KERNELS {
 
 enum {
-    BYTE_ROWS   = 4,          // of x that a tile takes
+    BYTE_ROWS   = 4,          // rows of x in a tile
     TIMES       = 2,          // vectors of 8 columns in a strip
     BYTE_COLS   = 8 * TIMES,  // columns of a strip
-    BYTE_BLOCKS = 32,         // that are turned at a time
+    BYTE_BLOCKS = 32,         // blocks that are interleaved at a time
 };
 
-// 16 numbers times `by`, |x by| ≤ 127, to the nearest whole ones, ties to even; gives their sum.
+// Rounds 16 values times `by` to the nearest integers, ties to even, where |x · by| ≤ 127. Returns their sum.
 static inline int32_t bytes_of(const float * x, float by, int8_t * to) {
 #if LANES >= 8 && defined(__x86_64__)
     const __m256  scale = _mm256_set1_ps(by);
@@ -41,46 +48,46 @@ static inline int32_t bytes_of(const float * x, float by, int8_t * to) {
 #endif
 }
 
-// Activations as bytes: of each row the blocks' numbers, and of each block e and e Σ r, the latter also of its halves.
+// Activations as bytes: each row's blocks r, and for each block e, e Σ r, and e Σ r of either half.
 struct rounded {
     int64_t  blocks;
     int8_t * r;
-    float (*of)[4];  // e, sum, sum of the first half, of the second
+    float (*sums)[4];  // e; e Σ r; e Σ r of the first half; of the second
 
     static size_t bytes(int64_t rows, int64_t blocks) { return rows * blocks * (32 + 4 * sizeof(float)); }
 
-    rounded(void * at, int64_t rows, int64_t n)
-        : blocks(n), r((int8_t *) at), of((float (*)[4])((char *) at + rows * blocks * 32)) {}
+    rounded(void * memory, int64_t rows, int64_t n)
+        : blocks(n), r((int8_t *) memory), sums((float (*)[4])((char *) memory + rows * blocks * 32)) {}
 
-    const int8_t * numbers(int64_t row) const { return r + row * blocks * 32; }
-    const float (*scales(int64_t row) const)[4] { return of + row * blocks; }
+    const int8_t * bytes_of_row(int64_t row) const { return r + row * blocks * 32; }
+    const float (*sums_of_row(int64_t row) const)[4] { return sums + row * blocks; }
 
     void round(int64_t row, const float * x) const {
         int8_t * to   = r + row * blocks * 32;
-        float (*s)[4] = of + row * blocks;
+        float (*s)[4] = sums + row * blocks;
         for (int64_t b = 0; b < blocks; b++, x += 32, to += 32, s++) {
             vf top = vf{}, odd = vf{};
             for (int i = 0; i < 32; i += LANES) {
                 const vf v = load(x + i), size = v < 0 ? -v : v;
                 top = size > top ? size : top;
-                odd += v * 0;  // NaN where there is NaN or infinity
+                odd += v * 0;  // NaN if x has a NaN or an infinity
             }
-            const float most = greatest(top), e = most / 127 + in_pairs(odd), by = most > 0 ? 127 / most : 0;
-            int32_t     sums[2] = {};
+            const float most = max_of(top), e = most / 127 + in_pairs(odd), by = most > 0 ? 127 / most : 0;
+            int32_t     both[2] = {};
             for (int half = 0; half < 2; half++) {
-                sums[half] = bytes_of(x + 16 * half, by, to + 16 * half);
+                both[half] = bytes_of(x + 16 * half, by, to + 16 * half);
             }
             (*s)[0] = e;
-            // of NaN and infinities these are any numbers, and e is NaN
-            (*s)[1] = e * ((float) sums[0] + (float) sums[1]);
-            (*s)[2] = e * sums[0];
-            (*s)[3] = e * sums[1];
+            // with a NaN or an infinity in x, the sums are arbitrary, and e is NaN
+            (*s)[1] = e * ((float) both[0] + (float) both[1]);
+            (*s)[2] = e * both[0];
+            (*s)[3] = e * both[1];
         }
     }
 };
 
-// What the numbers q of a type are: HALVES 2 where those of a block's halves have scales of their own, SUM how many
-// products of two may be added up in 16 bits.
+// What the values q of a type are. HALVES is 2 if the halves of a block have scales of their own. SUM products of pairs
+// can be added up in 16 bits.
 template <unsigned TYPE> struct byte_kind {
     enum {
         SIGNED = TYPE == Q8_0,
@@ -94,8 +101,8 @@ template <unsigned TYPE> struct byte_kind {
 
 #if LANES >= 8 && defined(__x86_64__)
 
-// A block of a strip that is turned.
-template <typename W> struct turned_columns {
+// A block of an interleaved strip, in registers.
+template <typename W> struct interleaved_columns {
     const W & w;
     int64_t   b;
 
@@ -110,36 +117,36 @@ template <typename W> struct turned_columns {
 
 #endif
 
-// Some blocks of a strip, turned.
-template <int HALVES> struct turned_strip {
+// Some blocks of a strip, interleaved.
+template <int HALVES> struct interleaved_strip {
     enum { BESIDE = TIMES };
-    alignas(64) int8_t bytes[BYTE_BLOCKS][TIMES][8][32];  // 4 numbers of each of 8 columns
+    alignas(64) int8_t bytes[BYTE_BLOCKS][TIMES][8][32];  // 4 values of each of 8 columns
     alignas(64) float scales[BYTE_BLOCKS][HALVES][BYTE_COLS], minima[BYTE_BLOCKS][HALVES][BYTE_COLS];
 
     const int8_t * q(int64_t b, int j, int group) const { return bytes[b][j][group]; }
     const float *  m(int64_t b, int half, int j) const { return minima[b][half] + 8 * j; }
 #if LANES >= 8 && defined(__x86_64__)
-    __m256                       d(int64_t b, int half, int j) const { return _mm256_load_ps(scales[b][half] + 8 * j); }
-    turned_columns<turned_strip> columns(int64_t b, int) const { return { *this, b }; }
+    __m256 d(int64_t b, int half, int j) const { return _mm256_load_ps(scales[b][half] + 8 * j); }
+    interleaved_columns<interleaved_strip> columns(int64_t b, int) const { return { *this, b }; }
 #else
     float d(int64_t b, int half, int j, int i) const { return scales[b][half][8 * j + i]; }
 #endif
 };
 
-// A strip of Q8_0 that lies turned in memory: of each block the bytes, then the scales. The whole takes the room of its
-// rows as they are otherwise.
-struct lying_strip {
+// A strip of Q8_0 that stands interleaved in memory: the bytes of each block, then its scales. It takes the same
+// rounded_size as its rows do otherwise.
+struct stored_strip {
     enum { BESIDE = TIMES, SIZE = BYTE_COLS * 34 };
-    const char * at;
+    const char * strip;
 
     const int8_t * q(int64_t b, int j, int group) const {
-        return (const int8_t *) at + b * SIZE + (8 * j + group) * 32;
+        return (const int8_t *) strip + b * SIZE + (8 * j + group) * 32;
     }
     const float * m(int64_t, int, int) const { return nullptr; }
-    const char *  halves(int64_t b, int j) const { return at + b * SIZE + 32 * BYTE_COLS + 16 * j; }
+    const char *  halves(int64_t b, int j) const { return strip + b * SIZE + 32 * BYTE_COLS + 16 * j; }
 #if LANES >= 8 && defined(__x86_64__)
     __m256 d(int64_t b, int, int j) const { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) halves(b, j))); }
-    turned_columns<lying_strip> columns(int64_t b, int) const { return { *this, b }; }
+    interleaved_columns<stored_strip> columns(int64_t b, int) const { return { *this, b }; }
 #else
     float d(int64_t b, int, int j, int i) const { return half_to_float(halves(b, j) + 2 * i); }
 #endif
@@ -147,8 +154,8 @@ struct lying_strip {
 
 #if LANES >= 8 && defined(__x86_64__)
 
-// 4 words of 8 rows, of rows i and i + 4 in r[i], become word i of all rows.
-static inline void turn_words(__m256i (&r)[4]) {
+// Transposes 4 words of 8 rows: r[i] holds those of rows i and i + 4, then word i of all rows.
+static inline void interleave_words(__m256i (&r)[4]) {
     const __m256i a = _mm256_unpacklo_epi32(r[0], r[1]), b = _mm256_unpackhi_epi32(r[0], r[1]),
                   c = _mm256_unpacklo_epi32(r[2], r[3]), d = _mm256_unpackhi_epi32(r[2], r[3]);
     r[0] = _mm256_unpacklo_epi64(a, c);
@@ -164,15 +171,15 @@ static inline __m256i beside(const void * a, const void * b) {
 
 #endif
 
-// Turns 8 words of 4 bytes of 8 rows.
-static inline void turn_words(const bytes (&from)[8][2], int8_t (*to)[32]) {
+// Interleaves 8 words of 4 bytes of 8 rows.
+static inline void interleave_words(const bytes (&from)[8][2], int8_t (*to)[32]) {
 #if LANES >= 8 && defined(__x86_64__)
     for (int half = 0; half < 2; half++) {
         __m256i r[4];
         for (int i = 0; i < 4; i++) {
             r[i] = beside(&from[i][half], &from[i + 4][half]);
         }
-        turn_words(r);
+        interleave_words(r);
         memcpy(to[4 * half], r, sizeof r);
     }
 #else
@@ -184,10 +191,10 @@ static inline void turn_words(const bytes (&from)[8][2], int8_t (*to)[32]) {
 #endif
 }
 
-// Turns part … of the block that lies at offset in each of 8 rows. The 6 bits of Q6_K are taken as unsigned.
+// Interleaves part `part` of the block at offset of each of 8 rows. The 6 bits of Q6_K become unsigned.
 template <unsigned TYPE, int HALVES>
-static inline void turn_any(const char * const * rows, int64_t offset, int part, int8_t (*to)[32],
-                            float (*d)[BYTE_COLS], float (*m)[BYTE_COLS]) {
+static inline void interleave_any(const char * const * rows, int64_t offset, int part, int8_t (*to)[32],
+                                  float (*d)[BYTE_COLS], float (*m)[BYTE_COLS]) {
     bytes q[8][2];
     for (int i = 0; i < 8; i++) {
         const quants of = quants_of(TYPE, rows[i] + offset, part);
@@ -198,13 +205,13 @@ static inline void turn_any(const char * const * rows, int64_t offset, int part,
         q[i][0] = TYPE == Q6_K ? of.q[0] + 32 : of.q[0];
         q[i][1] = TYPE == Q6_K ? of.q[1] + 32 : of.q[1];
     }
-    turn_words(q, to);
+    interleave_words(q, to);
 }
 
 #if LANES >= 8 && defined(__x86_64__)
 
-// 8 rows of a block that has numbers of 4 bits, two in a byte, or of 8, behind a scale and perhaps a minimum, turned in
-// registers; the 4-bit ones stay two in a byte.
+// A block of 8 rows, interleaved in registers: for types with a scale and perhaps a minimum, then values of 4 or 8
+// bits. Values of 4 bits stay two in a byte until q is called.
 template <unsigned TYPE> struct plain_columns {
     enum { FIRST = TYPE == Q4_1 ? 4 : 2, HALVES = TYPE == Q8_0 ? 2 : 1 };
     __m256i words[HALVES][4];
@@ -217,14 +224,15 @@ template <unsigned TYPE> struct plain_columns {
             for (int i = 0; i < 4; i++) {
                 words[half][i] = beside(rows[i] + offset + FIRST + 16 * half, rows[i + 4] + offset + FIRST + 16 * half);
             }
-            turn_words(words[half]);
+            interleave_words(words[half]);
         }
-        const auto at = [&](int i) {
+        const auto halves = [&](int i) {
             int32_t two;
             memcpy(&two, rows[i] + offset, 4);
             return two;
         };
-        const __m256i two = _mm256_set_epi32(at(7), at(6), at(5), at(4), at(3), at(2), at(1), at(0)),
+        const __m256i two = _mm256_set_epi32(halves(7), halves(6), halves(5), halves(4), halves(3), halves(2),
+                                             halves(1), halves(0)),
                       low = _mm256_set1_epi32(0xffff);
         const __m256i all =
             _mm256_permute4x64_epi64(_mm256_packus_epi32(_mm256_and_si256(two, low), _mm256_srli_epi32(two, 16)), 0xd8);
@@ -255,24 +263,25 @@ template <unsigned TYPE> struct plain_columns {
 
 static constexpr bool is_plain(unsigned type) { return type == Q4_0 || type == Q4_1 || type == Q8_0; }
 
-// Asks for bytes start … end of what lies at `next`.
-static inline void ask(const char * next, int64_t start, int64_t end) {
+// Prefetches bytes start … end of next.
+static inline void prefetch(const char * next, int64_t start, int64_t end) {
     start &= -64;
     prefetch(next + start, end - start);
 }
 
-// Turns blocks first … first + n of BYTE_COLS rows, and asks meanwhile for as many bytes from `next` on, which the
-// processor would not foresee.
+// Interleaves blocks first … first + n of BYTE_COLS rows. Prefetches as many bytes of `next`, which the processor would
+// not predict.
 template <unsigned TYPE>
-__attribute__((flatten)) static void turn_strip(const char * const * rows, size_t size, int64_t first, int64_t n,
-                                                const char * next, turned_strip<byte_kind<TYPE>::HALVES> & to) {
+__attribute__((flatten)) static void interleave_strip(const char * const * rows, size_t size, int64_t first, int64_t n,
+                                                      const char *                                 next,
+                                                      interleaved_strip<byte_kind<TYPE>::HALVES> & to) {
     enum {
         HALVES = byte_kind<TYPE>::HALVES,
         PARTS = TYPE == Q4_K || TYPE == Q5_K || TYPE == Q6_K ? 8 : 1,
     };
     for (int64_t b = 0; b < n; b++) {
         const int64_t offset = (first + b) / PARTS * size;
-        ask(next, (first + b) * size * BYTE_COLS / PARTS, (first + b + 1) * size * BYTE_COLS / PARTS);
+        prefetch(next, (first + b) * size * BYTE_COLS / PARTS, (first + b + 1) * size * BYTE_COLS / PARTS);
         for (int j = 0; j < BYTE_COLS; j += 8) {
 #if LANES >= 8 && defined(__x86_64__)
             if (is_plain(TYPE)) {
@@ -281,32 +290,32 @@ __attribute__((flatten)) static void turn_strip(const char * const * rows, size_
                 continue;
             }
 #endif
-            turn_any<TYPE, HALVES>(rows + j, offset, (int) ((first + b) % PARTS), to.bytes[b][j / 8],
-                                   (float (*)[BYTE_COLS])(to.scales[b][0] + j),
-                                   (float (*)[BYTE_COLS])(to.minima[b][0] + j));
+            interleave_any<TYPE, HALVES>(rows + j, offset, (int) ((first + b) % PARTS), to.bytes[b][j / 8],
+                                         (float (*)[BYTE_COLS])(to.scales[b][0] + j),
+                                         (float (*)[BYTE_COLS])(to.minima[b][0] + j));
         }
     }
 }
 
 #if LANES >= 8 && defined(__x86_64__)
 
-// A strip as it lies, turned in registers: for few rows of x, which need it no second time.
-template <unsigned TYPE> struct passing_strip {
+// A strip that is interleaved in registers: for few rows of x, which need it only once.
+template <unsigned TYPE> struct register_strip {
     enum { BESIDE = 1, SIZE = TYPE == Q4_0 ? 18 : TYPE == Q4_1 ? 20 : 34 };
     const char * const * rows;
-    const char *         next;  // is asked for meanwhile
+    const char *         next;  // prefetched
 
     plain_columns<TYPE> columns(int64_t b, int j) const {
-        ask(next, (b * TIMES + j) * SIZE * 8, (b * TIMES + j + 1) * SIZE * 8);
+        prefetch(next, (b * TIMES + j) * SIZE * 8, (b * TIMES + j + 1) * SIZE * 8);
         return { rows + 8 * j, b * SIZE };
     }
 };
 
-// c[i][j] += Σ over n blocks of a strip for R rows of x, of which they are the blocks from `first` on; c has BYTE_COLS
-// numbers a row.
+// c[i][j] += Σ over n blocks of a strip for R rows of x, whose blocks begin at `first`. A row of c has BYTE_COLS
+// elements.
 template <typename KIND, int R, typename W>
-__attribute__((flatten)) static void meet(const W & w, int64_t n, const rounded & x, int64_t row, int64_t first,
-                                          float * c) {
+__attribute__((flatten)) static void multiply_tile(const W & w, int64_t n, const rounded & x, int64_t row,
+                                                   int64_t first, float * c) {
     enum { GROUPS = 8 / KIND::HALVES };
     const __m256i  ones = _mm256_set1_epi16(1);
     const int8_t * r[R];
@@ -314,8 +323,8 @@ __attribute__((flatten)) static void meet(const W & w, int64_t n, const rounded 
     __m256 acc[R][TIMES];
 #pragma GCC unroll 4
     for (int i = 0; i < R; i++) {
-        r[i]  = x.numbers(row + i) + first * 32;
-        of[i] = x.scales(row + i) + first;
+        r[i]  = x.bytes_of_row(row + i) + first * 32;
+        of[i] = x.sums_of_row(row + i) + first;
 #pragma GCC unroll 2
         for (int j = 0; j < TIMES; j++) {
             acc[i][j] = _mm256_loadu_ps(c + i * BYTE_COLS + 8 * j);
@@ -330,17 +339,17 @@ __attribute__((flatten)) static void meet(const W & w, int64_t n, const rounded 
                 __m256i sums[R][W::BESIDE], some[R][W::BESIDE];
 #pragma GCC unroll 8
                 for (int g = 0; g < GROUPS; g++) {
-                    const int at = half * GROUPS + g;
+                    const int group = half * GROUPS + g;
                     __m256i   q[W::BESIDE], size[W::BESIDE];
 #pragma GCC unroll 2
                     for (int j = 0; j < W::BESIDE; j++) {
-                        q[j]    = columns.q(at, j);
+                        q[j]    = columns.q(group, j);
                         size[j] = KIND::SIGNED ? _mm256_abs_epi8(q[j]) : q[j];
                     }
 #pragma GCC unroll 4
                     for (int i = 0; i < R; i++) {
                         int32_t four;
-                        memcpy(&four, r[i] + b * 32 + at * 4, 4);
+                        memcpy(&four, r[i] + b * 32 + group * 4, 4);
                         const __m256i by = _mm256_set1_epi32(four);
 #pragma GCC unroll 2
                         for (int j = 0; j < W::BESIDE; j++) {
@@ -350,7 +359,7 @@ __attribute__((flatten)) static void meet(const W & w, int64_t n, const rounded 
                             if (g % KIND::SUM == KIND::SUM - 1) {
                                 const __m256i whole = _mm256_madd_epi16(some[i][j], ones);
                                 sums[i][j]          = g < KIND::SUM ? whole : _mm256_add_epi32(sums[i][j], whole);
-                                in_register(sums[i][j]);  // GCC would keep all eight, and add them up in the end
+                                in_register(sums[i][j]);  // GCC would keep all eight, and add them up at the end
                             }
                         }
                     }
@@ -384,11 +393,11 @@ __attribute__((flatten)) static void meet(const W & w, int64_t n, const rounded 
 #else
 
 template <typename KIND, int R, typename W>
-static void meet(const W & w, int64_t n, const rounded & x, int64_t row, int64_t first, float * c) {
+static void multiply_tile(const W & w, int64_t n, const rounded & x, int64_t row, int64_t first, float * c) {
     enum { GROUPS = 8 / KIND::HALVES };
     for (int i = 0; i < R; i++, c += BYTE_COLS) {
-        const int8_t * r     = x.numbers(row + i) + first * 32;
-        const float (*of)[4] = x.scales(row + i) + first;
+        const int8_t * r     = x.bytes_of_row(row + i) + first * 32;
+        const float (*of)[4] = x.sums_of_row(row + i) + first;
         for (int64_t b = 0; b < n; b++) {
             for (int half = 0; half < KIND::HALVES; half++) {
                 for (int j = 0; j < BYTE_COLS; j++) {
@@ -408,59 +417,59 @@ static void meet(const W & w, int64_t n, const rounded & x, int64_t row, int64_t
 
 #endif
 
-template <typename KIND, typename W> static void meet_all(const W & w, int64_t n, const rounded & x, int64_t rows,
-                                                          int64_t first, float * c) {
-    enum { R = KIND::SUM == 1 || KIND::SUM == 8 ? BYTE_ROWS : BYTE_ROWS / 2 };  // as many as have room in registers
+template <typename KIND, typename W> static void multiply_rows(const W & w, int64_t n, const rounded & x, int64_t rows,
+                                                               int64_t first, float * c) {
+    enum { R = KIND::SUM == 1 || KIND::SUM == 8 ? BYTE_ROWS : BYTE_ROWS / 2 };  // as many as fit into registers
     int64_t i = 0;
     for (; i + R <= rows; i += R) {
-        meet<KIND, R>(w, n, x, i, first, c + i * BYTE_COLS);
+        multiply_tile<KIND, R>(w, n, x, i, first, c + i * BYTE_COLS);
     }
     for (; i + 2 <= rows; i += 2) {
-        meet<KIND, 2>(w, n, x, i, first, c + i * BYTE_COLS);
+        multiply_tile<KIND, 2>(w, n, x, i, first, c + i * BYTE_COLS);
     }
     if (i < rows) {
-        meet<KIND, 1>(w, n, x, i, first, c + i * BYTE_COLS);
+        multiply_tile<KIND, 1>(w, n, x, i, first, c + i * BYTE_COLS);
     }
 }
 
-// meet_all with a strip that is turned in registers, where its type can be.
-template <unsigned TYPE> static bool pass(const char * const * rows, const char * next, int64_t n, const rounded & x,
-                                          int64_t count, float * c) {
+// multiply_rows with a strip in registers, if the type allows it.
+template <unsigned TYPE> static bool multiply_in_registers(const char * const * rows, const char * next, int64_t n,
+                                                           const rounded & x, int64_t count, float * c) {
 #if LANES >= 8 && defined(__x86_64__)
     if constexpr (is_plain(TYPE)) {
-        meet_all<byte_kind<TYPE>>(passing_strip<TYPE>{ rows, next }, n, x, count, 0, c);
+        multiply_rows<byte_kind<TYPE>>(register_strip<TYPE>{ rows, next }, n, x, count, 0, c);
         return true;
     }
 #endif
     return false;
 }
 
-// Calls use(row, rows, column, columns, c, ldc) for every part of the product, as multiply does; turned tells whether W
-// lies in strips.
-template <unsigned TYPE, typename F> static void multiply_bytes(const thread & t, const product & p, bool turned,
+// Calls use(row, rows, column, columns, c, ldc) for every part of the product, as multiply does. `interleaved` tells
+// whether W stands so.
+template <unsigned TYPE, typename F> static void multiply_bytes(const thread & t, const product & p, bool interleaved,
                                                                 F use) {
-    typedef byte_kind<TYPE>            kind;
-    typedef turned_strip<kind::HALVES> strip;
-    const ggml_tensor *                w = p.b.t;
+    typedef byte_kind<TYPE>                 kind;
+    typedef interleaved_strip<kind::HALVES> strip;
+    const ggml_tensor *                     w = p.b.t;
     const int64_t blocks = p.k / 32, strips = (p.n + BYTE_COLS - 1) / BYTE_COLS, fair = strips / (4 * t.nth),
-                  width = fair < 1   ? 1
-                          : fair > 8 ? 8
-                                     : fair;
-    const bool    alone = p.m <= 2;  // every thread rounds x for itself, and waits for none
-    const size_t  own   = alone ? (rounded::bytes(p.m, blocks) + 63) / 64 * 64 : 0;
+                  width        = fair < 1   ? 1
+                                 : fair > 8 ? 8
+                                            : fair;
+    const bool    alone        = p.m <= 2;  // every thread rounds x for itself; none waits
+    const size_t  rounded_size = alone ? (rounded::bytes(p.m, blocks) + 63) / 64 * 64 : 0;
     if (!alone) {
         if (t.ith == 0) {
             t.shared(rounded::bytes(p.m, blocks));
         }
         t.barrier();
     }
-    char *        memory = (char *) t.scratch(own + sizeof(strip) + (p.m * BYTE_COLS + p.k) * sizeof(float));
-    strip &       some   = *(strip *) (memory + own);
-    float *       c = (float *) (memory + own + sizeof(strip)), *buf = c + p.m * BYTE_COLS;
+    char *        memory = (char *) t.scratch(rounded_size + sizeof(strip) + (p.m * BYTE_COLS + p.k) * sizeof(float));
+    strip &       blocks_of_w = *(strip *) (memory + rounded_size);
+    float *       c = (float *) (memory + rounded_size + sizeof(strip)), *buf = c + p.m * BYTE_COLS;
     const rounded x(alone ? memory : t.shared(0), p.m, blocks);
     for (int64_t i = 0; (alone ? i : (i = t.take())) < p.m; i++) {
         const int64_t tokens = p.m / p.layers;
-        const float * from   = floats(p.a.t, p.line(i % tokens), buf, p.k);
+        const float * from   = floats(p.a.t, p.row_of_a(i % tokens), buf, p.k);
         if (p.s) {
             const float * s = p.s + i / tokens * p.step;
             for (int64_t k = 0; k < p.k; k++) {
@@ -477,40 +486,43 @@ template <unsigned TYPE, typename F> static void multiply_bytes(const thread & t
         for (const int64_t end = s + width < strips ? s + width : strips; s < end; s++) {
             const int64_t n0 = s * BYTE_COLS, cols = p.n - n0 < BYTE_COLS ? p.n - n0 : BYTE_COLS;
             const char *  rows[BYTE_COLS];
-            for (int64_t j = 0; j < BYTE_COLS; j++) {  // those beyond the last are the last once more
+            for (int64_t j = 0; j < BYTE_COLS; j++) {  // rows past the end repeat the last one
                 rows[j] = row(w, n0 + (j < cols ? j : cols - 1));
             }
-            // in all likelihood
+            // the strip that this thread will most likely take next
             const char * next = row(w, (s + 1 < end ? s + 1 : end + (t.nth - 1) * width) * BYTE_COLS);
             memset(c, 0, p.m * BYTE_COLS * sizeof(float));
-            if (turned) {
-                meet_all<byte_kind<Q8_0>>(lying_strip{ row(w, n0) }, blocks, x, p.m, 0, c);
+            if (interleaved) {
+                multiply_rows<byte_kind<Q8_0>>(stored_strip{ row(w, n0) }, blocks, x, p.m, 0, c);
                 use(0, p.m, n0, cols, c, BYTE_COLS);
                 continue;
             }
-            if (alone && pass<TYPE>(rows, next, blocks, x, p.m, c)) {
+            if (alone && multiply_in_registers<TYPE>(rows, next, blocks, x, p.m, c)) {
                 use(0, p.m, n0, cols, c, BYTE_COLS);
                 continue;
             }
             for (int64_t b = 0; b < blocks; b += BYTE_BLOCKS) {
                 const int64_t n = blocks - b < BYTE_BLOCKS ? blocks - b : BYTE_BLOCKS;
-                turn_strip<TYPE>(rows, ggml_type_size(w->type), b, n, next, some);
-                meet_all<kind>(some, n, x, p.m, b, c);
+                interleave_strip<TYPE>(rows, ggml_type_size(w->type), b, n, next, blocks_of_w);
+                multiply_rows<kind>(blocks_of_w, n, x, p.m, b, c);
             }
             use(0, p.m, n0, cols, c, BYTE_COLS);
         }
     }
 }
 
-template <typename F> static void multiply_bytes(const thread & t, const product & p, bool turned, F use) {
+template <typename F> static void multiply_bytes(const thread & t, const product & p, bool interleaved, F use) {
     switch (p.b.t->type) {
-    case Q4_0: multiply_bytes<Q4_0>(t, p, turned, use); break;
-    case Q4_1: multiply_bytes<Q4_1>(t, p, turned, use); break;
-    case Q5_0: multiply_bytes<Q5_0>(t, p, turned, use); break;
-    case Q5_1: multiply_bytes<Q5_1>(t, p, turned, use); break;
-    case Q8_0: multiply_bytes<Q8_0>(t, p, turned, use); break;
-    case Q4_K: multiply_bytes<Q4_K>(t, p, turned, use); break;
-    case Q5_K: multiply_bytes<Q5_K>(t, p, turned, use); break;
-    case Q6_K: multiply_bytes<Q6_K>(t, p, turned, use); break;
+    case Q4_0: multiply_bytes<Q4_0>(t, p, interleaved, use); break;
+    case Q4_1: multiply_bytes<Q4_1>(t, p, interleaved, use); break;
+    case Q5_0: multiply_bytes<Q5_0>(t, p, interleaved, use); break;
+    case Q5_1: multiply_bytes<Q5_1>(t, p, interleaved, use); break;
+    case Q8_0: multiply_bytes<Q8_0>(t, p, interleaved, use); break;
+    case Q4_K: multiply_bytes<Q4_K>(t, p, interleaved, use); break;
+    case Q5_K: multiply_bytes<Q5_K>(t, p, interleaved, use); break;
+    case Q6_K: multiply_bytes<Q6_K>(t, p, interleaved, use); break;
     }
 }
+
+}  // namespace KERNELS
+}  // namespace vera

@@ -1,14 +1,19 @@
-// A causal convolution of every column for itself, along the rows of each text: y[r] = Σ w[taps − 1 − i] ⊙
-// x[the row i before r], where there is one. bindings/convolution.go has the shapes. A thread takes some columns of all
-// rows, so that each number is read once from memory and again only while it is in the cache, and every sum is taken in
-// one order.
+// A causal convolution of every column along the rows of each text: y[r] = Σ w[taps − 1 − i] ⊙ x[the row i before r],
+// over the rows that exist. bindings/convolution.go has the shapes. A thread takes some columns of all rows: each
+// element is read from memory once, and again only while it is in the cache, and every sum has one order.
+#pragma once
+
+#include "rows.hpp"
+
+namespace vera {
+namespace KERNELS {
 
 enum {
-    CHANNELS = 256,  // columns that are taken together
-    TAPS     = 16,   // the most rows that a sum is of
+    CHANNELS = 256,  // columns that are processed together
+    TAPS     = 16,   // the most rows in a sum
 };
 
-// Calls f(start, how many columns, their weights: of the row itself, of the one before it, …, CHANNELS numbers each).
+// Calls f(start, columns, weights): CHANNELS weights of the row itself, then of the row before it, and so on.
 template <typename F> static void each_channels(const thread & t, const ggml_tensor * w, F f) {
     const int64_t taps = w->ne[0], n = w->ne[1];
     float *       weights = (float *) t.scratch(TAPS * CHANNELS * sizeof(float));
@@ -24,20 +29,20 @@ template <typename F> static void each_channels(const thread & t, const ggml_ten
     }
 }
 
-// Calls f(row, rows: itself and those before it that its sum is of, how many) for all rows of a pack.
+// Calls f(row, rows, n) for all rows of a pack: `rows` are itself and those before it that are in its sum.
 template <typename F> static void each_tap(const ggml_tensor * tree, int64_t taps, F f) {
-    const auto * segments = (const attention::segment *) tree->data;
+    const auto * segments = (const segment *) tree->data;
     for (int64_t s = 0; s < tree->ne[1]; s++) {
         for (int64_t i = 0; i < segments[s].length; i++) {
-            int64_t rows[TAPS], n = 0, of = s, at = i;
-            for (; n < taps; n++, at--) {
-                while (at < 0 && (of = segments[of].parent) >= 0) {
-                    at += segments[of].length;
+            int64_t rows[TAPS], n = 0, run = s, p = i;
+            for (; n < taps; n++, p--) {
+                while (p < 0 && (run = segments[run].parent) >= 0) {
+                    p += segments[run].length;
                 }
-                if (of < 0) {
+                if (run < 0) {
                     break;
                 }
-                rows[n] = segments[of].first + at;
+                rows[n] = segments[run].first + p;
             }
             f(segments[s].first + i, rows, n);
         }
@@ -88,7 +93,8 @@ static void convolution_back(const thread & t, ggml_tensor * dst) {
     });
 }
 
-// Sources: x, w, state, rows: text and position of each. Row p of a text is kept in place p mod (taps − 1) of it.
+// Rows that continue texts; `rows` holds the text and position of each. state keeps the last taps − 1 rows of a text:
+// row p in place p mod (taps − 1). Sources: x, w, state, rows.
 static void convolution_cached(const thread & t, ggml_tensor * dst) {
     const ggml_tensor *x = t.src[0], *w = t.src[1], *state = t.src[2];
     const int32_t *    places = (const int32_t *) t.src[3]->data;
@@ -111,3 +117,6 @@ static void convolution_cached(const thread & t, ggml_tensor * dst) {
         }
     });
 }
+
+}  // namespace KERNELS
+}  // namespace vera

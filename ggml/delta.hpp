@@ -1,77 +1,87 @@
-// A gated delta net: for each value head a memory S [dim k][dim v], and per token t, with q and k normed and q scaled
-// (bindings/delta.go has the formulas),
+// A gated delta net: each value head has a memory S [dim k][dim v]. With q and k normalised and q scaled
+// (bindings/delta.go has the formulas), token t computes
 //
 //   w = v − (e^g S)ᵀ k,  S ← e^g S + β k wᵀ,  o = Sᵀ q
 //
-// SPAN tokens are taken together. With G the sums of g from the first of them on, D_ij = e^(G_i − G_j) for j ≤ i, and S
-// the memory before them, their w are the rows of W:
+// SPAN tokens are computed together. G are the sums of g from the first token of the span, D_ij = e^(G_i − G_j) for j ≤
+// i, and S is the memory before the span. The w of all tokens are the rows of W:
 //
 //   N_ij = −D_ij β_j k_i·k_j for j < i,  P_ij = D_ij β_j q_i·k_j,  L_j = e^(G_last − G_j) β_j
 //   (1 − N) W = V − e^G ⊙ K S,  O = e^G ⊙ Q S + P W,  S' = e^(G_last) S + Kᵀ (L ⊙ W)
 //
-// Backward goes forward once and keeps S and W of each span; then, with E = ∂S' from the last span to the first:
+// Backward first goes forward and keeps S and W of each span. Then it goes from the last span to the first, with E =
+// ∂S':
 //
 //   ∂W = Pᵀ ∂O + L ⊙ K E,  (1 − N)ᵀ ∂V = ∂W,  X = e^G ⊙ ∂O,  Y = −e^G ⊙ ∂V
 //   J_ij = D_ij β_j (∂O Wᵀ)_ij,  M_ij = −D_ij β_j (∂V Wᵀ)_ij for j < i
 //   ∂Q = J K + X Sᵀ,  ∂K = Jᵀ Q + (M + Mᵀ) K + Y Sᵀ + (L ⊙ W) Eᵀ,  ∂S = e^(G_last) E + Qᵀ X + Kᵀ Y
 //
-// Exponents are never above 0. ∂g_t sums what passes token t, and so is small where g_t lets nothing pass: of pairs i ≥
-// t > j those of J ⊙ Q Kᵀ + M ⊙ K Kᵀ, of the memory before what i ≥ t and S' read, of L what j < t wrote.
+// Exponents are never above 0. ∂g_t sums what flows across token t, and so is small where g_t lets little through: the
+// pairs i ≥ t > j of J ⊙ Q Kᵀ + M ⊙ K Kᵀ, what i ≥ t and S' read of the memory before the span, and what j < t write by
+// L.
 //
-// A thread takes a key head and the value heads that share it, through a text. Per token and value head, forward takes
-// 6 dim k · dim v + 2 SPAN (dim k + dim v) operations, backward about three times as many; memory and operands of a
+// A thread takes a key head and the value heads that share it through a text. For a token and value head, forward takes
+// 6 dim k · dim v + 2 SPAN (dim k + dim v) operations, and backward about three times as many. Memory and operands of a
 // span stay in the second-level cache.
+#pragma once
 
-// Rows lie an odd number of vectors apart, so that they don't meet in the same sets of the cache.
+#include "dense.hpp"
+#include "exp.hpp"
+#include "rows.hpp"
+#include "transpose.hpp"
+
+namespace vera {
+namespace KERNELS {
+
+// An odd number of vectors from row to row, so that rows do not fall into the same sets of the cache.
 enum { SPAN = 64, WIDE = 2 * SPAN + LANES };
 
-// What all the delta net's kernels take.
+// What all kernels of the delta net take.
 struct delta {
     const ggml_tensor *qkv, *a, *b;
     const float *      decay, *bias;
-    // in whole vectors; and how far rows of them lie apart
-    int64_t keys, values, dk, dv, group, pk, pv, lk, lv;
-    float   eps, scale;
+    int64_t            keys, values, dk, dv, group;  // group: value heads to a key head
+    int64_t            pk, pv, lk, lv;               // dk and dv padded to whole vectors; from row to row of these
+    float              eps, scale;
 
-    delta(const thread & t, ggml_tensor * const * src)
+    delta(const ggml_vera_delta_net & with, ggml_tensor * const * src)
         : qkv(src[0]), a(src[1]), b(src[2]), decay((const float *) src[3]->data), bias((const float *) src[4]->data),
-          keys(t.with->i[0]), values(t.with->i[1]), dk(t.with->i[2]), dv(t.with->i[3]), group(values / keys),
-          pk(whole(dk)), pv(whole(dv)), lk(pk | LANES), lv(pv | LANES), eps(t.with->f[0]),
-          scale(1 / std::sqrt((float) dk)) {}
+          keys(with.keys), values(with.values), dk(with.dim_k), dv(with.dim_v), group(values / keys), pk(whole(dk)),
+          pv(whole(dv)), lk(pk | LANES), lv(pv | LANES), eps(with.eps), scale(1 / std::sqrt((float) dk)) {}
 
-    int64_t value_at(int64_t head) const { return 2 * keys * dk + head * dv; }
+    int64_t value_column(int64_t head) const { return 2 * keys * dk + head * dv; }
 
-    // n numbers of row i of t from `at` on, filled up to `padded` with zeros.
-    static void fetch(const ggml_tensor * t, int64_t i, int64_t at, int64_t n, int64_t padded, float * to) {
-        const float * from = floats(t, row(t, i) + at * (t->type == BF16 ? 2 : 4), to, n);
+    // to = n elements of row i of t from a column on, padded with zeros.
+    static void fetch(const ggml_tensor * t, int64_t i, int64_t column, int64_t n, int64_t padded, float * to) {
+        const float * from = floats(t, row(t, i) + column * (t->type == BF16 ? 2 : 4), to, n);
         if (from != to) {
             memcpy(to, from, n * sizeof(float));
         }
         memset(to + n, 0, (padded - n) * sizeof(float));
     }
 
-    // The same divided by √(Σ x² + eps), times by; gives what it multiplied with.
-    float fetch_normed(int64_t i, int64_t at, float by, float * to) const {
-        fetch(qkv, i, at, dk, pk, to);
+    // The same divided by √(Σ x² + eps), times factor. Returns 1 / √(Σ x² + eps).
+    float fetch_normed(int64_t i, int64_t column, float factor, float * to) const {
+        fetch(qkv, i, column, dk, pk, to);
         const double squares = sum_of(pk, [&](int64_t j, auto) { return load(to + j) * load(to + j); });
         const float  s       = (float) (1 / std::sqrt(squares + eps));
         for (int64_t j = 0; j < pk; j += LANES) {
-            store(to + j, load(to + j) * splat(s * by));
+            store(to + j, load(to + j) * splat(s * factor));
         }
         return s;
     }
 
-    static double number(const ggml_tensor * t, int64_t i, int64_t head) {
+    static double element(const ggml_tensor * t, int64_t i, int64_t head) {
         float x;
         fetch(t, i, head, 1, 1, &x);
         return x;
     }
 
-    double biased(int64_t i, int64_t head) const { return number(a, i, head) + bias[head]; }
+    double biased(int64_t i, int64_t head) const { return element(a, i, head) + bias[head]; }
 
     static double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
-    double beta(int64_t i, int64_t head) const { return sigmoid(number(b, i, head)); }
+    double beta(int64_t i, int64_t head) const { return sigmoid(element(b, i, head)); }
 
     double g(int64_t i, int64_t head) const {
         const double x = biased(i, head);
@@ -79,13 +89,13 @@ struct delta {
     }
 };
 
-// What is written below this takes the processor long, and is 0 beside anything.
+// exp_of, with 0 for results below e⁻⁸⁷: they are 0 beside anything else, and subnormal numbers are slow.
 static inline vf small_exp(vf x) {
     const vf y = exp_of(x);
     return x < splat(-87) ? vf{} : y;
 }
 
-// Gates of one head in a span; behind the last token β is 0 and G stays.
+// The gates of one head in a span. After the last token β is 0 and G stays the same.
 struct gates {
     alignas(64) float beta[SPAN], high[SPAN], low[SPAN];  // G is high + low
     alignas(64) float grown[SPAN], left[SPAN];            // e^G, e^(G_last − G)
@@ -110,7 +120,7 @@ struct gates {
     }
 };
 
-// w of (1 − N) w = w, block by block.
+// Solves (1 − N) x = w for x, which replaces w, block by block.
 static void solve(int64_t m, int64_t width, const float * n, float * w, int64_t stride) {
     for (int64_t from = 0, end; from < m; from = end) {
         end = from + ROWS < m ? from + ROWS : m;
@@ -124,7 +134,7 @@ static void solve(int64_t m, int64_t width, const float * n, float * w, int64_t 
     }
 }
 
-// The same of (1 − N)ᵀ, for Nᵀ.
+// The same for (1 − N)ᵀ; n is Nᵀ.
 static void solve_back(int64_t m, int64_t width, const float * n, float * w, int64_t stride) {
     for (int64_t end = m, from; end > 0; end = from) {
         from = end > ROWS ? end - ROWS : 0;
@@ -143,40 +153,40 @@ static inline double dot(const float * x, const float * y, int64_t n) {
     return sum_of(n, [&](int64_t i, auto some) { return load(x + i, some) * load(y + i, some); });
 }
 
-// to = by · x, + to where `add`, for n numbers in whole vectors.
-static inline void scale_row(const float * x, float by, float * to, int64_t n, bool add) {
+// to = factor · x, + to if `add`, for n elements in whole vectors.
+static inline void scale_row(const float * x, float factor, float * to, int64_t n, bool add) {
     for (int64_t i = 0; i < n; i += LANES) {
-        const vf v = splat(by) * load(x + i);
+        const vf v = splat(factor) * load(x + i);
         store(to + i, add ? load(to + i) + v : v);
     }
 }
 
-// A span of a text, and what is computed of it.
+// A span of a text, and what is computed for it.
 struct span {
     const delta & d;
-    int64_t       first, n, m;         // m: tokens in whole vectors
-    float *       qk, *turned;         // normed [q; k] [2m][dim k], and [dim k][WIDE]
+    int64_t       first, n, m;         // m: n rounded up to whole vectors
+    float *       qk, *transposed;     // normed [q; k] [2m][dim k], and [dim k][WIDE]
     float *       pairs;               // [q kᵀ; k kᵀ] [2m][SPAN]
     float *       decays, *p, *minus;  // D, P, N [m][SPAN]
     float *       read;                // [Q S; K S] [2m][dim v]
-    float *       inverse;             // what q and k were multiplied with, [2 SPAN]
+    float *       inverse;             // 1 / √(Σ x² + eps) of q and k, [2 SPAN]
 
     span(const delta & of, carver & c) : d(of) {
-        qk      = c.take<float>(2 * SPAN * d.lk);
-        turned  = c.take<float>(WIDE * d.pk);
-        pairs   = c.take<float>(2 * SPAN * SPAN);
-        decays  = c.take<float>(SPAN * SPAN);
-        p       = c.take<float>(SPAN * SPAN);
-        minus   = c.take<float>(SPAN * SPAN);
-        read    = c.take<float>(2 * SPAN * d.lv);
-        inverse = c.take<float>(2 * SPAN);
+        qk         = c.take<float>(2 * SPAN * d.lk);
+        transposed = c.take<float>(WIDE * d.pk);
+        pairs      = c.take<float>(2 * SPAN * SPAN);
+        decays     = c.take<float>(SPAN * SPAN);
+        p          = c.take<float>(SPAN * SPAN);
+        minus      = c.take<float>(SPAN * SPAN);
+        read       = c.take<float>(2 * SPAN * d.lv);
+        inverse    = c.take<float>(2 * SPAN);
     }
 
     const float * k() const { return qk + m * d.lk; }
-    const float * keys_turned() const { return turned + m; }
+    const float * keys_transposed() const { return transposed + m; }
 
-    void begin(int64_t at, int64_t count, int64_t head) {
-        first = at, n = count, m = whole(count);
+    void begin(int64_t start, int64_t count, int64_t head) {
+        first = start, n = count, m = whole(count);
         for (int64_t part = 0; part < 2; part++) {
             float * to = qk + part * m * d.lk;
             for (int64_t i = 0; i < n; i++) {
@@ -185,14 +195,14 @@ struct span {
             }
             memset(to + n * d.lk, 0, (m - n) * d.lk * sizeof(float));
         }
-        turn(2 * m, d.pk, qk, d.lk, turned, WIDE);
-        dense(2 * m, m, d.dk, qk, d.lk, keys_turned(), WIDE, pairs, SPAN, false);
+        transpose(2 * m, d.pk, qk, d.lk, transposed, WIDE);
+        dense(2 * m, m, d.dk, qk, d.lk, keys_transposed(), WIDE, pairs, SPAN, false);
     }
 
-    // Rows of a value head, and zeros behind them.
-    void rows(const ggml_tensor * t, int64_t at, float * to) const {
+    // The rows of a value head, padded with zeros.
+    void fetch_rows(const ggml_tensor * t, int64_t column, float * to) const {
         for (int64_t i = 0; i < n; i++) {
-            delta::fetch(t, first + i, at, d.dv, d.pv, to + i * d.lv);
+            delta::fetch(t, first + i, column, d.dv, d.pv, to + i * d.lv);
         }
         memset(to + n * d.lv, 0, (m - n) * d.lv * sizeof(float));
     }
@@ -200,7 +210,7 @@ struct span {
     // D, P and N.
     void weigh(const gates & g) const {
         for (int64_t i = 0; i < m; i++) {
-            float *to = decays + i * SPAN, *own = p + i * SPAN, *other = minus + i * SPAN;
+            float *to = decays + i * SPAN, *pi = p + i * SPAN, *ni = minus + i * SPAN;
             for (int64_t c = 0; c < m; c += LANES) {
                 store(to + c,
                       c > i ? vf{}
@@ -210,18 +220,18 @@ struct span {
                 to[c] = 0;
             }
             for (int64_t c = 0; c < m; c += LANES) {
-                const vf by = load(to + c) * load(g.beta + c);
-                store(own + c, by * load(pairs + i * SPAN + c));
-                store(other + c, -by * load(pairs + (m + i) * SPAN + c));
+                const vf weight = load(to + c) * load(g.beta + c);
+                store(pi + c, weight * load(pairs + i * SPAN + c));
+                store(ni + c, -weight * load(pairs + (m + i) * SPAN + c));
             }
-            other[i] = 0;
+            ni[i] = 0;
         }
     }
 
     // W of a value head.
     void write(const gates & g, int64_t head, const float * s, float * w, bool result) const {
-        rows(d.qkv, d.value_at(head), w);
-        const int64_t skip = result ? 0 : m;  // Q S is for the result
+        fetch_rows(d.qkv, d.value_column(head), w);
+        const int64_t skip = result ? 0 : m;  // only the result needs Q S
         dense(2 * m - skip, d.pv, d.dk, qk + skip * d.lk, d.lk, s, d.lv, read + skip * d.lv, d.lv, false);
         for (int64_t i = 0; i < m; i++) {
             scale_row(read + (m + i) * d.lv, -g.grown[i], w + i * d.lv, d.pv, true);
@@ -229,7 +239,7 @@ struct span {
         solve(m, d.pv, minus, w, d.lv);
     }
 
-    // O, in the place of Q S.
+    // O, which replaces Q S.
     void result(const gates & g, int64_t head, const float * w, ggml_tensor * dst) const {
         for (int64_t i = 0; i < m; i++) {
             scale_row(read + i * d.lv, g.grown[i], read + i * d.lv, d.pv, false);
@@ -249,18 +259,16 @@ struct span {
             scale_row(w + i * d.lv, g.left[i] * g.beta[i], buf + i * d.lv, d.pv, false);
         }
         scale_row(s, g.all, s, d.dk * d.lv, false);
-        dense(d.dk, d.pv, m, keys_turned(), WIDE, buf, d.lv, s, d.lv, true);
+        dense(d.dk, d.pv, m, keys_transposed(), WIDE, buf, d.lv, s, d.lv, true);
     }
 };
 
-// The texts of a pack: each a segment without a parent and those behind it that have one. A memory is kept for every
-// segment with children.
+// The texts of a pack: each is a segment without a parent and the segments after it that have one. Every segment with
+// children keeps its memory.
 struct delta_texts {
-    typedef attention::segment segment;
-
     const segment * segments;
-    int64_t         count, texts, kept, spans;  // the most that one text has of memories to keep, and of spans
-    // of each segment its kept memory, or −1; of each text its first segment, and the end
+    int64_t         count, texts, kept, spans;  // kept, spans: the most kept memories and spans of one text
+    // for each segment the place of its kept memory, or −1; for each text its first segment, and the end
     int32_t *places, *begins;
 
     delta_texts(const thread & t, const ggml_tensor * tree)
@@ -309,7 +317,7 @@ struct delta_texts {
 };
 
 // The memory that a segment begins with.
-static void enter(const delta_texts & t, const attention::segment & s, int64_t size, const float * kept, float * to) {
+static void enter(const delta_texts & t, const segment & s, int64_t size, const float * kept, float * to) {
     if (s.parent < 0) {
         memset(to, 0, size * sizeof(float));
     } else {
@@ -317,9 +325,9 @@ static void enter(const delta_texts & t, const attention::segment & s, int64_t s
     }
 }
 
-// Sources: qkv, a, b, decay, bias, segments; parameters: key heads, value heads, dim k, dim v, eps.
-static void delta_net(const thread & t, ggml_tensor * dst) {
-    const delta       d(t, t.src);
+// Sources: qkv, a, b, decay, bias, segments.
+static void delta_net(const thread & t, const ggml_vera_delta_net & with, ggml_tensor * dst) {
+    const delta       d(with, t.src);
     const int64_t     one = d.pk * d.lv, size = d.group * one;
     const delta_texts texts(t, t.src[5]);
     float *           s, *kept, *w, *buf;
@@ -332,15 +340,15 @@ static void delta_net(const thread & t, ggml_tensor * dst) {
     };
     carver counted = { 0 };
     place(counted);
-    carver c  = { (uintptr_t) t.scratch(counted.at) };
+    carver c  = { (uintptr_t) t.scratch(counted.next) };
     span   of = place(c);
     for (int64_t item; (item = t.take()) < texts.texts * d.keys;) {
         const int64_t text = item / d.keys, head = item % d.keys;
         for (int64_t i = texts.begins[text]; i < texts.begins[text + 1]; i++) {
-            const attention::segment & run = texts.segments[i];
+            const segment & run = texts.segments[i];
             enter(texts, run, size, kept, s);
-            for (int64_t at = 0; at < run.length; at += SPAN) {
-                of.begin(run.first + at, run.length - at < SPAN ? run.length - at : SPAN, head);
+            for (int64_t j = 0; j < run.length; j += SPAN) {
+                of.begin(run.first + j, run.length - j < SPAN ? run.length - j : SPAN, head);
                 for (int64_t r = 0; r < d.group; r++) {
                     const int64_t value = head + r * d.keys;
                     const gates   g(d, of.first, of.n, of.m, value);
@@ -357,18 +365,18 @@ static void delta_net(const thread & t, ggml_tensor * dst) {
     }
 }
 
-// Memory of backward beside the span's.
+// What backward needs beside the span.
 struct delta_back {
     const delta & d;
-    float *       states, *ws;  // of each span and value head: S, W
-    float *       e, *st;       // ∂S' of each value head; S or E turned [dim v][dim k]
-    // [∂O; ∂V], [X; Y] [2m][dim v]; K E, L ⊙ W [m][dim v]; W turned [dim v][SPAN]
+    float *       states, *ws;  // S and W of each span and value head
+    float *       e, *st;       // ∂S' of each value head; S or E, transposed [dim v][dim k]
+    // [∂O; ∂V], [X; Y] [2m][dim v]; K E, L ⊙ W [m][dim v]; W transposed [dim v][SPAN]
     float *g, *xy, *ke, *lw, *wt;
     // [∂O Wᵀ; ∂V Wᵀ], then [J; M] [2m][SPAN]; what ∂g and ∂β sum [m][SPAN]; [Jᵀ, M + Mᵀ] [m][WIDE]
     float *products, *sums, *beside;
     float *dqk, *part;  // [∂Q; ∂K], and X Sᵀ and Y Sᵀ of one value head [2m][dim k]
 
-    // memory, and of each segment with children its last and the gradient of that
+    // the memory; for each segment with children its last memory, and the gradient of that
     float *s, *kept, *grads;
 
     delta_back(const delta & of, int64_t spans, int64_t count, carver & c) : d(of) {
@@ -391,37 +399,37 @@ struct delta_back {
         part     = c.take<float>(2 * SPAN * d.lk);
     }
 
-    // One value head of a span: e becomes ∂S, its part of ∂q and ∂k is added to dqk; ∂v, ∂a and ∂b go to dst.
+    // One value head of a span. e becomes ∂S, its part of ∂q and ∂k is added to dqk, and ∂v, ∂a and ∂b go into dst.
     void head(const span & of, int64_t value, const float * s, const float * w, float * e, const ggml_tensor * dy,
               ggml_tensor * dst) const {
         const int64_t m = of.m, pk = d.pk, pv = d.pv, lk = d.lk, lv = d.lv;
         const gates   gate(d, of.first, of.n, m, value);
         of.weigh(gate);
         float * dv = g + m * lv;
-        of.rows(dy, value * d.dv, g);
+        of.fetch_rows(dy, value * d.dv, g);
         dense(m, pv, d.dk, of.k(), lk, e, lv, ke, lv, false);
-        turn(m, m, of.p, SPAN, beside, SPAN);
+        transpose(m, m, of.p, SPAN, beside, SPAN);
         for (int64_t i = 0; i < m; i++) {
             scale_row(ke + i * lv, gate.left[i] * gate.beta[i], dv + i * lv, pv, false);
             scale_row(w + i * lv, gate.left[i] * gate.beta[i], lw + i * lv, pv, false);
         }
         dense(m, pv, m, beside, SPAN, g, lv, dv, lv, true);
-        turn(m, m, of.minus, SPAN, beside, SPAN);
+        transpose(m, m, of.minus, SPAN, beside, SPAN);
         solve_back(m, pv, beside, dv, lv);
         for (int64_t i = 0; i < of.n; i++) {
-            memcpy((float *) row(dst, of.first + i) + d.value_at(value), dv + i * lv, d.dv * sizeof(float));
+            memcpy((float *) row(dst, of.first + i) + d.value_column(value), dv + i * lv, d.dv * sizeof(float));
         }
         for (int64_t i = 0; i < m; i++) {
             scale_row(g + i * lv, gate.grown[i], xy + i * lv, pv, false);
             scale_row(dv + i * lv, -gate.grown[i], xy + (m + i) * lv, pv, false);
         }
-        turn(m, pv, w, lv, wt, SPAN);
+        transpose(m, pv, w, lv, wt, SPAN);
         dense(2 * m, m, d.dv, g, lv, wt, SPAN, products, SPAN, false);
         pairs_back(of, gate);
 
         alignas(64) float below[SPAN] = {};  // sums of `sums` over the rows from i on
         double            passed[SPAN], reads[SPAN], writes[SPAN];
-        turn(pk, pv, s, lv, st, lk);
+        transpose(pk, pv, s, lv, st, lk);
         dense(2 * m, pk, d.dv, xy, lv, st, lk, part, lk, false);
         for (int64_t i = m - 1; i >= 0; i--) {
             for (int64_t c = 0; c < m; c += LANES) {
@@ -437,7 +445,7 @@ struct delta_back {
         }
         double before = 0;
         for (int64_t i = 0; i < of.n; i++) {
-            float *      to = (float *) row(dst, of.first + i) + d.value_at(d.values);
+            float *      to = (float *) row(dst, of.first + i) + d.value_column(d.values);
             const double dg = passed[i] + all[i] + before, beta = d.beta(of.first + i, value);
             to[value]            = (float) (dg * d.decay[value] * delta::sigmoid(d.biased(of.first + i, value)));
             to[d.values + value] = (float) ((below[i] + writes[i]) * beta * (1 - beta));
@@ -445,15 +453,15 @@ struct delta_back {
         }
 
         scale_row(part, 1, dqk, 2 * m * lk, true);
-        turn(pk, pv, e, lv, st, lk);
+        transpose(pk, pv, e, lv, st, lk);
         dense(m, pk, d.dv, lw, lv, st, lk, dqk + m * lk, lk, true);
         dense(m, pk, m, products, SPAN, of.k(), lk, dqk, lk, true);
         dense(m, pk, 2 * m, beside, WIDE, of.qk, lk, dqk + m * lk, lk, true);
         scale_row(e, gate.all, e, d.dk * lv, false);
-        dense(d.dk, pv, 2 * m, of.turned, WIDE, xy, lv, e, lv, true);
+        dense(d.dk, pv, 2 * m, of.transposed, WIDE, xy, lv, e, lv, true);
     }
 
-    // J and M, and what is beside them.
+    // J and M, and what is derived from them.
     void pairs_back(const span & of, const gates & gate) const {
         const int64_t m = of.m;
         for (int64_t i = 0; i < m; i++) {
@@ -467,55 +475,55 @@ struct delta_back {
                 store(k + c, y * beta);
             }
         }
-        turn(m, m, products, SPAN, beside, WIDE);
-        turn(m, m, products + m * SPAN, SPAN, beside + m, WIDE);
+        transpose(m, m, products, SPAN, beside, WIDE);
+        transpose(m, m, products + m * SPAN, SPAN, beside + m, WIDE);
         for (int64_t i = 0; i < m; i++) {
             scale_row(products + (m + i) * SPAN, 1, beside + i * WIDE + m, m, true);
         }
     }
 
-    // ∂q and ∂k go through the norms: s (d − x̂ (x̂·d)) for x̂ = s x.
+    // ∂q and ∂k through the norms: s (d − x̂ (x̂·d)) for x̂ = s x.
     void put_keys(const span & of, int64_t head, ggml_tensor * dst) const {
         for (int64_t part = 0; part < 2; part++) {
-            const float by = part ? 1 : d.scale;
+            const float factor = part ? 1 : d.scale;
             for (int64_t i = 0; i < of.n; i++) {
                 const float *x = of.qk + (part * of.m + i) * d.lk, *dx = dqk + (part * of.m + i) * d.lk;
-                const float  s = of.inverse[part * SPAN + i], along = (float) (dot(x, dx, d.pk) / (by * by));
+                const float  s = of.inverse[part * SPAN + i], along = (float) (dot(x, dx, d.pk) / (factor * factor));
                 float *      to = (float *) row(dst, of.first + i) + (part * d.keys + head) * d.dk;
                 by_vectors(d.dk, [&](int64_t j, auto some) {
-                    store(to + j, splat(s * by) * (load(dx + j) - splat(along) * load(x + j)), some);
+                    store(to + j, splat(s * factor) * (load(dx + j) - splat(along) * load(x + j)), some);
                 });
             }
         }
     }
 };
 
-// Sources: dy, then as above. dst has ∂qkv, ∂a, ∂b side by side.
-static void delta_net_back(const thread & t, ggml_tensor * dst) {
+// Sources: dy, then those of delta_net. dst: ∂qkv, ∂a and ∂b side by side.
+static void delta_net_back(const thread & t, const ggml_vera_delta_net & with, ggml_tensor * dst) {
     const ggml_tensor * dy = t.src[0];
-    const delta         d(t, t.src + 1);
+    const delta         d(with, t.src + 1);
     const int64_t       one = d.pk * d.lv, size = d.group * one;
     const delta_texts   texts(t, t.src[6]);
     carver              counted = { 0 };
     span(d, counted), delta_back(d, texts.spans, texts.kept, counted);
-    carver           c = { (uintptr_t) t.scratch(counted.at) };
+    carver           c = { (uintptr_t) t.scratch(counted.next) };
     span             of(d, c);
     const delta_back back(d, texts.spans, texts.kept, c);
     float *          s = back.s, *kept = back.kept, *grads = back.grads;
     for (int64_t item; (item = t.take()) < texts.texts * d.keys;) {
         const int64_t text = item / d.keys, head = item % d.keys, begin = texts.begins[text],
-                      end = texts.begins[text + 1];
-        int64_t       at  = 0;  // span
+                      end    = texts.begins[text + 1];
+        int64_t       number = 0;  // of the span
         for (int64_t i = begin; i < end; i++) {
-            const attention::segment & run = texts.segments[i];
+            const segment & run = texts.segments[i];
             enter(texts, run, size, kept, s);
-            for (int64_t j = 0; j < run.length; j += SPAN, at++) {
-                memcpy(back.states + at * size, s, size * sizeof(float));
+            for (int64_t j = 0; j < run.length; j += SPAN, number++) {
+                memcpy(back.states + number * size, s, size * sizeof(float));
                 of.begin(run.first + j, run.length - j < SPAN ? run.length - j : SPAN, head);
                 for (int64_t r = 0; r < d.group; r++) {
                     const int64_t value = head + r * d.keys;
                     const gates   g(d, of.first, of.n, of.m, value);
-                    float *       w = back.ws + (at * d.group + r) * SPAN * d.lv;
+                    float *       w = back.ws + (number * d.group + r) * SPAN * d.lv;
                     of.weigh(g);
                     of.write(g, value, s + r * one, w, false);
                     of.step(g, w, s + r * one, back.lw);
@@ -527,19 +535,19 @@ static void delta_net_back(const thread & t, ggml_tensor * dst) {
             }
         }
         for (int64_t i = end - 1; i >= begin; i--) {
-            const attention::segment & run = texts.segments[i];
+            const segment & run = texts.segments[i];
             if (texts.places[i] >= 0) {
                 memcpy(back.e, grads + texts.places[i] * size, size * sizeof(float));
             } else {
                 memset(back.e, 0, size * sizeof(float));
             }
             for (int64_t j = (run.length - 1) / SPAN * SPAN; j >= 0; j -= SPAN) {
-                at--;
+                number--;
                 of.begin(run.first + j, run.length - j < SPAN ? run.length - j : SPAN, head);
                 memset(back.dqk, 0, 2 * of.m * d.lk * sizeof(float));
                 for (int64_t r = 0; r < d.group; r++) {
-                    back.head(of, head + r * d.keys, back.states + at * size + r * one,
-                              back.ws + (at * d.group + r) * SPAN * d.lv, back.e + r * one, dy, dst);
+                    back.head(of, head + r * d.keys, back.states + number * size + r * one,
+                              back.ws + (number * d.group + r) * SPAN * d.lv, back.e + r * one, dy, dst);
                 }
                 back.put_keys(of, head, dst);
             }
@@ -550,10 +558,10 @@ static void delta_net_back(const thread & t, ggml_tensor * dst) {
     }
 }
 
-// Token by token, so that a row has the same bits whatever is computed with it. Sources: qkv, a, b, decay, bias,
-// states, rows; parameters as above.
-static void delta_net_cached(const thread & t, ggml_tensor * dst) {
-    const delta     d(t, t.src);
+// Computes rows that continue texts, token by token, so that a row has the same bits whatever is computed with it.
+// Sources: qkv, a, b, decay, bias, states, rows.
+static void delta_net_cached(const thread & t, const ggml_vera_delta_net & with, ggml_tensor * dst) {
+    const delta     d(with, t.src);
     const int32_t * rows = (const int32_t *) t.src[6]->data;
     const int64_t   n    = d.qkv->ne[1];
     float *         q, *k, *v, *w, *padded;
@@ -566,7 +574,7 @@ static void delta_net_cached(const thread & t, ggml_tensor * dst) {
     };
     carver c = { 0 };
     place(c);
-    c = { (uintptr_t) t.scratch(c.at) };
+    c = { (uintptr_t) t.scratch(c.next) };
     place(c);
     for (int64_t item = t.take(), begin = 0, end, runs = 0; begin < n; begin = end, runs++) {
         end = begin + 1;
@@ -587,7 +595,7 @@ static void delta_net_cached(const thread & t, ggml_tensor * dst) {
                 }
                 d.fetch_normed(r, head % d.keys * d.dk, d.scale, q);
                 d.fetch_normed(r, (d.keys + head % d.keys) * d.dk, 1, k);
-                delta::fetch(d.qkv, r, d.value_at(head), d.dv, d.pv, v);
+                delta::fetch(d.qkv, r, d.value_column(head), d.dv, d.pv, v);
                 const vf grown = splat((float) std::exp(d.g(r, head))), beta = splat((float) d.beta(r, head));
                 dense(1, d.pv, d.dk, k, d.pk, s, d.pv, w, d.pv, false);
                 for (int64_t j = 0; j < d.pv; j += LANES) {
@@ -608,16 +616,16 @@ static void delta_net_cached(const thread & t, ggml_tensor * dst) {
     }
 }
 
-// y = norm(x) ⊙ w ⊙ SiLU(z) for every head of w's length. Sources: x, z, w; parameter: eps.
-static void gated_norm(const thread & t, ggml_tensor * dst) {
-    const float * w = numbers(t.src[2]);
+// y = norm(x) ⊙ w ⊙ SiLU(z) for every head of w's length. Sources: x, z, w.
+static void gated_norm(const thread & t, const ggml_vera_norm & with, ggml_tensor * dst) {
+    const float * w = float_data(t.src[2]);
     const int64_t n = dst->ne[0], dim = t.src[2]->ne[0];
     each_row(t, dst, [&](int64_t r) {
         float *      buf = (float *) t.scratch(3 * n * sizeof(float)), *y = buf + 2 * n;
         const float *x = floats(t.src[0], row(t.src[0], r), buf, n),
                     *z = floats(t.src[1], row(t.src[1], r), buf + n, n);
         for (int64_t h = 0; h < n; h += dim) {
-            normed(x + h, w, t.with->f[0], y + h, dim);
+            normed(x + h, w, with.eps, y + h, dim);
         }
         typed(dst, r, [&](auto * to) {
             by_vectors(n, [&](int64_t i, auto some) {
@@ -628,9 +636,9 @@ static void gated_norm(const thread & t, ggml_tensor * dst) {
     });
 }
 
-// dst has ∂x and ∂z side by side. Sources: dy, x, z, w; parameter: eps.
-static void gated_norm_back(const thread & t, ggml_tensor * dst) {
-    const float * w = numbers(t.src[3]);
+// Sources: dy, x, z, w. dst: ∂x and ∂z side by side.
+static void gated_norm_back(const thread & t, const ggml_vera_norm & with, ggml_tensor * dst) {
+    const float * w = float_data(t.src[3]);
     const int64_t n = t.src[1]->ne[0], dim = t.src[3]->ne[0];
     each_row(t, t.src[1], [&](int64_t r) {
         float *      buf = (float *) t.scratch(5 * n * sizeof(float)), *y = buf + 3 * n, *by = buf + 4 * n;
@@ -639,7 +647,7 @@ static void gated_norm_back(const thread & t, ggml_tensor * dst) {
         const float * z = floats(t.src[2], row(t.src[2], r), buf + 2 * n, n);
         typed(dst, r, [&](auto * d) {
             for (int64_t h = 0; h < n; h += dim) {
-                normed(x + h, w, t.with->f[0], y + h, dim);
+                normed(x + h, w, with.eps, y + h, dim);
             }
             by_vectors(n, [&](int64_t i, auto some) {
                 const vf v = load(z + i, some), s = splat(1) / (splat(1) + exp_of(-v)), up = load(dy + i, some);
@@ -647,8 +655,11 @@ static void gated_norm_back(const thread & t, ggml_tensor * dst) {
                 store(d + n + i, up * load(y + i, some) * (s * (splat(1) + v * (splat(1) - s))), some);
             });
             for (int64_t h = 0; h < n; h += dim) {
-                normed_back(by + h, x + h, w, t.with->f[0], nullptr, d + h, dim);
+                normed_back(by + h, x + h, w, with.eps, nullptr, d + h, dim);
             }
         });
     });
 }
+
+}  // namespace KERNELS
+}  // namespace vera

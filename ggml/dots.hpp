@@ -1,70 +1,25 @@
-// Products in float32 with W's rows as they lie: every result is the dot product of a row of x and a row of W, whose
-// numbers k are summed in LANES lanes, in the order of k, and the lanes then in pairs. So a result does not depend on
-// the rows, or columns, that are computed with it: a text's tokens give the same bits one by one, all at once, or among
-// those of other texts.
+// Products in float32 that read W's rows where they are. Every result is the dot product of a row of x and a row of W:
+// LANES partial sums in the order of k, then the sum of the lanes in pairs. So a result does not depend on the rows, or
+// columns, that are computed with it: a text's tokens give the same bits one by one, all at once, or among those of
+// other texts.
 //
-// One row of x meets the quantised blocks in registers: W is read once, along its rows, and memory bounds it. For more
-// rows, a strip of W is unpacked into the second-level cache and meets them all, ACROSS × DOWN results at a time: DOWN
-// + ACROSS loads for their product of multiplications.
+// One row of x meets the quantised blocks in registers: W is read once, along its rows, and memory is the bound. For
+// more rows, a strip of W is unpacked into the second-level cache and meets them all, ACROSS × DOWN results at a time:
+// DOWN + ACROSS loads for DOWN · ACROSS multiplications.
+#pragma once
+
+#include "product.hpp"
+#include "unpack.hpp"
+
+namespace vera {
+namespace KERNELS {
 
 enum {
     DOWN = 4,                          // rows of x
-    ACROSS = REGISTERS == 32 ? 6 : 3,  // columns of the result, rows of W
-    BESIDE = 2,                        // rows of W that one row of x meets at a time
+    ACROSS = REGISTERS == 32 ? 6 : 3,  // rows of W, which are columns of the result
+    BESIDE = 2,                        // rows of W that one row of x meets together
     COLS   = 12,                       // columns of a strip
 };
-
-// The lanes' sum, in pairs.
-static inline float in_pairs(vf v) {
-#if LANES >= 8 && defined(__x86_64__)
-#if LANES == 16
-    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256((__m512) v), _mm512_extractf32x8_ps((__m512) v, 1));
-#else
-    const __m256 half = (__m256) v;
-#endif
-    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)),
-                 two  = _mm_add_ps(four, _mm_movehl_ps(four, four));
-    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
-#else
-    float s[LANES];
-    store(s, v);
-    for (int n = LANES / 2; n > 0; n /= 2) {
-        for (int i = 0; i < n; i++) {
-            s[i] += s[i + n];
-        }
-    }
-    return s[0];
-#endif
-}
-
-// The greatest of the lanes, none of which is NaN.
-static inline float greatest(vf v) {
-#if LANES >= 8 && defined(__x86_64__)
-#if LANES == 16
-    const __m256 half = _mm256_max_ps(_mm512_castps512_ps256((__m512) v), _mm512_extractf32x8_ps((__m512) v, 1));
-#else
-    const __m256 half = (__m256) v;
-#endif
-    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)),
-                 two  = _mm_max_ps(four, _mm_movehl_ps(four, four));
-    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
-#else
-    float most = v[0];
-    for (int i = 1; i < LANES; i++) {
-        most = v[i] > most ? v[i] : most;
-    }
-    return most;
-#endif
-}
-
-// Keeps the compiler from loading v anew for every use: loads are what bounds dots.
-template <typename V> static inline void in_register(V & v) {
-#if defined(__x86_64__)
-    __asm__("" : "+v"(v));
-#else
-    (void) v;
-#endif
-}
 
 // c[i][j] = Σ_k x[i][k] w[j][k] for R rows of each.
 template <int R, int C> __attribute__((flatten)) static void dots(int64_t k, const float * x, int64_t ldx,
@@ -79,18 +34,18 @@ template <int R, int C> __attribute__((flatten)) static void dots(int64_t k, con
         }
     }
     by_vectors(k, [&](int64_t p, auto some) {
-        vf of[C];
+        vf wj[C];
 #pragma GCC unroll 8
         for (int j = 0; j < C; j++) {
-            of[j] = load(w + j * ldw + p, some);
-            in_register(of[j]);
+            wj[j] = load(w + j * ldw + p, some);
+            in_register(wj[j]);
         }
 #pragma GCC unroll 8
         for (int i = 0; i < R; i++) {
-            const vf by = load(x + i * ldx + p, some);
+            const vf xi = load(x + i * ldx + p, some);
 #pragma GCC unroll 8
             for (int j = 0; j < C; j++) {
-                acc[i][j] = fused(by, of[j], acc[i][j]);
+                acc[i][j] = fused(xi, wj[j], acc[i][j]);
             }
         }
     });
@@ -105,7 +60,7 @@ template <int R, int C> __attribute__((flatten)) static void dots(int64_t k, con
 
 template <int R> static void dots_across(int64_t n, int64_t k, const float * x, int64_t ldx, const float * w,
                                          int64_t ldw, float * c, int64_t ldc) {
-    enum { C = R == 1 && ACROSS < 4 ? 8 : ACROSS };  // one row alone would wait for its sums
+    enum { C = R == 1 && ACROSS < 4 ? 8 : ACROSS };  // a single row would wait for its own sums
     for (; n >= C; n -= C, w += C * ldw, c += C) {
         dots<R, C>(k, x, ldx, w, ldw, c, ldc);
     }
@@ -114,7 +69,7 @@ template <int R> static void dots_across(int64_t n, int64_t k, const float * x, 
     }
 }
 
-// The same for quantised rows and one row of x.
+// The same for quantised rows of W and one row of x.
 template <unsigned TYPE, int C>
 __attribute__((flatten)) static void quant_dots(int64_t k, const float * x, const char * w, int64_t stride,
                                                 int64_t block, size_t size, float * c) {
@@ -123,15 +78,15 @@ __attribute__((flatten)) static void quant_dots(int64_t k, const float * x, cons
     for (int j = 0; j < C; j++) {
         acc[j] = vf{};
     }
-    const char * next = w + C * stride;  // is asked for meanwhile: the processor doesn't foresee rows beside each other
+    const char * next = w + C * stride;  // prefetched: the processor does not predict parallel rows
     for (int64_t p = 0; p < k; p += block, w += size) {
         prefetch(next, C * size);
         next += C * size;
         for (int64_t part = 0; part < block / 32; part++, x += 32) {
-            vf by[32 / LANES];
+            vf xs[32 / LANES];
 #pragma GCC unroll 8
             for (int i = 0; i < 32 / LANES; i++) {
-                by[i] = load(x + i * LANES);
+                xs[i] = load(x + i * LANES);
             }
 #pragma GCC unroll 4
             for (int j = 0; j < C; j++) {
@@ -141,7 +96,7 @@ __attribute__((flatten)) static void quant_dots(int64_t k, const float * x, cons
 #pragma GCC unroll 8
                 for (int i = 0; i < 32 / LANES; i++) {
                     const int half = i * LANES / 16;
-                    acc[j]         = fused(by[i], widened(q + i * LANES) * of.d[half] + of.m[half], acc[j]);
+                    acc[j]         = fused(xs[i], widened(q + i * LANES) * of.d[half] + of.m[half], acc[j]);
                 }
             }
         }
@@ -178,17 +133,16 @@ static void quant_dots(const ggml_tensor * w, int64_t n0, int64_t n, const float
     }
 }
 
-// Computes the product a strip at a time, and calls use(row, rows, column, columns, c, ldc) for every part of it, as
-// multiply does.
+// Computes the product strip by strip, and calls use as multiply does.
 template <typename F> static void multiply_dots(const thread & t, const product & p, F use) {
     const ggml_tensor * w      = p.b.t;
     const lines         a      = prepare<false>(t, p);
-    const float *       x      = (const float *) a.at;
-    const bool          single = p.m == 1 && has_quants(w->type), there = w->type == F32;
-    // so that rows don't meet in the same sets of the cache
+    const float *       x      = (const float *) a.words;
+    const bool          single = p.m == 1 && has_quants(w->type), in_place = w->type == F32;
+    // rows of a strip must not fall into the same sets of the cache
     const int64_t stride = (p.k + LANES - 1) / LANES * LANES + LANES;
     const int64_t fair = p.n / (4 * t.nth) / COLS, width = single ? COLS * (fair < 1 ? 1 : fair > 8 ? 8 : fair) : COLS;
-    float *       c = (float *) t.scratch((CHUNK * COLS + (single || there ? 0 : COLS * stride)) * sizeof(float)),
+    float *       c = (float *) t.scratch((CHUNK * COLS + (single || in_place ? 0 : COLS * stride)) * sizeof(float)),
           *strip    = c + CHUNK * COLS;
     for (int64_t n0; (n0 = t.take() * width) < p.n;) {
         const int64_t cols = p.n - n0 < width ? p.n - n0 : width;
@@ -197,21 +151,24 @@ template <typename F> static void multiply_dots(const thread & t, const product 
             use(0, 1, n0, cols, c, COLS);
             continue;
         }
-        const float * of = there ? (const float *) row(w, n0) : strip;
-        const int64_t ld = there ? (int64_t) w->nb[1] / 4 : stride;
-        for (int64_t j = 0; j < cols && !there; j++) {
+        const float * rows_of_w = in_place ? (const float *) row(w, n0) : strip;
+        const int64_t ld        = in_place ? (int64_t) w->nb[1] / 4 : stride;
+        for (int64_t j = 0; j < cols && !in_place; j++) {
             unpack(w, row(w, n0 + j), strip + j * stride, p.k);
         }
         for (int64_t r = 0; r < p.m; r += CHUNK) {
             const int64_t rows = p.m - r < CHUNK ? p.m - r : CHUNK;
             int64_t       i    = 0;
             for (; i + DOWN <= rows; i += DOWN) {
-                dots_across<DOWN>(cols, p.k, x + (r + i) * a.stride, a.stride, of, ld, c + i * COLS, COLS);
+                dots_across<DOWN>(cols, p.k, x + (r + i) * a.stride, a.stride, rows_of_w, ld, c + i * COLS, COLS);
             }
             for (; i < rows; i++) {
-                dots_across<1>(cols, p.k, x + (r + i) * a.stride, a.stride, of, ld, c + i * COLS, COLS);
+                dots_across<1>(cols, p.k, x + (r + i) * a.stride, a.stride, rows_of_w, ld, c + i * COLS, COLS);
             }
             use(r, rows, n0, cols, c, COLS);
         }
     }
 }
+
+}  // namespace KERNELS
+}  // namespace vera

@@ -1,13 +1,20 @@
-// A power eˣ taken apart: x = n ln 2 + r with n the whole number nearest x / ln 2, so that |r| ≤ ½ ln 2, and more = eʳ
-// − 1 = r + r² q(r). The polynomial q, of degree 4, has the smallest greatest relative error of eʳ, 3·10⁻⁹ (fitted by
-// Lawson's iteration).
+// eˣ and tanh of vectors.
+#pragma once
+
+#include "vectors.hpp"
+
+namespace vera {
+namespace KERNELS {
+
+// A power eˣ in parts: x = n ln 2 + r with the integer n nearest x / ln 2, so that |r| ≤ ½ ln 2, and more = eʳ − 1 = r
+// + r² q(r). The polynomial q, of degree 4, minimises the largest relative error of eʳ, 3·10⁻⁹ (Lawson's iteration).
 struct power {
     vi n;
     vf more;
 };
 
 static inline power power_of(vf x) {
-    const vf whole = splat(0x1.8p23f);  // adding it rounds off the fraction
+    const vf whole = splat(0x1.8p23f);  // adding it rounds to an integer
     // ln 2 in two parts: the first has 10 bits, so that n times it is exact.
     const vf shifted = x * splat(1.44269504f) + whole, n = shifted - whole;
     const vf r = x - n * splat(0x1.63p-1f) - n * splat(-2.12194440e-4f);
@@ -22,19 +29,19 @@ static inline power power_of(vf x) {
 // 2ⁿ for n from −126 to 127.
 static inline vf two_to(vi n) { return (vf) ((n + 127) << 23); }
 
-// eˣ = 2ⁿ eʳ. With rounding it is off by 10⁻⁷ at most. Below −104 it is 0, above 88.73 infinity; NaN stays NaN.
+// eˣ = 2ⁿ eʳ, with a relative error of 10⁻⁷ at most. It is 0 below −104, and infinite above 88.73. NaN stays NaN.
 static inline vf exp_of(vf x) {
     const vf low = splat(-105), high = splat(90);
     x             = x < low ? low : x;
     x             = x > high ? high : x;
     const power p = power_of(x);
-    // 2ⁿ in two steps, for results beside the normal numbers.
+    // 2ⁿ in two steps, for subnormal results and those near the largest float.
     const vi half = p.n >> 1;
     return (p.more + splat(1)) * two_to(half) * two_to(p.n - half);
 }
 
-// tanh |x| = −m / (m + 2) with m = e^(−2|x|) − 1 = 2ⁿ (eʳ − 1) + (2ⁿ − 1), in which nothing is lost where x is small:
-// with rounding it is off by 2·10⁻⁷ of itself at most. slope becomes 1 − tanh² x = 4 (m + 1) / (m + 2)². NaN stays NaN.
+// tanh |x| = −m / (m + 2) with m = e^(−2|x|) − 1 = 2ⁿ (eʳ − 1) + (2ⁿ − 1), which loses nothing where x is small: the
+// relative error is 2·10⁻⁷ at most. slope becomes 1 − tanh² x = 4 (m + 1) / (m + 2)². NaN stays NaN.
 static inline vf tanh_of(vf x, vf & slope) {
     const vu sign  = (vu) splat(-0.0f) & (vu) x;
     const vf low   = splat(-30);
@@ -50,3 +57,6 @@ static inline vf tanh_of(vf x) {
     vf slope;
     return tanh_of(x, slope);
 }
+
+}  // namespace KERNELS
+}  // namespace vera

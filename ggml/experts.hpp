@@ -1,7 +1,14 @@
-// A mixture of experts. Every row chooses a few of W's matrices. What is computed of its choices lies side by side:
-// choice j of row r is row r · used + j. bindings/experts.go has formulas and shapes.
+// A mixture of experts. Every row chooses `used` of W's matrices. Results of its choices stand side by side: choice j
+// of row r is row r · used + j. bindings/experts.go has formulas and shapes.
+#pragma once
 
-// Of each row the experts that it chose, and their weights.
+#include "linear.hpp"
+#include "rows.hpp"
+
+namespace vera {
+namespace KERNELS {
+
+// For each row, the experts that it chose, then their weights: [2 · used, rows], float32.
 struct routing {
     const ggml_tensor * t;
     int64_t             used, rows;
@@ -12,7 +19,7 @@ struct routing {
     float   weight(int64_t r, int64_t j) const { return ((const float *) row(t, r))[used + j]; }
 };
 
-// The largest numbers of each row, the first of equal ones first, and the softmax of these. Source: logits.
+// The `used` largest logits of each row, of equal ones the first, and their softmax. Source: logits.
 static void route(const thread & t, ggml_tensor * dst) {
     const int64_t n = t.src[0]->ne[0], used = dst->ne[0] / 2;
     each_row(t, t.src[0], [&](int64_t r) {
@@ -39,8 +46,8 @@ static void route(const thread & t, ggml_tensor * dst) {
     });
 }
 
-// With the gradient dw_j = dy_j · h_j of each weight w_j: w_j (dw_j − Σ w dw), and 0 for experts that the row did not
-// choose. Sources: dy, h, routes.
+// With the gradient dw_j = dy_j · h_j of each weight w_j: w_j (dw_j − Σ w dw) for the experts of a row, 0 for the
+// others. Sources: dy, h, routes.
 static void route_back(const thread & t, ggml_tensor * dst) {
     const ggml_tensor *dy = t.src[0], *h = t.src[1];
     const routing      routes(t.src[2]);
@@ -49,9 +56,9 @@ static void route_back(const thread & t, ggml_tensor * dst) {
         memset(dx, 0, dst->ne[0] * sizeof(float));
         double mean = 0;
         for (int64_t j = 0; j < routes.used; j++) {
-            const int64_t at = r * routes.used + j;
-            typed(dy, at, [&](auto * g) {
-                typed(h, at, [&](auto * y) {
+            const int64_t choice = r * routes.used + j;
+            typed(dy, choice, [&](auto * g) {
+                typed(h, choice, [&](auto * y) {
                     dw[j] = (float) sum_of(h->ne[0],
                                            [&](int64_t i, auto some) { return load(g + i, some) * load(y + i, some); });
                 });
@@ -78,13 +85,13 @@ static void weigh(const thread & t, ggml_tensor * dst) {
     });
 }
 
-// W_e x of each choice of a row x, or the sum of W_e x over a row's choices x; Wᵀ for W to go back. One expert after
-// the other meets all rows that chose it, so that a matrix is unpacked once, if at all, and a row's sum is taken in the
-// order of the experts. Sources: w [in, out, experts], x, routes, acc or NULL; parameters: the way, back, sum.
-static void experts(const thread & t, ggml_tensor * dst) {
+// W_e x for each choice of a row x, or with `sum` the sum of W_e x over the choices x of a row; with `back`, Wᵀ for W.
+// One expert after the other meets all rows that chose it. So a matrix is unpacked once at most, and a row is summed in
+// the order of the experts. Sources: w [in, out, experts], x, routes, acc or NULL.
+static void experts(const thread & t, const ggml_vera_experts & with, ggml_tensor * dst) {
     const ggml_tensor *w = t.src[0], *x = t.src[1], *acc = t.src[3];
     const routing      routes(t.src[2]);
-    const bool         back = t.with->i[1], sum = t.with->i[2], half = x->type == BF16;
+    const bool         back = with.back, sum = with.sum, half = x->type == BF16;
     const int64_t      n = w->ne[2], choices = routes.rows * routes.used;
     // The choices of each expert, in order, and the rows that made them.
     if (t.ith == 0) {
@@ -133,21 +140,23 @@ static void experts(const thread & t, ggml_tensor * dst) {
             GROUP
         };
         p.rows = from + start;
-        multiply(t, p, half, t.with->i[0],
-                 [&](int64_t r, int64_t some, int64_t n0, int64_t cols, float * c, int64_t ldc) {
-                     for (int64_t i = 0; i < some; i++, c += ldc) {
-                         const int64_t at = to[start + r + i];
-                         if (!sum) {
-                             put(dst, row(dst, at) + n0 * (dst->type == BF16 ? 2 : 4), c, cols);
-                             continue;
-                         }
-                         float * y = (float *) row(dst, at) + n0;
-                         for (int64_t j = 0; j < cols; j++) {
-                             y[j] += c[j];
-                         }
-                     }
-                 });
+        multiply(t, p, half, with.way, [&](int64_t r, int64_t some, int64_t n0, int64_t cols, float * c, int64_t ldc) {
+            for (int64_t i = 0; i < some; i++, c += ldc) {
+                const int64_t y_row = to[start + r + i];
+                if (!sum) {
+                    put(dst, row(dst, y_row) + n0 * (dst->type == BF16 ? 2 : 4), c, cols);
+                    continue;
+                }
+                float * y = (float *) row(dst, y_row) + n0;
+                for (int64_t j = 0; j < cols; j++) {
+                    y[j] += c[j];
+                }
+            }
+        });
         t.barrier();
         start = ends[e];
     }
 }
+
+}  // namespace KERNELS
+}  // namespace vera

@@ -1,8 +1,8 @@
 // Package ggml holds what veratune adds to ggml: kernels that train on quantised weights, each one node of a ggml
 // graph.
 //
-// vera.h lists the operations with their formulas. kernels.hpp implements them once, in terms of vectors of some width;
-// one C++ file for each instruction set compiles it, and isa.cpp picks the best that the processor has, whatever the
+// call.h lists the operations. Their kernels are written once, in terms of vectors of some width (vectors.hpp). One C++
+// file for each instruction set compiles them, and isa.cpp picks the best that the processor has, whatever the
 // compiler's flags were. The environment variable VERATUNE_ISA (portable, avx2, avx512, avx512bf16, amx) keeps it from
 // picking a better one.
 //

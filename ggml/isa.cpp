@@ -14,7 +14,7 @@ namespace vera {
 
 struct candidate {
     const isa * which;
-    bool (*there)();
+    bool (*available)();
 };
 
 #if defined(__x86_64__)
@@ -28,7 +28,7 @@ static bool has_avx512() {
 
 static bool has_avx512bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 
-// Tile registers are used only after Linux was asked for them, once a process.
+// Linux must be asked for tile registers once a process.
 static bool has_amx() {
 #if defined(__linux__)
     enum { TILES = 18, REQUEST = 0x1023 };  // ARCH_REQ_XCOMP_PERM of arch_prctl(2)
@@ -53,16 +53,16 @@ static const candidate candidates[] = { { &portable, [] { return true; } } };
 
 #endif
 
-// The best one there is that is no better than `most`; NULL allows all. A name that is none allows the portable one
-// only.
+// The best instruction set that the processor has and that is not better than `most`; NULL allows all. An unknown name
+// allows only the portable one.
 static const isa * choose(const char * most) {
     if (&emulated && most && !strcmp(most, emulated.name)) {
         return &emulated;
     }
-    bool below = !most || !*most;
+    bool allowed = !most || !*most;
     for (const candidate & c : candidates) {
-        below = below || !strcmp(most, c.which->name);
-        if (below && c.there()) {
+        allowed = allowed || !strcmp(most, c.which->name);
+        if (allowed && c.available()) {
             return c.which;
         }
     }

@@ -10,8 +10,6 @@
 #pragma GCC target("amx-tile,amx-bf16,avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
 #endif
 
-#include <immintrin.h>
-
 #define ISA       amx
 #define LANES     16
 #define REGISTERS 32

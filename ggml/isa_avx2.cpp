@@ -8,8 +8,6 @@
 #pragma GCC target("avx2,fma,f16c")
 #endif
 
-#include <immintrin.h>
-
 #define ISA       avx2
 #define LANES     8
 #define REGISTERS 16

@@ -9,8 +9,6 @@
 #pragma GCC target("avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
 #endif
 
-#include <immintrin.h>
-
 #define ISA       avx512bf16
 #define LANES     16
 #define REGISTERS 32

@@ -3,32 +3,42 @@
 
 #include <atomic>
 #include <cmath>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 
-#include "call.h"
 #include "vera.h"
 
 namespace vera {
 
 // One thread's part in computing a node.
 struct thread {
-    int           ith, nth;
-    struct node * node;
-    // of the operation; where the result goes into a given place, dst->src has that place before them
-    ggml_tensor **     src;
-    const parameters * with;  // the operation's
+    int                          ith, nth;
+    struct node *                node;
+    ggml_tensor **               src;  // the operation's sources
+    const ggml_vera_parameters * with;
 
-    // Memory of this thread's own, kept from node to node; 64-byte aligned. What it held before may be lost.
+    // Memory of this thread, kept from node to node; 64-byte aligned. What it held may be lost when it grows.
     void * scratch(size_t bytes) const;
-    // The next piece of work out of n that no thread has taken yet, from 0; n or more if there is none left.
+    // The next of n pieces of work that no thread has taken yet, from 0; n or more if there is none left.
     int64_t take() const;
-    // Waits for all threads of the node. Pieces are counted anew behind it.
+    // Waits for all threads of the node. take begins at 0 again.
     void barrier() const;
-    // Memory that all threads of the node share: one thread makes it that large, and after a barrier all find it with
-    // 0. multiply uses `shared`, so that what calls it has `parts`.
+    // Memory that all threads of the node share: one thread asks for its size, and after a barrier all get it with 0.
+    // multiply uses `shared`, so that what calls it has `parts`.
     void * shared(size_t bytes) const;
     void * parts(size_t bytes) const;
+};
+
+// Hands out parts of a piece of memory; from address 0, it counts how much they take.
+struct carver {
+    uintptr_t next;
+
+    template <typename T> T * take(int64_t n) {
+        T * p = (T *) next;
+        next += (n * sizeof(T) + 63) / 64 * 64;
+        return p;
+    }
 };
 
 // Every kernel computes dst from its sources, called by all threads of the backend.
@@ -37,11 +47,11 @@ typedef void (*kernel)(const thread & t, ggml_tensor * dst);
 struct isa {
     const char * name;
     bool         bf16;  // multiplies bfloat16 numbers itself
-    kernel       kernels[OPERATIONS];
+    kernel       kernels[GGML_VERA_OPERATION_COUNT];
 };
 
 extern const isa portable;
-// not there but in builds that test the kernels for graphics processors
+// only in builds that test the kernels for graphics processors
 extern const isa emulated __attribute__((weak));
 #if defined(__x86_64__)
 extern const isa avx2, avx512, avx512bf16, amx;
@@ -50,7 +60,7 @@ extern const isa avx2, avx512, avx512bf16, amx;
 // The best of them that the processor has and VERATUNE_ISA allows.
 const isa & best();
 
-// The row of floats behind a tensor's row.
+// A row of a tensor of any type, as floats.
 inline void to_float(const ggml_tensor * t, const void * from, float * to, int64_t n) {
     if (t->type == F32) {
         memcpy(to, from, n * sizeof(float));

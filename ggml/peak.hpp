@@ -1,4 +1,12 @@
-// What the processor could do at most: multiply-adds on registers, nothing loaded or stored.
+// The most that the processor can compute: for measuring what is possible.
+#pragma once
+
+#include "amx.hpp"
+
+namespace vera {
+namespace KERNELS {
+
+// Multiply-adds on registers; nothing is loaded or stored.
 template <bool HALF> static float multiply_add(int64_t n, float a, float b) {
     enum { COUNT = REGISTERS * 3 / 4 };
     vf    acc[COUNT], x = splat(a), y = splat(b);
@@ -25,7 +33,7 @@ template <bool HALF> static float multiply_add(int64_t n, float a, float b) {
 }
 
 #if HAS_AMX
-// Products of tiles, four to a round: of 16 × 16 sums, 32 products each. Gives the operations of all rounds.
+// Four products of tiles a round, each of 16 × 16 sums of 32 products. Returns how many operations that is.
 static double multiply_tiles(int64_t rounds) {
     const tile_registers<true> registers;
     for (int64_t i = 0; i < rounds; i++) {
@@ -38,8 +46,8 @@ static double multiply_tiles(int64_t rounds) {
 }
 #endif
 
-// Every thread makes `rounds` of them on each lane of 3/4 of the registers, or on tiles; dst [1] gets their number of
-// operations in all. Source: a tensor of the type.
+// Every thread makes `rounds` multiply-adds on each lane of 3/4 of the registers, or products of tiles. dst [1] gets
+// the number of operations of all threads. Source: a tensor of the type to compute in.
 static void peak(const thread & t, ggml_tensor * dst) {
     const bool    half   = HAS_BF16 && t.src[0]->type == BF16;
     const int64_t rounds = 1 << 21;
@@ -58,3 +66,6 @@ static void peak(const thread & t, ggml_tensor * dst) {
         *(float *) dst->data = (float) (2.0 * rounds * (REGISTERS * 3 / 4) * LANES * (half ? 2 : 1) * t.nth);
     }
 }
+
+}  // namespace KERNELS
+}  // namespace vera

@@ -1,159 +1,34 @@
-// Matrix products C[m, n] = Σ_k A[m, k] · s[k] · B[n, k], and what is done with a piece of C while it is in the cache.
+// Matrix products C[m, n] = Σ_k A[m, k] · s[k] · B[n, k]. A function of the caller gets each part of C while it is in
+// the cache.
 //
-// Both operands are seen as 32-bit words along k: one float, or two bfloat16 numbers. A is read row by row as it lies
-// in memory. B is packed stretch by stretch of a strip of 64 to 256 columns, in panels of PANEL columns, word k of all
-// of a panel's columns side by side. One strip is unpacked by one thread, stays in its second-level cache, and meets
-// all rows of A. For K words, M rows and 6 × PANEL accumulators, each pass over k loads PANEL + 6 words for 6 · PANEL
-// products. A float copy of B never exists outside of a strip.
+// Both operands are seen as 32-bit words along k: one float, or two bfloat16 values. A is read row by row where it is.
+// B is packed into panels, a strip of 64 to 256 columns at a time: a panel interleaves PANEL columns, word k of all of
+// them side by side. One thread unpacks a strip, which stays in its second-level cache and meets all rows of A. For K
+// words, M rows and 6 × PANEL accumulators, each pass over k loads PANEL + 6 words for 6 · PANEL multiplications. A
+// float copy of B never exists outside of a strip.
 //
-// Every element of C is summed by one thread in the order of k, a block at a time, so a result depends on neither the
-// number of threads nor the width of strips.
-
-enum {
-    VECTORS = REGISTERS / 8,    // of a panel
-    PANEL   = VECTORS * LANES,  // columns
-    ROWS    = 6,                // of A that a tile takes
-    GROUP = HAS_AMX ? 32 : 24,  // of A that pieces are cut at
-    STRIP  = 64,                // columns at least
-    WIDEST = 256,               // columns at most, those of the longest blocks
-    CHUNK  = 96,                // rows of A that meet a block of k at a time
-    SHORT  = 256,               // words of k in a block: of strips of any width and for tiles
-    // of narrow strips: what memory gives in advance is worth more than the first-level cache
-    LONG = 1024,
-    KEPT = 16 * CHUNK,  // rows of C that a thread sums up at a time
-};
-
-// Where a piece of C goes, and whether it is added to what is there.
-struct place {
-    float * c;
-    int64_t ldc;
-    bool    add;
-
-    place at(int64_t i, int64_t j) const { return { c + i * ldc + j, ldc, add }; }
-};
-
-// c[i][j] (+)= Σ_k a[i][k] b[k][j] for R rows of A and one panel of B, k counted in words.
-template <bool HALF, int R> static void tile(int64_t k, const int32_t * a, int64_t stride, const int32_t * b,
-                                             const place & to) {
-    vf acc[R][VECTORS];
-#pragma GCC unroll 8
-    for (int i = 0; i < R; i++) {
-#pragma GCC unroll 4
-        for (int j = 0; j < VECTORS; j++) {
-            acc[i][j] = vf{};
-        }
-    }
-    for (int64_t p = 0; p < k; p++, a++, b += PANEL) {
-        vf w[VECTORS];
-#pragma GCC unroll 4
-        for (int j = 0; j < VECTORS; j++) {
-            w[j] = load((const float *) b + j * LANES);
-        }
-#pragma GCC unroll 8
-        for (int i = 0; i < R; i++) {
-#if HAS_BF16
-            if (HALF) {
-                __m512bh x = (__m512bh) _mm512_set1_epi32(a[i * stride]);
-#pragma GCC unroll 4
-                for (int j = 0; j < VECTORS; j++) {
-                    acc[i][j] = (vf) _mm512_dpbf16_ps((__m512) acc[i][j], x, (__m512bh) w[j]);
-                }
-                continue;
-            }
-#endif
-            float x;
-            memcpy(&x, a + i * stride, 4);
-#pragma GCC unroll 4
-            for (int j = 0; j < VECTORS; j++) {
-                acc[i][j] += splat(x) * w[j];
-            }
-        }
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < R; i++) {
-#pragma GCC unroll 4
-        for (int j = 0; j < VECTORS; j++) {
-            float * c = to.c + i * to.ldc + j * LANES;
-            store(c, to.add ? load(c) + acc[i][j] : acc[i][j]);
-        }
-    }
-}
-
-// The same for any number of rows.
-template <bool HALF> static void tiles(int64_t rows, int64_t k, const int32_t * a, int64_t stride, const int32_t * b,
-                                       const place & to) {
-    int64_t i = 0;
-    for (; i + ROWS <= rows; i += ROWS) {
-        tile<HALF, ROWS>(k, a + i * stride, stride, b, to.at(i, 0));
-    }
-    a += i * stride;
-    const place last = to.at(i, 0);
-    switch (rows - i) {
-    case 1: tile<HALF, 1>(k, a, stride, b, last); break;
-    case 2: tile<HALF, 2>(k, a, stride, b, last); break;
-    case 3: tile<HALF, 3>(k, a, stride, b, last); break;
-    case 4: tile<HALF, 4>(k, a, stride, b, last); break;
-    case 5: tile<HALF, 5>(k, a, stride, b, last); break;
-    }
-}
+// One thread sums every element of C, in the order of k, block by block. So a result depends neither on the number of
+// threads nor on the width of the strips.
+#pragma once
 
 #include "amx.hpp"
+#include "transpose.hpp"
 #include "unpack.hpp"
 
-// to[j][i] = from[i][j] for LANES × LANES words, of T.
-template <typename T> static inline void transpose(const T * from, int64_t ldf, T * to, int64_t ldt) {
-#if LANES == 16 && defined(__x86_64__)
-    __m512i r[16], t[16];
-    for (int i = 0; i < 16; i++) {
-        r[i] = _mm512_loadu_si512(from + i * ldf);
-    }
-    for (int i = 0; i < 16; i += 2) {
-        t[i]     = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4) {
-        r[i]     = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-        r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-        r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-        r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-    }
-    for (int i = 0; i < 4; i++) {
-        t[i]      = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
-        t[i + 4]  = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
-        t[i + 8]  = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
-        t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
-    }
-    for (int i = 0; i < 8; i++) {
-        _mm512_storeu_si512(to + i * ldt, _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88));
-        _mm512_storeu_si512(to + (i + 8) * ldt, _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd));
-    }
-#elif LANES == 8 && defined(__x86_64__)
-    __m256 r[8], t[8];
-    for (int i = 0; i < 4; i++) {  // halves of two rows, whose others are four rows and four columns away
-        const float *at = (const float *) from + i * ldf, *below = at + 4 * ldf;
-        r[i]     = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(at)), _mm_loadu_ps(below), 1);
-        r[i + 4] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(at + 4)), _mm_loadu_ps(below + 4), 1);
-    }
-    for (int i = 0; i < 8; i += 4) {
-        t[i]     = _mm256_unpacklo_ps(r[i], r[i + 1]);
-        t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
-        t[i + 2] = _mm256_unpacklo_ps(r[i + 2], r[i + 3]);
-        t[i + 3] = _mm256_unpackhi_ps(r[i + 2], r[i + 3]);
-        _mm256_storeu_ps((float *) to + (i + 0) * ldt, _mm256_shuffle_ps(t[i], t[i + 2], 0x44));
-        _mm256_storeu_ps((float *) to + (i + 1) * ldt, _mm256_shuffle_ps(t[i], t[i + 2], 0xee));
-        _mm256_storeu_ps((float *) to + (i + 2) * ldt, _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44));
-        _mm256_storeu_ps((float *) to + (i + 3) * ldt, _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee));
-    }
-#else
-    for (int j = 0; j < LANES; j++) {
-        for (int i = 0; i < LANES; i++) {
-            to[j * ldt + i] = from[i * ldf + j];
-        }
-    }
-#endif
-}
+namespace vera {
+namespace KERNELS {
 
-// n numbers as words along k: floats, or pairs of bfloat16 with a zero behind an odd last one.
+enum {
+    GROUP = HAS_AMX ? 32 : 24,  // work is cut at multiples of so many rows of A
+    STRIP  = 64,                // the fewest columns of a strip
+    WIDEST = 256,               // the most columns of a strip: a block of the types with the longest
+    CHUNK  = 96,                // rows of A that meet a block of k together
+    SHORT  = 256,               // words of k in a block, for wide strips and for AMX
+    LONG   = 1024,              // for narrow strips: long reads are worth more here than the first-level cache
+    KEPT   = 16 * CHUNK,        // rows of C that a thread holds
+};
+
+// n values as words along k: floats, or pairs of bfloat16; an odd last one is paired with 0.
 template <bool HALF> static inline void words(const float * from, int32_t * to, int64_t n) {
     if (!HALF) {
         memcpy(to, from, n * 4);
@@ -167,14 +42,14 @@ template <bool HALF> static inline void words(const float * from, int32_t * to, 
 
 template <bool HALF> static inline int64_t word_count(int64_t n) { return HALF ? (n + 1) / 2 : n; }
 
-// The words that packed operands have for n numbers: zeros fill up what the kernel takes at once.
+// The words that n values take in packed operands, padded to what the kernel takes at once.
 template <bool HALF> static inline int64_t packed_count(int64_t n) {
     enum { STEP = HALF && HAS_AMX ? 16 : 1 };
     return (word_count<HALF>(n) + STEP - 1) / STEP * STEP;
 }
 
 #if HAS_BF16
-// 16 words, each a pair of bfloat16 numbers.
+// The values of the lower half paired with those of the upper half: 16 words.
 static inline __m512i pairs(__m512i both) {
     const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
                                            21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
@@ -186,7 +61,7 @@ static inline __m512i pairs(vf even, vf odd) {
 }
 #endif
 
-// A word for each column from two rows of k: a pair of bfloat16.
+// Joins two rows of k into one of words: pairs of bfloat16.
 static inline void interleave(vf even, vf odd, int32_t * to) {
 #if HAS_BF16
     _mm512_storeu_si512(to, pairs(even, odd));
@@ -222,8 +97,7 @@ static inline void interleave(const uint16_t * even, const uint16_t * odd, int32
     }
 }
 
-// One operand as it lies in memory: a tensor's rows. `along` tells whether a row runs along k; else the rows are k, and
-// a row runs along the other dimension.
+// An operand as it is stored: the rows of a tensor run along k, or along the other dimension.
 struct source {
     const ggml_tensor * t;
     bool                along;
@@ -232,15 +106,15 @@ struct source {
 struct product {
     int64_t       m, n, k;
     source        a, b;
-    const float * s;      // [k], which A is multiplied with as it is prepared, or NULL for ones
+    const float * s;      // [k], by which A is multiplied when it is prepared, or NULL
     int64_t       width;  // columns of a strip
-    int64_t       group;  // rows that pieces are cut at multiples of
-    // that share B, for multiply_bytes: A is taken once for each, its rows for the first of them first
+    int64_t       group;  // work is cut at multiples of so many rows
+    // layers that share B (multiply_bytes): m counts A's rows once for each, those of the first layer first
     int64_t         layers = 1;
-    int64_t         step   = 0;        // numbers from one layer's s to the next's
-    const int32_t * rows   = nullptr;  // A's rows of the tensor, or NULL for all
+    int64_t         step   = 0;        // floats from one layer's s to the next's
+    const int32_t * rows   = nullptr;  // which rows of the tensor A has, or NULL for all
 
-    const char * line(int64_t i) const { return row(a.t, rows ? rows[i] : i); }
+    const char * row_of_a(int64_t i) const { return row(a.t, rows ? rows[i] : i); }
 };
 
 static inline void scale(float * values, const float * s, int64_t n) {
@@ -249,27 +123,27 @@ static inline void scale(float * values, const float * s, int64_t n) {
     }
 }
 
-// A stretch of k: numbers first … first + n, as `words` words of the panels.
+// A range of k: elements first … first + n, in `words` words of the panels.
 struct stretch {
     int64_t first, n, words;
 };
 
-// 32 of the `cols` rows of a tensor from row n0. Those beyond the last are the last once more, and nobody uses what
-// they give.
+// 32 of the `cols` rows of a tensor that begin at row n0, from row j on. Behind the end, the last row is repeated;
+// nobody uses the result.
 static inline void find_rows(const ggml_tensor * t, int64_t n0, int64_t j, int64_t cols, const char ** rows) {
     for (int64_t i = 0; i < 32; i++) {
         rows[i] = row(t, n0 + (j + i < cols ? j + i : cols - 1));
     }
 }
 
-// Packs a stretch of `cols` rows of a quantised tensor from row n0, which run along k, as columns of panels: column j's
-// words to panels[j / PANEL][word][j % PANEL].
+// Packs a range of k of `cols` rows of a quantised tensor, whose rows run along k, as columns of panels: word w of
+// column j goes to panels[j / PANEL][w][j % PANEL].
 template <bool HALF> static void pack_quants(const product & p, const stretch & part, int64_t n0, int64_t cols,
                                              int32_t * panels) {
     const ggml_tensor * t     = p.b.t;
     const int64_t       block = ggml_blck_size(t->type);
     const size_t        size  = ggml_type_size(t->type);
-    turned_quants       turned;
+    transposed_quants   columns;
     enum { AHEAD = 512 };
     for (int64_t j = 0; j < p.width; j += 32) {
         const char * rows[32];
@@ -278,18 +152,18 @@ template <bool HALF> static void pack_quants(const product & p, const stretch & 
             for (int i = 0; i < 32 && (part.first + k) % block == 0; i++) {
                 prefetch(rows[i] + (part.first + k) / block * size + AHEAD, size);
             }
-            turn_rows(t->type, rows, (part.first + k) / block * size, (int) (k % block / 32), turned);
+            transpose_rows(t->type, rows, (part.first + k) / block * size, (int) (k % block / 32), columns);
             for (int i = 0; i < 32; i += LANES) {
                 int32_t * to =
                     panels + (j + i) / PANEL * PANEL * part.words + word_count<HALF>(k) * PANEL + (j + i) % PANEL;
                 vf even;
-                turned.each(i, [&](int at, vf v) {
+                columns.each(i, [&](int column, vf v) {
                     if (!HALF) {
-                        store((float *) to + at * PANEL, v);
-                    } else if (at % 2 == 0) {
+                        store((float *) to + column * PANEL, v);
+                    } else if (column % 2 == 0) {
                         even = v;
                     } else {
-                        interleave(even, v, to + at / 2 * PANEL);
+                        interleave(even, v, to + column / 2 * PANEL);
                     }
                 });
             }
@@ -297,7 +171,7 @@ template <bool HALF> static void pack_quants(const product & p, const stretch & 
     }
 }
 
-// The same of a tensor of any type.
+// The same for a tensor of any type.
 template <bool HALF> static void pack_along(const product & p, const stretch & part, int64_t n0, int64_t cols,
                                             int32_t * panels) {
     enum { BLOCK = 256 };
@@ -311,18 +185,18 @@ template <bool HALF> static void pack_along(const product & p, const stretch & p
         pack_quants<HALF>(p, part, n0, cols, panels);
         return;
     }
-    // a block of rows lies as it is turned
-    const bool turned = direct && t->nb[1] % 4 == 0 && (uintptr_t) t->data % 4 == 0;
+    // words can be transposed straight from the tensor
+    const bool straight = direct && t->nb[1] % 4 == 0 && (uintptr_t) t->data % 4 == 0;
     for (int64_t j = 0; j < p.width; j += LANES) {
         int32_t * to = panels + j / PANEL * PANEL * part.words + j % PANEL;
         for (int64_t k = 0; k < part.n; k += BLOCK) {
             const int64_t n = part.n - k < BLOCK ? part.n - k : BLOCK, w = word_count<HALF>(n),
                           padded = (w + LANES - 1) / LANES * LANES;
-            int32_t *     at     = to + word_count<HALF>(k) * PANEL;
-            if (turned && j + LANES <= cols && n % (HALF ? 2 : 1) == 0 && w % LANES == 0) {
+            int32_t *     panel  = to + word_count<HALF>(k) * PANEL;
+            if (straight && j + LANES <= cols && n % (HALF ? 2 : 1) == 0 && w % LANES == 0) {
                 const int32_t * from = (const int32_t *) (row(t, n0 + j) + (part.first + k) * size);
                 for (int64_t i = 0; i < w; i += LANES) {
-                    transpose(from + i, t->nb[1] / 4, at + i * PANEL, PANEL);
+                    transpose(from + i, t->nb[1] / 4, panel + i * PANEL, PANEL);
                 }
                 continue;
             }
@@ -346,20 +220,20 @@ template <bool HALF> static void pack_along(const product & p, const stretch & p
             }
             int64_t i = 0;
             for (; i + LANES <= w; i += LANES) {
-                transpose(in + i, BLOCK, at + i * PANEL, PANEL);
+                transpose(in + i, BLOCK, panel + i * PANEL, PANEL);
             }
             if (i < w) {
                 int32_t last[LANES * LANES];
                 transpose(in + i, BLOCK, last, LANES);
                 for (int64_t r = 0; i + r < w; r++) {
-                    memcpy(at + (i + r) * PANEL, last + r * LANES, LANES * 4);
+                    memcpy(panel + (i + r) * PANEL, last + r * LANES, LANES * 4);
                 }
             }
         }
     }
 }
 
-// Packs a stretch of columns n0 … n0 + cols of a tensor whose rows are k.
+// Packs a range of columns n0 … n0 + cols of a tensor whose rows are k.
 template <bool HALF> static void pack_across(const product & p, const stretch & part, int64_t n0, int64_t cols,
                                              int32_t * panels) {
     enum { MOST = 256, AHEAD = 24 };
@@ -401,27 +275,27 @@ template <bool HALF> static void pack_across(const product & p, const stretch & 
     }
 }
 
-// Operand A as words: where it lies if its rows run along k in the product's type, else turned or converted in memory
-// that the threads share.
+// Operand A as words: the tensor itself if its rows run along k in the product's type, else a transposed or converted
+// copy, which the threads share.
 struct lines {
-    const int32_t * at;
+    const int32_t * words;
     int64_t         stride;
 };
 
-// Turns columns m0 … m0 + n, LANES at most, of a tensor whose rows are k into rows of words.
-template <bool HALF> static void turn(const ggml_tensor * t, int64_t m0, int64_t n, int64_t k, int32_t * to,
-                                      int64_t stride) {
+// Transposes columns m0 … m0 + n of a tensor whose rows are k into rows of words; n is at most LANES.
+template <bool HALF> static void transpose_columns(const ggml_tensor * t, int64_t m0, int64_t n, int64_t k,
+                                                   int32_t * to, int64_t stride) {
     alignas(64) float   buf[2][LANES];
-    alignas(64) int32_t block[LANES * LANES], turned[LANES * LANES];
+    alignas(64) int32_t block[LANES * LANES], transposed[LANES * LANES];
     const int64_t       kw   = word_count<HALF>(k);
     const size_t        size = t->type == BF16 ? 2 : 4;
     memset(block, 0, sizeof block);
     for (int64_t w = 0; w < kw; w += LANES) {
         const int64_t some = kw - w < LANES ? kw - w : LANES;
         for (int64_t i = 0; i < some; i++) {
-            const int64_t at   = HALF ? 2 * (w + i) : w + i;
-            const char *  r0   = row(t, at) + m0 * size;
-            const bool    pair = at + 1 < k;
+            const int64_t p    = HALF ? 2 * (w + i) : w + i;
+            const char *  r0   = row(t, p) + m0 * size;
+            const bool    pair = p + 1 < k;
             if (HALF && t->type == BF16) {
                 const uint16_t zeros[LANES] = {};
                 interleave((const uint16_t *) r0, pair ? (const uint16_t *) (r0 + t->nb[1]) : zeros, block + i * LANES,
@@ -440,9 +314,9 @@ template <bool HALF> static void turn(const ggml_tensor * t, int64_t m0, int64_t
             transpose(block, LANES, to + w, stride);
             continue;
         }
-        transpose(block, LANES, turned, LANES);
+        transpose(block, LANES, transposed, LANES);
         for (int64_t i = 0; i < n; i++) {
-            memcpy(to + i * stride + w, turned + i * LANES, some * 4);
+            memcpy(to + i * stride + w, transposed + i * LANES, some * 4);
         }
     }
 }
@@ -463,7 +337,7 @@ template <bool HALF> static lines prepare(const thread & t, const product & p) {
         float * buf = (float *) t.scratch(p.k * sizeof(float));
         for (int64_t b; (b = t.take() * LANES) < p.m;) {
             for (int64_t i = b; i < b + LANES && i < p.m; i++) {
-                const float * from = floats(a, p.line(i), buf, p.k);
+                const float * from = floats(a, p.row_of_a(i), buf, p.k);
                 if (p.s) {
                     for (int64_t k = 0; k < p.k; k++) {
                         buf[k] = from[k] * p.s[k];
@@ -477,7 +351,7 @@ template <bool HALF> static lines prepare(const thread & t, const product & p) {
     } else {
         for (int64_t i; (i = t.take() * LANES) < p.m;) {
             const int64_t n = p.m - i < LANES ? p.m - i : LANES;
-            turn<HALF>(a, i, n, p.k, to + i * kw, kw);
+            transpose_columns<HALF>(a, i, n, p.k, to + i * kw, kw);
             for (int64_t j = i; j < i + n; j++) {
                 memset(to + j * kw + used, 0, (kw - used) * 4);
             }
@@ -487,8 +361,8 @@ template <bool HALF> static lines prepare(const thread & t, const product & p) {
     return { to, kw };
 }
 
-// The pieces of a product that threads take: whole strips, as many as share out evenly, and the remaining ones cut into
-// groups of rows.
+// How a product is divided among threads: whole strips, as many as give every thread the same number; the remaining
+// strips are cut into groups of rows.
 struct pieces {
     int64_t m, whole, each, groups, total;
 
@@ -500,7 +374,7 @@ struct pieces {
         total                = whole + (strips - whole) * groups;
     }
 
-    void at(int64_t i, int64_t & strip, int64_t & first, int64_t & end) const {
+    void get(int64_t i, int64_t & strip, int64_t & first, int64_t & end) const {
         strip = i;
         first = 0;
         end   = m;
@@ -512,7 +386,7 @@ struct pieces {
     }
 };
 
-// Packs a stretch of a strip, with zeros behind.
+// Packs a range of k of a strip, padded with zeros.
 template <bool HALF> static void pack(const product & p, const stretch & part, int64_t n0, int64_t cols,
                                       int32_t * panels) {
     (p.b.along ? pack_along<HALF> : pack_across<HALF>) (p, part, n0, cols, panels);
@@ -521,11 +395,11 @@ template <bool HALF> static void pack(const product & p, const stretch & part, i
     }
 }
 
-// Computes the product: a stretch of k after the other is packed and added up. use(row, rows, column, columns, c, ldc)
-// gets every part of C as floats that it may change.
+// Computes the product: packs one range of k after the other, and sums up. use(row, rows, column, columns, c, ldc) gets
+// every part of C, as floats that it may change.
 template <bool HALF, typename F> static void multiply(const thread & t, const product & p, F use) {
-    // numbers of a word; words that are packed at once
-    enum { NUMBERS = HALF ? 2 : 1, TILED = HALF && HAS_AMX, PACKED = TILED ? 1 << 17 : 1 << 16 };
+    // values in a word; words that are packed together
+    enum { VALUES = HALF ? 2 : 1, TILED = HALF && HAS_AMX, PACKED = TILED ? 1 << 17 : 1 << 16 };
     const int64_t              block = TILED || !p.b.along ? SHORT : LONG;
     const lines                a     = prepare<HALF>(t, p);
     const int64_t              kw = packed_count<HALF>(p.k), room = PACKED / p.width, most = kw < room ? kw : room,
@@ -537,13 +411,13 @@ template <bool HALF, typename F> static void multiply(const thread & t, const pr
     const tile_registers<HALF> registers;
     for (int64_t i; (i = t.take()) < all.total;) {
         int64_t strip, start, end;
-        all.at(i, strip, start, end);
+        all.get(i, strip, start, end);
         const int64_t n0 = strip * p.width, cols = p.n - n0 < p.width ? p.n - n0 : p.width;
         for (int64_t first = start; first < end; first += KEPT) {
             const int64_t last = end - first < KEPT ? end : first + KEPT;
             for (int64_t w = 0; w < kw; w += room) {
-                const int64_t left = p.k - NUMBERS * w;
-                const stretch part = { NUMBERS * w, left < NUMBERS * room ? left : NUMBERS * room,
+                const int64_t left = p.k - VALUES * w;
+                const stretch part = { VALUES * w, left < VALUES * room ? left : VALUES * room,
                                        kw - w < room ? kw - w : room };
                 if (strip != packed || kw > room) {
                     pack<HALF>(p, part, n0, cols, panels);
@@ -554,7 +428,7 @@ template <bool HALF, typename F> static void multiply(const thread & t, const pr
                     float *       to   = c + (r - first) * p.width;
                     for (int64_t d = 0; d < part.words; d += block) {
                         const int64_t   depth = part.words - d < block ? part.words - d : block;
-                        const int32_t * from  = a.at + r * a.stride + w + d;
+                        const int32_t * from  = a.words + r * a.stride + w + d;
                         for (int64_t j = 0; j < cols; j += PANEL) {
                             best_tiles<HALF>(rows, depth, from, a.stride, panels + j * part.words + d * PANEL,
                                              { to + j, p.width, w + d > 0 });
@@ -577,8 +451,8 @@ template <typename F> static void multiply(const thread & t, const product & p, 
     }
 }
 
-// The width of strips of n columns of w. Where they run across its rows, wide ones read more of a row at once and have
-// whole blocks; wide ones also load A less often, which tiles need. Yet each thread should have some.
+// The width of strips for n columns of w. Where strips run across w's rows, wide ones read more of a row at once and
+// hold whole blocks. Wide strips also load A less often, which AMX needs. Yet each thread should get some.
 static inline int64_t strip_width(const thread & t, const ggml_tensor * w, bool across, bool half, int64_t n) {
     const int64_t least = across && ggml_blck_size(w->type) > STRIP ? WIDEST : STRIP;
     int64_t       width = across || (half && HAS_AMX) ? WIDEST : STRIP;
@@ -588,89 +462,5 @@ static inline int64_t strip_width(const thread & t, const ggml_tensor * w, bool 
     return width;
 }
 
-static inline const float * numbers(const ggml_tensor * t) { return t ? (const float *) t->data : nullptr; }
-
-#include "dots.hpp"
-#include "bytes.hpp"
-
-// Computes the product in one of the ways of mul_mat.
-template <typename F> static void multiply(const thread & t, const product & p, bool half, int way, F use) {
-    if (way >= GGML_VERA_BYTES && has_quants(p.b.t->type)) {
-        multiply_bytes(t, p, way == GGML_VERA_TURNED, use);
-    } else if (way && !(HAS_BF16 && half)) {
-        multiply_dots(t, p, use);
-    } else {
-        multiply(t, p, half, use);
-    }
-}
-
-// dst = C ⊙ t + acc; those of several layers lie behind each other in a row.
-static void linear(const thread & t, ggml_tensor * dst, const product & p, bool half, const float * by,
-                   const ggml_tensor * acc, int way = 0, int64_t step = 0) {
-    const int64_t tokens = p.m / p.layers;
-    const auto    finish = [&](int64_t r, int64_t rows, int64_t n0, int64_t cols, float * c, int64_t ldc) {
-        const size_t size = dst->type == BF16 ? 2 : 4;
-        for (int64_t i = 0; i < rows; i++, c += ldc) {
-            const int64_t token = (r + i) % tokens, layer = (r + i) / tokens, at = layer * p.n + n0;
-            if (by) {
-                scale(c, by + layer * step + n0, cols);
-            }
-            if (acc) {
-                const float * more = (const float *) row(acc, token) + at;
-                for (int64_t j = 0; j < cols; j++) {
-                    c[j] += more[j];
-                }
-            }
-            put(dst, row(dst, token) + at * size, c, cols);
-        }
-    };
-    multiply(t, p, half, way, finish);
-}
-
-// Sources: w, x, then s, t and acc or NULL; parameter: the way.
-static void mul_mat(const thread & t, ggml_tensor * dst) {
-    ggml_tensor ** src    = t.src;
-    const int64_t  layers = src[2] ? src[2]->ne[1] : 1;
-    const bool     half   = src[1]->type == BF16;
-    const product  p      = { src[1]->ne[1] * layers,
-                              src[0]->ne[1],
-                              src[0]->ne[0],
-                              { src[1], true },
-                              { src[0], true },
-                              numbers(src[2]),
-                              strip_width(t, src[0], false, half, src[0]->ne[1]),
-                              GROUP,
-                              layers,
-                              layers > 1 ? (int64_t) src[2]->nb[1] / 4 : 0 };
-    linear(t, dst, p, half, numbers(src[3]), src[4], t.with->i[0], layers > 1 ? (int64_t) src[3]->nb[1] / 4 : 0);
-}
-
-static void mul_mat_back(const thread & t, ggml_tensor * dst) {
-    ggml_tensor ** src  = t.src;
-    const bool     half = src[1]->type == BF16;
-    const product  p    = { src[1]->ne[1],
-                            src[0]->ne[0],
-                            src[0]->ne[1],
-                            { src[1], true },
-                            { src[0], false },
-                            numbers(src[2]),
-                            strip_width(t, src[0], true, half, src[0]->ne[0]),
-                            GROUP };
-    linear(t, dst, p, half, numbers(src[3]), src[4]);
-}
-
-// Sources: g, x.
-static void weight_grad(const thread & t, ggml_tensor * dst) {
-    const ggml_tensor *g = t.src[0], *x = t.src[1];
-    const bool         half = g->type == BF16;
-    linear(t, dst,
-           { g->ne[0],
-             x->ne[0],
-             g->ne[1],
-             { g, false },
-             { x, false },
-             nullptr,
-             strip_width(t, x, true, half, x->ne[0]),
-             GROUP },
-           half, nullptr, nullptr);
-}
+}  // namespace KERNELS
+}  // namespace vera

@@ -1,9 +1,18 @@
-// What is done row by row, in float32 inside. Rows are shared out in blocks and every row is computed by one thread, so
-// that results do not depend on the number of threads. Each kernel reads its sources once from memory, and again only
-// while a row is in the cache, and writes its result once; the memory is what bounds it. by_vectors takes what is left
-// of a row as a vector with zeros behind.
+// Operations on rows, in float32 inside. bindings/rowwise.go has the formulas and shapes of what stands here without
+// one.
+//
+// Rows are divided among threads in blocks, and one thread computes a row: results do not depend on the number of
+// threads. Each kernel reads its sources from memory once, and again only while a row is in the cache, and writes its
+// result once; memory is the bound. by_vectors computes the remainder of a row as a vector that is padded with zeros.
+#pragma once
 
-// Calls f(r) for all rows of x, about 8192 numbers' worth at a time.
+#include "exp.hpp"
+#include "vectors.hpp"
+
+namespace vera {
+namespace KERNELS {
+
+// Calls f(r) for all rows r of x; a thread takes about 8192 elements at a time.
 template <typename F> static void each_row(const thread & t, const ggml_tensor * x, F f) {
     const int64_t each = 1 + 8191 / x->ne[0];
     for (int64_t i; (i = t.take() * each) < x->ne[1];) {
@@ -13,7 +22,7 @@ template <typename F> static void each_row(const thread & t, const ggml_tensor *
     }
 }
 
-// Calls f with row r of x as what it is: floats, or bfloat16.
+// Calls f with row r of x as it is typed: floats, or bfloat16.
 template <typename F> static inline void typed(const ggml_tensor * x, int64_t r, F f) {
     if (x->type == BF16) {
         f((uint16_t *) row(x, r));
@@ -22,7 +31,7 @@ template <typename F> static inline void typed(const ggml_tensor * x, int64_t r,
     }
 }
 
-// Σ f(i, some) over the lanes of the vectors in n numbers, of not more than BLOCK in float32.
+// Σ f(i, some) over the lanes of the vectors of n elements: in float32 for BLOCK elements, then in float64.
 template <typename F> static inline double sum_of(int64_t n, F f) {
     enum { BLOCK = 1024 };
     double total = 0;
@@ -43,44 +52,44 @@ static inline float inverse_rms(const float * x, int64_t n, float eps) {
     return (float) (1 / std::sqrt(squares / n + eps));
 }
 
-// y = x ⊙ w / √(mean(x²) + eps) for n numbers.
+// y = x ⊙ w / √(mean(x²) + eps) for n elements.
 template <typename T> static inline void normed(const float * x, const float * w, float eps, T * y, int64_t n) {
     const vf s = splat(inverse_rms(x, n, eps));
     by_vectors(n, [&](int64_t i, auto some) { store(y + i, load(x + i, some) * s * load(w + i, some), some); });
 }
 
-// With s = 1 / √(mean(x²) + eps) and g = dy ⊙ w: dx = s (g − s² mean(x ⊙ g) x), + more where there is that. Inlined
-// always: as a call it takes a tenth longer.
+// With s = 1 / √(mean(x²) + eps) and g = dy ⊙ w: dx = s (g − s² mean(x ⊙ g) x), + acc unless it is NULL. Always
+// inlined: as a call it takes a tenth longer.
 template <typename G, typename T>
 __attribute__((always_inline)) static inline void normed_back(const G * dy, const float * x, const float * w, float eps,
-                                                              const float * more, T * dx, int64_t n) {
+                                                              const float * acc, T * dx, int64_t n) {
     const float  s = inverse_rms(x, n, eps);
     const double xg =
         sum_of(n, [&](int64_t i, auto some) { return load(x + i, some) * (load(dy + i, some) * load(w + i, some)); });
-    const float by = (float) (xg / n * s * s);
+    const float along = (float) (xg / n * s * s);
     by_vectors(n, [&](int64_t i, auto some) {
-        const vf d = splat(s) * (load(dy + i, some) * load(w + i, some) - splat(by) * load(x + i, some));
-        store(dx + i, more ? load(more + i, some) + d : d, some);
+        const vf d = splat(s) * (load(dy + i, some) * load(w + i, some) - splat(along) * load(x + i, some));
+        store(dx + i, acc ? load(acc + i, some) + d : d, some);
     });
 }
 
-// Sources: x, w; parameter: eps.
-static void norm(const thread & t, ggml_tensor * dst) {
+// Sources: x, w.
+static void norm(const thread & t, const ggml_vera_norm & with, ggml_tensor * dst) {
     const ggml_tensor * x = t.src[0];
-    const float *       w = numbers(t.src[1]);
+    const float *       w = float_data(t.src[1]);
     each_row(t, dst, [&](int64_t r) {
-        typed(dst, r, [&](auto * y) { normed((const float *) row(x, r), w, t.with->f[0], y, x->ne[0]); });
+        typed(dst, r, [&](auto * y) { normed((const float *) row(x, r), w, with.eps, y, x->ne[0]); });
     });
 }
 
-// Sources: dy, x, w, acc or NULL; parameter: eps.
-static void norm_back(const thread & t, ggml_tensor * dst) {
+// Sources: dy, x, w, acc or NULL.
+static void norm_back(const thread & t, const ggml_vera_norm & with, ggml_tensor * dst) {
     const ggml_tensor *dy = t.src[0], *x = t.src[1], *acc = t.src[3];
-    const float *      w = numbers(t.src[2]);
+    const float *      w = float_data(t.src[2]);
     each_row(t, dst, [&](int64_t r) {
         const float * more = acc ? (const float *) row(acc, r) : nullptr;
         typed(dy, r, [&](auto * g) {
-            normed_back(g, (const float *) row(x, r), w, t.with->f[0], more, (float *) row(dst, r), x->ne[0]);
+            normed_back(g, (const float *) row(x, r), w, with.eps, more, (float *) row(dst, r), x->ne[0]);
         });
     });
 }
@@ -99,14 +108,14 @@ struct moments {
     }
 };
 
-// With s = 1 / √(var(x) + eps): y = s (x − mean(x)) ⊙ w + b. Sources: x, w, b; parameter: eps.
-static void layer_norm(const thread & t, ggml_tensor * dst) {
+// With s = 1 / √(var(x) + eps): y = s (x − mean(x)) ⊙ w + b. Sources: x, w, b.
+static void layer_norm(const thread & t, const ggml_vera_norm & with, ggml_tensor * dst) {
     const ggml_tensor * source = t.src[0];
-    const float *       w = numbers(t.src[1]), *b = numbers(t.src[2]);
+    const float *       w = float_data(t.src[1]), *b = float_data(t.src[2]);
     const int64_t       n = source->ne[0];
     each_row(t, dst, [&](int64_t r) {
         const float * x = (const float *) row(source, r);
-        const moments m(x, n, t.with->f[0]);
+        const moments m(x, n, with.eps);
         typed(dst, r, [&](auto * y) {
             by_vectors(n, [&](int64_t i, auto some) {
                 store(y + i,
@@ -117,23 +126,22 @@ static void layer_norm(const thread & t, ggml_tensor * dst) {
     });
 }
 
-// With d = x − mean(x) and g = dy ⊙ w: dx = s (g − mean(g) − s² mean(d ⊙ g) d), + acc. Sources: dy, x, w, acc or NULL;
-// parameter: eps.
-static void layer_norm_back(const thread & t, ggml_tensor * dst) {
+// With d = x − mean(x) and g = dy ⊙ w: dx = s (g − mean(g) − s² mean(d ⊙ g) d), + acc. Sources: dy, x, w, acc or NULL.
+static void layer_norm_back(const thread & t, const ggml_vera_norm & with, ggml_tensor * dst) {
     const ggml_tensor *dy = t.src[0], *source = t.src[1], *acc = t.src[3];
-    const float *      w = numbers(t.src[2]);
+    const float *      w = float_data(t.src[2]);
     const int64_t      n = source->ne[0];
     each_row(t, dst, [&](int64_t r) {
         const float * x = (const float *) row(source, r), *more = acc ? (const float *) row(acc, r) : nullptr;
         float *       dx = (float *) row(dst, r);
-        const moments m(x, n, t.with->f[0]);
+        const moments m(x, n, with.eps);
         const vf      mean = splat(m.mean), s = splat(m.scale);
         typed(dy, r, [&](auto * up) {
             const double all  = sum_of(n, [&](int64_t i, auto some) { return load(up + i, some) * load(w + i, some); });
-            const double with = sum_of(n, [&](int64_t i, auto some) {
+            const double dg   = sum_of(n, [&](int64_t i, auto some) {
                 return (load(x + i, some, m.mean) - mean) * (load(up + i, some) * load(w + i, some));
             });
-            const vf     part = splat((float) (all / n)), by = splat((float) (with / n * m.scale * m.scale));
+            const vf     part = splat((float) (all / n)), by = splat((float) (dg / n * m.scale * m.scale));
             by_vectors(n, [&](int64_t i, auto some) {
                 const vf d = s * (load(up + i, some) * load(w + i, some) - part - by * (load(x + i, some) - mean));
                 store(dx + i, more ? load(more + i, some) + d : d, some);
@@ -142,50 +150,52 @@ static void layer_norm_back(const thread & t, ggml_tensor * dst) {
     });
 }
 
-// What is normed in a row [q, k, v]: the heads of q and of k, or all of q and all of k, as long as their weights are.
+// Which parts of a row [q, k, v] have a norm: each head of q and of k, or q and k as a whole, as the lengths of their
+// weights say.
 struct head_norms {
     const ggml_tensor *q, *k;
-    int64_t            keys, values;  // where they begin
+    int64_t            keys, values;  // where k and v begin
 
-    head_norms(const thread & t, const ggml_tensor * x, const ggml_tensor * q, const ggml_tensor * k) : q(q), k(k) {
-        const int64_t heads = t.with->i[0], kv_heads = t.with->i[1], dim = x->ne[0] / (heads + 2 * kv_heads);
+    head_norms(const ggml_vera_norm_heads & with, const ggml_tensor * x, const ggml_tensor * q, const ggml_tensor * k)
+        : q(q), k(k) {
+        const int64_t heads = with.heads, kv_heads = with.kv_heads, dim = x->ne[0] / (heads + 2 * kv_heads);
         keys   = dim * heads;
         values = dim * (heads + kv_heads);
     }
 
-    // Calls f(start, weights, how many).
+    // Calls f(start, weights, length) for each part.
     template <typename F> void each(F f) const {
         for (int64_t i = 0; i < values;) {
             const ggml_tensor * w = i < keys ? q : k;
-            f(i, numbers(w), w->ne[0]);
+            f(i, float_data(w), w->ne[0]);
             i += w->ne[0];
         }
     }
 };
 
-// v is copied. Sources: [q, k, v], weights of q, of k; parameters: heads, KV heads, eps.
-static void norm_heads(const thread & t, ggml_tensor * dst) {
+// Norms q and k, and copies v. Sources: [q, k, v], weights of q, weights of k.
+static void norm_heads(const thread & t, const ggml_vera_norm_heads & with, ggml_tensor * dst) {
     const ggml_tensor * x = t.src[0];
-    const head_norms    norms(t, x, t.src[1], t.src[2]);
+    const head_norms    norms(with, x, t.src[1], t.src[2]);
     each_row(t, dst, [&](int64_t r) {
         const float * in = (const float *) row(x, r);
         typed(dst, r, [&](auto * y) {
-            norms.each([&](int64_t i, const float * w, int64_t n) { normed(in + i, w, t.with->f[0], y + i, n); });
+            norms.each([&](int64_t i, const float * w, int64_t n) { normed(in + i, w, with.eps, y + i, n); });
             copy(in + norms.values, y + norms.values, x->ne[0] - norms.values);
         });
     });
 }
 
-// Sources: dy, [q, k, v], weights of q, of k; parameters as above.
-static void norm_heads_back(const thread & t, ggml_tensor * dst) {
+// Sources: dy, [q, k, v], weights of q, weights of k.
+static void norm_heads_back(const thread & t, const ggml_vera_norm_heads & with, ggml_tensor * dst) {
     const ggml_tensor *dy = t.src[0], *x = t.src[1];
-    const head_norms   norms(t, x, t.src[2], t.src[3]);
+    const head_norms   norms(with, x, t.src[2], t.src[3]);
     each_row(t, dst, [&](int64_t r) {
         const float * in = (const float *) row(x, r);
         typed(dy, r, [&](auto * g) {
             typed(dst, r, [&](auto * dx) {
                 norms.each([&](int64_t i, const float * w, int64_t n) {
-                    normed_back(g + i, in + i, w, t.with->f[0], nullptr, dx + i, n);
+                    normed_back(g + i, in + i, w, with.eps, nullptr, dx + i, n);
                 });
                 copy(g + norms.values, dx + norms.values, x->ne[0] - norms.values);
             });
@@ -193,8 +203,14 @@ static void norm_heads_back(const thread & t, ggml_tensor * dst) {
     });
 }
 
-// Activations f(x) σ(φ(x)): f(x), which is x where nothing else stands, and f′(x); φ(x), and f(x) φ′(x). What is gated
-// by them, and how, `gate` and `up` say, and where these pass no gradient on, `at_gate` and `at_up`.
+// Activations f(x) σ(φ(x)). An activation has
+//
+//   value, rise             f(x), and f′(x); f(x) = x unless it says otherwise
+//   phi, along              φ(x), and f(x) φ′(x)
+//   gate, up                what it makes of gate and up before it multiplies them
+//   gate_back, up_back      the gradient g as these pass it on
+//
+// In the kernels x is gate(…) already.
 struct unlimited {
     static vf value(vf x) { return x; }
 
@@ -204,9 +220,9 @@ struct unlimited {
 
     static vf up(vf u) { return u; }
 
-    static vf at_gate(vf, vf g) { return g; }
+    static vf gate_back(vf, vf g) { return g; }
 
-    static vf at_up(vf, vf g) { return g; }
+    static vf up_back(vf, vf g) { return g; }
 };
 
 struct silu : unlimited {
@@ -235,7 +251,7 @@ struct logistic : unlimited {
     static vf along(vf) { return splat(1); }
 };
 
-// min(x, 7) σ(1.702 min(x, 7)) · (1 + u between −7 and 7).
+// min(x, 7) σ(1.702 min(x, 7)) · (1 + u), with u clamped to between −7 and 7.
 struct clamped : unlimited {
     static constexpr float LIMIT = 7, STEEP = 1.702f;
 
@@ -246,33 +262,31 @@ struct clamped : unlimited {
     static vf gate(vf x) { return x > splat(LIMIT) ? splat(LIMIT) : x; }
 
     static vf up(vf u) {
-        const vf below = gate(u);
-        return splat(1) + (below < splat(-LIMIT) ? splat(-LIMIT) : below);
+        const vf limited = gate(u);
+        return splat(1) + (limited < splat(-LIMIT) ? splat(-LIMIT) : limited);
     }
 
-    static vf at_gate(vf x, vf g) { return x > splat(LIMIT) ? vf{} : g; }
+    static vf gate_back(vf x, vf g) { return x > splat(LIMIT) ? vf{} : g; }
 
-    static vf at_up(vf u, vf g) { return u < splat(-LIMIT) ? vf{} : at_gate(u, g); }
+    static vf up_back(vf u, vf g) { return u < splat(-LIMIT) ? vf{} : gate_back(u, g); }
 };
 
-// Calls f with the activation that a node is made with.
-template <typename F> static inline void with_activation(const thread & t, F f) {
-    if (t.with->i[0] == GELU) {
-        f(gelu());
-    } else if (t.with->i[0] == CLAMPED) {
-        f(clamped());
-    } else if (t.with->i[0] == SIGMOID) {
-        f(logistic());
-    } else {
-        f(silu());
+// Calls f with the activation of a node.
+template <typename F> static inline void with_activation(const ggml_vera_activation & with, F f) {
+    switch (with.act) {
+    case GGML_VERA_GELU: return f(gelu());
+    case GGML_VERA_CLAMPED: return f(clamped());
+    case GGML_VERA_SIGMOID: return f(logistic());
+    default: f(silu());
     }
 }
 
-// y = act(x), or act(gate) ⊙ up of [gate, up]. Source: x, or [gate, up]; parameter: the activation.
-template <bool GATED> static void activated(const thread & t, ggml_tensor * dst) {
+// y = act(x), or act(gate) ⊙ up of [gate, up]. Source: x, or [gate, up].
+template <bool GATED>
+static void activated(const thread & t, const ggml_vera_activation & with, ggml_tensor * dst) {
     const ggml_tensor * source = t.src[0];
     const int64_t       n      = dst->ne[0];
-    with_activation(t, [&](auto act) {
+    with_activation(with, [&](auto act) {
         each_row(t, dst, [&](int64_t r) {
             typed(source, r, [&](auto * gate) {
                 typed(dst, r, [&](auto * y) {
@@ -287,12 +301,13 @@ template <bool GATED> static void activated(const thread & t, ggml_tensor * dst)
     });
 }
 
-// With s = σ(φ(x)): act′(x) = s (f′(x) + f(x) φ′(x) (1 − s)); ∂x = dy ⊙ act′(x), or of [gate, up]: ∂gate = dy ⊙ up ⊙
-// act′(gate), ∂up = dy ⊙ f(gate) ⊙ s. Sources: dy, and as above.
-template <bool GATED> static void activated_back(const thread & t, ggml_tensor * dst) {
+// With s = σ(φ(x)): act′(x) = s (f′(x) + f(x) φ′(x) (1 − s)). ∂x = dy ⊙ act′(x); or ∂gate = dy ⊙ up ⊙ act′(gate) and
+// ∂up = dy ⊙ f(gate) ⊙ s. Sources: dy, and x or [gate, up].
+template <bool GATED>
+static void activated_back(const thread & t, const ggml_vera_activation & with, ggml_tensor * dst) {
     const ggml_tensor *dy = t.src[0], *source = t.src[1];
     const int64_t      n = dy->ne[0];
-    with_activation(t, [&](auto act) {
+    with_activation(with, [&](auto act) {
         each_row(t, dst, [&](int64_t r) {
             typed(dy, r, [&](auto * g) {
                 typed(source, r, [&](auto * gate) {
@@ -301,11 +316,11 @@ template <bool GATED> static void activated_back(const thread & t, ggml_tensor *
                             const vf from = load(gate + i, some), x = act.gate(from),
                                      s = splat(1) / (splat(1) + exp_of(-act.phi(x))), gs = load(g + i, some) * s;
                             store(d + i,
-                                  act.at_gate(from, (GATED ? gs * act.up(load(gate + n + i, some)) : gs) *
-                                                        (act.rise() + act.along(x) * (splat(1) - s))),
+                                  act.gate_back(from, (GATED ? gs * act.up(load(gate + n + i, some)) : gs) *
+                                                          (act.rise() + act.along(x) * (splat(1) - s))),
                                   some);
                             if (GATED) {
-                                store(d + n + i, act.at_up(load(gate + n + i, some), gs * act.value(x)), some);
+                                store(d + n + i, act.up_back(load(gate + n + i, some), gs * act.value(x)), some);
                             }
                         });
                     });
@@ -315,34 +330,50 @@ template <bool GATED> static void activated_back(const thread & t, ggml_tensor *
     });
 }
 
-// Neighbouring numbers change places.
+static void activate(const thread & t, const ggml_vera_activation & with, ggml_tensor * dst) {
+    activated<false>(t, with, dst);
+}
+
+static void activate_back(const thread & t, const ggml_vera_activation & with, ggml_tensor * dst) {
+    activated_back<false>(t, with, dst);
+}
+
+static void gated(const thread & t, const ggml_vera_activation & with, ggml_tensor * dst) {
+    activated<true>(t, with, dst);
+}
+
+static void gated_back(const thread & t, const ggml_vera_activation & with, ggml_tensor * dst) {
+    activated_back<true>(t, with, dst);
+}
+
+// Neighbouring lanes exchanged.
 static inline vf swapped(vf v) {
     typedef uint64_t pairs __attribute__((vector_size(4 * LANES)));
     const pairs      p = (pairs) v;
     return (vf) (p << 32 | p >> 32);
 }
 
-// Pairs (a, b) of the first `dims` numbers of each of the first heads become (a cos − b sin, a sin + b cos), or are
-// turned back; the others are copied. A pair are neighbours, or the same numbers of the two halves. Sources: x, the
-// table of (cos, sin) for each pair; parameters: heads to rotate, head dim, back, halves.
-static void rotate(const thread & t, ggml_tensor * dst) {
+// Rotates pairs (a, b) of the first `dims` elements of each of the first heads: (a cos − b sin, a sin + b cos), or by
+// the negative angle. Copies everything else. A pair are neighbours, or the same elements of the two halves of the
+// `dims`. Sources: x, the table of (cos, sin) for each pair [dims, rows].
+static void rotate(const thread & t, const ggml_vera_rotation & with, ggml_tensor * dst) {
     const ggml_tensor *x = t.src[0], *table = t.src[1];
-    const int64_t      dims = table->ne[0], heads = t.with->i[0], dim = t.with->i[1];
-    const float        way    = t.with->i[2] ? -1 : 1;
-    const bool         halves = t.with->i[3];
+    const int64_t      dims = table->ne[0], heads = with.heads, dim = with.head_dim;
+    const float        way    = with.back ? -1 : 1;
+    const bool         halves = with.halves;
     each_row(t, dst, [&](int64_t r) {
-        // For all heads: (cos, cos) and (−sin, sin) of each pair of neighbours, or cos and sin of each pair.
+        // for all heads: (cos, cos) and (−sin, sin) of each pair of neighbours; or cos and sin of each pair
         float *       cosines = (float *) t.scratch(2 * dims * sizeof(float)), *sines = cosines + dims;
-        const float * at = (const float *) row(table, r);
+        const float * angles = (const float *) row(table, r);
         for (int64_t i = 0; i < dims; i += 2) {
             if (halves) {
-                cosines[i / 2] = at[i];
-                sines[i / 2]   = way * at[i + 1];
+                cosines[i / 2] = angles[i];
+                sines[i / 2]   = way * angles[i + 1];
                 continue;
             }
-            cosines[i] = cosines[i + 1] = at[i];
-            sines[i]                    = -way * at[i + 1];
-            sines[i + 1]                = way * at[i + 1];
+            cosines[i] = cosines[i + 1] = angles[i];
+            sines[i]                    = -way * angles[i + 1];
+            sines[i + 1]                = way * angles[i + 1];
         }
         typed(x, r, [&](auto * in) {
             typed(dst, r, [&](auto * y) {
@@ -370,6 +401,7 @@ static void rotate(const thread & t, ggml_tensor * dst) {
     });
 }
 
+// Sources: x.
 static void convert(const thread & t, ggml_tensor * dst) {
     const ggml_tensor * x = t.src[0];
     each_row(t, dst, [&](int64_t r) {
@@ -377,20 +409,20 @@ static void convert(const thread & t, ggml_tensor * dst) {
     });
 }
 
-// to = cap · tanh(x / cap) for n numbers.
+// to = cap · tanh(x / cap) for n elements.
 static inline void cap_row(const float * x, float cap, float * to, int64_t n) {
     const vf in = splat(1 / cap), out = splat(cap);
     by_vectors(n, [&](int64_t i, auto some) { store(to + i, out * tanh_of(load(x + i, some) * in), some); });
 }
 
-// Source: x; parameter: cap.
-static void capped(const thread & t, ggml_tensor * dst) {
+// Source: x.
+static void capped(const thread & t, const ggml_vera_cap & with, ggml_tensor * dst) {
     each_row(t, dst, [&](int64_t r) {
-        cap_row((const float *) row(t.src[0], r), t.with->f[0], (float *) row(dst, r), dst->ne[0]);
+        cap_row((const float *) row(t.src[0], r), with.cap, (float *) row(dst, r), dst->ne[0]);
     });
 }
 
-// Logits as they are, or capped, in buf.
+// The logits x, or capped in buf.
 static inline const float * logits(const float * x, float cap, float * buf, int64_t n) {
     if (cap == 0) {
         return x;
@@ -399,22 +431,22 @@ static inline const float * logits(const float * x, float cap, float * buf, int6
     return buf;
 }
 
-// What a row of logits is normalised by: softmax = exp(logit − by) / total. The exponentials are kept where there is a
-// place for them.
+// The normaliser of a row of logits: softmax = exp(logit − top) / total. It also stores the exponentials, unless
+// `exponentials` is NULL.
 struct normalizer {
-    float  by;     // the greatest logit; 0 if that is infinite, as exp(0) alone is no number then
-    double total;  // Σ exp(logit − by), which is NaN if a logit is
+    float  top;    // the largest logit; 0 if that is infinite, since ∞ − ∞ is NaN
+    double total;  // Σ exp(logit − top); NaN if a logit is NaN
 
     normalizer(const float * x, int64_t n, float * exponentials = nullptr) {
-        vf top = splat(-INFINITY);
+        vf largest = splat(-INFINITY);
         by_vectors(n, [&](int64_t i, auto some) {
             const vf v = load(x + i, some, -INFINITY);
-            top        = v > top ? v : top;
+            largest    = v > largest ? v : largest;
         });
-        by    = greatest(top);
-        by    = std::isfinite(by) ? by : 0;
+        top   = max_of(largest);
+        top   = std::isfinite(top) ? top : 0;
         total = sum_of(n, [&](int64_t i, auto some) {
-            const vf e = exp_of(load(x + i, some, -INFINITY) - splat(by));
+            const vf e = exp_of(load(x + i, some, -INFINITY) - splat(top));
             if (exponentials) {
                 store(exponentials + i, e, some);
             }
@@ -423,27 +455,26 @@ struct normalizer {
     }
 };
 
-// −log softmax(x)[label] of each row of x, whose numbers are capped first where there is a cap. Sources: x, labels;
-// parameter: cap. dst [rows].
-static void cross_entropy(const thread & t, ggml_tensor * dst) {
+// −log softmax(x)[label] of each row of x, which is capped first if cap is not 0. Sources: x, labels. dst [rows].
+static void cross_entropy(const thread & t, const ggml_vera_cap & with, ggml_tensor * dst) {
     const ggml_tensor * x      = t.src[0];
     const int32_t *     labels = (const int32_t *) t.src[1]->data;
     const int64_t       n      = x->ne[0];
-    const float         cap    = t.with->f[0];
+    const float         cap    = with.cap;
     float *             buf    = cap != 0 ? (float *) t.scratch(n * sizeof(float)) : nullptr;
     each_row(t, x, [&](int64_t r) {
         const float *    in = logits((const float *) row(x, r), cap, buf, n);
         const normalizer z(in, n);
-        ((float *) dst->data)[r] = (float) (std::log(z.total) + ((double) z.by - in[labels[r]]));
+        ((float *) dst->data)[r] = (float) (std::log(z.total) + ((double) z.top - in[labels[r]]));
     });
 }
 
-// softmax(x) − onehot(label), times tanh′ = 1 − tanh² where there is a cap. Sources: x, labels; parameter: cap.
-static void cross_entropy_back(const thread & t, ggml_tensor * dst) {
+// softmax(x) − onehot(label), times tanh′ = 1 − tanh² if cap is not 0. Sources: x, labels.
+static void cross_entropy_back(const thread & t, const ggml_vera_cap & with, ggml_tensor * dst) {
     const ggml_tensor * x      = t.src[0];
     const int32_t *     labels = (const int32_t *) t.src[1]->data;
     const int64_t       n      = x->ne[0];
-    const float         cap    = t.with->f[0];
+    const float         cap    = with.cap;
     float *             buf    = (float *) t.scratch(2 * n * sizeof(float));
     each_row(t, x, [&](int64_t r) {
         const float *    in = logits((const float *) row(x, r), cap, buf, n);
@@ -452,7 +483,7 @@ static void cross_entropy_back(const thread & t, ggml_tensor * dst) {
         const vf         part = splat((float) (1 / z.total)), inverse = splat(cap == 0 ? 0 : 1 / cap);
         const auto       slope = [&](vf c) { return splat(1) - c * inverse * (c * inverse); };
         typed(dst, r, [&](auto * y) {
-            vf right = exp_of(splat(in[labels[r]]) - splat(z.by)) * part - splat(1);
+            vf right = exp_of(splat(in[labels[r]]) - splat(z.top)) * part - splat(1);
             if (cap == 0) {
                 by_vectors(n, [&](int64_t i, auto some) { store(y + i, load(e + i, some) * part, some); });
             } else {
@@ -465,3 +496,6 @@ static void cross_entropy_back(const thread & t, ggml_tensor * dst) {
         });
     });
 }
+
+}  // namespace KERNELS
+}  // namespace vera

@@ -1,6 +1,12 @@
-// Quantised blocks as floats: the most frequent types by vectors, the others by ggml. All of these are sums and
-// products that float32 holds exactly, but for the last sum with a minimum, so that the numbers are those of ggml to
-// the bit.
+// Dequantises blocks: the most frequent types with vectors, the others with ggml. All intermediate results but the last
+// sum, that with a minimum, are exact in float32, so the values are those of ggml to the bit.
+#pragma once
+
+#include "transpose.hpp"
+#include "vectors.hpp"
+
+namespace vera {
+namespace KERNELS {
 
 static inline float half_to_float(const char * p) {
     uint16_t h;
@@ -8,7 +14,7 @@ static inline float half_to_float(const char * p) {
 #if LANES >= 8
     return _cvtsh_ss(h);
 #else
-    // The exponent is moved by multiplying, which makes subnormal numbers right as well; infinity and NaN keep theirs.
+    // Multiplying moves the exponent, which makes subnormal values right as well. Infinity and NaN keep theirs.
     uint32_t bits = (uint32_t) (h & 0x7fff) << 13, sign = (uint32_t) (h & 0x8000) << 16;
     float    f;
     if ((h & 0x7c00) == 0x7c00) {
@@ -25,7 +31,7 @@ static inline float half_to_float(const char * p) {
 #endif
 }
 
-// The same for 16 that lie side by side.
+// The same for 16 values in a row.
 static inline void halves_to_floats(const uint16_t * from, float * to) {
 #if LANES == 16 && defined(__x86_64__)
     store(to, (vf) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) from)));
@@ -39,7 +45,7 @@ static inline void halves_to_floats(const uint16_t * from, float * to) {
 #endif
 }
 
-// A 16-bit float.
+// A float16.
 struct half {
     uint16_t bits;
 };
@@ -91,7 +97,7 @@ static inline bytes load_bytes(const char * p) {
     return v;
 }
 
-// Bit i of 16 bits, as value in byte i.
+// Byte i is `value` if bit i of 16 is set, else 0.
 static inline bytes spread(uint16_t bits, uint8_t value) {
     const bytes which = { 1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128 };
     bytes       v;
@@ -100,22 +106,22 @@ static inline bytes spread(uint16_t bits, uint8_t value) {
     return (bytes) ((v & which) != 0) & value;
 }
 
-// 32 quantised numbers in halves: q · d + m, with signed bytes q.
+// 32 quantised values in two halves: q · d + m, with signed bytes q.
 struct quants {
     bytes q[2];
     float d[2], m[2];
 
-    void by(float scale, float minimum) {
+    void set(float scale, float minimum) {
         d[0] = d[1] = scale;
         m[0] = m[1] = minimum;
     }
 
     void to_floats(float * to) const {
         for (int half = 0; half < 2; half++) {
-            int8_t of[16];
-            memcpy(of, &q[half], 16);
+            int8_t bytes[16];
+            memcpy(bytes, &q[half], 16);
             for (int i = 0; i < 16; i += LANES) {
-                store(to + 16 * half + i, widened(of + i) * d[half] + m[half]);
+                store(to + 16 * half + i, widened(bytes + i) * d[half] + m[half]);
             }
         }
     }
@@ -128,7 +134,7 @@ static inline bool has_quants(unsigned type) {
            type == Q5_K || type == Q6_K;
 }
 
-// Scale and minimum of part i of the 8 in a block of Q4_K or Q5_K, 6 bits each.
+// The 6-bit scale and minimum of part i, of 8, of a block of Q4_K or Q5_K.
 static inline void scale_and_minimum(const uint8_t * p, int i, int & scale, int & minimum) {
     if (i < 4) {
         scale   = p[i] & 63;
@@ -139,7 +145,7 @@ static inline void scale_and_minimum(const uint8_t * p, int i, int & scale, int 
     }
 }
 
-// The numbers 32 part … of a block. The layouts are ggml's (ggml-common.h).
+// Values 32 part … 32 part + 31 of a block. The layouts are those of ggml-common.h.
 static inline quants quants_of(unsigned type, const char * block, int part) {
     quants to;
     switch (type) {
@@ -150,28 +156,28 @@ static inline quants quants_of(unsigned type, const char * block, int part) {
         const bytes q   = load_bytes(block + (one ? 4 : 2));
         to.q[0]         = q & 15;
         to.q[1]         = q >> 4;
-        to.by(d, one ? half_to_float(block + 2) : -8 * d);
+        to.set(d, one ? half_to_float(block + 2) : -8 * d);
         break;
     }
     case Q5_0:
     case Q5_1: {
-        const char * at = block + (type == Q5_1 ? 4 : 2);
-        const float  d  = half_to_float(block);
-        const bytes  q  = load_bytes(at + 4);
+        const char * bits = block + (type == Q5_1 ? 4 : 2);
+        const float  d    = half_to_float(block);
+        const bytes  q    = load_bytes(bits + 4);
         uint32_t     high;
-        memcpy(&high, at, 4);
+        memcpy(&high, bits, 4);
         to.q[0] = (q & 15) | spread((uint16_t) high, 16);
         to.q[1] = (q >> 4) | spread(high >> 16, 16);
-        to.by(d, type == Q5_1 ? half_to_float(block + 2) : -16 * d);
+        to.set(d, type == Q5_1 ? half_to_float(block + 2) : -16 * d);
         break;
     }
     case Q8_0:
         to.q[0] = load_bytes(block + 2);
         to.q[1] = load_bytes(block + 18);
-        to.by(half_to_float(block), 0);
+        to.set(half_to_float(block), 0);
         break;
     case Q4_K:
-    case Q5_K: {  // d, minimum, 12 bytes of 6-bit scales, for Q5_K 32 bytes of fifth bits, 128 of the others
+    case Q5_K: {  // d, minimum, 12 bytes of 6-bit scales; in Q5_K 32 bytes of fifth bits; 128 bytes of four bits
         int scale, minimum;
         scale_and_minimum((const uint8_t *) block + 4, part, scale, minimum);
         const char * low = block + (type == Q5_K ? 48 : 16) + part / 2 * 32;
@@ -183,10 +189,10 @@ static inline quants quants_of(unsigned type, const char * block, int part) {
             }
             to.q[i] = v;
         }
-        to.by(half_to_float(block) * scale, -(half_to_float(block + 2) * minimum));
+        to.set(half_to_float(block) * scale, -(half_to_float(block + 2) * minimum));
         break;
     }
-    case Q6_K: {  // 128 bytes of lower 4 bits, 64 of upper 2, 16 scales, d
+    case Q6_K: {  // 128 bytes of the lower 4 bits, 64 of the upper 2, 16 scales, d
         const char *low = block + part / 4 * 64 + part % 2 * 32, *high = block + 128 + part / 4 * 32;
         const float d = half_to_float(block + 208);
         for (int i = 0; i < 2; i++) {
@@ -201,49 +207,29 @@ static inline quants quants_of(unsigned type, const char * block, int part) {
     return to;
 }
 
-// Two lots of 16 bytes, side by side.
-typedef uint8_t lots __attribute__((vector_size(32)));
-
-// 16 × 16 bytes of each lot turned: four times, every vector of the first half is interleaved with its fellow of the
-// second.
-static inline void transpose(lots (&v)[16]) {
-#pragma GCC        unroll 4
-    for (int round = 0; round < 4; round++) {
-        lots next[16];
-#pragma GCC unroll 8
-        for (int i = 0; i < 8; i++) {
-            next[2 * i] = __builtin_shufflevector(v[i], v[i + 8], 0, 32, 1, 33, 2, 34, 3, 35, 4, 36, 5, 37, 6, 38, 7,
-                                                  39, 16, 48, 17, 49, 18, 50, 19, 51, 20, 52, 21, 53, 22, 54, 23, 55);
-            next[2 * i + 1] =
-                __builtin_shufflevector(v[i], v[i + 8], 8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47,
-                                        24, 56, 25, 57, 26, 58, 27, 59, 28, 60, 29, 61, 30, 62, 31, 63);
-        }
-        memcpy(v, next, sizeof next);
-    }
-}
-
-// 32 numbers of each of 32 rows, turned while they are bytes.
-struct turned_quants {
-    lots q[2][16];  // of each half of the numbers
+// 32 values of each of 32 rows, transposed while they are bytes.
+struct transposed_quants {
+    lots q[2][16];  // for each half of the values, its 16 columns
     alignas(64) float d[2][32], m[2][32];
 
-    // Number k of the rows from i on is in `half` at k.
-    const int8_t * at(int half, int k, int i) const { return (const int8_t *) &q[half][k] + i; }
+    // Value k of the rows from i on; k is counted in its half.
+    const int8_t * bytes_at(int half, int k, int i) const { return (const int8_t *) &q[half][k] + i; }
 
-    // Calls f(k, v) with numbers k of the rows from i on.
+    // Calls f(k, v) with the values k of the rows from i on.
     template <typename F> void each(int i, F f) const {
         for (int half = 0; half < 2; half++) {
-            const vf by = load(d[half] + i), more = load(m[half] + i);
+            const vf scale = load(d[half] + i), minimum = load(m[half] + i);
 #pragma GCC unroll 16
             for (int k = 0; k < 16; k++) {
-                f(16 * half + k, widened(at(half, k, i)) * by + more);
+                f(16 * half + k, widened(bytes_at(half, k, i)) * scale + minimum);
             }
         }
     }
 };
 
-template <unsigned TYPE> static inline void turn_rows(const char * const * rows, size_t offset, int part,
-                                                      turned_quants & to) {
+// Transposes part `part` of the block at offset of each of 32 rows.
+template <unsigned TYPE> static inline void transpose_rows(const char * const * rows, size_t offset, int part,
+                                                           transposed_quants & to) {
     for (int i = 0; i < 32; i++) {
         const quants of = quants_of(TYPE, rows[i] + offset, part);
         for (int half = 0; half < 2; half++) {
@@ -256,9 +242,9 @@ template <unsigned TYPE> static inline void turn_rows(const char * const * rows,
     transpose(to.q[1]);
 }
 
-// The same where 32 numbers are a block with a scale and perhaps a minimum in front; 4-bit numbers are turned two in a
-// byte.
-template <unsigned TYPE> static inline void turn_blocks(const char * const * rows, size_t offset, turned_quants & to) {
+// The same where a block is 32 values, a scale, and perhaps a minimum. 4-bit values are transposed two in a byte.
+template <unsigned TYPE> static inline void transpose_blocks(const char * const * rows, size_t offset,
+                                                             transposed_quants & to) {
     enum { MINIMUM = TYPE == Q4_1, FIRST = MINIMUM ? 4 : 2 };
     alignas(32) uint16_t d[32], m[32];
     for (int i = 0; i < 32; i++) {
@@ -289,28 +275,31 @@ template <unsigned TYPE> static inline void turn_blocks(const char * const * row
         }
     }
     for (int i = 0; i < 32; i += LANES) {
-        const vf by = load(to.d[0] + i), more = MINIMUM ? load(to.m[0] + i) : TYPE == Q4_0 ? by * splat(-8) : vf{};
-        store(to.d[1] + i, by);
-        store(to.m[0] + i, more);
-        store(to.m[1] + i, more);
+        const vf scale = load(to.d[0] + i), minimum = MINIMUM        ? load(to.m[0] + i)
+                                                      : TYPE == Q4_0 ? scale * splat(-8)
+                                                                     : vf{};
+        store(to.d[1] + i, scale);
+        store(to.m[0] + i, minimum);
+        store(to.m[1] + i, minimum);
     }
 }
 
-// The numbers 32 part … of the block that lies at offset in each of 32 rows.
-static inline void turn_rows(unsigned type, const char * const * rows, size_t offset, int part, turned_quants & to) {
+// The same for any of these types.
+static inline void transpose_rows(unsigned type, const char * const * rows, size_t offset, int part,
+                                  transposed_quants & to) {
     switch (type) {
-    case Q4_0: turn_blocks<Q4_0>(rows, offset, to); break;
-    case Q4_1: turn_blocks<Q4_1>(rows, offset, to); break;
-    case Q5_0: turn_rows<Q5_0>(rows, offset, part, to); break;
-    case Q5_1: turn_rows<Q5_1>(rows, offset, part, to); break;
-    case Q8_0: turn_blocks<Q8_0>(rows, offset, to); break;
-    case Q4_K: turn_rows<Q4_K>(rows, offset, part, to); break;
-    case Q5_K: turn_rows<Q5_K>(rows, offset, part, to); break;
-    case Q6_K: turn_rows<Q6_K>(rows, offset, part, to); break;
+    case Q4_0: transpose_blocks<Q4_0>(rows, offset, to); break;
+    case Q4_1: transpose_blocks<Q4_1>(rows, offset, to); break;
+    case Q5_0: transpose_rows<Q5_0>(rows, offset, part, to); break;
+    case Q5_1: transpose_rows<Q5_1>(rows, offset, part, to); break;
+    case Q8_0: transpose_blocks<Q8_0>(rows, offset, to); break;
+    case Q4_K: transpose_rows<Q4_K>(rows, offset, part, to); break;
+    case Q5_K: transpose_rows<Q5_K>(rows, offset, part, to); break;
+    case Q6_K: transpose_rows<Q6_K>(rows, offset, part, to); break;
     }
 }
 
-// n numbers of the row of a tensor, from the beginning of a block.
+// n values of a row, from the beginning of a block.
 template <unsigned TYPE> static inline void unpack_quants(const char * from, float * to, int64_t n, int64_t block,
                                                           size_t size) {
     for (; n > 0; n -= block, from += size) {
@@ -320,6 +309,7 @@ template <unsigned TYPE> static inline void unpack_quants(const char * from, flo
     }
 }
 
+// n values of a row of any type as floats, from the beginning of a block.
 static inline void unpack(const ggml_tensor * t, const char * from, float * to, int64_t n) {
     switch (t->type) {
     case Q4_0: unpack_quants<Q4_0>(from, to, n, 32, 18); break;
@@ -333,3 +323,6 @@ static inline void unpack(const ggml_tensor * t, const char * from, float * to, 
     default: to_float(t, from, to, n);
     }
 }
+
+}  // namespace KERNELS
+}  // namespace vera

@@ -1,6 +1,13 @@
-// VeRA's own operations: W + diag(b) B diag(d) A, and the gradients of b and d.
+// The operations of VeRA: W + diag(b) B diag(d) A, and the gradients of b and d.
+#pragma once
 
-// to = Σ of some rows of n floats.
+#include "product.hpp"
+#include "unpack.hpp"
+
+namespace vera {
+namespace KERNELS {
+
+// to = the sum of `count` rows of n floats.
 static inline void add_parts(const float * parts, int64_t count, float * to, int64_t n) {
     memcpy(to, parts, n * sizeof(float));
     for (int64_t i = 1; i < count; i++) {
@@ -10,7 +17,8 @@ static inline void add_parts(const float * parts, int64_t count, float * to, int
     }
 }
 
-// Sources: w [k, m], A [.., r], B [r, m], then b [m] and d [r], or NULL for W alone.
+// W + diag(b) B diag(d) A, written into dst [k, m], float32 or bfloat16, the type in which the product is computed.
+// Sources: w [k, m], A [≥ k, r], B [r, ≥ m], b [m], d [r]; the last four may be NULL, for W alone.
 static void merge(const thread & t, ggml_tensor * dst) {
     const ggml_tensor *w = t.src[0], *a = t.src[1], *rows = t.src[2], *b = t.src[3], *d = t.src[4];
     const int64_t      in = w->ne[0], out = w->ne[1];
@@ -23,7 +31,7 @@ static void merge(const thread & t, ggml_tensor * dst) {
         return;
     }
     const product p = {
-        out,  in, a->ne[1], { rows, true }, { a, false }, numbers(d), strip_width(t, w, true, dst->type == BF16, in),
+        out,  in, a->ne[1], { rows, true }, { a, false }, float_data(d), strip_width(t, w, true, dst->type == BF16, in),
         GROUP
     };
     const size_t block = ggml_blck_size(w->type), size = ggml_type_size(w->type);
@@ -31,7 +39,7 @@ static void merge(const thread & t, ggml_tensor * dst) {
         alignas(64) float buf[256];
         for (int64_t i = 0; i < n; i++, c += ldc) {
             unpack(w, row(w, r + i) + n0 / block * size, buf, cols);
-            const float by = numbers(b)[r + i];
+            const float by = float_data(b)[r + i];
             for (int64_t j = 0; j < cols; j++) {
                 buf[j] += by * c[j];
             }
@@ -40,13 +48,14 @@ static void merge(const thread & t, ggml_tensor * dst) {
     });
 }
 
-// With T [r, m] = x · g over their common dimension and E = B ⊙ T: ∂b = E d and ∂d = Eᵀ b. `x` is either the pair's A,
-// whose rows meet those of G [k, m], or u = A x [r, tokens] beside the gradient g [m, tokens]. Each strip of E gives a
-// part of every ∂b, each CHUNK of its rows a part of ∂d; the parts are then added in their order. Sources: g, x, B
-// [r, m], b [m], d [r].
-static void vera_grad(const thread & t, ggml_tensor * dst, bool tokens) {
+// With T [r, m] = x · g over their common dimension and E = B ⊙ T: ∂b = E d and ∂d = Eᵀ b. (Write out the sum of G ⊙
+// diag(b) B diag(d) A and derive it.) x is either A, whose rows meet those of the weight's gradient G [k, m], or u = A
+// x [r, tokens], which meets the gradient g [m, tokens]. Each strip of E gives a part of every ∂b, each CHUNK of its
+// rows a part of every ∂d; the parts are added in their order. Sources: G or g, x, B [r, ≥ m], b [m], d [r]. dst: ∂b
+// [m], then ∂d [r].
+static void vera_gradient(const thread & t, ggml_tensor * dst, bool tokens) {
     const ggml_tensor *g = t.src[0], *x = t.src[1], *rows = t.src[2];
-    const float *      b = numbers(t.src[3]), *d = numbers(t.src[4]);
+    const float *      b = float_data(t.src[3]), *d = float_data(t.src[4]);
     const int64_t      out = rows->ne[1], rank = rows->ne[0], strips = (rank + STRIP - 1) / STRIP,
                        chunks = (out + CHUNK - 1) / CHUNK;
     const product      p      = {
@@ -88,6 +97,11 @@ static void vera_grad(const thread & t, ggml_tensor * dst, bool tokens) {
     }
 }
 
-static void merged_grad(const thread & t, ggml_tensor * dst) { vera_grad(t, dst, false); }
+// From the gradient of the merged weight.
+static void merged_gradient(const thread & t, ggml_tensor * dst) { vera_gradient(t, dst, false); }
 
-static void factored_grad(const thread & t, ggml_tensor * dst) { vera_grad(t, dst, true); }
+// From the gradient of the result, and u.
+static void factored_gradient(const thread & t, ggml_tensor * dst) { vera_gradient(t, dst, true); }
+
+}  // namespace KERNELS
+}  // namespace vera

@@ -240,11 +240,11 @@ func (g *graph) linearsBack(dy, x, u *bindings.Tensor, gr *group, needInput bool
 	}
 	x, u = g.rounded(x), g.rounded(u)
 	if gr.merged != nil {
-		grad := g.WeightGrad(dy, x, g.kind)
+		grad := g.WeightGradient(dy, x, g.kind)
 		gr.each(func(l *linear, start int) {
 			if l.vectors != nil && grad != nil {
 				part := g.View(grad, [4]int64{grad.Ne(0), int64(l.out), 1, 1}, [4]int64{0, int64(start)})
-				g.nodes.Expand(g.AddInplace(l.grads, g.MergedGrad(part, *l.vectors)))
+				g.nodes.Expand(g.AddInplace(l.grads, g.MergedGradient(part, *l.vectors)))
 			}
 		})
 		if !needInput {
@@ -254,7 +254,7 @@ func (g *graph) linearsBack(dy, x, u *bindings.Tensor, gr *group, needInput bool
 	}
 	du := g.vectorsBack(dy, u, gr, needInput)
 	if gr.gradA != nil {
-		g.nodes.Expand(g.AddInplace(gr.gradA, g.WeightGrad(du, g.dropped(x, gr), bindings.F32)))
+		g.nodes.Expand(g.AddInplace(gr.gradA, g.WeightGradient(du, g.dropped(x, gr), bindings.F32)))
 	}
 	if !needInput {
 		return nil
@@ -289,9 +289,10 @@ func (g *graph) vectorsBack(dy, u *bindings.Tensor, gr *group, needed bool) (du 
 		}
 		part, layerU := g.columns(dy, start, l.out), g.columns(u, l.firstRank, l.rank)
 		if l.gradB != nil {
-			g.nodes.Expand(g.AddInplace(l.gradB, g.Mul(g.WeightGrad(part, layerU, bindings.F32), l.vectors.LambdaD)))
+			g.nodes.Expand(g.AddInplace(l.gradB, g.Mul(g.WeightGradient(part, layerU, bindings.F32),
+				l.vectors.LambdaD)))
 		} else {
-			g.nodes.Expand(g.AddInplace(l.grads, g.FactoredGrad(part, layerU, *l.vectors)))
+			g.nodes.Expand(g.AddInplace(l.grads, g.FactoredGradient(part, layerU, *l.vectors)))
 		}
 		h := bindings.Product{In: l.vectors.LambdaB, Out: l.vectors.LambdaD}
 		switch {

@@ -122,7 +122,7 @@ func (m *Model) speed(s Speed, w *bindings.Tensor, composed bool) (float64, erro
 		case s.Op == "linear back":
 			return g.LinearBack(w, g.rounded(y), bindings.Product{}, bindings.F32)
 		}
-		return g.WeightGrad(g.rounded(y), g.rounded(x), bindings.F32)
+		return g.WeightGradient(g.rounded(y), g.rounded(x), bindings.F32)
 	}
 	result := product(activations(s.In), activations(s.Out))
 	g.nodes.Expand(result.Output())
@@ -162,7 +162,7 @@ func (g *graph) composed(w *bindings.Tensor, transposed bool) *bindings.Tensor {
 func (m *Model) peak(kind bindings.Type) (best float64, err error) {
 	g := m.newGraph(1).withKind(kind)
 	defer g.Close()
-	n := g.PeakOperations(g.rounded(input(g, make([]float32, 32), 32))).Output()
+	n := g.Peak(g.rounded(input(g, make([]float32, 32), 32))).Output()
 	g.nodes.Expand(n)
 	if err := g.run(); err != nil {
 		return 0, err

@@ -1,10 +1,10 @@
-// Attention of packed samples, in float32: tiles of TILE queries meet tiles of TILE keys in shared memory, with the
-// softmax built up along the way (Dao et al., arXiv 2205.14135). A block has one tile of one head. D is a head's
-// numbers filled up; each of a block's threads has 4 rows of a product of two tiles, and every sixteenth of its
-// columns.
+// Attention of packed samples, in float32: tiles of TILE queries meet tiles of TILE keys in shared memory, and the
+// softmax is built up along the way (Dao et al., arXiv 2205.14135). A block computes one tile of one head. D is the
+// length of a head, padded to what kernels are compiled for. Each of a block's threads has 4 rows of a product of two
+// tiles, and every sixteenth of its columns.
 //
-// The memory traffic is that of K and V once for each tile of queries, and backwards of Q and dout once for each tile
-// of keys besides; both stay in the L2 cache.
+// Memory is read once for each tile of queries (K and V), and backward also once for each tile of keys (Q and dout);
+// both stay in the L2 cache.
 #pragma once
 
 #include "kernels.hpp"
@@ -14,19 +14,15 @@ namespace cuda {
 
 enum { TILE = 32, ATTENTION_THREADS = 128, LANES16 = 16, SCORES = TILE * (TILE + 1) };
 
-struct segment {
-    int32_t first, length, parent, before;  // before: tokens of its ancestors
-};
-
-// Where a block computes.
+// The tile that a block computes.
 struct place {
-    int32_t segment, start;  // the first of its rows in the segment; segment −1 is none
+    int32_t segment, start;  // start: its first row in the segment; segment −1: no tile
 };
 
-struct attention {
+struct attention_pack {
     matrix          qkv;
-    int             heads, kv_heads, dim, window;  // window: more than there are tokens where there is none
-    float           scale, cap;                    // cap: 0 where there is none
+    int             heads, kv_heads, dim, window;  // window: INT_MAX for none
+    float           scale, cap;                    // cap: 0 for none
     const segment * segments;
     int             count;
     const place *   places;
@@ -35,7 +31,7 @@ struct attention {
 
     __device__ int value(int kv) const { return (heads + kv_heads + kv) * dim; }
 
-    // A product's score, if a query sees the key that far before it, else −∞.
+    // The score of a product, if a query sees the key that is so many tokens before it, else −∞.
     __device__ float score(float product, int distance) const {
         if (distance < 0 || distance >= window) {
             return -INFINITY;
@@ -43,7 +39,7 @@ struct attention {
         return cap != 0 ? cap * tanhf(product * scale / cap) : product * scale;
     }
 
-    // The derivative of a score by what it was before it was capped.
+    // The derivative of a score by the score before the cap.
     __device__ float slope(float score) const {
         const float t = cap != 0 && score != -INFINITY ? score / cap : 0;
         return 1 - t * t;
@@ -67,7 +63,7 @@ __global__ static void find_places(const segment * segments, int count, place * 
     }
 }
 
-// A tile: `rows` rows of m from `first` on, of each `dim` numbers from `column` on; zeros around them.
+// Copies a tile: `rows` rows of m from `first` on, and of each `dim` elements from `column` on, padded with zeros.
 template <int D> __device__ static void fetch(float * tile, matrix m, int64_t first, int rows, int64_t column,
                                               int dim) {
     for (int i = threadIdx.x; i < TILE * D; i += ATTENTION_THREADS) {
@@ -96,8 +92,7 @@ template <int D> __device__ static void products(const float * a, const float * 
     }
 }
 
-// Puts this thread's part of a product into a tile of scores. Its rows are read by the sixteen threads alone that have
-// them.
+// Stores this thread's part of a product into a tile of scores. Only the sixteen threads that share its rows read them.
 __device__ static void share(float * scores, const float s[4][2]) {
     const int x = threadIdx.x % LANES16, y = threadIdx.x / LANES16;
     __syncwarp();
@@ -143,7 +138,7 @@ __device__ static float row_sum(float v) { return over_lanes<LANES16>(v, plus())
 
 __device__ static float row_max(float v) { return over_lanes<LANES16>(v, greater()); }
 
-// The softmax of four rows, built up from tile to tile.
+// The softmax of four rows, one tile after the other.
 struct softmax {
     float top[4], total[4];
 
@@ -154,8 +149,8 @@ struct softmax {
         }
     }
 
-    // Takes more scores in, −∞ where a key is not seen; they become exp(score − top), and older sums are to be
-    // multiplied by `older`.
+    // Adds scores, −∞ where a key is not seen. They become exp(score − top); older sums have to be multiplied by
+    // `older`.
     __device__ void add(float s[4][2], float older[4]) {
         for (int i = 0; i < 4; i++) {
             const float next = fmaxf(top[i], row_max(fmaxf(s[i][0], s[i][1]))), by = next == -INFINITY ? 0 : next;
@@ -168,21 +163,21 @@ struct softmax {
     }
 };
 
-// Calls f(first key, number, by) for every tile of keys that a tile of queries sees: of its own segment, where a query
-// sees those up to itself, and of its ancestors. by is how many tokens the first query is behind the first key.
-template <typename F> __device__ static void each_keys(const attention & a, place p, int rows, F f) {
-    const int query = a.segments[p.segment].before + p.start;
+// Calls f(first key, count, distance) for every tile of keys that a tile of queries sees: of its own segment, where a
+// query sees those up to itself, and of its ancestors. The first query is `distance` tokens behind the first key.
+template <typename F> __device__ static void each_keys(const attention_pack & a, place p, int rows, F f) {
+    const int query = a.segments[p.segment].past + p.start;
     for (int s = p.segment; s >= 0; s = a.segments[s].parent) {
         const segment g    = a.segments[s];
         const int     keys = s == p.segment ? p.start + rows : g.length;
-        for (int k = max(0, query + 1 - a.window - g.before); k < keys; k += TILE) {
-            f((int64_t) g.first + k, min((int) TILE, keys - k), query - g.before - k);
+        for (int k = max(0, query + 1 - a.window - g.past); k < keys; k += TILE) {
+            f((int64_t) g.first + k, min((int) TILE, keys - k), query - g.past - k);
         }
     }
 }
 
-// Scores of a tile of keys: −∞ where the query of a row does not see the key of a column.
-__device__ static void mask(const attention & a, float s[4][2], int keys, int by) {
+// Scores of a tile of keys, with −∞ where the query of a row does not see the key of a column.
+__device__ static void mask(const attention_pack & a, float s[4][2], int keys, int by) {
     const int x = threadIdx.x % LANES16, y = threadIdx.x / LANES16;
     for (int i = 0; i < 4; i++) {
         for (int j = 0; j < 2; j++) {
@@ -192,7 +187,7 @@ __device__ static void mask(const attention & a, float s[4][2], int keys, int by
     }
 }
 
-template <int D> __global__ static void attend(attention a, matrix out) {
+template <int D> __global__ static void attend(attention_pack a, matrix out) {
     DYNAMIC_SHARED(float, memory);
     float *     q = memory, *k = q + TILE * (D + 4), *v = k + TILE * (D + 4), *scores = v + TILE * (D + 4);
     const place p = a.places[blockIdx.x];
@@ -229,10 +224,10 @@ template <int D> __global__ static void attend(attention a, matrix out) {
     store<D>(sums, by, out, first, rows, h * a.dim, a.dim);
 }
 
-// The gradient of queries, ∂Q = D K with D = scale · P ⊙ (g Vᵀ − δ), times the capped scores' slope, and δ = rowsum(P ⊙
-// g Vᵀ), for the gradient g = dout. What P is made of again, and δ, are left for the keys: log Σ exp(score) and δ of
-// each head's [rows].
-template <int D> __global__ static void attend_back_queries(attention a, matrix dout, matrix dqkv, float * logs,
+// The gradient of the queries: ∂Q = D K with D = scale · P ⊙ (g Vᵀ − δ), times the slope of capped scores, and δ =
+// rowsum(P ⊙ g Vᵀ), for the gradient g = dout. Stores what the keys need, as [rows] of each head: log Σ exp(score),
+// from which P is computed again, and δ.
+template <int D> __global__ static void attend_back_queries(attention_pack a, matrix dout, matrix dqkv, float * logs,
                                                             float * deltas, int64_t tokens) {
     DYNAMIC_SHARED(float, memory);
     float *q = memory, *g = q + TILE * (D + 4), *k = g + TILE * (D + 4), *v = k + TILE * (D + 4),
@@ -289,9 +284,9 @@ template <int D> __global__ static void attend_back_queries(attention a, matrix 
     store<D>(sums, by, dqkv, first, rows, h * a.dim, a.dim);
 }
 
-// The gradients of keys and values, ∂K = Dᵀ Q and ∂V = Pᵀ g: a tile of keys meets all queries that see it, of all heads
-// that share it.
-template <int D> __global__ static void attend_back_keys(attention a, matrix dout, matrix dqkv, const float * logs,
+// The gradients of the keys and values: ∂K = Dᵀ Q and ∂V = Pᵀ g. A tile of keys meets all queries that see it, of all
+// heads that share it.
+template <int D> __global__ static void attend_back_keys(attention_pack a, matrix dout, matrix dqkv, const float * logs,
                                                          const float * deltas, int64_t tokens) {
     DYNAMIC_SHARED(float, memory);
     float *k = memory, *v = k + TILE * (D + 4), *q = v + TILE * (D + 4), *g = q + TILE * (D + 4),
@@ -315,15 +310,15 @@ template <int D> __global__ static void attend_back_keys(attention a, matrix dou
         if (s != p.segment) {
             continue;  // no descendant
         }
-        const segment own = a.segments[r];
-        for (int start = r == p.segment ? p.start : 0; start < own.length; start += TILE) {
+        const segment run = a.segments[r];
+        for (int start = r == p.segment ? p.start : 0; start < run.length; start += TILE) {
             // how many tokens the first query is behind the first key
-            const int by = own.before + start - a.segments[p.segment].before - p.start;
+            const int by = run.past + start - a.segments[p.segment].past - p.start;
             if (by - (rows - 1) >= a.window) {
                 break;
             }
-            const int     n     = min((int) TILE, own.length - start);
-            const int64_t query = (int64_t) own.first + start;
+            const int     n     = min((int) TILE, run.length - start);
+            const int64_t query = (int64_t) run.first + start;
             for (int h = kv * shared; h < (kv + 1) * shared; h++) {
                 __syncthreads();
                 fetch<D>(q, a.qkv, query, n, h * a.dim, a.dim);

@@ -6,11 +6,11 @@
 namespace vera {
 
 template <int OP> static void run(const thread & t, ggml_tensor * dst) {
-    if (!cuda::supported((operation) OP, *t.with, t.src)) {
+    if (!cuda::supported((ggml_vera_operation) OP, *t.with, t.src)) {
         portable.kernels[OP](t, dst);
     } else if (t.ith == 0) {
         cuda::machine m;
-        cuda::compute(m, (operation) OP, *t.with, t.src, dst);
+        cuda::compute(m, (ggml_vera_operation) OP, *t.with, t.src, dst);
     }
 }
 
@@ -18,6 +18,6 @@ template <int... OP> static isa every(std::integer_sequence<int, OP...>) {
     return { "emulated", true, { run<OP>... } };
 }
 
-const isa emulated = every(std::make_integer_sequence<int, OPERATIONS>());
+const isa emulated = every(std::make_integer_sequence<int, GGML_VERA_OPERATION_COUNT>());
 
 }  // namespace vera

@@ -1,5 +1,5 @@
-// What kernels.hpp needs of CUDA, on the processor: a block's threads are fibers that take turns at every barrier, so
-// that the kernels are tested where there is no graphics processor. Slow.
+// What kernels.hpp needs of CUDA, on the CPU: the threads of a block are fibers that run in turn from barrier to
+// barrier. This tests the kernels where there is no graphics processor. It is slow.
 #pragma once
 
 #include <setjmp.h>
@@ -42,7 +42,7 @@ namespace cuda {
 
 // The threads of the block that is being computed.
 struct block {
-    // no power of two apart: the threads' stacks would meet in the same sets of the cache
+    // not a power of two: the stacks of the threads would fall into the same sets of the cache
     enum { STACK = (64 << 10) + 1088 };
     struct fiber {
         ucontext_t start;
@@ -60,8 +60,8 @@ struct block {
 
     static void enter();
 
-    // Every thread up to its next barrier in turn, until all are at their end. Only a thread's first steps take a call
-    // of the system.
+    // Runs every thread up to its next barrier, again and again until all are done. Only the first switch to a thread
+    // needs a system call.
     void run(unsigned count) {
         threads.resize(count);
         stacks.resize(count * STACK);
@@ -147,7 +147,7 @@ struct machine {
     template <typename... Args> bool few(Args...) { return false; }
 
     void gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, matrix a, matrix b, float beta, matrix c) {
-        std::vector<float> left((size_t) (m * k));  // k numbers for each of m
+        std::vector<float> left((size_t) (m * k));  // m rows of k elements
         for (int64_t i = 0; i < m; i++) {
             for (int64_t l = 0; l < k; l++) {
                 left[i * k + l] = ta ? a.get(i, l) : a.get(l, i);

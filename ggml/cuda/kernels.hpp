@@ -1,7 +1,7 @@
-// veratune's operations on a graphics processor: the kernels. Each stands for one of vera.h, whose formula it has;
-// operations.hpp calls them. Compiled by CUDA or, to be tested where there is none, with emulated.hpp before it.
+// veratune's operations on a graphics processor: the kernels. operations.hpp launches them. CUDA compiles them, or, to
+// test them where there is no such processor, the CPU's compiler with emulated.hpp before them.
 //
-// Activations are float32 or bfloat16; everything but the products is computed in float32. Results are the same bits
+// Activations are float32 or bfloat16; everything but the products is computed in float32. Results have the same bits
 // every time: sums have a fixed order, and nothing is added atomically.
 #pragma once
 
@@ -9,12 +9,14 @@
 #include <cstdint>
 #include <cstring>
 
+#include "../call.h"
+
 namespace vera {
 namespace cuda {
 
-enum { THREADS = 256 };  // of a block, but for attention
+enum { THREADS = 256 };  // in a block, except in attention
 
-// Rows of numbers, float32 or bfloat16, `stride` numbers apart.
+// A matrix of float32 or bfloat16, whose rows are `stride` elements apart.
 struct matrix {
     char *  data;
     int64_t stride;
@@ -31,7 +33,7 @@ struct matrix {
         return x;
     }
 
-    // To the nearest, ties to even. A NaN keeps its upper bits, if that is still one.
+    // Rounds to nearest, ties to even. A NaN keeps its upper bits, if they are still a NaN.
     __device__ static uint32_t rounded(float x) {
         uint32_t bits;
         memcpy(&bits, &x, sizeof(x));
@@ -53,10 +55,10 @@ struct matrix {
         }
     }
 
-    // Whether rows can be read and written by fours.
+    // Whether rows can be read and written four elements at a time.
     __host__ __device__ bool by_fours() const { return stride % 4 == 0 && (uintptr_t) data % (half ? 8 : 16) == 0; }
 
-    // Four numbers from the fourth of a row on that i is.
+    // Elements 4 i … 4 i + 3 of a row.
     __device__ float4 get4(int64_t r, int64_t i) const {
         if (!half) {
             return ((const float4 *) data)[r * stride / 4 + i];
@@ -75,8 +77,8 @@ struct matrix {
     }
 };
 
-// to = from ⊙ by_row ⊙ by_column + acc, for rows of n numbers. Scales that are NULL are ones; acc.data may be NULL, or
-// to's.
+// to = from ⊙ by_row ⊙ by_column + acc, for rows of n elements. A scale that is NULL is 1; acc.data may be NULL, or
+// that of `to`.
 __global__ static void scale(matrix from, matrix to, int64_t n, int64_t rows, const float * by_row,
                              const float * by_column, matrix acc) {
     for (int64_t r = blockIdx.y; r < rows; r += gridDim.y) {
@@ -89,7 +91,7 @@ __global__ static void scale(matrix from, matrix to, int64_t n, int64_t rows, co
     }
 }
 
-// The same for n/4 fours of numbers.
+// The same for rows of `fours` times four elements.
 __global__ static void scale4(matrix from, matrix to, int64_t fours, int64_t rows, const float * by_row,
                               const float4 * by_column, matrix acc) {
     for (int64_t r = blockIdx.y; r < rows; r += gridDim.y) {
@@ -120,7 +122,7 @@ struct greater {
     __device__ float operator()(float a, float b) const { return fmaxf(a, b); }
 };
 
-// The numbers of some neighbours in a warp joined, for all of them.
+// Reduces the values of LANES neighbours in a warp; each of them gets the result.
 template <int LANES, typename F> __device__ static float over_lanes(float v, F join) {
     for (int k = LANES / 2; k > 0; k /= 2) {
         v = join(v, __shfl_xor_sync(0xffffffff, v, k));
@@ -128,11 +130,11 @@ template <int LANES, typename F> __device__ static float over_lanes(float v, F j
     return v;
 }
 
-enum { FEW = 4 };
+enum { FEW = 4 };  // columns, at most
 
-// y = diag(by_row) W diag(by_column) x + acc for a few columns of x, n of them: a warp sums up a row of W, of k
-// numbers. numbers(r, i) are two numbers of row r and where they stand in it, for i from 0 to k/2 − 1.
-template <typename W> __device__ static void few_columns(W numbers, int64_t out, int64_t k, matrix x, int n,
+// y = diag(by_row) W diag(by_column) x + acc for n columns of x: a warp sums up a row of W, of k elements. weights(r,
+// i, at, w) gives two elements of row r and their columns, for i from 0 to k/2 − 1.
+template <typename W> __device__ static void few_columns(W weights, int64_t out, int64_t k, matrix x, int n,
                                                          const float * by_row, const float * by_column, matrix acc,
                                                          matrix y) {
     const int64_t r         = blockIdx.x * (int64_t) (THREADS / 32) + threadIdx.x / 32;
@@ -141,7 +143,7 @@ template <typename W> __device__ static void few_columns(W numbers, int64_t out,
     for (int64_t i = lane; r < out && i < k / 2; i += 32) {
         int64_t at[2];
         float   w[2];
-        numbers(r, i, at, w);
+        weights(r, i, at, w);
         for (int p = 0; p < 2; p++) {
             w[p] *= by_column ? by_column[at[p]] : 1;
             for (int c = 0; c < FEW; c++) {
@@ -171,7 +173,7 @@ __global__ static void few(matrix w, int64_t out, int64_t k, matrix x, int n, co
         out, k, x, n, by_row, by_column, acc, y);
 }
 
-// Bytes of rows that labels name, side by side: of `bytes` each, `stride` apart.
+// Copies the rows that labels name, of `bytes` bytes, side by side. They are `stride` apart in `from`.
 __global__ static void gather(const char * from, int64_t stride, const int32_t * labels, char * to, int64_t bytes) {
     const char * row = from + labels[blockIdx.x] * stride;
     for (int64_t i = threadIdx.x; i < bytes; i += THREADS) {
@@ -179,7 +181,7 @@ __global__ static void gather(const char * from, int64_t stride, const int32_t *
     }
 }
 
-// The numbers of all threads joined, for all of them.
+// Reduces the values of all threads; each of them gets the result.
 template <typename F> __device__ static float over_block(float v, F join) {
     __shared__ float parts[THREADS / 32];
     v = over_lanes<32>(v, join);
@@ -205,7 +207,7 @@ __device__ static float inverse_rms(matrix x, int64_t r, int64_t n, float eps) {
     return 1 / sqrtf(block_sum(squares) / n + eps);
 }
 
-// y = x ⊙ w / √(mean(x²) + eps), a row a block.
+// y = x ⊙ w / √(mean(x²) + eps), one block a row.
 __global__ static void norm(matrix x, const float * w, matrix y, int64_t n, float eps) {
     const int64_t r = blockIdx.x;
     const float   s = inverse_rms(x, r, n, eps);
@@ -247,7 +249,7 @@ struct moments {
     }
 };
 
-// With s = 1 / √(var(x) + eps): y = s (x − mean(x)) ⊙ w + b, a row a block.
+// With s = 1 / √(var(x) + eps): y = s (x − mean(x)) ⊙ w + b, one block a row.
 __global__ static void layer_norm(matrix x, const float * w, const float * b, matrix y, int64_t n, float eps) {
     const int64_t r = blockIdx.x;
     const moments m(x, r, n, eps);
@@ -274,8 +276,8 @@ __global__ static void layer_norm_back(matrix dy, matrix x, const float * w, mat
     }
 }
 
-// What is normed in a row [q, k, v]: the heads of q and of k, or all of q and all of k, as long as their weights are.
-// v's heads stay as they are.
+// Which parts of a row [q, k, v] have a norm: each head of q and of k, or q and k as a whole, as the lengths of their
+// weights say. The heads of v are copied.
 struct head_norms {
     const float *q, *k;
     int64_t      q_size, k_size, dim;
@@ -287,7 +289,7 @@ struct head_norms {
 
     __host__ int64_t parts() const { return of_q() + of_k() + kv_heads; }
 
-    // One of these parts of a row; without weights it is a head of v.
+    // A part of a row. Without weights it is a head of v.
     struct part {
         const float * w;
         int64_t       first, size;
@@ -305,7 +307,7 @@ struct head_norms {
     }
 };
 
-// A part of a row a block.
+// One block a part of a row.
 __global__ static void norm_heads(matrix x, head_norms norms, matrix y, float eps) {
     const int64_t          r       = blockIdx.y;
     const head_norms::part p       = norms.at(blockIdx.x);
@@ -341,7 +343,7 @@ struct activation {
 
     // 2 √(2/π), and 0.044715 times that
     __host__ activation(int which)
-        : linear(1.5957691216057308f), cubic(0.07135481627159867f), straight(which != GELU) {}
+        : linear(1.5957691216057308f), cubic(0.07135481627159867f), straight(which != GGML_VERA_GELU) {}
 
     __device__ float phi(float x) const { return straight ? x : x * (linear + cubic * (x * x)); }
 
@@ -371,9 +373,9 @@ __global__ static void activated_back(matrix dy, matrix gate_up, matrix d, int64
     }
 }
 
-// Pairs (a, b) of the first `dims` numbers of each of the first heads become (a cos − b sin, a sin + b cos), or with
-// way = −1 are turned back; the others, of n in a row, are copied. The table has (cos, sin) for each pair: neighbours,
-// or the same numbers of the two halves.
+// Rotates pairs (a, b) of the first `dims` elements of each of the first heads: (a cos − b sin, a sin + b cos), or with
+// way = −1 by the negative angle. Copies everything else of the n elements of a row. The table has (cos, sin) for each
+// pair: neighbours, or the same elements of the two halves.
 __global__ static void rotate(matrix x, matrix table, matrix y, int64_t n, int64_t dims, int heads, int dim, float way,
                               bool halves) {
     const int64_t r = blockIdx.y, i = blockIdx.x * (int64_t) THREADS + threadIdx.x;
@@ -391,14 +393,14 @@ __global__ static void rotate(matrix x, matrix table, matrix y, int64_t n, int64
     y.put(r, i, first ? x.get(r, i) * cos - x.get(r, i + apart) * sin : x.get(r, i) * cos + x.get(r, i - apart) * sin);
 }
 
-// Rows of logits, float32, capped where there is a cap.
+// Rows of logits, float32, capped if cap is not 0.
 struct logits {
     matrix x;
     float  cap;
 
     __device__ float get(int64_t r, int64_t i) const { return cap == 0 ? x.get(r, i) : cap * tanhf(x.get(r, i) / cap); }
 
-    // The derivative of a capped number c: tanh′ = 1 − tanh².
+    // The derivative at a capped value c: tanh′ = 1 − tanh².
     __device__ float slope(float c) const { return cap == 0 ? 1 : 1 - c / cap * (c / cap); }
 };
 
@@ -409,19 +411,19 @@ __global__ static void capped(logits x, matrix y, int64_t n) {
     }
 }
 
-// What a row of logits is normalised by: softmax = exp(logit − by) / total.
+// The normaliser of a row of logits: softmax = exp(logit − top) / total.
 struct normalizer {
-    float by;     // the greatest logit; 0 if that is infinite, as exp(0) alone is no number then
-    float total;  // Σ exp(logit − by), which is NaN if a logit is
+    float top;    // the largest logit; 0 if that is infinite, since ∞ − ∞ is NaN
+    float total;  // Σ exp(logit − top); NaN if a logit is NaN
 
-    __device__ normalizer(logits x, int64_t r, int64_t n) : by(-INFINITY), total(0) {
+    __device__ normalizer(logits x, int64_t r, int64_t n) : top(-INFINITY), total(0) {
         for (int64_t i = threadIdx.x; i < n; i += THREADS) {
-            by = fmaxf(by, x.get(r, i));
+            top = fmaxf(top, x.get(r, i));
         }
-        by = over_block(by, greater());
-        by = fabsf(by) < INFINITY ? by : 0;
+        top = over_block(top, greater());
+        top = fabsf(top) < INFINITY ? top : 0;
         for (int64_t i = threadIdx.x; i < n; i += THREADS) {
-            total += expf(x.get(r, i) - by);
+            total += expf(x.get(r, i) - top);
         }
         total = block_sum(total);
     }
@@ -432,7 +434,7 @@ __global__ static void cross_entropy(logits x, const int32_t * labels, float * t
     const int64_t    r = blockIdx.x;
     const normalizer z(x, r, n);
     if (threadIdx.x == 0) {
-        to[r] = logf(z.total) + (z.by - x.get(r, labels[r]));
+        to[r] = logf(z.total) + (z.top - x.get(r, labels[r]));
     }
 }
 
@@ -442,11 +444,11 @@ __global__ static void cross_entropy_back(logits x, const int32_t * labels, matr
     const normalizer z(x, r, n);
     for (int64_t i = threadIdx.x; i < n; i += THREADS) {
         const float c = x.get(r, i);
-        y.put(r, i, (expf(c - z.by) / z.total - (i == labels[r])) * x.slope(c));
+        y.put(r, i, (expf(c - z.top) / z.total - (i == labels[r])) * x.slope(c));
     }
 }
 
-// ∂b = E d for E = B ⊙ T: a row a block.
+// ∂b = E d for E = B ⊙ T, one block a row.
 __global__ static void grad_b(matrix b, const float * t, const float * d, float * to, int64_t rank) {
     const int64_t o = blockIdx.x;
     float         s = 0;
@@ -461,7 +463,7 @@ __global__ static void grad_b(matrix b, const float * t, const float * d, float 
 
 enum { GRAD_ROWS = 64 };
 
-// Parts of ∂d = Eᵀ b: those of GRAD_ROWS rows, for each number of d.
+// A part of ∂d = Eᵀ b for each element of d: the sum over GRAD_ROWS rows.
 __global__ static void grad_d_parts(matrix rows, const float * t, const float * b, float * parts, int64_t rank,
                                     int64_t out) {
     const int64_t i = blockIdx.x * (int64_t) THREADS + threadIdx.x, first = blockIdx.y * (int64_t) GRAD_ROWS;
@@ -474,7 +476,7 @@ __global__ static void grad_d_parts(matrix rows, const float * t, const float * 
     }
 }
 
-// The sums of n columns of parts.
+// Adds up the parts of each of n columns.
 __global__ static void add_parts(const float * parts, int64_t count, float * to, int64_t n) {
     const int64_t i = blockIdx.x * (int64_t) THREADS + threadIdx.x;
     if (i < n) {

@@ -1,18 +1,20 @@
-// veratune's operations on a graphics processor: which kernels and products a node is made of. What includes this has
-// defined before it
+// veratune's operations on a graphics processor: which kernels and products a node consists of. Before including this,
+// define
 //
 //   struct machine {
-//       void * scratch(size_t bytes);                                      // memory of the device until the node is
-//       done void   gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, matrix a, matrix b, float beta, matrix c);
-//                                                                           // C = A B + beta C, columns of a matrix
-//                                                                           being its `rows`; A and B of one type
-//       void   floats(unsigned type, const void * from, float * to, int64_t n);  // whole blocks of any type
-//       bool   halves(unsigned type, const void * from, void * to, int64_t n);  // the same rounded to bfloat16, or
-//       false where it does not know the type bool   few(unsigned type, dim3 grid, const char * w, int64_t row, …); //
-//       few_columns of a quantised matrix, or false where it does not know the type
+//       // memory of the device, until the node is done
+//       void * scratch(size_t bytes);
+//       // C = A B + beta C, where columns of a matrix are its `rows`; A and B have one type
+//       void gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, matrix a, matrix b, float beta, matrix c);
+//       // dequantises whole blocks of any type
+//       void floats(unsigned type, const void * from, float * to, int64_t n);
+//       // the same into bfloat16; false if it does not know the type
+//       bool halves(unsigned type, const void * from, void * to, int64_t n);
+//       // few_columns of a quantised matrix; false if it does not know the type
+//       bool few(unsigned type, dim3 grid, const char * w, int64_t row, …);
 //   };
 //
-// and LAUNCH(machine, kernel, dim3 grid, threads, shared bytes, arguments …), which checks the launch.
+// and LAUNCH(machine, kernel, dim3 grid, threads, shared bytes, arguments …), which launches a kernel and checks that.
 #pragma once
 
 #include <algorithm>
@@ -20,6 +22,7 @@
 
 #include "../call.h"
 #include "attention.hpp"
+#include "kernels.hpp"
 
 namespace vera {
 namespace cuda {
@@ -33,7 +36,7 @@ static matrix view(const ggml_tensor * t) {
 
 static matrix none() { return { nullptr, 0, false }; }
 
-static const float * numbers(const ggml_tensor * t) { return t ? (const float *) t->data : nullptr; }
+static const float * float_data(const ggml_tensor * t) { return t ? (const float *) t->data : nullptr; }
 
 static matrix scratch(machine & m, int64_t n, int64_t rows, bool half) {
     return { (char *) m.scratch((size_t) (n * rows * (half ? 2 : 4))), n, half };
@@ -56,7 +59,7 @@ static void copied(machine & m, matrix from, matrix to, int64_t n, int64_t rows)
     scaled(m, from, to, n, rows, nullptr, nullptr, none());
 }
 
-// Rows r … r + rows of w, scaled, in float32 or bfloat16: in `to`, where that has room for them, or where they lie.
+// Rows r … r + rows of w, scaled, in float32 or bfloat16: in `to`, which has room for them, or where they are.
 static matrix unpacked(machine & m, const ggml_tensor * w, int64_t r, int64_t rows, matrix to, const float * by_row,
                        const float * by_column) {
     const int64_t n      = w->ne[0];
@@ -71,7 +74,7 @@ static matrix unpacked(machine & m, const ggml_tensor * w, int64_t r, int64_t ro
         return to;
     }
     const char * from = (const char *) w->data + r * w->nb[1];
-    // blocks with gaps between their rows
+    // rows have gaps between them
     if (w->nb[1] != (size_t) n / ggml_blck_size(w->type) * ggml_type_size(w->type) && rows > 1) {
         for (int64_t i = 0; i < rows; i++) {
             unpacked(m, w, r + i, 1, to.at(i, 0), by_row ? by_row - r : nullptr, by_column);
@@ -88,7 +91,7 @@ static matrix unpacked(machine & m, const ggml_tensor * w, int64_t r, int64_t ro
         }
         return to;
     }
-    // In parts that stay in the processor's cache.
+    // in parts that stay in the cache
     const int64_t each  = std::max<int64_t>(1, (4 << 20) / n);
     const matrix  whole = scratch(m, n, std::min(each, rows), false);
     for (int64_t i = 0; i < rows; i += each) {
@@ -104,8 +107,8 @@ static int64_t unpacked_rows(const ggml_tensor * w) {
     return std::max<int64_t>(1, std::min<int64_t>(w->ne[1], (64 << 20) / w->ne[0]));
 }
 
-// product() for a few columns in float32, which would be a small part of the work of unpacking W. Tells whether it
-// knows W's type.
+// product() for a few columns in float32, where unpacking W would be most of the work. False if it does not know W's
+// type.
 static bool few_columns(machine & m, const ggml_tensor * w, const ggml_tensor * x, const float * by_row,
                         const float * by_column, matrix acc, matrix y) {
     const int64_t k = w->ne[0], out = w->ne[1];
@@ -121,8 +124,8 @@ static bool few_columns(machine & m, const ggml_tensor * w, const ggml_tensor * 
                  by_column, acc, y);
 }
 
-// y = diag(by_row) W diag(by_column) x + acc, or with the transposed: scales become part of the matrix, so that neither
-// x nor y is gone through again.
+// y = diag(by_row) W diag(by_column) x + acc, or with the transposed. W is scaled rather than x and y, which would be
+// one more pass over each.
 static void product(machine & m, const ggml_tensor * w, const ggml_tensor * x, const float * by_row,
                     const float * by_column, const ggml_tensor * acc, ggml_tensor * dst, bool back) {
     const matrix in = view(x), to = view(dst), more = acc ? view(acc) : none();
@@ -156,7 +159,7 @@ static void product(machine & m, const ggml_tensor * w, const ggml_tensor * x, c
     }
 }
 
-// A matrix of numbers in another type.
+// A matrix, converted if it has the other type.
 static matrix as(machine & m, const ggml_tensor * t, int64_t n, bool half) {
     const matrix from = view(t);
     if (from.half == half) {
@@ -168,7 +171,7 @@ static matrix as(machine & m, const ggml_tensor * t, int64_t n, bool half) {
 }
 
 // Sources: g, x.
-static void weight_grad(machine & m, const ggml_tensor * g, const ggml_tensor * x, ggml_tensor * dst) {
+static void weight_gradient(machine & m, const ggml_tensor * g, const ggml_tensor * x, ggml_tensor * dst) {
     const matrix in = view(x), to = view(dst);
     const bool   straight = in.half || !to.half;
     const matrix y        = straight ? to : scratch(m, dst->ne[0], dst->ne[1], false);
@@ -178,7 +181,7 @@ static void weight_grad(machine & m, const ggml_tensor * g, const ggml_tensor * 
     }
 }
 
-// Sources: w, A, B, b, d; the latter four NULL for W alone.
+// Sources: w, A, B, b, d; the last four may be NULL, for W alone.
 static void merge(machine & m, ggml_tensor * const * src, ggml_tensor * dst) {
     const ggml_tensor * w  = src[0];
     const int64_t       in = w->ne[0], step = unpacked_rows(w);
@@ -193,7 +196,7 @@ static void merge(machine & m, ggml_tensor * const * src, ggml_tensor * dst) {
             copied(m, part, sum, in, rows);
         }
         if (src[3]) {
-            const matrix up = unpacked(m, src[2], r, rows, pair, numbers(src[3]), numbers(src[4]));
+            const matrix up = unpacked(m, src[2], r, rows, pair, float_data(src[3]), float_data(src[4]));
             m.gemm(false, false, in, rows, src[1]->ne[1], a, up, 1, sum);
         }
         if (to.half) {
@@ -202,61 +205,61 @@ static void merge(machine & m, ggml_tensor * const * src, ggml_tensor * dst) {
     }
 }
 
-// ∂b and ∂d of T [rank, out]. Sources: …, B, b, d.
-static void vectors_grad(machine & m, matrix t, const ggml_tensor * rows, const ggml_tensor * b, const ggml_tensor * d,
-                         ggml_tensor * dst) {
+// ∂b and ∂d from T [rank, out].
+static void vectors_gradient(machine & m, matrix t, const ggml_tensor * rows, const ggml_tensor * b,
+                             const ggml_tensor * d, ggml_tensor * dst) {
     const int64_t rank = rows->ne[0], out = rows->ne[1] < b->ne[0] ? rows->ne[1] : b->ne[0],
                   blocks = pieces(out, GRAD_ROWS);
     const matrix  parts  = scratch(m, rank, blocks, false);
     float *       to     = (float *) dst->data;
-    LAUNCH(m, grad_b, dim3((unsigned) out), THREADS, 0, view(rows), (const float *) t.data, numbers(d), to, rank);
+    LAUNCH(m, grad_b, dim3((unsigned) out), THREADS, 0, view(rows), (const float *) t.data, float_data(d), to, rank);
     LAUNCH(m, grad_d_parts, dim3((unsigned) pieces(rank, THREADS), (unsigned) blocks), THREADS, 0, view(rows),
-           (const float *) t.data, numbers(b), (float *) parts.data, rank, out);
+           (const float *) t.data, float_data(b), (float *) parts.data, rank, out);
     LAUNCH(m, add_parts, dim3((unsigned) pieces(rank, THREADS)), THREADS, 0, (const float *) parts.data, blocks,
            to + out, rank);
 }
 
 // Sources: G, A, B, b, d.
-static void merged_grad(machine & m, ggml_tensor * const * src, ggml_tensor * dst) {
+static void merged_gradient(machine & m, ggml_tensor * const * src, ggml_tensor * dst) {
     const matrix  grad = view(src[0]);
     const int64_t in = src[0]->ne[0], rank = src[1]->ne[1], out = src[0]->ne[1];
     const matrix  t = scratch(m, rank, out, false);
     m.gemm(true, false, rank, out, in, as(m, src[1], in, grad.half), grad, 0, t);
-    vectors_grad(m, t, src[2], src[3], src[4], dst);
+    vectors_gradient(m, t, src[2], src[3], src[4], dst);
 }
 
 // Sources: g, u, B, b, d.
-static void factored_grad(machine & m, ggml_tensor * const * src, ggml_tensor * dst) {
+static void factored_gradient(machine & m, ggml_tensor * const * src, ggml_tensor * dst) {
     const int64_t rank = src[1]->ne[0], out = src[0]->ne[0];
     const matrix  t = scratch(m, rank, out, false);
     m.gemm(false, true, rank, out, src[0]->ne[1], view(src[1]), view(src[0]), 0, t);
-    vectors_grad(m, t, src[2], src[3], src[4], dst);
+    vectors_gradient(m, t, src[2], src[3], src[4], dst);
 }
 
-static attention attention_of(machine & m, const ggml_tensor * qkv, const ggml_tensor * segments,
-                              const parameters & with, int64_t & tiles) {
-    const int64_t dim = qkv->ne[0] / (with.i[0] + 2 * with.i[1]);
-    attention     a   = { view(qkv),
-                          with.i[0],
-                          with.i[1],
-                          (int) dim,
-                          with.i[2] > 0 ? with.i[2] : INT_MAX,
-                          with.f[0],
-                          with.f[1],
-                          (const segment *) segments->data,
-                          (int) segments->ne[1],
-                          nullptr };
-    tiles             = qkv->ne[1] / TILE + a.count;
-    place * all       = (place *) m.scratch(tiles * sizeof(place));
+static attention_pack pack_of(machine & m, const ggml_vera_attention & with, const ggml_tensor * qkv,
+                              const ggml_tensor * segments, int64_t & tiles) {
+    const int64_t  dim = qkv->ne[0] / (with.heads + 2 * with.kv_heads);
+    attention_pack a   = { view(qkv),
+                           with.heads,
+                           with.kv_heads,
+                           (int) dim,
+                           with.window > 0 ? with.window : INT_MAX,
+                           with.scale,
+                           with.cap,
+                           (const segment *) segments->data,
+                           (int) segments->ne[1],
+                           nullptr };
+    tiles              = qkv->ne[1] / TILE + a.count;
+    place * all        = (place *) m.scratch(tiles * sizeof(place));
     LAUNCH(m, find_places, dim3(1), THREADS, 0, a.segments, a.count, all, (int) tiles);
     a.places = all;
     return a;
 }
 
-// The longest heads that there is room for.
+// The longest head that there are kernels for.
 enum { MOST_DIM = 256 };
 
-// Calls f with a head's numbers filled up to what kernels are compiled for.
+// Calls f with the head length that kernels are compiled for, at least dim.
 template <typename F> static void with_dim(int dim, F f) {
     if (dim <= 64) {
         f(std::integral_constant<int, 64>());
@@ -270,9 +273,9 @@ template <typename F> static void with_dim(int dim, F f) {
 static size_t shared_bytes(int d, int tiles) { return (tiles * TILE * (d + 4) + SCORES) * sizeof(float); }
 
 // Sources: qkv, segments.
-static void attention_forward(machine & m, ggml_tensor * const * src, const parameters & with, ggml_tensor * dst) {
-    int64_t         tiles;
-    const attention a = attention_of(m, src[0], src[1], with, tiles);
+static void attention(machine & m, const ggml_vera_attention & with, ggml_tensor * const * src, ggml_tensor * dst) {
+    int64_t              tiles;
+    const attention_pack a = pack_of(m, with, src[0], src[1], tiles);
     with_dim(a.dim, [&](auto d) {
         LAUNCH(m, attend<d.value>, dim3((unsigned) tiles, (unsigned) a.heads), ATTENTION_THREADS,
                shared_bytes(d.value, 3), a, view(dst));
@@ -280,11 +283,12 @@ static void attention_forward(machine & m, ggml_tensor * const * src, const para
 }
 
 // Sources: dout, qkv, segments.
-static void attention_back(machine & m, ggml_tensor * const * src, const parameters & with, ggml_tensor * dst) {
-    int64_t         tiles;
-    const int64_t   tokens = dst->ne[1];
-    const attention a      = attention_of(m, src[1], src[2], with, tiles);
-    float *         logs = (float *) m.scratch(2 * a.heads * tokens * sizeof(float)), *deltas = logs + a.heads * tokens;
+static void attention_back(machine & m, const ggml_vera_attention & with, ggml_tensor * const * src,
+                           ggml_tensor * dst) {
+    int64_t              tiles;
+    const int64_t        tokens = dst->ne[1];
+    const attention_pack a      = pack_of(m, with, src[1], src[2], tiles);
+    float *logs = (float *) m.scratch(2 * a.heads * tokens * sizeof(float)), *deltas = logs + a.heads * tokens;
     with_dim(a.dim, [&](auto d) {
         LAUNCH(m, attend_back_queries<d.value>, dim3((unsigned) tiles, (unsigned) a.heads), ATTENTION_THREADS,
                shared_bytes(d.value, 4), a, view(src[0]), view(dst), logs, deltas, tokens);
@@ -295,102 +299,118 @@ static void attention_back(machine & m, ggml_tensor * const * src, const paramet
 }
 
 // For rows of n numbers.
-static head_norms norms_of(const ggml_tensor * q, const ggml_tensor * k, const parameters & with, int64_t n) {
-    return { numbers(q), numbers(k), q->ne[0], k->ne[0], n / (with.i[0] + 2 * with.i[1]), with.i[0], with.i[1] };
+static head_norms norms_of(const ggml_vera_norm_heads & with, const ggml_tensor * q, const ggml_tensor * k, int64_t n) {
+    return { float_data(q), float_data(k), q->ne[0], k->ne[0], n / (with.heads + 2 * with.kv_heads),
+             with.heads,    with.kv_heads };
 }
 
-// Whether there is a kernel for such a node.
-static bool supported(operation op, const parameters & with, ggml_tensor * const * src) {
+// Whether there is a kernel for such a node. What is not listed has none.
+static bool supported(ggml_vera_operation op, const ggml_vera_parameters & with, ggml_tensor * const * src) {
     switch (op) {
-    case MUL_MAT: return with.i[0] == PLAIN;
-    case ATTENTION:
-    case ATTENTION_BACK:
-        // no sinks
-        return src[op == ATTENTION ? 0 : 1]->ne[0] / (with.i[0] + 2 * with.i[1]) <= MOST_DIM &&
-               !src[op == ATTENTION ? 2 : 3];
-    case ACTIVATE:
-    case ACTIVATE_BACK:
-    case GATED:
-    case GATED_BACK: return with.i[0] == SILU || with.i[0] == GELU;
-    case ATTENTION_CACHED:
-    case ROUTE:
-    case ROUTE_BACK:
-    case WEIGH:
-    case EXPERTS:
-    case CONVOLUTION:
-    case CONVOLUTION_BACK:
-    case CONVOLUTION_CACHED:
-    case DELTA_NET:
-    case DELTA_NET_BACK:
-    case DELTA_NET_CACHED:
-    case GATED_NORM:
-    case GATED_NORM_BACK:
-    case PEAK:
-    case OPERATIONS: return false;
-    default: return true;
+    case GGML_VERA_LINEAR: return with.linear.way == GGML_VERA_PLAIN;
+    case GGML_VERA_ATTENTION:
+    case GGML_VERA_ATTENTION_BACK: {
+        const int                   first = op == GGML_VERA_ATTENTION_BACK;  // behind dout
+        const ggml_vera_attention & a     = with.attention;
+        const bool                  sinks = src[first + 2];
+        return src[first]->ne[0] / (a.heads + 2 * a.kv_heads) <= MOST_DIM && !sinks;
+    }
+    case GGML_VERA_ACTIVATE:
+    case GGML_VERA_ACTIVATE_BACK:
+    case GGML_VERA_GATED:
+    case GGML_VERA_GATED_BACK: return with.activation.act == GGML_VERA_SILU || with.activation.act == GGML_VERA_GELU;
+    case GGML_VERA_LINEAR_BACK:
+    case GGML_VERA_WEIGHT_GRADIENT:
+    case GGML_VERA_MERGE:
+    case GGML_VERA_MERGED_GRADIENT:
+    case GGML_VERA_FACTORED_GRADIENT:
+    case GGML_VERA_NORM:
+    case GGML_VERA_NORM_BACK:
+    case GGML_VERA_LAYER_NORM:
+    case GGML_VERA_LAYER_NORM_BACK:
+    case GGML_VERA_NORM_HEADS:
+    case GGML_VERA_NORM_HEADS_BACK:
+    case GGML_VERA_ROTATE:
+    case GGML_VERA_CONVERT:
+    case GGML_VERA_CAPPED:
+    case GGML_VERA_CROSS_ENTROPY:
+    case GGML_VERA_CROSS_ENTROPY_BACK: return true;
+    default: return false;
     }
 }
 
-// Computes a node.
-static void compute(machine & m, operation op, const parameters & with, ggml_tensor * const * src, ggml_tensor * dst) {
+// Computes a node that is supported.
+static void compute(machine & m, ggml_vera_operation op, const ggml_vera_parameters & with, ggml_tensor * const * src,
+                    ggml_tensor * dst) {
     const int64_t  n    = dst->ne[0];
     const unsigned rows = (unsigned) dst->ne[1];
     const matrix   to   = view(dst);
-    // A row a block, or a number a thread.
-    const dim3 by_rows(rows), by_numbers((unsigned) pieces(n, THREADS), rows);
+    // one block a row, or one thread an element
+    const dim3 by_rows(rows), by_elements((unsigned) pieces(n, THREADS), rows);
     switch (op) {
-    case MUL_MAT: return product(m, src[0], src[1], numbers(src[3]), numbers(src[2]), src[4], dst, false);
-    case MUL_MAT_BACK: return product(m, src[0], src[1], numbers(src[2]), numbers(src[3]), src[4], dst, true);
-    case WEIGHT_GRAD: return weight_grad(m, src[0], src[1], dst);
-    case MERGE: return merge(m, src, dst);
-    case MERGED_GRAD: return merged_grad(m, src, dst);
-    case FACTORED_GRAD: return factored_grad(m, src, dst);
-    case ATTENTION: return attention_forward(m, src, with, dst);
-    case ATTENTION_BACK: return attention_back(m, src, with, dst);
-    case NORM: LAUNCH(m, norm, by_rows, THREADS, 0, view(src[0]), numbers(src[1]), to, n, with.f[0]); return;
-    case NORM_BACK:
-        LAUNCH(m, norm_back, by_rows, THREADS, 0, view(src[0]), view(src[1]), numbers(src[2]),
-               src[3] ? view(src[3]) : none(), to, n, with.f[0]);
+    case GGML_VERA_LINEAR:
+        return product(m, src[0], src[1], float_data(src[3]), float_data(src[2]), src[4], dst, false);
+    case GGML_VERA_LINEAR_BACK:
+        return product(m, src[0], src[1], float_data(src[2]), float_data(src[3]), src[4], dst, true);
+    case GGML_VERA_WEIGHT_GRADIENT: return weight_gradient(m, src[0], src[1], dst);
+    case GGML_VERA_MERGE: return merge(m, src, dst);
+    case GGML_VERA_MERGED_GRADIENT: return merged_gradient(m, src, dst);
+    case GGML_VERA_FACTORED_GRADIENT: return factored_gradient(m, src, dst);
+    case GGML_VERA_ATTENTION: return attention(m, with.attention, src, dst);
+    case GGML_VERA_ATTENTION_BACK: return attention_back(m, with.attention, src, dst);
+    case GGML_VERA_NORM:
+        LAUNCH(m, norm, by_rows, THREADS, 0, view(src[0]), float_data(src[1]), to, n, with.norm.eps);
         return;
-    case LAYER_NORM:
-        LAUNCH(m, layer_norm, by_rows, THREADS, 0, view(src[0]), numbers(src[1]), numbers(src[2]), to, n, with.f[0]);
+    case GGML_VERA_NORM_BACK:
+        LAUNCH(m, norm_back, by_rows, THREADS, 0, view(src[0]), view(src[1]), float_data(src[2]),
+               src[3] ? view(src[3]) : none(), to, n, with.norm.eps);
         return;
-    case LAYER_NORM_BACK:
-        LAUNCH(m, layer_norm_back, by_rows, THREADS, 0, view(src[0]), view(src[1]), numbers(src[2]),
-               src[3] ? view(src[3]) : none(), to, n, with.f[0]);
+    case GGML_VERA_LAYER_NORM:
+        LAUNCH(m, layer_norm, by_rows, THREADS, 0, view(src[0]), float_data(src[1]), float_data(src[2]), to, n,
+               with.norm.eps);
         return;
-    case NORM_HEADS: {
-        const head_norms norms = norms_of(src[1], src[2], with, n);
-        LAUNCH(m, norm_heads, dim3((unsigned) norms.parts(), rows), THREADS, 0, view(src[0]), norms, to, with.f[0]);
+    case GGML_VERA_LAYER_NORM_BACK:
+        LAUNCH(m, layer_norm_back, by_rows, THREADS, 0, view(src[0]), view(src[1]), float_data(src[2]),
+               src[3] ? view(src[3]) : none(), to, n, with.norm.eps);
+        return;
+    case GGML_VERA_NORM_HEADS: {
+        const head_norms norms = norms_of(with.norm_heads, src[1], src[2], n);
+        LAUNCH(m, norm_heads, dim3((unsigned) norms.parts(), rows), THREADS, 0, view(src[0]), norms, to,
+               with.norm_heads.eps);
         return;
     }
-    case NORM_HEADS_BACK: {
-        const head_norms norms = norms_of(src[2], src[3], with, n);
+    case GGML_VERA_NORM_HEADS_BACK: {
+        const head_norms norms = norms_of(with.norm_heads, src[2], src[3], n);
         LAUNCH(m, norm_heads_back, dim3((unsigned) norms.parts(), rows), THREADS, 0, view(src[0]), view(src[1]), norms,
-               to, with.f[0]);
+               to, with.norm_heads.eps);
         return;
     }
-    case ACTIVATE:
-    case GATED:
-        LAUNCH(m, activated, by_numbers, THREADS, 0, view(src[0]), to, n, activation(with.i[0]), op == GATED);
+    case GGML_VERA_ACTIVATE:
+    case GGML_VERA_GATED:
+        LAUNCH(m, activated, by_elements, THREADS, 0, view(src[0]), to, n, activation(with.activation.act),
+               op == GGML_VERA_GATED);
         return;
-    case ACTIVATE_BACK:
-    case GATED_BACK:
+    case GGML_VERA_ACTIVATE_BACK:
+    case GGML_VERA_GATED_BACK:
         LAUNCH(m, activated_back, dim3((unsigned) pieces(src[0]->ne[0], THREADS), rows), THREADS, 0, view(src[0]),
-               view(src[1]), to, src[0]->ne[0], activation(with.i[0]), op == GATED_BACK);
+               view(src[1]), to, src[0]->ne[0], activation(with.activation.act), op == GGML_VERA_GATED_BACK);
         return;
-    case ROTATE:
-        LAUNCH(m, rotate, by_numbers, THREADS, 0, view(src[0]), view(src[1]), to, n, src[1]->ne[0], with.i[0],
-               with.i[1], with.i[2] ? -1.0f : 1.0f, with.i[3] != 0);
+    case GGML_VERA_ROTATE: {
+        const ggml_vera_rotation & r = with.rotation;
+        LAUNCH(m, rotate, by_elements, THREADS, 0, view(src[0]), view(src[1]), to, n, src[1]->ne[0], r.heads,
+               r.head_dim, r.back ? -1.0f : 1.0f, r.halves);
         return;
-    case CONVERT: return copied(m, view(src[0]), to, n, dst->ne[1]);
-    case CAPPED: LAUNCH(m, capped, by_numbers, THREADS, 0, logits{ view(src[0]), with.f[0] }, to, n); return;
-    case CROSS_ENTROPY:
-        LAUNCH(m, cross_entropy, dim3((unsigned) n), THREADS, 0, logits{ view(src[0]), with.f[0] },
+    }
+    case GGML_VERA_CONVERT: return copied(m, view(src[0]), to, n, dst->ne[1]);
+    case GGML_VERA_CAPPED:
+        LAUNCH(m, capped, by_elements, THREADS, 0, logits{ view(src[0]), with.cap.cap }, to, n);
+        return;
+    case GGML_VERA_CROSS_ENTROPY:
+        LAUNCH(m, cross_entropy, dim3((unsigned) n), THREADS, 0, logits{ view(src[0]), with.cap.cap },
                (const int32_t *) src[1]->data, (float *) dst->data, src[0]->ne[0]);
         return;
-    case CROSS_ENTROPY_BACK:
-        LAUNCH(m, cross_entropy_back, by_rows, THREADS, 0, logits{ view(src[0]), with.f[0] },
+    case GGML_VERA_CROSS_ENTROPY_BACK:
+        LAUNCH(m, cross_entropy_back, by_rows, THREADS, 0, logits{ view(src[0]), with.cap.cap },
                (const int32_t *) src[1]->data, to, n);
         return;
     default: return;

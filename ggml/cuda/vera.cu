@@ -1,5 +1,5 @@
-// ggml's CUDA backend with veratune's operations in it: a graph's nodes of ours are computed here, the stretches
-// between them by ggml. What ggml looks for in the library are the functions at the end.
+// ggml's CUDA backend with veratune's operations in it: it computes the nodes of ours in a graph itself, and has ggml
+// compute those between them. ggml looks for the functions at the end of this file.
 #include <cublas_v2.h>
 
 #include <algorithm>
@@ -25,7 +25,7 @@
 namespace vera {
 namespace cuda {
 
-// An error of CUDA's in words. Exceptions leave ggml's functions as its own aborts do.
+// Turns errors of CUDA into exceptions with a message. They leave ggml's functions as its own aborts do.
 static void check(cudaError_t e, const char * what) {
     if (e != cudaSuccess) {
         throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(e));
@@ -38,24 +38,24 @@ static void check(cublasStatus_t s, const char * what) {
     }
 }
 
-// Where ggml's functions that unpack two numbers of a block find the second one: half a block further, or beside the
-// first.
-template <int block, int numbers> struct layout {
-    enum { APART = numbers == 1 ? 1 : block / 2 };
+// ggml's functions unpack two values of a block. The second one is APART columns behind the first: half a block, or
+// one.
+template <int block, int per_byte> struct layout {
+    enum { APART = per_byte == 1 ? 1 : block / 2 };
 };
 
-// Quantised numbers as bfloat16. A thread has two neighbours of each half of a block, or four neighbours.
-template <int block, int numbers, dequantize_kernel_t unpack> __global__ static void halve(const void *   from,
-                                                                                           nv_bfloat162 * to,
-                                                                                           int64_t        n) {
+// Dequantises to bfloat16. A thread unpacks two neighbours of each half of a block, or four neighbours.
+template <int block, int per_byte, dequantize_kernel_t unpack> __global__ static void halve(const void *   from,
+                                                                                            nv_bfloat162 * to,
+                                                                                            int64_t        n) {
     const int64_t i = 4 * (blockDim.x * (int64_t) blockIdx.x + threadIdx.x);
     if (i >= n) {
         return;
     }
-    const int     within = i % block, q = within / numbers;
+    const int     within = i % block, q = within / per_byte;
     const int64_t first = i - within;
     float2        a, b;
-    if (numbers == 1) {
+    if (per_byte == 1) {
         unpack(from, i / block, q, a);
         unpack(from, i / block, q + 2, b);
         to[i / 2]     = __floats2bfloat162_rn(a.x, a.y);
@@ -74,7 +74,8 @@ struct machine {
     cudaStream_t   stream = nullptr;
     cublasHandle_t cublas = nullptr;
 
-    // Memory for the node that is being computed. Where it was too small, the next node finds it in one piece.
+    // Memory for the node that is being computed. If that took several parts, the next node gets one part of their
+    // size.
     struct part {
         char * at;
         size_t size, used;
@@ -144,8 +145,9 @@ struct machine {
         check(cudaGetLastError(), "dequantising");
     }
 
-    template <int block, int numbers, dequantize_kernel_t unpack> bool halved(const void * from, void * to, int64_t n) {
-        halve<block, numbers, unpack>
+    template <int block, int per_byte, dequantize_kernel_t unpack> bool halved(const void * from, void * to,
+                                                                               int64_t n) {
+        halve<block, per_byte, unpack>
             <<<(unsigned) ((n / 4 + 255) / 256), 256, 0, stream>>>(from, (nv_bfloat162 *) to, n);
         check(cudaGetLastError(), "dequantising");
         return true;
@@ -196,16 +198,16 @@ void machine::gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const matr
           "cuBLAS");
 }
 
-template <int block, int numbers, dequantize_kernel_t unpack>
+template <int block, int per_byte, dequantize_kernel_t unpack>
 __global__ static void few_quantised(const char * w, int64_t row, int64_t out, int64_t k, matrix x, int n,
                                      const float * by_row, const float * by_column, matrix acc, matrix y) {
     few_columns(
         [&](int64_t r, int64_t i, int64_t at[2], float v[2]) {
-            const int within = 2 * i % block, q = within / numbers;
+            const int within = 2 * i % block, q = within / per_byte;
             float2    pair;
             unpack(w + r * row, 2 * i / block, q, pair);
             at[0] = 2 * i - within + q;
-            at[1] = at[0] + layout<block, numbers>::APART;
+            at[1] = at[0] + layout<block, per_byte>::APART;
             v[0]  = pair.x;
             v[1]  = pair.y;
         },
@@ -228,18 +230,18 @@ bool machine::few(unsigned type, dim3 grid, const char * w, int64_t row, int64_t
     }
 }
 
-// The call that a node of ours was made with, or NULL.
-static const call * called(const ggml_tensor * t) {
+// The call of a node of ours, or NULL.
+static const ggml_vera_call * called(const ggml_tensor * t) {
     if (t->op != GGML_OP_CUSTOM) {
         return nullptr;
     }
     ggml_custom_op_params p;
     memcpy(&p, t->op_params, sizeof(p));
-    const call * c = (const call *) p.userdata;
-    return c && c->version == call::VERSION ? c : nullptr;
+    const ggml_vera_call * c = (const ggml_vera_call *) p.userdata;
+    return c && c->version == GGML_VERA_CALL_VERSION ? c : nullptr;
 }
 
-// ggml's own gathers no rows of K-quants. The rows' bytes are put side by side, and turned into numbers there.
+// ggml's backend has no get_rows of K-quants. Here the rows' bytes are copied side by side, and dequantised there.
 static bool gathers(const ggml_tensor * t) {
     return t->op == GGML_OP_GET_ROWS && t->src[0]->type != GGML_TYPE_F32 && t->src[0]->ne[2] == 1 &&
            t->src[0]->ne[3] == 1 && ggml_is_contiguous(t->src[0]) && ggml_is_contiguous(t) &&
@@ -254,7 +256,7 @@ static void gathered(machine & m, const ggml_tensor * w, const ggml_tensor * row
     m.floats(w->type, side, (float *) dst->data, n * rows->ne[0]);
 }
 
-// What ggml's own backend does, for each of its functions that is replaced here.
+// The functions of ggml's backend that are replaced.
 static struct {
     ggml_backend_t (*init)(ggml_backend_dev_t, const char *);
     void (*free)(ggml_backend_t);
@@ -262,7 +264,7 @@ static struct {
     ggml_status (*compute)(ggml_backend_t, ggml_cgraph *, int);
 } stock;
 
-// The machines of the backends that there are.
+// The machine of each backend.
 static std::vector<std::pair<ggml_backend_t, machine>> machines;
 
 static machine & machine_of(ggml_backend_t backend) {
@@ -277,8 +279,9 @@ static machine & machine_of(ggml_backend_t backend) {
 
 static bool supports(ggml_backend_dev_t device, const ggml_tensor * t) {
     if (t->op == GGML_OP_CUSTOM) {
-        const call * c           = called(t);
-        const bool   dequantises = c && (c->op == MUL_MAT || c->op == MUL_MAT_BACK || c->op == MERGE);
+        const ggml_vera_call * c = called(t);
+        const bool             dequantises =
+            c && (c->op == GGML_VERA_LINEAR || c->op == GGML_VERA_LINEAR_BACK || c->op == GGML_VERA_MERGE);
         return c && supported(c->op, c->with, t->src + c->into) &&
                (!dequantises || ggml_get_to_fp32_cuda(t->src[c->into]->type) || t->src[c->into]->type == GGML_TYPE_F32);
     }
@@ -294,7 +297,7 @@ static ggml_status compute_graph(ggml_backend_t backend, ggml_cgraph * graph, in
         next            = i + 1;
         ggml_tensor * t = graph->nodes[i];
         m.next();
-        if (const call * c = called(t)) {
+        if (const ggml_vera_call * c = called(t)) {
             compute(m, c->op, c->with, t->src + c->into, t);
             continue;
         }

@@ -1,0 +1,99 @@
+// Products with the weight of a linear layer: forward, the gradient of its input, and the gradient of the weight.
+#pragma once
+
+#include "bytes.hpp"
+#include "dots.hpp"
+#include "product.hpp"
+
+namespace vera {
+namespace KERNELS {
+
+// Computes a product in a ggml_vera_way.
+template <typename F> static void multiply(const thread & t, const product & p, bool half, int way, F use) {
+    if (way >= GGML_VERA_BYTES && has_quants(p.b.t->type)) {
+        multiply_bytes(t, p, way == GGML_VERA_INTERLEAVED, use);
+    } else if (way && !(HAS_BF16 && half)) {
+        multiply_dots(t, p, use);
+    } else {
+        multiply(t, p, half, use);
+    }
+}
+
+// dst = C ⊙ scales + acc. Results of several layers lie side by side in a row.
+static void multiply_into(const thread & t, ggml_tensor * dst, const product & p, bool half, const float * scales,
+                          const ggml_tensor * acc, int way = 0, int64_t step = 0) {
+    const int64_t tokens = p.m / p.layers;
+    const auto    finish = [&](int64_t r, int64_t rows, int64_t n0, int64_t cols, float * c, int64_t ldc) {
+        const size_t size = dst->type == BF16 ? 2 : 4;
+        for (int64_t i = 0; i < rows; i++, c += ldc) {
+            const int64_t token = (r + i) % tokens, layer = (r + i) / tokens, column = layer * p.n + n0;
+            if (scales) {
+                scale(c, scales + layer * step + n0, cols);
+            }
+            if (acc) {
+                const float * more = (const float *) row(acc, token) + column;
+                for (int64_t j = 0; j < cols; j++) {
+                    c[j] += more[j];
+                }
+            }
+            put(dst, row(dst, token) + column * size, c, cols);
+        }
+    };
+    multiply(t, p, half, way, finish);
+}
+
+// y = W (s ⊙ x) ⊙ t + acc, [m, n], for w [k, m] of any type that dequantises and x [k, n]. s [k] and t [m] are float32,
+// or NULL for ones; acc is float32, or NULL for 0. A product is computed in bfloat16 if x has that type and the
+// processor multiplies it, else in float32; sums are float32.
+// INTERLEAVED may compute l layers that share W: s is [k, l], t [m, l], and the result [m · l, n]. Sources: w, x, s, t,
+// acc.
+static void linear(const thread & t, const ggml_vera_linear & with, ggml_tensor * dst) {
+    ggml_tensor ** src    = t.src;
+    const int64_t  layers = src[2] ? src[2]->ne[1] : 1;
+    const bool     half   = src[1]->type == BF16;
+    const product  p      = { src[1]->ne[1] * layers,
+                              src[0]->ne[1],
+                              src[0]->ne[0],
+                              { src[1], true },
+                              { src[0], true },
+                              float_data(src[2]),
+                              strip_width(t, src[0], false, half, src[0]->ne[1]),
+                              GROUP,
+                              layers,
+                              layers > 1 ? (int64_t) src[2]->nb[1] / 4 : 0 };
+    multiply_into(t, dst, p, half, float_data(src[3]), src[4], with.way, layers > 1 ? (int64_t) src[3]->nb[1] / 4 : 0);
+}
+
+// Wᵀ (s ⊙ g) ⊙ t + acc [k, n] for w [k, m] and the gradient g [m, n]; s [m] and t [k]. Sources: w, g, s, t, acc.
+static void linear_back(const thread & t, ggml_tensor * dst) {
+    ggml_tensor ** src  = t.src;
+    const bool     half = src[1]->type == BF16;
+    const product  p    = { src[1]->ne[1],
+                            src[0]->ne[0],
+                            src[0]->ne[1],
+                            { src[1], true },
+                            { src[0], false },
+                            float_data(src[2]),
+                            strip_width(t, src[0], true, half, src[0]->ne[0]),
+                            GROUP };
+    multiply_into(t, dst, p, half, float_data(src[3]), src[4]);
+}
+
+// G = Σ_tokens g xᵀ [k, m] for g [m, n] and x [k, n], of one type. Sources: g, x.
+static void weight_gradient(const thread & t, ggml_tensor * dst) {
+    const ggml_tensor *g = t.src[0], *x = t.src[1];
+    const bool         half = g->type == BF16;
+    multiply_into(t, dst,
+                  { g->ne[0],
+                    x->ne[0],
+                    g->ne[1],
+                    { g, false },
+                    { x, false },
+                    nullptr,
+                    strip_width(t, x, true, half, x->ne[0]),
+                    GROUP },
+                  half, nullptr, nullptr);
+}
+
+}  // namespace KERNELS
+}  // namespace vera
