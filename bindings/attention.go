@@ -8,18 +8,18 @@ import (
 	"math"
 )
 
-// Segments cut the tokens of a pack into runs, a tree: of each its first token, its length, its parent's index, smaller
-// than its own, or −1, and the number of tokens in all its ancestors. A token sees the tokens of its run's ancestors
-// and those up to itself in its own run.
+// Segments cut the tokens of a pack into runs, which form a tree. A run is its first token, its length, the index of
+// its parent, which comes before it, or −1, and the number of tokens in all its ancestors. A token sees all tokens of
+// its run's ancestors, and its own run up to itself.
 type Segments struct {
 	runs    [][4]int32
-	tensor  *Tensor // [4, runs], int32: what the kernels take
-	pieces  []piece // what composed attention takes
-	indices []index // what the composed convolution does
+	tensor  *Tensor // [4, runs], int32: for the kernels
+	pieces  []piece // for composed attention
+	indices []index // for the composed convolution
 }
 
-// NewSegments makes the inputs of a graph that tell the runs of a pack. Every token must be in one run, which begins
-// where the one before it ends; that is not checked.
+// NewSegments makes the inputs of a graph that hold the runs of a pack. Each run must begin where the one before it
+// ends; that is not checked.
 func (c *Context) NewSegments(runs [][4]int32) *Segments {
 	s := &Segments{runs: runs}
 	switch {
@@ -33,7 +33,7 @@ func (c *Context) NewSegments(runs [][4]int32) *Segments {
 	return s
 }
 
-// Set gives the inputs their values, once those that the graph uses have memory.
+// Set sets those inputs that the graph uses, once it has memory.
 func (s *Segments) Set() error {
 	for _, p := range s.pieces {
 		for window, mask := range p.masks {
@@ -61,19 +61,19 @@ func (s *Segments) Set() error {
 	return Set(s.tensor, flat)
 }
 
-// Heads say how attention is made of qkv [Dim · (Query + 2 · KV), n], whose columns have the queries of all heads, then
-// the KV heads' keys, then their values; Query/KV heads share a KV head. Scores are Scale · Q Kᵀ.
+// Heads describe the heads in qkv [Dim · (Query + 2 · KV), n]: a column has the queries of all heads, then the keys of
+// the KV heads, then their values. Query/KV heads share a KV head. Scores are Scale · Q Kᵀ.
 type Heads struct {
 	Query, KV, Dim int
 	Scale          float32
-	Window         int     // how many of the last tokens a token sees, itself among them; 0: all
-	Cap            float32 // scores s become Cap · tanh(s / Cap), as in Gemma 2; 0: they stay as they are
-	// [Query], float32: a score more that every token of a head sees, to which no value belongs, as in gpt-oss (arXiv
-	// 2309.17453); nil: none
+	Window         int     // a token sees so many last tokens, itself included; 0: all
+	Cap            float32 // scores s become Cap · tanh(s / Cap), as in Gemma 2; 0: no cap
+	// [Query], float32: one more score of each head, with no value, which every token sees, as in gpt-oss (arXiv
+	// 2309.17453); nil for none
 	Sinks *Tensor
 }
 
-// width is that of qkv.
+// width is the length of a column of qkv.
 func (h Heads) width() int64 { return int64(h.Dim * (h.Query + 2*h.KV)) }
 
 // fits tells whether qkv has the shape of the heads.
@@ -152,14 +152,14 @@ func (c *Context) AttentionBack(dout, qkv *Tensor, s *Segments, h Heads) *Tensor
 	return c.node(C.GGML_VERA_ATTENTION_BACK, h.parameters(), like(qkv, F32), dout, qkv, s.tensor, h.Sinks)
 }
 
-// CacheBlock is what the room of a text in a cache, and a head's numbers there, are multiples of.
+// CacheBlock divides the room of a text in a cache, and of a head in it.
 const CacheBlock = 16
 
-// CacheHead is the room in numbers that a head's keys, or values, of one token take in a cache.
+// CacheHead is the room, in numbers, of a head's keys or values of one token in a cache.
 func CacheHead(headDim int) int { return (headDim + CacheBlock - 1) / CacheBlock * CacheBlock }
 
-// AttentionCached is Attention of rows that continue texts: they see all tokens of their text that the cache holds, and
-// those up to themselves. A row's result does not depend on the rows that are computed with it.
+// AttentionCached is Attention of rows that continue texts: a row sees the tokens of its text in the cache, and the new
+// ones up to itself. Its result does not depend on the rows that are computed with it.
 //
 // keys and values [CacheHead · room, texts · KV], both float32 or float16, are the cache, which gets the rows' keys and
 // values; room is a multiple of CacheBlock. rows [2, n], int32, has the text of each column of qkv, float32, and its

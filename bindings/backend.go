@@ -14,9 +14,9 @@ import (
 type Backend struct {
 	c    *C.struct_ggml_backend
 	pool *C.struct_ggml_threadpool // of the CPU
-	// what veratune's own operations share where they are kernels of the CPU, else nil
+	// state of veratune's own operations, where they are kernels of the CPU; else nil
 	vera     *C.struct_ggml_vera
-	composed *composition // and where they are composed
+	composed *composition // the same where they are composed
 	device   Device
 }
 
@@ -29,7 +29,7 @@ func NewCPU(threads int) (*Backend, error) {
 	if b == nil {
 		return nil, errors.New(takeError("ggml's CPU backend does not start"))
 	}
-	// Threads that live from graph to graph, and spin for some milliseconds between two: to start or wake them takes
+	// The threads live from graph to graph, and spin for some milliseconds between two: starting or waking them takes
 	// longer than a small graph.
 	var params C.struct_ggml_threadpool_params
 	C.ggml_threadpool_params_init(&params, C.int(threads))
@@ -44,7 +44,7 @@ func NewCPU(threads int) (*Backend, error) {
 	return &Backend{c: b, pool: pool, vera: C.ggml_vera_new(C.int(threads)), device: Device{Name: CPU}}, nil
 }
 
-// NewContext makes a context that grows with its tensors, for graphs. It can hold veratune's own operations, in the
+// NewContext makes a context for graphs, which grows with its tensors. It can hold veratune's own operations, in the
 // form that this backend computes.
 func (b *Backend) NewContext() *Context {
 	c := NewContext(0)
@@ -57,7 +57,7 @@ func (b *Backend) NewContext() *Context {
 // Device is where the backend computes.
 func (b *Backend) Device() Device { return b.device }
 
-// Used is how much of the device's memory is in use now, by all programs, in bytes; 0 for the CPU.
+// Used is the device's memory in use, by all programs, in bytes; 0 for the CPU.
 func (b *Backend) Used() int64 {
 	if b.device.Name == CPU {
 		return 0
@@ -66,17 +66,17 @@ func (b *Backend) Used() int64 {
 	return d.Total - d.Free
 }
 
-// Composed tells whether veratune's own operations are made of ggml's here. A graph then has more nodes.
+// Composed tells whether veratune's own operations are composed of ggml's on this backend. Graphs then have more nodes.
 func (b *Backend) Composed() bool { return b.composed != nil }
 
-// RoundProducts has composed operations multiply in bfloat16, with sums in float32, but by a few columns.
+// RoundProducts makes composed products round to bfloat16, with sums in float32, unless one operand has few columns.
 func (b *Backend) RoundProducts() { b.composed.rounds = true }
 
 // ISA names the instruction set of veratune's own kernels: portable, avx2, avx512, avx512bf16 or amx.
 func ISA() string { return C.GoString(C.ggml_vera_isa()) }
 
-// useISA makes veratune's kernels use that instruction set from now on, and tells whether the processor has it; "" goes
-// back to the best.
+// useISA makes veratune's kernels use an instruction set from now on, and tells whether the processor has it; "" is the
+// best.
 func useISA(name string) bool {
 	if name == "" {
 		return bool(C.ggml_vera_use(nil))
@@ -86,7 +86,7 @@ func useISA(name string) bool {
 	return bool(C.ggml_vera_use(s))
 }
 
-// FastBF16 tells whether veratune's kernels for the CPU multiply bfloat16 numbers with instructions made for it.
+// FastBF16 tells whether the CPU kernels multiply bfloat16 numbers by instructions made for it.
 func FastBF16() bool { return bool(C.ggml_vera_isa_bf16()) }
 
 // Close ends the backend. Closing twice is harmless.
@@ -105,7 +105,7 @@ func (b *Backend) Close() {
 	b.c, b.pool, b.vera = nil, nil, nil
 }
 
-// Times gives the seconds that each kind of veratune's own operations has taken since it was last asked.
+// Times gives the seconds that each kind of veratune's own operations has taken since the last call.
 func (b *Backend) Times() map[string]float64 {
 	var names [64]*C.char
 	var seconds [64]C.double
@@ -152,12 +152,12 @@ func (b *Backend) Allocate(c *Context) (*Buffer, error) {
 	return &Buffer{c: buf, used: size, size: size}, nil
 }
 
-// outOfMemory is the error of memory that could not be had.
+// outOfMemory is the error of memory that was refused.
 func outOfMemory(device, what string) error {
 	return fmt.Errorf("device %s: %s: %w", device, takeError(what), syscall.ENOMEM)
 }
 
-// NewBuffer reserves size bytes, into which Place puts tensors one after the other.
+// NewBuffer reserves size bytes. Place puts tensors into it, one after the other.
 func (b *Backend) NewBuffer(size int64) (*Buffer, error) {
 	buf := C.vt_alloc_buffer(b.c, C.size_t(size))
 	if buf == nil {
@@ -166,14 +166,14 @@ func (b *Backend) NewBuffer(size int64) (*Buffer, error) {
 	return &Buffer{c: buf, size: size, align: b.Alignment()}, nil
 }
 
-// Room is what a tensor takes of a buffer into which Place puts it.
+// Room is the memory of a tensor that Place puts into a buffer.
 func (b *Backend) Room(t *Tensor) int64 {
 	n, align := int64(C.ggml_backend_buft_get_alloc_size(C.ggml_backend_get_default_buffer_type(b.c), t.c())),
 		b.Alignment()
 	return (n + align - 1) / align * align
 }
 
-// Alignment is that of every tensor's place, in bytes.
+// Alignment is the alignment of tensors, in bytes.
 func (b *Backend) Alignment() int64 { return int64(C.ggml_backend_get_alignment(b.c)) }
 
 // HostBuffer makes a buffer of memory that the caller owns and keeps alive, such as a file's memory map.
@@ -208,8 +208,8 @@ func (b *Buffer) Padded(n int64) int64 { return (n + b.align - 1) / b.align * b.
 // Reset forgets all placements.
 func (b *Buffer) Reset() { b.used = 0 }
 
-// PlaceAt gives t the memory at offset. It fails where the buffer is too small or t has memory already. Another shape
-// of a whole tensor is placed with that.
+// PlaceAt gives t the memory at offset. It fails where the buffer is too small or t has memory already. A reshaped
+// whole tensor is placed with the tensor that it views.
 func (b *Buffer) PlaceAt(t *Tensor, offset int64) error {
 	if t != nil && t.view_src != nil {
 		if whole := (*Tensor)(t.view_src); whole.Bytes() == t.Bytes() && t.contiguous() && whole.contiguous() {

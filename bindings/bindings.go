@@ -74,7 +74,7 @@ func (t Type) String() string {
 	return C.GoString(C.ggml_type_name(C.uint(t)))
 }
 
-// Dequantizes tells whether ggml can turn the type into float32.
+// Dequantizes tells whether ggml can convert the type to float32.
 func (t Type) Dequantizes() bool {
 	return t == F32 || t < typeCount && C.ggml_get_type_traits(C.uint(t)).to_float != nil
 }
@@ -87,8 +87,8 @@ func (t Type) RowBytes(n int64) int64 {
 	return n / t.BlockSize() * int64(C.ggml_type_size(C.uint(t)))
 }
 
-// Dequantize turns len(out) values of type t in data into float32. It fails where sizes do not match or the type has no
-// float form.
+// Dequantize converts len(out) values of type t in data to float32. It fails where sizes do not match or the type has
+// no float form.
 func Dequantize(t Type, data []byte, out []float32) error {
 	n := int64(len(out))
 	if !t.Dequantizes() {
@@ -118,8 +118,8 @@ func TypeNamed(name string) (Type, bool) {
 	return 0, false
 }
 
-// CheckQuantize says why rows of width float32 values cannot be turned into type t without an importance matrix; it is
-// nil where they can.
+// CheckQuantize says why rows of width float32 values cannot be converted to type t without an importance matrix; nil
+// where they can.
 func (t Type) CheckQuantize(width int64) error {
 	switch {
 	case t == F32:
@@ -135,7 +135,7 @@ func (t Type) CheckQuantize(width int64) error {
 	return nil
 }
 
-// Quantize turns rows of width float32 values into type t, without an importance matrix. It fails for types that need
+// Quantize converts rows of width float32 values to type t, without an importance matrix. It fails for types that need
 // one.
 func Quantize(t Type, values []float32, width int64) ([]byte, error) {
 	n := int64(len(values))

@@ -3,14 +3,13 @@ package bindings
 // #include "guard.h"
 import "C"
 
-// The composed form of veratune's own operations: what ggml's stock operations make of them, in float32, on every
-// device. Of those, only the ones that all of ggml's backends have are used, so that gradients are written out here
-// instead of taken from ggml's RMS_NORM_BACK and its like. On the CPU the composed form is what the kernels of package
-// ggml are tested against.
+// The composed form of veratune's own operations: made of ggml's stock operations, in float32, for every device. Only
+// operations that all of ggml's backends have are used, so gradients are written out instead of taken from
+// RMS_NORM_BACK and its like. On the CPU, the kernels of package ggml are tested against the composed form.
 //
-// A function of this file gets operands that its fused namesake has checked.
+// The fused namesake of a function here has checked its operands.
 
-// composition is what the composed operations of one backend share.
+// composition is what a backend's composed operations share.
 type composition struct {
 	backend *Backend
 	context *Context
@@ -70,7 +69,7 @@ func (c *Context) composable(op string, t Type, operands ...*Tensor) bool {
 	return true
 }
 
-// floats is a matrix of any type as float32. A quantised one is gathered row by row, which every backend can.
+// floats is a matrix of any type as float32. A quantised one is gathered row by row, which every backend can do.
 func (c *Context) floats(w *Tensor) *Tensor {
 	if w.Type() == F32 {
 		return w
@@ -78,7 +77,7 @@ func (c *Context) floats(w *Tensor) *Tensor {
 	return c.GetRows(w, c.upTo(w.Ne(1)))
 }
 
-// unbroken is x in contiguous memory, without a copy where it is so already.
+// unbroken is x in contiguous memory, copied if need be.
 func (c *Context) unbroken(x *Tensor) *Tensor {
 	if x == nil || x.contiguous() {
 		return x
@@ -86,9 +85,9 @@ func (c *Context) unbroken(x *Tensor) *Tensor {
 	return c.Cont(x)
 }
 
-// times is MulMat of whole operands. Vulkan's products take parts of a tensor only where they begin as a tensor could,
-// and round those with gaps to float16. So do Metal's with all that they multiply by more than 8 columns, in which
-// small gradients are lost; by a matrix of bfloat16 they round to that.
+// times is MulMat, with copies of operands that are parts of a tensor. Vulkan takes parts only where a tensor could
+// begin, and rounds those with gaps to float16. Metal rounds to float16 whatever it multiplies by more than 8 columns,
+// which loses small gradients; by a bfloat16 matrix, it rounds to bfloat16.
 func (c *Context) times(a, b *Tensor) *Tensor {
 	if c.composed.rounds && b.Ne(1) > 8 {
 		return c.MulMat(c.Cast(c.whole(a), BF16), c.whole(b))
@@ -96,7 +95,7 @@ func (c *Context) times(a, b *Tensor) *Tensor {
 	return c.exactTimes(a, b)
 }
 
-// exactTimes is times where nothing is to be rounded.
+// exactTimes is times without rounding.
 func (c *Context) exactTimes(a, b *Tensor) *Tensor { return c.MulMat(c.whole(a), c.whole(b)) }
 
 func (c *Context) whole(x *Tensor) *Tensor {
@@ -109,12 +108,12 @@ func (c *Context) whole(x *Tensor) *Tensor {
 // transposed is x transposed, in contiguous memory.
 func (c *Context) transposed(x *Tensor) *Tensor { return c.Cont(c.Transpose(x)) }
 
-// part is the n columns of every row of x [·, rows] from start on.
+// part views columns start to start+n of every row of x [·, rows].
 func (c *Context) part(x *Tensor, start, n int64) *Tensor {
 	return c.View(x, [4]int64{n, x.Ne(1), 1, 1}, [4]int64{start})
 }
 
-// scaled multiplies every column of x [n, rows] by a number of v [n], or gives x where there is no v.
+// scaled multiplies every column of x [n, rows] by v [n]; a nil v leaves x as it is.
 func (c *Context) scaled(x, v *Tensor) *Tensor {
 	if v == nil {
 		return x
@@ -122,7 +121,7 @@ func (c *Context) scaled(x, v *Tensor) *Tensor {
 	return c.Mul(x, v)
 }
 
-// finish is the end of a product: y ⊙ Out + Acc, where Into says.
+// finish computes the rest of a product, y ⊙ Out + Acc, and puts it into Into.
 func (p Product) finish(c *Context, y *Tensor) *Tensor {
 	y = c.scaled(y, p.Out)
 	if p.Acc != nil {
@@ -218,7 +217,7 @@ func (c *Context) composeNormBack(dy, x, w *Tensor, eps float32, acc *Tensor) *T
 	return dx
 }
 
-// centred is x less the mean of each row.
+// centred is x minus the mean of each row.
 func (c *Context) centred(x *Tensor) *Tensor {
 	sums := c.sumRows(x)
 	if sums == nil {
@@ -227,7 +226,7 @@ func (c *Context) centred(x *Tensor) *Tensor {
 	return c.sub(x, c.ScaleBias(sums, 1/float32(x.Ne(0)), 0))
 }
 
-// composeLayerNorm is Norm of what is centred, whose mean square is the variance.
+// composeLayerNorm is Norm of the centred x, whose mean square is the variance.
 func (c *Context) composeLayerNorm(x, w, b *Tensor, eps float32, t Type) *Tensor {
 	if !c.composable("layer_norm", t) {
 		return nil
@@ -246,8 +245,8 @@ func (c *Context) composeLayerNormBack(dy, x, w *Tensor, eps float32, acc *Tenso
 	return dx
 }
 
-// headwise puts together what f makes of q's numbers and of k's, [as many as f's weights, any], and v, of columns of x
-// and of others like it.
+// headwise applies f to the heads of q and of k in columns of `all`, [numbers of f's weights, any], and joins the
+// results with v.
 func (c *Context) headwise(n HeadNorms, heads, kvHeads int, f func(w *Tensor, parts []*Tensor) *Tensor,
 	all ...*Tensor) *Tensor {
 	dim, offset := all[0].Ne(0)/int64(heads+2*kvHeads), int64(0)
@@ -283,13 +282,13 @@ func (c *Context) composeNormHeadsBack(dy, x *Tensor, w HeadNorms, heads, kvHead
 	}, dy, x)
 }
 
-// halves are the gate and what it lets through, contiguous.
+// halves are the gate and up parts, contiguous.
 func (c *Context) halves(gateUp *Tensor) (gate, up *Tensor) {
 	n := gateUp.Ne(0) / 2
 	return c.Cont(c.part(gateUp, 0, n)), c.Cont(c.part(gateUp, n, n))
 }
 
-// Of GELU: 2 √(2/π), and 0.044715 times that.
+// Constants of GELU: 2 √(2/π), and 0.044715 times that.
 const geluLinear, geluCubic = 1.5957691216057308, 0.07135481627159867
 
 // sigma is σ(φ(x)).
@@ -375,21 +374,21 @@ func (c *Context) composeGatedBack(dy, gateUp *Tensor, act Activation, t Type) *
 	return c.concat(c.Mul(dgate, gatePasses), c.Mul(c.Mul(dy, y), upPasses), 0)
 }
 
-// atMost is min(x, clampLimit), and 1 where that is x, else 0.
+// atMost is min(x, clampLimit); passes is 1 where that is x, else 0.
 func (c *Context) atMost(x *Tensor) (y, passes *Tensor) {
 	above := c.ScaleBias(x, 1, -clampLimit)
 	return c.sub(x, c.relu(above)), c.ScaleBias(c.step(above), -1, 1)
 }
 
-// within is x, not below −clampLimit and not above clampLimit, and 1 where that is x, else 0.
+// within is x held between −clampLimit and clampLimit; passes is 1 where that is x, else 0.
 func (c *Context) within(x *Tensor) (y, passes *Tensor) {
 	below := c.ScaleBias(x, -1, -clampLimit)
 	y, passes = c.atMost(x)
 	return c.Add(y, c.relu(below)), c.sub(passes, c.step(below))
 }
 
-// composeRotate is x ⊙ (cos, cos) + swapped(x) ⊙ (−sin, sin) on every pair, and with sin for −sin and the other way
-// round to rotate back.
+// composeRotate is x ⊙ (cos, cos) + swapped(x) ⊙ (−sin, sin) on every pair. To rotate back, the signs of sin are
+// swapped.
 func (c *Context) composeRotate(x, table *Tensor, heads, headDim int, pairing Pairing, back bool, t Type) *Tensor {
 	if !c.composable("rotate", t, x) {
 		return nil
@@ -435,12 +434,12 @@ func (c *Context) composeRotate(x, table *Tensor, heads, headDim int, pairing Pa
 	return y
 }
 
-// pick is the number of each row of x [n, rows] that an index of labels [rows] names: [1, 1, rows].
+// pick is the number of each row of x [n, rows] at the index that labels [rows] has for it: [1, 1, rows].
 func (c *Context) pick(x, labels *Tensor) *Tensor {
 	return c.GetRows(c.Reshape(x, 1, x.Ne(0), x.Ne(1)), c.Reshape(labels, 1, x.Ne(1)))
 }
 
-// setPicked writes values [1, 1, rows] to these places of x, in its own memory.
+// setPicked writes values [1, 1, rows] to these places of x, in place.
 func (c *Context) setPicked(x, values, labels *Tensor) *Tensor {
 	if !c.hasOperands("set_rows", x, values, labels) {
 		return nil
@@ -454,7 +453,7 @@ func (c *Context) composeCapped(x *Tensor, cap float32) *Tensor {
 	return c.ScaleBias(c.tanh(c.ScaleBias(c.unbroken(x), 1/cap, 0)), cap, 0)
 }
 
-// logits are x as it is, or capped, in contiguous memory.
+// logits are x, capped if there is a cap, in contiguous memory.
 func (c *Context) logits(x *Tensor, cap float32) *Tensor {
 	if cap == 0 {
 		return c.unbroken(x)
@@ -462,7 +461,8 @@ func (c *Context) logits(x *Tensor, cap float32) *Tensor {
 	return c.composeCapped(x, cap)
 }
 
-// composeCrossEntropy is the largest logit less the label's, less the log of the largest probability, which is never 0.
+// composeCrossEntropy is the largest logit minus the label's, minus the log of the largest probability, which is never
+// 0.
 func (c *Context) composeCrossEntropy(logits, labels *Tensor, cap float32) *Tensor {
 	logits = c.logits(logits, cap)
 	best := c.argmax(logits)

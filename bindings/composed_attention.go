@@ -4,24 +4,22 @@ import "math"
 
 // Composed attention: a masked softmax of all pairs of tokens of a piece of the pack.
 
-// pieceRows is how many tokens of samples without a common beginning share a piece: more would compute more masked
-// pairs, fewer more operations.
+// pieceRows is how many tokens of unrelated samples share a piece: more would compute more masked pairs, fewer would
+// make more operations.
 const pieceRows = 256
 
-// pieceBytes bounds the scores of all pairs that are computed at once, if need be those of one KV head after the
-// other's.
+// pieceBytes bounds the scores that are computed at once; if need be, KV heads are computed one after the other.
 const pieceBytes = 128 << 20
 
-// piece is a run of whole trees of segments: its tokens see no others.
+// piece is some whole trees of segments: its tokens see no others.
 type piece struct {
 	begin, end  int // of its runs
 	first, rows int64
-	// of each window that it is attended with, [rows, rows]: 0 where the token of the second index sees that of the
-	// first, else −∞
+	// by window, [rows, rows]: 0 where the token of the second index sees that of the first, else −∞
 	masks map[int]*Tensor
 }
 
-// pieces cuts a pack where a tree of segments begins.
+// pieces cuts a pack where trees of segments begin.
 func pieces(runs [][4]int32) (list []piece) {
 	begin := 0
 	cut := func(end int) {
@@ -44,7 +42,7 @@ func pieces(runs [][4]int32) (list []piece) {
 	return list
 }
 
-// mask is the input that tells which token of a piece sees which.
+// mask is the input that holds which token of a piece sees which.
 func (c *Context) mask(p piece, window int) *Tensor {
 	if p.masks[window] == nil {
 		p.masks[window] = c.NewTensor(F32, p.rows, p.rows).Input()
@@ -52,7 +50,7 @@ func (c *Context) mask(p piece, window int) *Tensor {
 	return p.masks[window]
 }
 
-// masked are the mask's values.
+// masked gives the values of the mask.
 func masked(runs [][4]int32, p piece, window int) []float32 {
 	mask := make([]float32, p.rows*p.rows)
 	for i := range mask {
@@ -79,8 +77,8 @@ func masked(runs [][4]int32, p piece, window int) []float32 {
 	return mask
 }
 
-// headGroup is the shape of the heads that are computed together: queries of several heads that share a KV head lie one
-// after the other.
+// headGroup is some heads that are computed together. Queries of the heads that share a KV head lie one after the
+// other.
 type headGroup struct {
 	dim, n, kv, shared int64   // numbers of a head, tokens, KV heads, heads for each
 	q, k, v            *Tensor // [dim, n · shared, kv] and [dim, n, kv]
@@ -173,7 +171,7 @@ func (c *Context) composeAttentionBack(dout, qkv *Tensor, s *Segments, h Heads) 
 	return c.joined(all, 1)
 }
 
-// joined puts tensors one after the other in a dimension, by halves.
+// joined concatenates tensors in a dimension, by halves.
 func (c *Context) joined(list []*Tensor, dim int) *Tensor {
 	if len(list) == 1 {
 		return list[0]

@@ -2,13 +2,13 @@ package bindings
 
 import "math"
 
-// The composed delta net: spans of a text one after the other, all value heads at once, by the formulas of
-// ggml/delta.hpp.
+// The composed delta net computes spans of a text one after the other, all value heads at once. The formulas are those
+// of ggml/delta.hpp.
 
-// deltaSpan is how many tokens are taken together.
+// deltaSpan is the number of tokens in a span.
 const deltaSpan = 64
 
-// deltaRows are the rows of a whole pack, behind norms and gates.
+// deltaRows are the rows of a whole pack, after norms and gates.
 type deltaRows struct {
 	q, k, v *Tensor // [dim, heads, n]: q normed and scaled, k normed
 	g, beta *Tensor // [values, n]
@@ -42,7 +42,7 @@ type deltaTokens struct {
 	state            *Tensor // S before [dim k, dim v, values]
 }
 
-// span takes n tokens from first on, with the memory before them: nil where the text begins.
+// span takes n tokens from first on; state is the memory before them, nil where the text begins.
 func (c *Context) span(r deltaRows, h DeltaHeads, first, n int64, state *Tensor) *deltaTokens {
 	values, group := int64(h.Values), h.Values/h.Keys
 	take := func(x *Tensor) *Tensor {
@@ -78,7 +78,7 @@ func (c *Context) span(r deltaRows, h DeltaHeads, first, n int64, state *Tensor)
 	return s
 }
 
-// after is the memory behind the span.
+// after is the memory after the span.
 func (c *Context) after(s *deltaTokens) *Tensor {
 	return c.Add(c.Mul(s.state, s.all), c.exactTimes(c.transposed(s.k), c.transposed(c.Mul(s.w, s.column))))
 }

@@ -1,10 +1,10 @@
 package bindings
 
-// Composed mixtures of experts: all experts are computed for all rows, and those that a row did not choose weigh 0,
-// since products of chosen matrices have other kernels than all others, and none for gradients. It takes experts / used
-// as long as it could. Routes are the weights of all, [experts, rows].
+// Composed mixtures compute all experts for all rows; those that a row did not choose weigh 0. That takes experts /
+// used times as long as need be, but ggml's products of chosen matrices have kernels of their own, and none for
+// gradients. Routes are the weights of all experts, [experts, rows].
 
-// nowhere stands for a logit that is left out: its exponential is 0 beside any other.
+// nowhere is the logit of an expert that is left out: its exponential is 0 beside any other.
 const nowhere = -1e30
 
 // composeRoute moves the largest logits one by one to a place where there are no others.

@@ -23,7 +23,7 @@ const (
 	Auto     = "auto"     // the graphics processor with the most memory, or the CPU
 )
 
-// LibraryPath is the environment variable of folders where backends are looked for first.
+// LibraryPath is the environment variable of folders that are searched for backends first.
 const LibraryPath = "VERATUNE_LIBRARY_PATH"
 
 // Device is a processor that ggml has a backend for.
@@ -36,7 +36,7 @@ type Device struct {
 	c           *C.struct_ggml_backend_device
 }
 
-// settings are what the environment tells backends unless the user has said something else.
+// settings are environment variables for backends; the user's own values are kept.
 var settings = map[string]string{
 	// ggml's Vulkan products would round float32 operands to float16, in which small gradients are 0 and large numbers
 	// infinite.
@@ -45,7 +45,7 @@ var settings = map[string]string{
 	"LP_NUM_THREADS": "1",
 }
 
-// libraries loads the backends beside the program once: libggml-cuda.so, libggml-vulkan.so and their like. It tells why
+// libraries loads the backends beside the program once: libggml-cuda.so, libggml-vulkan.so and their like. It says why
 // one could not be loaded, or has no device.
 var libraries = sync.OnceValue(func() (failed []error) {
 	for name, value := range settings {
@@ -79,7 +79,7 @@ var libraries = sync.OnceValue(func() (failed []error) {
 	return failed
 })
 
-// Devices lists the CPU and all that the backends beside the program find, and why a backend could not be loaded.
+// Devices lists the CPU and all devices of the backends beside the program, and why a backend could not be loaded.
 func Devices() (list []Device, failed []error) {
 	failed = libraries()
 	for i := range C.ggml_backend_dev_count() {
@@ -114,8 +114,8 @@ func newDevice(c *C.struct_ggml_backend_device) Device {
 	}
 }
 
-// FindDevice gives the device of that name. For Auto that is the graphics processor with the most memory, one of its
-// own before an integrated one.
+// FindDevice gives the device of that name. Auto is the graphics processor with the most memory, a discrete one before
+// an integrated one.
 func FindDevice(name string) (Device, error) {
 	if name == CPU || name == Composed { // without a look at the others, whose drivers take a while
 		const processor = 0
@@ -145,8 +145,8 @@ func FindDevice(name string) (Device, error) {
 		strings.Join(names, ", "))}, failed...)...)
 }
 
-// Fused tells whether veratune's own operations are one kernel each there: those of package ggml on the CPU, or those
-// that the device's library has. Elsewhere they are composed of ggml's.
+// Fused tells whether each of veratune's own operations is one kernel on the device: of package ggml on the CPU, else
+// of the device's library. On other devices they are composed of ggml's.
 func (d Device) Fused() bool {
 	switch d.Name {
 	case CPU:
@@ -188,7 +188,7 @@ func (d Device) Open(threads int) (*Backend, error) {
 	return b, nil
 }
 
-// Lacks lists the operations of a graph that the device does not have, each once.
+// Lacks lists the operations of a graph that the device lacks, each once.
 func (b *Backend) Lacks(g *Graph) (missing []string) {
 	if b.device.Name == CPU { // has all, and its graphs are many
 		return nil

@@ -3,14 +3,14 @@ package bindings
 // #include "guard.h"
 import "C"
 
-// A mixture of experts (Shazeer et al., arXiv 1701.06538): of a layer's matrices, w [in, out, experts] of any type that
-// dequantises, every row of activations meets the few that it chose. What is computed of its choices lies side by side:
-// choice j of row r is column r · Slots + j. Experts are frozen: there are gradients of what they take and of their
-// weights, and none of the matrices; which are chosen is no function that has one.
+// A mixture of experts (Shazeer et al., arXiv 1701.06538) has many matrices, w [in, out, experts] of any type that
+// dequantises. Every row of activations chooses a few of them and is multiplied by those. The results lie side by side:
+// choice j of row r is column r · Slots + j. Experts are frozen: there are gradients of their inputs and of their
+// weights, but none of the matrices, and none of the choice.
 
-// Route gives each row of logits [experts, rows], float32, the `used` experts with the largest and a weight for each:
-// the softmax of these logits, which is that of all logits divided by the sum of those chosen. What the result holds is
-// for the operations below, and float32 with a column for each row.
+// Route gives each row of logits [experts, rows], float32, the `used` experts with the largest logits, and a weight for
+// each: the softmax over these logits. The result is float32 with a column for each row; only the operations below read
+// it.
 func (c *Context) Route(logits *Tensor, used int) *Tensor {
 	if !c.areActivations("route", F32, logits) {
 		return nil
@@ -25,8 +25,8 @@ func (c *Context) Route(logits *Tensor, used int) *Tensor {
 	return c.node(C.GGML_VERA_ROUTE, parameters{}, to, logits)
 }
 
-// Slots is how many columns a row has of what is computed of its choices. The composed form computes all experts for
-// all rows.
+// Slots is the number of columns that a row has in the results of its choices. The composed form computes all experts
+// for all rows.
 func (c *Context) Slots(routes *Tensor) int64 {
 	if c.composed != nil {
 		return routes.Ne(0)
@@ -73,15 +73,15 @@ func (c *Context) RouteBack(dy, h, routes *Tensor, experts int) *Tensor {
 	return c.node(C.GGML_VERA_ROUTE_BACK, parameters{}, to, dy, h, routes)
 }
 
-// Mixture is how rows meet experts: those that they chose, perhaps with the matrices transposed, for gradients. Acc and
-// Into are as in Product.
+// Mixture is how rows meet the experts that they chose; Back transposes the matrices, for gradients. Acc and Into are
+// as in Product.
 type Mixture struct {
 	Routes, Acc, Into *Tensor
 	Back              bool
 	Way               Way
 }
 
-// EachExpert is W x [out, Slots · rows] of type t of every choice of a row x [in, rows]. There is nothing to add to.
+// EachExpert is W x [out, Slots · rows] of type t, for every choice of a row x [in, rows]. Acc must be nil.
 func (c *Context) EachExpert(w, x *Tensor, m Mixture, t Type) *Tensor {
 	if !c.areMatrices("experts", x, m.Routes) {
 		return nil
@@ -92,7 +92,7 @@ func (c *Context) EachExpert(w, x *Tensor, m Mixture, t Type) *Tensor {
 	return c.experts(w, x, m, false, t)
 }
 
-// SumExperts is Acc and the sum of W x over the choices of each row, [out, rows], float32, for x [in, Slots · rows].
+// SumExperts is Acc plus the sum of W x over the choices of each row, [out, rows], float32, for x [in, Slots · rows].
 func (c *Context) SumExperts(w, x *Tensor, m Mixture) *Tensor {
 	if !c.routesFit("experts", F32, m.Routes, x) {
 		return nil

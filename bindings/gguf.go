@@ -75,9 +75,9 @@ const (
 	ggufFloat64
 )
 
-// OpenGGUF maps a GGUF file, and where it is part of a split one, all the others beside it. It fails, with the path in
-// the message, for a file that is none, is truncated, or has data that would not fit into it, and for parts that are
-// missing or of different models.
+// OpenGGUF maps a GGUF file, and if it is part of a split one, all the others beside it. It fails, with the path in the
+// message, for a file that is no GGUF, is truncated, or describes data beyond its end, and for parts that are missing
+// or of different models.
 func OpenGGUF(path string) (*GGUF, error) {
 	g := &GGUF{path: path, index: map[string]int{}}
 	if err := g.open(); err != nil {
@@ -112,8 +112,8 @@ func (p *part) read(size int64) (err error) {
 	}
 	path := C.CString(p.path)
 	defer C.free(unsafe.Pointer(path))
-	// gguf_open writes the address of the tensors' context here; the variable is C memory because it is passed by
-	// address within a struct.
+	// gguf_open writes the address of the tensors' context here. It is C memory, since its address is passed in a
+	// struct.
 	meta := (**C.struct_ggml_context)(C.calloc(1, C.size_t(unsafe.Sizeof(uintptr(0)))))
 	defer C.free(unsafe.Pointer(meta))
 	if p.c = C.vt_gguf_open(path, meta); p.c == nil {
@@ -244,7 +244,7 @@ func (p *part) value(key string) any {
 	}
 }
 
-// Texts gives a metadata list of texts in the file's own memory, as a vocabulary has hundreds of thousands: they are
+// Texts gives a metadata list of texts in the file's own memory, since a vocabulary has hundreds of thousands. They are
 // gone when the file is closed.
 func (g *GGUF) Texts(key string) ([]string, bool) { return g.parts[0].texts(key) }
 
@@ -555,9 +555,9 @@ func (w *GGUFWriter) AddTensor(name string, t Type, shape []int64, data []byte) 
 	})
 }
 
-// AddTensorFunc adds a tensor, shape in ggml's order, whose data is written by a function that WriteFile calls when it
-// comes to the tensor, in the order in which tensors were added: so a file may be larger than memory. WriteFile fails
-// where write does, or where it does not write just as many bytes as the tensor has.
+// AddTensorFunc adds a tensor, shape in ggml's order, whose data a function writes. WriteFile calls these functions in
+// the order of the tensors, so a file may be larger than memory. It fails where one fails, or does not write exactly
+// the tensor's bytes.
 func (w *GGUFWriter) AddTensorFunc(name string, t Type, shape []int64, write func(io.Writer) error) error {
 	c := NewContext(1)
 	defer c.Close()
@@ -597,7 +597,7 @@ func (d tensorData) writeTo(out io.Writer, alignment int64) error {
 	return err
 }
 
-// exactly refuses what goes beyond the bytes that are left.
+// exactly fails where more bytes are written than are left.
 type exactly struct {
 	io.Writer
 	left int64

@@ -10,9 +10,8 @@ import (
 	"unsafe"
 )
 
-// Copy makes a writer of what the file holds: all metadata and tensors, in their order, with its alignment; of a split
-// one, as a file in one piece. Set and Replace change single ones. The file must stay open until WriteFile has been
-// called.
+// Copy makes a writer of all metadata and tensors of the file, in their order, with its alignment; a split file becomes
+// one. Set and Replace change single ones. The file must stay open until WriteFile has been called.
 func (g *GGUF) Copy() (*GGUFWriter, error) {
 	whole := g.parts[0]
 	path := C.CString(whole.path)

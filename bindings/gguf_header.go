@@ -7,8 +7,8 @@ import (
 )
 
 // checkHeader walks the header of a GGUF file before ggml reads it. ggml divides by a tensor's sizes, asserts the type
-// of general.alignment and that no key is empty, and allocates what a length says, and none of that can be caught; here
-// a file that would bring it there is an error. Whatever else may be wrong is left to ggml.
+// of general.alignment and that no key is empty, and allocates whatever a length says. None of that can be caught, so
+// such a file is an error here. Other faults are left to ggml.
 func checkHeader(file []byte) error {
 	h := header{rest: file}
 	if string(h.bytes(4)) != "GGUF" {

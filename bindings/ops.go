@@ -152,7 +152,7 @@ func (c *Context) softplus(a *Tensor) *Tensor {
 	return (*Tensor)(C.ggml_softplus(c.c, a.c()))
 }
 
-// cumulated has in each place of a row the sum of the numbers up to it.
+// cumulated is, at each place of a row, the sum of the numbers up to it.
 func (c *Context) cumulated(a *Tensor) *Tensor {
 	if !c.sameShape("cumsum", a, a) {
 		return nil
@@ -160,8 +160,8 @@ func (c *Context) cumulated(a *Tensor) *Tensor {
 	return (*Tensor)(C.ggml_cumsum(c.c, a.c()))
 }
 
-// triangle is what tri leaves of a matrix [n, n, any]; the rest becomes 0. Number i of row r is above the diagonal
-// where i > r.
+// triangle is the part of a matrix [n, n, any] that tri keeps; the rest becomes 0. Number i of row r is above the
+// diagonal where i > r.
 type triangle uint32
 
 // ggml's numbers.
@@ -201,7 +201,7 @@ func (c *Context) sumRows(a *Tensor) *Tensor {
 	return (*Tensor)(C.ggml_sum_rows(c.c, a.c()))
 }
 
-// SumOfSquares is the sum of the squares of all numbers of a [n, m], [1]. A sum of squares of each row comes first.
+// SumOfSquares is the sum of the squares of all numbers of a [n, m], [1]. Rows are summed first.
 func (c *Context) SumOfSquares(a *Tensor) *Tensor {
 	rows := c.sumRows(c.Mul(a, a))
 	if rows == nil {
@@ -232,7 +232,7 @@ func (c *Context) OptStepAdamW(p, g, m, v, scalars *Tensor) *Tensor {
 	return (*Tensor)(C.ggml_opt_step_adamw(c.c, p.c(), g.c(), m.c(), v.c(), scalars.c()))
 }
 
-// argmax is the place of the largest number of each row of a [n, rows], int32 [rows].
+// argmax is the index of the largest number of each row of a [n, rows], int32 [rows].
 func (c *Context) argmax(a *Tensor) *Tensor {
 	if !c.sameShape("argmax", a, a) {
 		return nil
@@ -391,9 +391,8 @@ func (c *Context) Reshape(a *Tensor, ne ...int64) *Tensor {
 		C.int64_t(shape[3])))
 }
 
-// View is a part of a, whose rows must be unbroken, without a copy: shape ne of up to four dimensions with a's strides,
-// beginning at element start of each dimension. In the first dimension it begins at 0 or, for types without blocks,
-// anywhere.
+// View is a part of a, without a copy: shape ne with a's strides, from index start in each dimension. a must have
+// unbroken rows. The first index is a multiple of the type's block.
 func (c *Context) View(a *Tensor, ne [4]int64, start [4]int64) *Tensor {
 	if !c.hasOperands("view", a) {
 		return nil
@@ -424,9 +423,8 @@ func (c *Context) SoftMax(a *Tensor, scale float32) *Tensor {
 	return (*Tensor)(C.ggml_soft_max_ext(c.c, a.c(), nil, C.float(scale), 0))
 }
 
-// softMaxMasked is softmax(scale·a + mask) of each row; mask [keys, queries] is that of every matrix of a
-// [keys, queries, any]. With sinks, one for each matrix, a row has that one number more, which is left out of the
-// result.
+// softMaxMasked is softmax(scale·a + mask) of each row of a [keys, queries, any]; mask [keys, queries] holds for every
+// matrix. With sinks, one for each matrix, a row has one more number, which the result leaves out.
 func (c *Context) softMaxMasked(a, mask, sinks *Tensor, scale float32) *Tensor {
 	if !c.areF32("soft_max", a, mask) {
 		return nil

@@ -55,8 +55,8 @@ func (c *Context) normBackFits(op string, dy, x, w *Tensor, eps float32, acc *Te
 	return true
 }
 
-// NormBack is acc plus the gradient of Norm's input x for the gradient dy of its result, float32 [n, rows]. acc is
-// float32 of that shape, or nil.
+// NormBack is acc plus the gradient of Norm's input x for the gradient dy of its result, float32 [n, rows]. acc is nil
+// or float32 of that shape.
 func (c *Context) NormBack(dy, x, w *Tensor, eps float32, acc *Tensor) *Tensor {
 	if !c.normBackFits("norm_back", dy, x, w, eps, acc) {
 		return nil
@@ -67,8 +67,8 @@ func (c *Context) NormBack(dy, x, w *Tensor, eps float32, acc *Tensor) *Tensor {
 	return c.node(C.GGML_VERA_NORM_BACK, withEps(eps), like(x, F32), dy, x, w, acc)
 }
 
-// LayerNorm is (x − mean(x)) / √(var(x) + eps) ⊙ w + b for each row, with the mean of the squared deviations for var
-// (Ba, Kiros and Hinton, arXiv 1607.06450), of type t: x [n, rows], w and b [n] float32.
+// LayerNorm is (x − mean(x)) / √(var(x) + eps) ⊙ w + b for each row, where var is the mean of squared deviations (Ba,
+// Kiros and Hinton, arXiv 1607.06450), of type t: x [n, rows], w and b [n] float32.
 func (c *Context) LayerNorm(x, w, b *Tensor, eps float32, t Type) *Tensor {
 	if !c.areActivations("layer_norm", t, x) {
 		return nil
@@ -93,8 +93,8 @@ func (c *Context) LayerNormBack(dy, x, w *Tensor, eps float32, acc *Tensor) *Ten
 	return c.node(C.GGML_VERA_LAYER_NORM_BACK, withEps(eps), like(x, F32), dy, x, w, acc)
 }
 
-// HeadNorms are the weights of the norms of q and of k, float32: [headDim] where every head is normed alone, or as long
-// as all heads together where the whole row is.
+// HeadNorms are the weights of the norms of q and of k, float32: [headDim] where every head is normed alone, as long as
+// all heads where the whole row is.
 type HeadNorms struct{ Q, K *Tensor }
 
 // fits tells whether x [headDim · (heads + 2 · kvHeads), rows] is float32 and has heads for these norms.
@@ -109,8 +109,8 @@ func (n HeadNorms) fits(x *Tensor, heads, kvHeads int, eps float32) bool {
 	return norms(n.Q, heads) && norms(n.K, kvHeads)
 }
 
-// NormHeads is Norm of the heads of q and of k alone, of type t, for x [headDim · (heads + 2 · kvHeads), rows],
-// float32, as Attention takes it. v is copied.
+// NormHeads is Norm of the heads of q and k, with v copied, of type t, for x [headDim · (heads + 2 · kvHeads), rows],
+// float32, as Attention takes it.
 func (c *Context) NormHeads(x *Tensor, w HeadNorms, heads, kvHeads int, eps float32, t Type) *Tensor {
 	if !c.areActivations("norm_heads", t, x) {
 		return nil
@@ -144,7 +144,7 @@ func (c *Context) NormHeadsBack(dy, x *Tensor, w HeadNorms, heads, kvHeads int, 
 	return c.node(C.GGML_VERA_NORM_HEADS_BACK, withHeads(heads, kvHeads, eps), like(x, t), dy, x, w.Q, w.K)
 }
 
-// Activation is a function of one number: x · σ(φ(x)) with the logistic σ, or that.
+// Activation is a function of one number, x · σ(φ(x)) with the logistic σ; Sigmoid is σ alone.
 type Activation int
 
 // The activations that there are.
@@ -202,8 +202,8 @@ func (c *Context) ActivateBack(dy, x *Tensor, act Activation, t Type) *Tensor {
 	return c.node(C.GGML_VERA_ACTIVATE_BACK, act.parameters(), like(x, t), dy, x)
 }
 
-// Gated is act(gate) ⊙ up, [n, rows] of type t, for gateUp [2n, rows]: the gate's numbers, then those of up (Shazeer,
-// arXiv 2002.05202).
+// Gated is act(gate) ⊙ up, [n, rows] of type t, for gateUp [2n, rows], the gate's numbers before up's (Shazeer, arXiv
+// 2002.05202).
 func (c *Context) Gated(gateUp *Tensor, act Activation, t Type) *Tensor {
 	if !c.areActivations("gated", t, gateUp) {
 		return nil
@@ -240,9 +240,9 @@ const (
 	Halves     Pairing = true  // number i and number i + dims/2
 )
 
-// Rotate turns pairs of numbers of the first heads of x [headDim · any, rows] by the angles of table [dims, rows],
-// float32: m·cos and m·sin for each of the dims/2 pairs of a head's first numbers; back is the transposed, for
-// gradients. The other numbers are copied. The result has type t.
+// Rotate rotates pairs of numbers in the first heads of x [headDim · any, rows] by the angles of table [dims, rows],
+// float32: m·cos and m·sin for each of the dims/2 pairs of a head's first numbers. back rotates the other way, for
+// gradients. Other numbers are copied. The result has type t.
 func (c *Context) Rotate(x, table *Tensor, heads, headDim int, pairs Pairing, back bool, t Type) *Tensor {
 	if !c.areActivations("rotate", t, x, table) {
 		return nil
@@ -321,8 +321,8 @@ func (c *Context) CrossEntropy(logits, labels *Tensor, cap float32) *Tensor {
 	return c.node(C.GGML_VERA_CROSS_ENTROPY, withCap(cap), to, logits, labels)
 }
 
-// CrossEntropyBack is the gradient of the sum of CrossEntropy by the logits, softmax(logits) − onehot(label) where
-// there is no cap, of type t.
+// CrossEntropyBack is the gradient of the sum of CrossEntropy by the logits, of type t: softmax(logits) − onehot(label)
+// without a cap.
 func (c *Context) CrossEntropyBack(logits, labels *Tensor, cap float32, t Type) *Tensor {
 	if !c.labelsFit("cross_entropy_back", logits, labels, cap, t) {
 		return nil

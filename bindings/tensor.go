@@ -61,7 +61,7 @@ func (t *Tensor) contiguousRows() bool {
 	return int64(t.nb[0]) == t.Type().RowBytes(t.Type().BlockSize())
 }
 
-// placed tells whether there is a tensor that has memory.
+// placed tells whether the tensor exists and has memory.
 func (t *Tensor) placed() bool { return t != nil && t.data != nil && t.buffer != nil }
 
 func (t *Tensor) describe() string { return fmt.Sprintf("%v %v", t.Type(), t.Shape()) }
@@ -139,11 +139,10 @@ func (t *Tensor) checkData(n int, want Type) error {
 // Context holds the descriptions of tensors and graphs, and the first error of the operations made in it. Memory for
 // their data comes from a Backend. It is not safe for concurrent use.
 type Context struct {
-	c     *C.struct_ggml_context    // of the tensors that come next
-	full  []*C.struct_ggml_context  // of those before, where the context grows
-	nodes *C.struct_ggml_vera_nodes // parameters of veratune's own operations as kernels
-	// What those operations share where they are composed of ggml's; without it and nodes, the context has no backend
-	// and none of them.
+	c     *C.struct_ggml_context    // of the next tensors
+	full  []*C.struct_ggml_context  // the ones before, where the context grows
+	nodes *C.struct_ggml_vera_nodes // parameters of veratune's own operations, as kernels
+	// Shared state of these operations where they are composed. Without it and nodes there are none of them.
 	composed *composition
 	graphs   []*Graph
 	work     Work
@@ -161,7 +160,7 @@ func room(size C.size_t) *C.struct_ggml_context {
 	return C.ggml_init(C.struct_ggml_init_params{mem_size: size, no_alloc: true})
 }
 
-// grows tells whether there is no bound to the tensors of the context: it is for graphs.
+// grows tells whether the context, which is for graphs, takes any number of tensors.
 func (c *Context) grows() bool { return c.nodes != nil || c.composed != nil }
 
 // Close frees the descriptions. All tensors and graphs of the context are gone with it. Closing twice is harmless.
@@ -236,7 +235,7 @@ func (c *Context) NewTensor(t Type, ne ...int64) *Tensor {
 		C.int64_t(shape[3])))
 }
 
-// Input marks a tensor of a graph that is to be set before the graph is computed.
+// Input marks a tensor of a graph that is set before the graph is computed.
 func (t *Tensor) Input() *Tensor {
 	if t != nil {
 		C.ggml_set_input(t.c())
@@ -244,7 +243,7 @@ func (t *Tensor) Input() *Tensor {
 	return t
 }
 
-// Output marks a tensor of a graph whose value is read after it was computed.
+// Output marks a tensor of a graph that is read after the graph was computed.
 func (t *Tensor) Output() *Tensor {
 	if t != nil {
 		C.ggml_set_output(t.c())
@@ -252,7 +251,7 @@ func (t *Tensor) Output() *Tensor {
 	return t
 }
 
-// Graph is an ordered list of operations. It is built when it is first used, so that its room is known.
+// Graph is an ordered list of operations. It is built at its first use, when its size is known.
 type Graph struct {
 	context *Context
 	roots   []*Tensor
@@ -267,8 +266,8 @@ func (c *Context) NewGraph() *Graph {
 	return g
 }
 
-// Expand appends t and all that it depends on to the graph, in the order of computation. nil is passed over, as an
-// operation that failed is reported by Context.Err.
+// Expand appends t and all that it depends on, in the order of computation. nil is skipped: Context.Err reports the
+// operation that failed.
 func (g *Graph) Expand(t *Tensor) {
 	if t != nil {
 		g.forget()
@@ -299,9 +298,9 @@ func (g *Graph) forget() {
 	}
 }
 
-// inC copies values that hold C pointers alone to C memory, which the caller frees. It is zeroed before: where Go code
-// stores a pointer, its collector may look at the one that stood there, and would take what malloc left for an object
-// of its own.
+// inC copies values that hold nothing but C pointers to C memory, which the caller frees. The memory is zeroed first:
+// when Go stores a pointer, its collector may look at the old one, and would take malloc's leftovers for an object of
+// its own.
 func inC[T any](values []T) *T {
 	p := (*T)(C.calloc(C.size_t(len(values)+1), C.size_t(unsafe.Sizeof(*new(T)))))
 	copy(unsafe.Slice(p, len(values)), values)

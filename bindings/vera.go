@@ -5,9 +5,9 @@ import "C"
 
 import "fmt"
 
-// veratune's own operations. Activations are float32 or bfloat16 with unbroken rows: a product is computed in bfloat16
-// where its activations are and the processor multiplies that (FastBF16), else in float32; sums are float32 always. The
-// type of a result is asked for: F32 or BF16.
+// veratune's own operations. Activations are float32 or bfloat16 with unbroken rows. A product multiplies in bfloat16
+// if its activations have that type and the processor multiplies it (FastBF16), else in float32; sums are always
+// float32. The caller chooses the type of a result, F32 or BF16.
 
 // areMatrices checks that the context has a backend, which veratune's own operations need, and that all operands are
 // matrices with unbroken rows.
@@ -173,8 +173,7 @@ func (v Vectors) fits(in, out int64) bool {
 		v.B.Ne(1) == out && isVectorOrNil(v.LambdaB, out) && isVectorOrNil(v.LambdaD, v.B.Ne(0))
 }
 
-// Merge writes W + diag(b) B diag(d) A into dst [in, out], F32 or BF16, and is dst afterwards. Without vectors it is W
-// [in, out].
+// Merge writes W + diag(b) B diag(d) A, or W without vectors, into dst [in, out], F32 or BF16, and gives dst.
 func (c *Context) Merge(dst, w *Tensor, v *Vectors) *Tensor {
 	if v == nil {
 		v = &Vectors{}

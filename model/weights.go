@@ -206,8 +206,8 @@ func (m *Model) placeWeights(passes [][]sample, need func(p pack) (Memory, error
 	return nil
 }
 
-// deviceLimit is the memory of the device that may be used. Nine tenths of what is free: it is not known what a backend
-// takes besides tensors.
+// deviceLimit is the memory of the device that may be used: what the options say, else nine tenths of what is free,
+// since it is not known what a backend takes besides tensors.
 func (m *Model) deviceLimit() int64 {
 	if m.options.Memory > 0 {
 		return m.options.Memory

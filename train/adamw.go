@@ -30,8 +30,8 @@ func NewAdamW(n int, c Config) *AdamW {
 //	v ← v·β2 + ((1-β2) · g) · g
 //	p ← p + (-lr/(1-β1ᵗ) · m) / (√v / √(1-β2ᵗ) + ε)
 //
-// PyTorch's formulas, which its own kernels round otherwise here and there. The conversions to float32 forbid the
-// compiler to fuse an addition with a multiplication, which it would do on some processors and not on others.
+// These are PyTorch's formulas, though its kernels round some terms differently. The conversions to float32 keep the
+// compiler from fusing an addition with a multiplication, which it does on some processors only.
 func (o *AdamW) Update(params, grad []float32, lr float64) {
 	o.Updates++
 	t := float64(o.Updates)

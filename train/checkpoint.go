@@ -57,9 +57,9 @@ func (f *folder) lastBefore(step int) string {
 	return ""
 }
 
-// saveCheckpoint writes the checkpoint of s under another name and renames it when all of it is on the disk, then
-// removes all but the newest keep, and the last good one. Where it fails, nothing of it is left. The lines are those of
-// the metrics so far.
+// saveCheckpoint writes a checkpoint under another name and renames it when it is complete on the disk. Then it removes
+// all but the newest keep, and the last good one. A failure leaves nothing behind. lines are those of the metrics so
+// far.
 func (f *folder) saveCheckpoint(s *state, saveAdapter func(path string) error, lines []byte, keep int) error {
 	place := f.checkpoint(s.Step)
 	draft := filepath.Join(filepath.Dir(place), unfinished+filepath.Base(place))
@@ -105,8 +105,8 @@ func writeCheckpoint(folder string, s *state, saveAdapter func(path string) erro
 	return syncFolder(folder)
 }
 
-// replace renames a checkpoint's draft to its place. There is one already where the evaluation at this step was
-// interrupted and has been made now.
+// replace renames a checkpoint's draft to its place. An older one of this step is there if its evaluation had been
+// interrupted.
 func replace(place, draft string) error {
 	if !exists(place) {
 		return errors.Join(os.Rename(draft, place), syncFolder(filepath.Dir(place)))
@@ -138,7 +138,7 @@ func (f *folder) prune(keep, good int) error {
 	return nil
 }
 
-// discard renames a checkpoint before it removes it, so that one that is half removed is not taken for one.
+// discard renames a checkpoint before it removes it, so that a half-removed one does not count.
 func discard(place string) error {
 	gone := goneName(place)
 	return errors.Join(os.RemoveAll(gone), os.Rename(place, gone), os.RemoveAll(gone))
@@ -148,8 +148,8 @@ func goneName(place string) string {
 	return filepath.Join(filepath.Dir(place), unfinished+"old-"+filepath.Base(place))
 }
 
-// restore gives the state of the newest checkpoint that is whole, or nil where there is none. One that is damaged is
-// renamed damaged-step-N, and warn is told.
+// restore gives the state of the newest checkpoint that is whole, or nil. It renames damaged ones to damaged-step-N,
+// and tells warn.
 func (f *folder) restore(params int, fits func(*state) error, warn func(format string, args ...any)) (*state, error) {
 	if err := f.sweep(); err != nil {
 		return nil, err
@@ -218,7 +218,7 @@ func readCheckpoint(path string, params int) (*state, error) {
 	return s, nil
 }
 
-// setAside renames a damaged checkpoint, so that it neither counts as one nor is lost.
+// setAside renames a damaged checkpoint, so that it does not count and is not lost.
 func setAside(path string) (string, error) {
 	aside, err := freeName(filepath.Join(filepath.Dir(path), "damaged-"+filepath.Base(path)))
 	if err != nil {

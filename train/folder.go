@@ -33,10 +33,10 @@ type folder struct {
 	lock *durable.Lock // nil in the processes of a group that do not write
 }
 
-// CheckFolder returns an error where a run could not begin in path, so that a caller can say so before it loads a
-// model: the folder holds a run already and neither resume nor force is set, resume is set and there is none, or
-// nothing can be written there. With force it is an error, too, where what would be renamed is no run, or holds the
-// current folder or one of the inputs, the files that the run reads. It leaves nothing behind.
+// CheckFolder fails where a run could not begin in path, before a model is loaded: the folder holds a run and neither
+// resume nor force is set; resume is set and there is none; or nothing can be written there. With force it also fails
+// where what would be renamed is no run, or holds the current folder or one of the inputs, files that the run reads. It
+// leaves nothing behind.
 func CheckFolder(path string, resume, force bool, inputs ...string) error {
 	if path == "" {
 		return errors.New("run folder: want a name")
@@ -78,7 +78,7 @@ func CheckFolder(path string, resume, force bool, inputs ...string) error {
 	return checkWritable(whole)
 }
 
-// inside tells whether a file or folder is a folder or in it, by its name or by what its name leads to.
+// inside tells whether path is a folder or in it, by its name or by what its links lead to.
 func inside(folder, path string) bool {
 	top, err := os.Stat(folder)
 	if err != nil {
@@ -158,8 +158,7 @@ func openFolder(path string) (*folder, error) {
 	return &folder{path: path, lock: lock}, nil
 }
 
-// createFolder makes a run directory for a new run and locks it. A run that it holds is moved away as a whole, to the
-// name returned.
+// createFolder makes and locks a run directory for a new run. It moves a run that is there to the name returned.
 func createFolder(path string) (f *folder, moved string, err error) {
 	if holdsRun(path) {
 		old, err := openFolder(path)
@@ -189,7 +188,7 @@ func createFolder(path string) (f *folder, moved string, err error) {
 	return f, moved, err
 }
 
-// check fails where the folder is no longer there, so that nobody trains for nothing.
+// check fails where the folder is gone, so that nobody trains for nothing.
 func (f *folder) check() error {
 	if err := f.lock.Check(); err != nil {
 		return fmt.Errorf("run folder %s: %w while it was in use; what was saved there before is all there is: where "+
@@ -206,8 +205,8 @@ func (f *folder) close() {
 
 func (f *folder) join(name string) string { return filepath.Join(f.path, name) }
 
-// realPath is the whole path of a folder, and where there is one, without links: a link to a run stays one when the run
-// is renamed.
+// realPath is the absolute path of a folder, without links if it exists: so a link to a run stays when the run is
+// renamed.
 func realPath(path string) (string, error) {
 	whole, err := filepath.Abs(path)
 	if real, linkErr := filepath.EvalSymlinks(whole); linkErr == nil {

@@ -7,9 +7,9 @@ import (
 	"math"
 )
 
-// Group is the processes that train together, numbered from 0. Each computes the gradients of its share of a step's
-// samples; the sums make all of them take the same step, and number 0 alone writes the run folder. All of them call Sum
-// and Broadcast in the same order.
+// Group is the processes that train together, numbered from 0. Each computes the gradient of its share of a step's
+// samples, and all take the same step by the sum. Number 0 alone writes the run folder. All call Sum and Broadcast in
+// the same order.
 type Group interface {
 	Rank() int // number of this process
 	Size() int // number of processes
@@ -27,13 +27,13 @@ func (soloGroup) Size() int                             { return 1 }
 func (soloGroup) Sum([]float32, []float64) error        { return nil }
 func (soloGroup) Broadcast(data []byte) ([]byte, error) { return data, nil }
 
-// requests is what is asked of a training while it runs.
+// requests is what a running training is asked for.
 type requests struct {
 	stop   bool // to save and go on another time
 	timeUp bool // to halt, since MaxTime is over
 }
 
-// requests are those of this process, or in a group those that all know of, so that all stop after the same step.
+// requests are those of this process; in a group, those that all processes know, so that all stop after the same step.
 func (t *trainer) requests() requests {
 	if t.group.Size() == 1 {
 		return t.asked()
@@ -41,8 +41,8 @@ func (t *trainer) requests() requests {
 	return t.agreed
 }
 
-// sum adds up over the group: the loss of n labelled tokens, and its gradient unless that is nil. What any process has
-// been asked goes with them, and a check that all have the same parameters.
+// sum adds up over the group: the loss of n labelled tokens, and its gradient unless that is nil. Each process's
+// requests are summed too, and a checksum shows whether all have the same parameters.
 func (t *trainer) sum(loss float64, n int, grad []float32) (float64, int, error) {
 	size := t.group.Size()
 	if size == 1 {
@@ -81,7 +81,7 @@ func checksum(values []float32) float64 {
 // writes tells whether this process is the one that writes the run folder.
 func (l *loop) writes() bool { return l.group.Rank() == 0 }
 
-// meet finds out whether all processes of a group were started alike, and has them begin where number 0 does.
+// meet checks that all processes of a group were started alike, and gives all of them the state of number 0.
 func (l *loop) meet() error {
 	if l.group.Size() == 1 {
 		return nil
@@ -122,8 +122,8 @@ func (l *loop) meet() error {
 	return l.adopt(s)
 }
 
-// saveAtOnce saves the newest step while the next one is computed: a launcher that is told to stop, or that has lost a
-// process, may end the others a second later.
+// saveAtOnce saves the newest step while the next one is computed. A launcher that is told to stop, or that has lost a
+// process, may kill the others a second later.
 func (l *loop) saveAtOnce() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Interval is the time between two evaluations, in steps or in epochs: one of them is 0, and both where there is no
-// time to wait for.
+// Interval is the time between two evaluations, in steps or in epochs. One of them is 0; both are where there are no
+// evaluations.
 type Interval struct {
 	Steps  int
 	Epochs float64
@@ -45,7 +45,7 @@ func (i Interval) String() string {
 func (i Interval) MarshalText() ([]byte, error) { return []byte(i.String()), nil }
 
 // endsAt tells whether an interval ends with a step, counted from 1, in epochs of perEpoch steps. A part of an epoch
-// ends with the step nearest to it.
+// ends with the nearest step.
 func (i Interval) endsAt(step, perEpoch int) bool {
 	if i.Epochs == 0 {
 		return i.Steps > 0 && step > 0 && step%i.Steps == 0

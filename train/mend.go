@@ -12,7 +12,7 @@ import (
 	"github.com/veratune/veratune/internal/durable"
 )
 
-// readIfThere gives the content of a file, nil where there is none.
+// readIfThere gives the content of a file; nil where there is none.
 func readIfThere(path string) ([]byte, error) {
 	data, err := durable.ReadFile(path, MaxMetrics)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -24,7 +24,7 @@ func readIfThere(path string) ([]byte, error) {
 	return data, err
 }
 
-// about is what a line of metrics.jsonl is about; there is one of each.
+// about is the subject of a line of metrics.jsonl; each has one line.
 type about struct {
 	kind string
 	step int
@@ -40,8 +40,8 @@ func (r Record) about() about {
 	return about{"norms", r.Step}
 }
 
-// covers tells whether a record belongs to the training up to a position. A checkpoint can be older than the evaluation
-// at its step, where that was interrupted.
+// covers tells whether a record belongs to the training up to a position. The evaluation of its step may be missing
+// from a checkpoint, if it was interrupted.
 func (p position) covers(r Record) bool {
 	if r.EvalLoss != nil {
 		return p.Last != nil && r.Step <= p.Last.Step
@@ -49,7 +49,7 @@ func (p position) covers(r Record) bool {
 	return r.Step <= p.Step
 }
 
-// expected lists what there must be lines about.
+// expected lists the subjects that must have a line.
 func (p position) expected() (list []about) {
 	for step := 1; step <= p.Step; step++ {
 		list = append(list, about{"loss", step})
@@ -62,7 +62,7 @@ func (p position) expected() (list []about) {
 	return list
 }
 
-// content is what lines of metrics.jsonl up to a position say.
+// content is the lines of metrics.jsonl up to a position.
 type content struct {
 	order        []about
 	text         map[about]string
@@ -89,7 +89,7 @@ func (c *content) add(a about, line string) {
 	c.order, c.text[a] = append(c.order, a), line
 }
 
-// lacks lists the steps, in order, of what there is no line about.
+// lacks lists in order the steps of wanted subjects that have no line.
 func (c content) lacks(wanted []about) (steps []int) {
 	for _, a := range wanted {
 		if _, ok := c.text[a]; !ok {
@@ -107,9 +107,8 @@ func (c content) lines() (lines []byte) {
 	return lines
 }
 
-// mend gives the lines of metrics.jsonl up to a position, from what was found of the file and what the checkpoint has
-// kept of it, nil where there is no such file. What is wrong with the file is in the report, which is "" where it is as
-// a run leaves it, however that ended.
+// mend gives the lines of metrics.jsonl up to a position, from the file as found and the copy in the checkpoint, nil
+// for none. report says what is wrong with the file; it is "" if the file is as a run leaves it, however that ended.
 func mend(found, kept []byte, pos position) (lines []byte, report string) {
 	var faults []string
 	fault := func(n int, one, more string) {

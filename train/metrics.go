@@ -107,8 +107,7 @@ const (
 	MaxMetrics = 1 << 30
 )
 
-// ReadRecords gives the records of a metrics file, or of a part of one, with their lines. What is no such line is left
-// out.
+// ReadRecords gives the records of a metrics file, or of a part of one, with their lines. Other lines are left out.
 func ReadRecords(data []byte) (records []Record, lines [][]byte) {
 	for line := range bytes.Lines(data) {
 		if r, ok := parseRecord(line); ok {
@@ -118,8 +117,7 @@ func ReadRecords(data []byte) (records []Record, lines [][]byte) {
 	return records, lines
 }
 
-// parseRecord gives the record of a line, and false where it is none, as the last one may be where the process was
-// killed.
+// parseRecord gives the record of a line; false if it is none, such as a last line cut off when the process was killed.
 func parseRecord(line []byte) (r Record, ok bool) {
 	if !bytes.HasSuffix(line, []byte("\n")) || json.Unmarshal(line, &r) != nil ||
 		r.Norms != nil && !r.Norms.complete() {

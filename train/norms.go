@@ -5,15 +5,15 @@ import (
 	"strconv"
 )
 
-// Part is a stretch of Run.Params: one trained vector of a layer. The parts of a run lie one after the other.
+// Part is a section of Run.Params: one trained vector of a layer. Parts lie one after the other.
 type Part struct {
 	Layer string // "blk.0.attn_q"
 	Name  string // "b"
 	Size  int    // numbers
 }
 
-// Norms are L2 norms of the parts, by their names and in the order of the layers: of their gradient in a step, before
-// clipping, and of their values after it.
+// Norms are L2 norms of the parts, by name and in the order of the layers: of the gradient of a step, before clipping,
+// and of the values after it.
 type Norms struct {
 	Layers []string          `json:"layers"`
 	Grad   map[string][]Norm `json:"grad"`
@@ -43,7 +43,7 @@ func (n Norm) MarshalJSON() ([]byte, error) {
 	return strconv.AppendFloat(nil, float64(n), 'g', 3, 64), nil
 }
 
-// newNorms puts the norms of the parts, in the order of the parts, under their names.
+// newNorms sorts the norms of the parts by their names.
 func newNorms(parts []Part, grad, value []float64) *Norms {
 	n := &Norms{Grad: map[string][]Norm{}, Value: map[string][]Norm{}}
 	for i, p := range parts {

@@ -9,7 +9,7 @@ import (
 	"github.com/veratune/veratune/internal/durable"
 )
 
-// open checks the whole request, then makes or opens the run directory and puts the training where it begins.
+// open checks the whole request, makes or opens the run directory, and restores the state to begin with.
 func (r *Run) open() (*loop, error) {
 	if err := r.validate(); err != nil {
 		return nil, err
@@ -104,7 +104,7 @@ func (l *loop) start() (err error) {
 	return err
 }
 
-// keepOptions writes config.yaml where it isn't there: a process that was killed may not have come so far.
+// keepOptions writes config.yaml if it is missing: a process may have been killed before it was written.
 func (l *loop) keepOptions() error {
 	path := l.folder.join(OptionsFile)
 	if l.Options == nil || exists(path) {
@@ -122,7 +122,7 @@ func (l *loop) follow() error {
 	return nil
 }
 
-// resume goes on from the newest checkpoint that is whole; a run that was stopped before its first begins again.
+// resume goes on from the newest whole checkpoint; a run that was stopped before its first begins again.
 func (l *loop) resume() (err error) {
 	if l.folder, err = openFolder(l.Folder); err != nil {
 		return err
@@ -150,16 +150,15 @@ func (l *loop) resume() (err error) {
 	return nil
 }
 
-// Longer is the error of a run that is resumed with another number of steps or epochs than it was begun with. Its
-// learning rate has fallen by its end, so that more steps are another training, which begins with what this one has
-// learnt.
+// Longer is the error of a run that is resumed with more steps or epochs. The learning rate has fallen by the end of
+// the run, so that more steps are another training, which begins with this adapter.
 type Longer struct {
 	error
 	Adapter string // that it would begin with
 	Steps   int    // that are asked for beyond that
 }
 
-// longer says of a run that is resumed with another number of steps only how to train on.
+// longer adds to the error of another number of steps how to train on.
 func (l *loop) longer(err error) error {
 	if !errors.As(err, new(otherLength)) {
 		return err
@@ -180,7 +179,7 @@ func (l *loop) longer(err error) error {
 	return Longer{fmt.Errorf("%w, or train on, after step %d, with what it has learnt", err, steps[0]), adapter, more}
 }
 
-// openMetrics goes on with the metrics of a run that is resumed: those up to where it goes on.
+// openMetrics continues the metrics of a resumed run with the lines up to its position.
 func (l *loop) openMetrics() error {
 	path := l.folder.join(MetricsFile)
 	found, err := readIfThere(path)

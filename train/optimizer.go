@@ -1,8 +1,8 @@
 package train
 
-// Resident is an Engine that keeps the gradient and AdamW's moments where it computes, and makes the update there: of a
-// step that another device computes, only the batch and a few numbers then go over its bus. Parameters and moments come
-// back when they are asked for.
+// Resident is an Engine that keeps the gradient and AdamW's moments where it computes, and makes the update there. So a
+// step on another device moves only the batch and a few numbers over the bus. Parameters and moments are copied back
+// when they are asked for.
 type Resident interface {
 	Engine
 	// ComputeGradient is AddGradient into the gradient that is kept, in place of the one before.
@@ -19,23 +19,23 @@ type Resident interface {
 	SetMoments(m, v []float32) error
 }
 
-// optimizer has the gradient of a step and the moments, and makes the update.
+// optimizer holds the gradient of a step and the moments, and makes the update.
 type optimizer interface {
 	// computeGradient computes the gradient of the summed loss over a batch's samples.
 	computeGradient(b batch) (loss float64, n int, err error)
-	// mean makes it that of the mean over n labelled tokens, and returns its L2 norm.
+	// takeMean makes it that of the mean over n labelled tokens, and returns its L2 norm.
 	takeMean(n int) (norm float64, err error)
-	// gradient is the gradient as it is now.
+	// fetchGradient gives the gradient as it is now.
 	fetchGradient() ([]float32, error)
 	// update makes a step by the learning rate lr with scale times the gradient.
 	update(lr, scale float64) error
-	// fetch brings the parameters up to date, and returns the moments.
+	// fetch copies the parameters back, and returns the moments.
 	fetch() (m, v []float32, err error)
 	// adopt goes on from a state.
 	adopt(s *state) error
 }
 
-// newOptimizer leaves to the engine what it can do. Several processes sum their gradients in their own memory.
+// newOptimizer uses a Resident engine, except in a group: several processes sum their gradients in their own memory.
 func newOptimizer(engine Engine, params []float32, c Config, group Group) optimizer {
 	o := hostOptimizer{engine: engine, params: params, grad: make([]float32, len(params)),
 		AdamW: NewAdamW(len(params), c)}
@@ -85,7 +85,7 @@ func (o *hostOptimizer) adopt(s *state) error {
 	return o.engine.Update()
 }
 
-// deviceOptimizer is the optimizer of a Resident engine. What hostOptimizer has are copies.
+// deviceOptimizer is the optimizer of a Resident engine. Its hostOptimizer has copies.
 type deviceOptimizer struct {
 	hostOptimizer
 	resident Resident
@@ -131,15 +131,15 @@ func (o *deviceOptimizer) adopt(s *state) error {
 	return o.resident.SetMoments(s.m, s.v)
 }
 
-// divide turns the gradient of a sum over n labelled tokens into that of their mean.
+// divide makes the gradient of a sum over n labelled tokens that of their mean.
 func divide(grad []float32, n int) {
 	for i := range grad {
 		grad[i] /= float32(n)
 	}
 }
 
-// clipping is the factor that brings a gradient of that norm to the L2 norm limit where it is longer. 1e-6 is PyTorch's
-// (clip_grad_norm_). A limit of 0 changes none.
+// clipping is the factor that shortens a gradient of that norm to the limit; 1 where it is short enough, or the limit
+// is 0. 1e-6 is PyTorch's (clip_grad_norm_).
 func clipping(norm, limit float64) float64 {
 	if scale := limit / (norm + 1e-6); limit > 0 && scale < 1 {
 		return scale

@@ -53,9 +53,8 @@ func (p *progress) working() {
 	}
 }
 
-// left is the time that the steps up to the last will take if it goes on as since the first, evaluations and
-// checkpoints included; 0 where that isn't known yet. The first step still reads the model from its file, and an
-// evaluation goes before it.
+// left is the estimated time of the steps up to the last, evaluations and checkpoints included; 0 where it is not known
+// yet. The first step is not counted: it still reads the model from its file.
 func (p *progress) left(step int) time.Duration {
 	if p.done < 2 {
 		return 0
@@ -64,8 +63,8 @@ func (p *progress) left(step int) time.Duration {
 	return (perStep * time.Duration(p.last-step)).Round(time.Second)
 }
 
-// peakMemory is the most bytes that the process has held in memory at a time, mapped files included; 0 where the system
-// doesn't say.
+// peakMemory is the most bytes that the process has held in memory, mapped files included; 0 where the system does not
+// say.
 func peakMemory() int64 {
 	var usage unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {

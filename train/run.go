@@ -22,10 +22,10 @@ type loop struct {
 	settings  settings
 	batching  batching
 	position  position
-	unsaved   bool                     // something has happened since the newest checkpoint
+	unsaved   bool                     // something has changed since the newest checkpoint
 	sample    func() ([]Sample, error) // Samples, until the run is interrupted
-	saved     int                      // step of the newest checkpoint that this process knows of; 0 is none
-	signalled bool                     // by a signal, before the end
+	saved     int                      // step of the newest checkpoint that this process knows; 0 for none
+	signalled bool                     // a signal ended the run early
 	folder    *folder
 	metrics   *metrics
 	progress  *progress
@@ -35,7 +35,7 @@ type loop struct {
 	finished bool       // saveAtOnce saves nothing any more
 }
 
-// run goes around once more than there are steps, so that the last evaluation and checkpoint need no code of their own.
+// run loops once more than there are steps, so that the last evaluation and checkpoint need no code of their own.
 func (l *loop) run(ctx context.Context) (Result, error) {
 	defer l.progress.End()
 	defer l.stopSaving()
@@ -115,8 +115,7 @@ func (l *loop) run(ctx context.Context) (Result, error) {
 	}
 }
 
-// change makes a change that a checkpoint has as a whole or not at all. After one that failed, saveAtOnce saves
-// nothing.
+// change makes a change that a checkpoint holds entirely or not at all. After a failed one, saveAtOnce saves nothing.
 func (l *loop) change(work func() error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -125,7 +124,7 @@ func (l *loop) change(work func() error) error {
 	return err
 }
 
-// stopSaving waits for saveAtOnce, which saves nothing from now on.
+// stopSaving waits for saveAtOnce, and keeps it from saving again.
 func (l *loop) stopSaving() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -138,7 +137,7 @@ const (
 	maxTime  = "max-time"
 )
 
-// limit gives the function that names the limit of this process that has been reached, "" before.
+// limit gives a function that names the limit of this process that has been reached; "" before.
 func (l *loop) limit(ctx context.Context) func() string {
 	began, first := time.Now(), l.position.Step
 	l.asked = func() requests {
@@ -156,8 +155,8 @@ func (l *loop) limit(ctx context.Context) func() string {
 	}
 }
 
-// end tells whether no further step is to be made, and which option says so before the last; halted is the limit that
-// has been reached.
+// end tells whether no further step is made, and which option ended it early; halted is the limit that has been
+// reached.
 func (l *loop) end(halted string) (by string, done bool) {
 	switch {
 	case l.position.Step == l.batching.total:
@@ -168,7 +167,7 @@ func (l *loop) end(halted string) (by string, done bool) {
 	return halted, halted != ""
 }
 
-// interrupted ends the run before its end, with the adapter as it is.
+// interrupted saves the adapter of a run that was interrupted, and gives its error.
 func (l *loop) interrupted() error {
 	l.signalled = true
 	if err := l.saveAdapter(l.folder.join(AdapterFile)); err != nil {
@@ -185,7 +184,7 @@ func (l *loop) advance() {
 	l.position.Epoch, l.position.Batch, _ = l.batching.batchesOf(l.position.Step)
 }
 
-// log tells of the step that is being made.
+// log records the step that is being made.
 func (l *loop) log(o outcome, rate float64, took time.Duration) error {
 	step := l.position.Step + 1
 	line := stepLine{
@@ -204,14 +203,13 @@ func (l *loop) log(o outcome, rate float64, took time.Duration) error {
 	return nil
 }
 
-// A loss is high where it is so many times that before training, and a training that has had so many high losses in a
-// row won't come to anything.
+// A loss above highFactor times that before training is high; highSteps of them in a row halt the training.
 const (
 	highFactor = 3
 	highSteps  = 10
 )
 
-// errHigh is the end of a training whose loss stays above this.
+// errHigh is the error of a training whose loss stays above this.
 type errHigh struct{ loss float64 }
 
 func (e errHigh) Error() string {
@@ -219,8 +217,8 @@ func (e errHigh) Error() string {
 		highFactor, highSteps)
 }
 
-// highLoss is what high losses are above. A single step's loss may be low by chance, so that the held-out data count,
-// too.
+// highLoss is the loss above which others are high. A single step's loss may be low by chance, so the held-out loss
+// counts too.
 func (l *loop) highLoss() float64 {
 	loss := l.position.First
 	if l.position.Before != nil {
@@ -229,7 +227,7 @@ func (l *loop) highLoss() float64 {
 	return highFactor * loss
 }
 
-// countHigh counts the high losses in a row, the one of the step that was just made included.
+// countHigh counts the high losses in a row, up to the step just made.
 func (l *loop) countHigh(loss float64) {
 	if l.position.Step == 1 {
 		l.position.First = loss
@@ -244,7 +242,7 @@ func (l *loop) countHigh(loss float64) {
 	l.position.High++
 }
 
-// stopped says where the training stopped, what is left of it, and what to do.
+// stopped adds to an error where the training stopped, what is left of it, and what to do.
 func (l *loop) stopped(what string, err error) error {
 	err = fmt.Errorf("%s step %d of %d: %w", what, l.position.Step, l.batching.total, err)
 	if !errors.Is(err, ErrDiverged) {
@@ -276,8 +274,8 @@ func (l *loop) stopped(what string, err error) error {
 	return fmt.Errorf("%w; %s; begin anew with a lower --lr, or a --clip such as 1; %s", err, left, goes)
 }
 
-// lastGood names the newest checkpoint from before the losses were high; "" where there is none. The checkpoint of this
-// very step, if there is one, holds the parameters that gave the last of them.
+// lastGood names the newest checkpoint from before the losses were high; "" for none. A checkpoint of this very step
+// does not count: its parameters gave the last of them.
 func (l *loop) lastGood() string {
 	if l.position.High == 0 {
 		return l.folder.lastBefore(l.position.Step)
@@ -288,7 +286,7 @@ func (l *loop) lastGood() string {
 	return ""
 }
 
-// keepGood makes the adapter of the last good checkpoint that of the run.
+// keepGood makes the adapter of the last good checkpoint the run's.
 func (l *loop) keepGood() error {
 	good := l.lastGood()
 	if good == "" || !l.writes() {
@@ -301,7 +299,7 @@ func (l *loop) keepGood() error {
 	return err
 }
 
-// evaluationDue tells whether an evaluation is to be made before anything else; done, whether no step follows.
+// evaluationDue tells whether an evaluation must be made now; done says that no step follows.
 func (l *loop) evaluationDue(done bool) bool {
 	step := l.position.Step
 	if l.HeldOut == nil || l.position.Last != nil && l.position.Last.Step == step {
@@ -310,22 +308,21 @@ func (l *loop) evaluationDue(done bool) bool {
 	return done || l.scheduled(step)
 }
 
-// scheduled tells whether there is an evaluation after a step wherever the run is halted.
+// scheduled tells whether a step is followed by an evaluation, wherever the run is halted.
 func (l *loop) scheduled(step int) bool { return step == 0 || l.endsInterval(step) }
 
-// endsInterval tells whether a step is the last, or one after which is evaluated on the way.
+// endsInterval tells whether a step is the last, or ends an interval between evaluations.
 func (l *loop) endsInterval(step int) bool {
 	return step == l.batching.total || l.Config.EvalEvery.endsAt(step, l.batching.perEpoch())
 }
 
-// normsDue tells whether the norms of the parts are written down with a step. They go with the step and not with its
-// evaluation, which may be made by a process that has resumed the run and doesn't know the gradient.
+// normsDue tells whether the parts' norms are recorded with a step. They go with the step, not with its evaluation: a
+// process that has resumed the run may make that, and does not know the gradient.
 func (l *loop) normsDue(step int) bool {
 	return len(l.Parts) > 0 && (step == 1 || l.endsInterval(step))
 }
 
-// evaluate measures the loss on the held-out data and records it. Interrupted, it returns nil and leaves everything as
-// it was.
+// evaluate measures the held-out loss and records it. If it is interrupted, it returns nil and changes nothing.
 func (l *loop) evaluate() error {
 	e, line, err := l.measure()
 	if e == nil {
@@ -334,7 +331,7 @@ func (l *loop) evaluate() error {
 	return l.change(func() error { return l.record(e, line) })
 }
 
-// record takes note of an evaluation and keeps the best adapter.
+// record records an evaluation and keeps the best adapter.
 func (l *loop) record(e *Evaluation, line evalLine) error {
 	l.position.Last, l.unsaved = e, true
 	if e.Step == 0 {
@@ -358,7 +355,7 @@ func (l *loop) record(e *Evaluation, line evalLine) error {
 	return l.tell(line, mark)
 }
 
-// measure computes the loss on the held-out data and has the samples made; nil where it is interrupted.
+// measure computes the held-out loss and has the samples made; nil if it is interrupted.
 func (l *loop) measure() (*Evaluation, evalLine, error) {
 	began := time.Now()
 	line := evalLine{Step: l.position.Step}
@@ -399,7 +396,7 @@ func (l *loop) measure() (*Evaluation, evalLine, error) {
 	return &Evaluation{Step: line.Step, Loss: line.EvalLoss}, line, nil
 }
 
-// answers has the samples made, by one process of a group for all.
+// answers has the samples made, by one process for the whole group.
 func (l *loop) answers() (samples []Sample, err error) {
 	l.progress.Status("sample answers")
 	if l.writes() {
@@ -412,7 +409,7 @@ func (l *loop) answers() (samples []Sample, err error) {
 	return samples, err
 }
 
-// tell writes an evaluation down and shows it.
+// tell writes an evaluation to metrics.jsonl and shows it.
 func (l *loop) tell(line evalLine, mark string) error {
 	if err := l.metrics.write(line); err != nil {
 		return err
@@ -455,7 +452,7 @@ func (l *loop) save() error {
 	return nil
 }
 
-// syncMetrics has all lines so far on the disk, and gives them. A file that somebody has removed is made again.
+// syncMetrics has all lines so far on the disk, and returns them. It makes a file that was removed again.
 func (l *loop) syncMetrics() ([]byte, error) {
 	lines, err := l.metrics.lines()
 	if err != nil {

@@ -116,7 +116,7 @@ func differences(before, now []byte) ([]difference, error) {
 	return list, nil
 }
 
-// digests says what differs where a setting is a digest, which tells people nothing.
+// digests explains settings that are digests, which tell people nothing.
 var digests = map[string]string{
 	"data.training": "the rows to train on have changed, or their order",
 	"data.held_out": "the held-out rows have changed",

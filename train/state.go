@@ -11,8 +11,8 @@ import (
 	"math"
 )
 
-// stateMagic begins the file "state" of a checkpoint. Then follow, little-endian: the length of the header (uint64),
-// the header (JSON), the parameters and AdamW's two moments (float32, as many of each as the header says), and the
+// stateMagic begins the file "state" of a checkpoint. It is followed, little-endian, by the length of the header
+// (uint64), the header (JSON), the parameters and AdamW's two moments (float32, their number in the header), and the
 // SHA-256 of all that.
 const stateMagic = "veratune-state 1"
 
@@ -24,17 +24,17 @@ type position struct {
 	Seed   uint64      `json:"seed"`  // with step, the whole state of the dropout's generator
 	Before *Evaluation `json:"before,omitempty"`
 	Last   *Evaluation `json:"last,omitempty"`
-	Best   *Evaluation `json:"best,omitempty"` // of all so far, that before the first step among them
-	// of those that are made wherever the run is halted: what patience goes by
+	Best   *Evaluation `json:"best,omitempty"` // of all so far, that before the first step included
+	// Of the scheduled evaluations, which do not depend on halts: what patience counts from.
 	Lowest *Evaluation `json:"lowest,omitempty"`
-	Waited int         `json:"waited,omitempty"` // such evaluations since the lowest
+	Waited int         `json:"waited,omitempty"` // scheduled evaluations since the lowest
 
 	First float64 `json:"first,omitempty"` // training loss of the first step
 	High  int     `json:"high,omitempty"`  // steps up to this one whose loss was high, in a row
 	Good  int     `json:"good,omitempty"`  // step of the newest checkpoint before them; 0 where there is none
 }
 
-// upgrade fills in what states of older versions don't know.
+// upgrade fills in what states of older versions lack.
 func (p *position) upgrade() {
 	if p.Lowest == nil {
 		p.Lowest = p.Best

@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// batch is the samples of all micro-batches of a step end to end, with the seed of its dropout.
+// batch is the samples of all micro-batches of a step end to end, and the seed of its dropout.
 type batch struct {
 	tokens, targets []int32
 	lengths         []int
@@ -17,7 +17,7 @@ type batch struct {
 // trainer holds what one training step needs.
 type trainer struct {
 	engine    Engine
-	params    []float32 // as they were when the optimizer last fetched them
+	params    []float32 // as the optimizer last fetched them
 	optimizer optimizer
 	clip      float64
 	parts     []Part
@@ -32,7 +32,7 @@ func newTrainer(engine Engine, params []float32, c Config, parts []Part, group G
 		parts: parts, group: group}
 }
 
-// outcome is what a step was like.
+// outcome is what was measured of a step.
 type outcome struct {
 	loss      float64   // mean over the labelled tokens, before the update
 	norm      float64   // L2 norm of the gradient, before clipping
@@ -42,8 +42,7 @@ type outcome struct {
 	labelled  int
 }
 
-// step is one training step: the gradient and the update. Where the error is ErrDiverged, the parameters are as they
-// were.
+// step is one training step: gradient and update. After ErrDiverged the parameters are unchanged.
 func (t *trainer) step(b batch, lr float64, norms bool) (outcome, error) {
 	o, err := t.meanGradient(b, norms)
 	if err == nil {
@@ -52,8 +51,8 @@ func (t *trainer) step(b batch, lr float64, norms bool) (outcome, error) {
 	return o, err
 }
 
-// meanGradient computes the gradient of the mean loss over the labelled tokens of all micro-batches of a step together.
-// It changes nothing that a checkpoint holds.
+// meanGradient computes the gradient of the mean loss over the labelled tokens of a step's micro-batches. It changes
+// nothing that a checkpoint holds.
 func (t *trainer) meanGradient(b batch, norms bool) (outcome, error) {
 	o := outcome{tokens: len(b.tokens)}
 	var err error
@@ -83,7 +82,7 @@ func (t *trainer) meanGradient(b batch, norms bool) (outcome, error) {
 	return o, err
 }
 
-// update changes the parameters by the gradient of a step, and measures their norms where the gradient's were.
+// update changes the parameters by the gradient, and measures their norms where the gradient's were measured.
 func (t *trainer) update(o *outcome, lr float64) error {
 	if err := t.optimizer.update(lr, clipping(o.norm, t.clip)); err != nil || o.gradNorms == nil {
 		return err
@@ -93,7 +92,8 @@ func (t *trainer) update(o *outcome, lr float64) error {
 	return err
 }
 
-// summedGradient computes the gradient of the summed loss over all samples of a step, whichever process computes them.
+// summedGradient computes the gradient of the summed loss over all samples of a step, in all processes of the group
+// together.
 func (t *trainer) summedGradient(b batch) (loss float64, n int, err error) {
 	loss, n, err = t.optimizer.computeGradient(b.share(t.group.Rank(), t.group.Size()))
 	if err != nil || t.group.Size() == 1 {
@@ -106,8 +106,8 @@ func (t *trainer) summedGradient(b batch) (loss float64, n int, err error) {
 	return t.sum(loss, n, grad)
 }
 
-// share gives the samples of a step that one of several processes computes: the longest first, each goes to the one
-// that has the fewest tokens so far. Each draws a dropout of its own.
+// share gives the samples that one of several processes computes: from the longest on, each goes to the process with
+// the fewest tokens so far. Each process has a dropout seed of its own.
 func (b batch) share(rank, size int) batch {
 	if size == 1 {
 		return b
@@ -136,8 +136,8 @@ func (b batch) share(rank, size int) batch {
 	return local
 }
 
-// batching says which micro-batches make up which step. An epoch ends with a step of its own, which is smaller where
-// the accumulation does not divide the epoch.
+// batching says which micro-batches make up a step. An epoch's last step is smaller where the accumulation does not
+// divide the epoch.
 type batching struct {
 	batches      int // in an epoch
 	accumulation int
@@ -147,8 +147,7 @@ type batching struct {
 func newBatching(c Config, batches int) batching {
 	p := batching{batches: batches, accumulation: c.Accumulation, total: c.Steps}
 	if p.total == 0 {
-		// A part of an epoch ends with the step in which it is over, as Hugging Face's trainer has it; 1.1 times 10 is
-		// a little more than 11 in binary.
+		// Rounded up, as Hugging Face's trainer does; less 1e-12, since 1.1 times 10 is a little above 11 in binary.
 		p.total = max(1, int(math.Ceil(c.Epochs*float64(p.perEpoch())*(1-1e-12))))
 	}
 	return p
@@ -202,8 +201,7 @@ func (c Config) LargestStep(from Source) (tokens, targets []int32, lengths []int
 	return b.tokens, b.targets, b.lengths, err
 }
 
-// dropoutSeed mixes the run's seed with the place in the training, so that the random state of a checkpoint is the step
-// alone.
+// dropoutSeed mixes the run's seed with the step, so that the random state of a checkpoint is the step alone.
 func dropoutSeed(seed uint64, step int) uint64 { return mix(mix(seed) + uint64(step)) }
 
 // mix is one output of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) from the state x, a bijection.

@@ -11,8 +11,7 @@ import (
 	"time"
 )
 
-// A part of the steps is halvingFactor times the one before, and as many times fewer trials go on to its end, but not
-// fewer than finalists.
+// Each rung has halvingFactor times the steps of the one before, and as many times fewer trials, at least finalists.
 const (
 	halvingFactor = 2
 	finalists     = 2
@@ -20,8 +19,8 @@ const (
 
 // Sweep compares trainings by successive halving (Jamieson and Talwalkar, arXiv 1502.07943): all are trained for a part
 // of their steps, then those with the lower held-out loss for twice that, until the last two reach the end. A training
-// that goes on does so from its checkpoint, and the learning rate is always that of all of its steps: what reaches the
-// end is what it would have been alone.
+// continues from its checkpoint, and its learning rate is that of all its steps: the result is what it would have been
+// alone.
 type Sweep struct {
 	Folder string
 	Trials []map[string]string // the options by which the trainings differ
@@ -69,7 +68,7 @@ func (s *Standing) Name() string {
 	return strings.Join(words, ", ")
 }
 
-// rungs are the parts of their steps to which n trials are trained before half of them is left behind.
+// rungs are the parts of the steps to which n trials are trained before half of them are dropped.
 func rungs(n int, whole bool) []float64 {
 	parts := []float64{1}
 	for ; n > finalists && !whole; n = survivors(n) {
@@ -151,8 +150,7 @@ func (s *Sweep) advance(ctx context.Context, t *Standing, part float64, left tim
 	return false, nil
 }
 
-// decide names the best of the trials at the end of a rung, which are ranked. Equal losses tell nothing of the order of
-// the options.
+// decide names the best of the ranked trials at the end of a rung; none where several have the lowest loss.
 func (now *Sweeping) decide(ranked []*Standing, rung int) {
 	lowest := ranked[0].Rungs[rung].Loss
 	worse := slices.IndexFunc(ranked, func(t *Standing) bool { return t.Rungs[rung].Loss > lowest })
@@ -166,15 +164,15 @@ func (now *Sweeping) decide(ranked []*Standing, rung int) {
 	}
 }
 
-// ranked are the trials that reached the end of a rung, the lowest loss there first. What came later does not count, so
-// that a sweep that is resumed decides as before.
+// ranked are the trials that reached the end of a rung, by their loss there. Later losses do not count, so that a
+// resumed sweep decides as before.
 func ranked(list []*Standing, rung int) []*Standing {
 	list = slices.DeleteFunc(slices.Clone(list), func(t *Standing) bool { return len(t.Rungs) <= rung })
 	slices.SortStableFunc(list, func(a, b *Standing) int { return cmp.Compare(a.Rungs[rung].Loss, b.Rungs[rung].Loss) })
 	return list
 }
 
-// Ranked are all trials: those before that reached more rungs, and of them those of a lower loss.
+// Ranked are all trials: by the number of rungs that they reached, then by loss.
 func (now *Sweeping) Ranked() []*Standing {
 	return slices.SortedStableFunc(slices.Values(now.Trials), func(a, b *Standing) int {
 		reached := len(a.Rungs)

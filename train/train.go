@@ -1,11 +1,10 @@
 // Package train runs a finetuning from its first step to the saved adapter: learning-rate schedule, AdamW,
-// accumulation, evaluation, checkpoints, logs, and going on after an interruption to the same bits as if there had been
-// none.
+// accumulation, evaluation, checkpoints and logs. A run that was interrupted and resumed gives the same bits as one
+// that was not.
 //
 // It sees the network only through an Engine and the data only through a Source, and must not know how either is made.
-// Nothing that it writes into an adapter or a checkpoint depends on the time, on the order of a map, or on a generator
-// without a seed; clock readings go to metrics.jsonl and the terminal, and decide no more than after which step a limit
-// of time halts a run.
+// Nothing in an adapter or a checkpoint depends on the time, on the order of a map, or on a generator without a seed.
+// The clock is read for metrics.jsonl and the terminal, and to halt a run after a limit of time.
 package train
 
 import (
@@ -18,7 +17,7 @@ import (
 
 // Engine computes losses and gradients of the parameters being trained. A batch is its samples' tokens end to end, the
 // label of each position (the token to be predicted after it, or -1 for none) and the length of each sample. The engine
-// decides how many samples it computes at once. One that is Resident makes the updates, too.
+// decides how many samples it computes at once. One that is a Resident also makes the updates.
 type Engine interface {
 	// Loss returns the sum of -log p (natural logarithm) over the labelled positions, and their number.
 	Loss(tokens, targets []int32, lengths []int) (sum float64, n int, err error)
@@ -37,12 +36,12 @@ type Source interface {
 	Fingerprint() string     // the same for the same stream only
 }
 
-// Run is all that a training needs. Its parameters are trained in place.
+// Run is the request for a training. Params are trained in place.
 type Run struct {
 	Config Config
 	Engine Engine
-	Params []float32 // trained values, as they are before training
-	// whose norms are recorded after the first step, the last, and those after which is evaluated; nil records none
+	Params []float32 // trained values; their content before is the start
+	// Whose norms are recorded with the first step, the last, and each that an evaluation follows; nil records none.
 	Parts    []Part
 	Training Source
 	HeldOut  Source // nil trains without evaluation and keeps no best adapter
@@ -88,7 +87,7 @@ type Evaluation struct {
 	Loss float64 `json:"loss"`
 }
 
-// Result says how a finished training went. The evaluations are nil where there was no held-out data.
+// Result is how a finished training went. The evaluations are nil without held-out data.
 type Result struct {
 	Steps  int         `json:"steps"`
 	First  float64     `json:"first"`  // training loss of the first step
@@ -96,27 +95,27 @@ type Result struct {
 	Before *Evaluation `json:"before"` // of the parameters as they were given
 	After  *Evaluation `json:"after"`
 	Best   *Evaluation `json:"best"` // the lowest, Before among them
-	// the option that ended or halted it before the last step: "patience", "max-steps", "max-time"
+	// The option that ended or halted it before the last step: "patience", "max-steps" or "max-time".
 	EndedBy string `json:"ended_by"`
 	Adapter string `json:"adapter"` // path of the adapter after these steps
-	// path of the adapter of Best, "" where there is none or it is Before
+	// Path of the adapter of Best; "" where there is none or it is Before.
 	BestAdapter string `json:"best_adapter"`
-	OldRun      string `json:"old,omitempty"` // where Force put the run that was there before
+	OldRun      string `json:"old,omitempty"` // where Force moved the run that was in the folder
 }
 
-// ErrInterrupted is in the error of a run whose context was cancelled; its state is saved and Resume goes on from
+// ErrInterrupted is in the error of a run whose context was cancelled. Its state is saved, and Resume goes on from
 // there.
 var ErrInterrupted = errors.New("interrupted")
 
-// ErrDiverged is in the error of a run that stopped because a loss or a gradient was NaN or infinite, or since the loss
-// stayed far above that before training.
+// ErrDiverged is in the error of a run that stopped because a loss or a gradient was NaN or infinite, or because the
+// loss stayed far above that before training.
 var ErrDiverged = errors.New("training diverged")
 
 // Steps is the number of steps of the whole training.
 func (r *Run) Steps() int { return newBatching(r.Config, r.Training.Batches()).total }
 
 // Train runs the training to its end or a limit, or until ctx is cancelled: then it finishes the step, saves and
-// returns ErrInterrupted. Nothing is written or moved before the whole request has been found valid.
+// returns ErrInterrupted. It checks the whole request before it writes or moves anything.
 func (r *Run) Train(ctx context.Context) (Result, error) {
 	l, err := r.open()
 	if err != nil {
