@@ -217,7 +217,7 @@ func TestAttentionCached(t *testing.T) {
 			{heads: 4, kv: 2, dim: 16, window: 50, sinks: true}, {heads: 9, kv: 3, dim: 20, sinks: true},
 		} {
 			const n, room, text, texts = 150, 160, 1, 3
-			w, size := a.width(), CacheHead(a.dim)*room
+			w, size := a.width(), cacheHead(a.dim)*room
 			qkv := normal(7, n*w)
 			want := onBackend(t, func(b *bench) []*Tensor {
 				return []*Tensor{b.Attention(b.f(qkv, int64(w), n), b.segments(samples(n)), a.in(b), F32)}
@@ -242,7 +242,7 @@ func TestAttentionCached(t *testing.T) {
 							rows = append(rows, text, int32(at+i))
 						}
 						y := b.AttentionCached(b.f(qkv[at*w:(at+count)*w], int64(w), int64(count)), k, v,
-							b.i(rows, 2, int64(count)), a.in(b), F32)
+							b.places(rows, room), a.in(b), F32)
 						all := b.i([]int32{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}[:texts*a.kv], int64(texts*a.kv))
 						b.graph.Expand(y)
 						return []*Tensor{y, b.GetRows(k, all), b.GetRows(v, all)}
@@ -266,17 +266,72 @@ func TestAttentionCached(t *testing.T) {
 	})
 }
 
+// TestAttentionCachedComposed lets three texts grow together, by as many rows each or not, and holds the composed form
+// to Attention of the whole texts. What lies in the cache beyond a text is NaN.
+func TestAttentionCachedComposed(t *testing.T) {
+	backend := openComposed(t)
+	for _, a := range []attentionCase{
+		{heads: 9, kv: 3, dim: 64}, {heads: 4, kv: 4, dim: 20}, {heads: 8, kv: 1, dim: 8},
+		{heads: 4, kv: 2, dim: 64, window: 1}, {heads: 4, kv: 2, dim: 10, window: 7, cap: 3},
+		{heads: 4, kv: 2, dim: 16, window: 50, sinks: true},
+	} {
+		const room, texts = 176, 3
+		lengths := []int{150, 70, 130}
+		w, size := a.width(), a.kv*a.dim
+		qkv := make([][]float32, texts)
+		var want, got [texts][]float32
+		for text, n := range lengths {
+			qkv[text] = normal(uint64(text), n*w)
+			want[text] = onBackend(t, func(b *bench) []*Tensor {
+				x := b.f(qkv[text], int64(w), int64(n))
+				return []*Tensor{b.Attention(x, b.segments(samples(n)), a.in(b), F32)}
+			})[0]
+		}
+		keys := slices.Repeat([]float32{float32(math.NaN())}, size*room*texts)
+		values := slices.Clone(keys)
+		var at [texts]int
+		for _, counts := range [][texts]int{{60, 60, 60}, {1, 1, 1}, {5, 5, 0}, {80, 1, 60}, {4, 3, 9}} {
+			var rows []int32
+			var x []float32
+			for text, count := range counts {
+				for i := range count {
+					rows = append(rows, int32(text), int32(at[text]+i))
+				}
+				x = append(x, qkv[text][at[text]*w:(at[text]+count)*w]...)
+			}
+			out := computeAll(t, backend, func(b *bench) []*Tensor {
+				k, v := b.f(keys, int64(size), room*texts), b.f(values, int64(size), room*texts)
+				y := b.AttentionCached(b.f(x, int64(w), int64(len(rows)/2)), k, v, b.places(rows, room), a.in(b), F32)
+				b.graph.Expand(y)
+				return []*Tensor{y, b.Cont(k), b.Cont(v)}
+			})
+			keys, values = out[1], out[2]
+			for text, count := range counts {
+				n := count * a.heads * a.dim
+				got[text], out[0] = append(got[text], out[0][:n]...), out[0][n:]
+				at[text] += count
+			}
+		}
+		for text := range texts {
+			if e := offBy(got[text], want[text]); !(e <= 2e-6) {
+				t.Errorf("%v: text %d off by %.1e", a.of(), text, e)
+			}
+		}
+	}
+}
+
 func TestAttentionCachedRefuses(t *testing.T) {
 	backend := openCPU(t, 1)
-	for name, shape := range map[string][4]int64{ // of qkv's width, the cache's width and columns, and rows
-		"width":   {65, 16 * 16, 2, 2},
-		"room":    {64, 16 * 17, 2, 2},
-		"columns": {64, 16 * 16, 3, 2},
-		"rows":    {64, 16 * 16, 2, 3},
+	for name, shape := range map[string][5]int64{ // of qkv's width, the cache's width and columns, rows and room
+		"width":      {65, 16 * 16, 2, 2, 16},
+		"room":       {64, 16 * 17, 2, 2, 17},
+		"other room": {64, 16 * 16, 2, 2, 32},
+		"columns":    {64, 16 * 16, 3, 2, 16},
+		"rows":       {64, 16 * 16, 2, 3, 16},
 	} {
 		c := backend.NewContext()
 		k, v := c.NewTensor(F32, shape[1], shape[2]), c.NewTensor(F32, shape[1], shape[2])
-		if c.AttentionCached(c.NewTensor(F32, shape[0], 2), k, v, c.NewTensor(I32, 2, shape[3]),
+		if c.AttentionCached(c.NewTensor(F32, shape[0], 2), k, v, c.NewPlaces(make([]int32, 2*shape[3]), int(shape[4])),
 			Heads{Query: 4, KV: 2, Dim: 8, Scale: 1}, F32) != nil || c.Err() == nil {
 			t.Errorf("%s: taken", name)
 		}

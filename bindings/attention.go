@@ -152,22 +152,22 @@ func (c *Context) AttentionBack(dout, qkv *Tensor, s *Segments, h Heads) *Tensor
 	return c.node(C.GGML_VERA_ATTENTION_BACK, h.parameters(), like(qkv, F32), dout, qkv, s.tensor, h.Sinks)
 }
 
-// CacheBlock divides the room of a text in a cache, and of a head in it.
+// CacheBlock divides the room of a text in a cache and, where kernels compute, of a head in it.
 const CacheBlock = 16
 
-// CacheHead is the room, in numbers, of a head's keys or values of one token in a cache.
-func CacheHead(headDim int) int { return (headDim + CacheBlock - 1) / CacheBlock * CacheBlock }
+// cacheHead is the room, in numbers, of a head's keys or values of one token in a cache of the kernels.
+func cacheHead(headDim int) int { return (headDim + CacheBlock - 1) / CacheBlock * CacheBlock }
 
 // AttentionCached is Attention of rows that continue texts: a row sees the tokens of its text in the cache, and the new
-// ones up to itself. Its result does not depend on the rows that are computed with it.
+// ones up to itself. Where kernels compute, its result does not depend on the rows that are computed with it.
 //
-// keys and values [CacheHead · room, texts · KV], both float32 or float16, are the cache, which gets the rows' keys and
-// values; room is a multiple of CacheBlock. rows [2, n], int32, has the text of each column of qkv, float32, and its
-// position there. Those of a text must follow each other, from the first position that the cache does not hold or an
-// earlier one, and within the room, when the graph is computed; that is not checked.
-func (c *Context) AttentionCached(qkv, keys, values, rows *Tensor, h Heads, t Type) *Tensor {
+// keys and values, of the backend's CacheShape, both float32 or, for kernels, float16, are the cache, which gets the
+// rows' keys and values. The rows of a text at p, columns of qkv, float32, must follow each other, from the first
+// position that the cache does not hold or an earlier one, and within the room, when the graph is computed; that is not
+// checked.
+func (c *Context) AttentionCached(qkv, keys, values *Tensor, p *Places, h Heads, t Type) *Tensor {
 	const op = "attention_cached"
-	if !c.areMatrices(op, qkv, keys, values, rows) {
+	if !c.areMatrices(op, qkv, keys, values) || !c.placesFit(op, p, qkv) {
 		return nil
 	}
 	if qkv.Type() != F32 || !h.fits(qkv) || !isActivation(t) {
@@ -175,16 +175,13 @@ func (c *Context) AttentionCached(qkv, keys, values, rows *Tensor, h Heads, t Ty
 	}
 	for _, x := range []*Tensor{keys, values} {
 		if x.Type() != keys.Type() || x.Type() != F32 && x.Type() != F16 || !x.contiguous() ||
-			x.Shape() != keys.Shape() || x.Ne(0)%int64(CacheBlock*CacheHead(h.Dim)) != 0 || x.Ne(1)%int64(h.KV) != 0 {
+			x.Shape() != keys.Shape() || !p.holds(x, h) {
 			return c.fail(op, "a cache of %s", x.describe())
 		}
 	}
-	if rows.Type() != I32 || !rows.contiguous() || rows.Ne(0) != 2 || rows.Ne(1) != qkv.Ne(1) {
-		return c.fail(op, "rows %s", rows.describe())
-	}
 	if c.composed != nil {
-		return c.fail(op, "answers are computed on the CPU alone")
+		return c.composeAttentionCached(qkv, keys, values, p, h, t)
 	}
 	return c.node(C.GGML_VERA_ATTENTION_CACHED, h.parameters(), h.result(qkv.Ne(1), t), qkv, keys, values,
-		rows, h.Sinks)
+		p.tensor, h.Sinks)
 }

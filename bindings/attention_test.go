@@ -137,6 +137,13 @@ func (b *bench) segments(runs [][4]int32) *Segments {
 	return s
 }
 
+// places makes the inputs for rows of texts that grow.
+func (b *bench) places(rows []int32, room int) *Places {
+	p := b.NewPlaces(rows, room)
+	b.inputs = append(b.inputs, p.Set)
+	return p
+}
+
 // composed is the composed form, sample by sample, each with its own copy of what it shares: a shared row's gradient is
 // the sum of its copies', of which the first alone has the gradient dout.
 func (a attentionCase) composed(t testing.TB, qkv, dout []float32) (out, grad []float32) {

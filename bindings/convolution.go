@@ -56,20 +56,19 @@ func (c *Context) ConvolutionBack(dy, w *Tensor, s *Segments) *Tensor {
 // ConvolutionCached is Convolution of rows, float32, that continue texts, as in AttentionCached. state
 // [n, (taps − 1) · texts], float32, has the last rows of each text, and gets these. A row's result does not depend on
 // the rows that are computed with it.
-func (c *Context) ConvolutionCached(x, w, state, rows *Tensor, t Type) *Tensor {
+func (c *Context) ConvolutionCached(x, w, state *Tensor, p *Places, t Type) *Tensor {
 	const op = "convolution_cached"
-	if !c.convolutionFits(op, x, w, t) || !c.hasOperands(op, state, rows) {
+	if !c.convolutionFits(op, x, w, t) || !c.hasOperands(op, state) || !c.placesFit(op, p, x) {
 		return nil
 	}
 	if x.Type() != F32 || state.Type() != F32 || !state.contiguousRows() || state.Ne(0) != x.Ne(0) ||
-		state.Ne(1)%(w.Ne(0)-1) != 0 ||
-		rows.Type() != I32 || !rows.contiguous() || rows.Ne(0) != 2 || rows.Ne(1) != x.Ne(1) {
-		return c.fail(op, "%s with the state %s and the rows %s", x.describe(), state.describe(), rows.describe())
+		state.Ne(1)%(w.Ne(0)-1) != 0 {
+		return c.fail(op, "%s with the state %s", x.describe(), state.describe())
 	}
 	if c.composed != nil {
-		return c.fail(op, "answers are computed on the CPU alone")
+		return c.fail(op, "is computed on the CPU alone")
 	}
-	return c.node(C.GGML_VERA_CONVOLUTION_CACHED, parameters{}, like(x, t), x, w, state, rows)
+	return c.node(C.GGML_VERA_CONVOLUTION_CACHED, parameters{}, like(x, t), x, w, state, p.tensor)
 }
 
 // before is the row that lies so many before row i of run r in its samples, or −1.

@@ -107,7 +107,7 @@ func TestConvolutionCached(t *testing.T) {
 			n := int64(len(rows) / 2)
 			got := computeAll(t, backend, func(b *bench) []*Tensor {
 				kept := b.f(state, columns, (taps-1)*texts)
-				y := b.ConvolutionCached(b.f(in, columns, n), b.f(w, taps, columns), kept, b.i(rows, 2, n), F32)
+				y := b.ConvolutionCached(b.f(in, columns, n), b.f(w, taps, columns), kept, b.places(rows, length), F32)
 				b.graph.Expand(y)
 				return []*Tensor{y, b.Cont(kept)}
 			})
@@ -144,7 +144,9 @@ func TestConvolutionRefused(t *testing.T) {
 			func() *Tensor { return c.Convolution(x, c.NewTensor(F16, 3, 8), s, F32) },
 			func() *Tensor { return c.Convolution(x, w, nil, F32) },
 			func() *Tensor { return c.ConvolutionBack(x, w, nil) },
-			func() *Tensor { return c.ConvolutionCached(x, w, c.NewTensor(F32, 8, 3), c.NewTensor(I32, 2, 3), F32) },
+			func() *Tensor {
+				return c.ConvolutionCached(x, w, c.NewTensor(F32, 8, 3), c.NewPlaces(make([]int32, 6), 9), F32)
+			},
 		} {
 			if build() != nil {
 				t.Error(fmt.Sprint(i), "is not refused")

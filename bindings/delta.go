@@ -104,23 +104,21 @@ func (c *Context) DeltaNetBack(dy *Tensor, d Delta, s *Segments, h DeltaHeads) (
 // with it.
 //
 // states [DimK · DimV · Values, texts], float32, are the texts' memories, which the rows change; one of position 0
-// begins with zeros, whatever is there. rows [2, n], int32, has the text of each column and its position there; those
-// of a text must follow each other without a gap, from the first position that its state has not seen; that is not
-// checked.
-func (c *Context) DeltaNetCached(d Delta, states, rows *Tensor, h DeltaHeads, t Type) *Tensor {
+// begins with zeros, whatever is there. The columns of a text at p must follow each other without a gap, from the first
+// position that its state has not seen; that is not checked.
+func (c *Context) DeltaNetCached(d Delta, states *Tensor, p *Places, h DeltaHeads, t Type) *Tensor {
 	const op = "delta_net_cached"
-	if !c.deltaFits(op, d, h, t) || !c.areMatrices(op, states, rows) {
+	if !c.deltaFits(op, d, h, t) || !c.areMatrices(op, states) || !c.placesFit(op, p, d.QKV) {
 		return nil
 	}
-	if states.Type() != F32 || states.Ne(0) != int64(h.DimK)*h.out() || rows.Type() != I32 || !rows.contiguous() ||
-		rows.Ne(0) != 2 || rows.Ne(1) != d.QKV.Ne(1) {
-		return c.fail(op, "states %s, rows %s", states.describe(), rows.describe())
+	if states.Type() != F32 || states.Ne(0) != int64(h.DimK)*h.out() {
+		return c.fail(op, "states %s", states.describe())
 	}
 	if c.composed != nil {
-		return c.fail(op, "answers are computed on the CPU alone")
+		return c.fail(op, "is computed on the CPU alone")
 	}
 	to := result{Type: t, width: h.out(), rows: d.QKV.Ne(1)}
-	return c.node(C.GGML_VERA_DELTA_NET_CACHED, h.parameters(), to, d.QKV, d.A, d.B, d.Decay, d.Bias, states, rows)
+	return c.node(C.GGML_VERA_DELTA_NET_CACHED, h.parameters(), to, d.QKV, d.A, d.B, d.Decay, d.Bias, states, p.tensor)
 }
 
 // gatedNormFits checks that x, z and perhaps dy have one shape, whose columns are heads as long as w.

@@ -279,7 +279,7 @@ func TestDeltaCached(t *testing.T) {
 					part.decay, part.bias = in.decay, in.bias
 					all := computeAll(t, backend, func(b *bench) []*Tensor {
 						s := b.f(states, int64(h.DimK)*h.out(), 2)
-						y := b.DeltaNetCached(d.tensors(b, part, F32), s, b.i(rows, 2, int64(len(tokens))), h, F32)
+						y := b.DeltaNetCached(d.tensors(b, part, F32), s, b.places(rows, 1<<20), h, F32)
 						b.graph.Expand(y)
 						return []*Tensor{y, s}
 					})

@@ -430,7 +430,7 @@ func (c *Context) softMaxMasked(a, mask, sinks *Tensor, scale float32) *Tensor {
 		return nil
 	}
 	if !a.contiguous() || !mask.contiguous() || mask.ne[0] != a.ne[0] || mask.ne[1] != a.ne[1] || mask.ne[2] != 1 ||
-		mask.ne[3] != 1 {
+		a.ne[3]%mask.ne[3] != 0 {
 		return c.fail("soft_max", "%s masked by %s", a.describe(), mask.describe())
 	}
 	y := (*Tensor)(C.ggml_soft_max_ext(c.c, a.c(), mask.c(), C.float(scale), 0))

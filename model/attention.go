@@ -8,7 +8,10 @@ import (
 
 // cached is the part of a Cache that a block uses, and the rows that are computed: keys and values of earlier tokens;
 // or a convolution's last inputs and a delta net's states.
-type cached struct{ keys, values, last, states, rows *bindings.Tensor }
+type cached struct {
+	keys, values, last, states *bindings.Tensor
+	places                     *bindings.Places
+}
 
 func (g *graph) heads(b *block) bindings.Heads {
 	h := bindings.Heads{Query: g.m.Heads, KV: b.kvHeads, Dim: b.headDim, Scale: g.m.scale.scores,
@@ -23,7 +26,7 @@ func (g *graph) heads(b *block) bindings.Heads {
 // · heads, rows].
 func (g *graph) attention(b *block, qkv *bindings.Tensor, c *cached) *bindings.Tensor {
 	if c != nil {
-		return g.AttentionCached(qkv, c.keys, c.values, c.rows, g.heads(b), g.attentionKind())
+		return g.AttentionCached(qkv, c.keys, c.values, c.places, g.heads(b), g.attentionKind())
 	}
 	return g.Attention(qkv, g.segments, g.heads(b), g.attentionKind())
 }

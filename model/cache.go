@@ -33,12 +33,13 @@ type Addition struct {
 
 // NewCache makes room for some texts of so many tokens each. The system gives the memory as it is used.
 func (m *Model) NewCache(texts, room int) (*Cache, error) {
-	if m.store != nil {
-		return nil, errGenerates
-	}
 	if texts < 1 || texts > 1<<10 || room < 1 || room > 1<<22 {
 		return nil, fmt.Errorf("a cache of %d texts of %d tokens: from 1 to %d, and from 1 to %d", texts, room,
 			1<<10, 1<<22)
+	}
+	if m.recurrent() && m.backend.Composed() {
+		return nil, fmt.Errorf("answers of %s, which has convolutions, are computed on the CPU alone: leave --device out",
+			m.Architecture)
 	}
 	room = (room + bindings.CacheBlock - 1) / bindings.CacheBlock * bindings.CacheBlock
 	c := &Cache{m: m, context: bindings.NewContext(2 * len(m.blocks)), room: room, texts: make([][]int32, texts),
@@ -58,14 +59,17 @@ func (m *Model) NewCache(texts, room int) (*Cache, error) {
 		case b.kvFrom >= 0:
 			keys, values = c.keys[b.kvFrom], c.values[b.kvFrom]
 		default:
-			width, count := int64(bindings.CacheHead(b.headDim)*room), int64(texts*b.kvHeads)
-			keys, values = c.context.NewTensor(kind, width, count), c.context.NewTensor(kind, width, count)
+			shape := m.backend.CacheShape(b.headDim, b.kvHeads, room, texts)
+			keys, values = c.context.NewTensor(kind, shape[:]...), c.context.NewTensor(kind, shape[:]...)
 		}
 		c.keys, c.values, c.last, c.states = append(c.keys, keys), append(c.values, values), append(c.last, last),
 			append(c.states, states)
 	}
-	var err error
-	if c.memory, err = m.backend.Allocate(c.context); err != nil {
+	err := m.resident()
+	if err == nil {
+		c.memory, err = m.backend.Allocate(c.context)
+	}
+	if err != nil {
 		c.Close()
 		return nil, fmt.Errorf("memory of %d texts of %d tokens: %w", texts, room, err)
 	}
@@ -218,6 +222,7 @@ func (r *rows) isOneEach() bool {
 type pass struct {
 	*graph
 	rows
+	at     *bindings.Places
 	result *bindings.Tensor // logits, [vocabulary, wanted]; without them the residual stream
 }
 
@@ -225,6 +230,11 @@ type pass struct {
 func (c *Cache) compute(r rows, logits []float32) ([]float32, error) {
 	steady := r.isOneEach()
 	p := c.steps[len(r.tokens)]
+	if steady && p != nil && !p.at.Serves(r.places) {
+		p.close()
+		delete(c.steps, len(r.tokens))
+		p = nil
+	}
 	if !steady || p == nil {
 		p = c.pass(r)
 		if steady {
@@ -272,7 +282,9 @@ func (c *Cache) pass(like rows) *pass {
 	g.rotations = g.rotationTables(p.positions, p.rotationRows)
 	g.temperature = g.temperatureOf(p.positions)
 	g.addFirst(p.positions)
-	places := input(g, p.places, 2, int64(n))
+	places := g.NewPlaces(p.places, c.room)
+	*g.inputs = append(*g.inputs, places.Set)
+	p.at = places
 	x := g.embedded(p.tokens, p.positions)
 	g.embedBlocks(p.tokens, x)
 	for i, b := range m.blocks {

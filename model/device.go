@@ -58,7 +58,7 @@ func multiplies(d bindings.Device, c Compute) error {
 	has := arithmetics(d)
 	switch {
 	case c == ComputeQ8 && d.Name != CPU:
-		return errGenerates
+		return fmt.Errorf("compute %q: on the CPU alone; device %s computes in %s", c, d.Name, has[0])
 	case c != ComputeQ8 && !slices.Contains(has, c):
 		return fmt.Errorf("compute %q: device %s computes in %s", c, d.Name, has[0])
 	}

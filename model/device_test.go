@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/veratune/veratune/bindings"
@@ -386,5 +388,88 @@ func TestRoundedProducts(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestDeviceAnswers holds the answers of a device to the CPU's, those of several texts together and of texts that grow
+// in pieces among them: base, VeRA and LoRA of every architecture that has no convolutions.
+func TestDeviceAnswers(t *testing.T) {
+	eachDevice(t, func(t *testing.T, device string) {
+		smalls(t, func(t *testing.T, s small) {
+			want, got := s.open(t, ComputeF32), open(t, s.model, on(device))
+			if want.recurrent() {
+				if _, err := got.NewCache(1, 16); err == nil || !strings.Contains(err.Error(), "on the CPU alone") {
+					t.Fatalf("%v, want a word of the CPU", err)
+				}
+				return
+			}
+			for _, method := range []string{"base", "vera", "lora"} {
+				switch method {
+				case "vera":
+					s.attach(t, want)
+					s.attach(t, got)
+				case "lora":
+					lora := func(c *vera.Config) { *c = vera.LoRADefault(); c.Rank = 5 }
+					adapted(t, want, lora)
+					adapted(t, got, lora)
+				}
+				answersAlike(t, method, got, want)
+			}
+		})
+	})
+}
+
+// answersAlike compares logits of texts that grow together, and greedy answers.
+func answersAlike(t *testing.T, name string, got, want *Model) {
+	t.Helper()
+	random := rand.New(rand.NewPCG(3, 4))
+	const room = 100
+	caches := [2]*Cache{}
+	for i, m := range []*Model{got, want} {
+		var err error
+		if caches[i], err = m.NewCache(3, min(room, m.Context)); err != nil {
+			t.Fatal(err)
+		}
+		defer caches[i].Close()
+	}
+	for _, counts := range [][]int{{7, 7, 7}, {1, 1, 1}, {9, 2, 4}, {1, 1}, {1, 1, 1}} {
+		var adds []Addition
+		for text, n := range counts {
+			a := Addition{Text: text, Rows: 1}
+			for range n {
+				a.Tokens = append(a.Tokens, int32(random.IntN(want.Vocab)))
+			}
+			adds = append(adds, a)
+		}
+		var logits [2][]float32
+		for i, c := range caches {
+			var err error
+			if logits[i], err = c.Append(adds...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if e := relativeL2(logits[0], logits[1]); !(e <= deviceTolerance) {
+			t.Errorf("%s, %v: logits off by %.1e", name, counts, e)
+		}
+	}
+	for _, texts := range []int{1, 4} {
+		s, other := got.mustServe(t, texts, room), want.mustServe(t, 1, room)
+		defer s.Close()
+		defer other.Close()
+		var all sync.WaitGroup
+		for i := range 4 {
+			r := trial{prompt: []int32{int32(i + 1), 5, 2}, Sampling: DefaultSampling()}
+			r.MaxTokens = 16
+			tokens, err := r.run(other)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all.Go(func() {
+				if made, err := r.run(s); err != nil || !slices.Equal(made, tokens) {
+					t.Errorf("%s, answer %d of %d at a time: %v, %d, want %d", name, i, texts, err, made, tokens)
+				}
+			})
+		}
+		all.Wait()
 	}
 }

@@ -1,7 +1,6 @@
 package model
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/veratune/veratune/bindings"
@@ -222,4 +221,16 @@ func (m *Model) driverMemory() int64 {
 	return min(d.Total-d.Free, 1<<30)
 }
 
-var errGenerates = errors.New("answers are computed on the CPU: leave --device out")
+// resident has all weights on the device at once, for answers.
+func (m *Model) resident() error {
+	s := m.store
+	switch {
+	case s == nil || s.settled && s.slots[0] == nil:
+		return nil
+	case s.settled || s.size(false) > m.deviceLimit():
+		return fmt.Errorf("answers need all weights, %s, on %s at once, and %s are to be used; compute them on the CPU",
+			gib(s.size(false)), m.backend.Device().Name, gib(m.deviceLimit()))
+	}
+	s.settled = true
+	return s.placeAll()
+}
