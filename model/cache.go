@@ -38,7 +38,8 @@ func (m *Model) NewCache(texts, room int) (*Cache, error) {
 			1<<10, 1<<22)
 	}
 	if m.recurrent() && m.backend.Composed() {
-		return nil, fmt.Errorf("answers of %s, which has convolutions, are computed on the CPU alone: leave --device out",
+		return nil, fmt.Errorf("answers of %s, which has convolutions, are computed on the CPU alone: leave "+
+			"--device out",
 			m.Architecture)
 	}
 	room = (room + bindings.CacheBlock - 1) / bindings.CacheBlock * bindings.CacheBlock

@@ -222,8 +222,9 @@ func samplesOf(t *testing.T, m *Model, b batch) []sample {
 func TestDeviceRefuses(t *testing.T) {
 	path := testutil.TinyLlama(t, testutil.TinyOptions{})
 	o := on(bindings.Composed)
-	if _, err := open(t, path, o).NewCache(1, 10); err == nil || !strings.Contains(err.Error(), "CPU") {
-		t.Errorf("a cache: %v", err)
+	o.Compute = ComputeQ8
+	if _, err := Open(path, o); err == nil || !strings.Contains(err.Error(), "on the CPU alone") {
+		t.Errorf("8 bits: %v", err)
 	}
 	if buildErr == nil {
 		o = on(bindings.Metal)

@@ -35,6 +35,7 @@ func chatCommand() *cli.Command {
 		Description: "Reads messages from the terminal, or from what is piped in, one a line; then it fails where a " +
 			"message did.\n\n" + chatHelp(),
 		Flags: slices.Concat(o.engine.flags(), []cli.Flag{
+			o.deviceFlag(),
 			o.adapterFlag(),
 			o.forceFlag(),
 			&cli.StringFlag{Name: "system", Usage: "`TEXT` of a system message before the conversation",

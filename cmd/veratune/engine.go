@@ -178,7 +178,7 @@ func (e *engine) planFlag() cli.Flag {
 		"auto for the one with fewer multiplications", Value: e.plan, Destination: &e.plan}
 }
 
-// deviceFlag is for the commands that train or measure the loss.
+// deviceFlag is for the commands that compute much.
 func (e *engine) deviceFlag() cli.Flag {
 	return &cli.StringFlag{Name: "device",
 		Usage: "processor that computes: cpu, another that the command devices lists, or auto", Value: e.Engine.Device,

@@ -58,6 +58,7 @@ func generateCommand() *cli.Command {
 			"input, which may have many lines.",
 		ArgsUsage: "[PROMPT]",
 		Flags: slices.Concat(g.engine.flags(), []cli.Flag{
+			g.deviceFlag(),
 			g.adapterFlag(),
 			g.forceFlag(),
 			&cli.StringFlag{Name: "prompt", Aliases: []string{"p"},

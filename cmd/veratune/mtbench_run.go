@@ -44,6 +44,7 @@ func mtbenchRunCommand() *cli.Command {
 			"FastChat's formats. What is answered already is not asked\n" +
 			"again: after an interruption, or with a further adapter, the same folder goes on.",
 		Flags: slices.Concat(r.engine.flags(), []cli.Flag{
+			r.deviceFlag(),
 			&cli.StringSliceFlag{Name: "adapter", Aliases: []string{"a"}, Usage: adapterUsage + ". It answers, too; " +
 				"NAME=FILE calls it NAME instead of after its file or run folder. May be given several times"},
 			r.forceFlag(),
