@@ -22,6 +22,7 @@ type Backend struct {
 
 // NewCPU opens the CPU backend with that many threads (1 to 512).
 func NewCPU(threads int) (*Backend, error) {
+	defer attend()()
 	if threads < 1 || threads > 512 {
 		return nil, fmt.Errorf("threads %d: from 1 to 512", threads)
 	}
@@ -123,6 +124,7 @@ func (b *Backend) Times() map[string]float64 {
 
 // Compute runs all operations of a graph whose tensors have memory.
 func (b *Backend) Compute(g *Graph) error {
+	defer attend()()
 	if status := C.vt_graph_compute(b.c, g.built()); status != 0 {
 		return fmt.Errorf("device %s: %s", b.device.Name,
 			takeError(fmt.Sprintf("computing a graph failed with status %d", int(status))))
@@ -141,6 +143,7 @@ type Buffer struct {
 
 // Allocate gives memory to all tensors of a context that have none.
 func (b *Backend) Allocate(c *Context) (*Buffer, error) {
+	defer attend()()
 	if c.err != nil {
 		return nil, c.err
 	}
@@ -159,6 +162,7 @@ func outOfMemory(device, what string) error {
 
 // NewBuffer reserves size bytes. Place puts tensors into it, one after the other.
 func (b *Backend) NewBuffer(size int64) (*Buffer, error) {
+	defer attend()()
 	buf := C.vt_alloc_buffer(b.c, C.size_t(size))
 	if buf == nil {
 		return nil, outOfMemory(b.device.Name, fmt.Sprintf("%d MiB", size>>20))
@@ -211,6 +215,7 @@ func (b *Buffer) Reset() { b.used = 0 }
 // PlaceAt gives t the memory at offset. It fails where the buffer is too small or t has memory already. A reshaped
 // whole tensor is placed with the tensor that it views.
 func (b *Buffer) PlaceAt(t *Tensor, offset int64) error {
+	defer attend()()
 	if t != nil && t.view_src != nil {
 		if whole := (*Tensor)(t.view_src); whole.Bytes() == t.Bytes() && t.contiguous() && whole.contiguous() {
 			t = whole
@@ -251,6 +256,7 @@ func (a *Allocator) Close() {
 
 // Allocate gives memory to all tensors of g that have none; the graph before it loses its own.
 func (a *Allocator) Allocate(g *Graph) error {
+	defer attend()()
 	if !bool(C.vt_alloc_graph(a.c, g.built())) {
 		return outOfMemory(a.device, "a graph")
 	}

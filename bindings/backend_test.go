@@ -1,6 +1,13 @@
 package bindings
 
-import "testing"
+import (
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+)
 
 // A graph with as many nodes and leaves as the one before is not taken for the same.
 func TestAllocateGraphsOfOneSize(t *testing.T) {
@@ -35,4 +42,35 @@ func TestAllocateGraphsOfOneSize(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// TestErrorsBelongToTheirCalls fails with a message in one goroutine, and takes that of others and of later calls, which
+// have none.
+func TestErrorsBelongToTheirCalls(t *testing.T) {
+	broken := filepath.Join(t.TempDir(), "broken.gguf")
+	if err := os.WriteFile(broken, []byte("not a model"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for range 50 {
+				_, err := OpenLlamaVocab(broken)
+				if err == nil || strings.Contains(err.Error(), "does not read its tokenizer") {
+					t.Errorf("%v, want llama.cpp's own words", err)
+				}
+			}
+		})
+		all.Go(func() {
+			for range 1000 {
+				done := attend()
+				runtime.Gosched()
+				if got := takeError("none"); got != "none" {
+					t.Errorf("%q of another call", got)
+				}
+				done()
+			}
+		})
+	}
+	all.Wait()
 }

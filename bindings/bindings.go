@@ -17,6 +17,7 @@ import "C"
 
 import (
 	"fmt"
+	"runtime"
 	"strings"
 
 	_ "github.com/ollama/ollama/llama/llama.cpp/src"
@@ -33,7 +34,15 @@ func init() {
 // ReturnMemory gives the system what C has freed, which glibc would keep.
 func ReturnMemory() { C.vt_trim() }
 
-// takeError returns the last message that C logged as an error, or otherwise if there is none.
+// attend keeps the goroutine on its thread until done is called, so that takeError gives what C reports of the calls
+// between, and of no others.
+func attend() (done func()) {
+	runtime.LockOSThread()
+	C.vt_forget_error()
+	return runtime.UnlockOSThread
+}
+
+// takeError returns the last error that C reported since attend, or otherwise if there is none.
 func takeError(otherwise string) string {
 	var buf [512]C.char
 	if C.vt_take_error(&buf[0], C.int(len(buf))) == 0 {

@@ -48,6 +48,7 @@ var settings = map[string]string{
 // libraries loads the backends beside the program once: libggml-cuda.so, libggml-vulkan.so and their like. It says why
 // one could not be loaded, or has no device.
 var libraries = sync.OnceValue(func() (failed []error) {
+	defer attend()()
 	for name, value := range settings {
 		if _, ok := os.LookupEnv(name); !ok {
 			os.Setenv(name, value)
@@ -163,6 +164,7 @@ func (d Device) Fused() bool {
 
 // Open opens a backend of the device. Threads are for the CPU.
 func (d Device) Open(threads int) (*Backend, error) {
+	defer attend()()
 	var b *Backend
 	var err error
 	switch d.Name {

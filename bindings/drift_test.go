@@ -12,7 +12,7 @@ import (
 // TestHeaderDrift compiles capi.h against the pinned module's own headers, and copies with an error that the compiler
 // must find.
 func TestHeaderDrift(t *testing.T) {
-	capi, err := os.ReadFile("capi.h")
+	capi, err := os.ReadFile("../ggml/capi.h")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -101,6 +101,7 @@ func openPart(path string) (*part, error) {
 }
 
 func (p *part) read(size int64) (err error) {
+	defer attend()()
 	if size == 0 {
 		return errors.New("not a GGUF file") // and an empty file cannot be mapped
 	}

@@ -13,6 +13,7 @@ import (
 // Copy makes a writer of all metadata and tensors of the file, in their order, with its alignment; a split file becomes
 // one. Set and Replace change single ones. The file must stay open until WriteFile has been called.
 func (g *GGUF) Copy() (*GGUFWriter, error) {
+	defer attend()()
 	whole := g.parts[0]
 	path := C.CString(whole.path)
 	defer C.free(unsafe.Pointer(path))

@@ -11,16 +11,13 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
-#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
-static std::mutex  error_mutex;
-static std::string last_error;
+static thread_local std::string last_error;
 
 static void keep_error(const char * text) {
-    std::lock_guard<std::mutex> lock(error_mutex);
     last_error = text;
     while (!last_error.empty() && (last_error.back() == '\n' || last_error.back() == ' ')) {
         last_error.pop_back();
@@ -56,13 +53,14 @@ void vt_trim(void) {
 }
 
 int vt_take_error(char * buf, int size) {
-    std::lock_guard<std::mutex> lock(error_mutex);
-    int                         n = (int) last_error.size() < size - 1 ? (int) last_error.size() : size - 1;
+    int n = (int) last_error.size() < size - 1 ? (int) last_error.size() : size - 1;
     memcpy(buf, last_error.data(), n);
     buf[n] = 0;
     last_error.clear();
     return n;
 }
+
+void vt_forget_error(void) { last_error.clear(); }
 
 void vt_to_float(unsigned type, const void * data, float * out, int64_t n) {
     ggml_get_type_traits(type)->to_float(data, out, n);
@@ -185,18 +183,25 @@ int32_t vt_decode(struct llama_context * context, int32_t * tokens, int32_t n, i
     });
 }
 
-// Runs f on a thread with a stack of its own size. f must not throw.
+// Runs f on a thread with a stack of its own size, whose error becomes this thread's. f must not throw.
 template <typename F> static void on_stack(size_t size, F f) {
     pthread_attr_t attr;
     pthread_t      thread;
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, size);
-    int failed = pthread_create(&thread, &attr, [](void * f) -> void * { return (*(F *) f)(), nullptr; }, &f);
+    std::string error;
+    const auto  run = [&] {
+        f();
+        error = last_error;
+    };
+    int failed = pthread_create(
+        &thread, &attr, [](void * of) -> void * { return (*(decltype(&run)) of)(), nullptr; }, (void *) &run);
     pthread_attr_destroy(&attr);
     if (failed) {
         throw std::runtime_error("no memory for a thread's stack");
     }
     pthread_join(thread, nullptr);
+    last_error = error;
 }
 
 int32_t vt_tokenize(const struct llama_vocab * vocab, const char * text, int32_t text_len, int32_t * tokens,

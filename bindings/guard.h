@@ -1,9 +1,9 @@
 // Calls into C++ that may throw, with the exception turned into a message; and the log of ggml and llama.cpp, of which
-// the last error line is kept to explain a failure.
+// each thread keeps its last error line to explain a failure.
 #pragma once
 
 #include "../ggml/vera.h"
-#include "capi.h"
+#include "../ggml/capi.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -15,9 +15,12 @@ void vt_capture_log(void);
 // Gives the system what was freed.
 void vt_trim(void);
 
-// Copies the last error message into buf (NUL-terminated, cut to size) and forgets it. Returns its length, 0 if there
-// was none.
+// Copies this thread's last error message into buf (NUL-terminated, cut to size) and forgets it. Returns its length, 0
+// if there was none.
 int vt_take_error(char * buf, int size);
+
+// Forgets it.
+void vt_forget_error(void);
 
 // Dequantises n values of a type whose traits have to_float.
 void vt_to_float(unsigned type, const void * data, float * out, int64_t n);

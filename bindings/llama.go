@@ -47,6 +47,7 @@ func (o LlamaOptions) Validate() error {
 // activations of quantised products in 8 bits. The file must be a whole Llama, as model.Open finds; llama.cpp may end
 // the process where it isn't.
 func OpenLlama(path string, o LlamaOptions) (*Llama, error) {
+	defer attend()()
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
@@ -83,6 +84,7 @@ func loadLlama(path string, load func(path *C.char) *C.struct_llama_model) (*C.s
 
 // renew puts an empty context in place of the one there is.
 func (l *Llama) renew() error {
+	defer attend()()
 	l.closeContext()
 	l.past = 0
 	l.context = C.vt_new_context(l.model, C.uint32_t(l.Context), C.uint32_t(min(l.Batch, l.Context)),
@@ -124,6 +126,7 @@ func (l *Llama) Vocab() int { return l.vocab }
 // SetLoRA puts an adapter file in place of the one that was set, its effect multiplied by scale, and forgets all
 // tokens; path "" sets none. After an error none is set. It fails where the file is no LoRA of this model.
 func (l *Llama) SetLoRA(path string, scale float32) error {
+	defer attend()()
 	if l.model == nil {
 		return errors.New("the model is closed")
 	}
@@ -189,6 +192,7 @@ func (l *Llama) Clear() {
 // Decode appends tokens and gives the logits after the last rows of them, row after row of Vocab numbers. After an
 // error of llama.cpp the tokens held are not known: Clear before going on.
 func (l *Llama) Decode(tokens []int32, rows int) ([]float32, error) {
+	defer attend()()
 	switch {
 	case l.context == nil:
 		return nil, errors.New("decode: the model is closed")

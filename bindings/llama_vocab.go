@@ -20,6 +20,7 @@ type LlamaVocab struct {
 
 // OpenLlamaVocab reads the tokenizer of a file that llama.cpp knows: SentencePiece, or byte-level BPE.
 func OpenLlamaVocab(path string) (*LlamaVocab, error) {
+	defer attend()()
 	model, err := loadLlama(path, func(p *C.char) *C.struct_llama_model { return C.vt_load_vocab(p) })
 	if err != nil {
 		return nil, err
@@ -96,6 +97,7 @@ func (v *LlamaVocab) IsEOG(token int32) bool {
 // Tokenize turns text into tokens. addSpecial adds those that the model asks for before and behind a text; parseSpecial
 // reads the text of control tokens as those.
 func (v *LlamaVocab) Tokenize(text string, addSpecial, parseSpecial bool) ([]int32, error) {
+	defer attend()()
 	s := C.CString(text)
 	defer C.free(unsafe.Pointer(s))
 	tokens := make([]int32, len(text)+8)

@@ -79,6 +79,7 @@ func Set[T float32 | int32](t *Tensor, values []T) error {
 
 // Get copies a tensor's elements out; len(values) must be their number, the type as for Set.
 func Get[T float32 | int32](t *Tensor, values []T) error {
+	defer attend()()
 	if err := t.checkData(len(values), typeOf[T]()); err != nil {
 		return fmt.Errorf("get %q: %w", t.Name(), err)
 	}
@@ -90,6 +91,7 @@ func Get[T float32 | int32](t *Tensor, values []T) error {
 
 // Zero sets all bytes of a tensor that has memory to zero.
 func (t *Tensor) Zero() error {
+	defer attend()()
 	if err := t.checkData(int(t.Elements()), t.Type()); err != nil {
 		return fmt.Errorf("zero %q: %w", t.Name(), err)
 	}
@@ -111,6 +113,7 @@ func (t *Tensor) Upload(data []byte) error {
 }
 
 func (t *Tensor) write(data unsafe.Pointer, bytes int64) error {
+	defer attend()()
 	if !bool(C.vt_tensor_set(t.c(), data, C.size_t(bytes))) {
 		return deviceError(fmt.Sprintf("writing %q", t.Name()))
 	}

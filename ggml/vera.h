@@ -5,7 +5,7 @@
 // bfloat16 with unbroken rows.
 #pragma once
 
-#include "../bindings/capi.h"
+#include "capi.h"
 #include "call.h"
 
 #ifdef __cplusplus

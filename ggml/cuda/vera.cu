@@ -3,6 +3,8 @@
 #include <cublas_v2.h>
 
 #include <algorithm>
+#include <list>
+#include <mutex>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -264,10 +266,12 @@ static struct {
     ggml_status (*compute)(ggml_backend_t, ggml_cgraph *, int);
 } stock;
 
-// The machine of each backend.
-static std::vector<std::pair<ggml_backend_t, machine>> machines;
+// The machine of each backend, in a list, since references to one stay valid while others come and go.
+static std::list<std::pair<ggml_backend_t, machine>> machines;
+static std::mutex                                    machines_mutex;
 
 static machine & machine_of(ggml_backend_t backend) {
+    std::lock_guard<std::mutex> lock(machines_mutex);
     for (auto & m : machines) {
         if (m.first == backend) {
             return m.second;
@@ -318,16 +322,17 @@ static ggml_status compute_graph(ggml_backend_t backend, ggml_cgraph * graph, in
 }
 
 static void free_backend(ggml_backend_t backend) {
-    for (size_t i = 0; i < machines.size(); i++) {
-        if (machines[i].first == backend) {
-            machine & m = machines[i].second;
+    std::lock_guard<std::mutex> lock(machines_mutex);
+    for (auto i = machines.begin(); i != machines.end(); i++) {
+        if (i->first == backend) {
+            machine & m = i->second;
             if (m.cublas) {
                 for (const machine::part & p : m.parts) {
                     (void) cudaFree(p.at);
                 }
                 (void) cublasDestroy(m.cublas);
             }
-            machines.erase(machines.begin() + (ptrdiff_t) i);
+            machines.erase(i);
             break;
         }
     }
