@@ -44,8 +44,8 @@ func TestAllocateGraphsOfOneSize(t *testing.T) {
 	}
 }
 
-// TestErrorsBelongToTheirCalls fails with a message in one goroutine, and takes that of others and of later calls, which
-// have none.
+// TestErrorsBelongToTheirCalls fails with a message in one goroutine, and takes that of others and of later calls,
+// which have none.
 func TestErrorsBelongToTheirCalls(t *testing.T) {
 	broken := filepath.Join(t.TempDir(), "broken.gguf")
 	if err := os.WriteFile(broken, []byte("not a model"), 0o600); err != nil {
