@@ -11,7 +11,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/veratune/veratune/generate"
 	"github.com/veratune/veratune/model"
 	"github.com/veratune/veratune/session"
 	"github.com/veratune/veratune/vera"
@@ -30,20 +29,24 @@ type benchGenerate struct {
 
 // generationLine is one line of what `bench generate --json` prints.
 type generationLine struct {
-	What     string                `json:"what"`
-	ISA      string                `json:"isa"`
-	Threads  int                   `json:"threads"`
-	Veratune model.GenerationSpeed `json:"veratune"`
-	Llama    model.GenerationSpeed `json:"llama"`
+	What     string                 `json:"what"`
+	Device   string                 `json:"device"`
+	Compute  model.Compute          `json:"compute"`
+	ISA      string                 `json:"isa"`
+	Threads  int                    `json:"threads"`
+	Veratune model.GenerationSpeed  `json:"veratune"`
+	Llama    *model.GenerationSpeed `json:"llama,omitempty"` // of the CPU alone
 }
 
 func benchGenerateCommand() *cli.Command {
-	b := &benchGenerate{engine: newEngine(generate.Engine(), generating)}
+	b := &benchGenerate{engine: newGenerator()}
 	return &cli.Command{
 		Name: "generate",
 		Usage: "measure reading a prompt and making tokens, with and without an adapter, beside llama.cpp in the " +
-			"same process (with the adapter's LoRA export); both take turns, and the best of each counts",
+			"same process (with the adapter's LoRA export); both take turns, and the best of each counts. On another " +
+			"device than the CPU, without llama.cpp",
 		Flags: slices.Concat(b.engine.flags(), []cli.Flag{
+			b.deviceFlag(),
 			b.adapterFlag(),
 			b.forceFlag(),
 			&cli.IntFlag{Name: "rank", Usage: "rank of the random adapter that is taken without --adapter",
@@ -87,14 +90,17 @@ func (b *benchGenerate) run(c *cli.Context) error {
 			return err
 		}
 	}
-	folder, err := os.MkdirTemp("", "veratune-bench-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(folder)
-	lora := filepath.Join(folder, "lora.gguf")
-	if _, err := adapter.SaveLoRA(c.Context, lora, vera.DefaultLoRA()); err != nil {
-		return err
+	lora := ""
+	if b.Engine.Device == model.CPU {
+		folder, err := os.MkdirTemp("", "veratune-bench-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(folder)
+		lora = filepath.Join(folder, "lora.gguf")
+		if _, err := adapter.SaveLoRA(c.Context, lora, vera.DefaultLoRA()); err != nil {
+			return err
+		}
 	}
 	lines := []struct {
 		what    string
@@ -102,8 +108,8 @@ func (b *benchGenerate) run(c *cli.Context) error {
 		lora    string
 	}{{"base", nil, ""}, {fmt.Sprintf("rank %d", adapter.Rank), adapter, lora}}
 	if !b.asJSON {
-		fmt.Fprintf(c.App.Writer, "%s, %d threads, tokens/s; prompt of %d, answer of %d\n", model.ISA(),
-			b.Engine.Threads, b.prompt, b.tokens)
+		fmt.Fprintf(c.App.Writer, "%s, %s, tokens/s; prompt of %d, answer of %d\n", b.Engine.Compute, b.processor(),
+			b.prompt, b.tokens)
 		fmt.Fprintf(c.App.Writer, "%-12s %-10s %9s %9s %12s\n", "", "", "prompt", "answer",
 			fmt.Sprintf("%d answers", b.parallel))
 	}
@@ -111,7 +117,8 @@ func (b *benchGenerate) run(c *cli.Context) error {
 		if err := s.Attach(l.adapter); err != nil {
 			return err
 		}
-		r := generationLine{What: l.what, ISA: model.ISA(), Threads: b.Engine.Threads}
+		r := generationLine{What: l.what, Device: b.Engine.Device, Compute: b.Engine.Compute, ISA: model.ISA(),
+			Threads: b.Engine.Threads}
 		for range b.rounds {
 			if err := c.Context.Err(); err != nil {
 				return err
@@ -120,17 +127,32 @@ func (b *benchGenerate) run(c *cli.Context) error {
 			if err != nil {
 				return err
 			}
+			r.Veratune = r.Veratune.Faster(speed)
+			if b.Engine.Device != model.CPU {
+				continue
+			}
 			theirs, err := model.LlamaSpeed(b.Model, l.lora, b.Engine.Threads, b.prompt, b.tokens)
 			if err != nil {
 				return err
 			}
-			r.Veratune, r.Llama = r.Veratune.Faster(speed), r.Llama.Faster(theirs)
+			if r.Llama != nil {
+				theirs = theirs.Faster(*r.Llama)
+			}
+			r.Llama = &theirs
 		}
 		if err := b.print(c, r); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// processor says what computes.
+func (b *benchGenerate) processor() string {
+	if b.Engine.Device != model.CPU {
+		return b.Engine.Device
+	}
+	return fmt.Sprintf("%s, %d threads", model.ISA(), b.Engine.Threads)
 }
 
 func (b *benchGenerate) print(c *cli.Context, r generationLine) error {
@@ -140,6 +162,9 @@ func (b *benchGenerate) print(c *cli.Context, r generationLine) error {
 	}
 	fmt.Fprintf(out, "%-12s %-10s %9.1f %9.1f %12.1f\n", r.What, "veratune", r.Veratune.Prompt, r.Veratune.Decode,
 		r.Veratune.Together)
+	if r.Llama == nil {
+		return nil
+	}
 	fmt.Fprintf(out, "%-12s %-10s %9.1f %9.1f\n", "", "llama.cpp", r.Llama.Prompt, r.Llama.Decode)
 	_, err := fmt.Fprintf(out, "%-12s %-10s %9.2f %9.2f\n", "", "ratio", r.Veratune.Prompt/r.Llama.Prompt,
 		r.Veratune.Decode/r.Llama.Decode)

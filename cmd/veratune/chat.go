@@ -28,7 +28,7 @@ type chatOptions struct {
 const defaultRoom = 4096
 
 func chatCommand() *cli.Command {
-	o := &chatOptions{engine: newEngine(generate.Engine(), generating), answering: newAnswering()}
+	o := &chatOptions{engine: newGenerator(), answering: newAnswering()}
 	return &cli.Command{
 		Name:  "chat",
 		Usage: "talk with a model, with and without adapters",

@@ -6,12 +6,14 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/veratune/veratune/bindings"
 	"github.com/veratune/veratune/internal/testutil"
+	"github.com/veratune/veratune/mtbench"
 	"github.com/veratune/veratune/train"
 )
 
@@ -68,6 +70,57 @@ func TestResumeElsewhere(t *testing.T) {
 		}
 	}
 }
+
+// TestAnswersElsewhere has all commands that make answers do so on that device: they are the CPU's in float32.
+func TestAnswersElsewhere(t *testing.T) {
+	device := cmp.Or(os.Getenv("VERATUNE_TEST_DEVICE"), bindings.Composed)
+	model, work := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_0}), t.TempDir()
+	questions, prompts := write(t, "question.jsonl", someQuestions), write(t, "prompts.jsonl", shortPrompts(t))
+	answers := func(device string) string {
+		out := filepath.Join(work, device)
+		said := ""
+		for _, args := range [][]string{
+			{"generate", "--model", model, "-p", "add 3", "--max-tokens", "5"},
+			{"mtbench", "run", "--model", model, "--name", "tiny", "--out", out, "--max-tokens", "4", "--questions",
+				questions},
+			{"mtbench", "judge", "--judge-model", model, "--judge", "itself", "--out", out, "--prompts",
+				prompts, "--max-tokens", "3", "--retries", "0"},
+		} {
+			code, stdout, stderr := veratune(append(args, "--device", device, "--compute", "f32", "--threads", "1")...)
+			if said += stdout; code != 0 {
+				t.Errorf("%s, %v: exit code %d, %s", device, args, code, stderr)
+			}
+		}
+		return said + evaluationFiles(t, out)
+	}
+	if got, want := answers(device), answers("cpu"); got != want {
+		t.Errorf("%s\n, want\n%s", got, want)
+	}
+	for _, form := range []string{"--json", "--json=false"} {
+		code, stdout, stderr := veratune("bench", "generate", "--model", model, "--device", device, form, "--rounds",
+			"1", "--tokens", "2", "--prompt", "2", "--parallel", "2", "--rank", "3", "--threads", "1")
+		if code != 0 || !strings.Contains(stdout, device) || strings.Contains(stdout, "llama") {
+			t.Errorf("exit code %d, %s, %s", code, stdout, stderr)
+		}
+	}
+}
+
+// shortPrompts are the judge's without all words of their own.
+func shortPrompts(t *testing.T) string {
+	t.Helper()
+	var lines strings.Builder
+	for _, p := range mtbench.DefaultPrompts() {
+		p.PromptTemplate, p.SystemPrompt = strings.Join(placeholder.FindAllString(p.PromptTemplate, -1), " "), ""
+		line, err := json.Marshal(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines.Write(append(line, '\n'))
+	}
+	return lines.String()
+}
+
+var placeholder = regexp.MustCompile(`{\w+}`)
 
 type stepMetrics struct {
 	Tokens int

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/veratune/veratune/alpaca"
+	"github.com/veratune/veratune/generate"
 	"github.com/veratune/veratune/internal/hub"
 	"github.com/veratune/veratune/internal/terminal"
 	"github.com/veratune/veratune/model"
@@ -42,6 +43,13 @@ func newEngine(o model.Options, ways []model.Compute) *engine {
 		plan: string(o.Plan)}
 }
 
+// newGenerator computes answers.
+func newGenerator() *engine {
+	e := newEngine(generate.Engine(), generating)
+	e.computeDefault = "q8; on another device bf16 where it has veratune's own kernels or is Metal, else f32"
+	return e
+}
+
 // newTrainer computes in the arithmetic that the processor is fastest in, or on another device.
 func newTrainer() *engine {
 	e := newEngine(model.Default(), measuring)
@@ -53,7 +61,7 @@ func newTrainer() *engine {
 // computeUsage says what the ways to compute are.
 var computeUsage = map[model.Compute]string{
 	model.ComputeF32: "f32 (float32)", model.ComputeBF16: "bf16 (bfloat16)",
-	model.ComputeQ8: "q8 (activations and the shared pair rounded to 8 bits, in blocks of 32)",
+	model.ComputeQ8: "q8 (activations and the shared pair rounded to 8 bits, in blocks of 32; the CPU alone)",
 }
 
 func (e *engine) flags() []cli.Flag {
@@ -180,10 +188,15 @@ func (e *engine) planFlag() cli.Flag {
 
 // deviceFlag is for the commands that compute much.
 func (e *engine) deviceFlag() cli.Flag {
-	return &cli.StringFlag{Name: "device",
-		Usage: "processor that computes: cpu, another that the command devices lists, or auto", Value: e.Engine.Device,
-		Destination: &e.Engine.Device}
+	usage := "processor that computes: cpu, another that the command devices lists, or auto"
+	if e.generates() {
+		usage += ". On the CPU alone an answer is the same to the last bit whatever others are made with it"
+	}
+	return &cli.StringFlag{Name: "device", Usage: usage, Value: e.Engine.Device, Destination: &e.Engine.Device}
 }
+
+// generates tells whether the command makes answers.
+func (e *engine) generates() bool { return slices.Contains(e.ways, model.ComputeQ8) }
 
 func (e *engine) memoryFlag() cli.Flag {
 	return &cli.StringFlag{Name: "memory", Usage: "limit of the process's memory, or the device's, such as 6GB or " +
@@ -210,7 +223,7 @@ func (e *engine) validate() error {
 	}
 	e.Engine.Compute, e.Engine.Plan = model.Compute(e.compute), model.Plan(e.plan)
 	switch {
-	case e.compute != "" && !slices.Contains(e.ways, e.Engine.Compute):
+	case e.compute != "" && e.Engine.Device == model.CPU && !slices.Contains(e.ways, e.Engine.Compute):
 		return fmt.Errorf("compute %q: %s or %s", e.compute, e.ways[0], e.ways[1])
 	case e.compute != "":
 	case e.Engine.Device == model.CPU:

@@ -50,7 +50,7 @@ type generated struct {
 const standardInput = "-"
 
 func generateCommand() *cli.Command {
-	g := &generateOptions{engine: newEngine(generate.Engine(), generating), answering: newAnswering()}
+	g := &generateOptions{engine: newGenerator(), answering: newAnswering()}
 	return &cli.Command{
 		Name:  "generate",
 		Usage: "answer one prompt",

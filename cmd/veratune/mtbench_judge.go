@@ -12,7 +12,6 @@ import (
 
 	"github.com/veratune/veratune/alpaca"
 	"github.com/veratune/veratune/evaluate"
-	"github.com/veratune/veratune/generate"
 	"github.com/veratune/veratune/mtbench"
 	"github.com/veratune/veratune/session"
 )
@@ -36,7 +35,7 @@ const (
 )
 
 func mtbenchJudgeCommand() *cli.Command {
-	j := &mtbenchJudge{engine: newEngine(generate.Engine(), generating), options: mtbench.DefaultJudgeOptions(),
+	j := &mtbenchJudge{engine: newGenerator(), options: mtbench.DefaultJudgeOptions(),
 		form: alpaca.Form{Template: alpaca.Auto}}
 	o := &j.options
 	return &cli.Command{
@@ -77,7 +76,7 @@ func mtbenchJudgeCommand() *cli.Command {
 				Destination: &j.endpoint.Timeout},
 			&cli.StringFlag{Name: "key-env", Usage: "endpoint: `VARIABLE` of the environment that holds the key",
 				Value: defaultKeyEnv, Destination: &j.keyEnv},
-		}, formFlags(&j.form), []cli.Flag{j.preTokenizerFlag()}, j.computeFlags()),
+		}, formFlags(&j.form), []cli.Flag{j.preTokenizerFlag(), j.deviceFlag()}, j.computeFlags()),
 		Action: func(c *cli.Context) error {
 			if err := noArguments(c); err != nil {
 				return err
@@ -101,7 +100,7 @@ func (j *mtbenchJudge) validateFlags(c *cli.Context) error {
 	}
 	ofOther := []string{"timeout", "key-env"}
 	if j.Model == "" {
-		ofOther = []string{"pre-tokenizer", "threads", "compute", "template", "template-option", "date"}
+		ofOther = []string{"pre-tokenizer", "device", "threads", "compute", "template", "template-option", "date"}
 	}
 	for _, name := range ofOther {
 		if c.IsSet(name) {

@@ -13,7 +13,6 @@ import (
 
 	"github.com/veratune/veratune/alpaca"
 	"github.com/veratune/veratune/evaluate"
-	"github.com/veratune/veratune/generate"
 	"github.com/veratune/veratune/internal/durable"
 	"github.com/veratune/veratune/mtbench"
 	"github.com/veratune/veratune/session"
@@ -34,7 +33,7 @@ type mtbenchRun struct {
 }
 
 func mtbenchRunCommand() *cli.Command {
-	r := &mtbenchRun{engine: newEngine(generate.Engine(), generating), options: mtbench.DefaultRunOptions(),
+	r := &mtbenchRun{engine: newGenerator(), options: mtbench.DefaultRunOptions(),
 		form: alpaca.Form{Template: alpaca.Auto}}
 	o := &r.options
 	return &cli.Command{
