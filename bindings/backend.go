@@ -10,14 +10,14 @@ import (
 	"unsafe"
 )
 
-// Backend computes graphs: ggml's CPU backend with a fixed number of threads, or a device.
+// Backend computes graphs on a device: on the CPU, with a fixed number of threads.
 type Backend struct {
+	Device
 	c    *C.struct_ggml_backend
 	pool *C.struct_ggml_threadpool // of the CPU
 	// state of veratune's own operations, where they are kernels of the CPU; else nil
 	vera     *C.struct_ggml_vera
 	composed *composition // the same where they are composed
-	device   Device
 }
 
 // NewCPU opens the CPU backend with that many threads (1 to 512).
@@ -42,7 +42,7 @@ func NewCPU(threads int) (*Backend, error) {
 	}
 	C.ggml_backend_cpu_set_n_threads(b, C.int(threads))
 	C.ggml_backend_cpu_set_threadpool(b, pool)
-	return &Backend{c: b, pool: pool, vera: C.ggml_vera_new(C.int(threads)), device: Device{Name: CPU}}, nil
+	return &Backend{c: b, pool: pool, vera: C.ggml_vera_new(C.int(threads)), Device: processor(CPU)}, nil
 }
 
 // NewContext makes a context for graphs, which grows with its tensors. It can hold veratune's own operations, in the
@@ -55,20 +55,14 @@ func (b *Backend) NewContext() *Context {
 	return c
 }
 
-// Device is where the backend computes.
-func (b *Backend) Device() Device { return b.device }
-
-// Used is the device's memory in use, by all programs, in bytes; 0 for the CPU.
+// Used is the memory of the device's own that is in use, by all programs, in bytes.
 func (b *Backend) Used() int64 {
-	if b.device.Name == CPU {
+	if b.Host {
 		return 0
 	}
-	d := newDevice(b.device.c)
-	return d.Total - d.Free
+	free, total := b.memory()
+	return total - free
 }
-
-// Composed tells whether veratune's own operations are composed of ggml's on this backend. Graphs then have more nodes.
-func (b *Backend) Composed() bool { return b.composed != nil }
 
 // RoundProducts makes composed products round to bfloat16, with sums in float32, unless one operand has few columns.
 func (b *Backend) RoundProducts() { b.composed.rounds = true }
@@ -126,7 +120,7 @@ func (b *Backend) Times() map[string]float64 {
 func (b *Backend) Compute(g *Graph) error {
 	defer attend()()
 	if status := C.vt_graph_compute(b.c, g.built()); status != 0 {
-		return fmt.Errorf("device %s: %s", b.device.Name,
+		return fmt.Errorf("device %s: %s", b.Name,
 			takeError(fmt.Sprintf("computing a graph failed with status %d", int(status))))
 	}
 	return nil
@@ -149,7 +143,7 @@ func (b *Backend) Allocate(c *Context) (*Buffer, error) {
 	}
 	buf := C.vt_alloc_tensors(c.c, b.c)
 	if buf == nil {
-		return nil, outOfMemory(b.device.Name, "a buffer")
+		return nil, outOfMemory(b.Name, "a buffer")
 	}
 	size := int64(C.ggml_backend_buffer_get_size(buf))
 	return &Buffer{c: buf, used: size, size: size}, nil
@@ -165,7 +159,7 @@ func (b *Backend) NewBuffer(size int64) (*Buffer, error) {
 	defer attend()()
 	buf := C.vt_alloc_buffer(b.c, C.size_t(size))
 	if buf == nil {
-		return nil, outOfMemory(b.device.Name, fmt.Sprintf("%d MiB", size>>20))
+		return nil, outOfMemory(b.Name, fmt.Sprintf("%d MiB", size>>20))
 	}
 	return &Buffer{c: buf, size: size, align: b.Alignment()}, nil
 }
@@ -243,7 +237,7 @@ type Allocator struct {
 
 // NewAllocator makes an allocator of the backend's memory.
 func (b *Backend) NewAllocator() *Allocator {
-	return &Allocator{C.ggml_gallocr_new(C.ggml_backend_get_default_buffer_type(b.c)), b.device.Name}
+	return &Allocator{C.ggml_gallocr_new(C.ggml_backend_get_default_buffer_type(b.c)), b.Name}
 }
 
 // Close frees the memory. Closing twice is harmless.

@@ -369,7 +369,7 @@ func TestDeltaRefused(t *testing.T) {
 				c.NewTensor(F32, 4), c.NewTensor(F32, 4)}
 			change(c, &d, &of)
 			if y := c.DeltaNet(d, c.NewSegments(samples(5)), of, F32); y != nil || c.Err() == nil {
-				t.Errorf("%s is not refused by %s", name, backend.Device().Name)
+				t.Errorf("%s is not refused by %s", name, backend.Name)
 			}
 			c.Close()
 		}

@@ -34,6 +34,47 @@ type Device struct {
 	Total       int64  `json:"total"` // bytes
 	integrated  bool
 	c           *C.struct_ggml_backend_device
+
+	Capabilities `json:"-"`
+}
+
+// Capabilities are how a device computes. Which operations it has, Lacks tells.
+type Capabilities struct {
+	// It is the process that computes: it has all operations, and takes weights where their file is mapped. Else they
+	// are copied to memory of the device's own.
+	Host bool
+	// Each of veratune's own operations is one kernel: of package ggml, or of the device's library. Else they are
+	// composed of ggml's.
+	Fused bool
+	// What its products can round their operands to, the best for training first: F32 rounds nothing, Q8_0 is for
+	// answers.
+	Arithmetics []Type
+}
+
+// capabilities is the one place that tells from a name, or by asking, how a device computes.
+func (d Device) capabilities() Capabilities {
+	switch {
+	case d.Name == CPU && FastBF16():
+		return Capabilities{Host: true, Fused: true, Arithmetics: []Type{BF16, F32, Q8_0}}
+	case d.Name == CPU:
+		return Capabilities{Host: true, Fused: true, Arithmetics: []Type{F32, BF16, Q8_0}}
+	case d.Name == Composed:
+		return Capabilities{Arithmetics: []Type{F32, BF16}}
+	case d.Name == Metal: // rounds whatever it multiplies
+		return Capabilities{Arithmetics: []Type{BF16}}
+	case d.hasKernels():
+		return Capabilities{Fused: true, Arithmetics: []Type{BF16, F32}}
+	}
+	return Capabilities{Arithmetics: []Type{F32}}
+}
+
+// hasKernels asks a device for one of veratune's own operations.
+func (d Device) hasKernels() bool {
+	c := NewContext(2)
+	defer c.Close()
+	c.nodes = C.ggml_vera_nodes_new(nil)
+	x := c.Convert(c.NewTensor(F32, 1, 1), BF16)
+	return bool(C.ggml_backend_dev_supports_op(d.c, x.c()))
 }
 
 // settings are environment variables for backends; the user's own values are kept.
@@ -83,52 +124,50 @@ var libraries = sync.OnceValue(func() (failed []error) {
 // Devices lists the CPU and all devices of the backends beside the program, and why a backend could not be loaded.
 func Devices() (list []Device, failed []error) {
 	failed = libraries()
+	list = []Device{processor(CPU)}
 	for i := range C.ggml_backend_dev_count() {
-		d := newDevice(C.ggml_backend_dev_get(i))
-		const accelerator = 3 // a library of the CPU's, such as BLAS
-		if uint32(C.ggml_backend_dev_type(d.c)) == accelerator {
-			continue
+		c := C.ggml_backend_dev_get(i)
+		const cpu, accelerator = 0, 3 // an accelerator is a library of the CPU's, such as BLAS
+		if kind := C.ggml_backend_dev_type(c); kind != cpu && kind != accelerator {
+			list = append(list, newDevice(c, strings.ToLower(C.GoString(C.ggml_backend_dev_name(c)))))
 		}
-		list = append(list, d)
 	}
-	slices.SortStableFunc(list, func(a, b Device) int { return rank(a) - rank(b) })
 	return list, failed
 }
 
-// rank puts the CPU first.
-func rank(d Device) int {
-	if d.Name == CPU {
-		return 0
-	}
-	return 1
+func newDevice(c *C.struct_ggml_backend_device, name string) Device {
+	const integrated = 2
+	d := Device{Name: name, Description: C.GoString(C.ggml_backend_dev_description(c)),
+		integrated: uint32(C.ggml_backend_dev_type(c)) == integrated, c: c}
+	d.Free, d.Total = d.memory()
+	d.Capabilities = d.capabilities()
+	return d
 }
 
-func newDevice(c *C.struct_ggml_backend_device) Device {
-	var free, total C.size_t
-	C.ggml_backend_dev_memory(c, &free, &total)
-	const integrated = 2
-	return Device{
-		Name:        strings.ToLower(C.GoString(C.ggml_backend_dev_name(c))),
-		Description: C.GoString(C.ggml_backend_dev_description(c)),
-		Free:        int64(free), Total: int64(total), integrated: uint32(C.ggml_backend_dev_type(c)) == integrated,
-		c: c,
-	}
+// memory is the device's, in bytes.
+func (d Device) memory() (free, total int64) {
+	var f, t C.size_t
+	C.ggml_backend_dev_memory(d.c, &f, &t)
+	return int64(f), int64(t)
+}
+
+// processor is the device that is always there, by one of its names.
+func processor(name string) Device {
+	const cpu = 0
+	return newDevice(C.ggml_backend_dev_by_type(cpu), name)
 }
 
 // FindDevice gives the device of that name. Auto is the graphics processor with the most memory, a discrete one before
 // an integrated one.
 func FindDevice(name string) (Device, error) {
 	if name == CPU || name == Composed { // without a look at the others, whose drivers take a while
-		const processor = 0
-		d := newDevice(C.ggml_backend_dev_by_type(processor))
-		d.Name = name
-		return d, nil
+		return processor(name), nil
 	}
 	list, failed := Devices()
 	if name == Auto {
 		best := list[0]
 		for _, d := range list[1:] {
-			if best.Name == CPU || best.integrated && !d.integrated || best.integrated == d.integrated &&
+			if best.Host || best.integrated && !d.integrated || best.integrated == d.integrated &&
 				d.Total > best.Total {
 				best = d
 			}
@@ -146,45 +185,28 @@ func FindDevice(name string) (Device, error) {
 		strings.Join(names, ", "))}, failed...)...)
 }
 
-// Fused tells whether each of veratune's own operations is one kernel on the device: of package ggml on the CPU, else
-// of the device's library. On other devices they are composed of ggml's.
-func (d Device) Fused() bool {
-	switch d.Name {
-	case CPU:
-		return true
-	case Composed:
-		return false
-	}
-	c := NewContext(2)
-	defer c.Close()
-	c.nodes = C.ggml_vera_nodes_new(nil)
-	x := c.Convert(c.NewTensor(F32, 1, 1), BF16)
-	return bool(C.ggml_backend_dev_supports_op(d.c, x.c()))
-}
-
 // Open opens a backend of the device. Threads are for the CPU.
 func (d Device) Open(threads int) (*Backend, error) {
 	defer attend()()
-	var b *Backend
-	var err error
-	switch d.Name {
-	case CPU:
+	if d.Host {
 		return NewCPU(threads)
-	case Composed:
+	}
+	var b *Backend
+	if d.Name == Composed {
+		var err error
 		if b, err = NewCPU(threads); err != nil {
 			return nil, err
 		}
 		C.ggml_vera_free(b.vera)
 		b.vera = nil
-	default:
+	} else {
 		c := C.vt_device_init(d.c)
 		if c == nil {
 			return nil, fmt.Errorf("device %s: %s", d.Name, takeError("does not start"))
 		}
 		b = &Backend{c: c}
 	}
-	b.device = d
-	if !d.Fused() {
+	if b.Device = d; !d.Fused {
 		b.composed = &composition{backend: b}
 	}
 	return b, nil
@@ -192,7 +214,7 @@ func (d Device) Open(threads int) (*Backend, error) {
 
 // Lacks lists the operations of a graph that the device lacks, each once.
 func (b *Backend) Lacks(g *Graph) (missing []string) {
-	if b.device.Name == CPU { // has all, and its graphs are many
+	if b.Host { // has all, and its graphs are many
 		return nil
 	}
 	device := C.ggml_backend_get_device(b.c)

@@ -85,7 +85,7 @@ func TestDevice(t *testing.T) {
 // TestDeviceHalves holds what a device with kernels of its own computes in bfloat16 to float32.
 func TestDeviceHalves(t *testing.T) {
 	device, cpu := openDevice(t), openCPU(t, 1)
-	if device.Composed() {
+	if !device.Fused {
 		t.Skip("this device computes in float32 alone")
 	}
 	const k, m, n, rank, heads, kvHeads, dim = 512, 96, 70, 64, 4, 2, 32

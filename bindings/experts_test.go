@@ -251,7 +251,7 @@ func TestExpertsRefused(t *testing.T) {
 			c := backend.NewContext()
 			routes := c.Route(c.NewTensor(F32, 4, 3), 2)
 			if y := build(c, routes, c.NewTensor(F32, 8, 6, 4), c.NewTensor(F32, 8, 3)); y != nil || c.Err() == nil {
-				t.Errorf("%s is not refused by %s", name, backend.Device().Name)
+				t.Errorf("%s is not refused by %s", name, backend.Name)
 			}
 			c.Close()
 		}

@@ -153,7 +153,7 @@ func (p *Places) masked(g placeGroup, window int) []float32 {
 
 // CacheShape is that of the keys, or the values, of texts with room tokens each in one block.
 func (b *Backend) CacheShape(headDim, kvHeads, room, texts int) [2]int64 {
-	if b.Composed() {
+	if !b.Fused {
 		return [2]int64{int64(headDim * kvHeads), int64(room * texts)}
 	}
 	return [2]int64{int64(cacheHead(headDim) * room), int64(texts * kvHeads)}

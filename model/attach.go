@@ -221,7 +221,7 @@ func (p *placing) matrix(t bindings.Type, values []float32, width int) *bindings
 		return p.interleaved(values, width)
 	}
 	gap := 16
-	if p.m.store != nil {
+	if !p.m.backend.Host {
 		gap = 0 // composed products would copy a matrix with gaps
 	}
 	rows := len(values) / width

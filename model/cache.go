@@ -37,7 +37,7 @@ func (m *Model) NewCache(texts, room int) (*Cache, error) {
 		return nil, fmt.Errorf("a cache of %d texts of %d tokens: from 1 to %d, and from 1 to %d", texts, room,
 			1<<10, 1<<22)
 	}
-	if m.recurrent() && m.backend.Composed() {
+	if m.recurrent() && !m.backend.Fused {
 		return nil, fmt.Errorf("answers of %s, which has convolutions, are computed on the CPU alone: leave "+
 			"--device out",
 			m.Architecture)

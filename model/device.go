@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/veratune/veratune/bindings"
 	"github.com/veratune/veratune/vera"
@@ -29,20 +30,12 @@ func DeviceName(name string) (string, error) {
 	return d.Name, err
 }
 
-// arithmetics are those that a device trains in, the best first.
-func arithmetics(d bindings.Device) []Compute {
-	switch {
-	case d.Name == bindings.Metal: // rounds whatever it multiplies
-		return []Compute{ComputeBF16}
-	case d.Name == bindings.Composed:
-		return []Compute{ComputeF32, ComputeBF16}
-	case d.Name == CPU && Default().Compute == ComputeF32:
-		return []Compute{ComputeF32, ComputeBF16}
-	case d.Fused():
-		return []Compute{ComputeBF16, ComputeF32}
-	}
-	return []Compute{ComputeF32}
-}
+// arithmetics are those of products that round their operands to a type.
+var arithmetics = map[bindings.Type]Compute{bindings.F32: ComputeF32, bindings.BF16: ComputeBF16,
+	bindings.Q8_0: ComputeQ8}
+
+// trainsBestIn is the arithmetic that a device trains best in.
+func trainsBestIn(d bindings.Device) Compute { return arithmetics[d.Arithmetics[0]] }
 
 // DeviceCompute is the arithmetic that trains best on the device of that name.
 func DeviceCompute(name string) (Compute, error) {
@@ -50,19 +43,19 @@ func DeviceCompute(name string) (Compute, error) {
 	if err != nil {
 		return "", err
 	}
-	return arithmetics(d)[0], nil
+	return trainsBestIn(d), nil
 }
 
 // multiplies refuses an arithmetic that the device does not have.
 func multiplies(d bindings.Device, c Compute) error {
-	has := arithmetics(d)
-	switch {
-	case c == ComputeQ8 && d.Name != CPU:
-		return fmt.Errorf("compute %q: on the CPU alone; device %s computes in %s", c, d.Name, has[0])
-	case c != ComputeQ8 && !slices.Contains(has, c):
-		return fmt.Errorf("compute %q: device %s computes in %s", c, d.Name, has[0])
+	var has []string
+	for _, t := range d.Arithmetics {
+		if arithmetics[t] == c {
+			return nil
+		}
+		has = append(has, string(arithmetics[t]))
 	}
-	return nil
+	return fmt.Errorf("compute %q: device %s computes in %s", c, d.Name, strings.Join(has, " or "))
 }
 
 // DeviceMemory is how much memory of the model's device is in use now, by all programs, in bytes; 0 where that is the
@@ -103,7 +96,7 @@ func Devices(path string) (list []Device, failed []error, err error) {
 func ask(d bindings.Device, path string) (Device, error) {
 	device := Device{Device: d}
 	o := Default()
-	o.Device, o.Threads, o.Compute = d.Name, 1, arithmetics(d)[0]
+	o.Device, o.Threads, o.Compute = d.Name, 1, trainsBestIn(d)
 	file, err := bindings.OpenGGUF(path)
 	if err != nil {
 		return device, err
@@ -113,7 +106,7 @@ func ask(d bindings.Device, path string) (Device, error) {
 	if err := m.open(); err != nil {
 		return device, fmt.Errorf("%s: %w", path, err)
 	}
-	if d.Name == bindings.CPU { // has all
+	if d.Host { // has all
 		return device, nil
 	}
 	c := vera.Default()

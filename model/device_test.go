@@ -123,7 +123,7 @@ func TestDeviceSteps(t *testing.T) {
 				b := randomBatch(3, want.Vocab, 5, 11, 2, 9)
 				adapted(t, want, nil)
 				adapted(t, got, nil)
-				if want.Experts > 0 && got.store != nil && !got.backend.Composed() {
+				if want.Experts > 0 && !got.backend.Host && got.backend.Fused {
 					_, _, err := got.AddGradient(b.tokens, b.targets, b.lengths, 0,
 						make([]float32, len(got.adapter.Params)))
 					wantError(t, err, device, "lacks route, ")
@@ -223,7 +223,7 @@ func TestDeviceRefuses(t *testing.T) {
 	path := testutil.TinyLlama(t, testutil.TinyOptions{})
 	o := on(bindings.Composed)
 	o.Compute = ComputeQ8
-	if _, err := Open(path, o); err == nil || !strings.Contains(err.Error(), "on the CPU alone") {
+	if _, err := Open(path, o); err == nil || !strings.Contains(err.Error(), "computes in f32 or bf16") {
 		t.Errorf("8 bits: %v", err)
 	}
 	if buildErr == nil {
@@ -262,7 +262,7 @@ func TestDeviceSmolLM2(t *testing.T) {
 		adapted(t, got, wide)
 		adapted(t, want, wide)
 		sameStep(t, got, want, b, deepTolerance)
-		if got.backend.Composed() {
+		if !got.backend.Fused {
 			device, cpu := got.mustServe(t, 1, 32), want.mustServe(t, 1, 32)
 			defer device.Close()
 			defer cpu.Close()
@@ -409,7 +409,7 @@ func TestDeviceAnswers(t *testing.T) {
 				t.Skip("one of many")
 			}
 			want, got := s.open(t, ComputeF32), open(t, s.model, on(device))
-			if !got.backend.Composed() {
+			if got.backend.Fused {
 				t.Skip("CUDA has no cached attention yet")
 			}
 			if want.recurrent() {

@@ -129,7 +129,7 @@ func (g *graph) run() error {
 // runBlock is run for the graph of one block, whose weights it loads; meanwhile the weights of block next are copied.
 func (g *graph) runBlock(b *block, next int) error {
 	if !g.m.dryRun {
-		if err := g.m.store.use(b.groups[0].block, next); err != nil {
+		if err := g.m.weights.use(b.groups[0].block, next); err != nil {
 			return err
 		}
 	}
@@ -145,7 +145,7 @@ func (g *graph) allocate() error {
 		return nil
 	}
 	if missing := g.m.backend.Lacks(g.nodes); len(missing) > 0 {
-		return fmt.Errorf("device %s lacks %s; train on another, such as --device cpu", g.m.backend.Device().Name,
+		return fmt.Errorf("device %s lacks %s; train on another, such as --device cpu", g.m.backend.Name,
 			strings.Join(missing, ", "))
 	}
 	if g.m.dryRun {
@@ -193,7 +193,7 @@ func (m *Model) kindOf(gr *group) bindings.Type {
 // backKind is the type in products that choose nothing: the backward pass and the head. Composed products round
 // activations themselves.
 func (m *Model) backKind() bindings.Type {
-	if m.options.Compute == ComputeBF16 && !m.backend.Composed() {
+	if m.options.Compute == ComputeBF16 && m.backend.Fused {
 		return bindings.BF16
 	}
 	return bindings.F32

@@ -62,7 +62,7 @@ func (m *Model) EstimateMemory(tokens, targets []int32, lengths []int) (Memory, 
 		if n.Total() > most.Total() {
 			most = n
 		}
-		if m.store == nil {
+		if m.backend.Host {
 			if err := m.checkFits(p); err != nil {
 				return Memory{}, err
 			}
@@ -73,11 +73,8 @@ func (m *Model) EstimateMemory(tokens, targets []int32, lengths []int) (Memory, 
 
 // passMemory estimates a pass in which the last keep blocks keep what their backward pass needs.
 func (m *Model) passMemory(p pack, keep int) (Memory, error) {
-	n := Memory{File: m.file.Size(), Process: m.adapter.held, Rows: p.rows(), Keeping: keep}
-	if m.store != nil {
-		n.InTurn = m.store.slots[0] != nil
-		n.File, n.Process = m.store.size(n.InTurn), m.driverMemory()+m.adapter.memory.Size()+m.adapter.moments.size()
-	}
+	n := Memory{File: m.weights.Size(), Process: m.heldMemory(), Rows: p.rows(), Keeping: keep}
+	_, n.InTurn = m.weights.(*streamed)
 	saved, _, err := m.saved(p)
 	if err != nil {
 		return n, err
@@ -116,10 +113,9 @@ func (m *Model) gradientMemory(p pack) (Memory, error) {
 
 // lossMemory is what the loss of a pass takes.
 func (m *Model) lossMemory(p pack) (n Memory, err error) {
-	n = Memory{File: m.store.size(true), Process: m.driverMemory(), Streams: 2*m.streamBytes(p) + m.tableBytes(p),
+	n = Memory{File: m.weights.Size(), Process: m.heldMemory(), Streams: 2*m.streamBytes(p) + m.tableBytes(p),
 		Rows: p.rows()}
 	if m.adapter != nil {
-		n.Process += m.adapter.memory.Size() + m.adapter.moments.size()
 		if err := m.planMerging(); err != nil {
 			return n, err
 		}
@@ -128,6 +124,18 @@ func (m *Model) lossMemory(p pack) (n Memory, err error) {
 	work, err := m.measureGraphs(func() error { _, err := m.lossOf(p, nil); return err })
 	n.Work = work + m.scratchMemory()
 	return n, err
+}
+
+// heldMemory is what is held before a pass, besides weights: by the process, or on the device.
+func (m *Model) heldMemory() int64 {
+	switch a := m.adapter; {
+	case m.backend.Host:
+		return a.held
+	case a == nil:
+		return m.driverMemory()
+	default:
+		return m.driverMemory() + a.memory.Size() + a.moments.size()
+	}
 }
 
 // residentMemory is the memory that the process holds now.
@@ -161,9 +169,9 @@ func (m *Model) measureGraphs(pass func() error) (int64, error) {
 func (m *Model) scratchMemory() int64 {
 	size, most := m.kind().RowBytes(1), m.largest
 	switch {
-	case m.backend.Composed():
+	case !m.backend.Fused:
 		return 0
-	case m.store != nil:
+	case !m.backend.Host:
 		return size*min(64<<20, most.Matrix) + 16<<20 + 64<<20 + bindings.F32.RowBytes(most.Pair)
 	}
 	threads := int64(m.options.Threads)
@@ -191,7 +199,7 @@ func (m *Model) blocksToKeep(p pack) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if m.store == nil && m.options.Memory == 0 {
+	if m.backend.Host && m.options.Memory == 0 {
 		return min(trained, int(max(0, m.budget()-m.betweenBytes(p))/saved)), nil
 	}
 	n, err := m.passMemory(p, 0)

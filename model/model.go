@@ -40,11 +40,8 @@ type Options struct {
 // Default takes all processors, bfloat16 products where the processor has instructions for them and float32 elsewhere,
 // and recomputes by memory.
 func Default() Options {
-	o := Options{Device: bindings.CPU, Threads: runtime.GOMAXPROCS(0), Compute: ComputeF32, Plan: PlanAuto,
-		Recompute: RecomputeAuto}
-	if bindings.FastBF16() {
-		o.Compute = ComputeBF16
-	}
+	o := Options{Device: CPU, Threads: runtime.GOMAXPROCS(0), Plan: PlanAuto, Recompute: RecomputeAuto}
+	o.Compute, _ = DeviceCompute(CPU)
 	return o
 }
 
@@ -145,8 +142,8 @@ type Model struct {
 	options     Options
 	file        *bindings.GGUF
 	backend     *bindings.Backend
-	weights     *bindings.Context
-	store       *store // nil where weights are used in the file's map
+	tensors     *bindings.Context // of the weights
+	weights     weights
 	alloc       *bindings.Allocator
 	tape        *tape
 	embed       *bindings.Tensor // [width, vocab]
@@ -201,11 +198,8 @@ func (m *Model) open() error {
 	if m.backend, err = device.Open(m.options.Threads); err != nil {
 		return err
 	}
-	if m.backend.Composed() && m.options.Compute == ComputeBF16 {
+	if !m.backend.Fused && m.options.Compute == ComputeBF16 {
 		m.backend.RoundProducts()
-	}
-	if device.Name != bindings.CPU {
-		m.store = &store{backend: m.backend}
 	}
 	if err := m.loadWeights(); err != nil {
 		return err
@@ -223,9 +217,11 @@ func (m *Model) Close() {
 	if m.alloc != nil {
 		m.alloc.Close()
 	}
-	m.store.close()
 	if m.weights != nil {
-		m.weights.Close()
+		m.weights.close()
+	}
+	if m.tensors != nil {
+		m.tensors.Close()
 	}
 	if m.backend != nil {
 		m.backend.Close()
@@ -236,7 +232,7 @@ func (m *Model) Close() {
 // loader finds and checks tensors by name, and keeps the first error.
 type loader struct {
 	m      *Model
-	leaves *[]leaf // tensors that are to be copied to a device
+	leaves []leaf // the last tensors that are to be copied to a device
 	seen   map[string]bool
 	err    error
 }
@@ -266,17 +262,17 @@ func (l *loader) tensor(name string, shape ...int) *bindings.Tensor {
 	if l.err != nil {
 		return nil
 	}
-	if l.m.store == nil {
-		t, err := l.m.file.Leaf(l.m.weights, info)
+	if l.m.backend.Host {
+		t, err := l.m.file.Leaf(l.m.tensors, info)
 		l.err = err
 		return t
 	}
-	t := l.m.weights.NewTensor(info.Type, info.Shape...)
+	t := l.m.tensors.NewTensor(info.Type, info.Shape...)
 	if t == nil {
-		l.err = l.m.weights.Err()
+		l.err = l.m.tensors.Err()
 		return nil
 	}
-	*l.leaves = append(*l.leaves, leaf{t.SetName(name), l.m.file.Data(info)})
+	l.leaves = append(l.leaves, leaf{t.SetName(name), l.m.file.Data(info)})
 	return t
 }
 
@@ -290,7 +286,7 @@ func (l *loader) f32Tensor(name string, shape ...int) *bindings.Tensor {
 
 func (m *Model) loadWeights() error {
 	infos := m.file.Tensors()
-	m.weights = bindings.NewContext(len(infos))
+	m.tensors = bindings.NewContext(len(infos))
 	info, ok := m.file.Tensor("token_embd.weight")
 	if !ok || len(info.Shape) != 2 {
 		return errors.New("tensor token_embd.weight is missing or no matrix")
@@ -299,8 +295,7 @@ func (m *Model) loadWeights() error {
 	if err := m.countTokens(m.file); err != nil {
 		return err
 	}
-	var leaves []leaf
-	l := &loader{m: m, leaves: &leaves, seen: map[string]bool{}}
+	l := &loader{m: m, seen: map[string]bool{}}
 	m.embed = l.tensor("token_embd.weight", m.Width, m.Vocab)
 	if m.arch.learnedPositions {
 		m.positions = l.tensor("position_embd.weight", m.Width, m.Context)
@@ -314,16 +309,14 @@ func (m *Model) loadWeights() error {
 		m.head = l.tensor("output.weight", m.Width, m.Vocab)
 	}
 	m.rotaries = l.rotaries()
-	fixed := leaves
+	fixed, blocks := l.leaves, [][]leaf{}
 	for i := range m.Blocks {
-		leaves = nil
+		l.leaves = nil
 		m.blocks = append(m.blocks, l.block(i))
 		if l.err != nil {
 			return l.err
 		}
-		if m.store != nil {
-			m.store.blocks = append(m.store.blocks, leaves)
-		}
+		blocks = append(blocks, l.leaves)
 	}
 	for _, t := range infos {
 		if m.inFurtherBlock(t.Name) {
@@ -336,9 +329,12 @@ func (m *Model) loadWeights() error {
 				"effect would be lost", t.Name, m.Architecture)
 		}
 	}
-	if l.err == nil && m.store != nil && m.probe == nil {
-		m.store.fixed = fixed
-		return m.store.placeInTurn()
+	switch {
+	case l.err != nil:
+	case m.backend.Host:
+		m.weights = mapped{m.file}
+	case m.probe == nil:
+		m.weights, l.err = newStreamed(m.backend, fixed, blocks)
 	}
 	return l.err
 }

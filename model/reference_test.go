@@ -42,7 +42,7 @@ var deviceTolerances = map[Compute]bounds{
 
 // tolerance is the one for a model's device and arithmetic.
 func tolerance(m *Model) bounds {
-	if m.store != nil || m.options.Compute == ComputeBF16 && bindings.FastBF16() {
+	if !m.backend.Host || m.options.Compute == ComputeBF16 && bindings.FastBF16() {
 		return deviceTolerances[m.options.Compute]
 	}
 	return tolerances[m.options.Compute]
@@ -225,7 +225,7 @@ func (r reference) check(t *testing.T, m *Model, name string) {
 	if !(off <= tolerance(m).loss) {
 		t.Errorf("loss %.7f, want %.7f", loss, r.losses[name])
 	}
-	if m.store != nil {
+	if !m.backend.Host {
 		t.Logf("loss %.7f, off by %.1e", loss, off)
 		return // answers, and so logits, are computed on the CPU
 	}

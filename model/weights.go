@@ -6,18 +6,38 @@ import (
 	"github.com/veratune/veratune/bindings"
 )
 
-// store holds the model's weights on a device, quantised as in the file: all of them or, where memory is too small, two
-// blocks at a time. Then the next block's weights are copied while a block computes.
-type store struct {
-	backend *bindings.Backend
-	fixed   []leaf   // of no block
-	blocks  [][]leaf // of each block
-	memory  []*bindings.Buffer
-	settled bool // whether it is decided where blocks lie
+// weights are the model's, quantised as in the file, where a backend computes with them.
+type weights interface {
+	// use makes block i ready to compute. Meanwhile block next may be copied, unless it would overwrite i.
+	use(i, next int) error
+	// Size is the memory that they take, in bytes.
+	Size() int64
+	// close gives back what of it is not the file's.
+	close()
+}
 
-	slots   [2]*bindings.Buffer // nil where all blocks have memory of their own
-	holds   [2]int              // the block in each slot, or -1
-	loading chan error          // not nil while a block is copied
+// mapped weights lie in the file's map.
+type mapped struct{ *bindings.GGUF }
+
+func (mapped) use(int, int) error { return nil }
+
+func (mapped) close() {}
+
+// uploaded weights lie in a device's memory.
+type uploaded struct {
+	backend *bindings.Backend
+	memory  []*bindings.Buffer
+}
+
+// streamed weights take turns in a device's memory, where that is too small for all: of two blocks, one is copied while
+// the other computes. Weights of no block stay.
+type streamed struct {
+	uploaded
+	blocks  [][]leaf
+	slots   [2]*bindings.Buffer
+	holds   [2]int     // the block in each slot, or -1
+	loading chan error // not nil while a block is copied
+	settled bool       // it is decided that not all are uploaded
 }
 
 // leaf is a weight and its bytes in the file.
@@ -26,42 +46,51 @@ type leaf struct {
 	data []byte
 }
 
-// placeInTurn gives all weights memory: that of no block for good, and two slots for the blocks.
-func (s *store) placeInTurn() error {
-	err := s.allocate(s.fixed)
-	if err != nil {
-		return err
+func (u *uploaded) use(int, int) error { return nil }
+
+// Size is the memory of all weights.
+func (u *uploaded) Size() (n int64) {
+	for _, b := range u.memory {
+		n += b.Size()
 	}
-	for i := range s.slots {
-		if s.slots[i], err = s.backend.NewBuffer(s.slotBytes()); err != nil {
-			return fmt.Errorf("weights: %w", err)
-		}
-		s.holds[i] = -1
-	}
-	for i, leaves := range s.blocks {
-		s.slots[i%2].Reset()
-		for _, l := range leaves {
-			if _, err := s.slots[i%2].Place(l.Tensor); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return n
 }
 
-// allocate gives leaves memory for good, and copies their data.
-func (s *store) allocate(leaves []leaf) error {
-	b, err := s.backend.NewBuffer(s.bytes(leaves))
+func (u *uploaded) close() {
+	for _, b := range u.memory {
+		b.Close()
+	}
+	u.memory = nil
+}
+
+// room is the memory that leaves take.
+func (u *uploaded) room(leaves []leaf) (n int64) {
+	for _, l := range leaves {
+		n += u.backend.Room(l.Tensor)
+	}
+	return n
+}
+
+// add gives leaves memory for good, and copies their data.
+func (u *uploaded) add(leaves []leaf) error {
+	b, err := u.backend.NewBuffer(u.room(leaves))
 	if err != nil {
 		return fmt.Errorf("weights: %w", err)
 	}
-	s.memory = append(s.memory, b)
+	u.memory = append(u.memory, b)
+	if err := place(b, leaves); err != nil {
+		return err
+	}
+	return upload(leaves)
+}
+
+func place(b *bindings.Buffer, leaves []leaf) error {
 	for _, l := range leaves {
 		if _, err := b.Place(l.Tensor); err != nil {
 			return err
 		}
 	}
-	return upload(leaves)
+	return nil
 }
 
 func upload(leaves []leaf) error {
@@ -73,52 +102,64 @@ func upload(leaves []leaf) error {
 	return nil
 }
 
-// bytes is the memory that leaves take.
-func (s *store) bytes(leaves []leaf) (n int64) {
-	for _, l := range leaves {
-		n += s.backend.Room(l.Tensor)
+// newStreamed gives all weights memory: those of no block for good, and two slots for the blocks. It is to be closed
+// even after an error.
+func newStreamed(backend *bindings.Backend, fixed []leaf, blocks [][]leaf) (*streamed, error) {
+	s := &streamed{uploaded: uploaded{backend: backend}, blocks: blocks, holds: [2]int{-1, -1}}
+	if err := s.add(fixed); err != nil {
+		return s, err
 	}
-	return n
+	most := int64(0)
+	for _, leaves := range blocks {
+		most = max(most, s.room(leaves))
+	}
+	for i := range s.slots {
+		var err error
+		if s.slots[i], err = backend.NewBuffer(most); err != nil {
+			return s, fmt.Errorf("weights: %w", err)
+		}
+	}
+	for i, leaves := range blocks {
+		s.slots[i%2].Reset()
+		if err := place(s.slots[i%2], leaves); err != nil {
+			return s, err
+		}
+	}
+	return s, nil
 }
 
-func (s *store) slotBytes() (n int64) {
+// Size is that of the weights of no block, and of two blocks.
+func (s *streamed) Size() int64 { return s.uploaded.Size() + s.slots[0].Size() + s.slots[1].Size() }
+
+func (s *streamed) close() {
+	s.freeSlots()
+	s.uploaded.close()
+}
+
+// uploadedSize is the memory that all of them would take.
+func (s *streamed) uploadedSize() int64 {
+	n := s.uploaded.Size()
 	for _, leaves := range s.blocks {
-		n = max(n, s.bytes(leaves))
+		n += s.room(leaves)
 	}
 	return n
 }
 
-// size is the memory of all weights, with all blocks or two at a time.
-func (s *store) size(inTurn bool) int64 {
-	n := s.bytes(s.fixed)
-	if inTurn {
-		return n + 2*s.slotBytes()
-	}
-	for _, leaves := range s.blocks {
-		n += s.bytes(leaves)
-	}
-	return n
-}
-
-// placeAll gives every block memory for good.
-func (s *store) placeAll() error {
+// upload gives every block memory for good.
+func (s *streamed) upload() (*uploaded, error) {
 	s.freeSlots()
 	for _, leaves := range s.blocks {
 		for _, l := range leaves {
 			l.Displace()
 		}
-		if err := s.allocate(leaves); err != nil {
-			return err
+		if err := s.add(leaves); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	return &s.uploaded, nil
 }
 
-// use makes block i ready to compute. Meanwhile block next is copied, unless it would overwrite i.
-func (s *store) use(i, next int) error {
-	if s == nil || s.slots[0] == nil {
-		return nil
-	}
+func (s *streamed) use(i, next int) error {
 	if err := s.wait(); err != nil {
 		return err
 	}
@@ -134,7 +175,7 @@ func (s *store) use(i, next int) error {
 	return nil
 }
 
-func (s *store) load(i int) {
+func (s *streamed) load(i int) {
 	s.holds[i%2] = i
 	done := make(chan error, 1)
 	s.loading = done
@@ -142,7 +183,7 @@ func (s *store) load(i int) {
 }
 
 // wait returns when nothing is being copied.
-func (s *store) wait() error {
+func (s *streamed) wait() error {
 	if s.loading == nil {
 		return nil
 	}
@@ -154,29 +195,18 @@ func (s *store) wait() error {
 	return err
 }
 
-func (s *store) freeSlots() {
+func (s *streamed) freeSlots() {
 	_ = s.wait()
-	for i := range s.slots {
-		s.slots[i].Close()
-		s.slots[i] = nil
-	}
-}
-
-func (s *store) close() {
-	if s == nil {
-		return
-	}
-	s.freeSlots()
-	for _, b := range s.memory {
+	for _, b := range s.slots {
 		b.Close()
 	}
-	s.memory = nil
 }
 
 // placeWeights decides once whether all blocks stay on the device, by what a pass with these samples takes besides
 // them.
 func (m *Model) placeWeights(passes [][]sample, need func(p pack) (Memory, error)) error {
-	if m.store == nil || m.store.settled || len(passes) == 0 {
+	s, ok := m.weights.(*streamed)
+	if !ok || s.settled || len(passes) == 0 {
 		return nil
 	}
 	var most Memory
@@ -189,20 +219,25 @@ func (m *Model) placeWeights(passes [][]sample, need func(p pack) (Memory, error
 			most = n
 		}
 	}
-	all, inTurn := m.store.size(false), m.store.size(true)
-	rest := most.Total() - most.File
-	switch {
-	case rest+all <= m.deviceLimit():
-		if err := m.store.placeAll(); err != nil {
-			return err
-		}
-	case rest+inTurn > m.deviceLimit():
-		return fmt.Errorf("a pass of %d tokens needs %s on %s, even with two blocks' weights there at a time; %s are "+
-			"to be used. Use a smaller batch, --max-length or rank",
-			most.Rows, gib(rest+inTurn), m.backend.Device().Name, gib(m.deviceLimit()))
+	limit := m.deviceLimit()
+	if most.Total()-most.File+s.uploadedSize() <= limit {
+		return m.uploadWeights(s)
 	}
-	m.store.settled = true
+	if most.Total() > limit {
+		return fmt.Errorf("a pass of %d tokens needs %s on %s, even with two blocks' weights there at a time; %s are "+
+			"to be used. Use a smaller batch, --max-length or rank", most.Rows, gib(most.Total()), m.backend.Name,
+			gib(limit))
+	}
+	s.settled = true
 	return nil
+}
+
+func (m *Model) uploadWeights(s *streamed) error {
+	u, err := s.upload()
+	if err == nil {
+		m.weights = u
+	}
+	return err
 }
 
 // deviceLimit is the memory of the device that may be used: what the options say, else nine tenths of what is free,
@@ -211,26 +246,24 @@ func (m *Model) deviceLimit() int64 {
 	if m.options.Memory > 0 {
 		return m.options.Memory
 	}
-	return (m.backend.Device().Free + m.driverMemory()) / 10 * 9
+	return (m.backend.Free + m.driverMemory()) / 10 * 9
 }
 
 // driverMemory is what the device's driver has taken for this process, at most 1 GiB; the rest of what is in use is
 // other processes'.
 func (m *Model) driverMemory() int64 {
-	d := m.backend.Device()
-	return min(d.Total-d.Free, 1<<30)
+	return min(m.backend.Total-m.backend.Free, 1<<30)
 }
 
 // resident has all weights on the device at once, for answers.
 func (m *Model) resident() error {
-	s := m.store
+	s, ok := m.weights.(*streamed)
 	switch {
-	case s == nil || s.settled && s.slots[0] == nil:
+	case !ok:
 		return nil
-	case s.settled || s.size(false) > m.deviceLimit():
+	case s.settled || s.uploadedSize() > m.deviceLimit():
 		return fmt.Errorf("answers need all weights, %s, on %s at once, and %s are to be used; compute them on the CPU",
-			gib(s.size(false)), m.backend.Device().Name, gib(m.deviceLimit()))
+			gib(s.uploadedSize()), m.backend.Name, gib(m.deviceLimit()))
 	}
-	s.settled = true
-	return s.placeAll()
+	return m.uploadWeights(s)
 }
