@@ -21,6 +21,7 @@ type Prepared struct {
 
 	options *Options
 	engine  train.Engine
+	prompts *prompts // of the sample answers; nil for none
 }
 
 // Open gets everything ready that Run trains with, to look at it. The result must be closed.
@@ -59,6 +60,11 @@ func (p *Prepared) fill() (err error) {
 		p.engine, where = p.Model, "losses and gradients are computed there, the update on the CPU"
 	} else if p.engine, err = Engine(p.Model, o.Engine.Device, o.Train); err != nil {
 		return err
+	}
+	if len(o.Samples) > 0 {
+		if p.prompts, err = p.encodeSamples(); err != nil {
+			return err
+		}
 	}
 	if device := o.Engine.Device; device != model.CPU {
 		o.Report.Notef("device %s: %s, in %s", device, where, o.Engine.Compute)

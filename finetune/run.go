@@ -36,10 +36,8 @@ func (p *Prepared) run() (run *train.Run, err error) {
 	for part := range adapter.Trained {
 		run.Parts = append(run.Parts, train.Part{Layer: part.Name(), Name: part.Part, Size: len(part.Values)})
 	}
-	if len(o.Samples) > 0 {
-		if run.Samples, err = p.samples(); err != nil {
-			return nil, err
-		}
+	if p.prompts != nil {
+		run.Samples = p.samples
 	}
 	if p.HeldOut != nil {
 		run.HeldOut = p.HeldOut.InOrder(o.Rows.Batch)

@@ -15,56 +15,77 @@ import (
 // the held-out loss.
 const sampleLength = 160
 
-// samples gives the function that answers the prompts, one after the other, with the adapter as it is: the most likely
-// answers, in the arithmetic of the training, on the CPU. The memory for it is held only meanwhile.
-func (p *Prepared) samples() (func(context.Context) ([]train.Sample, error), error) {
-	prompts := p.options.Samples
+// prompts are those of the sample answers.
+type prompts struct {
+	encoder *alpaca.Encoder
+	tokens  [][]int32
+	longest int
+	onCPU   bool // the device of the training cannot answer them
+}
+
+// encodeSamples makes tokens of the prompts, and has the plans of memory count their answers.
+func (p *Prepared) encodeSamples() (*prompts, error) {
 	encoder, err := alpaca.NewEncoder(p.Training.Form, p.Tokenizer)
 	if err != nil {
 		return nil, err
 	}
-	encoded, longest := make([][]int32, len(prompts)), 0
-	for i, prompt := range prompts {
-		if encoded[i], err = encoder.Prompt(prompt, ""); err != nil {
+	all := &prompts{encoder: encoder}
+	for _, prompt := range p.options.Samples {
+		tokens, err := encoder.Prompt(prompt, "")
+		if err != nil {
 			return nil, fmt.Errorf("sample %q: %w", prompt, err)
 		}
-		if longest = max(longest, len(encoded[i])); longest >= p.Context {
-			return nil, fmt.Errorf("sample %q: has %d tokens, and the model's context %d", prompt,
-				len(encoded[i]), p.Context)
+		if len(tokens) >= p.Context {
+			return nil, fmt.Errorf("sample %q: has %d tokens, and the model's context %d", prompt, len(tokens),
+				p.Context)
 		}
+		all.tokens, all.longest = append(all.tokens, tokens), max(all.longest, len(tokens))
 	}
-	sampling := model.DefaultSampling()
-	sampling.MaxTokens = sampleLength
-	return func(ctx context.Context) ([]train.Sample, error) {
-		m := p.Model
-		if o := p.options.Engine; o.Device != model.CPU {
-			o.Device, o.Memory = model.CPU, 0
-			var err error
-			if m, err = model.Open(p.options.Model, o); err != nil {
-				return nil, err
-			}
-			defer m.Close()
-			if err := m.Attach(p.Adapter); err != nil {
-				return nil, err
-			}
-		}
-		server, err := m.Serve(1, longest+sampleLength)
-		if err != nil {
+	if err := p.PlanAnswers(1, all.longest+sampleLength, all.longest); err != nil {
+		if p.options.Engine.Device == model.CPU {
 			return nil, err
 		}
-		defer server.Close()
-		list := make([]train.Sample, len(prompts))
-		for i, prompt := range prompts {
-			var answer strings.Builder
-			out := &generate.Stream{Tokenizer: p.Tokenizer, Stops: encoder.Stops(), Emit: func(text string) error {
+		all.onCPU = true
+		p.options.Report.Notef("the answers to --sample are computed on the CPU: %v", err)
+	}
+	return all, nil
+}
+
+// samples answers the prompts, one after the other, with the adapter as it is: the most likely answers, where the
+// training is computed and in its arithmetic. The memory for it is held only meanwhile.
+func (p *Prepared) samples(ctx context.Context) ([]train.Sample, error) {
+	m := p.Model
+	if p.prompts.onCPU {
+		o := p.options.Engine
+		o.Device, o.Memory = model.CPU, 0
+		var err error
+		if m, err = model.Open(p.options.Model, o); err != nil {
+			return nil, err
+		}
+		defer m.Close()
+		if err := m.Attach(p.Adapter); err != nil {
+			return nil, err
+		}
+	}
+	server, err := m.Serve(1, p.prompts.longest+sampleLength)
+	if err != nil {
+		return nil, err
+	}
+	defer server.Close()
+	sampling := model.DefaultSampling()
+	sampling.MaxTokens = sampleLength
+	list := make([]train.Sample, len(p.options.Samples))
+	for i, prompt := range p.options.Samples {
+		var answer strings.Builder
+		out := &generate.Stream{Tokenizer: p.Tokenizer, Stops: p.prompts.encoder.Stops(),
+			Emit: func(text string) error {
 				answer.WriteString(text)
 				return nil
 			}}
-			if _, err := out.Generate(ctx, server, encoded[i], sampling); err != nil {
-				return nil, err
-			}
-			list[i] = train.Sample{Prompt: prompt, Answer: answer.String()}
+		if _, err := out.Generate(ctx, server, p.prompts.tokens[i], sampling); err != nil {
+			return nil, err
 		}
-		return list, nil
-	}, nil
+		list[i] = train.Sample{Prompt: prompt, Answer: answer.String()}
+	}
+	return list, nil
 }

@@ -31,8 +31,22 @@ type Addition struct {
 	Rows   int
 }
 
-// NewCache makes room for some texts of so many tokens each. The system gives the memory as it is used.
+// NewCache makes room for some texts of so many tokens each. The system gives the memory as it is used. It fails where
+// the device lacks an operation, or memory.
 func (m *Model) NewCache(texts, room int) (*Cache, error) {
+	c, err := m.newCache(texts, room)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.placeWeights(); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("answers, %d texts of %d tokens at a time: %w", texts, c.room, err)
+	}
+	return c, nil
+}
+
+// newCache is NewCache wherever the weights lie.
+func (m *Model) newCache(texts, room int) (*Cache, error) {
 	if texts < 1 || texts > 1<<10 || room < 1 || room > 1<<22 {
 		return nil, fmt.Errorf("a cache of %d texts of %d tokens: from 1 to %d, and from 1 to %d", texts, room,
 			1<<10, 1<<22)
@@ -66,13 +80,10 @@ func (m *Model) NewCache(texts, room int) (*Cache, error) {
 		c.keys, c.values, c.last, c.states = append(c.keys, keys), append(c.values, values), append(c.last, last),
 			append(c.states, states)
 	}
-	err := m.resident()
-	if err == nil {
-		c.memory, err = m.backend.Allocate(c.context)
-	}
-	if err != nil {
+	var err error
+	if c.memory, err = m.backend.Allocate(c.context); err != nil {
 		c.Close()
-		return nil, fmt.Errorf("memory of %d texts of %d tokens: %w", texts, room, err)
+		return nil, fmt.Errorf("keys and values of %d texts of %d tokens: %w", texts, room, err)
 	}
 	return c, nil
 }
@@ -229,6 +240,9 @@ type pass struct {
 
 // compute appends the wanted logits of some rows.
 func (c *Cache) compute(r rows, logits []float32) ([]float32, error) {
+	if c.m.inTurn() {
+		return c.computeInTurn(r, logits)
+	}
 	steady := r.isOneEach()
 	p := c.steps[len(r.tokens)]
 	if steady && p != nil && !p.at.Serves(r.places) {
@@ -260,12 +274,17 @@ func (c *Cache) compute(r rows, logits []float32) ([]float32, error) {
 	if err := p.compute(); err != nil {
 		return nil, err
 	}
+	return c.taken(p.result, r, logits)
+}
+
+// taken appends the wanted logits of some rows, which have been computed.
+func (c *Cache) taken(result *bindings.Tensor, r rows, logits []float32) ([]float32, error) {
 	n := len(logits)
 	logits = logits[:n+r.wanted*c.m.Vocab]
 	if r.wanted == 0 {
 		return logits, nil
 	}
-	return logits, bindings.Get(p.result, logits[n:])
+	return logits, bindings.Get(result, logits[n:])
 }
 
 // pass makes a graph for rows like these. Its inputs are copies, which later rows overwrite.
@@ -276,10 +295,7 @@ func (c *Cache) pass(like rows) *pass {
 		rotationRows: rotationRows(like.long),
 	}}
 	g := p.graph
-	g.way = bindings.Alike
-	if m.options.Compute == ComputeQ8 {
-		g.way = bindings.Bytes
-	}
+	g.way = m.answeringWay()
 	g.rotations = g.rotationTables(p.positions, p.rotationRows)
 	g.temperature = g.temperatureOf(p.positions)
 	g.addFirst(p.positions)
@@ -289,25 +305,46 @@ func (c *Cache) pass(like rows) *pass {
 	x := g.embedded(p.tokens, p.positions)
 	g.embedBlocks(p.tokens, x)
 	for i, b := range m.blocks {
-		x, _ = g.forward(b, x, &cached{c.keys[i], c.values[i], c.last[i], c.states[i], places})
+		x, _ = g.forward(b, x, c.of(i, places))
 	}
-	if like.wanted > 0 && x != nil {
-		if like.wanted < n {
-			var wantedRows []int32
-			for i, wanted := range like.logits {
-				if wanted {
-					wantedRows = append(wantedRows, int32(i))
-				}
-			}
-			x = g.GetRows(x, input(g, wantedRows, int64(len(wantedRows))))
-		}
-		x = g.capped(g.linear(m.head, g.norm(x, g.outNorm()), bindings.Product{}, bindings.F32))
+	if like.wanted > 0 {
+		x = g.wantedLogits(x, like)
 	}
 	if x != nil {
 		p.result = x.Output()
 	}
 	g.nodes.Expand(p.result)
 	return p
+}
+
+// of is block i's part of the cache.
+func (c *Cache) of(i int, places *bindings.Places) *cached {
+	return &cached{c.keys[i], c.values[i], c.last[i], c.states[i], places}
+}
+
+// answeringWay is the way of the products of answers.
+func (m *Model) answeringWay() bindings.Way {
+	if m.options.Compute == ComputeQ8 {
+		return bindings.Bytes
+	}
+	return bindings.Alike
+}
+
+// wantedLogits are the logits after the rows that want them, [vocabulary, wanted], for the result x of the last block.
+func (g *graph) wantedLogits(x *bindings.Tensor, r rows) *bindings.Tensor {
+	if x == nil {
+		return nil
+	}
+	if r.wanted < len(r.tokens) {
+		var list []int32
+		for i, wanted := range r.logits {
+			if wanted {
+				list = append(list, int32(i))
+			}
+		}
+		x = g.GetRows(x, input(g, list, int64(len(list))))
+	}
+	return g.capped(g.linear(g.m.head, g.norm(x, g.outNorm()), bindings.Product{}, bindings.F32))
 }
 
 func (p *pass) close() {

@@ -145,7 +145,7 @@ func (g *graph) allocate() error {
 		return nil
 	}
 	if missing := g.m.backend.Lacks(g.nodes); len(missing) > 0 {
-		return fmt.Errorf("device %s lacks %s; train on another, such as --device cpu", g.m.backend.Name,
+		return fmt.Errorf("device %s lacks %s; take another, such as --device cpu", g.m.backend.Name,
 			strings.Join(missing, ", "))
 	}
 	if g.m.dryRun {

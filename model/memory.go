@@ -23,13 +23,16 @@ type Memory struct {
 	Streams int64 `json:"streams"` // every block's input, a gradient, and the rotations
 	Saved   int64 `json:"saved"`   // what blocks keep for the backward pass
 	Work    int64 `json:"work"`    // the operations' results and scratch memory
+	Answers int64 `json:"answers"` // made between passes, as PlanAnswers was told
 	Rows    int   `json:"rows"`    // tokens of the pass
 	Keeping int   `json:"keeping"` // blocks that keep what the backward pass needs; the others compute it again
 	InTurn  bool  `json:"in_turn"` // the device holds two blocks' weights at a time
 }
 
 // Total is the peak.
-func (m Memory) Total() int64 { return m.File + m.Process + m.Merged + m.Streams + m.Saved + m.Work }
+func (m Memory) Total() int64 {
+	return m.File + m.Process + m.Merged + m.Streams + m.Saved + m.Work + m.Answers
+}
 
 // EstimateMemory estimates what the gradient of a batch needs, without computing it. It fails where that is more than
 // the process can have.
@@ -91,7 +94,7 @@ func (m *Model) passMemory(p pack, keep int) (Memory, error) {
 	if err != nil {
 		return n, err
 	}
-	n.Work = work + m.scratchMemory()
+	n.Work, n.Answers = max(work, m.answers.work)+m.scratchMemory(), m.answers.held
 	return n, nil
 }
 
@@ -122,7 +125,7 @@ func (m *Model) lossMemory(p pack) (n Memory, err error) {
 		n.Merged = m.mergedBytes()
 	}
 	work, err := m.measureGraphs(func() error { _, err := m.lossOf(p, nil); return err })
-	n.Work = work + m.scratchMemory()
+	n.Work, n.Answers = max(work, m.answers.work)+m.scratchMemory(), m.answers.held
 	return n, err
 }
 

@@ -162,6 +162,7 @@ type Model struct {
 	workBytes   int64            // memory of the largest graph measured
 	products    bindings.Work    // computed since Products was last asked
 	largest     bindings.Largest // of all graphs measured
+	answers     answersMemory    // what PlanAnswers found
 }
 
 // Open maps a GGUF file and checks that it is a whole model that can be trained: its architecture, tensors, shapes and

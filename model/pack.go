@@ -14,6 +14,7 @@ type pack struct {
 	labels    labels
 	rotations []kept // of these rows, while the pass is computed
 
+	growing             *growing     // of a pass that continues texts of a cache; nil in training
 	embeddings          kept         // of the blocks, while the pass is computed
 	shared, sharedGrads map[int]kept // by block: keys and values that others take, and their gradients
 }

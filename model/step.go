@@ -325,7 +325,7 @@ func (m *Model) begin(p *pack) (kept, error) {
 // passGraph makes a graph for one block of a pass.
 func (m *Model) passGraph(p pack, seed uint64) *graph {
 	g := m.newGraph(p.rows())
-	g.seed, g.useMerged = seed, true
+	g.seed, g.useMerged = seed, p.growing == nil
 	for i, r := range m.rotaries {
 		if p.rotations == nil { // the pass is not computed
 			g.rotations = append(g.rotations, g.NewTensor(bindings.F32, int64(r.Dims), int64(p.rows())))
@@ -333,11 +333,15 @@ func (m *Model) passGraph(p pack, seed uint64) *graph {
 			g.rotations = append(g.rotations, m.tape.leaf(g, p.rotations[i]))
 		}
 	}
-	runs := make([][4]int32, len(p.segments))
-	for i, s := range p.segments {
-		runs[i] = [4]int32{s.start, s.length, s.parent, s.past}
+	if p.growing != nil {
+		g.way = m.answeringWay()
+	} else {
+		runs := make([][4]int32, len(p.segments))
+		for i, s := range p.segments {
+			runs[i] = [4]int32{s.start, s.length, s.parent, s.past}
+		}
+		g.segments = g.pack(runs)
 	}
-	g.segments = g.pack(runs)
 	g.temperature = g.temperatureOf(p.positions)
 	g.addFirst(p.positions)
 	m.giveTables(g, p)
@@ -369,7 +373,7 @@ func (m *Model) blockForward(b *block, p pack, x, place kept, seed uint64, save 
 	err error) {
 	g := m.passGraph(p, seed)
 	defer g.Close()
-	result, a := g.forward(b, m.tape.leaf(g, x), nil)
+	result, a := g.forward(b, m.tape.leaf(g, x), p.growing.cached(g, b))
 	if save {
 		for _, t := range a.tensors() {
 			k, err := m.tape.keep(g, *t)

@@ -219,14 +219,20 @@ func (m *Model) placeWeights(passes [][]sample, need func(p pack) (Memory, error
 			most = n
 		}
 	}
+	return m.settleWeights(s, most.Total()-most.File, fmt.Sprintf("a pass of %d tokens needs", most.Rows),
+		"a smaller batch, --max-length or rank")
+}
+
+// settleWeights uploads all weights if there is room for them beside the rest, else they stay streamed. An error says
+// what needs so much, and what to use instead.
+func (m *Model) settleWeights(s *streamed, rest int64, what, instead string) error {
 	limit := m.deviceLimit()
-	if most.Total()-most.File+s.uploadedSize() <= limit {
+	if rest+s.uploadedSize() <= limit {
 		return m.uploadWeights(s)
 	}
-	if most.Total() > limit {
-		return fmt.Errorf("a pass of %d tokens needs %s on %s, even with two blocks' weights there at a time; %s are "+
-			"to be used. Use a smaller batch, --max-length or rank", most.Rows, gib(most.Total()), m.backend.Name,
-			gib(limit))
+	if rest+s.Size() > limit {
+		return fmt.Errorf("%s %s on %s, even with two blocks' weights there at a time; %s are to be used. Use %s", what,
+			gib(rest+s.Size()), m.backend.Name, gib(limit), instead)
 	}
 	s.settled = true
 	return nil
@@ -253,17 +259,4 @@ func (m *Model) deviceLimit() int64 {
 // other processes'.
 func (m *Model) driverMemory() int64 {
 	return min(m.backend.Total-m.backend.Free, 1<<30)
-}
-
-// resident has all weights on the device at once, for answers.
-func (m *Model) resident() error {
-	s, ok := m.weights.(*streamed)
-	switch {
-	case !ok:
-		return nil
-	case s.settled || s.uploadedSize() > m.deviceLimit():
-		return fmt.Errorf("answers need all weights, %s, on %s at once, and %s are to be used; compute them on the CPU",
-			gib(s.uploadedSize()), m.backend.Name, gib(m.deviceLimit()))
-	}
-	return m.uploadWeights(s)
 }

@@ -162,7 +162,7 @@ func (f *training) trainFlags() []cli.Flag {
 		&cli.GenericFlag{Name: "eval-every", Usage: "steps between measurements of the held-out loss, or a part of " +
 			"an epoch such as 0.5epoch; 0 measures only before and after", Value: &t.EvalEvery},
 		&cli.GenericFlag{Name: "sample", Usage: "answer this `PROMPT` at each of these measurements, for the run's " +
-			"record and veratune watch; may be given more than once. An answer's memory comes on top of --memory",
+			"record and veratune watch; may be given more than once",
 			Value: &f.samples},
 		&cli.IntFlag{Name: "patience",
 			Usage: "end early after so many measurements in a row without a new lowest held-out loss; 0 never does",

@@ -105,6 +105,34 @@ func TestAnswersElsewhere(t *testing.T) {
 	}
 }
 
+// TestSamplesElsewhere has a training on that device answer there, too: its samples are what generate says on the CPU
+// in float32 with the adapters of then.
+func TestSamplesElsewhere(t *testing.T) {
+	device := cmp.Or(os.Getenv("VERATUNE_TEST_DEVICE"), bindings.Composed)
+	model, out := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_0}), filepath.Join(t.TempDir(), "run")
+	const prompt = "add 3, then stop"
+	code, _, stderr := veratune(alpacaArgs(model, rows(t, 20), out, "--device", device, "--compute", "f32", "--steps",
+		"2", "--lr", "1", "--sample", prompt)...)
+	if code != 0 || strings.Contains(stderr, "are computed on the CPU") {
+		t.Fatalf("exit code %d, %s", code, stderr)
+	}
+	records, _ := train.ReadRecords(read(t, filepath.Join(out, train.MetricsFile)))
+	var samples []string
+	for _, r := range records {
+		for _, s := range r.Samples {
+			samples = append(samples, s.Answer)
+		}
+	}
+	for i, adapter := range [][]string{nil, {"--adapter", filepath.Join(out, train.AdapterFile)}} {
+		code, stdout, stderr := veratune(append([]string{"generate", "--model", model, "--compute", "f32", "--threads",
+			"1", "--template", "alpaca", "--max-tokens", "160", "-p", prompt}, adapter...)...)
+		if code != 0 || len(samples) != 2 || strings.TrimSuffix(stdout, "\n") != samples[i] ||
+			samples[0] == samples[1] {
+			t.Errorf("the samples are %q, generate says %q, %s", samples, stdout, stderr)
+		}
+	}
+}
+
 // shortPrompts are the judge's without all words of their own.
 func shortPrompts(t *testing.T) string {
 	t.Helper()

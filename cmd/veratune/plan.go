@@ -43,7 +43,8 @@ func planCommand() *cli.Command {
 			}{
 				{weights, n.File}, {process, n.Process}, {"merged matrices", n.Merged},
 				{"between the blocks", n.Streams},
-				{"kept for the backward pass", n.Saved}, {"work", n.Work}, {"in all", n.Total},
+				{"kept for the backward pass", n.Saved}, {"work", n.Work},
+				{"answers to --sample", n.Answers}, {"in all", n.Total},
 			} {
 				fmt.Fprintf(c.App.Writer, "%8.2f GiB  %s\n", float64(line.bytes)/(1<<30), line.what)
 			}
