@@ -1,5 +1,11 @@
 package model
 
+import (
+	"errors"
+	"fmt"
+	"syscall"
+)
+
 // growing is the rows of a pass that continue texts of a cache, for graphs of one block each.
 type growing struct {
 	cache  *Cache
@@ -56,6 +62,14 @@ func (c *Cache) computeInTurn(r rows, logits []float32) ([]float32, error) {
 		return nil, err
 	}
 	return c.taken(result, r, logits)
+}
+
+// fewer adds to the error of memory that was refused what helps.
+func fewer(err error) error {
+	if errors.Is(err, syscall.ENOMEM) {
+		return fmt.Errorf("%w; have fewer texts answered at a time, or shorter ones", err)
+	}
+	return err
 }
 
 // answersMemory is what answers take besides weights and adapter: held for keys and values and the graph of one more

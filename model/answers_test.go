@@ -1,9 +1,11 @@
 package model
 
 import (
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/veratune/veratune/bindings"
@@ -129,5 +131,77 @@ func TestAnswersTooLarge(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), word) {
 			t.Errorf("%v, want %q in it", err, word)
 		}
+	}
+}
+
+// TestFakeAnswers has devices that lack an operation, are out of memory before or in an answer, or are lost in one: all
+// is said, nothing ends the process, further answers are made once they can be, and all memory is given back.
+func TestFakeAnswers(t *testing.T) {
+	if buildErr != nil {
+		t.Skip(buildErr)
+	}
+	const gone, refused = "the device is lost", "cannot allocate memory"
+	plain := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_0, Blocks: 3})
+	for device, compute := range map[string]Compute{"cuda0": ComputeF32, bindings.Metal: ComputeBF16} {
+		for name, change := range map[string]func(m *Model){
+			"uploaded": func(*Model) {},
+			"streamed": func(m *Model) { m.weights.(*streamed).settled = true },
+		} {
+			t.Run(device+", "+name, func(t *testing.T) {
+				t.Setenv("COMPUTES", "1")
+				o := on(device)
+				o.Compute = compute
+				m := open(t, plain, o)
+				change(m)
+				adapted(t, m, nil)
+				_, err := m.Serve(1<<10, 1<<9)
+				wantError(t, err, device, "keys and values of 1024 texts", refused, "fewer texts")
+				s := m.mustServe(t, 2, 200)
+				// ask has three prompts answered by two texts, and at the first token of each does something.
+				ask := func(first func()) error {
+					var all sync.WaitGroup
+					failed := make([]error, 3)
+					for i := range failed {
+						r := DefaultSampling()
+						r.MaxTokens = 100
+						all.Go(func() {
+							n := 0
+							failed[i] = s.Generate(t.Context(), []int32{int32(i), 1, 2}, r, func(int32) bool {
+								if n++; n == 1 {
+									first()
+								}
+								return true
+							})
+							if failed[i] == nil && n != 100 {
+								t.Errorf("%d tokens", n)
+							}
+						})
+					}
+					all.Wait()
+					return failed[0]
+				}
+				wantError(t, ask(func() { os.Setenv("BYTES", "1") }), device, refused, "fewer texts")
+				os.Unsetenv("BYTES")
+				for range 2 {
+					if err := ask(func() {}); err != nil {
+						t.Errorf("again: %v", err)
+					}
+					wantError(t, ask(func() { os.Unsetenv("COMPUTES") }), device, gone)
+					os.Setenv("COMPUTES", "1")
+				}
+				s.Close()
+				m.Close()
+				if d, err := bindings.FindDevice(device); err != nil || d.Free != d.Total {
+					t.Errorf("%d bytes are not given back, %v", d.Total-d.Free, err)
+				}
+			})
+		}
+	}
+	m := open(t, testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_K, Blocks: 1}), on("cuda0"))
+	_, err := m.Serve(1, 10)
+	wantError(t, err, "cuda0", "lacks GET_ROWS of q4_K", "--device cpu")
+	m.Close()
+	if d, _ := bindings.FindDevice("cuda0"); d.Free != d.Total {
+		t.Errorf("%d bytes are not given back", d.Total-d.Free)
 	}
 }

@@ -83,7 +83,7 @@ func (m *Model) newCache(texts, room int) (*Cache, error) {
 	var err error
 	if c.memory, err = m.backend.Allocate(c.context); err != nil {
 		c.Close()
-		return nil, fmt.Errorf("keys and values of %d texts of %d tokens: %w", texts, room, err)
+		return nil, fmt.Errorf("keys and values of %d texts of %d tokens: %w", texts, room, fewer(err))
 	}
 	return c, nil
 }
@@ -149,6 +149,7 @@ func (c *Cache) Append(adds ...Addition) ([]float32, error) {
 	for start := 0; start < len(all.tokens); start += cacheRows {
 		var err error
 		if logits, err = c.compute(all.part(start, min(start+cacheRows, len(all.tokens))), logits); err != nil {
+			err = fewer(err)
 			for _, a := range adds {
 				if c.m.recurrent() { // states may have gone on
 					c.Cut(a.Text, 0)

@@ -297,6 +297,7 @@ func TestFakeDevice(t *testing.T) {
 
 	step := func(path string, lengths ...int) error {
 		m := open(t, path, on("cuda0"))
+		defer m.Close()
 		adapted(t, m, nil)
 		b := randomBatch(1, m.Vocab, lengths...)
 		_, _, err := m.AddGradient(b.tokens, b.targets, b.lengths, 0, make([]float32, len(m.adapter.Params)))
@@ -308,7 +309,7 @@ func TestFakeDevice(t *testing.T) {
 	fails("a large step", step(plain, 40000), "even with two blocks' weights", "smaller batch")
 }
 
-// TestMetalHas asks for every operation of every kind of step whether ggml's Metal backend says that it has it.
+// TestMetalHas asks for every operation of every kind of step, and of answers, whether ggml's Metal backend says that it has it.
 func TestMetalHas(t *testing.T) {
 	if buildErr != nil {
 		t.Skip(buildErr)
@@ -339,6 +340,9 @@ func TestMetalHas(t *testing.T) {
 			}
 			b := randomBatch(3, m.Vocab, 5, 11, 2, 300)
 			if _, err := m.EstimateMemory(b.tokens, b.targets, b.lengths); err != nil {
+				t.Error(err)
+			}
+			if err := m.PlanAnswers(3, 100, 40); err != nil {
 				t.Error(err)
 			}
 		})

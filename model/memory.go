@@ -228,8 +228,12 @@ func (m *Model) reserveTape(p pack, keep int) error {
 	if err != nil {
 		return err
 	}
-	return m.tape.reserve(m.betweenBytes(p)+int64(keep)*saved,
+	err = m.tape.reserve(m.betweenBytes(p)+int64(keep)*saved,
 		int(m.streams())+m.tableCount()+len(m.kvSources())+keep*results)
+	if err != nil {
+		return fmt.Errorf("%w; use a smaller batch, a smaller --max-length, or --recompute all", err)
+	}
+	return nil
 }
 
 // saved is the size of what the block that keeps most keeps for its backward pass (type acts), and the largest number

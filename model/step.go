@@ -47,7 +47,7 @@ func (m *Model) lossOf(p pack, sums []float64) (float64, error) {
 		return 0, nil
 	}
 	if err := m.tape.reserve(2*m.streamBytes(p)+m.tableBytes(p), 2+m.tableCount()); err != nil {
-		return 0, err
+		return 0, fmt.Errorf("%w; use a smaller batch, or a smaller --max-length", err)
 	}
 	x, err := m.begin(&p)
 	if err != nil {

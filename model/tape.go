@@ -30,7 +30,7 @@ func (t *tape) reserve(n int64, parts int) error {
 	t.close()
 	buffer, err := t.backend.NewBuffer(n)
 	if err != nil {
-		return fmt.Errorf("activations: %w; use a smaller batch, a smaller --max-length, or --recompute all", err)
+		return fmt.Errorf("activations: %w", err)
 	}
 	t.buffer = buffer
 	return nil
