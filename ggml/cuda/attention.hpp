@@ -23,6 +23,7 @@ struct attention_pack {
     matrix          qkv;
     int             heads, kv_heads, dim, window;  // window: INT_MAX for none
     float           scale, cap;                    // cap: 0 for none
+    const float *   sinks;                         // of each head, or NULL
     const segment * segments;
     int             count;
     const place *   places;
@@ -30,6 +31,8 @@ struct attention_pack {
     __device__ int key(int kv) const { return (heads + kv) * dim; }
 
     __device__ int value(int kv) const { return (heads + kv_heads + kv) * dim; }
+
+    __device__ float sink(int head) const { return sinks ? sinks[head] : -INFINITY; }
 
     // The score of a product, if a query sees the key that is so many tokens before it, else −∞.
     __device__ float score(float product, int distance) const {
@@ -138,14 +141,14 @@ __device__ static float row_sum(float v) { return over_lanes<LANES16>(v, plus())
 
 __device__ static float row_max(float v) { return over_lanes<LANES16>(v, greater()); }
 
-// The softmax of four rows, one tile after the other.
+// The softmax of four rows, one tile after the other. It begins with the sink: −∞ for none.
 struct softmax {
     float top[4], total[4];
 
-    __device__ softmax() {
+    __device__ softmax(float sink) {
         for (int i = 0; i < 4; i++) {
-            top[i]   = -INFINITY;
-            total[i] = 0;
+            top[i]   = sink;
+            total[i] = sink == -INFINITY ? 0 : 1;
         }
     }
 
@@ -198,7 +201,7 @@ template <int D> __global__ static void attend(attention_pack a, matrix out) {
                   rows  = min((int) TILE, a.segments[p.segment].length - p.start);
     const int64_t first = (int64_t) a.segments[p.segment].first + p.start;
     fetch<D>(q, a.qkv, first, rows, h * a.dim, a.dim);
-    softmax z;
+    softmax z(a.sink(h));
     float   sums[4][D / LANES16] = {};
     each_keys(a, p, rows, [&](int64_t key, int n, int by) {
         __syncthreads();
@@ -242,7 +245,7 @@ template <int D> __global__ static void attend_back_queries(attention_pack a, ma
     const int64_t first = (int64_t) a.segments[p.segment].first + p.start;
     fetch<D>(q, a.qkv, first, rows, h * a.dim, a.dim);
     fetch<D>(g, dout, first, rows, h * a.dim, a.dim);
-    softmax    z;
+    softmax    z(a.sink(h));
     float      delta[4] = {}, log[4];
     float      s[4][2], dp[4][2], older[4];
     const auto meet = [&](int64_t key, int n, int by) {

@@ -125,6 +125,16 @@ static float __shfl_xor_sync(unsigned, float v, int k) {
     return v;
 }
 
+static float from_half(uint32_t h) {
+    enum { F16 = 1 };
+    const uint16_t bits = (uint16_t) h;
+    float          x;
+    ggml_get_type_traits(F16)->to_float(&bits, &x, 1);
+    return x;
+}
+
+static uint16_t to_half(float x) { return ggml_fp32_to_fp16(x); }
+
 #include "kernels.hpp"
 
 namespace vera {
@@ -145,6 +155,8 @@ struct machine {
     bool halves(unsigned, const void *, void *, int64_t) { return false; }
 
     template <typename... Args> bool few(Args...) { return false; }
+
+    bool bytes(const ggml_tensor *, matrix, int64_t, matrix) { return false; }
 
     void gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, matrix a, matrix b, float beta, matrix c) {
         std::vector<float> left((size_t) (m * k));  // m rows of k elements

@@ -336,40 +336,83 @@ __global__ static void norm_heads_back(matrix dy, matrix x, head_norms norms, ma
     }
 }
 
-// Activations x σ(φ(x)): φ(x) = x (linear + cubic x²).
+// Activations f(x) σ(φ(x)), as bindings/rowwise.go has them, of x = gate(…).
 struct activation {
-    float linear, cubic;
-    bool  straight;  // φ(x) = x
+    float linear, cubic;    // φ(x) = x (linear + cubic x²)
+    bool  logistic, limit;  // f(x) = 1; gate and up are limited
 
-    // 2 √(2/π), and 0.044715 times that
+    enum { LIMIT = 7 };
+
     __host__ activation(int which)
-        : linear(1.5957691216057308f), cubic(0.07135481627159867f), straight(which != GGML_VERA_GELU) {}
+        : linear(1), cubic(0), logistic(which == GGML_VERA_SIGMOID), limit(which == GGML_VERA_CLAMPED) {
+        if (which == GGML_VERA_GELU) {  // 2 √(2/π), and 0.044715 times that
+            linear = 1.5957691216057308f;
+            cubic  = 0.07135481627159867f;
+        } else if (limit) {
+            linear = 1.702f;
+        }
+    }
 
-    __device__ float phi(float x) const { return straight ? x : x * (linear + cubic * (x * x)); }
+    // Where cubic is 0 it is left out, since ∞² · 0 is NaN.
+    __device__ float phi(float x) const { return cubic == 0 ? linear * x : x * (linear + cubic * (x * x)); }
 
-    // x φ′(x).
-    __device__ float along(float x) const { return straight ? x : x * (linear + 3 * cubic * (x * x)); }
+    __device__ float value(float x) const { return logistic ? 1 : x; }
+
+    __device__ float rise() const { return logistic ? 0 : 1; }
+
+    // f(x) φ′(x).
+    __device__ float along(float x) const { return value(x) * (cubic == 0 ? linear : linear + 3 * cubic * (x * x)); }
+
+    // Comparisons that a NaN passes through.
+    __device__ float gate(float x) const { return limit && x > LIMIT ? (float) LIMIT : x; }
+
+    __device__ float up(float u) const {
+        const float limited = gate(u);
+        return limit ? 1 + (limited < -LIMIT ? -(float) LIMIT : limited) : u;
+    }
+
+    __device__ float gate_back(float x, float g) const { return limit && x > LIMIT ? 0 : g; }
+
+    __device__ float up_back(float u, float g) const { return limit && u < -LIMIT ? 0 : gate_back(u, g); }
 };
 
 // y = act(x), or act(gate) ⊙ up for rows [gate, up] of 2n numbers.
 __global__ static void activated(matrix gate_up, matrix y, int64_t n, activation act, bool gated) {
     const int64_t r = blockIdx.y, i = blockIdx.x * (int64_t) THREADS + threadIdx.x;
     if (i < n) {
-        const float x = gate_up.get(r, i), v = x / (1 + expf(-act.phi(x)));
-        y.put(r, i, gated ? v * gate_up.get(r, n + i) : v);
+        const float x = act.gate(gate_up.get(r, i)), v = act.value(x) / (1 + expf(-act.phi(x)));
+        y.put(r, i, gated ? v * act.up(gate_up.get(r, n + i)) : v);
     }
 }
 
-// With s = σ(φ(x)): act′(x) = s (1 + x φ′(x) (1 − s)); ∂x = dy ⊙ act′(x), or ∂gate = dy ⊙ up ⊙ act′(gate), ∂up = dy ⊙
-// gate ⊙ s.
+// With s = σ(φ(x)): act′(x) = s (f′(x) + f(x) φ′(x) (1 − s)); ∂x = dy ⊙ act′(x), or ∂gate = dy ⊙ up ⊙ act′(gate), ∂up =
+// dy ⊙ f(gate) ⊙ s, passed on through gate and up.
 __global__ static void activated_back(matrix dy, matrix gate_up, matrix d, int64_t n, activation act, bool gated) {
     const int64_t r = blockIdx.y, i = blockIdx.x * (int64_t) THREADS + threadIdx.x;
     if (i < n) {
-        const float x = gate_up.get(r, i), s = 1 / (1 + expf(-act.phi(x))), gs = dy.get(r, i) * s;
-        d.put(r, i, (gated ? gs * gate_up.get(r, n + i) : gs) * (1 + act.along(x) * (1 - s)));
-        if (gated) {
-            d.put(r, n + i, gs * x);
+        const float before = gate_up.get(r, i), x = act.gate(before), s = 1 / (1 + expf(-act.phi(x))),
+                    gs = dy.get(r, i) * s, slope = act.rise() + act.along(x) * (1 - s);
+        if (!gated) {
+            d.put(r, i, act.gate_back(before, gs * slope));
+            return;
         }
+        const float u = gate_up.get(r, n + i);
+        d.put(r, i, act.gate_back(before, gs * act.up(u) * slope));
+        d.put(r, n + i, act.up_back(u, gs * act.value(x)));
+    }
+}
+
+// y = norm(x) ⊙ w ⊙ SiLU(z) for every head of `dim` numbers, one block a head of a row.
+__global__ static void gated_norm(matrix x, matrix z, const float * w, matrix y, int64_t dim, float eps) {
+    const int64_t r = blockIdx.y, first = blockIdx.x * dim;
+    float         squares = 0;
+    for (int64_t i = threadIdx.x; i < dim; i += THREADS) {
+        squares += x.get(r, first + i) * x.get(r, first + i);
+    }
+    const float s = 1 / sqrtf(block_sum(squares) / dim + eps);
+    for (int64_t i = threadIdx.x; i < dim; i += THREADS) {
+        const float v = z.get(r, first + i);
+        y.put(r, first + i, x.get(r, first + i) * s * w[i] * (v / (1 + expf(-v))));
     }
 }
 

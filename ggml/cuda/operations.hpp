@@ -12,6 +12,8 @@
 //       bool halves(unsigned type, const void * from, void * to, int64_t n);
 //       // few_columns of a quantised matrix; false if it does not know the type
 //       bool few(unsigned type, dim3 grid, const char * w, int64_t row, …);
+//       // y = W x for n columns x, which are rounded to 8 bits; false if they are too many, or it has no such product
+//       bool bytes(const ggml_tensor * w, matrix x, int64_t n, matrix y);
 //   };
 //
 // and LAUNCH(machine, kernel, dim3 grid, threads, shared bytes, arguments …), which launches a kernel and checks that.
@@ -22,6 +24,7 @@
 
 #include "../call.h"
 #include "attention.hpp"
+#include "growing.hpp"
 #include "kernels.hpp"
 
 namespace vera {
@@ -41,6 +44,8 @@ static const float * float_data(const ggml_tensor * t) { return t ? (const float
 static matrix scratch(machine & m, int64_t n, int64_t rows, bool half) {
     return { (char *) m.scratch((size_t) (n * rows * (half ? 2 : 4))), n, half };
 }
+
+static float * scratch_floats(machine & m, int64_t n) { return (float *) m.scratch((size_t) n * sizeof(float)); }
 
 static void scaled(machine & m, matrix from, matrix to, int64_t n, int64_t rows, const float * by_row,
                    const float * by_column, matrix acc) {
@@ -122,6 +127,38 @@ static bool few_columns(machine & m, const ggml_tensor * w, const ggml_tensor * 
     }
     return m.few(w->type, grid, (const char *) w->data, (int64_t) w->nb[1], out, k, view(x), (int) x->ne[1], by_row,
                  by_column, acc, y);
+}
+
+// product() of float32 for generation: a few columns are rounded to 8 bits, more to bfloat16. False if W is not
+// quantised.
+static bool rounded_product(machine & m, const ggml_tensor * w, const ggml_tensor * x, const float * by_row,
+                            const float * by_column, matrix acc, matrix to) {
+    const int64_t k = w->ne[0], out = w->ne[1], n = x->ne[1];
+    if (ggml_blck_size(w->type) == 1 || (int) x->type != F32) {
+        return false;
+    }
+    matrix in = view(x);
+    if (by_column) {
+        const matrix scaled_x = scratch(m, k, n, false);
+        scaled(m, in, scaled_x, k, n, nullptr, by_column, none());
+        in = scaled_x;
+    }
+    const bool   straight = !to.half && !by_row && !acc.data;
+    const matrix y        = straight ? to : scratch(m, out, n, false);
+    if (!m.bytes(w, in, n, y)) {
+        const matrix half_x = scratch(m, k, n, true);
+        copied(m, in, half_x, k, n);
+        const int64_t step = unpacked_rows(w);
+        const matrix  room = scratch(m, k, step, true);
+        for (int64_t r = 0; r < out; r += step) {
+            const int64_t rows = std::min(step, out - r);
+            m.gemm(true, false, rows, n, k, unpacked(m, w, r, rows, room, nullptr, nullptr), half_x, 0, y.at(0, r));
+        }
+    }
+    if (!straight) {
+        scaled(m, y, to, out, n, nullptr, by_row, acc);
+    }
+    return true;
 }
 
 // y = diag(by_row) W diag(by_column) x + acc, or with the transposed. W is scaled rather than x and y, which would be
@@ -237,7 +274,7 @@ static void factored_gradient(machine & m, ggml_tensor * const * src, ggml_tenso
 }
 
 static attention_pack pack_of(machine & m, const ggml_vera_attention & with, const ggml_tensor * qkv,
-                              const ggml_tensor * segments, int64_t & tiles) {
+                              const ggml_tensor * segments, const ggml_tensor * sinks, int64_t & tiles) {
     const int64_t  dim = qkv->ne[0] / (with.heads + 2 * with.kv_heads);
     attention_pack a   = { view(qkv),
                            with.heads,
@@ -246,6 +283,7 @@ static attention_pack pack_of(machine & m, const ggml_vera_attention & with, con
                            with.window > 0 ? with.window : INT_MAX,
                            with.scale,
                            with.cap,
+                           float_data(sinks),
                            (const segment *) segments->data,
                            (int) segments->ne[1],
                            nullptr };
@@ -272,22 +310,22 @@ template <typename F> static void with_dim(int dim, F f) {
 
 static size_t shared_bytes(int d, int tiles) { return (tiles * TILE * (d + 4) + SCORES) * sizeof(float); }
 
-// Sources: qkv, segments.
+// Sources: qkv, segments, sinks or NULL.
 static void attention(machine & m, const ggml_vera_attention & with, ggml_tensor * const * src, ggml_tensor * dst) {
     int64_t              tiles;
-    const attention_pack a = pack_of(m, with, src[0], src[1], tiles);
+    const attention_pack a = pack_of(m, with, src[0], src[1], src[2], tiles);
     with_dim(a.dim, [&](auto d) {
         LAUNCH(m, attend<d.value>, dim3((unsigned) tiles, (unsigned) a.heads), ATTENTION_THREADS,
                shared_bytes(d.value, 3), a, view(dst));
     });
 }
 
-// Sources: dout, qkv, segments.
+// Sources: dout, qkv, segments, sinks or NULL.
 static void attention_back(machine & m, const ggml_vera_attention & with, ggml_tensor * const * src,
                            ggml_tensor * dst) {
     int64_t              tiles;
     const int64_t        tokens = dst->ne[1];
-    const attention_pack a      = pack_of(m, with, src[1], src[2], tiles);
+    const attention_pack a      = pack_of(m, with, src[1], src[2], src[3], tiles);
     float *logs = (float *) m.scratch(2 * a.heads * tokens * sizeof(float)), *deltas = logs + a.heads * tokens;
     with_dim(a.dim, [&](auto d) {
         LAUNCH(m, attend_back_queries<d.value>, dim3((unsigned) tiles, (unsigned) a.heads), ATTENTION_THREADS,
@@ -298,27 +336,104 @@ static void attention_back(machine & m, const ggml_vera_attention & with, ggml_t
     });
 }
 
+// What a launch of attend_part covers: so many rows, whose parts lie in memory at once, and parts of the keys.
+enum { ROWS_AT_ONCE = 64, MOST_PARTS = 16 };
+
+template <typename T> static void attend_cached(machine & m, cache_pack a, int64_t n, matrix out) {
+    LAUNCH(m, append<T>, dim3((unsigned) a.kv_heads, (unsigned) n), THREADS, 0, a);
+    const auto attend = [&](auto g) {
+        constexpr int G    = decltype(g)::value;
+        const int     sets = (int) pieces(a.heads / a.kv_heads, G) * a.kv_heads;
+        const int64_t each = std::max<int64_t>(1, std::min<int64_t>(ROWS_AT_ONCE, 65535 / sets));
+        a.results          = scratch_floats(m, std::min(each, n) * a.heads * a.parts * (a.padded + PART_HEAD));
+        for (int64_t r = 0; r < n; r += each) {
+            const unsigned rows   = (unsigned) std::min(each, n - r);
+            const size_t   shared = (G * (a.padded + THREADS) + 4 * THREADS) * sizeof(float);
+            LAUNCH(m, (attend_part<T, G>), dim3((unsigned) a.parts, rows * sets), THREADS, shared, a, r);
+            LAUNCH(m, join_parts, dim3((unsigned) a.heads, rows), THREADS, 0, a, out, r);
+        }
+    };
+    switch (a.heads / a.kv_heads) {
+    case 1: return attend(std::integral_constant<int, 1>());
+    case 2: return attend(std::integral_constant<int, 2>());
+    default: return attend(std::integral_constant<int, 4>());
+    }
+}
+
+// Sources: qkv, keys, values, rows, sinks or NULL.
+static void attention_cached(machine & m, const ggml_vera_attention & with, ggml_tensor * const * src,
+                             ggml_tensor * dst) {
+    const ggml_tensor *qkv = src[0], *keys = src[1];
+    const int          dim    = (int) (qkv->ne[0] / (with.heads + 2 * with.kv_heads)),
+                       padded = (int) pieces(dim, KEY_BLOCK) * KEY_BLOCK;
+    const int64_t      room = keys->ne[0] / padded, part = pieces(pieces(room, MOST_PARTS), THREADS) * THREADS;
+    const cache_pack   a = { view(qkv),
+                             (char *) keys->data,
+                             (char *) src[2]->data,
+                             keys->ne[0],
+                             { (const int32_t *) src[3]->data },
+                             with.heads,
+                             with.kv_heads,
+                             dim,
+                             padded,
+                             with.window > 0 ? with.window : INT_MAX,
+                             (int) part,
+                             (int) pieces(room, part),
+                             with.scale,
+                             with.cap,
+                             float_data(src[4]),
+                             nullptr };
+    if ((int) keys->type == F32) {
+        attend_cached<float>(m, a, qkv->ne[1], view(dst));
+    } else {
+        attend_cached<uint16_t>(m, a, qkv->ne[1], view(dst));
+    }
+}
+
+// Sources: x, w, state, rows.
+static void convolution_cached(machine & m, ggml_tensor * const * src, ggml_tensor * dst) {
+    const ggml_tensor *x = src[0], *w = src[1], *state = src[2];
+    const dim3         grid((unsigned) pieces(x->ne[0], THREADS), (unsigned) x->ne[1]);
+    const places       rows = { (const int32_t *) src[3]->data };
+    LAUNCH(m, convolve_on, grid, THREADS, 0, view(x), view(w), view(state), rows, view(dst), x->ne[0], (int) w->ne[0]);
+    LAUNCH(m, keep_last, grid, THREADS, 0, view(x), view(state), rows, x->ne[1], x->ne[0], (int) w->ne[0]);
+}
+
+// Sources: qkv, a, b, decay, bias, states, rows.
+static void delta_net_cached(machine & m, const ggml_vera_delta_net & with, ggml_tensor * const * src,
+                             ggml_tensor * dst) {
+    LAUNCH(m, delta_on, dim3((unsigned) with.values, (unsigned) dst->ne[1]), THREADS, 2 * with.dim_k * sizeof(float),
+           view(src[0]), view(src[1]), view(src[2]), float_data(src[3]), float_data(src[4]), view(src[5]),
+           places{ (const int32_t *) src[6]->data }, view(dst), dst->ne[1], with);
+}
+
 // For rows of n numbers.
 static head_norms norms_of(const ggml_vera_norm_heads & with, const ggml_tensor * q, const ggml_tensor * k, int64_t n) {
     return { float_data(q), float_data(k), q->ne[0], k->ne[0], n / (with.heads + 2 * with.kv_heads),
              with.heads,    with.kv_heads };
 }
 
+static int64_t head_dim(const ggml_vera_attention & with, const ggml_tensor * qkv) {
+    return qkv->ne[0] / (with.heads + 2 * with.kv_heads);
+}
+
 // Whether there is a kernel for such a node. What is not listed has none.
 static bool supported(ggml_vera_operation op, const ggml_vera_parameters & with, ggml_tensor * const * src) {
     switch (op) {
-    case GGML_VERA_LINEAR: return with.linear.way == GGML_VERA_PLAIN;
+    case GGML_VERA_LINEAR: return with.linear.way != GGML_VERA_INTERLEAVED;
     case GGML_VERA_ATTENTION:
     case GGML_VERA_ATTENTION_BACK: {
-        const int                   first = op == GGML_VERA_ATTENTION_BACK;  // behind dout
-        const ggml_vera_attention & a     = with.attention;
-        const bool                  sinks = src[first + 2];
-        return src[first]->ne[0] / (a.heads + 2 * a.kv_heads) <= MOST_DIM && !sinks;
+        const int first = op == GGML_VERA_ATTENTION_BACK;  // behind dout
+        return head_dim(with.attention, src[first]) <= MOST_DIM;
     }
+    case GGML_VERA_ATTENTION_CACHED: return head_dim(with.attention, src[0]) <= 4 * THREADS;
     case GGML_VERA_ACTIVATE:
     case GGML_VERA_ACTIVATE_BACK:
     case GGML_VERA_GATED:
-    case GGML_VERA_GATED_BACK: return with.activation.act == GGML_VERA_SILU || with.activation.act == GGML_VERA_GELU;
+    case GGML_VERA_GATED_BACK: return with.activation.act < GGML_VERA_ACTIVATIONS;
+    case GGML_VERA_CONVOLUTION_CACHED:
+    case GGML_VERA_DELTA_NET_CACHED:
+    case GGML_VERA_GATED_NORM:
     case GGML_VERA_LINEAR_BACK:
     case GGML_VERA_WEIGHT_GRADIENT:
     case GGML_VERA_MERGE:
@@ -349,6 +464,11 @@ static void compute(machine & m, ggml_vera_operation op, const ggml_vera_paramet
     const dim3 by_rows(rows), by_elements((unsigned) pieces(n, THREADS), rows);
     switch (op) {
     case GGML_VERA_LINEAR:
+        if (with.linear.way == GGML_VERA_BYTES &&
+            rounded_product(m, src[0], src[1], float_data(src[3]), float_data(src[2]), src[4] ? view(src[4]) : none(),
+                            to)) {
+            return;
+        }
         return product(m, src[0], src[1], float_data(src[3]), float_data(src[2]), src[4], dst, false);
     case GGML_VERA_LINEAR_BACK:
         return product(m, src[0], src[1], float_data(src[2]), float_data(src[3]), src[4], dst, true);
@@ -358,6 +478,15 @@ static void compute(machine & m, ggml_vera_operation op, const ggml_vera_paramet
     case GGML_VERA_FACTORED_GRADIENT: return factored_gradient(m, src, dst);
     case GGML_VERA_ATTENTION: return attention(m, with.attention, src, dst);
     case GGML_VERA_ATTENTION_BACK: return attention_back(m, with.attention, src, dst);
+    case GGML_VERA_ATTENTION_CACHED: return attention_cached(m, with.attention, src, dst);
+    case GGML_VERA_CONVOLUTION_CACHED: return convolution_cached(m, src, dst);
+    case GGML_VERA_DELTA_NET_CACHED: return delta_net_cached(m, with.delta_net, src, dst);
+    case GGML_VERA_GATED_NORM: {
+        const int64_t dim = src[2]->ne[0];
+        LAUNCH(m, gated_norm, dim3((unsigned) (n / dim), rows), THREADS, 0, view(src[0]), view(src[1]),
+               float_data(src[2]), to, dim, with.norm.eps);
+        return;
+    }
     case GGML_VERA_NORM:
         LAUNCH(m, norm, by_rows, THREADS, 0, view(src[0]), float_data(src[1]), to, n, with.norm.eps);
         return;

@@ -17,12 +17,17 @@
 #include "ggml-backend-impl.h"
 #include "ggml-cuda.h"
 #include "ggml-impl.h"
+#include "mmvq.cuh"
 
 #define DYNAMIC_SHARED(type, name)             \
     extern __shared__ float4 dynamic_shared[]; \
     type *                   name = (type *) dynamic_shared
 
 #include "../call.h"
+
+__device__ static float from_half(uint32_t h) { return __half2float(__ushort_as_half((unsigned short) h)); }
+
+__device__ static uint16_t to_half(float x) { return __half_as_ushort(__float2half_rn(x)); }
 
 namespace vera {
 namespace cuda {
@@ -73,8 +78,9 @@ template <int block, int per_byte, dequantize_kernel_t unpack> __global__ static
 struct matrix;
 
 struct machine {
-    cudaStream_t   stream = nullptr;
-    cublasHandle_t cublas = nullptr;
+    ggml_backend_cuda_context * context = nullptr;
+    cudaStream_t                stream  = nullptr;
+    cublasHandle_t              cublas  = nullptr;
 
     // Memory for the node that is being computed. If that took several parts, the next node gets one part of their
     // size.
@@ -84,13 +90,14 @@ struct machine {
     };
     std::vector<part> parts;
 
-    void begin(cudaStream_t s) {
-        stream = s;
+    void begin(ggml_backend_cuda_context * c) {
+        context = c;
+        stream  = c->stream();
         if (!cublas) {
             check(cublasCreate(&cublas), "cuBLAS");
             check(cublasSetMathMode(cublas, CUBLAS_DEFAULT_MATH), "cuBLAS");
         }
-        check(cublasSetStream(cublas, s), "cuBLAS");
+        check(cublasSetStream(cublas, stream), "cuBLAS");
     }
 
     void next() {
@@ -169,6 +176,8 @@ struct machine {
     bool few(unsigned type, dim3 grid, const char * w, int64_t row, int64_t out, int64_t k, const matrix & x, int n,
              const float * by_row, const float * by_column, const matrix & acc, const matrix & y);
 
+    bool bytes(const ggml_tensor * w, const matrix & x, int64_t n, const matrix & y);
+
     template <typename K, typename... Args> void launch(K kernel, dim3 grid, unsigned threads, size_t shared,
                                                         Args... args) {
         if (shared > 48 << 10) {
@@ -230,6 +239,52 @@ bool machine::few(unsigned type, dim3 grid, const char * w, int64_t row, int64_t
     case GGML_TYPE_Q8_0: return with(few_quantised<QK8_0, QR8_0, dequantize_q8_0>);
     default: return false;
     }
+}
+
+// A float32 matrix as ggml's functions take it.
+static ggml_tensor described(const matrix & x, int64_t n, int64_t rows) {
+    ggml_tensor t = {};
+    t.type        = GGML_TYPE_F32;
+    t.data        = x.data;
+    t.ne[0]       = n;
+    t.ne[1]       = rows;
+    t.ne[2] = t.ne[3] = 1;
+    t.nb[0]           = sizeof(float);
+    t.nb[1]           = x.stride * sizeof(float);
+    t.nb[2] = t.nb[3] = t.nb[1] * rows;
+    return t;
+}
+
+// Whether ggml's mmvq.cu has a product with 8-bit activations.
+static bool has_vec_dot(ggml_type type) {
+    switch (type) {
+    case GGML_TYPE_Q4_0:
+    case GGML_TYPE_Q4_1:
+    case GGML_TYPE_Q5_0:
+    case GGML_TYPE_Q5_1:
+    case GGML_TYPE_Q8_0:
+    case GGML_TYPE_MXFP4:
+    case GGML_TYPE_Q2_K:
+    case GGML_TYPE_Q3_K:
+    case GGML_TYPE_Q4_K:
+    case GGML_TYPE_Q5_K:
+    case GGML_TYPE_Q6_K:
+    case GGML_TYPE_IQ4_NL:
+    case GGML_TYPE_IQ4_XS: return true;
+    default: return false;
+    }
+}
+
+// By ggml's own kernels, which read W once.
+bool machine::bytes(const ggml_tensor * w, const matrix & x, int64_t n, const matrix & y) {
+    if (n > MMVQ_MAX_BATCH_SIZE || !has_vec_dot(w->type)) {
+        return false;
+    }
+    const ggml_tensor in  = described(x, w->ne[0], n);
+    ggml_tensor       out = described(y, w->ne[1], n);
+    ggml_cuda_mul_mat_vec_q(*context, w, &in, nullptr, &out);
+    check(cudaGetLastError(), "a product with 8-bit activations");
+    return true;
 }
 
 // The call of a node of ours, or NULL.
@@ -296,7 +351,7 @@ static ggml_status compute_graph(ggml_backend_t backend, ggml_cgraph * graph, in
     ggml_backend_cuda_context * context = (ggml_backend_cuda_context *) backend->context;
     ggml_cuda_set_device(context->device);
     machine & m = machine_of(backend);
-    m.begin(context->stream());
+    m.begin(context);
     for (int i = 0, next; i < graph->n_nodes; i = next) {
         next            = i + 1;
         ggml_tensor * t = graph->nodes[i];
