@@ -63,7 +63,7 @@ func (d Device) capabilities() Capabilities {
 	case d.Name == Metal: // rounds whatever it multiplies
 		return Capabilities{Arithmetics: []Type{BF16}}
 	case d.hasKernels():
-		return Capabilities{Fused: true, Arithmetics: []Type{BF16, F32}}
+		return Capabilities{Fused: true, Arithmetics: []Type{BF16, F32, Q8_0}}
 	}
 	return Capabilities{Arithmetics: []Type{F32}}
 }

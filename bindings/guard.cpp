@@ -147,17 +147,19 @@ struct llama_model * vt_load_vocab(const char * path) {
     });
 }
 
-struct llama_model * vt_load_model(const char * path) {
+struct llama_model * vt_load_model(const char * path, struct ggml_backend_device * device) {
     return guarded((struct llama_model *) nullptr, [&] {
-        void *                    no_devices = nullptr;
-        struct llama_model_params params     = llama_model_default_params();
-        params.devices                       = &no_devices;
-        params.n_gpu_layers                  = 0;
+        enum { ALL_LAYERS = 1 << 20 };
+        void *                    devices[] = { device, nullptr };
+        struct llama_model_params params    = llama_model_default_params();
+        params.devices                      = devices;
+        params.n_gpu_layers                 = device ? ALL_LAYERS : 0;
         return llama_model_load_from_file(path, params);
     });
 }
 
-struct llama_context * vt_new_context(struct llama_model * model, uint32_t n_ctx, uint32_t n_batch, int32_t n_threads) {
+struct llama_context * vt_new_context(struct llama_model * model, uint32_t n_ctx, uint32_t n_batch, int32_t n_threads,
+                                      bool on_device) {
     return guarded((struct llama_context *) nullptr, [&] {
         struct llama_context_params params = llama_context_default_params();
         params.n_ctx                       = n_ctx;
@@ -165,8 +167,8 @@ struct llama_context * vt_new_context(struct llama_model * model, uint32_t n_ctx
         params.n_ubatch                    = n_batch;
         params.n_threads                   = n_threads;
         params.n_threads_batch             = n_threads;
-        params.offload_kqv                 = false;
-        params.op_offload                  = false;
+        params.offload_kqv                 = on_device;
+        params.op_offload                  = on_device;
         return llama_init_from_model(model, params);
     });
 }

@@ -49,10 +49,12 @@ size_t vt_tensors_and_sources(struct ggml_context * ctx);
 struct gguf_context * vt_gguf_open(const char * path, struct ggml_context ** tensors);
 struct llama_model *  vt_load_vocab(const char * path);
 
-struct llama_model * vt_load_model(const char * path);
+// With all layers on the device; NULL is the CPU.
+struct llama_model * vt_load_model(const char * path, struct ggml_backend_device * device);
 
-// A context that computes on the CPU alone, with room for n_ctx tokens, at most n_batch in a call.
-struct llama_context * vt_new_context(struct llama_model * model, uint32_t n_ctx, uint32_t n_batch, int32_t n_threads);
+// A context with room for n_ctx tokens, at most n_batch in a call. on_device tells where keys and values are.
+struct llama_context * vt_new_context(struct llama_model * model, uint32_t n_ctx, uint32_t n_batch, int32_t n_threads,
+                                      bool on_device);
 
 // llama_decode with logits for the last rows of n tokens; INT32_MIN after an exception.
 int32_t vt_decode(struct llama_context * context, int32_t * tokens, int32_t n, int32_t rows);

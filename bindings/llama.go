@@ -11,10 +11,10 @@ import (
 	"unsafe"
 )
 
-// Llama is a model that llama.cpp itself computes, on the CPU alone: what users of a file will get. It is not safe for
-// concurrent use.
+// Llama is a model that llama.cpp itself computes: what users of a file will get. It is not safe for concurrent use.
 type Llama struct {
 	LlamaOptions
+	device  *C.struct_ggml_backend_device // nil for the CPU
 	path    string
 	model   *C.struct_llama_model
 	context *C.struct_llama_context
@@ -28,6 +28,7 @@ type LlamaOptions struct {
 	Context int // tokens that there is room for
 	Batch   int // tokens that are computed together
 	Threads int
+	Device  string // that has all layers, keys and values; "" is the CPU
 }
 
 // Validate says what is allowed where an option is not.
@@ -51,11 +52,19 @@ func OpenLlama(path string, o LlamaOptions) (*Llama, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	model, err := loadLlama(path, func(p *C.char) *C.struct_llama_model { return C.vt_load_model(p) })
+	l := &Llama{LlamaOptions: o, path: path}
+	if o.Device != "" && o.Device != CPU && o.Device != Composed {
+		d, err := FindDevice(o.Device)
+		if err != nil {
+			return nil, err
+		}
+		l.device = d.c
+	}
+	var err error
+	l.model, err = loadLlama(path, func(p *C.char) *C.struct_llama_model { return C.vt_load_model(p, l.device) })
 	if err != nil {
 		return nil, err
 	}
-	l := &Llama{LlamaOptions: o, path: path, model: model}
 	if l.model == nil {
 		return nil, fmt.Errorf("%s: llama.cpp cannot open it: %s", path, takeError("no reason given"))
 	}
@@ -88,7 +97,7 @@ func (l *Llama) renew() error {
 	l.closeContext()
 	l.past = 0
 	l.context = C.vt_new_context(l.model, C.uint32_t(l.Context), C.uint32_t(min(l.Batch, l.Context)),
-		C.int32_t(l.Threads))
+		C.int32_t(l.Threads), l.device != nil)
 	if l.context == nil {
 		return fmt.Errorf("%s: llama.cpp makes no context of %d tokens: %s", l.path, l.Context,
 			takeError("no reason given"))

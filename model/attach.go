@@ -178,7 +178,11 @@ func (p *placing) makePairs(groups []adaptedGroup) {
 	switch {
 	case a.Method == vera.MethodLoRA:
 	case a.Pair != nil:
-		a.interleaved = p.quantizesPair(groups)
+		down, up := a.Ordered()
+		kindA, kindB := p.m.kind(), bindings.F32
+		if p.quantizesPair(groups) {
+			kindA, kindB, a.interleaved = bindings.Q8_0, bindings.Q8_0, p.m.backend.Host
+		}
 		place := func(t bindings.Type, all map[vera.Order]vera.Matrix) map[vera.Order]*bindings.Tensor {
 			placed := map[vera.Order]*bindings.Tensor{}
 			for o, x := range all {
@@ -186,8 +190,7 @@ func (p *placing) makePairs(groups []adaptedGroup) {
 			}
 			return placed
 		}
-		down, up := a.Ordered()
-		p.sharedA, p.sharedB = place(p.m.kind(), down), place(bindings.F32, up)
+		p.sharedA, p.sharedB = place(kindA, down), place(kindB, up)
 	default:
 		p.groupA, p.layerB = map[*group]*bindings.Tensor{}, map[*linear]*bindings.Tensor{}
 		for _, gr := range groups {

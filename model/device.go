@@ -46,6 +46,18 @@ func DeviceCompute(name string) (Compute, error) {
 	return trainsBestIn(d), nil
 }
 
+// AnsweringCompute is the arithmetic that answers fastest on the device of that name.
+func AnsweringCompute(name string) (Compute, error) {
+	d, err := bindings.FindDevice(name)
+	if err != nil {
+		return "", err
+	}
+	if slices.Contains(d.Arithmetics, bindings.Q8_0) {
+		return ComputeQ8, nil
+	}
+	return trainsBestIn(d), nil
+}
+
 // multiplies refuses an arithmetic that the device does not have.
 func multiplies(d bindings.Device, c Compute) error {
 	var has []string

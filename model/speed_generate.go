@@ -77,10 +77,10 @@ func (m *Model) GenerationSpeed(prompt, answer, texts int) (s GenerationSpeed, e
 	return s, err
 }
 
-// LlamaSpeed is the same of llama.cpp itself on a model's file, with a LoRA file if that is not "".
-func LlamaSpeed(path, lora string, threads, prompt, answer int) (s GenerationSpeed, err error) {
+// LlamaSpeed is the same of llama.cpp itself on a model's file, on a device, with a LoRA file if that is not "".
+func LlamaSpeed(path, lora, device string, threads, prompt, answer int) (s GenerationSpeed, err error) {
 	l, err := bindings.OpenLlama(path, bindings.LlamaOptions{Context: prompt + answer + 2, Batch: 512,
-		Threads: threads})
+		Threads: threads, Device: device})
 	if err != nil {
 		return s, err
 	}

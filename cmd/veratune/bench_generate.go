@@ -29,13 +29,13 @@ type benchGenerate struct {
 
 // generationLine is one line of what `bench generate --json` prints.
 type generationLine struct {
-	What     string                 `json:"what"`
-	Device   string                 `json:"device"`
-	Compute  model.Compute          `json:"compute"`
-	ISA      string                 `json:"isa"`
-	Threads  int                    `json:"threads"`
-	Veratune model.GenerationSpeed  `json:"veratune"`
-	Llama    *model.GenerationSpeed `json:"llama,omitempty"` // of the CPU alone
+	What     string                `json:"what"`
+	Device   string                `json:"device"`
+	Compute  model.Compute         `json:"compute"`
+	ISA      string                `json:"isa"`
+	Threads  int                   `json:"threads"`
+	Veratune model.GenerationSpeed `json:"veratune"`
+	Llama    model.GenerationSpeed `json:"llama"`
 }
 
 func benchGenerateCommand() *cli.Command {
@@ -43,8 +43,8 @@ func benchGenerateCommand() *cli.Command {
 	return &cli.Command{
 		Name: "generate",
 		Usage: "measure reading a prompt and making tokens, with and without an adapter, beside llama.cpp in the " +
-			"same process (with the adapter's LoRA export); both take turns, and the best of each counts. On another " +
-			"device than the CPU, without llama.cpp",
+			"same process and on the same device (with the adapter's LoRA export); both take turns, and the best of " +
+			"each counts",
 		Flags: slices.Concat(b.engine.flags(), []cli.Flag{
 			b.deviceFlag(),
 			b.adapterFlag(),
@@ -90,17 +90,14 @@ func (b *benchGenerate) run(c *cli.Context) error {
 			return err
 		}
 	}
-	lora := ""
-	if b.Engine.Device == model.CPU {
-		folder, err := os.MkdirTemp("", "veratune-bench-")
-		if err != nil {
-			return err
-		}
-		defer os.RemoveAll(folder)
-		lora = filepath.Join(folder, "lora.gguf")
-		if _, err := adapter.SaveLoRA(c.Context, lora, vera.DefaultLoRA()); err != nil {
-			return err
-		}
+	folder, err := os.MkdirTemp("", "veratune-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(folder)
+	lora := filepath.Join(folder, "lora.gguf")
+	if _, err := adapter.SaveLoRA(c.Context, lora, vera.DefaultLoRA()); err != nil {
+		return err
 	}
 	lines := []struct {
 		what    string
@@ -128,17 +125,11 @@ func (b *benchGenerate) run(c *cli.Context) error {
 				return err
 			}
 			r.Veratune = r.Veratune.Faster(speed)
-			if b.Engine.Device != model.CPU {
-				continue
-			}
-			theirs, err := model.LlamaSpeed(b.Model, l.lora, b.Engine.Threads, b.prompt, b.tokens)
+			theirs, err := model.LlamaSpeed(b.Model, l.lora, b.Engine.Device, b.Engine.Threads, b.prompt, b.tokens)
 			if err != nil {
 				return err
 			}
-			if r.Llama != nil {
-				theirs = theirs.Faster(*r.Llama)
-			}
-			r.Llama = &theirs
+			r.Llama = r.Llama.Faster(theirs)
 		}
 		if err := b.print(c, r); err != nil {
 			return err
@@ -162,9 +153,6 @@ func (b *benchGenerate) print(c *cli.Context, r generationLine) error {
 	}
 	fmt.Fprintf(out, "%-12s %-10s %9.1f %9.1f %12.1f\n", r.What, "veratune", r.Veratune.Prompt, r.Veratune.Decode,
 		r.Veratune.Together)
-	if r.Llama == nil {
-		return nil
-	}
 	fmt.Fprintf(out, "%-12s %-10s %9.1f %9.1f\n", "", "llama.cpp", r.Llama.Prompt, r.Llama.Decode)
 	_, err := fmt.Fprintf(out, "%-12s %-10s %9.2f %9.2f\n", "", "ratio", r.Veratune.Prompt/r.Llama.Prompt,
 		r.Veratune.Decode/r.Llama.Decode)

@@ -46,7 +46,7 @@ func newEngine(o model.Options, ways []model.Compute) *engine {
 // newGenerator computes answers.
 func newGenerator() *engine {
 	e := newEngine(generate.Engine(), generating)
-	e.computeDefault = "q8; on another device bf16 where it has veratune's own kernels or is Metal, else f32"
+	e.computeDefault = "q8 where the device has veratune's own kernels, bf16 on Metal, else f32"
 	return e
 }
 
@@ -228,10 +228,13 @@ func (e *engine) validate() error {
 	case e.compute != "":
 	case e.Engine.Device == model.CPU:
 		e.Engine.Compute = e.cpu
+	case e.generates():
+		e.Engine.Compute, err = model.AnsweringCompute(e.Engine.Device)
 	default:
-		if e.Engine.Compute, err = model.DeviceCompute(e.Engine.Device); err != nil {
-			return err
-		}
+		e.Engine.Compute, err = model.DeviceCompute(e.Engine.Device)
+	}
+	if err != nil {
+		return err
 	}
 	return e.Engine.Validate()
 }
