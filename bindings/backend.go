@@ -218,7 +218,7 @@ func (b *Buffer) PlaceAt(t *Tensor, offset int64) error {
 	switch {
 	case t == nil:
 		return errors.New("place: no tensor")
-	case t.data != nil || t.view_src != nil:
+	case t.data != 0 || t.view_src != nil:
 		return fmt.Errorf("place %q: the tensor has memory already", t.Name())
 	case offset < 0 || offset+t.Bytes() > b.size:
 		return fmt.Errorf("place %q: %d bytes at %d do not fit into %d", t.Name(), t.Bytes(), offset, b.size)

@@ -83,7 +83,7 @@ type headGroup struct {
 	dim, n, kv, shared int64   // numbers of a head, tokens, KV heads, heads for each
 	q, k, v            *Tensor // [dim, n · shared, kv] and [dim, n, kv]
 	p                  *Tensor // [n, n · shared, kv]: the probabilities
-	t                  *Tensor // the same of scores beside their cap, tanh(score / cap); nil without one
+	t                  *Tensor // the same of the scores or, with a cap, of tanh(score / cap)
 }
 
 // heads computes the probabilities of count KV heads of a piece, from the first on.
@@ -93,18 +93,23 @@ func (c *Context) heads(qkv *Tensor, p piece, h Heads, first, count int64) headG
 	take := func(first, count int64) *Tensor { return c.byHead(x, p, first, count) }
 	g.q = c.Reshape(take(first*g.shared, count*g.shared), g.dim, g.n*g.shared, g.kv)
 	g.k, g.v = take(int64(h.Query)+first, count), take(int64(h.Query+h.KV)+first, count)
-	scores, scale := c.times(g.k, g.q), h.Scale
-	if h.Cap != 0 {
-		g.t = c.tanh(c.ScaleBias(scores, scale/h.Cap, 0))
-		scores, scale = g.t, h.Cap
-	}
-	scores = c.Reshape(scores, g.n, g.n, g.kv*g.shared)
+	var scale float32
+	g.t, scale = c.capped(c.times(g.k, g.q), h)
 	sinks := h.Sinks
 	if sinks != nil {
 		sinks = c.View(sinks, [4]int64{count * g.shared, 1, 1, 1}, [4]int64{first * g.shared})
 	}
+	scores := c.Reshape(g.t, g.n, g.n, g.kv*g.shared)
 	g.p = c.Reshape(c.softMaxMasked(scores, c.mask(p, h.Window), sinks, scale), g.n, g.n*g.shared, g.kv)
 	return g
+}
+
+// capped is what the softmax takes of scores Q Kᵀ, and by which scale.
+func (c *Context) capped(scores *Tensor, h Heads) (*Tensor, float32) {
+	if h.Cap == 0 {
+		return scores, h.Scale
+	}
+	return c.tanh(c.ScaleBias(scores, h.Scale/h.Cap, 0)), h.Cap
 }
 
 // byHead gives some heads of a piece's tokens, [dim, rows, count], of x [dim, heads, tokens].
@@ -156,7 +161,7 @@ func (c *Context) composeAttentionBack(dout, qkv *Tensor, s *Segments, h Heads) 
 			dy := c.Reshape(c.byHead(dout, p, first*g.shared, n*g.shared), g.dim, g.n*g.shared, g.kv)
 			dp := c.times(g.v, dy)
 			ds := c.ScaleBias(c.Mul(g.p, c.sub(dp, c.sumRows(c.Mul(g.p, dp)))), h.Scale, 0)
-			if g.t != nil {
+			if h.Cap != 0 {
 				ds = c.Mul(ds, c.ScaleBias(c.Mul(g.t, g.t), -1, 1))
 			}
 			// The sums over the heads that share a KV head are those over their queries.

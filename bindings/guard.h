@@ -33,8 +33,7 @@ struct ggml_backend_reg * vt_load_backend(const char * path);
 struct ggml_backend *        vt_device_init(struct ggml_backend_device * device);
 struct ggml_backend_buffer * vt_alloc_tensors(struct ggml_context * ctx, struct ggml_backend * backend);
 struct ggml_backend_buffer * vt_alloc_buffer(struct ggml_backend * backend, size_t size);
-// A place at offset of buffer for tensor. What a device calls an address can be any number, which Go would take for a
-// pointer of its own.
+// A place at offset of buffer for tensor.
 bool vt_tensor_place(struct ggml_backend_buffer * buffer, struct ggml_tensor * tensor, size_t offset);
 void vt_tensor_displace(struct ggml_tensor * tensor);
 bool vt_alloc_graph(struct ggml_gallocr * galloc, struct ggml_cgraph * graph);

@@ -177,10 +177,7 @@ func (c *Context) composeAttentionCached(qkv, keys, values *Tensor, p *Places, h
 		v := c.Permute(gathered(values), 1, 2, 0, 3) // [span, dim, kv, texts]
 		own := c.Cont(c.View(qkv, [4]int64{q, g.each * g.texts, 1, 1}, [4]int64{0, g.first}))
 		own = c.Permute(c.Reshape(own, int64(h.Dim), int64(h.Query), g.each, g.texts), 0, 2, 1, 3)
-		scores, scale := c.exactTimes(k, own), h.Scale // [span, each, heads, texts]
-		if h.Cap != 0 {
-			scores, scale = c.tanh(c.ScaleBias(scores, scale/h.Cap, 0)), h.Cap
-		}
+		scores, scale := c.capped(c.exactTimes(k, own), h) // [span, each, heads, texts]
 		y := c.exactTimes(v, c.softMaxMasked(scores, c.maskOf(p, g, h.Window), h.Sinks, scale))
 		all = append(all, c.Reshape(c.Cont(c.Permute(y, 0, 2, 1, 3)), q, g.each*g.texts))
 	}

@@ -62,7 +62,7 @@ func (t *Tensor) contiguousRows() bool {
 }
 
 // placed tells whether the tensor exists and has memory.
-func (t *Tensor) placed() bool { return t != nil && t.data != nil && t.buffer != nil }
+func (t *Tensor) placed() bool { return t != nil && t.data != 0 && t.buffer != nil }
 
 func (t *Tensor) describe() string { return fmt.Sprintf("%v %v", t.Type(), t.Shape()) }
 
@@ -317,4 +317,4 @@ func bytesOf(values []float32) []byte {
 }
 
 // raw is the tensor's memory; it must have some, on the host.
-func (t *Tensor) raw() []byte { return unsafe.Slice((*byte)(t.data), t.Bytes()) }
+func (t *Tensor) raw() []byte { return unsafe.Slice((*byte)(C.ggml_get_data(t.c())), t.Bytes()) }

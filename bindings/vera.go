@@ -86,7 +86,7 @@ const InterleavedRows = 16
 func (t *Tensor) Interleave() error {
 	rows, row := t.Ne(1), t.Type().RowBytes(t.Ne(0))
 	if t.Type() != Q8_0 || !t.contiguous() || rows%InterleavedRows != 0 || t.Elements() != t.Ne(0)*rows ||
-		t.data == nil {
+		t.data == 0 {
 		return fmt.Errorf("interleave %s: a whole q8_0 matrix with a multiple of %d rows is needed", t.describe(),
 			InterleavedRows)
 	}

@@ -62,10 +62,14 @@ struct VT_STRUCT(ggml_tensor) {
     struct ggml_tensor *         src[VT_MAX_SRC];
     struct ggml_tensor *         view_src;
     size_t                       view_offs;
-    void *                       data;
-    char                         name[VT_MAX_NAME];
-    void *                       extra;
-    char                         padding[8];
+#ifdef __cplusplus
+    void * data;
+#else
+    uintptr_t data;  // a device's address can be any number, which Go would take for a pointer of its own
+#endif
+    char   name[VT_MAX_NAME];
+    void * extra;
+    char   padding[8];
 };
 
 struct VT_STRUCT(ggml_type_traits) {
@@ -164,6 +168,7 @@ struct ggml_tensor *  ggml_get_next_tensor(const struct ggml_context * ctx, stru
 struct ggml_tensor * ggml_new_tensor_4d(struct ggml_context * ctx, unsigned type, int64_t ne0, int64_t ne1, int64_t ne2,
                                         int64_t ne3);
 struct ggml_tensor * ggml_set_name(struct ggml_tensor * tensor, const char * name);
+void *               ggml_get_data(const struct ggml_tensor * tensor);
 void                 ggml_set_input(struct ggml_tensor * tensor);
 void                 ggml_set_output(struct ggml_tensor * tensor);
 size_t               ggml_nbytes(const struct ggml_tensor * tensor);

@@ -169,47 +169,37 @@ static inline void prefetch(const char * p, size_t n) {
 // The floats of a vector, or NULL where there is none.
 static inline const float * float_data(const ggml_tensor * t) { return t ? (const float *) t->data : nullptr; }
 
-// The sum of the lanes, added in pairs.
-static inline float in_pairs(vf v) {
+// The lanes of v joined by op, each half with the other: of four, (0 op 2) op (1 op 3).
+template <typename F> static inline float folded(vf v, F op) {
 #if LANES >= 8 && defined(__x86_64__)
 #if LANES == 16
-    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256((__m512) v), _mm512_extractf32x8_ps((__m512) v, 1));
+    const __m256 half = op(_mm512_castps512_ps256((__m512) v), _mm512_extractf32x8_ps((__m512) v, 1));
 #else
     const __m256 half = (__m256) v;
 #endif
-    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)),
-                 two  = _mm_add_ps(four, _mm_movehl_ps(four, four));
-    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+    const __m128 four = op(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)),
+                 two  = op(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(op(two, _mm_movehdup_ps(two)));
 #else
     float s[LANES];
     store(s, v);
     for (int n = LANES / 2; n > 0; n /= 2) {
         for (int i = 0; i < n; i++) {
-            s[i] += s[i + n];
+            s[i] = op(s[i], s[i + n]);
         }
     }
     return s[0];
 #endif
 }
 
+// The sum of the lanes, added in pairs.
+static inline float in_pairs(vf v) {
+    return folded(v, [](auto a, auto b) { return a + b; });
+}
+
 // The largest lane; no lane may be NaN.
 static inline float max_of(vf v) {
-#if LANES >= 8 && defined(__x86_64__)
-#if LANES == 16
-    const __m256 half = _mm256_max_ps(_mm512_castps512_ps256((__m512) v), _mm512_extractf32x8_ps((__m512) v, 1));
-#else
-    const __m256 half = (__m256) v;
-#endif
-    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)),
-                 two  = _mm_max_ps(four, _mm_movehl_ps(four, four));
-    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
-#else
-    float most = v[0];
-    for (int i = 1; i < LANES; i++) {
-        most = v[i] > most ? v[i] : most;
-    }
-    return most;
-#endif
+    return folded(v, [](auto a, auto b) { return a > b ? a : b; });
 }
 
 // Keeps v in a register: the compiler would load it again for every use, and loads bound the loops that use this.

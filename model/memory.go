@@ -77,7 +77,7 @@ func (m *Model) EstimateMemory(tokens, targets []int32, lengths []int) (Memory, 
 // passMemory estimates a pass in which the last keep blocks keep what their backward pass needs.
 func (m *Model) passMemory(p pack, keep int) (Memory, error) {
 	n := Memory{File: m.weights.Size(), Process: m.heldMemory(), Rows: p.rows(), Keeping: keep}
-	_, n.InTurn = m.weights.(*streamed)
+	n.InTurn = m.inTurn()
 	saved, _, err := m.saved(p)
 	if err != nil {
 		return n, err
