@@ -58,7 +58,7 @@ func (p *Prepared) fill() (err error) {
 	where := "the whole step is computed there"
 	if o.Group != nil {
 		p.engine, where = p.Model, "losses and gradients are computed there, the update on the CPU"
-	} else if p.engine, err = Engine(p.Model, o.Engine.Device, o.Train); err != nil {
+	} else if p.engine, err = Engine(p.Model, o.Train); err != nil {
 		return err
 	}
 	if len(o.Samples) > 0 {
@@ -66,8 +66,8 @@ func (p *Prepared) fill() (err error) {
 			return err
 		}
 	}
-	if device := o.Engine.Device; device != model.CPU {
-		o.Report.Notef("device %s: %s, in %s", device, where, o.Engine.Compute)
+	if device := p.Device(); !device.Host {
+		o.Report.Notef("device %s: %s, in %s", device.Name, where, o.Engine.Compute)
 	}
 	o.Report.Notef("%s: %s, %d blocks, width %d; %s rank %d on %d layers (%s), %d trained numbers",
 		cmp.Or(p.Name, o.Model), p.Architecture, p.Blocks, p.Width, p.Adapter.Method, p.Adapter.Rank,
@@ -75,10 +75,9 @@ func (p *Prepared) fill() (err error) {
 	return nil
 }
 
-// Engine is what trains the adapter that is attached to a model on a device: another than the CPU also makes the
-// updates.
-func Engine(m *model.Model, device string, c train.Config) (train.Engine, error) {
-	if device == model.CPU {
+// Engine is what trains the adapter that is attached to a model. A device other than the CPU also makes the updates.
+func Engine(m *model.Model, c train.Config) (train.Engine, error) {
+	if m.Device().Host {
 		return m, nil
 	}
 	return m.MakeDeviceAdamW(c.Beta1, c.Beta2, c.Eps, c.WeightDecay)

@@ -42,7 +42,7 @@ func (p *Prepared) encodeSamples() (*prompts, error) {
 		all.tokens, all.longest = append(all.tokens, tokens), max(all.longest, len(tokens))
 	}
 	if err := p.PlanAnswers(1, all.longest+sampleLength, all.longest); err != nil {
-		if p.options.Engine.Device == model.CPU {
+		if p.Device().Host {
 			return nil, err
 		}
 		all.onCPU = true

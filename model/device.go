@@ -70,6 +70,9 @@ func multiplies(d bindings.Device, c Compute) error {
 	return fmt.Errorf("compute %q: device %s computes in %s", c, d.Name, strings.Join(has, " or "))
 }
 
+// Device is where the model computes.
+func (m *Model) Device() bindings.Device { return m.backend.Device }
+
 // DeviceMemory is how much memory of the model's device is in use now, by all programs, in bytes; 0 where that is the
 // CPU.
 func (m *Model) DeviceMemory() int64 { return m.backend.Used() }

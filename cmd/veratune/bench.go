@@ -93,7 +93,7 @@ func (b *benchTrain) run(c *cli.Context, config vera.Config) error {
 	if err := s.Attach(adapter); err != nil {
 		return err
 	}
-	learner, err := finetune.Engine(s.Model, b.Engine.Device, b.train)
+	learner, err := finetune.Engine(s.Model, b.train)
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func (b *benchTrain) run(c *cli.Context, config vera.Config) error {
 	}
 	shares["other"] = other
 	var rate, ofPeak float64
-	if b.Engine.Device == model.CPU {
+	if s.Device().Host {
 		operations, least, err := s.Products()
 		if err != nil {
 			return err
@@ -129,9 +129,9 @@ func (b *benchTrain) run(c *cli.Context, config vera.Config) error {
 		}{speed, s.DeviceMemory(), model.ISA(), b.Engine.Compute, shares, rate, ofPeak})
 	}
 	memory, processor := fmt.Sprintf("peak memory %.2f GiB", speed.PeakGiB), model.ISA()
-	if b.Engine.Device != model.CPU {
+	if device := s.Device(); !device.Host {
 		memory, processor = fmt.Sprintf("%.2f GiB of the device's memory in use", float64(s.DeviceMemory())/(1<<30)),
-			b.Engine.Device
+			device.Name
 	}
 	fmt.Fprintf(c.App.Writer, "%.1f tokens/s, %.3f samples/s over %d steps of %d tokens; %s; %s, %s\n",
 		speed.TokensPerSecond, speed.SamplesPerSecond, speed.Steps, speed.Tokens, memory, b.Engine.Compute, processor)
