@@ -29,7 +29,12 @@ func (c *Context) deltaRows(d Delta, h DeltaHeads) deltaRows {
 	}
 }
 
-// deltaTokens is a span, of all value heads; for a pair of tokens i and j, [j, i].
+// deltaPlace says which rows a span is of: n from an offset on, of each of some texts, which have as many rows each
+// from first on.
+type deltaPlace struct{ first, each, texts, offset, n int64 }
+
+// deltaTokens is a span, of all value heads, and of several texts as if they were further heads; for a pair of tokens i
+// and j, [j, i].
 type deltaTokens struct {
 	n                int64
 	q, k, v          *Tensor // [dim, n, values]
@@ -42,23 +47,27 @@ type deltaTokens struct {
 	state            *Tensor // S before [dim k, dim v, values]
 }
 
-// span takes n tokens from first on; state is the memory before them, nil where the text begins.
-func (c *Context) span(r deltaRows, h DeltaHeads, first, n int64, state *Tensor) *deltaTokens {
-	values, group := int64(h.Values), h.Values/h.Keys
-	take := func(x *Tensor) *Tensor {
-		return c.Cont(c.Permute(c.View(x, [4]int64{x.Ne(0), x.Ne(1), n, 1}, [4]int64{0, 0, first}), 0, 2, 1, 3))
+// span takes the rows of a span. solveFrom does the rest, for which it takes the memory before them.
+func (c *Context) span(r deltaRows, h DeltaHeads, at deltaPlace) *deltaTokens {
+	n, values, group := at.n, int64(h.Values)*at.texts, h.Values/h.Keys
+	take := func(x *Tensor) *Tensor { // [dim, n, heads, texts]
+		x = c.View(x, [4]int64{x.Ne(0), x.Ne(1), at.each * at.texts, 1}, [4]int64{0, 0, at.first})
+		x = c.Reshape(x, x.Ne(0), x.Ne(1), at.each, at.texts)
+		x = c.View(x, [4]int64{x.Ne(0), x.Ne(1), n, at.texts}, [4]int64{0, 0, at.offset})
+		return c.Cont(c.Permute(x, 0, 2, 1, 3))
 	}
-	each := func(x *Tensor) *Tensor { // of value heads
-		list := make([]*Tensor, group)
+	each := func(x *Tensor, times int) *Tensor { // of value heads
+		list := make([]*Tensor, times)
 		for i := range list {
 			list[i] = x
 		}
-		return c.joined(list, 2)
+		return c.Reshape(c.joined(list, 2), x.Ne(0), n, values)
 	}
 	gate := func(x *Tensor) *Tensor {
-		return c.Reshape(c.transposed(c.View(x, [4]int64{values, n, 1, 1}, [4]int64{0, first})), n, 1, values)
+		return c.Reshape(take(c.Reshape(x, 1, x.Ne(0), x.Ne(1))), n, 1, values)
 	}
-	s := &deltaTokens{n: n, q: each(take(r.q)), k: each(take(r.k)), v: take(r.v), beta: gate(r.beta)}
+	s := &deltaTokens{n: n, q: each(take(r.q), group), k: each(take(r.k), group), v: each(take(r.v), 1),
+		beta: gate(r.beta)}
 	sums := c.cumulated(gate(r.g))
 	last := c.Cont(c.View(sums, [4]int64{1, 1, values, 1}, [4]int64{n - 1}))
 	s.grown, s.all = c.Reshape(c.exp(sums), 1, n, values), c.exp(last)
@@ -70,12 +79,23 @@ func (c *Context) span(r deltaRows, h DeltaHeads, first, n int64, state *Tensor)
 	s.decays = c.tri(c.exp(c.tri(between, upToDiagonal)), upToDiagonal)
 	s.weighed = c.Mul(s.decays, s.beta)
 	s.system = c.Add(c.sub(s.decays, c.tri(s.decays, belowDiagonal)), c.tri(c.Mul(s.weighed, s.kk), belowDiagonal))
-	s.state = state
-	if state == nil {
-		s.state = c.ScaleBias(c.exactTimes(c.transposed(s.k), c.transposed(s.v)), 0, 0)
-	}
-	s.w = c.solve(s.system, c.sub(s.v, c.Mul(c.exactTimes(s.state, s.k), s.grown)))
 	return s
+}
+
+// noState is the memory before a text begins.
+func (c *Context) noState(s *deltaTokens) *Tensor {
+	return c.ScaleBias(c.exactTimes(c.transposed(s.k), c.transposed(s.v)), 0, 0)
+}
+
+// solveFrom computes w of a span for the memory before it.
+func (c *Context) solveFrom(s *deltaTokens, state *Tensor) {
+	s.state = state
+	s.w = c.solve(s.system, c.sub(s.v, c.Mul(c.exactTimes(s.state, s.k), s.grown)))
+}
+
+// read is the result of a span, [dim v, n, values].
+func (c *Context) read(s *deltaTokens) *Tensor {
+	return c.Add(c.Mul(c.exactTimes(s.state, s.q), s.grown), c.exactTimes(c.transposed(s.w), c.Mul(s.weighed, s.qk)))
 }
 
 // after is the memory after the span.
@@ -94,7 +114,12 @@ func (c *Context) deltaSpans(d Delta, s *Segments, h DeltaHeads) (spans [][]*del
 		}
 		var list []*deltaTokens
 		for offset := int64(0); offset < int64(run[1]); offset += deltaSpan {
-			t := c.span(rows, h, int64(run[0])+offset, min(int64(run[1])-offset, deltaSpan), state)
+			t := c.span(rows, h, deltaPlace{int64(run[0]), int64(run[1]), 1, offset,
+				min(int64(run[1])-offset, deltaSpan)})
+			if state == nil {
+				state = c.noState(t)
+			}
+			c.solveFrom(t, state)
 			state = c.after(t)
 			list = append(list, t)
 		}
@@ -117,8 +142,7 @@ func (c *Context) composeDeltaNet(d Delta, s *Segments, h DeltaHeads, t Type) *T
 	var all []*Tensor
 	for _, list := range c.deltaSpans(d, s, h) {
 		for _, t := range list {
-			read := c.Mul(c.exactTimes(t.state, t.q), t.grown)
-			all = append(all, c.byToken(c.Add(read, c.exactTimes(c.transposed(t.w), c.Mul(t.weighed, t.qk)))))
+			all = append(all, c.byToken(c.read(t)))
 		}
 	}
 	return c.joined(all, 1)

@@ -54,21 +54,21 @@ func (c *Context) ConvolutionBack(dy, w *Tensor, s *Segments) *Tensor {
 }
 
 // ConvolutionCached is Convolution of rows, float32, that continue texts, as in AttentionCached. state
-// [n, (taps − 1) · texts], float32, has the last rows of each text, and gets these. A row's result does not depend on
-// the rows that are computed with it.
-func (c *Context) ConvolutionCached(x, w, state *Tensor, p *Places, t Type) *Tensor {
+// [n, (taps − 1) · texts], float32, has the last rows of each text, and gets these: by the graph's node `kept`, or with
+// y where that is nil. A row's result does not depend on the rows that are computed with it.
+func (c *Context) ConvolutionCached(x, w, state *Tensor, p *Places, t Type) (y, kept *Tensor) {
 	const op = "convolution_cached"
 	if !c.convolutionFits(op, x, w, t) || !c.hasOperands(op, state) || !c.placesFit(op, p, x) {
-		return nil
+		return nil, nil
 	}
 	if x.Type() != F32 || state.Type() != F32 || !state.contiguousRows() || state.Ne(0) != x.Ne(0) ||
 		state.Ne(1)%(w.Ne(0)-1) != 0 {
-		return c.fail(op, "%s with the state %s", x.describe(), state.describe())
+		return c.fail(op, "%s with the state %s", x.describe(), state.describe()), nil
 	}
 	if c.composed != nil {
-		return c.fail(op, "is computed on the CPU alone")
+		return c.composeConvolutionCached(x, w, state, p, t)
 	}
-	return c.node(C.GGML_VERA_CONVOLUTION_CACHED, parameters{}, like(x, t), x, w, state, p.tensor)
+	return c.node(C.GGML_VERA_CONVOLUTION_CACHED, parameters{}, like(x, t), x, w, state, p.tensor), nil
 }
 
 // before is the row that lies so many before row i of run r in its samples, or −1.
@@ -135,16 +135,17 @@ func (s *Segments) index(c *Context, rows []int32) *Tensor {
 	return x.Tensor
 }
 
-// convolved sums what gather lists of the rows of x for each tap, times its weights.
-func (c *Context) convolved(x, w *Tensor, gather func(back int) []*Tensor) (y *Tensor) {
-	x, w = c.unbroken(x), c.transposed(w)
+// convolved sums, for each tap, what gather lists of the rows in `all` and a row of zeros behind them, times its
+// weights; for the first tap it takes the rows of x, which `all` begins with.
+func (c *Context) convolved(x, all, w *Tensor, gather func(back int) []*Tensor) (y *Tensor) {
+	w = c.transposed(w)
 	taps := w.Ne(1)
 	weight := func(back int64) *Tensor { return c.View(w, [4]int64{w.Ne(0), 1, 1, 1}, [4]int64{0, taps - 1 - back}) }
 	y = c.Mul(x, weight(0))
-	x = c.concat(x, c.ScaleBias(c.Cont(weight(0)), 0, 0), 1)
+	all = c.concat(all, c.ScaleBias(c.Cont(weight(0)), 0, 0), 1)
 	for back := int64(1); back < taps; back++ {
 		for _, rows := range gather(int(back)) {
-			y = c.Add(y, c.Mul(c.GetRows(x, rows), weight(back)))
+			y = c.Add(y, c.Mul(c.GetRows(all, rows), weight(back)))
 		}
 	}
 	return y
@@ -154,12 +155,14 @@ func (c *Context) composeConvolution(x, w *Tensor, s *Segments, t Type) *Tensor 
 	if !c.composable("convolution", t, x) {
 		return nil
 	}
-	return c.convolved(x, w, func(back int) []*Tensor { return []*Tensor{s.earlier(c, back)} })
+	x = c.unbroken(x)
+	return c.convolved(x, x, w, func(back int) []*Tensor { return []*Tensor{s.earlier(c, back)} })
 }
 
 func (c *Context) composeConvolutionBack(dy, w *Tensor, s *Segments) *Tensor {
 	if !c.composable("convolution_back", F32, dy) {
 		return nil
 	}
-	return c.convolved(dy, w, func(back int) []*Tensor { return s.later(c, back) })
+	dy = c.unbroken(dy)
+	return c.convolved(dy, dy, w, func(back int) []*Tensor { return s.later(c, back) })
 }

@@ -103,22 +103,23 @@ func (c *Context) DeltaNetBack(dy *Tensor, d Delta, s *Segments, h DeltaHeads) (
 // DeltaNetCached is DeltaNet of rows that continue texts. A row's result does not depend on the rows that are computed
 // with it.
 //
-// states [DimK · DimV · Values, texts], float32, are the texts' memories, which the rows change; one of position 0
-// begins with zeros, whatever is there. The columns of a text at p must follow each other without a gap, from the first
-// position that its state has not seen; that is not checked.
-func (c *Context) DeltaNetCached(d Delta, states *Tensor, p *Places, h DeltaHeads, t Type) *Tensor {
+// states [DimK · DimV · Values, texts], float32, are the texts' memories, which the rows change: by the graph's node
+// `kept`, or with y where that is nil. One of position 0 begins with zeros, whatever is there. The columns of a text at
+// p must follow each other without a gap, from the first position that its state has not seen; that is not checked.
+func (c *Context) DeltaNetCached(d Delta, states *Tensor, p *Places, h DeltaHeads, t Type) (y, kept *Tensor) {
 	const op = "delta_net_cached"
 	if !c.deltaFits(op, d, h, t) || !c.areMatrices(op, states) || !c.placesFit(op, p, d.QKV) {
-		return nil
+		return nil, nil
 	}
 	if states.Type() != F32 || states.Ne(0) != int64(h.DimK)*h.out() {
-		return c.fail(op, "states %s", states.describe())
+		return c.fail(op, "states %s", states.describe()), nil
 	}
 	if c.composed != nil {
-		return c.fail(op, "is computed on the CPU alone")
+		return c.composeDeltaNetCached(d, states, p, h, t)
 	}
 	to := result{Type: t, width: h.out(), rows: d.QKV.Ne(1)}
-	return c.node(C.GGML_VERA_DELTA_NET_CACHED, h.parameters(), to, d.QKV, d.A, d.B, d.Decay, d.Bias, states, p.tensor)
+	y = c.node(C.GGML_VERA_DELTA_NET_CACHED, h.parameters(), to, d.QKV, d.A, d.B, d.Decay, d.Bias, states, p.tensor)
+	return y, nil
 }
 
 // gatedNormFits checks that x, z and perhaps dy have one shape, whose columns are heads as long as w.

@@ -251,54 +251,59 @@ func TestDelta(t *testing.T) {
 }
 
 // TestDeltaCached lets texts grow in pieces, side by side, and holds the result to that of whole texts, and its bits to
-// those of one piece. What lies in the states before is NaN.
+// those of one piece, but for the composed form, whose bits depend on the pieces. What lies in the states before is
+// NaN.
 func TestDeltaCached(t *testing.T) {
-	backend := openCPU(t, 2)
-	everyISA(t, func(t *testing.T) {
-		for _, h := range []DeltaHeads{{1, 2, 16, 16, 1e-6}, {2, 4, 20, 10, 1e-6}, {1, 2, 128, 128, 1e-6}} {
-			d := deltaCase{h, samples(90, 70), 1}
-			in := d.filled()
-			want := d.want(in)[0]
-			run := func(pieces ...int) []float32 {
-				states := slices.Repeat([]float32{float32(math.NaN())}, 2*h.DimK*int(h.out()))
-				got := make([]float32, len(want))
-				for p, start := 0, 0; p < len(pieces); p++ {
-					end := start + pieces[p]
-					var part deltaInputs
-					var rows []int32
-					var tokens []int
-					for text, run := range d.segments {
-						for i := start; i < min(end, int(run[1])); i++ {
-							at := int(run[0]) + i
-							tokens, rows = append(tokens, at), append(rows, int32(text), int32(i))
-							part.qkv = append(part.qkv, in.qkv[at*int(h.width()):][:h.width()]...)
-							part.a, part.b = append(part.a, in.a[at*h.Values:][:h.Values]...),
-								append(part.b, in.b[at*h.Values:][:h.Values]...)
-						}
+	cpu := openCPU(t, 2)
+	everyISA(t, func(t *testing.T) { testDeltaCached(t, cpu) })
+	t.Run("composed", func(t *testing.T) { testDeltaCached(t, openComposed(t)) })
+}
+
+func testDeltaCached(t *testing.T, backend *Backend) {
+	for _, h := range []DeltaHeads{{1, 2, 16, 16, 1e-6}, {2, 4, 20, 10, 1e-6}, {1, 2, 128, 128, 1e-6}} {
+		d := deltaCase{h, samples(90, 70), 1}
+		in := d.filled()
+		want := d.want(in)[0]
+		run := func(pieces ...int) []float32 {
+			states := slices.Repeat([]float32{float32(math.NaN())}, 2*h.DimK*int(h.out()))
+			got := make([]float32, len(want))
+			for p, start := 0, 0; p < len(pieces); p++ {
+				end := start + pieces[p]
+				var part deltaInputs
+				var rows []int32
+				var tokens []int
+				for text, run := range d.segments {
+					for i := start; i < min(end, int(run[1])); i++ {
+						at := int(run[0]) + i
+						tokens, rows = append(tokens, at), append(rows, int32(text), int32(i))
+						part.qkv = append(part.qkv, in.qkv[at*int(h.width()):][:h.width()]...)
+						part.a, part.b = append(part.a, in.a[at*h.Values:][:h.Values]...),
+							append(part.b, in.b[at*h.Values:][:h.Values]...)
 					}
-					part.decay, part.bias = in.decay, in.bias
-					all := computeAll(t, backend, func(b *bench) []*Tensor {
-						s := b.f(states, int64(h.DimK)*h.out(), 2)
-						y := b.DeltaNetCached(d.tensors(b, part, F32), s, b.places(rows, 1<<20), h, F32)
-						b.graph.Expand(y)
-						return []*Tensor{y, s}
-					})
-					for i, at := range tokens {
-						copy(got[at*int(h.out()):][:h.out()], all[0][i*int(h.out()):])
-					}
-					states, start = all[1], end
 				}
-				return got
+				part.decay, part.bias = in.decay, in.bias
+				all := computeAll(t, backend, func(b *bench) []*Tensor {
+					s := b.f(states, int64(h.DimK)*h.out(), 2)
+					y, kept := b.DeltaNetCached(d.tensors(b, part, F32), s, b.places(rows, 1<<20), h, F32)
+					b.graph.Expand(kept)
+					return []*Tensor{y, b.Cont(s)}
+				})
+				for i, at := range tokens {
+					copy(got[at*int(h.out()):][:h.out()], all[0][i*int(h.out()):])
+				}
+				states, start = all[1], end
 			}
-			whole := run(90)
-			if e := offBy(whole, want); !(e <= 2e-6) {
-				t.Errorf("%+v: off by %.1e", h, e)
-			}
-			if !slices.Equal(run(1, 1, 30, 40, 18), whole) {
-				t.Errorf("%+v: other bits in pieces", h)
-			}
+			return got
 		}
-	})
+		whole := run(90)
+		if e := offBy(whole, want); !(e <= 2e-6) {
+			t.Errorf("%+v: off by %.1e", h, e)
+		}
+		pieces := run(1, 1, 30, 40, 18)
+		if e := offBy(pieces, want); backend.Fused && !slices.Equal(pieces, whole) || !(e <= 2e-6) {
+			t.Errorf("%+v: other bits in pieces, off by %.1e", h, e)
+		}
+	}
 }
 
 // TestGatedNorm compares with float64; the gradients with differences of it.

@@ -13,15 +13,24 @@ type Places struct {
 
 	// What composed operations take: runs of rows of one text, as many in each of a group, and the first span tokens of
 	// their texts.
-	groups []placeGroup
-	span   int64
-	writes *Tensor // [rows]: the row of the cache that each becomes
+	groups  []placeGroup
+	span    int64
+	writes  *Tensor // [rows]: the row of the cache that each becomes
+	taps    map[int]*tapPlaces
+	indices []placeIndex
+}
+
+// placeIndex is an input of indices, and what they are for the rows as they are.
+type placeIndex struct {
+	*Tensor
+	of func() []int32
 }
 
 // placeGroup is texts that go on by equally many rows.
 type placeGroup struct {
 	first, each, texts int64
 	index              *Tensor         // [span · texts]: rows of the cache
+	states, begins     *Tensor         // [texts]: of statesOf
 	masks              map[int]*Tensor // of each window, [span, each, 1, texts]: 0 where a row sees a token, else −∞
 }
 
@@ -31,7 +40,7 @@ const spanStep = 64
 // NewPlaces makes the inputs of a graph that tell its rows apart: rows has the text of each and its position there.
 // Those of a text must follow each other. A cache has room tokens of each text.
 func (c *Context) NewPlaces(rows []int32, room int) *Places {
-	p := &Places{rows: rows, room: room}
+	p := &Places{rows: rows, room: room, taps: map[int]*tapPlaces{}}
 	n := int64(len(rows) / 2)
 	if len(rows) == 0 || len(rows)%2 != 0 || room < 1 {
 		c.fail("places", "%d numbers, room for %d", len(rows), room)
@@ -54,12 +63,33 @@ func (c *Context) NewPlaces(rows []int32, room int) *Places {
 		i = end
 	}
 	p.span = p.spanOf(rows)
-	p.writes = c.NewTensor(I32, n).Input()
+	p.writes = p.index(c, func() (list []int32) {
+		for i := range n {
+			list = append(list, p.rows[2*i]*int32(p.room)+p.rows[2*i+1])
+		}
+		return list
+	})
 	for i := range p.groups {
 		g := &p.groups[i]
-		g.index = c.NewTensor(I32, p.span*g.texts).Input()
+		g.index = p.index(c, func() (list []int32) {
+			for t := range g.texts {
+				last := g.first + (t+1)*g.each - 1
+				text, end := p.rows[2*last], p.rows[2*last+1]
+				for j := range int32(p.span) {
+					list = append(list, text*int32(p.room)+min(j, end)) // what lies behind may be anything, NaN too
+				}
+			}
+			return list
+		})
 	}
 	return p
+}
+
+// index makes an input, of always as many indices.
+func (p *Places) index(c *Context, of func() []int32) *Tensor {
+	x := c.NewTensor(I32, int64(len(of()))).Input()
+	p.indices = append(p.indices, placeIndex{x, of})
+	return x
 }
 
 // spanOf is how many tokens of a text rows see at most, rounded up.
@@ -104,30 +134,14 @@ func (p *Places) Set() error {
 	if p.tensor.placed() {
 		return Set(p.tensor, p.rows)
 	}
-	if p.writes.placed() {
-		at := make([]int32, len(p.rows)/2)
-		for i := range at {
-			at[i] = p.rows[2*i]*int32(p.room) + p.rows[2*i+1]
-		}
-		if err := Set(p.writes, at); err != nil {
-			return err
+	for _, x := range p.indices {
+		if x.placed() {
+			if err := Set(x.Tensor, x.of()); err != nil {
+				return err
+			}
 		}
 	}
 	for _, g := range p.groups {
-		if !g.index.placed() {
-			continue
-		}
-		index := make([]int32, 0, p.span*g.texts)
-		for t := range g.texts {
-			last := g.first + (t+1)*g.each - 1
-			text, end := p.rows[2*last], p.rows[2*last+1]
-			for j := range int32(p.span) {
-				index = append(index, text*int32(p.room)+min(j, end)) // what lies behind may be anything, NaN too
-			}
-		}
-		if err := Set(g.index, index); err != nil {
-			return err
-		}
 		for window, mask := range g.masks {
 			if err := Set(mask, p.masked(g, window)); err != nil {
 				return err

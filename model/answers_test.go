@@ -42,7 +42,7 @@ func TestAnswersInTurn(t *testing.T) {
 			return
 		}
 		smalls(t, func(t *testing.T, s small) {
-			if slices.Contains([]string{"gemma4", "gpt2", "phi3"}, filepath.Base(s.dir)) {
+			if slices.Contains([]string{"gemma4", "gpt2", "phi3", "lfm2", "qwen35"}, filepath.Base(s.dir)) {
 				check("in turn", s.model, func(m *Model) { s.attach(t, m) })
 			}
 		})

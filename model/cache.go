@@ -51,11 +51,6 @@ func (m *Model) newCache(texts, room int) (*Cache, error) {
 		return nil, fmt.Errorf("a cache of %d texts of %d tokens: from 1 to %d, and from 1 to %d", texts, room,
 			1<<10, 1<<22)
 	}
-	if m.recurrent() && !m.backend.Fused {
-		return nil, fmt.Errorf("answers of %s, which has convolutions, are computed on the CPU alone: leave "+
-			"--device out",
-			m.Architecture)
-	}
 	room = (room + bindings.CacheBlock - 1) / bindings.CacheBlock * bindings.CacheBlock
 	c := &Cache{m: m, context: bindings.NewContext(2 * len(m.blocks)), room: room, texts: make([][]int32, texts),
 		long: make([]bool, texts), attachment: m.attachment, steps: map[int]*pass{}}

@@ -45,7 +45,9 @@ func (g *graph) deltaNet(b *block, x *bindings.Tensor, c *cached) *bindings.Tens
 	qkv, _, _, _ := g.deltaParts(x)
 	d := g.deltaInputs(b, x, g.convolved(qkv, b.delta.conv, c))
 	if c != nil {
-		return g.DeltaNetCached(d, c.states, c.places, g.m.Delta, bindings.F32)
+		y, kept := g.DeltaNetCached(d, c.states, c.places, g.m.Delta, bindings.F32)
+		g.nodes.Expand(kept)
+		return y
 	}
 	return g.DeltaNet(d, g.segments, g.m.Delta, bindings.F32)
 }

@@ -17,7 +17,9 @@ func (g *graph) shortConv(b *block, bcx *bindings.Tensor, c *cached) *bindings.T
 // convolved is the causal convolution of x by w, float32. With a cache, rows continue its texts.
 func (g *graph) convolved(x, w *bindings.Tensor, c *cached) *bindings.Tensor {
 	if c != nil {
-		return g.ConvolutionCached(x, w, c.last, c.places, bindings.F32)
+		y, kept := g.ConvolutionCached(x, w, c.last, c.places, bindings.F32)
+		g.nodes.Expand(kept)
+		return y
 	}
 	return g.Convolution(x, w, g.segments, bindings.F32)
 }
