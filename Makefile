@@ -86,7 +86,7 @@ test-fast: ## run the tests that take seconds
 	$(GO_TEST) -short -timeout 5m ./...
 
 test-kernels: ## test ggml/ on every instruction set there is, under the address and undefined-behaviour sanitizers, and the kernels for graphics processors on this one
-	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 $(GO_TEST) -tags sanitize -timeout 20m ./bindings
+	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 $(GO_TEST) -tags sanitize -gcflags=./bindings=-d=checkptr -timeout 20m ./bindings
 	$(EMULATED) ./bindings
 	$(EMULATED) -run '^TestGradients' ./model
 
