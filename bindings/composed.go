@@ -113,17 +113,21 @@ func (c *Context) part(x *Tensor, start, n int64) *Tensor {
 	return c.View(x, [4]int64{n, x.Ne(1), 1, 1}, [4]int64{start})
 }
 
-// scaled multiplies every column of x [n, rows] by v [n]; a nil v leaves x as it is.
-func (c *Context) scaled(x, v *Tensor) *Tensor {
-	if v == nil {
+// scaled multiplies every column of x [n, rows] by v [n]; a nil v leaves x as it is. With slots, v is a table, of which
+// each column takes a row.
+func (c *Context) scaled(x, v, slots *Tensor) *Tensor {
+	switch {
+	case v == nil:
 		return x
+	case slots != nil:
+		return c.Mul(x, c.GetRows(v, slots))
 	}
 	return c.Mul(x, v)
 }
 
 // finish computes the rest of a product, y ⊙ Out + Acc, and puts it into Into.
 func (p Product) finish(c *Context, y *Tensor) *Tensor {
-	y = c.scaled(y, p.Out)
+	y = c.scaled(y, p.Out, p.Slots)
 	if p.Acc != nil {
 		y = c.Add(y, p.Acc)
 	}
@@ -141,14 +145,14 @@ func (c *Context) composeLinear(w, x *Tensor, p Product, t Type) *Tensor {
 	if p.Way == Alike {
 		times = c.exactTimes
 	}
-	return p.finish(c, times(c.floats(w), c.scaled(x, p.In)))
+	return p.finish(c, times(c.floats(w), c.scaled(x, p.In, p.Slots)))
 }
 
 func (c *Context) composeLinearBack(w, g *Tensor, p Product, t Type) *Tensor {
 	if !c.composable("linear_back", t, g) {
 		return nil
 	}
-	return p.finish(c, c.times(c.transposed(c.floats(w)), c.scaled(g, p.In)))
+	return p.finish(c, c.times(c.transposed(c.floats(w)), c.scaled(g, p.In, nil)))
 }
 
 func (c *Context) composeWeightGradient(g, x *Tensor, t Type) *Tensor {

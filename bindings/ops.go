@@ -329,13 +329,14 @@ func (c *Context) Cast(a *Tensor, t Type) *Tensor {
 	return (*Tensor)(C.ggml_cast(c.c, a.c(), C.uint(t)))
 }
 
-// Cpy copies a, float32 of any strides, into b's memory: as many elements of f32, f16, bf16 or q8_0.
+// Cpy copies a, float32 of any strides, into b's memory: as many elements of f32, f16, bf16 or q8_0. From f16 it copies
+// to f16.
 func (c *Context) Cpy(a, b *Tensor) *Tensor {
 	if !c.hasOperands("cpy", a, b) {
 		return nil
 	}
-	if a.Type() != F32 || b.Type() != F32 && b.Type() != F16 && b.Type() != BF16 && b.Type() != Q8_0 ||
-		a.Elements() != b.Elements() {
+	takes := a.Type() == F32 && (b.Type() == F32 || b.Type() == BF16 || b.Type() == Q8_0)
+	if !takes && (a.Type() != F32 && a.Type() != F16 || b.Type() != F16) || a.Elements() != b.Elements() {
 		return c.fail("cpy", "%s into %s", a.describe(), b.describe())
 	}
 	return (*Tensor)(C.ggml_cpy(c.c, a.c(), b.c()))

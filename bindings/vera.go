@@ -38,10 +38,11 @@ func isVectorOrNil(t *Tensor, n int64) bool {
 // Product holds the optional parts of a product y = W (In ⊙ x) ⊙ Out + Acc: nil is ones, or nothing to add. Acc is
 // float32 of y's shape. Into, of y's type and shape, is where y goes, else it gets memory of its own; Into may be Acc.
 // Linear alone has a choice of ways. With Interleaved, In [in, l] and Out [out, l] may be those of l layers that share
-// W; their results [out · l, n] then lie one after the other.
+// W; their results [out · l, n] then lie one after the other. With Slots [n], int32, In [in, ·] and Out [out, ·] are
+// tables of float16, and column i of x takes row Slots[i] of each.
 type Product struct {
-	In, Out, Acc, Into *Tensor
-	Way                Way
+	In, Out, Slots, Acc, Into *Tensor
+	Way                       Way
 }
 
 // Way is how Linear computes.
@@ -63,15 +64,21 @@ func (p Product) fits(in, out, n int64, t Type) bool {
 		return x == nil || x.Type() == t && x.contiguousRows() && x.Shape() == [4]int64{out * layers, n, 1, 1}
 	}
 	isScale := func(x *Tensor, n int64) bool {
+		if p.Slots != nil {
+			return x != nil && x.Type() == F16 && x.contiguousRows() && x.Ne(0) == n && x.ne[2] == 1 && x.ne[3] == 1
+		}
 		return layers == 1 && isVectorOrNil(x, n) || p.Way == Interleaved && x != nil && x.Type() == F32 &&
 			x.contiguousRows() && x.Shape() == [4]int64{n, layers, 1, 1}
+	}
+	if p.Slots != nil && (p.Slots.Type() != I32 || !p.Slots.contiguous() || p.Slots.Elements() != n) {
+		return false
 	}
 	return isActivation(t) && isScale(p.In, in) && isScale(p.Out, out) && isResult(p.Acc, F32) && isResult(p.Into, t)
 }
 
 // layers is how many layers share W.
 func (p Product) layers() int64 {
-	if p.In == nil {
+	if p.In == nil || p.Slots != nil {
 		return 1
 	}
 	return p.In.Ne(1)
@@ -82,7 +89,7 @@ const InterleavedRows = 16
 
 // Interleave packs a whole q8_0 matrix [in, out] in its own memory, for products of the way Interleaved; nothing else
 // can read it afterwards. A strip of InterleavedRows rows has one column of blocks after the other. A column has the
-// numbers of its first eight rows, four of each row side by side, then those of the other eight, then all scales.
+// numbers of its rows, four of each row side by side, then all scales.
 func (t *Tensor) Interleave() error {
 	rows, row := t.Ne(1), t.Type().RowBytes(t.Ne(0))
 	if t.Type() != Q8_0 || !t.contiguous() || rows%InterleavedRows != 0 || t.Elements() != t.Ne(0)*rows ||
@@ -98,11 +105,9 @@ func (t *Tensor) Interleave() error {
 			strip = append(strip, data[start+i*row+from:][:n]...)
 		}
 		for b := int64(0); b < row; b += block {
-			for first := int64(0); first < InterleavedRows; first += 8 {
-				for k := int64(0); k < 32; k += 4 {
-					for i := range int64(8) {
-						pack(first+i, b+scale+k, 4)
-					}
+			for k := int64(0); k < 32; k += 4 {
+				for i := range int64(InterleavedRows) {
+					pack(i, b+scale+k, 4)
 				}
 			}
 			for i := range int64(InterleavedRows) {
@@ -128,7 +133,8 @@ func (c *Context) Linear(w, x *Tensor, p Product, t Type) *Tensor {
 	}
 	c.count(x, w.Elements()*x.Ne(1)*p.layers())
 	with := parameters{linear: C.struct_ggml_vera_linear{way: C.int32_t(p.Way)}}
-	return c.node(C.GGML_VERA_LINEAR, with, result{t, w.Ne(1) * p.layers(), x.Ne(1), p.Into}, w, x, p.In, p.Out, p.Acc)
+	return c.node(C.GGML_VERA_LINEAR, with, result{t, w.Ne(1) * p.layers(), x.Ne(1), p.Into}, w, x, p.In, p.Out, p.Acc,
+		p.Slots)
 }
 
 // LinearBack is Wᵀ g [in, n] of type t, for w [in, out] and the gradient g [out, n] of Linear's result: In is [out]
@@ -138,7 +144,7 @@ func (c *Context) LinearBack(w, g *Tensor, p Product, t Type) *Tensor {
 		return nil
 	}
 	if !isActivation(g.Type()) || !w.Type().Dequantizes() || w.ne[1] != g.ne[0] ||
-		!p.fits(w.Ne(1), w.Ne(0), g.Ne(1), t) {
+		p.Slots != nil || !p.fits(w.Ne(1), w.Ne(0), g.Ne(1), t) {
 		return c.fail("linear_back", "%s by %s to %v", w.describe(), g.describe(), t)
 	}
 	if c.composed != nil {

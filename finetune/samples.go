@@ -82,7 +82,8 @@ func (p *Prepared) samples(ctx context.Context) ([]train.Sample, error) {
 				answer.WriteString(text)
 				return nil
 			}}
-		if _, err := out.Generate(ctx, server, p.prompts.tokens[i], sampling); err != nil {
+		if _, err := out.Generate(ctx, server, model.Request{Prompt: p.prompts.tokens[i], Sampling: sampling}); err !=
+			nil {
 			return nil, err
 		}
 		list[i] = train.Sample{Prompt: prompt, Answer: answer.String()}

@@ -41,5 +41,5 @@ func (a *Assistant) Say(ctx context.Context, prompt []int32, sampling model.Samp
 	ended bool, err error) {
 	sampling.MaxTokens = min(sampling.MaxTokens, a.Room-len(prompt))
 	out := &Stream{Tokenizer: a.tokenizer, Stops: a.Stops, Emit: emit}
-	return out.Generate(ctx, a.server, prompt, sampling)
+	return out.Generate(ctx, a.server, model.Request{Prompt: prompt, Sampling: sampling})
 }

@@ -84,7 +84,7 @@ func Run(ctx context.Context, s *session.Session, p Prompt, o Options, emit func
 		return a, err
 	}
 	defer server.Close()
-	_, err = out.Generate(ctx, server, prompt, o.Sampling)
+	_, err = out.Generate(ctx, server, model.Request{Prompt: prompt, Sampling: o.Sampling})
 	a.Text, a.PromptTokens, a.Tokens, a.Stops = text.String(), len(prompt), out.tokens, out.Stops
 	a.EndedBy = out.ending(o.Sampling.MaxTokens, errors.Is(err, context.Canceled))
 	return a, err

@@ -18,6 +18,7 @@ type Stream struct {
 	}
 	Stops []string // the text ends before the first of them that is complete
 	Emit  func(text string) error
+	Token func(t model.Token) // gets each token of the text before its text; nil for none
 
 	last    []int32 // the token before, if there is one
 	bytes   string  // of a character that is not whole yet
@@ -30,9 +31,13 @@ type Stream struct {
 
 // Generate continues a prompt, and tells whether the text came to its end or was cut by the sampling's limit or the
 // server's room.
-func (s *Stream) Generate(ctx context.Context, server *model.Server, prompt []int32, sampling model.Sampling) (
-	ended bool, err error) {
-	err = server.Generate(ctx, prompt, sampling, s.add)
+func (s *Stream) Generate(ctx context.Context, server *model.Server, r model.Request) (ended bool, err error) {
+	err = server.Generate(ctx, r, func(t model.Token) bool {
+		if s.Token != nil && !s.Tokenizer.IsEOG(t.ID) {
+			s.Token(t)
+		}
+		return s.add(t.ID)
+	})
 	if s.finish(); s.err != nil {
 		return false, s.err
 	}

@@ -6,8 +6,8 @@
 // The inner sums are exact, and the outer one goes block by block. So a result does not depend on the rows, or columns,
 // that are computed with it.
 //
-// W is read once, in strips of 16 rows. A strip is interleaved while its values are bytes: 4 values of each of 8 rows
-// stand side by side in 32 bytes, and are multiplied by the same 4 values of x. It is done for 1,024 values a row at a
+// W is read once, in strips of 16 rows. A strip is interleaved while its values are bytes: 4 values of each of its rows
+// stand side by side in 64 bytes, and are multiplied by the same 4 values of x. It is done for 1,024 values a row at a
 // time, which stay in the first-level cache. For few rows of x memory is the bound. The matrices of the shared pair are
 // read many times a token, and stand interleaved in memory.
 #pragma once
@@ -53,14 +53,19 @@ struct rounded {
     int64_t  blocks;
     int8_t * r;
     float (*sums)[4];  // e; e Σ r; e Σ r of the first half; of the second
+    int32_t * totals;  // Σ r
 
-    static size_t bytes(int64_t rows, int64_t blocks) { return rows * blocks * (32 + 4 * sizeof(float)); }
+    static size_t bytes(int64_t rows, int64_t blocks) {
+        return rows * blocks * (32 + 4 * sizeof(float) + sizeof(int32_t));
+    }
 
     rounded(void * memory, int64_t rows, int64_t n)
-        : blocks(n), r((int8_t *) memory), sums((float (*)[4])((char *) memory + rows * blocks * 32)) {}
+        : blocks(n), r((int8_t *) memory), sums((float (*)[4])((char *) memory + rows * blocks * 32)),
+          totals((int32_t *) (sums + rows * blocks)) {}
 
     const int8_t * bytes_of_row(int64_t row) const { return r + row * blocks * 32; }
     const float (*sums_of_row(int64_t row) const)[4] { return sums + row * blocks; }
+    const int32_t * totals_of_row(int64_t row) const { return totals + row * blocks; }
 
     void round(int64_t row, const float * x) const {
         int8_t * to   = r + row * blocks * 32;
@@ -77,7 +82,8 @@ struct rounded {
             for (int half = 0; half < 2; half++) {
                 both[half] = bytes_of(x + 16 * half, by, to + 16 * half);
             }
-            (*s)[0] = e;
+            totals[row * blocks + b] = both[0] + both[1];
+            (*s)[0]                  = e;
             // with a NaN or an infinity in x, the sums are arbitrary, and e is NaN
             (*s)[1] = e * ((float) both[0] + (float) both[1]);
             (*s)[2] = e * both[0];
@@ -120,10 +126,11 @@ template <typename W> struct interleaved_columns {
 // Some blocks of a strip, interleaved.
 template <int HALVES> struct interleaved_strip {
     enum { BESIDE = TIMES };
-    alignas(64) int8_t bytes[BYTE_BLOCKS][TIMES][8][32];  // 4 values of each of 8 columns
+    alignas(64) int8_t bytes[BYTE_BLOCKS][8][TIMES][32];  // 4 values of each of 8 columns
     alignas(64) float scales[BYTE_BLOCKS][HALVES][BYTE_COLS], minima[BYTE_BLOCKS][HALVES][BYTE_COLS];
 
-    const int8_t * q(int64_t b, int j, int group) const { return bytes[b][j][group]; }
+    const int8_t * q(int64_t b, int j, int group) const { return bytes[b][group][j]; }
+    const float *  d(int64_t b, int half) const { return scales[b][half]; }
     const float *  m(int64_t b, int half, int j) const { return minima[b][half] + 8 * j; }
 #if LANES >= 8 && defined(__x86_64__)
     __m256 d(int64_t b, int half, int j) const { return _mm256_load_ps(scales[b][half] + 8 * j); }
@@ -140,9 +147,10 @@ struct stored_strip {
     const char * strip;
 
     const int8_t * q(int64_t b, int j, int group) const {
-        return (const int8_t *) strip + b * SIZE + (8 * j + group) * 32;
+        return (const int8_t *) strip + b * SIZE + (TIMES * group + j) * 32;
     }
     const float * m(int64_t, int, int) const { return nullptr; }
+    const half *  d(int64_t b, int) const { return (const half *) halves(b, 0); }
     const char *  halves(int64_t b, int j) const { return strip + b * SIZE + 32 * BYTE_COLS + 16 * j; }
 #if LANES >= 8 && defined(__x86_64__)
     __m256 d(int64_t b, int, int j) const { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) halves(b, j))); }
@@ -172,7 +180,7 @@ static inline __m256i beside(const void * a, const void * b) {
 #endif
 
 // Interleaves 8 words of 4 bytes of 8 rows.
-static inline void interleave_words(const bytes (&from)[8][2], int8_t (*to)[32]) {
+static inline void interleave_words(const bytes (&from)[8][2], int8_t (*to)[TIMES][32]) {
 #if LANES >= 8 && defined(__x86_64__)
     for (int half = 0; half < 2; half++) {
         __m256i r[4];
@@ -180,12 +188,14 @@ static inline void interleave_words(const bytes (&from)[8][2], int8_t (*to)[32])
             r[i] = beside(&from[i][half], &from[i + 4][half]);
         }
         interleave_words(r);
-        memcpy(to[4 * half], r, sizeof r);
+        for (int i = 0; i < 4; i++) {
+            memcpy(to[4 * half + i], &r[i], sizeof r[i]);
+        }
     }
 #else
     for (int word = 0; word < 8; word++) {
         for (int i = 0; i < 8; i++) {
-            memcpy(to[word] + 4 * i, (const char *) from[i] + 4 * word, 4);
+            memcpy(to[word][0] + 4 * i, (const char *) from[i] + 4 * word, 4);
         }
     }
 #endif
@@ -193,7 +203,7 @@ static inline void interleave_words(const bytes (&from)[8][2], int8_t (*to)[32])
 
 // Interleaves part `part` of the block at offset of each of 8 rows. The 6 bits of Q6_K become unsigned.
 template <unsigned TYPE, int HALVES>
-static inline void interleave_any(const char * const * rows, int64_t offset, int part, int8_t (*to)[32],
+static inline void interleave_any(const char * const * rows, int64_t offset, int part, int8_t (*to)[TIMES][32],
                                   float (*d)[BYTE_COLS], float (*m)[BYTE_COLS]) {
     bytes q[8][2];
     for (int i = 0; i < 8; i++) {
@@ -249,7 +259,7 @@ template <unsigned TYPE> struct plain_columns {
     __m256 d(int, int) const { return scales; }
     __m256 m(int, int) const { return minima; }
 
-    void keep(int8_t (*to)[32], float * d, float * m) const {
+    void keep(int8_t (*to)[TIMES][32], float * d, float * m) const {
 #pragma GCC unroll 8
         for (int group = 0; group < 8; group++) {
             _mm256_store_si256((__m256i *) to[group], q(group, 0));
@@ -283,14 +293,14 @@ __attribute__((flatten)) static void interleave_strip(const char * const * rows,
         const int64_t offset = (first + b) / PARTS * size;
         prefetch(next, (first + b) * size * BYTE_COLS / PARTS, (first + b + 1) * size * BYTE_COLS / PARTS);
         for (int j = 0; j < BYTE_COLS; j += 8) {
+            int8_t (*const words)[TIMES][32] = (int8_t (*)[TIMES][32]) to.bytes[b][0][j / 8];
 #if LANES >= 8 && defined(__x86_64__)
             if (is_plain(TYPE)) {
-                plain_columns<TYPE>(rows + j, offset)
-                    .keep(to.bytes[b][j / 8], to.scales[b][0] + j, to.minima[b][0] + j);
+                plain_columns<TYPE>(rows + j, offset).keep(words, to.scales[b][0] + j, to.minima[b][0] + j);
                 continue;
             }
 #endif
-            interleave_any<TYPE, HALVES>(rows + j, offset, (int) ((first + b) % PARTS), to.bytes[b][j / 8],
+            interleave_any<TYPE, HALVES>(rows + j, offset, (int) ((first + b) % PARTS), words,
                                          (float (*)[BYTE_COLS])(to.scales[b][0] + j),
                                          (float (*)[BYTE_COLS])(to.minima[b][0] + j));
         }
@@ -417,10 +427,97 @@ static void multiply_tile(const W & w, int64_t n, const rounded & x, int64_t row
 
 #endif
 
+#if HAS_VNNI
+
+// The same for a strip in memory, by instructions that multiply 4 unsigned bytes by 4 signed ones and add them up. The
+// sums are the same integers. A signed w is w + 128 there, and 128 Σ r too much.
+template <typename KIND, int R, typename W>
+__attribute__((flatten)) static void multiply_strip(const W & w, int64_t n, const rounded & x, int64_t row,
+                                                    int64_t first, float * c) {
+    enum { GROUPS = 8 / KIND::HALVES, CHAINS = R < 4 ? 4 / R : 1 };  // sums that do not wait for each other
+    const __m512i  sign = _mm512_set1_epi8(-128);
+    const int8_t * r[R];
+    const float (*of[R])[4];
+    const int32_t * totals[R];
+    __m512          acc[R];
+#pragma GCC unroll 8
+    for (int i = 0; i < R; i++) {
+        r[i]      = x.bytes_of_row(row + i) + first * 32;
+        of[i]     = x.sums_of_row(row + i) + first;
+        totals[i] = x.totals_of_row(row + i) + first;
+        acc[i]    = _mm512_loadu_ps(c + i * BYTE_COLS);
+    }
+    for (int64_t b = 0; b < n; b++) {
+#pragma GCC unroll 2
+        for (int half = 0; half < KIND::HALVES; half++) {
+            __m512i sums[R][CHAINS];
+#pragma GCC unroll 8
+            for (int i = 0; i < R; i++) {
+#pragma GCC unroll 4
+                for (int chain = 0; chain < CHAINS; chain++) {
+                    sums[i][chain] =
+                        KIND::SIGNED && chain == 0 ? _mm512_set1_epi32(-128 * totals[i][b]) : _mm512_setzero_si512();
+                }
+            }
+#pragma GCC unroll 8
+            for (int g = 0; g < GROUPS; g++) {
+                const int group = half * GROUPS + g;
+                __m512i   q     = _mm512_loadu_si512(w.q(b, 0, group));
+                if (KIND::SIGNED) {
+                    q = _mm512_xor_si512(q, sign);
+                }
+#pragma GCC unroll 8
+                for (int i = 0; i < R; i++) {
+                    int32_t four;
+                    memcpy(&four, r[i] + b * 32 + group * 4, 4);
+                    sums[i][g % CHAINS] = _mm512_dpbusd_epi32(sums[i][g % CHAINS], q, _mm512_set1_epi32(four));
+                }
+            }
+            const __m512 d = (__m512) load(w.d(b, half));
+#pragma GCC unroll 8
+            for (int i = 0; i < R; i++) {
+#pragma GCC unroll 4
+                for (int chain = 1; chain < CHAINS; chain++) {
+                    sums[i][0] = _mm512_add_epi32(sums[i][0], sums[i][chain]);
+                }
+                acc[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[i][0]), _mm512_mul_ps(d, _mm512_set1_ps(of[i][b][0])),
+                                         acc[i]);
+                if (!KIND::SIGNED) {
+                    acc[i] = _mm512_fmadd_ps(_mm512_loadu_ps(w.m(b, half, 0)),
+                                             _mm512_set1_ps(of[i][b][KIND::HALVES == 2 ? 2 + half : 1]), acc[i]);
+                }
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < R; i++) {
+        _mm512_storeu_ps(c + i * BYTE_COLS, acc[i]);
+    }
+}
+
+#endif
+
 template <typename KIND, typename W> static void multiply_rows(const W & w, int64_t n, const rounded & x, int64_t rows,
                                                                int64_t first, float * c) {
-    enum { R = KIND::SUM == 1 || KIND::SUM == 8 ? BYTE_ROWS : BYTE_ROWS / 2 };  // as many as fit into registers
     int64_t i = 0;
+#if HAS_VNNI
+    if constexpr ((int) W::BESIDE == (int) TIMES) {
+        for (; i + 8 <= rows; i += 8) {
+            multiply_strip<KIND, 8>(w, n, x, i, first, c + i * BYTE_COLS);
+        }
+        for (; i + 4 <= rows; i += 4) {
+            multiply_strip<KIND, 4>(w, n, x, i, first, c + i * BYTE_COLS);
+        }
+        for (; i + 2 <= rows; i += 2) {
+            multiply_strip<KIND, 2>(w, n, x, i, first, c + i * BYTE_COLS);
+        }
+        if (i < rows) {
+            multiply_strip<KIND, 1>(w, n, x, i, first, c + i * BYTE_COLS);
+        }
+        return;
+    }
+#endif
+    enum { R = KIND::SUM == 1 || KIND::SUM == 8 ? BYTE_ROWS : BYTE_ROWS / 2 };  // as many as fit into registers
     for (; i + R <= rows; i += R) {
         multiply_tile<KIND, R>(w, n, x, i, first, c + i * BYTE_COLS);
     }
@@ -468,16 +565,7 @@ template <unsigned TYPE, typename F> static void multiply_bytes(const thread & t
     float *       c = (float *) (memory + rounded_size + sizeof(strip)), *buf = c + p.m * BYTE_COLS;
     const rounded x(alone ? memory : t.shared(0), p.m, blocks);
     for (int64_t i = 0; (alone ? i : (i = t.take())) < p.m; i++) {
-        const int64_t tokens = p.m / p.layers;
-        const float * from   = floats(p.a.t, p.row_of_a(i % tokens), buf, p.k);
-        if (p.s) {
-            const float * s = p.s + i / tokens * p.step;
-            for (int64_t k = 0; k < p.k; k++) {
-                buf[k] = from[k] * s[k];
-            }
-            from = buf;
-        }
-        x.round(i, from);
+        x.round(i, p.row_of_a(i, buf));
     }
     if (!alone) {
         t.barrier();

@@ -26,7 +26,9 @@ static bool has_avx512() {
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
-static bool has_avx512bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+static bool has_avx512bf16() {
+    return has_avx512() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
+}
 
 // Linux must be asked for tile registers once a process.
 static bool has_amx() {

@@ -12,6 +12,7 @@
 #define LANES     8
 #define REGISTERS 16
 #define HAS_BF16  0
+#define HAS_VNNI  0
 #define HAS_AMX   0
 
 #include "kernels.hpp"

@@ -13,6 +13,7 @@
 #define LANES     16
 #define REGISTERS 32
 #define HAS_BF16  0
+#define HAS_VNNI  0
 #define HAS_AMX   0
 
 #include "kernels.hpp"

@@ -9,4 +9,5 @@
 #define REGISTERS 16
 #endif
 #define HAS_BF16 0
+#define HAS_VNNI 0
 #define HAS_AMX  0

@@ -103,25 +103,58 @@ struct source {
     bool                along;
 };
 
-struct product {
-    int64_t       m, n, k;
-    source        a, b;
-    const float * s;      // [k], by which A is multiplied when it is prepared, or NULL
-    int64_t       width;  // columns of a strip
-    int64_t       group;  // work is cut at multiples of so many rows
-    // layers that share B (multiply_bytes): m counts A's rows once for each, those of the first layer first
-    int64_t         layers = 1;
-    int64_t         step   = 0;        // floats from one layer's s to the next's
-    const int32_t * rows   = nullptr;  // which rows of the tensor A has, or NULL for all
+// Factors of the columns of rows: t [n, layers], float32, for all rows of a layer; with slots, row i's are row slots[i]
+// of a table t [n, ·], float16; without t, ones.
+struct factors {
+    const ggml_tensor * t = nullptr;
+    const int32_t *     slots;
 
-    const char * row_of_a(int64_t i) const { return row(a.t, rows ? rows[i] : i); }
+    factors() {}
+    factors(const ggml_tensor * all, const ggml_tensor * of = nullptr)
+        : t(all), slots(of ? (const int32_t *) of->data : nullptr) {}
+
+    // to = from ⊙ the factors of n columns from `first` on; `to` may be `from`.
+    void multiply(int64_t layer, int64_t i, int64_t first, const float * from, float * to, int64_t n) const {
+        const char * by = row(t, slots ? slots[i] : layer);
+        if (slots) {
+            multiply((const half *) by + first, from, to, n);
+        } else {
+            multiply((const float *) by + first, from, to, n);
+        }
+    }
+
+    template <typename T> static void multiply(const T * by, const float * from, float * to, int64_t n) {
+        int64_t j = 0;
+        for (; j + LANES <= n; j += LANES) {
+            store(to + j, load(from + j) * load(by + j));
+        }
+        for (; j < n; j++) {
+            to[j] = from[j] * as_float(by[j]);
+        }
+    }
 };
 
-static inline void scale(float * values, const float * s, int64_t n) {
-    for (int64_t i = 0; i < n; i++) {
-        values[i] *= s[i];
+struct product {
+    int64_t m, n, k;
+    source  a, b;
+    factors by;     // of k, by which A is multiplied when it is prepared
+    int64_t width;  // columns of a strip
+    int64_t group;  // work is cut at multiples of so many rows
+    // layers that share B (multiply_bytes): m counts A's rows once for each, those of the first layer first
+    int64_t         layers = 1;
+    const int32_t * rows   = nullptr;  // which rows of the tensor A has, or NULL for all
+
+    // Row i of A times its factors, as floats: where it is, or in buf.
+    const float * row_of_a(int64_t i, float * buf) const {
+        const int64_t tokens = m / layers, token = i % tokens;
+        const float * from = floats(a.t, row(a.t, rows ? rows[token] : token), buf, k);
+        if (!by.t) {
+            return from;
+        }
+        by.multiply(i / tokens, token, 0, from, buf, k);
+        return buf;
     }
-}
+};
 
 // A range of k: elements first … first + n, in `words` words of the panels.
 struct stretch {
@@ -324,7 +357,7 @@ template <bool HALF> static void transpose_columns(const ggml_tensor * t, int64_
 template <bool HALF> static lines prepare(const thread & t, const product & p) {
     const ggml_tensor * a  = p.a.t;
     const int64_t       kw = packed_count<HALF>(p.k), used = word_count<HALF>(p.k);
-    if (p.a.along && !p.s && !p.rows && kw == used && a->nb[1] % 4 == 0 &&
+    if (p.a.along && !p.by.t && !p.rows && kw == used && a->nb[1] % 4 == 0 &&
         (HALF ? a->type == BF16 && p.k % 2 == 0 && (uintptr_t) a->data % 4 == 0 : a->type == F32)) {
         return { (const int32_t *) a->data, (int64_t) a->nb[1] / 4 };
     }
@@ -337,14 +370,7 @@ template <bool HALF> static lines prepare(const thread & t, const product & p) {
         float * buf = (float *) t.scratch(p.k * sizeof(float));
         for (int64_t b; (b = t.take() * LANES) < p.m;) {
             for (int64_t i = b; i < b + LANES && i < p.m; i++) {
-                const float * from = floats(a, p.row_of_a(i), buf, p.k);
-                if (p.s) {
-                    for (int64_t k = 0; k < p.k; k++) {
-                        buf[k] = from[k] * p.s[k];
-                    }
-                    from = buf;
-                }
-                words<HALF>(from, to + i * kw, p.k);
+                words<HALF>(p.row_of_a(i, buf), to + i * kw, p.k);
                 memset(to + i * kw + used, 0, (kw - used) * 4);
             }
         }

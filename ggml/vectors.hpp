@@ -4,6 +4,7 @@
 //   LANES      floats in a vector
 //   REGISTERS  vector registers: 16 or 32
 //   HAS_BF16   1 where it multiplies bfloat16 numbers (AVX512_BF16)
+//   HAS_VNNI   1 where it multiplies bytes and adds them up (AVX512_VNNI)
 //   HAS_AMX    1 where it also does so in tiles
 //
 // and includes kernels.hpp. Each header includes what it uses, so that it also compiles alone, as the portable set:

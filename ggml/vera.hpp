@@ -31,8 +31,7 @@ static void merge(const thread & t, ggml_tensor * dst) {
         return;
     }
     const product p = {
-        out,  in, a->ne[1], { rows, true }, { a, false }, float_data(d), strip_width(t, w, true, dst->type == BF16, in),
-        GROUP
+        out, in, a->ne[1], { rows, true }, { a, false }, d, strip_width(t, w, true, dst->type == BF16, in), GROUP
     };
     const size_t block = ggml_blck_size(w->type), size = ggml_type_size(w->type);
     multiply(t, p, dst->type == BF16, [&](int64_t r, int64_t n, int64_t n0, int64_t cols, float * c, int64_t ldc) {
@@ -58,9 +57,7 @@ static void vera_gradient(const thread & t, ggml_tensor * dst, bool tokens) {
     const float *      b = float_data(t.src[3]), *d = float_data(t.src[4]);
     const int64_t      out = rows->ne[1], rank = rows->ne[0], strips = (rank + STRIP - 1) / STRIP,
                        chunks = (out + CHUNK - 1) / CHUNK;
-    const product      p      = {
-        out, rank, tokens ? g->ne[1] : g->ne[0], { g, !tokens }, { x, !tokens }, nullptr, STRIP, CHUNK
-    };
+    const product p = { out, rank, tokens ? g->ne[1] : g->ne[0], { g, !tokens }, { x, !tokens }, {}, STRIP, CHUNK };
     if (t.ith == 0) {
         t.parts((strips * out + chunks * rank) * sizeof(float));
     }

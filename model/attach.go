@@ -22,7 +22,6 @@ type attached struct {
 	merged        *bindings.Context
 	mergedMemory  *bindings.Buffer
 	stale         bool  // the merged matrices are older than the vectors
-	interleaved   bool  // the pair is packed for 8-bit products
 	held          int64 // memory of the process when the adapter was attached, for estimates
 }
 
@@ -49,10 +48,7 @@ func (m *Model) Attach(a *vera.Adapter) error {
 func (m *Model) detach() {
 	for _, b := range m.blocks {
 		for _, gr := range b.groups {
-			gr.merged, gr.sharedVectors, gr.matrixA, gr.sharesA, gr.gradA = nil, nil, nil, false, nil
-			for _, l := range gr.layers {
-				l.vectors, l.rank, l.firstRank, l.grads, l.gradB = nil, 0, 0, nil, nil
-			}
+			gr.merged, gr.adapter = nil, nil
 		}
 	}
 	if m.adapter != nil {
@@ -71,16 +67,16 @@ func (m *Model) attach(adapter *vera.Adapter) error {
 	if adapter.Method == vera.MethodLoRA && m.options.Plan == PlanMerged {
 		return errors.New("plan merged: is for VeRA; a LoRA is computed factored")
 	}
-	a := &attached{Adapter: adapter, lowest: m.Blocks}
-	groups, err := a.groups(m)
+	groups, err := m.adaptedGroups(adapter)
 	if err != nil {
 		return err
 	}
-	a.context = bindings.NewContext(16 + 16*len(adapter.Layers))
+	a := &attached{Adapter: adapter, lowest: groups[0].block,
+		context: bindings.NewContext(16 + 16*len(adapter.Layers))}
 	m.adapter = a
-	p := &placing{m: m, a: a, c: a.context}
-	n := (a.parameterCount() + gradientRow - 1) / gradientRow * gradientRow
-	a.params, a.grads = p.c.NewTensor(bindings.F32, n), p.c.NewTensor(bindings.F32, n)
+	n := (parameterCount(adapter) + gradientRow - 1) / gradientRow * gradientRow
+	a.params, a.grads = a.context.NewTensor(bindings.F32, n), a.context.NewTensor(bindings.F32, n)
+	p := &placing{m: m, a: adapter, c: a.context, params: a.params, grads: a.grads}
 	p.makePairs(groups)
 	if m.probe == nil {
 		if a.memory, err = m.backend.Allocate(p.c); err != nil {
@@ -88,8 +84,9 @@ func (m *Model) attach(adapter *vera.Adapter) error {
 		}
 	}
 	for _, gr := range groups {
-		p.group(gr)
+		gr.adapter = p.group(gr)
 	}
+	a.parameters = p.parameters
 	if err := p.c.Err(); err != nil || m.probe != nil {
 		a.stale = true
 		return err
@@ -108,7 +105,8 @@ func (m *Model) attach(adapter *vera.Adapter) error {
 // adaptedLayer is a layer of the model with its layer of the adapter.
 type adaptedLayer struct {
 	*linear
-	of *vera.Layer
+	index int // in the group
+	of    *vera.Layer
 }
 
 // adaptedGroup is a group with those of its layers that are adapted.
@@ -117,14 +115,21 @@ type adaptedGroup struct {
 	layers []adaptedLayer
 }
 
-// groups matches the adapter's layers with the model's.
-func (a *attached) groups(m *Model) (list []adaptedGroup, err error) {
-	n := 0
+// adaptedGroups matches an adapter's layers with the model's, in the order of blocks.
+func (m *Model) adaptedGroups(a *vera.Adapter) (list []adaptedGroup, err error) {
+	n, layers := 0, map[int]map[string]*vera.Layer{}
+	for i := range a.Layers {
+		l := &a.Layers[i]
+		if layers[l.Block] == nil {
+			layers[l.Block] = map[string]*vera.Layer{}
+		}
+		layers[l.Block][l.Target] = l
+	}
 	for _, b := range m.blocks {
 		for _, gr := range b.groups {
 			ad := adaptedGroup{group: gr}
-			for _, l := range gr.layers {
-				layer := a.Layer(l.block, l.target)
+			for i, l := range gr.layers {
+				layer := layers[l.block][l.target]
 				if layer == nil {
 					continue
 				}
@@ -132,8 +137,7 @@ func (a *attached) groups(m *Model) (list []adaptedGroup, err error) {
 					return nil, fmt.Errorf("%s is %d × %d in the adapter, %d × %d in the model", layer.Name(),
 						layer.Out, layer.In, l.out, l.in)
 				}
-				ad.layers = append(ad.layers, adaptedLayer{l, layer})
-				a.lowest = min(a.lowest, l.block)
+				ad.layers = append(ad.layers, adaptedLayer{l, i, layer})
 			}
 			if len(ad.layers) > 0 {
 				list = append(list, ad)
@@ -148,7 +152,7 @@ func (a *attached) groups(m *Model) (list []adaptedGroup, err error) {
 }
 
 // parameterCount counts b and d of every layer, and a LoRA's matrices.
-func (a *attached) parameterCount() (n int64) {
+func parameterCount(a *vera.Adapter) (n int64) {
 	for _, l := range a.Layers {
 		n += int64(len(l.LambdaB) + len(l.LambdaD))
 		if a.Method == vera.MethodLoRA {
@@ -160,11 +164,14 @@ func (a *attached) parameterCount() (n int64) {
 
 // placing makes the tensors of an adapter's matrices and vectors.
 type placing struct {
-	m      *Model
-	a      *attached
-	c      *bindings.Context
-	offset int64          // next free place in params
-	sets   []func() error // fill the tensors, once they have memory
+	m             *Model
+	a             *vera.Adapter
+	c             *bindings.Context
+	params, grads *bindings.Tensor // nil where vectors stand in a table, and where nothing is trained
+	parameters    []parameter
+	offset        int64          // next free place in params
+	interleaved   bool           // the pair is packed for 8-bit products
+	sets          []func() error // fill the tensors, once they have memory
 
 	// Of a shared pair, in each order of rows or columns that layers need: A [in, rank] and B [rank, out].
 	sharedA, sharedB map[vera.Order]*bindings.Tensor
@@ -181,7 +188,7 @@ func (p *placing) makePairs(groups []adaptedGroup) {
 		down, up := a.Ordered()
 		kindA, kindB := p.m.kind(), bindings.F32
 		if p.quantizesPair(groups) {
-			kindA, kindB, a.interleaved = bindings.Q8_0, bindings.Q8_0, p.m.backend.Host
+			kindA, kindB, p.interleaved = bindings.Q8_0, bindings.Q8_0, p.m.backend.Host
 		}
 		place := func(t bindings.Type, all map[vera.Order]vera.Matrix) map[vera.Order]*bindings.Tensor {
 			placed := map[vera.Order]*bindings.Tensor{}
@@ -220,8 +227,8 @@ func (p *placing) quantizesPair(groups []adaptedGroup) bool {
 // interleaved. On the CPU, rows have gaps between them: rows whose distance is a power of two would meet in the same
 // sets of the cache.
 func (p *placing) matrix(t bindings.Type, values []float32, width int) *bindings.Tensor {
-	if p.a.interleaved {
-		return p.interleaved(values, width)
+	if p.interleaved {
+		return p.interleavedMatrix(values, width)
 	}
 	gap := 16
 	if !p.m.backend.Host {
@@ -239,8 +246,8 @@ func (p *placing) matrix(t bindings.Type, values []float32, width int) *bindings
 	return p.c.View(whole, [4]int64{int64(width), int64(rows), 1, 1}, [4]int64{})
 }
 
-// interleaved places a matrix rounded to 8 bits and packed; zeros fill the last strip.
-func (p *placing) interleaved(values []float32, width int) *bindings.Tensor {
+// interleavedMatrix places a matrix rounded to 8 bits and packed; zeros fill the last strip.
+func (p *placing) interleavedMatrix(values []float32, width int) *bindings.Tensor {
 	rows := len(values) / width
 	whole := (rows + bindings.InterleavedRows - 1) / bindings.InterleavedRows * bindings.InterleavedRows
 	x := p.c.NewTensor(bindings.Q8_0, int64(width), int64(whole))
@@ -255,6 +262,9 @@ func (p *placing) interleaved(values []float32, width int) *bindings.Tensor {
 
 // part views the numbers of `of` from the next offset on as a matrix, or as a vector where columns is 1.
 func (p *placing) part(of *bindings.Tensor, width, columns int64) *bindings.Tensor {
+	if of == nil {
+		return nil
+	}
 	x := p.c.View(of, [4]int64{width * columns, 1, 1, 1}, [4]int64{p.offset})
 	if columns > 1 && x != nil {
 		x = p.c.Reshape(x, width, columns)
@@ -264,18 +274,22 @@ func (p *placing) part(of *bindings.Tensor, width, columns int64) *bindings.Tens
 
 // take gives parameters the next place in params, and their gradients the same in grads.
 func (p *placing) take(width, columns int64, parts ...[]float32) (x, grad *bindings.Tensor) {
-	x, grad = p.part(p.a.params, width, columns), p.part(p.a.grads, width, columns)
+	x, grad = p.part(p.params, width, columns), p.part(p.grads, width, columns)
 	p.offset += width * columns
 	for _, values := range parts {
-		p.a.parameters = append(p.a.parameters, parameter{values, p.a.Offset(values)})
+		p.parameters = append(p.parameters, parameter{values, p.a.Offset(values)})
 	}
 	return x, grad
 }
 
 // group makes the tensors of a group and its layers. Of a LoRA, A of all layers comes first, so that it is one matrix.
-func (p *placing) group(gr adaptedGroup) {
+func (p *placing) group(gr adaptedGroup) *groupAdapter {
 	in := int64(gr.in)
-	gr.sharesA = p.sharedA != nil || len(gr.layers) == 1
+	ad := &groupAdapter{layers: make([]layerAdapter, len(gr.group.layers)),
+		sharesA: p.sharedA != nil || len(gr.layers) == 1}
+	if p.interleaved {
+		ad.way = bindings.Interleaved
+	}
 	switch {
 	case p.a.Method == vera.MethodLoRA:
 		var downs [][]float32
@@ -283,43 +297,45 @@ func (p *placing) group(gr adaptedGroup) {
 		for _, l := range gr.layers {
 			downs, ranks = append(downs, l.of.Pair.A), ranks+l.of.Rank()
 		}
-		gr.matrixA, gr.gradA = p.take(in, int64(ranks), downs...)
+		ad.matrixA, ad.gradA = p.take(in, int64(ranks), downs...)
 	case p.sharedA != nil:
 		_, columns := p.a.Base.Orders(gr.layers[0].target) // the group shares its input, so one order holds for all
-		gr.matrixA = p.c.View(p.sharedA[columns], [4]int64{in, int64(p.a.Rank), 1, 1}, [4]int64{})
+		ad.matrixA = p.c.View(p.sharedA[columns], [4]int64{in, int64(p.a.Rank), 1, 1}, [4]int64{})
 	default:
-		gr.matrixA = p.groupA[gr.group]
+		ad.matrixA = p.groupA[gr.group]
 	}
 	first, next := p.offset, 0
 	for _, l := range gr.layers {
-		l.rank = l.of.Rank()
+		to := &ad.layers[l.index]
+		to.rank = l.of.Rank()
 		if p.sharedA == nil {
-			l.firstRank, next = next, next+l.rank
+			to.firstRank, next = next, next+to.rank
 		}
-		out, rank := int64(l.out), int64(l.rank)
-		v := &bindings.Vectors{A: p.c.View(gr.matrixA, [4]int64{in, rank, 1, 1}, [4]int64{0, int64(l.firstRank)})}
+		out, rank := int64(l.out), int64(to.rank)
+		v := &bindings.Vectors{A: p.c.View(ad.matrixA, [4]int64{in, rank, 1, 1}, [4]int64{0, int64(to.firstRank)})}
 		switch {
 		case p.a.Method == vera.MethodLoRA:
-			v.B, l.gradB = p.take(rank, out, l.of.Pair.B)
+			v.B, to.gradB = p.take(rank, out, l.of.Pair.B)
 		case p.sharedA == nil:
 			v.B = p.layerB[l.linear]
 		default:
 			rows, _ := p.a.Base.Orders(l.target)
 			v.B = p.c.View(p.sharedB[rows], [4]int64{rank, out, 1, 1}, [4]int64{})
 		}
-		l.grads = p.part(p.a.grads, out+rank, 1)
+		to.grads, to.offset = p.part(p.grads, out+rank, 1), p.offset
 		v.LambdaB, _ = p.take(out, 1, l.of.LambdaB)
 		v.LambdaD, _ = p.take(rank, 1, l.of.LambdaD)
-		l.vectors = v
+		to.vectors = v
 	}
-	if p.a.interleaved && len(gr.layers) == len(gr.group.layers) {
-		p.shareVectors(gr, first)
+	if p.interleaved && p.params != nil && len(gr.layers) == len(gr.group.layers) {
+		p.shareVectors(ad, gr, first)
 	}
+	return ad
 }
 
 // shareVectors views the vectors of all layers of a group as one tensor, from `first` of params on, if all layers see
 // the same rows of B.
-func (p *placing) shareVectors(gr adaptedGroup, first int64) {
+func (p *placing) shareVectors(ad *groupAdapter, gr adaptedGroup, first int64) {
 	out, rank, n := int64(gr.layers[0].out), int64(p.a.Rank), int64(len(gr.layers))
 	order, _ := p.a.Base.Orders(gr.layers[0].target)
 	for _, l := range gr.layers {
@@ -327,9 +343,9 @@ func (p *placing) shareVectors(gr adaptedGroup, first int64) {
 			return
 		}
 	}
-	all := p.c.Reshape(p.c.View(p.a.params, [4]int64{(out + rank) * n, 1, 1, 1}, [4]int64{first}), out+rank, n)
-	gr.group.sharedVectors = &bindings.Vectors{
-		B:       gr.layers[0].vectors.B,
+	all := p.c.Reshape(p.c.View(p.params, [4]int64{(out + rank) * n, 1, 1, 1}, [4]int64{first}), out+rank, n)
+	ad.sharedVectors = &bindings.Vectors{
+		B:       ad.layers[0].vectors.B,
 		LambdaB: p.c.View(all, [4]int64{out, n, 1, 1}, [4]int64{}),
 		LambdaD: p.c.View(all, [4]int64{rank, n, 1, 1}, [4]int64{out}),
 	}
@@ -355,7 +371,11 @@ func (m *Model) Update() error {
 	a.stale = true
 	all := make([]float32, 0, a.params.Ne(0))
 	for _, n := range a.parameters {
-		all = append(all, n.values...)
+		values := n.values
+		if m.options.Compute == ComputeQ8 && a.Pair != nil {
+			values = rounded16(values)
+		}
+		all = append(all, values...)
 	}
 	return bindings.Set(a.params, append(all, make([]float32, int(a.params.Ne(0))-len(all))...))
 }

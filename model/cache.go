@@ -19,16 +19,24 @@ type Cache struct {
 	states       []*bindings.Tensor // of blocks with a delta net, [numbers, texts]
 	room         int                // tokens of a text
 	texts        [][]int32
-	long         []bool        // whether each text is rotated as a long one
-	attachment   int           // the model's, when keys and values were computed
-	steps        map[int]*pass // graphs of one token for each text, by their number of rows
+	long         []bool    // whether each text is rotated as a long one
+	attachment   int       // the model's, when keys and values were computed
+	adapters     []*Placed // of each text; nil for the attached one, or none
+	mixtures     map[mixtureKey]*mixture
+	made         int     // mixtures so far
+	steps        []*pass // graphs of one token for each of some texts, the last used first
 }
 
-// Addition continues a text by at least one token. Logits are wanted after the last Rows of them.
+// mostSteps bounds the graphs that are kept: they differ in the number of rows of each pair.
+const mostSteps = 32
+
+// Addition continues a text by at least one token. Logits are wanted after the last Rows of them. A text that goes on
+// with another adapter is computed again. Additions whose adapters have one pair are best next to each other.
 type Addition struct {
-	Text   int
-	Tokens []int32
-	Rows   int
+	Text    int
+	Tokens  []int32
+	Rows    int
+	Adapter *Placed // of this cache; nil for the attached one, or none
 }
 
 // NewCache makes room for some texts of so many tokens each. The system gives the memory as it is used. It fails where
@@ -53,7 +61,7 @@ func (m *Model) newCache(texts, room int) (*Cache, error) {
 	}
 	room = (room + bindings.CacheBlock - 1) / bindings.CacheBlock * bindings.CacheBlock
 	c := &Cache{m: m, context: bindings.NewContext(2 * len(m.blocks)), room: room, texts: make([][]int32, texts),
-		long: make([]bool, texts), attachment: m.attachment, steps: map[int]*pass{}}
+		long: make([]bool, texts), attachment: m.attachment, adapters: make([]*Placed, texts), mixtures: map[mixtureKey]*mixture{}}
 	kind := bindings.F32
 	if m.options.Compute == ComputeQ8 {
 		kind = bindings.F16
@@ -86,6 +94,9 @@ func (m *Model) newCache(texts, room int) (*Cache, error) {
 // Close gives the memory back to the system. Closing twice is harmless.
 func (c *Cache) Close() {
 	c.forgetSteps()
+	for _, x := range c.mixtures {
+		x.close()
+	}
 	c.memory.Close()
 	c.context.Close()
 	bindings.ReturnMemory()
@@ -95,7 +106,7 @@ func (c *Cache) forgetSteps() {
 	for _, p := range c.steps {
 		p.close()
 	}
-	clear(c.steps)
+	c.steps = nil
 }
 
 // Held gives the tokens of a text.
@@ -119,6 +130,7 @@ const cacheRows = 512
 // addition after the other. A text's result does not depend on the others, nor, in float32, on the pieces in which its
 // tokens come. After an error the texts hold what they held before, or nothing.
 func (c *Cache) Append(adds ...Addition) ([]float32, error) {
+	adds = slices.Clone(adds)
 	if c.attachment != c.m.attachment {
 		c.forgetSteps() // another adapter gives other keys and values
 		for i := range c.texts {
@@ -131,14 +143,16 @@ func (c *Cache) Append(adds ...Addition) ([]float32, error) {
 		if err := c.check(adds[:i], a); err != nil {
 			return nil, err
 		}
-		// A text that becomes long, or no longer is, rotates differently: it is computed again.
+		// A text that becomes long, or no longer is, rotates differently.
 		past := len(c.texts[a.Text])
 		long := c.m.isLong(past + len(a.Tokens))
-		if past > 0 && long != c.long[a.Text] {
+		if past > 0 && (long != c.long[a.Text] || a.Adapter != c.adapters[a.Text]) {
 			a.Tokens, past = slices.Concat(c.texts[a.Text], a.Tokens), 0
+			adds[i].Tokens = a.Tokens
+			c.Cut(a.Text, 0)
 		}
 		all.add(a, past, long)
-		c.long[a.Text] = long
+		c.long[a.Text], c.adapters[a.Text] = long, a.Adapter
 	}
 	logits := make([]float32, 0, all.wanted*c.m.Vocab)
 	for start := 0; start < len(all.tokens); start += cacheRows {
@@ -189,6 +203,8 @@ type rows struct {
 	tokens, positions []int32
 	places            []int32 // text and position of each
 	long              []bool  // whether its text is long
+	adapters          []*Placed
+	slots             []int32 // of them
 	rotationRows      []int32 // for graph.rotationTables; of a pass alone
 	logits            []bool  // whether they are wanted after it
 	wanted            int     // how many are
@@ -200,6 +216,7 @@ func (r *rows) add(a Addition, past int, long bool) {
 		r.positions = append(r.positions, int32(past+i))
 		r.places = append(r.places, int32(a.Text), int32(past+i))
 		r.long = append(r.long, long)
+		r.adapters = append(r.adapters, a.Adapter)
 		r.logits = append(r.logits, i >= len(a.Tokens)-a.Rows)
 	}
 	r.wanted += a.Rows
@@ -207,7 +224,7 @@ func (r *rows) add(a Addition, past int, long bool) {
 
 func (r *rows) part(start, end int) rows {
 	p := rows{tokens: r.tokens[start:end], positions: r.positions[start:end], places: r.places[2*start : 2*end],
-		long: r.long[start:end], logits: r.logits[start:end]}
+		long: r.long[start:end], adapters: r.adapters[start:end], logits: r.logits[start:end]}
 	for _, wanted := range p.logits {
 		if wanted {
 			p.wanted++
@@ -234,38 +251,57 @@ type pass struct {
 	result *bindings.Tensor // logits, [vocabulary, wanted]; without them the residual stream
 }
 
+// isLike tells whether a steady pass has rows of the same pairs.
+func (p *pass) isLike(r rows) bool {
+	return len(p.tokens) == len(r.tokens) &&
+		slices.EqualFunc(p.rows.adapters, r.adapters, func(a, b *Placed) bool { return mixtureOf(a) == mixtureOf(b) })
+}
+
+// step gives the pass for one more token of each of some texts, with memory.
+func (c *Cache) step(r rows) (*pass, error) {
+	if i := slices.IndexFunc(c.steps, func(p *pass) bool { return p.isLike(r) }); i >= 0 {
+		p := c.steps[i]
+		c.steps = slices.Delete(c.steps, i, i+1)
+		if p.at.Serves(r.places) {
+			c.steps = slices.Insert(c.steps, 0, p)
+			return p, nil
+		}
+		p.close()
+	}
+	p := c.pass(r)
+	p.alloc = c.m.backend.NewAllocator()
+	if err := p.allocate(); err != nil {
+		p.close()
+		return nil, err
+	}
+	if c.steps = slices.Insert(c.steps, 0, p); len(c.steps) > mostSteps {
+		c.steps[mostSteps].close()
+		c.steps = c.steps[:mostSteps]
+	}
+	return p, nil
+}
+
 // compute appends the wanted logits of some rows.
 func (c *Cache) compute(r rows, logits []float32) ([]float32, error) {
 	if c.m.inTurn() {
 		return c.computeInTurn(r, logits)
 	}
-	steady := r.isOneEach()
-	p := c.steps[len(r.tokens)]
-	if steady && p != nil && !p.at.Serves(r.places) {
-		p.close()
-		delete(c.steps, len(r.tokens))
-		p = nil
-	}
-	if !steady || p == nil {
+	var p *pass
+	var err error
+	if r.isOneEach() {
+		p, err = c.step(r)
+	} else {
 		p = c.pass(r)
-		if steady {
-			p.alloc = c.m.backend.NewAllocator()
-		} else {
-			defer p.graph.Close()
-		}
-		if err := p.allocate(); err != nil {
-			if steady {
-				p.close()
-			}
-			return nil, err
-		}
-		if steady {
-			c.steps[len(r.tokens)] = p // only now that it has memory
-		}
+		defer p.graph.Close()
+		err = p.allocate()
+	}
+	if err != nil {
+		return nil, err
 	}
 	copy(p.tokens, r.tokens)
 	copy(p.positions, r.positions)
 	copy(p.places, r.places)
+	copy(p.slots, slotsOf(r.adapters))
 	copy(p.rotationRows, rotationRows(r.long))
 	if err := p.compute(); err != nil {
 		return nil, err
@@ -288,13 +324,16 @@ func (c *Cache) pass(like rows) *pass {
 	m, n := c.m, len(like.tokens)
 	p := &pass{graph: m.newGraph(n), rows: rows{
 		tokens: slices.Clone(like.tokens), positions: slices.Clone(like.positions), places: slices.Clone(like.places),
-		rotationRows: rotationRows(like.long),
+		rotationRows: rotationRows(like.long), adapters: slices.Clone(like.adapters), slots: slotsOf(like.adapters),
 	}}
 	g := p.graph
 	g.way = m.answeringWay()
 	g.rotations = g.rotationTables(p.positions, p.rotationRows)
 	g.temperature = g.temperatureOf(p.positions)
 	g.addFirst(p.positions)
+	if slices.ContainsFunc(p.rows.adapters, func(a *Placed) bool { return a != nil }) {
+		g.shares = g.sharesOf(p.rows.adapters, p.slots)
+	}
 	places := g.NewPlaces(p.places, c.room)
 	*g.inputs = append(*g.inputs, places.Set)
 	p.at = places

@@ -363,14 +363,15 @@ func TestBadAdditions(t *testing.T) {
 		adds  []Addition
 		words []string
 	}{
-		"nothing":         {[]Addition{{0, nil, 0}}, []string{"0 tokens"}},
-		"rows too many":   {[]Addition{{0, []int32{1}, 2}}, []string{"2 rows"}},
-		"negative rows":   {[]Addition{{0, []int32{1}, -1}}, []string{"-1 rows"}},
-		"too long":        {[]Addition{{0, long, 1}}, []string{"room for 16"}},
-		"token too large": {[]Addition{{0, []int32{1, int32(m.Vocab)}, 1}}, []string{"token 300"}},
-		"negative token":  {[]Addition{{0, []int32{-1}, 1}}, []string{"token -1"}},
-		"no such text":    {[]Addition{{2, []int32{1}, 1}}, []string{"text 2 of 2"}},
-		"twice": {[]Addition{{1, []int32{1}, 1}, {0, []int32{1}, 1}, {1, []int32{1}, 1}},
+		"nothing":         {[]Addition{{Text: 0, Tokens: nil, Rows: 0}}, []string{"0 tokens"}},
+		"rows too many":   {[]Addition{{Text: 0, Tokens: []int32{1}, Rows: 2}}, []string{"2 rows"}},
+		"negative rows":   {[]Addition{{Text: 0, Tokens: []int32{1}, Rows: -1}}, []string{"-1 rows"}},
+		"too long":        {[]Addition{{Text: 0, Tokens: long, Rows: 1}}, []string{"room for 16"}},
+		"token too large": {[]Addition{{Text: 0, Tokens: []int32{1, int32(m.Vocab)}, Rows: 1}}, []string{"token 300"}},
+		"negative token":  {[]Addition{{Text: 0, Tokens: []int32{-1}, Rows: 1}}, []string{"token -1"}},
+		"no such text":    {[]Addition{{Text: 2, Tokens: []int32{1}, Rows: 1}}, []string{"text 2 of 2"}},
+		"twice": {[]Addition{{Text: 1, Tokens: []int32{1}, Rows: 1}, {Text: 0, Tokens: []int32{1}, Rows: 1},
+			{Text: 1, Tokens: []int32{1}, Rows: 1}},
 			[]string{"text 1", "twice"}},
 	} {
 		t.Run(name, func(t *testing.T) {

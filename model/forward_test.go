@@ -252,7 +252,7 @@ func TestCache(t *testing.T) {
 					past := len(c.Held(2))
 					// Other texts are appended to beside it, and there is training in between.
 					logits, err := c.Append(Addition{Text: 1, Tokens: tokens[past : past+1]},
-						Addition{2, tokens[past : past+n], n}, Addition{Text: 0, Tokens: tokens[:2]})
+						Addition{Text: 2, Tokens: tokens[past : past+n], Rows: n}, Addition{Text: 0, Tokens: tokens[:2]})
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -264,7 +264,7 @@ func TestCache(t *testing.T) {
 					}
 				}
 				sameBits(t, fmt.Sprint("pieces ", pieces), got, want)
-				if _, err := c.Append(Addition{2, slices.Repeat([]int32{1}, 9), 1}); err == nil {
+				if _, err := c.Append(Addition{Text: 2, Tokens: slices.Repeat([]int32{1}, 9), Rows: 1}); err == nil {
 					t.Error("a full text takes more tokens")
 				}
 				c.Cut(2, 0)
@@ -351,8 +351,8 @@ func TestQ8(t *testing.T) {
 		if !(e <= 3e-2) || e == 0 || effect < 10*e {
 			t.Errorf("rank %d: logits are off by %.1e, and the adapter changes them by %.1e", rank, e, effect)
 		}
-		if rounded.adapter.interleaved != (rank == 32) {
-			t.Errorf("rank %d: interleaved is %v", rank, rounded.adapter.interleaved)
+		if way := rounded.blocks[0].groups[0].adapter.way; (way == bindings.Interleaved) != (rank == 32) {
+			t.Errorf("rank %d: the pair is multiplied in way %d", rank, way)
 		}
 		for _, l := range a.Layers {
 			clear(l.LambdaB)

@@ -26,6 +26,7 @@ type graph struct {
 	useMerged           bool            // groups that have a merged matrix multiply with it
 	seed                uint64          // of the dropout masks; 0 for no dropout
 	way                 bindings.Way    // of products
+	shares              []share         // of the rows, where each has an adapter of its own
 	alloc               *bindings.Allocator
 }
 

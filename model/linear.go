@@ -7,19 +7,13 @@ import (
 	"github.com/veratune/veratune/vera"
 )
 
-// linear is one matrix of a block and, where it is adapted, VeRA's vectors and their gradients.
+// linear is one matrix of a block.
 type linear struct {
 	block   int
 	target  string
 	in, out int
 	w       *bindings.Tensor // [in, out]
 	bias    *bindings.Tensor // [out] or nil
-
-	vectors   *bindings.Vectors // nil where the layer is not adapted
-	rank      int               // of its part of the adapter
-	firstRank int               // its first row in the group's A
-	grads     *bindings.Tensor  // [out + rank]: sums of the gradients of b, then d
-	gradB     *bindings.Tensor  // [rank, out]: the same of a LoRA's B
 }
 
 // group is the layers of a block that share an input. Their results lie one after the other in one tensor [out, rows].
@@ -27,13 +21,30 @@ type group struct {
 	block, index int // 0 q k v, 1 output, 2 gate up, 3 down
 	layers       []*linear
 	in, out      int
+	adapter      *groupAdapter    // the attached adapter's part; nil where it has none
 	merged       *bindings.Tensor // [in, out]: W + ΔW of all layers; nil where they are not merged
+}
+
+// groupAdapter is what an adapter adds to a group.
+type groupAdapter struct {
+	layers  []layerAdapter   // of the group's
+	matrixA *bindings.Tensor // [in, rank] where the adapted layers share A, else [in, Σ rank]
+	sharesA bool
+	way     bindings.Way     // of products with A and B, where it is not the graph's
+	gradA   *bindings.Tensor // of A's shape: sums of the gradients of a LoRA's A
 	// b [out, layers] and d [rank, layers] of all layers, if all see the same rows of B and the pair is packed for
 	// 8-bit products; else nil.
 	sharedVectors *bindings.Vectors
-	matrixA       *bindings.Tensor // [in, rank] where the adapted layers share A, else [in, Σ rank]
-	sharesA       bool
-	gradA         *bindings.Tensor // of A's shape: sums of the gradients of a LoRA's A
+}
+
+// layerAdapter is what an adapter adds to a layer.
+type layerAdapter struct {
+	vectors   *bindings.Vectors // nil where the layer is not adapted
+	rank      int
+	firstRank int              // its first row in the group's A
+	offset    int64            // of its b, behind which its d stands, among the adapter's vectors
+	grads     *bindings.Tensor // [out + rank]: sums of the gradients of b, then d
+	gradB     *bindings.Tensor // [rank, out]: the same of a LoRA's B
 }
 
 func newGroup(index int, layers ...*linear) *group {
@@ -44,17 +55,19 @@ func newGroup(index int, layers ...*linear) *group {
 	return gr
 }
 
-func (gr *group) adapted() bool { return gr.matrixA != nil }
-
 func (gr *group) biased() bool {
 	return slices.ContainsFunc(gr.layers, func(l *linear) bool { return l.bias != nil })
 }
 
-// each calls f for every layer, with the offset of its part in the group's result.
-func (gr *group) each(f func(l *linear, start int)) {
+// each calls f for every layer, with what the adapter adds to it and the offset of its part in the group's result.
+func (gr *group) each(a *groupAdapter, f func(l *linear, a layerAdapter, start int)) {
 	start := 0
-	for _, l := range gr.layers {
-		f(l, start)
+	for i, l := range gr.layers {
+		if a == nil {
+			f(l, layerAdapter{}, start)
+		} else {
+			f(l, a.layers[i], start)
+		}
 		start += l.out
 	}
 }
@@ -67,11 +80,11 @@ const planRows = 1024
 // twice and B three times.
 func (gr *group) mergingPays(rank int) bool {
 	adapted := 0
-	for _, l := range gr.layers {
-		if l.vectors != nil {
+	gr.each(gr.adapter, func(l *linear, a layerAdapter, _ int) {
+		if a.vectors != nil {
 			adapted += l.out
 		}
-	}
+	})
 	merged := 2*gr.in*adapted*rank + planRows*gr.in*gr.out
 	factored := planRows * rank * (2*gr.in + 3*adapted)
 	return merged < factored
@@ -92,9 +105,9 @@ func (m *Model) merge() error {
 			if gr.merged == nil {
 				continue
 			}
-			gr.each(func(l *linear, start int) {
+			gr.each(gr.adapter, func(l *linear, a layerAdapter, start int) {
 				place := g.View(gr.merged, [4]int64{int64(gr.in), int64(l.out), 1, 1}, [4]int64{0, int64(start)})
-				g.nodes.Expand(g.Merge(place, l.w, l.vectors))
+				g.nodes.Expand(g.Merge(place, l.w, a.vectors))
 			})
 		}
 		err := g.runBlock(b, i+1)
@@ -135,7 +148,7 @@ func (m *Model) mergedGroups() (list []*group) {
 	}
 	for _, b := range m.blocks {
 		for _, gr := range b.groups {
-			if gr.adapted() && (m.options.Plan == PlanMerged || gr.mergingPays(m.adapter.Rank)) {
+			if gr.adapter != nil && (m.options.Plan == PlanMerged || gr.mergingPays(m.adapter.Rank)) {
 				list = append(list, gr)
 			}
 		}
@@ -151,7 +164,7 @@ func (g *graph) linears(x *bindings.Tensor, gr *group, acc *bindings.Tensor, t b
 		return g.products(x, gr, acc, t)
 	}
 	y, u = g.products(x, gr, acc, bindings.F32)
-	gr.each(func(l *linear, start int) {
+	gr.each(nil, func(l *linear, _ layerAdapter, start int) {
 		if l.bias != nil {
 			g.nodes.Expand(g.AddInplace(g.columns(y, start, l.out), l.bias))
 		}
@@ -161,33 +174,37 @@ func (g *graph) linears(x *bindings.Tensor, gr *group, acc *bindings.Tensor, t b
 
 // products is linears without biases.
 func (g *graph) products(x *bindings.Tensor, gr *group, acc *bindings.Tensor, t bindings.Type) (y, u *bindings.Tensor) {
-	if x == nil {
+	switch {
+	case x == nil:
 		return nil, nil
-	}
-	if gr.merged != nil && g.useMerged {
+	case g.shares != nil:
+		return g.as(g.mixedProducts(x, gr, acc), t), nil
+	case gr.merged != nil && g.useMerged:
 		return g.Linear(gr.merged, x, bindings.Product{Acc: acc}, t), nil
 	}
-	if gr.adapted() {
+	ad := gr.adapter
+	if ad != nil {
 		u = g.timesA(x, gr)
 	}
 	if len(gr.layers) > 1 {
 		y = g.NewTensor(t, int64(gr.out), x.Ne(1))
 	}
-	if v := gr.sharedVectors; v != nil {
-		gr.each(func(l *linear, start int) {
+	if ad != nil && ad.sharedVectors != nil {
+		v := ad.sharedVectors
+		gr.each(nil, func(l *linear, _ layerAdapter, start int) {
 			g.nodes.Expand(g.linear(l.w, x, bindings.Product{Acc: acc, Into: g.columns(y, start, l.out)}, t))
 		})
-		return g.pairLinear(v.B, u, bindings.Product{In: v.LambdaD, Out: v.LambdaB, Acc: y, Into: y}, t), u
+		return g.pairLinear(ad, v.B, u, bindings.Product{In: v.LambdaD, Out: v.LambdaB, Acc: y, Into: y}, t), u
 	}
-	gr.each(func(l *linear, start int) {
+	gr.each(ad, func(l *linear, a layerAdapter, start int) {
 		part := g.columns(y, start, l.out)
 		switch {
-		case l.vectors == nil:
+		case a.vectors == nil:
 			y = g.joined(y, g.linear(l.w, x, bindings.Product{Acc: acc, Into: part}, t))
 		default:
 			wx := g.linear(l.w, x, bindings.Product{Acc: acc}, bindings.F32)
-			y = g.joined(y, g.pairLinear(l.vectors.B, g.columns(u, l.firstRank, l.rank),
-				bindings.Product{In: l.vectors.LambdaD, Out: l.vectors.LambdaB, Acc: wx, Into: part}, t))
+			y = g.joined(y, g.pairLinear(ad, a.vectors.B, g.columns(u, a.firstRank, a.rank),
+				bindings.Product{In: a.vectors.LambdaD, Out: a.vectors.LambdaB, Acc: wx, Into: part}, t))
 		}
 	})
 	return y, u
@@ -204,7 +221,7 @@ func (g *graph) joined(whole, part *bindings.Tensor) *bindings.Tensor {
 
 // timesA is u = A x [rank or Σ rank, rows], with the group's dropout on x.
 func (g *graph) timesA(x *bindings.Tensor, gr *group) *bindings.Tensor {
-	return g.pairLinear(gr.matrixA, g.dropped(x, gr), bindings.Product{}, g.kind)
+	return g.pairLinear(gr.adapter, gr.adapter.matrixA, g.dropped(x, gr), bindings.Product{}, g.kind)
 }
 
 // dropped is x with the group's dropout, as products take it.
@@ -221,11 +238,11 @@ func (g *graph) linear(w, x *bindings.Tensor, p bindings.Product, t bindings.Typ
 	return g.Linear(w, x, p, t)
 }
 
-// pairLinear is linear for a matrix of the adapter.
-func (g *graph) pairLinear(w, x *bindings.Tensor, p bindings.Product, t bindings.Type) *bindings.Tensor {
-	p.Way = g.way
-	if g.m.adapter.interleaved {
-		p.Way = bindings.Interleaved
+// pairLinear is linear for a matrix of an adapter.
+func (g *graph) pairLinear(a *groupAdapter, w, x *bindings.Tensor, p bindings.Product,
+	t bindings.Type) *bindings.Tensor {
+	if p.Way = g.way; a.way != bindings.Plain {
+		p.Way = a.way
 	}
 	return g.Linear(w, x, p, t)
 }
@@ -241,10 +258,10 @@ func (g *graph) linearsBack(dy, x, u *bindings.Tensor, gr *group, needInput bool
 	x, u = g.rounded(x), g.rounded(u)
 	if gr.merged != nil {
 		grad := g.WeightGradient(dy, x, g.kind)
-		gr.each(func(l *linear, start int) {
-			if l.vectors != nil && grad != nil {
+		gr.each(gr.adapter, func(l *linear, a layerAdapter, start int) {
+			if a.vectors != nil && grad != nil {
 				part := g.View(grad, [4]int64{grad.Ne(0), int64(l.out), 1, 1}, [4]int64{0, int64(start)})
-				g.nodes.Expand(g.AddInplace(l.grads, g.MergedGradient(part, *l.vectors)))
+				g.nodes.Expand(g.AddInplace(a.grads, g.MergedGradient(part, *a.vectors)))
 			}
 		})
 		if !needInput {
@@ -253,22 +270,23 @@ func (g *graph) linearsBack(dy, x, u *bindings.Tensor, gr *group, needInput bool
 		return g.LinearBack(gr.merged, dy, bindings.Product{}, bindings.F32)
 	}
 	du := g.vectorsBack(dy, u, gr, needInput)
-	if gr.gradA != nil {
-		g.nodes.Expand(g.AddInplace(gr.gradA, g.WeightGradient(du, g.dropped(x, gr), bindings.F32)))
+	ad := gr.adapter
+	if ad != nil && ad.gradA != nil {
+		g.nodes.Expand(g.AddInplace(ad.gradA, g.WeightGradient(du, g.dropped(x, gr), bindings.F32)))
 	}
 	if !needInput {
 		return nil
 	}
-	gr.each(func(l *linear, start int) {
+	gr.each(nil, func(l *linear, _ layerAdapter, start int) {
 		dx = g.LinearBack(l.w, g.columns(dy, start, l.out), bindings.Product{Acc: dx}, bindings.F32)
 	})
 	if du == nil {
 		return dx
 	}
 	if mask := g.mask(gr); mask != nil {
-		return g.Add(dx, g.Mul(g.LinearBack(gr.matrixA, du, bindings.Product{}, bindings.F32), mask))
+		return g.Add(dx, g.Mul(g.LinearBack(ad.matrixA, du, bindings.Product{}, bindings.F32), mask))
 	}
-	return g.LinearBack(gr.matrixA, du, bindings.Product{Acc: dx}, bindings.F32)
+	return g.LinearBack(ad.matrixA, du, bindings.Product{Acc: dx}, bindings.F32)
 }
 
 // vectorsBack adds the gradients of the layers' b and d, or of a LoRA's B. It gives the gradient of u = A x, as
@@ -276,33 +294,34 @@ func (g *graph) linearsBack(dy, x, u *bindings.Tensor, gr *group, needInput bool
 //
 //	∂u = d ⊙ Bᵀ (b ⊙ g)    ∂B = Σ g (d ⊙ u)ᵀ
 func (g *graph) vectorsBack(dy, u *bindings.Tensor, gr *group, needed bool) (du *bindings.Tensor) {
-	if !gr.adapted() {
+	ad := gr.adapter
+	if ad == nil {
 		return nil
 	}
-	needed = needed || gr.gradA != nil
-	if needed && !gr.sharesA {
-		du = g.NewTensor(g.kind, gr.matrixA.Ne(1), dy.Ne(1))
+	needed = needed || ad.gradA != nil
+	if needed && !ad.sharesA {
+		du = g.NewTensor(g.kind, ad.matrixA.Ne(1), dy.Ne(1))
 	}
-	gr.each(func(l *linear, start int) {
-		if l.vectors == nil {
+	gr.each(ad, func(l *linear, a layerAdapter, start int) {
+		if a.vectors == nil {
 			return
 		}
-		part, layerU := g.columns(dy, start, l.out), g.columns(u, l.firstRank, l.rank)
-		if l.gradB != nil {
-			g.nodes.Expand(g.AddInplace(l.gradB, g.Mul(g.WeightGradient(part, layerU, bindings.F32),
-				l.vectors.LambdaD)))
+		part, layerU := g.columns(dy, start, l.out), g.columns(u, a.firstRank, a.rank)
+		if a.gradB != nil {
+			g.nodes.Expand(g.AddInplace(a.gradB, g.Mul(g.WeightGradient(part, layerU, bindings.F32),
+				a.vectors.LambdaD)))
 		} else {
-			g.nodes.Expand(g.AddInplace(l.grads, g.FactoredGradient(part, layerU, *l.vectors)))
+			g.nodes.Expand(g.AddInplace(a.grads, g.FactoredGradient(part, layerU, *a.vectors)))
 		}
-		h := bindings.Product{In: l.vectors.LambdaB, Out: l.vectors.LambdaD}
+		h := bindings.Product{In: a.vectors.LambdaB, Out: a.vectors.LambdaD}
 		switch {
 		case !needed:
-		case gr.sharesA:
+		case ad.sharesA:
 			h.Acc = du
-			du = g.LinearBack(l.vectors.B, part, h, bindings.F32)
+			du = g.LinearBack(a.vectors.B, part, h, bindings.F32)
 		default:
-			h.Into = g.columns(du, l.firstRank, l.rank)
-			g.nodes.Expand(g.LinearBack(l.vectors.B, part, h, g.kind))
+			h.Into = g.columns(du, a.firstRank, a.rank)
+			g.nodes.Expand(g.LinearBack(a.vectors.B, part, h, g.kind))
 		}
 	})
 	return g.rounded(du)

@@ -247,8 +247,8 @@ func (m *Model) saved(p pack) (bytes int64, results int, err error) {
 	for _, b := range m.blocks[m.adapter.lowest:] {
 		like := made{shape: b.shape}
 		for i, gr := range b.groups {
-			if gr.merged == nil {
-				like.down[i] = gr.matrixA.Ne(1)
+			if gr.merged == nil && gr.adapter != nil {
+				like.down[i] = gr.adapter.matrixA.Ne(1)
 			}
 		}
 		if seen[like] {

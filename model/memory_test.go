@@ -14,10 +14,14 @@ import (
 func TestMergingPays(t *testing.T) {
 	adaptedGroup := func(in int, outs ...int) *group {
 		var layers []*linear
+		ad := &groupAdapter{}
 		for _, out := range outs {
-			layers = append(layers, &linear{in: in, out: out, vectors: &bindings.Vectors{}})
+			layers = append(layers, &linear{in: in, out: out})
+			ad.layers = append(ad.layers, layerAdapter{vectors: &bindings.Vectors{}})
 		}
-		return newGroup(0, layers...)
+		gr := newGroup(0, layers...)
+		gr.adapter = ad
+		return gr
 	}
 	for _, c := range []struct {
 		*group

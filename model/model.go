@@ -155,6 +155,7 @@ type Model struct {
 	blocks      []*block
 	fingerprint string
 	adapter     *attached
+	pairs       *vera.Pairs
 	attachment  int              // counts the calls of Attach
 	free        int64            // memory that was free at the first training step, in bytes
 	dryRun      bool             // graphs are measured, not computed
@@ -175,7 +176,7 @@ func Open(path string, o Options) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Model{options: o, file: file}
+	m := &Model{options: o, file: file, pairs: new(vera.Pairs)}
 	if err := m.open(); err != nil {
 		m.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
@@ -539,6 +540,7 @@ func (m *Model) Base() vera.Base {
 	b := vera.Base{
 		Architecture: m.Architecture, Name: m.Name, Fingerprint: m.fingerprint,
 		Blocks: m.Blocks, HeadDim: m.HeadDim, Delta: m.Delta, General: vera.General(m.file),
+		Pairs: m.pairs,
 	}
 	for _, l := range m.linears() {
 		b.Linears = append(b.Linears, vera.Linear{Block: l.block, Target: l.target, In: l.in, Out: l.out})

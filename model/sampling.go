@@ -142,3 +142,28 @@ func (s Sampling) top(likely []candidate, total float64) (kept []candidate, enou
 	}
 	return likely[:n], enough && sum >= s.TopP*total
 }
+
+// logProbs is the log probability of a token by its logits, and the n most likely tokens; of equal ones, the lower
+// first.
+func logProbs(logits []float32, token int32, n int) (float32, []LogProb) {
+	most := float64(slices.Max(logits))
+	sum := 0.0
+	for _, l := range logits {
+		sum += math.Exp(float64(l) - most)
+	}
+	of := func(id int32) float32 { return float32(float64(logits[id]) - most - math.Log(sum)) }
+	var top []LogProb
+	for i := range logits {
+		l := LogProb{int32(i), of(int32(i))}
+		if len(top) == n && (n == 0 || l.LogProb <= top[n-1].LogProb) {
+			continue
+		}
+		place, _ := slices.BinarySearchFunc(top, l, func(a, b LogProb) int {
+			return cmp.Or(cmp.Compare(b.LogProb, a.LogProb), cmp.Compare(a.ID, b.ID))
+		})
+		if top = slices.Insert(top, place, l); len(top) > n {
+			top = top[:n]
+		}
+	}
+	return of(token), top
+}

@@ -32,8 +32,8 @@ type trial struct {
 func (r trial) run(s *Server) (tokens []int32, err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	err = s.Generate(ctx, r.prompt, r.Sampling, func(token int32) bool {
-		tokens = append(tokens, token)
+	err = s.Generate(ctx, Request{Prompt: r.prompt, Sampling: r.Sampling}, func(t Token) bool {
+		tokens = append(tokens, t.ID)
 		if len(tokens) == r.stop && r.cancels {
 			cancel()
 			return true
@@ -148,17 +148,18 @@ func TestServerReuse(t *testing.T) {
 				t.Fatal(err)
 			}
 			// A server that was left as after the first answer, to look into.
-			still := &Server{m: m, cache: m.mustCache(t, 2, 256)}
+			still := &Server{m: m, cache: m.mustCache(t, 2, 256), used: make([]int, 2)}
 			if _, err := still.cache.Append(Addition{Text: 1, Tokens: slices.Concat(random[:30], answer[:9])}); err !=
 				nil {
 				t.Fatal(err)
 			}
-			q := &request{ctx: context.Background(), prompt: c.prompt}
-			if err := still.begin(q, nil); err != nil || len(q.next) != c.left {
-				t.Errorf("%d tokens are to be computed, %v, want %d", len(q.next), err, c.left)
+			q := &request{Request: Request{Prompt: c.prompt}}
+			if still.seat(q); len(q.next) != c.left {
+				t.Errorf("%d tokens are to be computed, want %d", len(q.next), c.left)
 			}
-			if err := still.begin(q, []*request{{text: 1}}); err != nil || q.text != 0 || len(q.next) != len(c.prompt) {
-				t.Errorf("text %d, %d tokens, %v, while text 1 is busy", q.text, len(q.next), err)
+			still.active = []*request{{text: 1}}
+			if still.seat(q); q.text != 0 || len(q.next) != len(c.prompt) {
+				t.Errorf("text %d, %d tokens, while text 1 is busy", q.text, len(q.next))
 			}
 			if got, err := r.run(s); err != nil || !slices.Equal(got, want) {
 				t.Errorf("%v, tokens %d, want %d", err, got, want)
@@ -208,9 +209,10 @@ func TestServerCancelled(t *testing.T) {
 	defer s.Close()
 	cancelled, cancel := context.WithCancel(context.Background())
 	cancel()
-	err := s.Generate(context.Background(), []int32{5}, DefaultSampling(), func(int32) bool {
+	err := s.Generate(context.Background(), Request{Prompt: []int32{5}, Sampling: DefaultSampling()}, func(Token) bool {
 		// the server waits for this function
-		if err := s.Generate(cancelled, []int32{6}, DefaultSampling(), nil); !errors.Is(err, context.Canceled) {
+		if err := s.Generate(cancelled, Request{Prompt: []int32{6}, Sampling: DefaultSampling()}, nil); !errors.Is(err,
+			context.Canceled) {
 			t.Errorf("cancelled while it waits: %v", err)
 		}
 		return false
@@ -218,7 +220,8 @@ func TestServerCancelled(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	if err := s.Generate(cancelled, []int32{6}, DefaultSampling(), nil); !errors.Is(err, context.Canceled) {
+	if err := s.Generate(cancelled, Request{Prompt: []int32{6}, Sampling: DefaultSampling()}, nil); !errors.Is(err,
+		context.Canceled) {
 		t.Errorf("cancelled before: %v", err)
 	}
 }
@@ -233,7 +236,7 @@ func TestServerClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := 0
-	err = s.Generate(context.Background(), []int32{5}, DefaultSampling(), func(int32) bool {
+	err = s.Generate(context.Background(), Request{Prompt: []int32{5}, Sampling: DefaultSampling()}, func(Token) bool {
 		if n++; n == 3 {
 			go func() {
 				s.Close()
@@ -247,7 +250,8 @@ func TestServerClosed(t *testing.T) {
 		t.Errorf("%d tokens, %v, of an answer during which the server was closed; want %d", n, err, len(tokens))
 	}
 	<-closed
-	wantError(t, s.Generate(context.Background(), []int32{5}, DefaultSampling(), nil), "closed")
+	wantError(t, s.Generate(context.Background(), Request{Prompt: []int32{5}, Sampling: DefaultSampling()}, nil),
+		"closed")
 }
 
 // TestServerOnSmolLM2 holds greedy answers of the real model, eight at once, to each alone, and those to what comes

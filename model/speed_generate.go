@@ -43,7 +43,7 @@ func (m *Model) GenerationSpeed(prompt, answer, texts int) (s GenerationSpeed, e
 		for pass := range passes {
 			var all []Addition
 			for text := range adds {
-				all = append(all, Addition{text, each(pass, text), 1})
+				all = append(all, Addition{Text: text, Tokens: each(pass, text), Rows: 1})
 				n += len(all[text].Tokens)
 			}
 			if _, err := c.Append(all...); err != nil {

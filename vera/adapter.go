@@ -149,7 +149,7 @@ func (a *Adapter) drawLoRA() {
 // drawPairs draws the shared pair, or one for each layer, from the seed and the layer's place in the model.
 func (a *Adapter) drawPairs() {
 	if !a.UniquePairs {
-		a.share(NewPair(a.Init, a.Seed, a.Rank, a.MaxIn, a.MaxOut))
+		a.share(a.Base.Pairs.draw(a.Init, a.Seed, a.Rank, a.MaxIn, a.MaxOut))
 		return
 	}
 	for i, l := range a.Layers {

@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"math"
 	"math/rand/v2"
+	"slices"
+	"sync"
 
 	"gonum.org/v1/gonum/mathext/prng"
 )
@@ -37,7 +39,8 @@ type Pair struct {
 	B      []float32 // MaxOut × Rank, row-major
 
 	origin    origin
-	fileOrder bool // the rows of B and the columns of A are in the order of the GGUF file, as a LoRA's are
+	digest    string // SHA256's, where it is known
+	fileOrder bool   // the rows of B and the columns of A are in the order of the GGUF file, as a LoRA's are
 }
 
 // origin is what NewPair drew a pair from; a pair that came with a file has none.
@@ -87,6 +90,38 @@ func drawUniform(mt *prng.MT19937, values []float32, bound float32) {
 	}
 }
 
+// keptPairs is how many pairs are kept: trainings differ in few seeds and ranks.
+const keptPairs = 4
+
+// Pairs keeps the pairs of the seeds that adapters were last made or loaded with, so that these share them. It is safe
+// for concurrent use; nil keeps none.
+type Pairs struct {
+	mu   sync.Mutex
+	kept []*Pair // the last used first
+}
+
+// draw is NewPair, or the same pair from before.
+func (p *Pairs) draw(init Init, seed uint32, rank, maxIn, maxOut int) *Pair {
+	if p == nil {
+		return NewPair(init, seed, rank, maxIn, maxOut)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i := slices.IndexFunc(p.kept, func(x *Pair) bool {
+		return x.origin == origin{init, seed} && x.Rank == rank && x.MaxIn == maxIn && x.MaxOut == maxOut
+	})
+	if i >= 0 {
+		x := p.kept[i]
+		p.kept = slices.Insert(slices.Delete(p.kept, i, i+1), 0, x)
+		return x
+	}
+	x := NewPair(init, seed, rank, maxIn, maxOut)
+	x.digest = x.SHA256()
+	p.kept = slices.Insert(p.kept, 0, x)
+	p.kept = p.kept[:min(len(p.kept), keptPairs)]
+	return x
+}
+
 // digestOf is the digest of the layers' own pairs, one after the other.
 func digestOf(layers []Layer) string {
 	h := sha256.New()
@@ -99,6 +134,9 @@ func digestOf(layers []Layer) string {
 // SHA256 is the digest, in hexadecimal, of rank, MaxIn and MaxOut as little-endian uint64, then A and B as
 // little-endian float32.
 func (p *Pair) SHA256() string {
+	if p.digest != "" {
+		return p.digest
+	}
 	h := sha256.New()
 	buf := make([]byte, 0, 1<<16)
 	for _, n := range []int{p.Rank, p.MaxIn, p.MaxOut} {

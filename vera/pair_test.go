@@ -119,3 +119,31 @@ func BenchmarkNewPair7B(b *testing.B) {
 		NewPair(KaimingUniform, 0, 1024, 11008, 11008)
 	}
 }
+
+// TestPairsAreShared: adapters of one seed have one pair, equal to the one that each would draw; a few are kept.
+func TestPairsAreShared(t *testing.T) {
+	base := toy()
+	base.Pairs = new(Pairs)
+	pair := func(seed uint32) *Pair {
+		c := Default()
+		c.Rank, c.Seed = 8, seed
+		a, err := New(c, base)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a.Pair
+	}
+	first := pair(1)
+	own := NewPair(KaimingUniform, 1, first.Rank, first.MaxIn, first.MaxOut)
+	if pair(1) != first || first.SHA256() != own.SHA256() || !slices.Equal(first.B, own.B) {
+		t.Error("the pair is drawn anew, or another")
+	}
+	for seed := range uint32(keptPairs) {
+		if pair(seed+2) == first {
+			t.Error("two seeds share a pair")
+		}
+	}
+	if again := pair(1); again == first || again.SHA256() != own.SHA256() {
+		t.Error("a pair is kept that was not asked for lately, or not drawn as before")
+	}
+}

@@ -64,6 +64,7 @@ type Base struct {
 	Delta        bindings.DeltaHeads // of delta nets, where the model has them
 	Name         string              // for people, in messages
 	Fingerprint  string              // the same for the same weights only; empty where it isn't known
+	Pairs        *Pairs              // that adapters of the model share; nil: each draws its own
 	// General is what the file says of itself under "general.": strings and lists of strings, keyed without that.
 	// Exports say with it what they were made from.
 	General map[string]any
