@@ -49,6 +49,7 @@ func NewCPU(threads int) (*Backend, error) {
 // form that this backend computes.
 func (b *Backend) NewContext() *Context {
 	c := NewContext(0)
+	c.host = b.Host
 	if c.composed = b.composed; c.composed == nil {
 		c.nodes = C.ggml_vera_nodes_new(b.vera)
 	}

@@ -113,21 +113,17 @@ func (c *Context) part(x *Tensor, start, n int64) *Tensor {
 	return c.View(x, [4]int64{n, x.Ne(1), 1, 1}, [4]int64{start})
 }
 
-// scaled multiplies every column of x [n, rows] by v [n]; a nil v leaves x as it is. With slots, v is a table, of which
-// each column takes a row.
-func (c *Context) scaled(x, v, slots *Tensor) *Tensor {
-	switch {
-	case v == nil:
+// scaled multiplies every column of x [n, rows] by v [n]; a nil v leaves x as it is.
+func (c *Context) scaled(x, v *Tensor) *Tensor {
+	if v == nil {
 		return x
-	case slots != nil:
-		return c.Mul(x, c.GetRows(v, slots))
 	}
 	return c.Mul(x, v)
 }
 
 // finish computes the rest of a product, y ⊙ Out + Acc, and puts it into Into.
 func (p Product) finish(c *Context, y *Tensor) *Tensor {
-	y = c.scaled(y, p.Out, p.Slots)
+	y = c.scaled(y, p.Out)
 	if p.Acc != nil {
 		y = c.Add(y, p.Acc)
 	}
@@ -145,14 +141,23 @@ func (c *Context) composeLinear(w, x *Tensor, p Product, t Type) *Tensor {
 	if p.Way == Alike {
 		times = c.exactTimes
 	}
-	return p.finish(c, times(c.floats(w), c.scaled(x, p.In, p.Slots)))
+	return p.finish(c, times(c.floats(w), c.scaled(x, p.In)))
+}
+
+// gatherLinear is Linear with Slots on devices, by a product without.
+func (c *Context) gatherLinear(w, x *Tensor, p Product, t Type) *Tensor {
+	if t != F32 || x.Type() != F32 {
+		return c.fail("linear", "%s to %v, with slots: on this device they go with float32", x.describe(), t)
+	}
+	y := c.Linear(w, c.Mul(x, c.GetRows(p.In, p.Slots)), Product{Way: p.Way}, F32)
+	return Product{Out: c.GetRows(p.Out, p.Slots), Acc: p.Acc, Into: p.Into}.finish(c, y)
 }
 
 func (c *Context) composeLinearBack(w, g *Tensor, p Product, t Type) *Tensor {
 	if !c.composable("linear_back", t, g) {
 		return nil
 	}
-	return p.finish(c, c.times(c.transposed(c.floats(w)), c.scaled(g, p.In, nil)))
+	return p.finish(c, c.times(c.transposed(c.floats(w)), c.scaled(g, p.In)))
 }
 
 func (c *Context) composeWeightGradient(g, x *Tensor, t Type) *Tensor {

@@ -147,6 +147,7 @@ type Context struct {
 	nodes *C.struct_ggml_vera_nodes // parameters of veratune's own operations, as kernels
 	// Shared state of these operations where they are composed. Without it and nodes there are none of them.
 	composed *composition
+	host     bool // it computes where the process does
 	graphs   []*Graph
 	work     Work
 	err      error

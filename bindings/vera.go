@@ -128,6 +128,9 @@ func (c *Context) Linear(w, x *Tensor, p Product, t Type) *Tensor {
 		p.Way == Interleaved && w.Type() != Q8_0 || !p.fits(w.Ne(0), w.Ne(1), x.Ne(1), t) {
 		return c.fail("linear", "%s by %s to %v", w.describe(), x.describe(), t)
 	}
+	if p.Slots != nil && !c.host {
+		return c.gatherLinear(w, x, p, t)
+	}
 	if c.composed != nil {
 		return c.composeLinear(w, x, p, t)
 	}

@@ -162,11 +162,11 @@ func TestFakeAnswers(t *testing.T) {
 					var all sync.WaitGroup
 					failed := make([]error, 3)
 					for i := range failed {
-						r := DefaultSampling()
+						r := Request{Prompt: []int32{int32(i), 1, 2}, Sampling: DefaultSampling()}
 						r.MaxTokens = 100
 						all.Go(func() {
 							n := 0
-							failed[i] = s.Generate(t.Context(), []int32{int32(i), 1, 2}, r, func(int32) bool {
+							failed[i] = s.Generate(t.Context(), r, func(Token) bool {
 								if n++; n == 1 {
 									first()
 								}

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -48,6 +49,10 @@ type mixtureKey struct {
 // Place puts an adapter of the model beside those of the cache that have its pair.
 func (c *Cache) Place(a *vera.Adapter) (*Placed, error) {
 	m := c.m
+	if m.inTurn() {
+		return nil, errors.New("several adapters: the device's memory does not hold the whole model; have a larger " +
+			"--memory, a smaller model, or the CPU")
+	}
 	groups, err := m.adaptedGroups(a)
 	if err != nil {
 		return nil, err
