@@ -275,7 +275,7 @@ func contentText(name string, raw json.RawMessage) (string, error) {
 		if kind(part) == "an object" {
 			o := members(part)
 			if t := o.find("type"); t != nil && string(t) != `"text"` {
-				return "", fmt.Errorf("%s is of type %s; only text can be trained on", place, t)
+				return "", fmt.Errorf("%s is of type %s; only text is taken", place, t)
 			}
 			if part = o.find("text"); part == nil {
 				return "", fmt.Errorf("%s has no text", place)

@@ -20,6 +20,10 @@ type Message struct {
 	Fields []Field `json:"-"`
 }
 
+// ReadMessage reads a message as OpenAI's API has it, from valid JSON: content may be a list of parts that are texts,
+// and calls of tools get the form that chat templates expect.
+func ReadMessage(raw json.RawMessage) (Message, error) { return rowReader{}.message(raw) }
+
 // Field is a member of a JSON object.
 type Field struct {
 	Name  string

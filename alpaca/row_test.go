@@ -111,7 +111,7 @@ func TestBadRows(t *testing.T) {
 		`{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": " "}]}`:                  "message 2: content of the assistant is empty",
 		`{"messages": [{"role": "user", "content": null}, {"role": "assistant", "content": "b"}]}`:                 "message 1: content of the user is empty",
 		`{"messages": [{"role": "user", "content": [{"type": "text"}]}, {"role": "assistant", "content": "b"}]}`:   "message 1: part 1 of content has no text",
-		`{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}`:                    `message 1: part 1 of content is of type "image_url"; only text can be trained on`,
+		`{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}`:                    `message 1: part 1 of content is of type "image_url"; only text is taken`,
 		`{"messages": [{"role": "user", "content": {"text": "a"}}]}`:                                               "message 1: content is an object, want a string",
 		`{"messages": [{"role": "assistant", "content": "a", "tool_calls": "x"}]}`:                                 "message 1: tool_calls is a string, want an array",
 		`{"messages": [{"role": "assistant", "content": "a", "tool_calls": [1]}]}`:                                 "message 1: tool call 1 is a number, want an object",

@@ -2,6 +2,7 @@ package alpaca
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -35,6 +36,7 @@ type Encoder struct {
 	controls *controls
 	chat     *chatTemplate // nil in the alpaca template
 	toolChat *chatTemplate // the model's own for conversations with tools, where it has one
+	tools    string        // Jinja of what renders conversations with tools
 	now      time.Time     // that templates write
 	ctx      context.Context
 	newline  []int32 // what the vocabulary makes of "\n" where it puts a space before every text; nil where it doesn't
@@ -91,7 +93,9 @@ func (e *Encoder) compile(source string) (err error) {
 	if e.chat, err = build(e.form.Describe(), source); err != nil {
 		return err
 	}
+	e.tools = source
 	if tools := e.tok.ChatTemplate(toolTemplate); tools != "" && e.form.Template == Chat && e.form.Source == "" {
+		e.tools = tools
 		e.toolChat, err = build("the model's chat template "+toolTemplate, tools)
 	}
 	if e.form.Date == "" && (e.chat.dated || e.toolChat != nil && e.toolChat.dated) {
@@ -110,6 +114,9 @@ func (e *Encoder) Until(ctx context.Context) *Encoder {
 // Form is the one that the encoder was made with: the template that auto came to, and the day where the template writes
 // it.
 func (e *Encoder) Form() Form { return e.form }
+
+// ToolSource is the Jinja source that conversations with tools are rendered with, "" in the alpaca template.
+func (e *Encoder) ToolSource() string { return e.tools }
 
 // Stops returns what a response ends before where no end token ends it: a base model goes on with the next instruction.
 func (e *Encoder) Stops() []string {
@@ -141,6 +148,20 @@ func (e *Encoder) Conversation(messages []Message) ([]int32, error) {
 		return nil, err
 	}
 	return s.tokens[:s.prompt], nil
+}
+
+// Request returns the tokens before the assistant's answer to a conversation as a client of OpenAI's API sends it: it
+// may end with anyone's message, and may have tools, a JSON array as that API has it.
+func (e *Encoder) Request(messages []Message, tools json.RawMessage) ([]int32, error) {
+	switch {
+	case len(messages) == 0:
+		return nil, errors.New("there are none")
+	case e.chat != nil:
+		return e.chatPrompt(conversation{messages: messages, tools: tools})
+	case tools != nil:
+		return nil, errors.New("the alpaca template, which this adapter or model is asked in, has no place for tools")
+	}
+	return e.Conversation(messages)
 }
 
 // Verbatim returns the tokens of a prompt that no template is put around, as rows of prompt and completion have them.

@@ -20,10 +20,17 @@ const (
 
 // Form is the one asked for; auto is that of the adapter's training where it is known.
 func (s *Session) Form(asked alpaca.Form) (alpaca.Form, error) {
-	if s.Adapter == nil || asked.Template != alpaca.Auto || s.Adapter.Facts[FactTemplate] == "" {
+	if s.Adapter == nil {
 		return asked, nil
 	}
-	facts := s.Adapter.Facts
+	return FormOf(s.Adapter.Facts, asked)
+}
+
+// FormOf is the form asked for; auto is that of the training which an adapter's facts tell of.
+func FormOf(facts map[string]string, asked alpaca.Form) (alpaca.Form, error) {
+	if asked.Template != alpaca.Auto || facts[FactTemplate] == "" {
+		return asked, nil
+	}
 	asked.Template = facts[FactTemplate]
 	if asked.Template != alpaca.Alpaca { // whose source is for other programs
 		asked.Source = facts[FactSource]
