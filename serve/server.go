@@ -1,0 +1,108 @@
+// Package serve answers OpenAI's API over HTTP, with a model and with any number of adapters of it.
+//
+// It must not compute answers, which a model.Server does, nor print: what happens goes to a log and into metrics. No
+// text of a request or an answer, and no key, may get there.
+package serve
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/veratune/veratune/model"
+	"github.com/veratune/veratune/session"
+)
+
+// Server is the service. It is safe for concurrent use.
+type Server struct {
+	options     Options
+	base        *session.Session
+	fingerprint string // of the model's weights
+	engine      engine
+	forms       *forms
+	adapters    *adapters
+	catalogue   catalogue
+	places      places
+	metrics     *metrics
+	started     time.Time
+	log         *slog.Logger
+	mux         *http.ServeMux
+	closing     context.Context // ends when the server is told to go
+	close       context.CancelFunc
+	local       bool // nobody but this machine reaches the server
+}
+
+// New makes a server of a session's model, which belongs to it until it is closed.
+func New(base *session.Session, o Options) (*Server, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	o.Room = min(o.Room, base.Context)
+	s := &Server{options: o, base: base, fingerprint: "fp_" + base.Base().Fingerprint[:12], started: time.Now(),
+		log: cmp.Or(o.Log, slog.New(slog.DiscardHandler)), mux: http.NewServeMux(),
+		catalogue: catalogue{known: map[string]described{}}, places: places{most: int64(o.Texts + o.Queue)}}
+	s.closing, s.close = context.WithCancel(context.Background())
+	s.metrics = newMetrics(o, &s.places)
+	var err error
+	if s.forms, err = newForms(base, o.Form); err != nil {
+		return nil, err
+	}
+	s.engine = model.NewAlone(base.Model, o.Room)
+	if s.adapters, err = newAdapters(s); err != nil {
+		s.engine.Close()
+		return nil, err
+	}
+	s.routes()
+	return s, nil
+}
+
+// Close frees what the server holds; the session stays open. It must be called once, after all requests.
+func (s *Server) Close() {
+	s.close()
+	s.adapters.close()
+	s.engine.Close()
+}
+
+// Limits of slow clients.
+const (
+	headerTime = 10 * time.Second // for the head of a request
+	bodyTime   = time.Minute      // for its body
+	writeTime  = 30 * time.Second // for taking a piece of the answer
+	idleTime   = 2 * time.Minute  // between requests
+	maxHeader  = 64 << 10         // bytes
+	endTime    = 5 * time.Second  // for open answers to be ended
+)
+
+// Serve answers at a listener until ctx is cancelled. Then open answers are ended.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	a, isTCP := l.Addr().(*net.TCPAddr)
+	s.local = isTCP && a.IP.IsLoopback()
+	server := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: headerTime, IdleTimeout: idleTime,
+		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(ended)
+		s.close()
+		late, cancel := context.WithTimeout(context.Background(), endTime)
+		defer cancel()
+		if server.Shutdown(late) != nil {
+			server.Close()
+		}
+	})
+	err := server.Serve(l)
+	if !stop() {
+		<-ended
+	}
+	if !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve: %w", err)
+	}
+	return nil
+}
+
+// Handler answers all requests.
+func (s *Server) Handler() http.Handler { return s.guard(s.mux) }
