@@ -25,7 +25,7 @@ type adapters struct {
 	limit   int64 // bytes
 	metrics *metrics
 	loading chan struct{} // full while as many files are read as may be at a time
-	reading sync.WaitGroup
+	working sync.WaitGroup
 
 	mu    sync.Mutex
 	held  map[string]*adapter
@@ -55,15 +55,15 @@ type adapter struct {
 func newAdapters(s *Server) (*adapters, error) {
 	l, err := openLibrary(s.options.Folder, s.options.Adapters)
 	if err != nil {
-		return nil, fmt.Errorf("adapters: %w", err)
+		return nil, err
 	}
 	return &adapters{library: l, read: s.base.Load, engine: s.engine, limit: s.options.AdapterMemory,
 		metrics: s.metrics, loading: make(chan struct{}, loadsAtATime), held: map[string]*adapter{}}, nil
 }
 
-// close waits for what is being read. There must be no request any more.
+// close waits for what is being read or removed. There must be no request any more.
 func (a *adapters) close() {
-	a.reading.Wait()
+	a.working.Wait()
 	a.library.close()
 }
 
@@ -126,7 +126,7 @@ func (a *adapters) take(name string, src source) *adapter {
 		}
 		x = &adapter{name: name, source: src, ready: make(chan struct{})}
 		a.held[name] = x
-		a.reading.Go(func() { a.load(x) })
+		a.working.Go(func() { a.load(x) })
 	}
 	a.clock++
 	x.uses, x.used = x.uses+1, a.clock
@@ -177,10 +177,12 @@ func (a *adapters) free(x *adapter) {
 	}
 }
 
+// unplace takes an adapter out of the engine, which may first end what it computes.
 func (a *adapters) unplace(x *adapter) {
-	a.bytes -= x.placed.Bytes()
-	a.engine.Remove(x.placed)
+	p := x.placed
+	a.bytes -= p.Bytes()
 	x.placed = nil
+	a.working.Go(func() { a.engine.Remove(p) })
 	a.metrics.adapters(-1, a.bytes)
 }
 

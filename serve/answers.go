@@ -149,16 +149,16 @@ func (s *Server) answer(ctx context.Context, asks []ask, to receiver) error {
 func (s *Server) make(ctx context.Context, i int, a ask, out *line) {
 	began := s.metrics.begin(&s.places)
 	defer began.end()
-	spool := &spool{form: a.form, top: a.LogProbs}
+	spool := &spool{form: a.form, wanted: a.LogProbs}
 	stream := &generate.Stream{Tokenizer: a.form.tokenizer, Stops: a.stops, Emit: func(text string) error {
 		out.put(piece{answer: i, text: text, tokens: spool.take(text)})
 		return nil
 	}}
 	made := 0
-	ended, err := stream.Answer(ctx, s.engine, a.Request, func(t model.Token, text string) {
+	ended, err := stream.Answer(ctx, s.engine, a.Request, func(t model.Token) {
 		made++
 		began.token()
-		spool.add(t, text)
+		spool.add(t)
 	})
 	switch {
 	case err == nil:

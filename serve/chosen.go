@@ -70,7 +70,8 @@ func (s *Server) asks(m *chosen, p *parameters, prompt []int32, param string, lo
 		sampling.MaxTokens = room
 	}
 	sampling.MaxTokens = min(sampling.MaxTokens, room)
-	a := ask{model.Request{Prompt: prompt, Sampling: sampling, Adapter: m.placed(), LogProbs: logProbs}, m.form,
+	a := ask{model.Request{Prompt: prompt, Sampling: sampling, Adapter: m.placed(), LogProbs: logProbs >= 0,
+		Top: max(logProbs, 0)}, m.form,
 		append(m.Stops(), p.Stop...)}
 	if param == "prompt" { // which has no template, whose end could be missed
 		a.stops = p.Stop

@@ -2,6 +2,7 @@ package serve
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -69,10 +70,13 @@ type library struct {
 func openLibrary(folder string, named map[string]string) (library, error) {
 	l := library{named: named}
 	var err error
-	if folder != "" {
-		l.folder, err = os.OpenRoot(folder)
+	if folder == "" {
+		return l, nil
 	}
-	return l, err
+	if l.folder, err = os.OpenRoot(folder); err != nil {
+		return l, fmt.Errorf("adapters %s: %w", folder, errors.Unwrap(err))
+	}
+	return l, nil
 }
 
 func (l library) close() {

@@ -40,7 +40,8 @@ func newToken(text string, logProb float32) token {
 // where no log probabilities are asked for.
 type spool struct {
 	form   *form
-	top    int // most likely tokens that each comes with; -1 where nothing is asked for
+	wanted bool
+	last   []int32 // the token before, if there is one
 	tokens []spooled
 	bytes  string // of a character that is not whole yet
 	length int    // of the text of all tokens
@@ -53,10 +54,11 @@ type spooled struct {
 }
 
 // add takes the next token, whose text follows.
-func (s *spool) add(t model.Token, text string) {
-	if s.top < 0 {
+func (s *spool) add(t model.Token) {
+	if !s.wanted {
 		return
 	}
+	text := s.text(t.ID)
 	x := said{token: newToken(text, t.LogProb), Top: []token{}}
 	for _, other := range t.Top {
 		alternative := text
@@ -67,6 +69,14 @@ func (s *spool) add(t model.Token, text string) {
 	}
 	s.tokens = append(s.tokens, spooled{x, s.length})
 	s.grow(text)
+}
+
+// text is what a token adds behind the one before. What can't be detokenized, the stream tells of.
+func (s *spool) text(id int32) string {
+	before, _ := s.form.tokenizer.Detokenize(s.last, false)
+	both, _ := s.form.tokenizer.Detokenize(append(s.last, id), false)
+	s.last = []int32{id}
+	return strings.TrimPrefix(both, before)
 }
 
 // grow counts a text as generate.Stream gives it on, with U+FFFD for what is no character.

@@ -2,12 +2,14 @@ package serve
 
 import (
 	"crypto/rand"
+	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"time"
 )
 
-// handler answers a request, or says why it cannot. Once it has begun to answer, it must not fail.
+// handler answers a request, or says why it cannot. An error after the answer has begun is only counted and logged.
 type handler func(w http.ResponseWriter, r *http.Request) error
 
 // routes has the server answer everything that it answers.
@@ -106,10 +108,17 @@ func (s *Server) record(e *exchange, r *http.Request) {
 	s.metrics.request(e.pattern, status, took)
 	facts := append([]any{"request", e.id, "route", e.pattern, "status", status, "took", took, "from", r.RemoteAddr},
 		e.facts...)
-	if e.failure != nil && e.failure.Code != nil {
-		facts = append(facts, "code", *e.failure.Code)
+	level := slog.LevelInfo
+	switch f := e.failure; {
+	case f == nil && !strings.Contains(e.pattern, "/v1/"): // what asks for it does so all the time
+		level = slog.LevelDebug
+	case f != nil && f.status >= http.StatusInternalServerError:
+		level = slog.LevelWarn
+		facts = append(facts, "error", f.Message)
+	case f != nil && f.Code != nil:
+		facts = append(facts, "code", *f.Code)
 	}
-	s.log.Info("answered", facts...)
+	s.log.Log(r.Context(), level, "answered", facts...)
 }
 
 // health says that the server answers.

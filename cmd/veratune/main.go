@@ -101,7 +101,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		ErrWriter: stderr,
 		Commands: []*cli.Command{
 			alpacaCommand(), planCommand(), sweepCommand(), lossCommand(), generateCommand(), chatCommand(),
-			mtbenchCommand(), exportCommand(), inspectCommand(), compareCommand(),
+			serveCommand(), mtbenchCommand(), exportCommand(), inspectCommand(), compareCommand(),
 			watchCommand(), devicesCommand(), dataCommand(), benchCommand(), completionCommand(),
 		},
 		OnUsageError:         onUsageError,

@@ -18,8 +18,10 @@ const module = "github.com/veratune/veratune/"
 // allowed lists, for each package by its path in the module, those of the module's packages that it may import; "x/..."
 // stands for x and all packages below it. The tests of a package may import testsOnly besides.
 var allowed = map[string][]string{
-	"cmd/veratune": {"bindings/onearena", "finetune", "generate", "evaluate", "session", "train", "watch",
+	"cmd/veratune": {"bindings/onearena", "serve", "finetune", "generate", "evaluate", "session", "train", "watch",
 		"mtbench", "alpaca", "model", "vera", "tokenizer", "internal/terminal", "internal/hub", "internal/mpi",
+		"internal/durable"},
+	"serve": {"session", "generate", "finetune", "train", "watch", "alpaca", "model", "vera",
 		"internal/durable"},
 	"finetune":          {"session", "generate", "train", "alpaca", "model", "vera", "internal/durable"},
 	"evaluate":          {"session", "generate", "mtbench", "alpaca", "model", "vera"},
