@@ -96,7 +96,9 @@ func (l library) find(name string) (source, error) {
 	}
 	s, err := l.within(name + adapterFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		s, err = l.within(name)
+		if s, err = l.within(name); err == nil && !s.files[0].IsDir() {
+			err = fs.ErrNotExist
+		}
 	}
 	return s, err
 }
@@ -106,7 +108,7 @@ func (l library) within(inner string) (source, error) {
 	return look(l.folder.Stat, inner, source{path: filepath.Join(l.folder.Name(), inner), inner: inner})
 }
 
-// look fills in the state of a source's files. A file must be named as adapters are, and a folder must hold one.
+// look fills in the state of a source's files. A folder must hold an adapter of a run or of PEFT.
 func look(stat func(string) (fs.FileInfo, error), path string, s source) (source, error) {
 	info, err := stat(path)
 	if err != nil {
@@ -114,10 +116,10 @@ func look(stat func(string) (fs.FileInfo, error), path string, s source) (source
 	}
 	s.files = []fs.FileInfo{info}
 	if !info.IsDir() {
-		if s.inner != "" && (!info.Mode().IsRegular() || filepath.Ext(path) != adapterFile) {
-			return s, fs.ErrNotExist
+		if s.inner != "" && !info.Mode().IsRegular() {
+			err = fs.ErrNotExist
 		}
-		return s, nil
+		return s, err
 	}
 	for _, part := range parts {
 		info, err := stat(filepath.Join(path, part))
