@@ -20,7 +20,7 @@ func (s *Server) readJSON(w http.ResponseWriter, r *http.Request, v any) error {
 	case errors.As(err, new(*http.MaxBytesError)):
 		return err
 	case err != nil:
-		return invalid("", "the body did not come whole within %v", bodyTime)
+		return invalid("", "the body did not come whole within %v", s.patience.body)
 	}
 	// Reading on tells when the client leaves, which may take as long as the answer.
 	http.NewResponseController(w).SetReadDeadline(time.Time{})

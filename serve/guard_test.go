@@ -1,13 +1,14 @@
 package serve
 
 import (
-	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -213,25 +214,37 @@ func TestKnownClients(t *testing.T) {
 
 // TestSlowClients: who sends a request too slowly is left, and who doesn't take an answer keeps no place.
 func TestSlowClients(t *testing.T) {
+	patient = &patience{200 * time.Millisecond, 200 * time.Millisecond, 200 * time.Millisecond, time.Second, time.Second}
+	defer func() { patient = nil }()
 	r := start(t, nil)
-	c, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
-	if err != nil {
-		t.Fatal(err)
+	r.engine = &scripted{engine: r.engine}
+	body := strings.Replace(chatBody("one", `, "stream": true, "logprobs": true, "top_logprobs": 20, "n": 32`),
+		`"max_tokens": 8`, `"max_tokens": 400`, 1)
+	head := fmt.Sprintf("POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n", len(body))
+	for name, c := range map[string]struct{ sent, answer string }{
+		"half a head": {head, ""},
+		"half a body": {head + "\r\n" + body[:30], "HTTP/1.1 400"},
+		"no reading":  {head + "\r\n" + body, ""},
+	} {
+		c1, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c1.Close()
+		c1.(*net.TCPConn).SetReadBuffer(4096)
+		io.WriteString(c1, c.sent)
+		if name == "no reading" {
+			becomes(t, name+": answers are made", func() bool { return r.places.all.Load() > 0 })
+			becomes(t, name+": they are not made any more", func() bool { return r.places.all.Load() == 0 })
+			continue // what lies between the two takes long to read
+		}
+		c1.SetReadDeadline(time.Now().Add(5 * time.Second))
+		answer, err := io.ReadAll(c1)
+		if !strings.HasPrefix(string(answer), c.answer) || strings.Contains(string(answer), "[DONE]") ||
+			errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: %.100q, %v", name, answer, err)
+		}
 	}
-	defer c.Close()
-	body := chatBody("one", `, "stream": true`)
-	fmt.Fprintf(c, "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", len(body),
-		body[:len(body)-3])
-	for range 3 { // slowly, but in time
-		time.Sleep(30 * time.Millisecond)
-		fmt.Fprint(c, body[len(body)-3:len(body)-2])
-		body += " "
-	}
-	line, err := bufio.NewReader(c).ReadString('\n')
-	if err != nil || !strings.HasPrefix(line, "HTTP/1.1 ") {
-		t.Errorf("%q, %v", line, err)
-	}
-	becomes(t, "no answer is made", func() bool { return r.places.all.Load() == 0 })
 }
 
 // becomes waits for something to be true.

@@ -2,17 +2,30 @@ package serve
 
 import (
 	_ "embed"
+	"encoding/json"
 	"net/http"
+	"sync"
+
+	"go.yaml.in/yaml/v4"
 )
 
-// document describes the API.
-//
-//go:embed openapi.json
-var document []byte
+//go:embed openapi.yaml
+var description []byte
+
+// document describes the API, as openapi.yaml does.
+var document = sync.OnceValues(func() (json.RawMessage, error) {
+	var d any
+	if err := yaml.Unmarshal(description, &d); err != nil {
+		return nil, err
+	}
+	return json.Marshal(d)
+})
 
 // openAPI shows the document.
 func openAPI(w http.ResponseWriter, _ *http.Request) error {
-	w.Header().Set("Content-Type", "application/json")
-	_, err := w.Write(document)
-	return err
+	d, err := document()
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, d)
 }

@@ -136,7 +136,7 @@ func (r *reply) send(data []byte) error {
 	h := r.w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("X-Accel-Buffering", "no") // for nginx
-	out.SetWriteDeadline(time.Now().Add(writeTime))
+	out.SetWriteDeadline(time.Now().Add(r.s.patience.take))
 	if _, err := r.w.Write(data); err != nil {
 		return errSlow
 	}

@@ -36,10 +36,11 @@ func (s *Server) handle(pattern string, h handler) {
 
 // open has requests of a pattern answered, whoever asks. Each is counted and logged.
 func (s *Server) open(pattern string, h handler) {
+	s.patterns = append(s.patterns, pattern)
 	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-		e := &exchange{ResponseWriter: w, id: rand.Text(), began: time.Now(), pattern: pattern}
+		e := &exchange{ResponseWriter: w, id: rand.Text(), began: time.Now(), pattern: pattern, patience: s.patience.take}
 		w.Header().Set("X-Request-Id", e.id)
-		http.NewResponseController(w).SetReadDeadline(e.began.Add(bodyTime))
+		http.NewResponseController(w).SetReadDeadline(e.began.Add(s.patience.body))
 		defer func() {
 			if p := recover(); p != nil && p != http.ErrAbortHandler {
 				s.log.Error("panic", "request", e.id, "value", p, "stack", string(debug.Stack()))
@@ -56,12 +57,13 @@ func (s *Server) open(pattern string, h handler) {
 // exchange is a request with its answer.
 type exchange struct {
 	http.ResponseWriter
-	id      string
-	began   time.Time
-	pattern string
-	status  int // 0 before the answer begins
-	failure *failure
-	facts   []any // for the log
+	id       string
+	began    time.Time
+	pattern  string
+	patience time.Duration // for taking a piece of the answer
+	status   int           // 0 before the answer begins
+	failure  *failure
+	facts    []any // for the log
 }
 
 // Unwrap is for http.ResponseController.
@@ -72,7 +74,7 @@ func (e *exchange) WriteHeader(status int) {
 	if e.status == 0 {
 		e.status = status
 	}
-	http.NewResponseController(e.ResponseWriter).SetWriteDeadline(time.Now().Add(writeTime))
+	http.NewResponseController(e.ResponseWriter).SetWriteDeadline(time.Now().Add(e.patience))
 	e.ResponseWriter.WriteHeader(status)
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -83,19 +84,25 @@ func start(t testing.TB, change func(*Options)) *running {
 	return serve(t, base, folder, change)
 }
 
+// patient is how long servers wait for slow clients that tests start; nil for as long as others do.
+var patient *patience
+
 // serve starts a server over a folder.
 func serve(t testing.TB, base *session.Session, folder string, change func(*Options)) *running {
 	t.Helper()
 	o := Default()
 	o.Name, o.Folder, o.Texts = baseName, folder, 4
 	log := new(bytes.Buffer)
-	o.Log = testLog(log)
+	o.Log = slog.New(slog.NewTextHandler(log, nil))
 	if change != nil {
 		change(&o)
 	}
 	s, err := New(base, o)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if patient != nil {
+		s.patience = *patient
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -154,27 +161,4 @@ func chatBody(model, more string) string {
 	return fmt.Sprintf(`{"model": %q, "messages": [{"role": "user", "content": "add 3"}], "max_tokens": 8, `+
 		`"temperature": 0%s}`,
 		model, more)
-}
-
-func TestSmoke(t *testing.T) {
-	r := start(t, nil)
-	for _, q := range [][3]string{{"GET", "/v1/models", ""}, {"GET", "/health", ""}, {"GET", "/v1/models/two", ""},
-		{"POST", "/v1/chat/completions", chatBody("one", "")},
-		{"POST", "/v1/chat/completions", chatBody("one", `, "logprobs": true, "top_logprobs": 2`)},
-		{"POST", "/v1/chat/completions",
-			chatBody("tiny", `, "stream": true, "n": 2, "stream_options": {"include_usage": true}`)},
-		{"POST", "/v1/chat/completions", chatBody("none", "")},
-		{"POST", "/v1/chat/completions", `{"model": 3}`},
-		{"POST", "/v1/chat/completions", `[]`},
-		{"POST", "/v1/completions", `{"model": "lora", "prompt": ["a", "b"], "logprobs": 1, "max_tokens": 3}`},
-		{"POST", "/v1/completions", `{"model": "lora", "prompt": ["a", "b"], "echo": true, "max_tokens": 3, ` +
-			`"stream": true}`},
-		{"GET", "/v1/chat/completions", ""},
-		{"GET", "/metrics", ""},
-	} {
-		status, body := r.ask(t, q[0], q[1], q[2])
-		t.Log(q, status, body)
-	}
-	r.stop()
-	t.Log(r.log.String())
 }

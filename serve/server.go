@@ -32,6 +32,8 @@ type Server struct {
 	started     time.Time
 	log         *slog.Logger
 	mux         *http.ServeMux
+	patterns    []string // of what the mux has
+	patience    patience
 	closing     context.Context // ends when the server is told to go
 	close       context.CancelFunc
 	local       bool // nobody but this machine reaches the server
@@ -45,6 +47,7 @@ func New(base *session.Session, o Options) (*Server, error) {
 	o.Room = min(o.Room, base.Context)
 	s := &Server{options: o, base: base, fingerprint: "fp_" + base.Base().Fingerprint[:12], started: time.Now(),
 		log: cmp.Or(o.Log, slog.New(slog.DiscardHandler)), mux: http.NewServeMux(),
+		patience:  defaultPatience,
 		catalogue: catalogue{known: map[string]described{}}, places: places{most: int64(o.Texts + o.Queue)}}
 	s.closing, s.close = context.WithCancel(context.Background())
 	s.metrics = newMetrics(o, &s.places)
@@ -68,27 +71,31 @@ func (s *Server) Close() {
 	s.engine.Close()
 }
 
-// Limits of slow clients.
-const (
-	headerTime = 10 * time.Second // for the head of a request
-	bodyTime   = time.Minute      // for its body
-	writeTime  = 30 * time.Second // for taking a piece of the answer
-	idleTime   = 2 * time.Minute  // between requests
-	maxHeader  = 64 << 10         // bytes
-	endTime    = 5 * time.Second  // for open answers to be ended
-)
+// patience is how long slow clients are waited for.
+type patience struct {
+	header time.Duration // for the head of a request
+	body   time.Duration // for its body
+	take   time.Duration // for taking a piece of the answer
+	idle   time.Duration // between requests
+	end    time.Duration // for open answers to be ended
+}
+
+var defaultPatience = patience{10 * time.Second, time.Minute, 30 * time.Second, 2 * time.Minute, 5 * time.Second}
+
+// maxHeader is the size of the largest head of a request, in bytes.
+const maxHeader = 64 << 10
 
 // Serve answers at a listener until ctx is cancelled. Then open answers are ended.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	a, isTCP := l.Addr().(*net.TCPAddr)
 	s.local = isTCP && a.IP.IsLoopback()
-	server := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: headerTime, IdleTimeout: idleTime,
+	server := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: s.patience.header, IdleTimeout: s.patience.idle,
 		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(ended)
 		s.close()
-		late, cancel := context.WithTimeout(context.Background(), endTime)
+		late, cancel := context.WithTimeout(context.Background(), s.patience.end)
 		defer cancel()
 		if server.Shutdown(late) != nil {
 			server.Close()

@@ -1,8 +1,0 @@
-package serve
-
-import (
-	"io"
-	"log/slog"
-)
-
-func testLog(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
