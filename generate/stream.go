@@ -29,9 +29,14 @@ type Stream struct {
 	err     error
 }
 
+// Server makes the tokens of answers, as a model.Server does.
+type Server interface {
+	Generate(ctx context.Context, r model.Request, emit func(model.Token) bool) error
+}
+
 // Generate continues a prompt, and tells whether the text came to its end or was cut by the sampling's limit or the
 // server's room.
-func (s *Stream) Generate(ctx context.Context, server *model.Server, r model.Request) (ended bool, err error) {
+func (s *Stream) Generate(ctx context.Context, server Server, r model.Request) (ended bool, err error) {
 	err = server.Generate(ctx, r, func(t model.Token) bool {
 		if s.Token != nil && !s.Tokenizer.IsEOG(t.ID) {
 			s.Token(t)

@@ -150,16 +150,18 @@ func (s *Server) make(ctx context.Context, i int, a ask, out *line) {
 	began := s.metrics.begin(&s.places)
 	defer began.end()
 	spool := &spool{form: a.form, wanted: a.LogProbs}
-	stream := &generate.Stream{Tokenizer: a.form.tokenizer, Stops: a.stops, Emit: func(text string) error {
-		out.put(piece{answer: i, text: text, tokens: spool.take(text)})
-		return nil
-	}}
 	made := 0
-	ended, err := stream.Answer(ctx, s.engine, a.Request, func(t model.Token) {
-		made++
-		began.token()
-		spool.add(t)
-	})
+	stream := &generate.Stream{Tokenizer: a.form.tokenizer, Stops: a.stops,
+		Emit: func(text string) error {
+			out.put(piece{answer: i, text: text, tokens: spool.take(text)})
+			return nil
+		},
+		Token: func(t model.Token) {
+			made++
+			began.token()
+			spool.add(t)
+		}}
+	ended, err := stream.Generate(ctx, s.engine, a.Request)
 	switch {
 	case err == nil:
 	case ctx.Err() != nil && errors.Is(err, ctx.Err()):

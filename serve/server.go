@@ -14,7 +14,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/veratune/veratune/model"
 	"github.com/veratune/veratune/session"
 )
 
@@ -55,7 +54,9 @@ func New(base *session.Session, o Options) (*Server, error) {
 	if s.forms, err = newForms(base, o.Form); err != nil {
 		return nil, err
 	}
-	s.engine = model.NewAlone(base.Model, o.Room)
+	if s.engine, err = base.Serve(o.Texts, o.Room); err != nil {
+		return nil, err
+	}
 	if s.adapters, err = newAdapters(s); err != nil {
 		s.engine.Close()
 		return nil, err
