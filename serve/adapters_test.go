@@ -186,7 +186,8 @@ func TestNoWayOut(t *testing.T) {
 	if got, want := r.say(t, "within"), r.say(t, "one"); got != want {
 		t.Errorf("a link within the folder: %q, want %q", got, want)
 	}
-	for _, path := range []string{"..%2Fone", "%2e%2e%2fone", "one%00", "folder%2Fsecret", strings.Repeat("x", 10_000)} {
+	for _, path := range []string{"..%2Fone", "%2e%2e%2fone", "one%00", "folder%2Fsecret",
+		strings.Repeat("x", 10_000)} {
 		if status, reply := r.ask(t, "GET", "/v1/models/"+path, ""); status != http.StatusNotFound {
 			t.Errorf("GET %.50s: status %d, %s", path, status, reply)
 		}

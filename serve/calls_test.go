@@ -55,7 +55,8 @@ func (s *scripted) Generate(ctx context.Context, r model.Request, emit func(mode
 
 // What models say that call tools, in all forms that are known.
 const (
-	hermes = "I look.\n<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Bern\", \"days\": 2}}\n</tool_call>\n" +
+	hermes = "I look.\n<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Bern\", \"days\": " +
+		"2}}\n</tool_call>\n" +
 		"<tool_call>\n{\"name\": \"now\"}\n</tool_call>"
 	qwen = "<tool_call>\n<function=weather>\n<parameter=city>\n42\n</parameter>\n<parameter=days>\n2\n</parameter>\n" +
 		"</function>\n</tool_call>"
@@ -72,16 +73,17 @@ func TestCalls(t *testing.T) {
 		text  string
 		calls string // names and arguments
 	}{
-		"Hermes":           {jsonCalls, hermes, "I look.\n", `weather{"city": "Bern", "days": 2} now{}`},
-		"Qwen":             {functionCalls, qwen, "", `weather{"city":"42","days":2}`},
-		"Llama":            {bareCalls, llama, "", `weather{"city": "Bern"}`},
-		"text":             {jsonCalls, "just <tool> and <tool_", "just <tool> and <tool_", ""},
-		"text of Llama's":  {bareCalls, "a {b}", "a {b}", ""},
-		"other JSON":       {bareCalls, `{"a": 1}`, `{"a": 1}`, ""},
-		"cut":              {jsonCalls, hermes[:50], hermes[:50], ""},
-		"broken":           {jsonCalls, "<tool_call>{name}</tool_call>", "<tool_call>{name}</tool_call>", ""},
-		"no end":           {jsonCalls, `<tool_call>{"name": "now", "arguments": {}}`, "", "now{}"},
-		"with text behind": {jsonCalls, `<tool_call>{"name": "a"}</tool_call> so`, `<tool_call>{"name": "a"}</tool_call> so`, ""},
+		"Hermes":          {jsonCalls, hermes, "I look.\n", `weather{"city": "Bern", "days": 2} now{}`},
+		"Qwen":            {functionCalls, qwen, "", `weather{"city":"42","days":2}`},
+		"Llama":           {bareCalls, llama, "", `weather{"city": "Bern"}`},
+		"text":            {jsonCalls, "just <tool> and <tool_", "just <tool> and <tool_", ""},
+		"text of Llama's": {bareCalls, "a {b}", "a {b}", ""},
+		"other JSON":      {bareCalls, `{"a": 1}`, `{"a": 1}`, ""},
+		"cut":             {jsonCalls, hermes[:50], hermes[:50], ""},
+		"broken":          {jsonCalls, "<tool_call>{name}</tool_call>", "<tool_call>{name}</tool_call>", ""},
+		"no end":          {jsonCalls, `<tool_call>{"name": "now", "arguments": {}}`, "", "now{}"},
+		"with text behind": {jsonCalls, `<tool_call>{"name": "a"}</tool_call> so`,
+			`<tool_call>{"name": "a"}</tool_call> so`, ""},
 		"arguments no object": {jsonCalls, `<tool_call>{"name": "a", "arguments": 3}</tool_call>`,
 			`<tool_call>{"name": "a", "arguments": 3}</tool_call>`, ""},
 		"unknown": {unknownCalls, llama, llama, ""},

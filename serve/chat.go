@@ -68,7 +68,10 @@ func (q *chatRequest) check() (messages []alpaca.Message, err error) {
 	if err := q.parameters.check(); err != nil {
 		return nil, err
 	}
-	choice := ""
+	choice, size := "", 0
+	for name, value := range q.Variables {
+		size += len(name) + len(value)
+	}
 	_ = json.Unmarshal(q.ToolChoice, &choice) // an object stays ""
 	switch {
 	case len(q.Messages) == 0:
@@ -77,6 +80,8 @@ func (q *chatRequest) check() (messages []alpaca.Message, err error) {
 		return nil, invalid("top_logprobs", "top_logprobs: must be from 0 to %d", mostLogProbs)
 	case q.TopLogProbs != nil && *q.TopLogProbs > 0 && !q.LogProbs:
 		return nil, invalid("top_logprobs", "top_logprobs: is for logprobs; set that, too")
+	case size > mostVariables:
+		return nil, invalid("chat_template_kwargs", "chat_template_kwargs: may have %d bytes", mostVariables)
 	case holds(q.Tools) && bytes.TrimSpace(q.Tools)[0] != '[':
 		return nil, invalid("tools", "tools: must be an array")
 	case holds(q.ToolChoice) && choice != "auto" && choice != "none":

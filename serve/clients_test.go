@@ -66,7 +66,8 @@ func TestGoClient(t *testing.T) {
 			all.AddChunk(stream.Current())
 		}
 		if stream.Err() != nil || len(all.Choices) != 1 || all.Choices[0].Message.Content != answers[id] ||
-			all.Choices[0].FinishReason != whole.Choices[0].FinishReason || all.Usage.TotalTokens != whole.Usage.TotalTokens {
+			all.Choices[0].FinishReason != whole.Choices[0].FinishReason ||
+			all.Usage.TotalTokens != whole.Usage.TotalTokens {
 			t.Errorf("%s: streamed %+v, %v; whole %+v", id, all.ChatCompletion, stream.Err(), whole)
 		}
 	}
@@ -131,7 +132,8 @@ func goErrors(t *testing.T, r *running) {
 		c = r.client(x.key)
 		_, err := c.Chat.Completions.New(ctx, x.params)
 		var e *openai.Error
-		if !errors.As(err, &e) || e.StatusCode != x.status || e.Code != x.code || e.Param != x.param || e.Message == "" {
+		if !errors.As(err, &e) || e.StatusCode != x.status || e.Code != x.code || e.Param != x.param ||
+			e.Message == "" {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

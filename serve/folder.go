@@ -74,7 +74,7 @@ func openLibrary(folder string, named map[string]string) (library, error) {
 		return l, nil
 	}
 	if l.folder, err = os.OpenRoot(folder); err != nil {
-		return l, fmt.Errorf("adapters %s: %w", folder, errors.Unwrap(err))
+		return l, fmt.Errorf("adapters: %w", err)
 	}
 	return l, nil
 }

@@ -18,7 +18,8 @@ import (
 func TestKey(t *testing.T) {
 	r := start(t, func(o *Options) { o.Key = testKey })
 	for _, headers := range [][]string{nil, {"Authorization", "Bearer"}, {"Authorization", "Bearer " + testKey[:10]},
-		{"Authorization", "Basic " + testKey}, {"Authorization", testKey}, {"Authorization", "Bearer " + testKey + "x"}} {
+		{"Authorization", "Basic " + testKey}, {"Authorization", testKey},
+		{"Authorization", "Bearer " + testKey + "x"}} {
 		for _, q := range []string{"GET /v1/models", "GET /v1/models/one", "POST /v1/chat/completions",
 			"POST /v1/completions"} {
 			method, path, _ := strings.Cut(q, " ")
@@ -33,7 +34,8 @@ func TestKey(t *testing.T) {
 			t.Errorf("%s: status %d", path, status)
 		}
 	}
-	for _, headers := range [][]string{{"Authorization", "Bearer " + testKey}, {"authorization", "bearer  " + testKey}} {
+	for _, headers := range [][]string{{"Authorization", "Bearer " + testKey},
+		{"authorization", "bearer  " + testKey}} {
 		if status, body := r.ask(t, "GET", "/v1/models?api_key="+testKey, "", headers...); status != http.StatusOK {
 			t.Errorf("with %q: status %d, %s", headers, status, body)
 		}
@@ -172,7 +174,8 @@ func TestBrokenBodies(t *testing.T) {
 			t.Errorf("%.100q: status %d, %s", body, status, reply)
 		}
 	}
-	for _, body := range []string{`{"model": "one"}`, `{"model": "one", "prompt": 3.5}`, `{"model": "one", "prompt": []}`,
+	for _, body := range []string{`{"model": "one"}`, `{"model": "one", "prompt": 3.5}`,
+		`{"model": "one", "prompt": []}`,
 		`{"model": "one", "prompt": [[]]}`, `{"model": "one", "prompt": [-1]}`, `{"model": "one", "prompt": [300]}`,
 		`{"model": "one", "prompt": "a", "logprobs": true}`, `{"model": "one", "prompt": "a", "suffix": "b"}`,
 		`{"model": "one", "prompt": "a", "best_of": 4}`, `{"model": "one", "prompt": "a", "echo": true, "logprobs": 1}`,
@@ -189,32 +192,38 @@ func TestBrokenBodies(t *testing.T) {
 func TestKnownClients(t *testing.T) {
 	r := start(t, nil)
 	for name, more := range map[string]string{
-		"vLLM":       `, "top_k": -1, "min_p": 0.05, "repetition_penalty": 1.1, "chat_template_kwargs": {}, "ignore_eos": true`,
-		"llama.cpp":  `, "top_k": 40, "repeat_penalty": 1.1, "seed": -1, "cache_prompt": true, "samplers": ["top_k"]`,
-		"LangChain":  `, "n": 1, "stream": false, "frequency_penalty": 0, "presence_penalty": 0.0, "logit_bias": {}, "stop": null`,
+		"vLLM": `, "top_k": -1, "min_p": 0.05, "repetition_penalty": 1.1, "chat_template_kwargs": {}, ` +
+			`"ignore_eos": true`,
+		"llama.cpp": `, "top_k": 40, "repeat_penalty": 1.1, "seed": -1, "cache_prompt": true, "samplers": ["top_k"]`,
+		"LangChain": `, "n": 1, "stream": false, "frequency_penalty": 0, "presence_penalty": 0.0, "logit_bias": {}, ` +
+			`"stop": null`,
 		"Open WebUI": `, "stream": true, "stream_options": {"include_usage": true}, "metadata": {"a": 1}, "tools": []`,
-		"OpenAI":     `, "store": false, "user": "x", "service_tier": "auto", "parallel_tool_calls": true, "top_p": 0, "response_format": {"type": "text"}, "modalities": ["text"], "tool_choice": "auto"`,
+		"OpenAI": `, "store": false, "user": "x", "service_tier": "auto", "parallel_tool_calls": true, "top_p": ` +
+			`0, "response_format": {"type": "text"}, "modalities": ["text"], "tool_choice": "auto"`,
 	} {
 		status, body := r.ask(t, "POST", "/v1/chat/completions", chatBody("one", more))
 		if status != http.StatusOK {
 			t.Errorf("%s: status %d, %s", name, status, body)
 		}
 	}
-	if status, body := r.ask(t, "POST", "/v1/completions", `{"model": "one", "prompt": [[5, 6], [7]], "max_tokens": 2}`); status !=
+	if status, body := r.ask(t, "POST", "/v1/completions",
+		`{"model": "one", "prompt": [[5, 6], [7]], "max_tokens": 2}`); status !=
 		http.StatusOK || strings.Count(body, `"text"`) != 2 {
 		t.Errorf("prompts of tokens: %d, %s", status, body)
 	}
 	if status, body := r.ask(t, "GET", "/v1/chat/completions", ""); status != http.StatusMethodNotAllowed {
 		t.Errorf("GET of completions: %d, %s", status, body)
 	}
-	if status, body := r.ask(t, "GET", "/v1/none", ""); status != http.StatusNotFound || !strings.Contains(body, "error") {
+	if status, body := r.ask(t, "GET", "/v1/none", ""); status != http.StatusNotFound ||
+		!strings.Contains(body, "error") {
 		t.Errorf("a path that is not there: %d, %s", status, body)
 	}
 }
 
 // TestSlowClients: who sends a request too slowly is left, and who doesn't take an answer keeps no place.
 func TestSlowClients(t *testing.T) {
-	patient = &patience{200 * time.Millisecond, 200 * time.Millisecond, 200 * time.Millisecond, time.Second, time.Second}
+	patient = &patience{200 * time.Millisecond, 200 * time.Millisecond, 200 * time.Millisecond, time.Second,
+		time.Second}
 	defer func() { patient = nil }()
 	r := start(t, nil)
 	r.engine = &scripted{engine: r.engine}
@@ -264,7 +273,8 @@ func TestEnd(t *testing.T) {
 	r := start(t, nil)
 	r.engine = &scripted{engine: r.engine, pause: 5 * time.Millisecond, text: strings.Repeat("word ", 5000)}
 	stream, err := http.Post(r.url+"/v1/chat/completions", "application/json",
-		strings.NewReader(strings.Replace(chatBody("one", `, "stream": true`), `"max_tokens": 8`, `"max_tokens": 400`, 1)))
+		strings.NewReader(strings.Replace(chatBody("one", `, "stream": true`), `"max_tokens": 8`,
+			`"max_tokens": 400`, 1)))
 	if err != nil {
 		t.Fatal(err)
 	}

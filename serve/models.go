@@ -52,7 +52,8 @@ type described struct {
 }
 
 // describe reads what an adapter says of itself, where it is not known.
-func (c *catalogue) describe(l library, name, parent string, src source) described {
+func (s *Server) describe(name string, src source) described {
+	c, l := &s.catalogue, s.adapters.library
 	c.mu.Lock()
 	d, known := c.known[name]
 	c.mu.Unlock()
@@ -61,16 +62,18 @@ func (c *catalogue) describe(l library, name, parent string, src source) describ
 	}
 	d = described{source: src}
 	path, err := l.adapter(src)
-	var s vera.Summary
+	var a vera.Summary
 	if err == nil {
-		s, err = vera.Describe(path)
+		a, err = vera.Describe(path)
 	}
-	facts := maps.Clone(s.Facts)
+	if d.err = err; err != nil {
+		s.log.Warn("an adapter can't be read", "model", name, "error", err)
+	}
+	facts := maps.Clone(a.Facts)
 	delete(facts, session.FactSource) // which is long
-	d.err = err
-	d.object = modelObject{ID: name, Object: "model", Created: src.changed().Unix(), OwnedBy: owner, Parent: parent,
-		About: aboutAdapter{Method: s.Method, Rank: s.Rank, Targets: s.Targets, Base: s.Base, Bytes: s.Bytes,
-			Facts: facts}}
+	d.object = modelObject{ID: name, Object: "model", Created: src.changed().Unix(), OwnedBy: owner,
+		Parent: s.options.Name, About: aboutAdapter{Method: a.Method, Rank: a.Rank, Targets: a.Targets, Base: a.Base,
+			Bytes: a.Bytes, Facts: facts}}
 	c.mu.Lock()
 	c.known[name] = d
 	c.mu.Unlock()
@@ -100,7 +103,7 @@ func (s *Server) listModels(w http.ResponseWriter, _ *http.Request) error {
 			continue
 		}
 		there[name] = true
-		if d := s.catalogue.describe(s.adapters.library, name, s.options.Name, src); d.err == nil {
+		if d := s.describe(name, src); d.err == nil {
 			list = append(list, d.object)
 		}
 	}
@@ -119,7 +122,7 @@ func (s *Server) showModel(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return lost(name, err)
 	}
-	d := s.catalogue.describe(s.adapters.library, name, s.options.Name, src)
+	d := s.describe(name, src)
 	switch {
 	case errors.Is(d.err, fs.ErrNotExist):
 		return lost(name, d.err)

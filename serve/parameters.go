@@ -62,6 +62,7 @@ const (
 	mostStops     = 16
 	mostLogProbs  = 20
 	mostStopBytes = 1000
+	mostVariables = 10_000 // bytes
 )
 
 // check refuses what the server does not have, in words.

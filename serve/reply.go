@@ -130,17 +130,13 @@ func (r *reply) event(v any) error {
 // errSlow is the error of a client that left, or doesn't take what it asked for.
 var errSlow = errors.New("the client does not take the answer")
 
-// send writes to the stream, and waits no longer than a client may take.
+// send writes to the stream.
 func (r *reply) send(data []byte) error {
-	out := http.NewResponseController(r.w)
 	h := r.w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("X-Accel-Buffering", "no") // for nginx
-	out.SetWriteDeadline(time.Now().Add(r.s.patience.take))
-	if _, err := r.w.Write(data); err != nil {
-		return errSlow
-	}
-	if out.Flush() != nil {
+	_, err := r.w.Write(data)
+	if err != nil || http.NewResponseController(r.w).Flush() != nil {
 		return errSlow
 	}
 	return nil

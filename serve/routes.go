@@ -38,13 +38,15 @@ func (s *Server) handle(pattern string, h handler) {
 func (s *Server) open(pattern string, h handler) {
 	s.patterns = append(s.patterns, pattern)
 	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-		e := &exchange{ResponseWriter: w, id: rand.Text(), began: time.Now(), pattern: pattern, patience: s.patience.take}
+		e := &exchange{ResponseWriter: w, id: rand.Text(), began: time.Now(), pattern: pattern,
+			patience: s.patience.take}
 		w.Header().Set("X-Request-Id", e.id)
 		http.NewResponseController(w).SetReadDeadline(e.began.Add(s.patience.body))
 		defer func() {
-			if p := recover(); p != nil && p != http.ErrAbortHandler {
+			if p := recover(); p != nil {
 				s.log.Error("panic", "request", e.id, "value", p, "stack", string(debug.Stack()))
 				e.fail(newFailure(http.StatusInternalServerError, typeServer, "", "", "the server failed"))
+				defer panic(http.ErrAbortHandler) // an answer that has begun must not look whole
 			}
 			s.record(e, r)
 		}()
@@ -74,14 +76,15 @@ func (e *exchange) WriteHeader(status int) {
 	if e.status == 0 {
 		e.status = status
 	}
-	http.NewResponseController(e.ResponseWriter).SetWriteDeadline(time.Now().Add(e.patience))
 	e.ResponseWriter.WriteHeader(status)
 }
 
+// Write sends a part of the answer, which the client must take in time.
 func (e *exchange) Write(data []byte) (int, error) {
 	if e.status == 0 {
 		e.WriteHeader(http.StatusOK)
 	}
+	http.NewResponseController(e.ResponseWriter).SetWriteDeadline(time.Now().Add(e.patience))
 	return e.ResponseWriter.Write(data)
 }
 

@@ -10,12 +10,15 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/veratune/veratune/vera"
 )
 
 // storm is many clients at once, while the files of adapters are replaced and deleted.
@@ -209,4 +212,38 @@ func textOf(t *testing.T, stream bool, data []byte) (text string) {
 		}
 	}
 	return text
+}
+
+// TestTogether: 16 adapters of different ranks answer together as each does alone, to the last bit of their log
+// probabilities.
+func TestTogether(t *testing.T) {
+	r := start(t, func(o *Options) { o.Texts = 16 })
+	stable := regexp.MustCompile(`"id":"[^"]*"|"created":[0-9]+`)
+	say := func(name string) string {
+		_, body := r.ask(t, "POST", "/v1/chat/completions", strings.Replace(chatBody(name,
+			`, "seed": 5, "logprobs": true, "top_logprobs": 3`), `"temperature": 0`, `"temperature": 0.7`, 1))
+		return stable.ReplaceAllString(body, "")
+	}
+	alone := map[string]string{baseName: say(baseName), "lora": say("lora")}
+	for i := range 14 {
+		name := fmt.Sprintf("x%d", i)
+		saveAdapter(t, r.base, filepath.Join(r.folder, name+".gguf"), uint64(i), func(c *vera.Config) {
+			c.Rank = 32 + 32*(i%3)
+			if i%5 == 4 {
+				c.Targets = []string{"attn_q", "ffn_down"}
+			}
+		}, nil)
+		alone[name] = say(name)
+	}
+	var all sync.WaitGroup
+	for range 3 {
+		for name, want := range alone {
+			all.Go(func() {
+				if got := say(name); got != want {
+					t.Errorf("%s among others: %.300s\nalone: %.300s", name, got, want)
+				}
+			})
+		}
+	}
+	all.Wait()
 }

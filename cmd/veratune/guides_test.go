@@ -88,11 +88,12 @@ func cloned(t *testing.T, model string) string {
 	return dir
 }
 
-// inClone runs one command there. A server of watch is ended by Ctrl-C once it has said its address.
+// inClone runs one command there. A server is ended by Ctrl-C once it has said its address.
 func inClone(dir, command string) (output string, err error) {
 	ctx, stop := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer stop()
-	if strings.Contains(command, "veratune watch") && !strings.Contains(command, "--html") {
+	if strings.Contains(command, "veratune serve") ||
+		strings.Contains(command, "veratune watch") && !strings.Contains(command, "--html") {
 		return serving(ctx, dir, command+" --listen 127.0.0.1:0")
 	}
 	cmd := exec.CommandContext(ctx, "bash", "-c", "set -o pipefail; "+command)
