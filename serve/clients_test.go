@@ -177,7 +177,8 @@ func TestGoClientLogProbs(t *testing.T) {
 		t.Errorf("%d tokens streamed, %d whole, %v", n, len(choice.Logprobs.Content), stream.Err())
 	}
 	plain, err := c.Completions.New(t.Context(), openai.CompletionNewParams{Model: "two", MaxTokens: openai.Int(9),
-		Prompt: openai.CompletionNewParamsPromptUnion{OfString: openai.String("it is")}, Logprobs: openai.Int(2)})
+		Temperature: openai.Float(0),
+		Prompt:      openai.CompletionNewParamsPromptUnion{OfString: openai.String("it is")}, Logprobs: openai.Int(2)})
 	if err != nil {
 		t.Fatal(err)
 	}
