@@ -97,8 +97,12 @@ func lost(name string, err error) error {
 	return unusable(name, errors.New("its file is not readable within the folder of adapters"))
 }
 
-// unusable is the error of an adapter whose file is broken, or no adapter of this model.
+// unusable is the error of an adapter whose file is broken, or no adapter of this model. An error that has its form
+// already keeps it.
 func unusable(name string, err error) error {
+	if ours := (*failure)(nil); errors.As(err, &ours) {
+		return err
+	}
 	f := newFailure(http.StatusInternalServerError, typeServer, "model", codeAdapter,
 		"the adapter %q can't be used: %v",
 		name, err)
@@ -186,11 +190,13 @@ func (a *adapters) unplace(x *adapter) {
 	a.metrics.adapters(-1, a.bytes)
 }
 
-// load reads an adapter and places it beside the others.
+// load reads an adapter and places it beside the others. What is wrong with its file stays wrong until that changes;
+// after another failure, the next request has it tried again.
 func (a *adapters) load(x *adapter) {
 	a.loading <- struct{}{}
-	loaded, err := a.open(x)
+	loaded, readErr := a.open(x)
 	var placed *model.Placed
+	err := readErr
 	if err == nil {
 		placed, err = a.engine.Place(loaded)
 	}
@@ -201,17 +207,19 @@ func (a *adapters) load(x *adapter) {
 	defer a.mu.Unlock()
 	defer close(x.ready)
 	x.loaded = true
+	if err == nil {
+		x.placed, x.facts = placed, loaded.Facts
+		a.bytes += placed.Bytes()
+		a.metrics.adapters(1, a.bytes)
+		err = a.makeRoom(x)
+	}
 	if err != nil {
 		x.err = unusable(x.name, err)
-		return
-	}
-	x.placed, x.facts = placed, loaded.Facts
-	a.bytes += placed.Bytes()
-	a.metrics.adapters(1, a.bytes)
-	if x.err = a.makeRoom(x); x.err != nil {
-		a.unplace(x)
-		if f := asFailure(x.err); !f.final {
-			a.drop(x) // another request may find room
+		if x.placed != nil {
+			a.unplace(x)
+		}
+		if readErr == nil {
+			a.drop(x)
 		}
 	}
 	a.free(x)
@@ -251,8 +259,8 @@ func (a *adapters) makeRoom(x *adapter) error {
 			}
 		}
 		if oldest == nil && x.placed.Bytes() > a.limit {
-			return unusable(x.name, fmt.Errorf("it takes %s of memory, and --adapter-memory allows %s",
-				humanize.IBytes(uint64(x.placed.Bytes())), humanize.IBytes(uint64(a.limit))))
+			return fmt.Errorf("it takes %s of memory, and --adapter-memory allows %s",
+				humanize.IBytes(uint64(x.placed.Bytes())), humanize.IBytes(uint64(a.limit)))
 		}
 		if oldest == nil {
 			return busy(http.StatusServiceUnavailable, codeMemory, 1,

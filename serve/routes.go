@@ -44,7 +44,9 @@ func (s *Server) open(pattern string, h handler) {
 		http.NewResponseController(w).SetReadDeadline(e.began.Add(s.patience.body))
 		defer func() {
 			if p := recover(); p != nil {
-				s.log.Error("panic", "request", e.id, "value", p, "stack", string(debug.Stack()))
+				if p != http.ErrAbortHandler {
+					s.log.Error("panic", "request", e.id, "value", p, "stack", string(debug.Stack()))
+				}
 				e.fail(newFailure(http.StatusInternalServerError, typeServer, "", "", "the server failed"))
 				defer panic(http.ErrAbortHandler) // an answer that has begun must not look whole
 			}
