@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/veratune/veratune/internal/durable"
 )
@@ -44,6 +45,26 @@ func (f *folder) checkpoints() ([]int, error) {
 	}
 	slices.SortFunc(steps, func(a, b int) int { return cmp.Compare(b, a) })
 	return steps, nil
+}
+
+// Checkpoint is a state of a run that it can go on from, as far as others than the run look at it.
+type Checkpoint struct {
+	Step    int       // updates made
+	Adapter string    // path of the adapter after them
+	Made    time.Time // when
+}
+
+// Checkpoints lists those of a run, newest first.
+func Checkpoints(run string) (list []Checkpoint, err error) {
+	f := folder{path: run}
+	steps, err := f.checkpoints()
+	for _, step := range steps {
+		adapter := filepath.Join(f.checkpoint(step), AdapterFile)
+		if info, err := os.Stat(adapter); err == nil { // else it is being removed
+			list = append(list, Checkpoint{step, adapter, info.ModTime()})
+		}
+	}
+	return list, err
 }
 
 // lastBefore names the newest checkpoint of an earlier step; "" where there is none.

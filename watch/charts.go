@@ -3,9 +3,11 @@ package watch
 import (
 	"bytes"
 	_ "embed"
+	"encoding/json"
 	"fmt"
 	"image/color"
 	"math"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -16,6 +18,7 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgsvg"
 
+	"github.com/veratune/veratune/internal/durable"
 	"github.com/veratune/veratune/train"
 )
 
@@ -57,6 +60,24 @@ const (
 	chartHeight = vg.Length(270)
 )
 
+// Charts draws the runs as they are now, as a JSON list for ChartScript. Of those that can't be read, the charts are
+// empty.
+func Charts(folders []string) (json.RawMessage, error) {
+	runs := make([]recorded, len(folders))
+	for i, path := range folders {
+		runs[i].name = path
+		data, err := durable.ReadFile(filepath.Join(path, train.MetricsFile), train.MaxMetrics)
+		if err == nil {
+			runs[i].records, _ = train.ReadRecords(data)
+		}
+	}
+	charts, err := drawCharts(runs)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(charts)
+}
+
 // drawCharts draws all that is known of the steps of runs.
 func drawCharts(runs []recorded) ([]chart, error) {
 	charts := []chart{
@@ -93,6 +114,9 @@ func drawCharts(runs []recorded) ([]chart, error) {
 		add(&others[3], "norm", "", overSteps(r.records, func(s train.Record) float64 { return s.GradNorm }))
 	}
 	for i := range charts {
+		if charts[i].Lines == nil {
+			charts[i].Lines = []line{} // which JSON has as a list, too
+		}
 		if err := charts[i].draw(); err != nil {
 			return nil, fmt.Errorf("chart %q: %w", charts[i].Title, err)
 		}

@@ -21,7 +21,15 @@ var (
 	pageCSS string
 	//go:embed page.js
 	pageJS string
+	// ChartScript shows charts on a page that has Style, in an element "charts": drawCharts draws what Charts gave,
+	// once that is in the variable charts. It begins the page's script.
+	//
+	//go:embed charts.js
+	ChartScript string
 )
+
+// Style is that of pages in this package's looks.
+func Style() string { return coloursCSS + pageCSS }
 
 var pageTemplate = template.Must(template.New("page").Parse(pageHTML))
 
@@ -65,16 +73,21 @@ func followers(folders []string) []*follower {
 }
 
 func (p *page) write(w io.Writer) error {
-	style := coloursCSS + pageCSS
-	p.Style, p.Script = template.CSS(style), template.JS(pageJS)
-	p.Policy = fmt.Sprintf("default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action "+
-		"'none'; style-src %s; script-src %s", digest(style), digest(pageJS))
+	p.Style, p.Script = template.CSS(Style()), template.JS(ChartScript+pageJS)
+	p.Policy = Policy(Style(), ChartScript+pageJS)
 	var out bytes.Buffer
 	if err := pageTemplate.Execute(&out, p); err != nil {
 		return fmt.Errorf("page: %w", err)
 	}
 	_, err := out.WriteTo(w)
 	return err
+}
+
+// Policy is the content security policy of a page with one style and one script, both inline, which asks nobody but its
+// server.
+func Policy(style, script string) string {
+	return fmt.Sprintf("default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "+
+		"style-src %s; script-src %s", digest(style), digest(script))
 }
 
 // digest names an inline script or style in a content security policy.

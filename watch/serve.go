@@ -9,11 +9,9 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"path/filepath"
 	"strings"
 	"time"
 
-	"github.com/veratune/veratune/internal/durable"
 	"github.com/veratune/veratune/train"
 )
 
@@ -116,21 +114,13 @@ func follow(ctx context.Context, w http.ResponseWriter, runs []*follower) {
 	}
 }
 
-// sendCharts draws the runs as they are now. Of those that can't be read, the events tell.
+// sendCharts sends the charts of runs.
 func sendCharts(w http.ResponseWriter, folders []string) {
-	runs := make([]recorded, len(folders))
-	for i, path := range folders {
-		runs[i].name = path
-		data, err := durable.ReadFile(filepath.Join(path, train.MetricsFile), train.MaxMetrics)
-		if err == nil {
-			runs[i].records, _ = train.ReadRecords(data)
-		}
-	}
-	charts, err := drawCharts(runs)
+	charts, err := Charts(folders)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	json.NewEncoder(w).Encode(charts)
+	w.Write(charts)
 }
