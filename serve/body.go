@@ -12,15 +12,20 @@ import (
 
 // readJSON reads the body of a request into v. Fields that v doesn't have are left out.
 func (s *Server) readJSON(w http.ResponseWriter, r *http.Request, v any) error {
-	if r.ContentLength > s.options.MaxBody {
-		return &http.MaxBytesError{Limit: s.options.MaxBody}
+	return readJSON(w, r, s.options.MaxBody, v)
+}
+
+// readJSON reads a body of so many bytes at most into v.
+func readJSON(w http.ResponseWriter, r *http.Request, most int64, v any) error {
+	if r.ContentLength > most {
+		return &http.MaxBytesError{Limit: most}
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.options.MaxBody))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
 	switch {
 	case errors.As(err, new(*http.MaxBytesError)):
 		return err
 	case err != nil:
-		return invalid("", "the body did not come whole within %v", s.patience.body)
+		return invalid("", "the body did not come whole in time")
 	}
 	// Reading on tells when the client leaves, which may take as long as the answer.
 	http.NewResponseController(w).SetReadDeadline(time.Time{})

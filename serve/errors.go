@@ -40,6 +40,7 @@ const (
 	codeContext   = "context_length_exceeded"
 	codeTooLarge  = "request_too_large"
 	codeQueue     = "queue_full"
+	codeJobs      = "too_many_jobs"
 	codeMemory    = "adapter_memory_full"
 	codeAdapter   = "adapter_unusable"
 	codeTimeout   = "timeout"

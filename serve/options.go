@@ -31,6 +31,8 @@ type Options struct {
 	Timeout       time.Duration // of a request
 	AdapterMemory int64         // of adapters, in bytes
 
+	Jobs *Jobs // that adapters are trained with for clients, nil for none; whoever opened it closes it
+
 	Log *slog.Logger // of requests, without what is in them
 }
 

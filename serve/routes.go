@@ -18,9 +18,13 @@ func (s *Server) routes() {
 	s.handle("GET /v1/models/{id...}", s.showModel)
 	s.handle("POST /v1/chat/completions", s.chat)
 	s.handle("POST /v1/completions", s.complete)
+	if s.options.Jobs != nil {
+		s.options.Jobs.routes(s.handle)
+	}
+	s.open("GET /{$}", showPage)
 	s.open("GET /health", s.health)
 	s.open("GET /metrics", s.metrics.serve)
-	s.open("GET /openapi.json", openAPI)
+	s.open("GET /openapi.json", s.openAPI)
 	s.open("/", s.nothing)
 }
 

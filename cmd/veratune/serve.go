@@ -23,6 +23,7 @@ import (
 type serveOptions struct {
 	*engine
 	serve.Options
+	jobs    serve.JobOptions
 	listen  string
 	keyEnv  string
 	origins texts
@@ -32,7 +33,7 @@ type serveOptions struct {
 const serveKeyEnv = "VERATUNE_API_KEY"
 
 func serveCommand() *cli.Command {
-	o := &serveOptions{engine: newGenerator(), Options: serve.Default()}
+	o := &serveOptions{engine: newGenerator(), Options: serve.Default(), jobs: serve.DefaultJobs()}
 	o.Adapters = map[string]string{}
 	return &cli.Command{
 		Name:  "serve",
@@ -75,7 +76,7 @@ func serveCommand() *cli.Command {
 			&cli.GenericFlag{Name: "adapter-memory",
 				Usage: "`SIZE` of the memory for adapters, beside their pairs; those " +
 					"that were not used for longest make room for others", Value: &size{&o.AdapterMemory}},
-		}, formFlags(&o.Form)),
+		}, o.jobFlags(), formFlags(&o.Form)),
 		Action: func(c *cli.Context) error {
 			if err := errors.Join(noArguments(c), validate(o.engine.validate(), o.validate(c))); err != nil {
 				return err
@@ -97,7 +98,7 @@ func (o *serveOptions) validate(c *cli.Context) error {
 		return fmt.Errorf("key-env %s: the environment holds no such variable", o.keyEnv)
 	}
 	o.Origins = o.origins
-	return o.Options.Validate()
+	return errors.Join(o.Options.Validate(), o.prepareJobs(c))
 }
 
 func (o *serveOptions) run(c *cli.Context) error {
@@ -125,11 +126,20 @@ func (o *serveOptions) run(c *cli.Context) error {
 			l.Addr(), o.keyEnv)
 	}
 	o.Log = slog.New(slog.NewTextHandler(c.App.ErrWriter, nil))
+	if o.Jobs, err = o.openJobs(); err != nil {
+		return err
+	}
+	if o.Jobs != nil {
+		defer o.Jobs.Close()
+	}
 	s, err := serve.New(base, o.Options)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
+	if o.Jobs != nil {
+		o.Jobs.Start()
+	}
 	fmt.Fprintf(c.App.Writer, "http://%s/v1 (Ctrl-C ends it)\n", l.Addr())
 	return s.Serve(c.Context, l)
 }
