@@ -92,11 +92,14 @@ func failed(said string, err error) string {
 	return "the process ended early: " + err.Error()
 }
 
-// warned lists the warnings in what a process has said.
-func warned(said string) (list []string) {
+// remarks are what a process of veratune has said that its job's client may want to know.
+func remarks(said string) (list []saying) {
 	for line := range strings.Lines(said) {
-		if message, ok := strings.CutPrefix(strings.TrimSpace(line), "warning: "); ok {
-			list = append(list, message)
+		line = strings.TrimSpace(line)
+		if message, ok := strings.CutPrefix(line, "warning: "); ok {
+			list = append(list, saying{Level: levelWarn, Message: message})
+		} else if strings.HasPrefix(line, "patience: ") {
+			list = append(list, saying{Level: levelInfo, Message: line})
 		}
 	}
 	return list

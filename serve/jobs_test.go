@@ -258,6 +258,27 @@ func (w workshop) checkEvents(t *testing.T, id string) {
 	}
 }
 
+// A job whose rows to measure get worse ends early, and its best adapter is served.
+func TestJobEndsEarly(t *testing.T) {
+	w := openWorkshop(t, testJobs(t))
+	rows := upload(t, w.Client, "rows.jsonl", chatRows(40)).ID
+	held := upload(t, w.Client, "held.jsonl", strings.ReplaceAll(chatRows(7), "it is", "no, never")).ID
+	job := w.becomes(t, w.ask(t, rows, `{"rank": 8, "batch_size": 4, "n_epochs": 100, "learning_rate": 0.05, `+
+		`"patience": 2, "eval_every": "2"}`, option.WithJSONSet("validation_file", held)).ID,
+		openai.FineTuningJobStatusSucceeded)
+	var told []string
+	steps := 0
+	for _, e := range w.told(t, job.ID) {
+		if told = append(told, e.Message); e.Type == openai.FineTuningJobEventTypeMetrics {
+			steps++
+		}
+	}
+	if text := strings.Join(told, "\n"); steps > 500 || !strings.Contains(text, "patience: ended after step ") ||
+		strings.Contains(text, w.folder) {
+		t.Errorf("%d steps: %s", steps, text)
+	}
+}
+
 // long takes as many steps as a test needs to meddle.
 const long = `{"rank": 8, "batch_size": 4, "n_epochs": 6, "learning_rate": 0.001}`
 

@@ -136,14 +136,14 @@ func (t *job) forClients(message string) string {
 
 // train trains, or goes on with what another process has trained, and puts the adapter where it is served.
 func (j *Jobs) train(ctx context.Context, t *job) {
-	warnings, err := j.learn(ctx, t)
+	remarks, err := j.learn(ctx, t)
 	var done result
 	if err == nil && ctx.Err() == nil {
 		done, err = j.publish(t)
 	}
 	j.settled(ctx, t, func() {
-		for _, w := range warnings {
-			t.tell(levelWarn, w)
+		for _, r := range remarks {
+			t.tell(r.Level, r.Message)
 		}
 		switch {
 		case errors.Is(err, errInterrupted):
@@ -166,8 +166,8 @@ func (j *Jobs) train(ctx context.Context, t *job) {
 // errInterrupted is that of a process that another than this server has ended in good order.
 var errInterrupted = errors.New("interrupted")
 
-// learn runs the process that trains, and keeps the checkpoints served meanwhile. It gives the warnings of the process.
-func (j *Jobs) learn(ctx context.Context, t *job) (warnings []string, err error) {
+// learn runs the process that trains, and keeps the checkpoints served meanwhile. It gives what the process remarked.
+func (j *Jobs) learn(ctx context.Context, t *job) (remarked []saying, err error) {
 	words, err := t.command(slices.Concat(j.options.Flags, j.options.TrainFlags))
 	if err != nil {
 		return nil, err
@@ -204,14 +204,14 @@ func (j *Jobs) learn(ctx context.Context, t *job) (warnings []string, err error)
 	if readErr != nil {
 		return nil, readErr
 	}
-	warnings = warned(t.forClients(text))
+	remarked = remarks(t.forClients(text))
 	switch {
 	case err == nil:
-		return warnings, nil
+		return remarked, nil
 	case cmd.ProcessState != nil && cmd.ProcessState.ExitCode() == exitInterrupted:
-		return warnings, errInterrupted
+		return remarked, errInterrupted
 	}
-	return warnings, errors.New(t.forClients(failed(text, err)))
+	return remarked, errors.New(t.forClients(failed(text, err)))
 }
 
 // command is the training in words of the command line.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,6 +28,21 @@ import (
 type service struct {
 	*exec.Cmd
 	openai.Client
+	address string
+}
+
+// halfUpload begins an upload, and leaves it.
+func halfUpload(t *testing.T, address string) {
+	t.Helper()
+	c, err := net.Dial("tcp", strings.TrimSuffix(strings.TrimPrefix(address, "http://"), "/v1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	fmt.Fprint(c, "POST /v1/files HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=X\r\n"+
+		"Content-Length: 100000\r\n\r\n--X\r\nContent-Disposition: form-data; "+
+		"name=\"purpose\"\r\n\r\nfine-tune\r\n--X\r\n"+
+		"Content-Disposition: form-data; name=\"file\"; filename=\"half.jsonl\"\r\n\r\nhalf a row")
 }
 
 func startServer(t *testing.T, args ...string) service {
@@ -43,7 +59,7 @@ func startServer(t *testing.T, args ...string) service {
 	if err != nil || !ok {
 		t.Fatalf("%q, %v, %s", line, err, cmd.Stderr)
 	}
-	return service{cmd, openai.NewClient(option.WithBaseURL(address), option.WithAPIKey("none"))}
+	return service{cmd, openai.NewClient(option.WithBaseURL(address), option.WithAPIKey("none")), address}
 }
 
 // job waits for a job's state.
@@ -102,10 +118,26 @@ func TestServeJobs(t *testing.T) {
 		s.Process.Pid)) {
 		t.Errorf("exit code %d, %q", code, stderr)
 	}
+	files := filepath.Join(folder+".state", "files")
+	before, err := os.ReadDir(files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	halfUpload(t, s.address)
+	for now := before; len(now) == len(before); now, _ = os.ReadDir(files) {
+		time.Sleep(time.Millisecond)
+	}
 	s.Process.Kill()
 	s.Wait()
 
 	s = startServer(t, args...)
+	if after, err := os.ReadDir(files); err != nil || len(after) != len(before) {
+		t.Errorf("%v, %v; want %v", after, err, before)
+	}
+	list, err := s.Files.List(ctx, openai.FileListParams{})
+	if err != nil || len(list.Data) != 1 || list.Data[0].ID != file.ID {
+		t.Error(list, err)
+	}
 	s.job(t, job.ID, openai.FineTuningJobStatusRunning)
 	s.Process.Signal(syscall.SIGINT)
 	s.Wait()
