@@ -90,22 +90,41 @@ func (s *Server) until(r *http.Request) (context.Context, func()) {
 
 // places counts the answers that wait or are being made.
 type places struct {
-	most    int64
-	all     atomic.Int64
-	waiting atomic.Int64 // for their first token
+	texts, queue int // answers that are made at a time, and that may wait besides
+	all          atomic.Int64
+	waiting      atomic.Int64 // for their first token
+
+	mu sync.Mutex
+	of map[string]int // answers of each model
 }
 
-// admit lets so many answers in, unless too many wait. leave must be called after them.
-func (s *Server) admit(n int) (leave func(), err error) {
-	p := &s.places
-	if int64(n) > p.most {
-		return nil, invalid("n", "%d answers are more than the %d that this server makes and has waiting", n, p.most)
-	}
-	if p.all.Add(int64(n)) > p.most {
-		p.all.Add(int64(-n))
+// admit lets so many answers of a model in, unless too many wait; leave must be called after them. A model may have no
+// more waiting than there are places left (Choudhury and Hahne's dynamic threshold), so that one that floods doesn't
+// shut the others out.
+func (p *places) admit(model string, n int) (leave func(), err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	left := p.texts + p.queue - int(p.all.Load())
+	switch {
+	case n > p.texts+p.queue:
+		return nil, invalid("n", "%d answers are more than the %d that this server makes and has waiting", n,
+			p.texts+p.queue)
+	case n > left || p.of[model] > 0 && p.of[model]+n > p.texts+left:
 		return nil, busy(http.StatusTooManyRequests, codeQueue, 1, "too many requests are waiting; try again later")
 	}
-	return func() { p.all.Add(int64(-n)) }, nil
+	p.count(model, n)
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.count(model, -n)
+	}, nil
+}
+
+func (p *places) count(model string, more int) {
+	p.all.Add(int64(more))
+	if p.of[model] += more; p.of[model] == 0 {
+		delete(p.of, model)
+	}
 }
 
 // answer makes all answers of a request side by side, and has their pieces taken in the caller's goroutine. When it

@@ -32,7 +32,7 @@ func (s *Server) chat(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	leave, err := s.admit(q.answers())
+	leave, err := s.places.admit(q.Model, q.answers())
 	if err != nil {
 		return err
 	}

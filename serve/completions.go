@@ -62,7 +62,7 @@ func (s *Server) complete(w http.ResponseWriter, r *http.Request) error {
 	if err := q.check(); err != nil {
 		return err
 	}
-	leave, err := s.admit(q.answers() * len(q.Prompt))
+	leave, err := s.places.admit(q.Model, q.answers()*len(q.Prompt))
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -331,6 +333,30 @@ func TestLimits(t *testing.T) {
 		t.Errorf("statuses %v", count)
 	}
 	becomes(t, "no answer is made", func() bool { return r.places.all.Load() == 0 })
+}
+
+// TestFlood: a model whose requests fill the queue leaves places for others.
+func TestFlood(t *testing.T) {
+	r := start(t, func(o *Options) { o.Texts, o.Queue = 2, 20 })
+	r.engine = &scripted{engine: r.engine, pause: 5 * time.Millisecond}
+	long := strings.Replace(chatBody("one", ""), `"max_tokens": 8`, `"max_tokens": 300`, 1)
+	var all sync.WaitGroup
+	var refused atomic.Int64
+	for range 40 {
+		all.Go(func() {
+			if status, _ := r.ask(t, "POST", "/v1/chat/completions", long); status == http.StatusTooManyRequests {
+				refused.Add(1)
+			}
+		})
+	}
+	becomes(t, "the queue is as full as one may make it", func() bool { return refused.Load() > 0 })
+	for range 3 {
+		r.say(t, "two")
+	}
+	all.Wait()
+	if n := refused.Load(); n < 20 || n > 40-12 {
+		t.Errorf("%d of 40 are refused, with 2 places and a queue of 20", n)
+	}
 }
 
 // TestClientLeaves: an answer whose client has gone is not made on.

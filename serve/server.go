@@ -47,7 +47,8 @@ func New(base *session.Session, o Options) (*Server, error) {
 	s := &Server{options: o, base: base, fingerprint: "fp_" + base.Base().Fingerprint[:12], started: time.Now(),
 		log: cmp.Or(o.Log, slog.New(slog.DiscardHandler)), mux: http.NewServeMux(),
 		patience:  defaultPatience,
-		catalogue: catalogue{known: map[string]described{}}, places: places{most: int64(o.Texts + o.Queue)}}
+		catalogue: catalogue{known: map[string]described{}}, places: places{texts: o.Texts, queue: o.Queue,
+			of: map[string]int{}}}
 	s.closing, s.close = context.WithCancel(context.Background())
 	s.metrics = newMetrics(o, &s.places)
 	var err error
