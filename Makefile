@@ -85,7 +85,7 @@ BUILT_DEVICES := VERATUNE_LIBRARY_PATH=$(CURDIR)/bin GGML_VK_VISIBLE_DEVICES=0
 
 test: build model lint ## run every check and test, those on the real model too
 	$(GO_TEST) -timeout 60m ./...
-	$(EMULATED) -run '^Test(ProductsComposed|RowsComposed|Convert|MergeAlone|InfiniteLogits)$$' ./bindings
+	$(EMULATED) -run '^Test(ProductsComposed|RowsComposed|Convert|MergeAlone|InfiniteLogits|EmulatedWays|DeltaCached|ConvolutionCached|GatedNorm)$$' ./bindings
 	$(EMULATED) -run '^TestAttention$$/^f32$$/^(3_of_10|2_of_16)' ./bindings
 	$(EMULATED) -run '^TestAttentionLimits$$/^(4_of_16|2_of_256)' ./bindings
 
@@ -97,6 +97,7 @@ test-kernels: ## test ggml/ on every instruction set there is, under the address
 	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 $(GO_TEST) -tags sanitize -gcflags=./bindings=-d=checkptr -timeout 20m ./bindings
 	$(EMULATED) ./bindings
 	$(EMULATED) -run '^TestGradients' ./model
+	VERATUNE_EMULATE_WAYS=1 $(EMULATED) -run '^TestDeviceAnswers$$/composed/^(llama|gemma2|lfm2|qwen35)$$' ./model
 
 test-vulkan: vulkan ## test training and answers on a Vulkan device; takes minutes where that is Mesa's software one
 	VERATUNE_TEST_DEVICE=vulkan0 $(GO_TEST) -timeout 30m -run 'TestDevice(|Steps|Plans|Refuses|Architectures|SmolLM2)$$|WeightsInTurn|AdamW' ./bindings ./model
@@ -104,7 +105,7 @@ test-vulkan: vulkan ## test training and answers on a Vulkan device; takes minut
 	VERATUNE_TEST_DEVICE=vulkan0 $(BUILT_DEVICES) $(GO_TEST) -run Elsewhere ./cmd/veratune
 
 test-cuda: cuda model ## test training on the first of Nvidia's graphics processors
-	VERATUNE_TEST_DEVICE=cuda0 $(GO_TEST) -timeout 30m -run 'TestDevice|WeightsInTurn|AdamW' ./bindings ./model
+	VERATUNE_TEST_DEVICE=cuda0 $(GO_TEST) -timeout 30m -run 'TestDevice|InTurn|AdamW' ./bindings ./model
 	VERATUNE_TEST_DEVICE=cuda0 $(BUILT_DEVICES) $(GO_TEST) -run Elsewhere ./cmd/veratune
 
 test-kill: ## kill trainings, sweeps and exports at 200 random moments, and compare what they end in

@@ -439,6 +439,43 @@ func TestDeviceAnswers(t *testing.T) {
 	})
 }
 
+// TestDeviceBytes has a device answer in 8 bits: its logits, of few rows and of many, are about as far from exact ones
+// as the CPU's.
+func TestDeviceBytes(t *testing.T) {
+	eachDevice(t, func(t *testing.T, device string) {
+		if d, err := bindings.FindDevice(device); err != nil || !slices.Contains(d.Arithmetics, bindings.Q8_0) {
+			t.Skipf("%s does not answer in 8 bits, %v", device, err)
+		}
+		for _, kind := range []bindings.Type{bindings.Q4_0, bindings.Q8_0, bindings.Q4_K, bindings.F16} {
+			path := testutil.TinyLlama(t, testutil.TinyOptions{Type: kind})
+			var logits [3][]float32
+			for i, o := range []Options{options(), options(), on(device)} {
+				if i > 0 {
+					o.Compute = ComputeQ8
+				}
+				m := open(t, path, o)
+				adapted(t, m, func(c *vera.Config) { c.Rank = 32 })
+				c, err := m.NewCache(1, 64)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				for _, n := range []int{30, 1, 1, 6} {
+					rows, err := c.Append(Addition{Tokens: randomTokens(n, m.Vocab), Rows: 1})
+					if err != nil {
+						t.Fatal(err)
+					}
+					logits[i] = append(logits[i], rows...)
+				}
+			}
+			usual, off := relativeL2(logits[1], logits[0]), relativeL2(logits[2], logits[0])
+			if !(off <= 2*usual+1e-2) {
+				t.Errorf("%v: off by %.1e, the CPU by %.1e", kind, off, usual)
+			}
+		}
+	})
+}
+
 // answersAlike compares logits of texts that grow together, and greedy answers.
 func answersAlike(t *testing.T, name string, got, want *Model) {
 	t.Helper()

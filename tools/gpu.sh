@@ -127,14 +127,20 @@ model() {
 	run "model-$1-$2.log" 90 bin/randomgguf --shape "$1" --type "$2" "${blocks[@]}" --out "$path.part" && mv "$path.part" "$path"
 }
 
+# tests WHAT PACKAGE PATTERN [NAME=VALUE] runs the tests of a package.
+tests() {
+	local log=test-${1// /-}.log
+	run "$log" 150 env -C "$2" ${4:+"$4"} "../bin/tests/$2.test" -test.short -test.v -test.run "$3"
+	local status=$?
+	note tests "$1" "$(outcome $status): $(grep -c '^--- PASS' "$out/$log") tests passed, $(grep -c '^--- FAIL' "$out/$log") failed"
+}
+
 step_tests() {
-	local pattern='TestDevice|WeightsInTurn|AdamW'
+	local pattern='TestDevice|InTurn|AdamW'
 	[[ $dry ]] && pattern='TestDeviceRefuses|AdamW'
-	for package in bindings model; do
-		run "test-$package.log" 150 env -C "$package" "../bin/tests/$package.test" -test.short -test.v -test.run "$pattern"
-		local status=$?
-		note tests "$package" "$(outcome $status): $(grep -c '^--- PASS' "$out/test-$package.log") tests passed, $(grep -c '^--- FAIL' "$out/test-$package.log") failed"
-	done
+	tests bindings bindings "$pattern"
+	tests model model "$pattern"
+	tests "answers by CUDA graphs" model 'TestDeviceAnswers|TestDeviceBytes' VERATUNE_CUDA_GRAPHS=1
 }
 
 step_references() {
@@ -143,33 +149,38 @@ step_references() {
 	run references.log 120 env -C model ../bin/tests/model.test -test.v -test.run "$pattern"
 	note references "f32 and bf16" "$(outcome $?)"
 	# Of each reference its name, and what it says of errors.
-	sed -nE 's/^ *--- PASS: (Test[^ ]*).*/\1/p; s/^ *[a-z_]+\.go:[0-9]+: (.*(off by|relative L2).*)/  \1/p' "$out/references.log" | grep -B 1 '^  ' | grep -v '^--' |
+	sed -nE 's/^=== RUN +(.*)/\1/p; s/^ *[a-z_]+\.go:[0-9]+: (.*(off by|relative L2).*)/  \1/p' "$out/references.log" | grep -B 1 '^  ' | grep -v '^--' |
 		head -n 24 | while IFS= read -r line; do note references "" "$line"; done
 }
 
-step_generate() {
-	local kinds=(q4_0 q4_K) library=$PWD/bin
-	[[ $dry ]] && kinds=(q4_0)
+# generation WHAT TYPE [NAME=VALUE] measures answers of a 7B.
+generation() {
+	local path log=generate-${1// /-}.log library=$PWD/bin
 	[[ -e bin/whole/libggml-cuda.so ]] && library=$PWD/bin/whole
-	for kind in "${kinds[@]}"; do
-		local path log=generate-$kind.log
-		model 7b "$kind" || { note generate "7B $kind" "no model"; continue; }
-		run "$log" 90 env VERATUNE_LIBRARY_PATH="$library" bin/veratune bench generate --json --model "$path" --device "$device" --rank "$rank" --rounds 2 --prompt "$prompt" --tokens "$tokens"
-		local status=$?
-		((status)) && note generate "7B $kind" "$(outcome $status)"
-		"$python" - "$out/$log" <<'PYTHON' >>"$table"
+	model 7b "$2" || { note generate "$1" "no model"; return; }
+	run "$log" 90 env ${3:+"$3"} VERATUNE_LIBRARY_PATH="$library" bin/veratune bench generate --json --model "$path" --device "$device" --rank "$rank" --rounds 2 --prompt "$prompt" --tokens "$tokens"
+	local status=$?
+	((status)) && note generate "$1" "$(outcome $status)"
+	"$python" - "$1" "$out/$log" <<'PYTHON' >>"$table"
 import json, sys
 
-for line in open(sys.argv[1]):
+for line in open(sys.argv[2]):
     if not line.startswith("{"):
         continue
     run = json.loads(line)
     ours, theirs = run["veratune"], run["llama"]
+    what = f"generate\t{sys.argv[1]}, {run['compute']}, {run['what']}"
     for key in ("prompt", "decode"):
-        print(f"generate\t7B {run['compute']}, {run['what']}, {key}\t{ours[key]:.1f} tokens/s, llama.cpp {theirs[key]:.1f}, ratio {ours[key] / max(theirs[key], 1e-9):.2f}")
-    print(f"generate\t7B {run['compute']}, {run['what']}, together\t{ours.get('together', 0):.1f} tokens/s")
+        print(f"{what}, {key}\t{ours[key]:.1f} tokens/s, llama.cpp {theirs[key]:.1f}, ratio {ours[key] / max(theirs[key], 1e-9):.2f}")
+    print(f"{what}, together\t{ours.get('together', 0):.1f} tokens/s")
 PYTHON
-	done
+}
+
+step_generate() {
+	generation "7B q4_0" q4_0
+	[[ $dry ]] && return
+	generation "7B q4_0 by CUDA graphs" q4_0 VERATUNE_CUDA_GRAPHS=1
+	generation "7B q4_K" q4_K
 }
 
 # train NAME SHAPE TYPE OPTIONS… measures a training.

@@ -6,8 +6,9 @@
 namespace vera {
 
 template <int OP> static void run(const thread & t, ggml_tensor * dst) {
-    // on a device, rows come out alike but for rounding, which tests of the CPU are not content with
-    const bool alike = OP == GGML_VERA_LINEAR && t.with->linear.way != GGML_VERA_PLAIN;
+    // A device's rows are alike but for rounding, which tests of the CPU are not content with.
+    const bool alike =
+        OP == GGML_VERA_LINEAR && t.with->linear.way != GGML_VERA_PLAIN && !getenv("VERATUNE_EMULATE_WAYS");
     if (alike || !cuda::supported((ggml_vera_operation) OP, *t.with, t.src)) {
         portable.kernels[OP](t, dst);
     } else if (t.ith == 0) {

@@ -156,7 +156,34 @@ struct machine {
 
     template <typename... Args> bool few(Args...) { return false; }
 
-    bool bytes(const ggml_tensor *, matrix, int64_t, matrix) { return false; }
+    bool bytes(const ggml_tensor * w, matrix x, int64_t n, matrix y) {
+        enum { BLOCK = 32, MOST = 8 };
+        if (n > MOST) {
+            return false;
+        }
+        const int64_t      k = w->ne[0];
+        std::vector<float> rounded((size_t) (n * k)), row((size_t) k);
+        for (int64_t i = 0; i < n * k; i += BLOCK) {
+            float most = 0;
+            for (int64_t j = i; j < i + BLOCK; j++) {
+                most = fmaxf(most, fabsf(x.get(j / k, j % k)));
+            }
+            for (int64_t j = i; j < i + BLOCK; j++) {
+                rounded[j] = most == 0 ? 0 : roundf(x.get(j / k, j % k) * (127 / most)) * (most / 127);
+            }
+        }
+        for (int64_t r = 0; r < w->ne[1]; r++) {
+            floats(w->type, (const char *) w->data + r * w->nb[1], row.data(), k);
+            for (int64_t c = 0; c < n; c++) {
+                float sum = 0;
+                for (int64_t i = 0; i < k; i++) {
+                    sum += row[i] * rounded[c * k + i];
+                }
+                y.put(c, r, sum);
+            }
+        }
+        return true;
+    }
 
     void gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, matrix a, matrix b, float beta, matrix c) {
         std::vector<float> left((size_t) (m * k));  // m rows of k elements

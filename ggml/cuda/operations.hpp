@@ -137,6 +137,10 @@ static bool rounded_product(machine & m, const ggml_tensor * w, const ggml_tenso
     if (ggml_blck_size(w->type) == 1 || (int) x->type != F32) {
         return false;
     }
+    // the pair's matrices are small: one kernel that scales as well is faster than four
+    if ((by_row || by_column) && few_columns(m, w, x, by_row, by_column, acc, to)) {
+        return true;
+    }
     matrix in = view(x);
     if (by_column) {
         const matrix scaled_x = scratch(m, k, n, false);
@@ -420,7 +424,7 @@ static int64_t head_dim(const ggml_vera_attention & with, const ggml_tensor * qk
 // Whether there is a kernel for such a node. What is not listed has none.
 static bool supported(ggml_vera_operation op, const ggml_vera_parameters & with, ggml_tensor * const * src) {
     switch (op) {
-    case GGML_VERA_LINEAR: return with.linear.way != GGML_VERA_INTERLEAVED;
+    case GGML_VERA_LINEAR: return with.linear.way != GGML_VERA_INTERLEAVED && !src[5];  // no slots
     case GGML_VERA_ATTENTION:
     case GGML_VERA_ATTENTION_BACK: {
         const int first = op == GGML_VERA_ATTENTION_BACK;  // behind dout

@@ -77,6 +77,56 @@ template <int block, int per_byte, dequantize_kernel_t unpack> __global__ static
 
 struct matrix;
 
+// Graphs of CUDA, each recorded from a graph that was computed again as it was, such as that of an answer's next token:
+// starting one takes the processor less than starting its kernels one by one. Only with VERATUNE_CUDA_GRAPHS=1, as it
+// has not been run yet.
+struct recordings {
+    struct recording {
+        uint64_t        key, released;
+        cudaGraphExec_t exec;  // NULL where it was computed once
+    };
+    enum { MOST = 8 };
+    std::list<recording> all;  // the newest first
+
+    static bool wanted() {
+        static const char * const set = getenv("VERATUNE_CUDA_GRAPHS");
+        return set && strcmp(set, "1") == 0;
+    }
+
+    void drop(std::list<recording>::iterator i) {
+        if (i->exec) {
+            (void) cudaGraphExecDestroy(i->exec);
+        }
+        all.erase(i);
+    }
+
+    // The recording of that key, or NULL, which is put down as computed once. What was recorded with memory that has
+    // been given back since is forgotten.
+    recording * of(uint64_t key, uint64_t released) {
+        for (auto i = all.begin(); i != all.end(); i++) {
+            if (i->key == key) {
+                if (i->released != released) {
+                    drop(i);
+                    break;
+                }
+                all.splice(all.begin(), all, i);
+                return &all.front();
+            }
+        }
+        all.push_front({ key, released, nullptr });
+        if (all.size() > MOST) {
+            drop(std::prev(all.end()));
+        }
+        return nullptr;
+    }
+
+    void clear() {
+        while (!all.empty()) {
+            drop(all.begin());
+        }
+    }
+};
+
 struct machine {
     ggml_backend_cuda_context * context = nullptr;
     cudaStream_t                stream  = nullptr;
@@ -89,6 +139,9 @@ struct machine {
         size_t size, used;
     };
     std::vector<part> parts;
+    uint64_t          released = 0;  // how often memory has been given back
+
+    recordings recorded;
 
     void begin(ggml_backend_cuda_context * c) {
         context = c;
@@ -129,6 +182,7 @@ struct machine {
             check(cudaFree(p.at), "freeing memory");
         }
         parts.clear();
+        released++;
     }
 
     void * scratch(size_t bytes) {
@@ -280,9 +334,11 @@ bool machine::bytes(const ggml_tensor * w, const matrix & x, int64_t n, const ma
     if (n > MMVQ_MAX_BATCH_SIZE || !has_vec_dot(w->type)) {
         return false;
     }
-    const ggml_tensor in  = described(x, w->ne[0], n);
-    ggml_tensor       out = described(y, w->ne[1], n);
-    ggml_cuda_mul_mat_vec_q(*context, w, &in, nullptr, &out);
+    const ggml_tensor in     = described(x, w->ne[0], n);
+    ggml_tensor       out    = described(y, w->ne[1], n);
+    ggml_tensor       weight = *w;
+    weight.buffer            = w->view_src ? w->view_src->buffer : w->buffer;
+    ggml_cuda_mul_mat_vec_q(*context, &weight, &in, nullptr, &out);
     check(cudaGetLastError(), "a product with 8-bit activations");
     return true;
 }
@@ -347,11 +403,7 @@ static bool supports(ggml_backend_dev_t device, const ggml_tensor * t) {
     return gathers(t) || stock.supports(device, t);
 }
 
-static ggml_status compute_graph(ggml_backend_t backend, ggml_cgraph * graph, int batch) {
-    ggml_backend_cuda_context * context = (ggml_backend_cuda_context *) backend->context;
-    ggml_cuda_set_device(context->device);
-    machine & m = machine_of(backend);
-    m.begin(context);
+static ggml_status compute_nodes(machine & m, ggml_backend_t backend, ggml_cgraph * graph, int batch) {
     for (int i = 0, next; i < graph->n_nodes; i = next) {
         next            = i + 1;
         ggml_tensor * t = graph->nodes[i];
@@ -376,11 +428,88 @@ static ggml_status compute_graph(ggml_backend_t backend, ggml_cgraph * graph, in
     return GGML_STATUS_SUCCESS;
 }
 
+// A number for all that a graph computes, and where. (FNV-1a)
+static uint64_t key_of(const ggml_cgraph * graph) {
+    uint64_t   key = 14695981039346656037u;
+    const auto add = [&](const void * data, size_t bytes) {
+        for (size_t i = 0; i < bytes; i++) {
+            key = (key ^ ((const uint8_t *) data)[i]) * 1099511628211u;
+        }
+    };
+    const auto add_tensor = [&](const ggml_tensor * t) {
+        add(&t->type, sizeof(t->type));
+        add(&t->data, sizeof(t->data));
+        add(t->ne, sizeof(t->ne));
+        add(t->nb, sizeof(t->nb));
+    };
+    for (int i = 0; i < graph->n_nodes; i++) {
+        const ggml_tensor * t = graph->nodes[i];
+        add(&t->op, sizeof(t->op));
+        add_tensor(t);
+        for (const ggml_tensor * s : t->src) {
+            if (s) {
+                add_tensor(s);
+            }
+        }
+        if (const ggml_vera_call * c = called(t)) {
+            add(&c->op, sizeof(c->op));
+            add(&c->into, sizeof(c->into));
+            add(&c->with, sizeof(c->with));
+        } else {
+            add(t->op_params, sizeof(t->op_params));
+        }
+    }
+    return key;
+}
+
+// The first time, a graph is computed, which also gets all memory that it needs; the second time it is recorded.
+static ggml_status compute_recorded(machine & m, ggml_backend_t backend, ggml_cgraph * graph, int batch) {
+    recordings::recording * r = m.recorded.of(key_of(graph), m.released);
+    if (!r) {
+        const ggml_status status = compute_nodes(m, backend, graph, batch);
+        m.next();  // joins the parts of memory
+        if (!m.recorded.all.empty()) {
+            m.recorded.all.front().released = m.released;
+        }
+        return status;
+    }
+    if (!r->exec) {
+        cudaGraph_t recorded;
+        check(cudaStreamBeginCapture(m.stream, cudaStreamCaptureModeRelaxed), "recording");
+        ggml_status status;
+        try {
+            status = compute_nodes(m, backend, graph, batch);
+        } catch (...) {
+            (void) cudaStreamEndCapture(m.stream, &recorded);
+            m.recorded.clear();
+            throw;
+        }
+        check(cudaStreamEndCapture(m.stream, &recorded), "recording");
+        const cudaError_t made = cudaGraphInstantiate(&r->exec, recorded, 0);
+        (void) cudaGraphDestroy(recorded);
+        check(made, "a recorded graph");
+        if (status != GGML_STATUS_SUCCESS) {
+            return status;
+        }
+    }
+    check(cudaGraphLaunch(r->exec, m.stream), "a recorded graph");
+    return GGML_STATUS_SUCCESS;
+}
+
+static ggml_status compute_graph(ggml_backend_t backend, ggml_cgraph * graph, int batch) {
+    ggml_backend_cuda_context * context = (ggml_backend_cuda_context *) backend->context;
+    ggml_cuda_set_device(context->device);
+    machine & m = machine_of(backend);
+    m.begin(context);
+    return recordings::wanted() ? compute_recorded(m, backend, graph, batch) : compute_nodes(m, backend, graph, batch);
+}
+
 static void free_backend(ggml_backend_t backend) {
     std::lock_guard<std::mutex> lock(machines_mutex);
     for (auto i = machines.begin(); i != machines.end(); i++) {
         if (i->first == backend) {
             machine & m = i->second;
+            m.recorded.clear();
             if (m.cublas) {
                 for (const machine::part & p : m.parts) {
                     (void) cudaFree(p.at);
