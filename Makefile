@@ -101,7 +101,7 @@ test-kernels: ## test ggml/ on every instruction set there is, under the address
 
 test-vulkan: vulkan ## test training and answers on a Vulkan device; takes minutes where that is Mesa's software one
 	VERATUNE_TEST_DEVICE=vulkan0 $(GO_TEST) -timeout 30m -run 'TestDevice(|Steps|Plans|Refuses|Architectures|SmolLM2)$$|WeightsInTurn|AdamW' ./bindings ./model
-	VERATUNE_TEST_DEVICE=vulkan0 $(GO_TEST) -short -run 'Test(DeviceAnswers|AnswersInTurn)$$' ./model
+	VERATUNE_TEST_DEVICE=vulkan0 $(GO_TEST) -short -run 'Test(DeviceAnswers|AnswersInTurn|DeviceBytes)$$' ./model
 	VERATUNE_TEST_DEVICE=vulkan0 $(BUILT_DEVICES) $(GO_TEST) -run Elsewhere ./cmd/veratune
 
 test-cuda: cuda model ## test training on the first of Nvidia's graphics processors

@@ -89,7 +89,7 @@ func (c *Context) unbroken(x *Tensor) *Tensor {
 // begin, and rounds those with gaps to float16. Metal rounds to float16 whatever it multiplies by more than 8 columns,
 // which loses small gradients; by a bfloat16 matrix, it rounds to bfloat16.
 func (c *Context) times(a, b *Tensor) *Tensor {
-	if c.composed.rounds && b.Ne(1) > 8 {
+	if c.composed.rounds && b.Ne(1) > fewColumns {
 		return c.MulMat(c.Cast(c.whole(a), BF16), c.whole(b))
 	}
 	return c.exactTimes(a, b)
@@ -133,9 +133,17 @@ func (p Product) finish(c *Context, y *Tensor) *Tensor {
 	return y
 }
 
+// fewColumns is up to how many columns backends multiply quantised weights as they are: they read them once.
+const fewColumns = 8
+
 func (c *Context) composeLinear(w, x *Tensor, p Product, t Type) *Tensor {
 	if !c.composable("linear", t, x) {
 		return nil
+	}
+	if p.Way == Bytes && w.Type() != F32 && x.Ne(1) <= fewColumns && w.contiguous() {
+		if y := c.MulMat(w, c.whole(c.scaled(x, p.In))); c.composed.backend.has(y) {
+			return p.finish(c, y)
+		}
 	}
 	times := c.times
 	if p.Way == Alike {

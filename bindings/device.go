@@ -59,13 +59,13 @@ func (d Device) capabilities() Capabilities {
 	case d.Name == CPU:
 		return Capabilities{Host: true, Fused: true, Arithmetics: []Type{F32, BF16, Q8_0}}
 	case d.Name == Composed:
-		return Capabilities{Arithmetics: []Type{F32, BF16}}
+		return Capabilities{Arithmetics: []Type{F32, BF16, Q8_0}}
 	case d.Name == Metal: // rounds whatever it multiplies
-		return Capabilities{Arithmetics: []Type{BF16}}
+		return Capabilities{Arithmetics: []Type{BF16, Q8_0}}
 	case d.hasKernels():
 		return Capabilities{Fused: true, Arithmetics: []Type{BF16, F32, Q8_0}}
 	}
-	return Capabilities{Arithmetics: []Type{F32}}
+	return Capabilities{Arithmetics: []Type{F32, Q8_0}}
 }
 
 // hasKernels asks a device for one of veratune's own operations.
@@ -232,6 +232,11 @@ func (b *Backend) Lacks(g *Graph) (missing []string) {
 		}
 	}
 	return missing
+}
+
+// has tells whether the device has a node's operation.
+func (b *Backend) has(node *Tensor) bool {
+	return node != nil && bool(C.ggml_backend_dev_supports_op(C.ggml_backend_get_device(b.c), node.c()))
 }
 
 // Operations lists the operations of a graph, each once.

@@ -306,12 +306,14 @@ func (c *Context) GetRows(a, idx *Tensor) *Tensor {
 	return (*Tensor)(C.ggml_get_rows(c.c, a.c(), idx.c()))
 }
 
-// SetRows writes the rows of b [n, m] into a's own memory at the indices idx [m], int32, and is a afterwards.
+// SetRows writes the rows of b [n, m], float32, into the memory of a, float32 or float16, at the indices idx [m],
+// int32, and is a afterwards.
 func (c *Context) SetRows(a, b, idx *Tensor) *Tensor {
-	if !c.areF32("set_rows", a, b) {
+	if !c.areF32("set_rows", b) || !c.hasOperands("set_rows", a) {
 		return nil
 	}
-	if idx == nil || idx.Type() != I32 || a.ne[0] != b.ne[0] || b.ne[1] != idx.ne[0] || idx.Elements() != idx.Ne(0) ||
+	if a.Type() != F32 && a.Type() != F16 || !a.contiguousRows() || idx == nil || idx.Type() != I32 ||
+		a.ne[0] != b.ne[0] || b.ne[1] != idx.ne[0] || idx.Elements() != idx.Ne(0) ||
 		a.ne[2] != 1 || b.ne[2] != 1 || a.ne[3] != 1 || b.ne[3] != 1 {
 		return c.fail("set_rows", "%s into %s", b.describe(), a.describe())
 	}

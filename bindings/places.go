@@ -175,7 +175,7 @@ func (b *Backend) CacheShape(headDim, kvHeads, room, texts int) [2]int64 {
 
 // composeAttentionCached gathers the tokens that each text's rows see; the cache has one in each row.
 func (c *Context) composeAttentionCached(qkv, keys, values *Tensor, p *Places, h Heads, t Type) *Tensor {
-	if !c.composable("attention_cached", t, qkv, keys, values) {
+	if !c.composable("attention_cached", t, qkv) {
 		return nil
 	}
 	qkv = c.unbroken(qkv)

@@ -54,6 +54,7 @@ const (
 	Plain Way = C.GGML_VERA_PLAIN
 	Alike Way = C.GGML_VERA_ALIKE // in float32
 	// Activations are rounded to 8 bits in blocks of 32, where w's type is quantised in 4 to 8 bits; else Alike.
+	// Composed, few rows are multiplied as the device's backend of ggml does it, which may round them so or not at all.
 	Bytes       Way = C.GGML_VERA_BYTES
 	Interleaved Way = C.GGML_VERA_INTERLEAVED // Bytes, for a matrix that Interleave has packed
 )

@@ -10,6 +10,7 @@ import (
 
 	"github.com/veratune/veratune/bindings"
 	"github.com/veratune/veratune/internal/testutil"
+	"github.com/veratune/veratune/vera"
 )
 
 // TestAnswersInTurn gives a device less memory than all blocks take: answers are the same bits, of one text and of
@@ -180,6 +181,9 @@ func TestFakeAnswers(t *testing.T) {
 					all.Wait()
 					return failed[0]
 				}
+				if name == "streamed" { // whose later passes take no more memory than the first
+					os.Setenv("BYTES", "1")
+				}
 				wantError(t, ask(func() { os.Setenv("BYTES", "1") }), device, refused, "fewer texts")
 				os.Unsetenv("BYTES")
 				for range 2 {
@@ -204,4 +208,47 @@ func TestFakeAnswers(t *testing.T) {
 	if d, _ := bindings.FindDevice("cuda0"); d.Free != d.Total {
 		t.Errorf("%d bytes are not given back", d.Total-d.Free)
 	}
+}
+
+// TestDeviceBytes: answers in 8 bits are as far from those in float32 as the CPU's, with every kind of weights, alone
+// and beside others; keys and values take half the memory, the adapter at most half.
+func TestDeviceBytes(t *testing.T) {
+	eachDevice(t, func(t *testing.T, device string) {
+		kinds := []bindings.Type{bindings.Q4_0, bindings.Q8_0, bindings.Q4_K, bindings.Q6_K, bindings.F16}
+		if testing.Short() && device != bindings.Composed {
+			kinds = kinds[:1]
+		}
+		for _, kind := range kinds {
+			t.Run(kind.String(), func(t *testing.T) {
+				path := testutil.TinyLlama(t, testutil.TinyOptions{Type: kind})
+				var logits [4][]float32
+				var sizes [4]int64
+				var pairs [4]int64
+				for i, o := range []Options{options(), options(), on(device), on(device)} {
+					if i%2 == 1 {
+						o.Compute = ComputeQ8
+					}
+					m := open(t, path, o)
+					adapted(t, m, func(c *vera.Config) { c.Rank = 64 })
+					logits[i] = growing3(t, m)
+					c, err := m.NewCache(3, 100)
+					if err != nil {
+						t.Fatal(err)
+					}
+					sizes[i], pairs[i] = c.memory.Size(), m.adapter.memory.Size()
+					c.Close()
+				}
+				exact := logits[0]
+				usual, off := relativeL2(logits[1], exact), relativeL2(logits[3], exact)
+				if f := relativeL2(logits[2], exact); !(f <= deviceTolerance) || !(off <= 2*usual+1e-2) || off == f {
+					t.Errorf("off by %.1e in f32, %.1e in q8, the CPU by %.1e", f, off, usual)
+				}
+				if sizes[3] != sizes[2]/2 || pairs[3] > pairs[2]/2 {
+					t.Errorf("keys and values %d bytes in q8, %d in f32; the adapter %d and %d", sizes[3], sizes[2],
+						pairs[3], pairs[2])
+				}
+				t.Logf("off by %.1e, the CPU by %.1e; the adapter %d bytes of %d", off, usual, pairs[3], pairs[2])
+			})
+		}
+	})
 }

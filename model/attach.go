@@ -175,7 +175,8 @@ type placing struct {
 
 	// Of a shared pair, in each order of rows or columns that layers need: A [in, rank] and B [rank, out].
 	sharedA, sharedB map[vera.Order]*bindings.Tensor
-	groupA           map[*group]*bindings.Tensor // of pairs that layers have of their own
+	parts            map[partOfA]*bindings.Tensor // of A, where they are matrices of their own
+	groupA           map[*group]*bindings.Tensor  // of pairs that layers have of their own
 	layerB           map[*linear]*bindings.Tensor
 }
 
@@ -198,6 +199,9 @@ func (p *placing) makePairs(groups []adaptedGroup) {
 			return placed
 		}
 		p.sharedA, p.sharedB = place(kindA, down), place(kindB, up)
+		if kindA == bindings.Q8_0 && !p.m.backend.Fused {
+			p.copyParts(groups, down)
+		}
 	default:
 		p.groupA, p.layerB = map[*group]*bindings.Tensor{}, map[*linear]*bindings.Tensor{}
 		for _, gr := range groups {
@@ -212,6 +216,30 @@ func (p *placing) makePairs(groups []adaptedGroup) {
 			p.groupA[gr.group] = down
 			p.sets = append(p.sets, func() error { return p.m.copyInto(down, all) })
 		}
+	}
+}
+
+// partOfA is the first columns of A in an order.
+type partOfA struct {
+	vera.Order
+	columns int
+}
+
+// copyParts makes matrices of their own of the parts of A that layers take: composed products of bytes take no matrix
+// with gaps.
+func (p *placing) copyParts(groups []adaptedGroup, down map[vera.Order]vera.Matrix) {
+	p.parts = map[partOfA]*bindings.Tensor{}
+	for _, gr := range groups {
+		_, order := p.a.Base.Orders(gr.layers[0].target)
+		all, key := down[order], partOfA{order, gr.in}
+		if p.parts[key] != nil || gr.in == all.Width {
+			continue
+		}
+		var values []float32
+		for row := range slices.Chunk(all.Values, all.Width) {
+			values = append(values, row[:gr.in]...)
+		}
+		p.parts[key] = p.matrix(bindings.Q8_0, values, gr.in)
 	}
 }
 
@@ -300,7 +328,9 @@ func (p *placing) group(gr adaptedGroup) *groupAdapter {
 		ad.matrixA, ad.gradA = p.take(in, int64(ranks), downs...)
 	case p.sharedA != nil:
 		_, columns := p.a.Base.Orders(gr.layers[0].target) // the group shares its input, so one order holds for all
-		ad.matrixA = p.c.View(p.sharedA[columns], [4]int64{in, int64(p.a.Rank), 1, 1}, [4]int64{})
+		if ad.matrixA = p.parts[partOfA{columns, gr.in}]; ad.matrixA == nil {
+			ad.matrixA = p.c.View(p.sharedA[columns], [4]int64{in, int64(p.a.Rank), 1, 1}, [4]int64{})
+		}
 	default:
 		ad.matrixA = p.groupA[gr.group]
 	}

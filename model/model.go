@@ -200,7 +200,7 @@ func (m *Model) open() error {
 	if m.backend, err = device.Open(m.options.Threads); err != nil {
 		return err
 	}
-	if !m.backend.Fused && m.options.Compute == ComputeBF16 {
+	if !m.backend.Fused && m.options.Compute != ComputeF32 && slices.Contains(m.backend.Arithmetics, bindings.BF16) {
 		m.backend.RoundProducts()
 	}
 	if err := m.loadWeights(); err != nil {

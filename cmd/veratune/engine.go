@@ -45,9 +45,7 @@ func newEngine(o model.Options, ways []model.Compute) *engine {
 
 // newGenerator computes answers.
 func newGenerator() *engine {
-	e := newEngine(generate.Engine(), generating)
-	e.computeDefault = "q8 where the device has veratune's own kernels, bf16 on Metal, else f32"
-	return e
+	return newEngine(generate.Engine(), generating)
 }
 
 // newTrainer computes in the arithmetic that the processor is fastest in, or on another device.
@@ -61,7 +59,7 @@ func newTrainer() *engine {
 // computeUsage says what the ways to compute are.
 var computeUsage = map[model.Compute]string{
 	model.ComputeF32: "f32 (float32)", model.ComputeBF16: "bf16 (bfloat16)",
-	model.ComputeQ8: "q8 (activations and the shared pair rounded to 8 bits, in blocks of 32; the CPU alone)",
+	model.ComputeQ8: "q8 (activations and the shared pair rounded to 8 bits, in blocks of 32)",
 }
 
 func (e *engine) flags() []cli.Flag {
@@ -223,7 +221,8 @@ func (e *engine) validate() error {
 	}
 	e.Engine.Compute, e.Engine.Plan = model.Compute(e.compute), model.Plan(e.plan)
 	switch {
-	case e.compute != "" && e.Engine.Device == model.CPU && !slices.Contains(e.ways, e.Engine.Compute):
+	case e.compute != "" && !slices.Contains(e.ways, e.Engine.Compute) &&
+		(e.Engine.Device == model.CPU || !e.generates()): // a device may answer in bf16 alone
 		return fmt.Errorf("compute %q: %s or %s", e.compute, e.ways[0], e.ways[1])
 	case e.compute != "":
 	case e.Engine.Device == model.CPU:
