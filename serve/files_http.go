@@ -3,6 +3,7 @@ package serve
 import (
 	"errors"
 	"io"
+	"io/fs"
 	"mime/multipart"
 	"net/http"
 	"slices"
@@ -185,6 +186,9 @@ func (f *files) content(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	file, _, err := durable.Open(f.path(object.ID))
+	if errors.Is(err, fs.ErrNotExist) { // it was deleted just now
+		_, err = f.get("file_id", object.ID)
+	}
 	if err != nil {
 		return err
 	}

@@ -91,6 +91,9 @@ func (j *Jobs) link(t *job, param, id string) (name string, err error) {
 	if os.Link(j.files.path(id), filepath.Join(folder, name)) == nil {
 		return name, nil
 	}
+	if _, err := j.files.get(param, id); err != nil { // it was deleted just now
+		return "", err
+	}
 	return name, putFile(filepath.Join(folder, name), j.files.path(id)) // a file system without links
 }
 
