@@ -42,9 +42,6 @@ type receiver interface {
 	idle() error // nothing has come for a while
 }
 
-// pause is how long nothing may come before a receiver is told.
-const pause = 10 * time.Second
-
 // line is where answers put their pieces, which must not wait, as the server of all answers calls.
 type line struct {
 	mu     sync.Mutex
@@ -138,12 +135,12 @@ func (s *Server) answer(ctx context.Context, asks []ask, to receiver) error {
 	for i, a := range asks {
 		making.Go(func() { s.make(ctx, i, a, out) })
 	}
-	quiet := time.NewTicker(pause)
+	quiet := time.NewTicker(s.patience.quiet)
 	defer quiet.Stop()
 	for left := len(asks); left > 0; {
 		select {
 		case <-out.wake:
-			quiet.Reset(pause)
+			quiet.Reset(s.patience.quiet)
 		case <-quiet.C:
 			if err := to.idle(); err != nil {
 				return err

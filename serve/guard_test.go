@@ -14,6 +14,10 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/openai/openai-go/v3"
+
+	"github.com/veratune/veratune/model"
 )
 
 // TestKey: without the key nothing is answered but what tells nothing, and the key gets nowhere.
@@ -225,7 +229,7 @@ func TestKnownClients(t *testing.T) {
 // TestSlowClients: who sends a request too slowly is left, and who doesn't take an answer keeps no place.
 func TestSlowClients(t *testing.T) {
 	patient = &patience{200 * time.Millisecond, 200 * time.Millisecond, 200 * time.Millisecond, time.Second,
-		time.Second}
+		time.Second, time.Second}
 	defer func() { patient = nil }()
 	r := start(t, nil)
 	r.engine = &scripted{engine: r.engine}
@@ -333,6 +337,40 @@ func TestLimits(t *testing.T) {
 		t.Errorf("statuses %v", count)
 	}
 	becomes(t, "no answer is made", func() bool { return r.places.all.Load() == 0 })
+}
+
+// TestQuiet: a stream on which nothing comes for long has comments, which clients skip.
+func TestQuiet(t *testing.T) {
+	p := defaultPatience
+	p.quiet = 20 * time.Millisecond
+	patient = &p
+	defer func() { patient = nil }()
+	r := start(t, nil)
+	want := r.say(t, "one")
+	r.engine = &slow{r.engine}
+	_, body := r.ask(t, "POST", "/v1/chat/completions", chatBody("one", `, "stream": true`))
+	if !strings.HasPrefix(body, ": waiting\n\n") || !strings.HasSuffix(body, "[DONE]\n\n") {
+		t.Errorf("%q", body)
+	}
+	c := r.client("")
+	q := streamed(question("one"))
+	q.Messages, q.MaxTokens = []openai.ChatCompletionMessageParamUnion{openai.UserMessage("add 3")}, openai.Int(8)
+	stream := c.Chat.Completions.NewStreaming(t.Context(), q)
+	var all openai.ChatCompletionAccumulator
+	for stream.Next() {
+		all.AddChunk(stream.Current())
+	}
+	if stream.Err() != nil || all.Choices[0].Message.Content != want {
+		t.Errorf("%+v, %v", all.Choices, stream.Err())
+	}
+}
+
+// slow is an engine that takes its time before it begins.
+type slow struct{ engine }
+
+func (s *slow) Generate(ctx context.Context, r model.Request, emit func(model.Token) bool) error {
+	time.Sleep(150 * time.Millisecond)
+	return s.engine.Generate(ctx, r, emit)
 }
 
 // TestFlood: a model whose requests fill the queue leaves places for others.

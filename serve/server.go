@@ -44,7 +44,7 @@ func New(base *session.Session, o Options) (*Server, error) {
 		return nil, err
 	}
 	o.Room = min(o.Room, base.Context)
-	s := &Server{options: o, base: base, fingerprint: "fp_" + base.Base().Fingerprint[:12], started: time.Now(),
+	s := &Server{options: o, base: base, fingerprint: fmt.Sprintf("fp_%.12s", base.Base().Fingerprint), started: time.Now(),
 		log: cmp.Or(o.Log, slog.New(slog.DiscardHandler)), mux: http.NewServeMux(),
 		patience:  defaultPatience,
 		catalogue: catalogue{known: map[string]described{}}, places: places{texts: o.Texts, queue: o.Queue,
@@ -73,16 +73,18 @@ func (s *Server) Close() {
 	s.engine.Close()
 }
 
-// patience is how long slow clients are waited for.
+// patience is how long is waited for clients, and they are let wait.
 type patience struct {
 	header time.Duration // for the head of a request
 	body   time.Duration // for its body
 	take   time.Duration // for taking a piece of the answer
 	idle   time.Duration // between requests
 	end    time.Duration // for open answers to be ended
+	quiet  time.Duration // until a stream on which nothing comes says that it is there
 }
 
-var defaultPatience = patience{10 * time.Second, time.Minute, 30 * time.Second, 2 * time.Minute, 5 * time.Second}
+var defaultPatience = patience{10 * time.Second, time.Minute, 30 * time.Second, 2 * time.Minute, 5 * time.Second,
+	10 * time.Second}
 
 // maxHeader is the size of the largest head of a request, in bytes.
 const maxHeader = 64 << 10
