@@ -238,7 +238,7 @@ step_sanitize() {
 }
 
 if [[ $build ]]; then
-	build_all && tar -cJf bin/gpu.tar.xz bin/veratune bin/randomgguf bin/tests bin/libggml-cuda.so && ls -l bin/gpu.tar.xz
+	build_all && XZ_OPT=-9 tar -cJf bin/gpu.tar.xz bin/veratune bin/randomgguf bin/tests bin/libggml-cuda.so && ls -l bin/gpu.tar.xz
 	exit
 fi
 exec 3>&1
@@ -258,7 +258,16 @@ if ! wait "$child"; then
 fi
 child='' running=''
 [[ $dry ]] || export VERATUNE_TEST_DEVICE=cuda0
-note device "" "$(bin/veratune devices 2>&1 | grep -m 1 "^$device" || echo "no $device")"
+# PyTorch has cuBLAS where the system has none.
+while IFS= read -r folder; do
+	LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$folder
+done < <("$python" -c 'import glob, os, site
+for s in site.getsitepackages():
+    for p in glob.glob(s + "/nvidia/*/lib/libcublas.so.*"):
+        print(os.path.dirname(p))' 2>/dev/null)
+export LD_LIBRARY_PATH
+bin/veratune devices >"$out/devices.log" 2>&1
+note device "" "$(grep -m 1 "^$device" "$out/devices.log" || { echo "no $device: "; cat "$out/devices.log"; } | tr '\n' ' ')"
 for step in ${only//,/ }; do
 	running=$step
 	"step_$step"
