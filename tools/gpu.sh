@@ -156,7 +156,8 @@ step_references() {
 # generation WHAT TYPE [NAME=VALUE] measures answers of a 7B.
 generation() {
 	local path log=generate-${1// /-}.log library=$PWD/bin
-	[[ -e bin/whole/libggml-cuda.so ]] && library=$PWD/bin/whole
+	# With an environment of its own, veratune is what counts: graphs of ours are not recorded while ggml records its own.
+	[[ ! ${3-} && -e bin/whole/libggml-cuda.so ]] && library=$PWD/bin/whole
 	model 7b "$2" || { note generate "$1" "no model"; return; }
 	run "$log" 90 env ${3:+"$3"} VERATUNE_LIBRARY_PATH="$library" bin/veratune bench generate --json --model "$path" --device "$device" --rank "$rank" --rounds 2 --prompt "$prompt" --tokens "$tokens"
 	local status=$?

@@ -157,10 +157,7 @@ struct machine {
     template <typename... Args> bool few(Args...) { return false; }
 
     bool bytes(const ggml_tensor * w, matrix x, int64_t n, matrix y) {
-        enum { BLOCK = 32, MOST = 8 };
-        if (n > MOST) {
-            return false;
-        }
+        enum { BLOCK = 32 };
         const int64_t      k = w->ne[0];
         std::vector<float> rounded((size_t) (n * k)), row((size_t) k);
         for (int64_t i = 0; i < n * k; i += BLOCK) {

@@ -12,7 +12,7 @@
 //       bool halves(unsigned type, const void * from, void * to, int64_t n);
 //       // few_columns of a quantised matrix; false if it does not know the type
 //       bool few(unsigned type, dim3 grid, const char * w, int64_t row, …);
-//       // y = W x for n columns x, which are rounded to 8 bits; false if they are too many, or it has no such product
+//       // y = W x for at most BYTES_AT_ONCE columns x, which are rounded to 8 bits; false if it has no such product
 //       bool bytes(const ggml_tensor * w, matrix x, int64_t n, matrix y);
 //   };
 //
@@ -129,8 +129,12 @@ static bool few_columns(machine & m, const ggml_tensor * w, const ggml_tensor * 
                  by_column, acc, y);
 }
 
-// product() of float32 for generation: a few columns are rounded to 8 bits, more to bfloat16. False if W is not
-// quantised.
+// Rows that are rounded to 8 bits at a time, and at most: more times than that, reading W's blocks takes longer than
+// unpacking them.
+enum { BYTES_AT_ONCE = 8, MOST_BYTES = 32 };
+
+// product() of float32 for generation: up to MOST_BYTES columns are rounded to 8 bits, more to bfloat16. False if W is
+// not quantised.
 static bool rounded_product(machine & m, const ggml_tensor * w, const ggml_tensor * x, const float * by_row,
                             const float * by_column, matrix acc, matrix to) {
     const int64_t k = w->ne[0], out = w->ne[1], n = x->ne[1];
@@ -149,7 +153,11 @@ static bool rounded_product(machine & m, const ggml_tensor * w, const ggml_tenso
     }
     const bool   straight = !to.half && !by_row && !acc.data;
     const matrix y        = straight ? to : scratch(m, out, n, false);
-    if (!m.bytes(w, in, n, y)) {
+    bool         rounded  = n <= MOST_BYTES;
+    for (int64_t r = 0; rounded && r < n; r += BYTES_AT_ONCE) {
+        rounded = m.bytes(w, in.at(r, 0), std::min<int64_t>(BYTES_AT_ONCE, n - r), y.at(r, 0));
+    }
+    if (!rounded) {
         const matrix half_x = scratch(m, k, n, true);
         copied(m, in, half_x, k, n);
         const int64_t step = unpacked_rows(w);

@@ -279,6 +279,19 @@ __global__ static void few_quantised(const char * w, int64_t row, int64_t out, i
         out, k, x, n, by_row, by_column, acc, y);
 }
 
+__global__ static void few_f16(const char * w, int64_t row, int64_t out, int64_t k, matrix x, int n,
+                               const float * by_row, const float * by_column, matrix acc, matrix y) {
+    few_columns(
+        [&](int64_t r, int64_t i, int64_t at[2], float v[2]) {
+            const float2 pair = __half22float2(((const half2 *) (w + r * row))[i]);
+            at[0]             = 2 * i;
+            at[1]             = 2 * i + 1;
+            v[0]              = pair.x;
+            v[1]              = pair.y;
+        },
+        out, k, x, n, by_row, by_column, acc, y);
+}
+
 bool machine::few(unsigned type, dim3 grid, const char * w, int64_t row, int64_t out, int64_t k, const matrix & x,
                   int n, const float * by_row, const float * by_column, const matrix & acc, const matrix & y) {
     const auto with = [&](auto kernel) {
@@ -286,6 +299,7 @@ bool machine::few(unsigned type, dim3 grid, const char * w, int64_t row, int64_t
         return true;
     };
     switch (type) {
+    case GGML_TYPE_F16: return with(few_f16);
     case GGML_TYPE_Q4_0: return with(few_quantised<QK4_0, QR4_0, dequantize_q4_0>);
     case GGML_TYPE_Q4_1: return with(few_quantised<QK4_1, QR4_1, dequantize_q4_1>);
     case GGML_TYPE_Q5_0: return with(few_quantised<QK5_0, QR5_0, dequantize_q5_0>);
@@ -331,7 +345,8 @@ static bool has_vec_dot(ggml_type type) {
 
 // By ggml's own kernels, which read W once.
 bool machine::bytes(const ggml_tensor * w, const matrix & x, int64_t n, const matrix & y) {
-    if (n > MMVQ_MAX_BATCH_SIZE || !has_vec_dot(w->type)) {
+    static_assert(BYTES_AT_ONCE <= MMVQ_MAX_BATCH_SIZE, "ggml's kernels take fewer columns");
+    if (!has_vec_dot(w->type)) {
         return false;
     }
     const ggml_tensor in     = described(x, w->ne[0], n);
