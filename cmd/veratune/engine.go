@@ -59,7 +59,8 @@ func newTrainer() *engine {
 // computeUsage says what the ways to compute are.
 var computeUsage = map[model.Compute]string{
 	model.ComputeF32: "f32 (float32)", model.ComputeBF16: "bf16 (bfloat16)",
-	model.ComputeQ8: "q8 (activations and the shared pair rounded to 8 bits, in blocks of 32)",
+	model.ComputeQ8: "q8 (activations and the shared pair rounded to 8 bits, in blocks of 32; on another " +
+		"device than the CPU, as its kernels do that)",
 }
 
 func (e *engine) flags() []cli.Flag {
@@ -188,7 +189,7 @@ func (e *engine) planFlag() cli.Flag {
 func (e *engine) deviceFlag() cli.Flag {
 	usage := "processor that computes: cpu, another that the command devices lists, or auto"
 	if e.generates() {
-		usage += ". On the CPU alone an answer is the same to the last bit whatever others are made with it"
+		usage += ". Only the CPU makes an answer the same to the last bit whatever others are made with it"
 	}
 	return &cli.StringFlag{Name: "device", Usage: usage, Value: e.Engine.Device, Destination: &e.Engine.Device}
 }
