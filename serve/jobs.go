@@ -184,8 +184,9 @@ const (
 	jobPrefix  = "ftjob-" // of ids
 	recordFile = "job.json"
 	runFolder  = "run"
-	logFile    = "log"        // what the processes say
-	checkFile  = "check.json" // while the files are checked
+	beginFile  = "begin" + adapterFile // of what the job begins with
+	logFile    = "log"                 // what the processes say
+	checkFile  = "check.json"          // while the files are checked
 )
 
 // job is a training that a client asked for.
@@ -198,6 +199,8 @@ type job struct {
 // record is what is kept of a job.
 type record struct {
 	jobObject
+	Base           string   `json:"base"`          // the model without an adapter
+	GoesOn         bool     `json:"goes_on"`       // begins with what the adapter in the folder has learnt
 	Checked        bool     `json:"checked"`       // the files are fit to train on
 	TrainingName   string   `json:"training_name"` // of the file in the folder
 	ValidationName string   `json:"validation_name,omitempty"`
@@ -252,7 +255,7 @@ func (t *job) fineTuned() string {
 	if t.Suffix != nil {
 		suffix = *t.Suffix
 	}
-	return "ft:" + plainName(t.Model) + ":" + suffix + ":" + t.ID[len(t.ID)-shortID:]
+	return "ft:" + plainName(t.Base) + ":" + suffix + ":" + t.ID[len(t.ID)-shortID:]
 }
 
 // shortID is how much of a job's id goes into names: the end, which differs most.

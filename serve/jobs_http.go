@@ -69,6 +69,11 @@ func (j *Jobs) make(t *job) (err error) {
 			return err
 		}
 	}
+	if t.GoesOn {
+		if err := putFile(t.path(beginFile), j.served(t.Model)); err != nil {
+			return err
+		}
+	}
 	t.tell(levelInfo, "Created fine-tuning job: "+t.ID)
 	t.tell(levelInfo, "Validating training file: "+t.TrainingFile)
 	return writeWhole(t.path(recordFile), t.record)

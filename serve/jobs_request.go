@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"net/http"
 	"strconv"
@@ -103,9 +104,10 @@ func (j *Jobs) parseJob(w http.ResponseWriter, r *http.Request) (*job, error) {
 	}
 	id := newID(jobPrefix)
 	t := &job{folder: j.path(id)}
-	t.jobObject = jobObject{ID: id, Object: "fine_tuning.job", CreatedAt: time.Now().Unix(), Model: j.options.Base,
+	t.jobObject = jobObject{ID: id, Object: "fine_tuning.job", CreatedAt: time.Now().Unix(), Model: request.Model,
 		Status: statusValidating, TrainingFile: request.TrainingFile, ResultFiles: []string{},
 		Metadata: request.Metadata, Integrations: []string{}}
+	t.Base = j.options.Base
 	if request.ValidationFile != "" {
 		t.ValidationFile = &request.ValidationFile
 	}
@@ -118,6 +120,13 @@ func (j *Jobs) parseJob(w http.ResponseWriter, r *http.Request) (*job, error) {
 	h := request.Hyperparameters.value
 	if request.Method != nil && request.Method.Supervised.Hyperparameters.value != (hyperparameters{}) {
 		h = request.Method.Supervised.Hyperparameters.value
+	}
+	if t.Model != j.options.Base {
+		var err error
+		if h, err = j.goingOn(t.Model, h); err != nil {
+			return nil, err
+		}
+		t.GoesOn = true
 	}
 	t.choose(h.filled())
 	o, err := t.training()
@@ -134,9 +143,7 @@ func (j *Jobs) checkRequest(r jobRequest) error {
 	const longestSuffix = 64
 	switch {
 	case r.Model == "":
-		return invalid("model", "is missing; want %s", j.options.Base)
-	case r.Model != j.options.Base:
-		return notFound("model", codeModel, "%.80q can't be trained from; %s can", r.Model, j.options.Base)
+		return invalid("model", "is missing; want %s, or one of its adapters", j.options.Base)
 	case r.TrainingFile == "":
 		return invalid("training_file", "is missing; upload one with /v1/files")
 	case len(r.Integrations) > 0:
@@ -163,6 +170,28 @@ func (j *Jobs) checkRequest(r jobRequest) error {
 		}
 	}
 	return nil
+}
+
+// goingOn gives the hyperparameters of a job that begins with what an adapter has learnt, which has its own method and
+// rank.
+func (j *Jobs) goingOn(adapter string, h hyperparameters) (hyperparameters, error) {
+	missing := notFound("model", codeModel,
+		"there is no adapter %.80q in a file to begin with; without one, the model "+
+			"is %s", adapter, j.options.Base)
+	if checkName(adapter) != nil {
+		return h, missing
+	}
+	s, err := vera.Describe(j.served(adapter))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return h, missing
+	case err != nil:
+		return h, invalid("model", "the file of the adapter %q is broken, or is none", adapter)
+	case h.Method != "" && h.Method != s.Method || h.Rank != 0 && h.Rank != s.Rank:
+		return h, invalid("hyperparameters", "method and rank are the adapter's: %s and %d", s.Method, s.Rank)
+	}
+	h.Method, h.Rank = s.Method, s.Rank
+	return h, nil
 }
 
 // nameBytes are those that a part of a model's name may have, which is part of a file's name.

@@ -258,6 +258,38 @@ func (w workshop) checkEvents(t *testing.T, id string) {
 	}
 }
 
+// A job may begin with what the adapter of another has learnt.
+func TestJobTrainsOn(t *testing.T) {
+	w := openWorkshop(t, testJobs(t))
+	rows := upload(t, w.Client, "rows.jsonl", chatRows(40)).ID
+	for name, parameters := range map[string]string{"vera": quick,
+		"lora": `{"method": "lora", "rank": 4, "batch_size": 4, "n_epochs": 2}`} {
+		first := w.becomes(t, w.ask(t, rows, parameters).ID, openai.FineTuningJobStatusSucceeded)
+		model := option.WithJSONSet("model", first.FineTunedModel)
+		rest := `{"batch_size": 4, "n_epochs": 1}`
+		second := w.becomes(t, w.ask(t, rows, rest, model, option.WithJSONSet("suffix", "on")).ID,
+			openai.FineTuningJobStatusSucceeded)
+		if second.Model != first.FineTunedModel || !strings.HasPrefix(second.FineTunedModel, "ft:tiny:on:") ||
+			!strings.Contains(second.RawJSON(), `"method":"`+name+`"`) {
+			t.Errorf("%s", second.RawJSON())
+		}
+		losses := func(id string) (list []string) {
+			for _, e := range w.told(t, id) {
+				if e.Type == openai.FineTuningJobEventTypeMetrics {
+					list = append(list, e.Message)
+				}
+			}
+			return list
+		}
+		if before, after := losses(first.ID), losses(second.ID); before[0] == after[0] || len(after) != 10 {
+			t.Errorf("%s: began at %s, and then at %s", name, before[0], after[0])
+		}
+		_, err := w.FineTuning.Jobs.New(t.Context(), openai.FineTuningJobNewParams{TrainingFile: rows}, model,
+			option.WithJSONSet("hyperparameters", map[string]any{"rank": 5}))
+		refused(t, err, http.StatusBadRequest, "method and rank are the adapter's: "+name)
+	}
+}
+
 // A job whose rows to measure get worse ends early, and its best adapter is served.
 func TestJobEndsEarly(t *testing.T) {
 	w := openWorkshop(t, testJobs(t))
@@ -456,7 +488,8 @@ func TestJobsRefuse(t *testing.T) {
 	}{
 		`{"training_file": "ROWS"}`:                          {400, "model", "want tiny"},
 		`{"model": "tiny"}`:                                  {400, "training_file", "/v1/files"},
-		`{"model": "gpt-4", "training_file": "ROWS"}`:        {404, "model", "tiny can"},
+		`{"model": "gpt-4", "training_file": "ROWS"}`:        {404, "model", "the model is tiny"},
+		`{"model": "../../secret", "training_file": "ROWS"}`: {404, "model", "the model is tiny"},
 		`{"model": "tiny", "training_file": "../../secret"}`: {400, "training_file", "there is no file"},
 		`{"model": "tiny", "training_file": "ROWS", "validation_file": "file-1"}`: {400, "validation_file",
 			"there is no file"},

@@ -222,11 +222,16 @@ func (t *job) command(flags []string) ([]string, error) {
 	}
 	run := t.path(runFolder)
 	words := append([]string{"alpaca", "--strict",
-		fmt.Sprintf("--method=%s", o.Adapter.Method), fmt.Sprintf("--rank=%d", o.Adapter.Rank),
+		fmt.Sprintf("--method=%s", o.Adapter.Method),
 		fmt.Sprintf("--seed=%d", t.Seed), fmt.Sprintf("--lr=%v", o.Train.LR),
 		fmt.Sprintf("--batch=%d", o.Rows.Batch), fmt.Sprintf("--accumulation=%d", o.Train.Accumulation),
 		fmt.Sprintf("--epochs=%v", o.Train.Epochs), fmt.Sprintf("--max-length=%d", o.Rows.MaxLength),
 		"--data=" + filepath.Join(t.path(rowsFolder("training_file")), t.TrainingName), "--out=" + run}, flags...)
+	if t.GoesOn {
+		words = append(words, "--from="+t.path(beginFile))
+	} else {
+		words = append(words, fmt.Sprintf("--rank=%d", o.Adapter.Rank))
+	}
 	if t.ValidationName == "" {
 		words = append(words, "--held-out=0")
 	} else {
