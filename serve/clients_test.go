@@ -127,7 +127,7 @@ func goErrors(t *testing.T, r *running) {
 		"wrong key":        {testKey + "0", question("one"), http.StatusUnauthorized, codeKey, ""},
 		"image":            {testKey, image, http.StatusBadRequest, "", "messages"},
 		"too long":         {testKey, long, http.StatusBadRequest, codeContext, "messages"},
-		"JSON to be given": {testKey, form, http.StatusBadRequest, codeUnsupport, "response_format"},
+		"JSON to be given": {testKey, form, http.StatusBadRequest, codeUnsupported, "response_format"},
 	} {
 		c = r.client(x.key)
 		_, err := c.Chat.Completions.New(ctx, x.params)

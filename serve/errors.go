@@ -35,18 +35,18 @@ const (
 
 // Codes of errors that programs act on.
 const (
-	codeKey       = "invalid_api_key"
-	codeModel     = "model_not_found"
-	codeContext   = "context_length_exceeded"
-	codeTooLarge  = "request_too_large"
-	codeQueue     = "queue_full"
-	codeJobs      = "too_many_jobs"
-	codeMemory    = "adapter_memory_full"
-	codeAdapter   = "adapter_unusable"
-	codeTimeout   = "timeout"
-	codeClosing   = "server_closing"
-	codeGone      = "client_closed_request"
-	codeUnsupport = "unsupported_value"
+	codeKey         = "invalid_api_key"
+	codeModel       = "model_not_found"
+	codeContext     = "context_length_exceeded"
+	codeTooLarge    = "request_too_large"
+	codeQueue       = "queue_full"
+	codeJobs        = "too_many_jobs"
+	codeMemory      = "adapter_memory_full"
+	codeAdapter     = "adapter_unusable"
+	codeTimeout     = "timeout"
+	codeClosing     = "server_closing"
+	codeGone        = "client_closed_request"
+	codeUnsupported = "unsupported_value"
 )
 
 // statusGone is nginx's for a client that left; only the log and the metrics see it.
@@ -70,7 +70,7 @@ func invalid(param, format string, args ...any) *failure {
 
 // unsupported is the error of a request for what there is not.
 func unsupported(param, format string, args ...any) *failure {
-	return newFailure(http.StatusBadRequest, typeInvalid, param, codeUnsupport, format, args...)
+	return newFailure(http.StatusBadRequest, typeInvalid, param, codeUnsupported, format, args...)
 }
 
 // notFound is the error of an id that nothing has.

@@ -132,13 +132,11 @@ func (s *Server) showModel(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, d.object)
 }
 
+// baseObject is the model without an adapter.
 func (s *Server) baseObject() modelObject {
-	form, template := s.forms.asked, ""
+	about := aboutBase{Name: s.base.Name, Architecture: s.base.Architecture, Context: s.options.Room}
 	if f, err := s.forms.of(nil, nil); err == nil {
-		form = f.Form()
-		template = form.Template
+		about.Template = f.Form().Template
 	}
-	return modelObject{ID: s.options.Name, Object: "model", Created: s.started.Unix(), OwnedBy: owner,
-		About: aboutBase{Name: s.base.Name, Architecture: s.base.Architecture, Context: s.options.Room,
-			Template: template}}
+	return modelObject{ID: s.options.Name, Object: "model", Created: s.started.Unix(), OwnedBy: owner, About: about}
 }

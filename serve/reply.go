@@ -27,7 +27,6 @@ type reply struct {
 	Usage   *usage `json:"usage,omitempty"`
 
 	w       http.ResponseWriter
-	s       *Server
 	stream  bool
 	counted bool // the stream tells the usage
 	used    usage
@@ -46,7 +45,7 @@ type usage struct {
 func (s *Server) newReply(w http.ResponseWriter, m *chosen, p *parameters, object, prefix string, prompt,
 	answers int) *reply {
 	r := &reply{ID: prefix + rand.Text(), Object: object, Created: time.Now().Unix(), Model: m.name,
-		System: s.fingerprint, w: w, s: s, stream: p.Stream, counted: p.usage(), used: usage{PromptTokens: prompt},
+		System: s.fingerprint, w: w, stream: p.Stream, counted: p.usage(), used: usage{PromptTokens: prompt},
 		pieces: make([][]piece, answers), begun: make([]bool, answers)}
 	if p.Stream && object == "chat.completion" {
 		r.Object += ".chunk"
