@@ -44,8 +44,9 @@ func New(base *session.Session, o Options) (*Server, error) {
 		return nil, err
 	}
 	o.Room = min(o.Room, base.Context)
-	s := &Server{options: o, base: base, fingerprint: fmt.Sprintf("fp_%.12s", base.Base().Fingerprint), started: time.Now(),
-		log: cmp.Or(o.Log, slog.New(slog.DiscardHandler)), mux: http.NewServeMux(),
+	s := &Server{options: o, base: base, fingerprint: fmt.Sprintf("fp_%.12s", base.Base().Fingerprint),
+		started: time.Now(),
+		log:     cmp.Or(o.Log, slog.New(slog.DiscardHandler)), mux: http.NewServeMux(),
 		patience:  defaultPatience,
 		catalogue: catalogue{known: map[string]described{}}, places: places{texts: o.Texts, queue: o.Queue,
 			of: map[string]int{}}}
