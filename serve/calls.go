@@ -29,7 +29,9 @@ func callFormOf(template string) callForm {
 	switch {
 	case strings.Contains(template, callOpen) && strings.Contains(template, "<function="):
 		return functionCalls
-	case strings.Contains(template, callOpen) && strings.Contains(template, `"arguments"`):
+	case strings.Contains(template, "<arg_key>"): // GLM's
+		return unknownCalls
+	case strings.Contains(template, callOpen) && strings.Contains(template, "arguments"):
 		return jsonCalls
 	case strings.Contains(template, `"parameters"`) && strings.Contains(template, "ipython"):
 		return bareCalls
