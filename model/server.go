@@ -44,6 +44,7 @@ type Token struct {
 	ID      int32
 	LogProb float32
 	Top     []LogProb // the most likely first
+	Held    int       // with the first token, how many of the prompt were not computed again
 }
 
 // LogProb is the log probability of a token.
@@ -60,6 +61,7 @@ type request struct {
 	done chan error
 
 	text   int     // in the cache
+	held   int     // tokens of the prompt that it had
 	next   []int32 // tokens to compute
 	made   int
 	random *rand.Rand
@@ -252,7 +254,7 @@ func (s *Server) seat(r *request) {
 	}
 	s.cache.Cut(r.text, most)
 	s.used[r.text] = s.turn
-	r.next = r.Prompt[most:]
+	r.held, r.next = most, r.Prompt[most:]
 }
 
 // common is the number of tokens that two texts have in common at their beginning.
@@ -358,6 +360,9 @@ func (r *request) token(logits []float32, text []int32) (t Token, err error) {
 func (s *Server) give(r *request) bool {
 	if r.err != nil {
 		return false
+	}
+	if r.made == 0 {
+		r.chosen.Held = r.held
 	}
 	r.made++
 	r.next = []int32{r.chosen.ID}

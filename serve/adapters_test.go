@@ -274,6 +274,20 @@ func TestReadOnce(t *testing.T) {
 	}
 }
 
+// TestCachedTokens: the beginning of a prompt that is still held is counted, of the same adapter alone.
+func TestCachedTokens(t *testing.T) {
+	r := start(t, nil)
+	cached := func(model, more string) int {
+		var reply chatReply
+		r.json(t, "POST", "/v1/chat/completions", chatBody(model, more), http.StatusOK, &reply)
+		return reply.Usage.Details.CachedTokens
+	}
+	first, again, other, several := cached("one", ""), cached("one", ""), cached("two", ""), cached("one", `, "n": 2`)
+	if first != 0 || again != 19 || other != 0 || several != 19 {
+		t.Errorf("%d, %d, %d and %d tokens of 20 are not computed again", first, again, other, several)
+	}
+}
+
 // TestForms: every adapter is asked in the form of its training.
 func TestForms(t *testing.T) {
 	r := start(t, nil)

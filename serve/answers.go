@@ -26,6 +26,7 @@ type piece struct {
 	tokens []said // whose texts begin in it, where log probabilities are asked for
 	ending string // why the answer ends here, "" where it goes on
 	made   int    // tokens of the whole answer, at its end
+	held   int    // tokens of the prompt that were not computed again, at its end
 	err    error  // why there will be no more
 }
 
@@ -166,14 +167,14 @@ func (s *Server) make(ctx context.Context, i int, a ask, out *line) {
 	began := s.metrics.begin(&s.places)
 	defer began.end()
 	spool := &spool{form: a.form, wanted: a.LogProbs}
-	made := 0
+	made, held := 0, 0
 	stream := &generate.Stream{Tokenizer: a.form.tokenizer, Stops: a.stops,
 		Emit: func(text string) error {
 			out.put(piece{answer: i, text: text, tokens: spool.take(text)})
 			return nil
 		},
 		Token: func(t model.Token) {
-			made++
+			made, held = made+1, held+t.Held
 			began.token()
 			spool.add(t)
 		}}
@@ -187,7 +188,7 @@ func (s *Server) make(ctx context.Context, i int, a ask, out *line) {
 		out.put(piece{answer: i, err: err})
 		return
 	}
-	p := piece{answer: i, ending: endLength, made: made}
+	p := piece{answer: i, ending: endLength, made: made, held: held}
 	if ended {
 		p.ending = endStop
 	}

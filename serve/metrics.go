@@ -17,6 +17,7 @@ type metrics struct {
 	requests     *prometheus.CounterVec
 	duration     *prometheus.HistogramVec
 	promptTokens prometheus.Counter
+	cachedTokens prometheus.Counter
 	tokens       prometheus.Counter
 	firstToken   prometheus.Histogram
 	betweenToken prometheus.Histogram
@@ -45,6 +46,7 @@ func newMetrics(o Options, p *places) *metrics {
 			Help: "Time from a request's head to the end of its answer.", Buckets: seconds(0.001, 600)},
 			[]string{"route"}),
 		promptTokens: counter("prompt_tokens_total", "Tokens of prompts."),
+		cachedTokens: counter("cached_tokens_total", "Tokens of prompts that were not computed again."),
 		tokens:       counter("answer_tokens_total", "Tokens of answers."),
 		firstToken: f.NewHistogram(prometheus.HistogramOpts{Name: "veratune_first_token_seconds",
 			Help: "Time from when an answer is asked for to its first token.", Buckets: seconds(0.001, 600)}),

@@ -27,6 +27,8 @@ type reply struct {
 	Usage   *usage `json:"usage,omitempty"`
 
 	w       http.ResponseWriter
+	each    int   // answers to a prompt
+	held    []int // tokens of each prompt that were not computed again
 	stream  bool
 	counted bool // the stream tells the usage
 	used    usage
@@ -37,16 +39,23 @@ type reply struct {
 
 // usage counts tokens.
 type usage struct {
-	PromptTokens     int `json:"prompt_tokens"`
-	CompletionTokens int `json:"completion_tokens"`
-	TotalTokens      int `json:"total_tokens"`
+	PromptTokens     int          `json:"prompt_tokens"`
+	CompletionTokens int          `json:"completion_tokens"`
+	TotalTokens      int          `json:"total_tokens"`
+	Details          usageDetails `json:"prompt_tokens_details"`
+}
+
+type usageDetails struct {
+	CachedTokens int `json:"cached_tokens"` // that were not computed again
 }
 
 func (s *Server) newReply(w http.ResponseWriter, m *chosen, p *parameters, object, prefix string, prompt,
 	answers int) *reply {
 	r := &reply{ID: prefix + rand.Text(), Object: object, Created: time.Now().Unix(), Model: m.name,
-		System: s.fingerprint, w: w, stream: p.Stream, counted: p.usage(), used: usage{PromptTokens: prompt},
-		pieces: make([][]piece, answers), begun: make([]bool, answers)}
+		System: s.fingerprint, w: w, each: p.answers(), held: make([]int, answers/p.answers()), stream: p.Stream,
+		counted: p.usage(),
+		used:    usage{PromptTokens: prompt},
+		pieces:  make([][]piece, answers), begun: make([]bool, answers)}
 	if p.Stream && object == "chat.completion" {
 		r.Object += ".chunk"
 	}
@@ -59,8 +68,12 @@ func (s *Server) newReply(w http.ResponseWriter, m *chosen, p *parameters, objec
 func (r *reply) run(ctx context.Context, s *Server, asks []ask, f format) error {
 	r.format = f
 	err := s.answer(ctx, asks, r)
+	for _, held := range r.held {
+		r.used.Details.CachedTokens += held
+	}
 	r.used.TotalTokens = r.used.PromptTokens + r.used.CompletionTokens
-	note(r.w, "tokens", r.used.CompletionTokens)
+	s.metrics.cachedTokens.Add(float64(r.used.Details.CachedTokens))
+	note(r.w, "cached_tokens", r.used.Details.CachedTokens, "tokens", r.used.CompletionTokens)
 	switch {
 	case !r.stream && err != nil:
 		return err
@@ -82,6 +95,8 @@ func (r *reply) run(ctx context.Context, s *Server, asks []ask, f format) error 
 func (r *reply) take(p piece) error {
 	if p.ending != "" {
 		r.used.CompletionTokens += p.made
+		of := p.answer / r.each
+		r.held[of] = max(r.held[of], p.held)
 	}
 	if !r.stream {
 		r.pieces[p.answer] = append(r.pieces[p.answer], p)
