@@ -416,6 +416,83 @@ __global__ static void gated_norm(matrix x, matrix z, const float * w, matrix y,
     }
 }
 
+// With v = z, σ = σ(v), g = dy ⊙ SiLU(z) and n = norm(x) ⊙ w: ∂x is that of the norm for g, ∂z = dy ⊙ n ⊙ σ (1 + v (1 −
+// σ)). They lie side by side in d.
+__global__ static void gated_norm_back(matrix dy, matrix x, matrix z, const float * w, matrix d, int64_t n, int64_t dim,
+                                       float eps) {
+    const int64_t r = blockIdx.y, first = blockIdx.x * dim;
+    const auto    gate    = [&](int64_t i) { return 1 / (1 + expf(-z.get(r, first + i))); };
+    const auto    g       = [&](int64_t i) { return dy.get(r, first + i) * z.get(r, first + i) * gate(i) * w[i]; };
+    float         squares = 0, xg = 0;
+    for (int64_t i = threadIdx.x; i < dim; i += THREADS) {
+        const float v = x.get(r, first + i);
+        squares += v * v;
+        xg += v * g(i);
+    }
+    const float s = 1 / sqrtf(block_sum(squares) / dim + eps), by = block_sum(xg) / dim * s * s;
+    for (int64_t i = threadIdx.x; i < dim; i += THREADS) {
+        const float v = z.get(r, first + i), normed = x.get(r, first + i) * s * w[i];
+        d.put(r, first + i, s * (g(i) - by * x.get(r, first + i)));
+        d.put(r, n + first + i, dy.get(r, first + i) * normed * gate(i) * (1 + v * (1 - gate(i))));
+    }
+}
+
+// A causal convolution of every column along the rows of each text: y[r] = Σ w[taps − 1 − i] ⊙ x[the row i before r].
+__global__ static void convolve(matrix x, matrix w, const segment * segments, matrix y, int64_t n, int taps) {
+    const int64_t r = blockIdx.y, i = blockIdx.x * (int64_t) THREADS + threadIdx.x;
+    if (i >= n) {
+        return;
+    }
+    int run = 0;
+    while (r >= segments[run].first + segments[run].length) {
+        run++;
+    }
+    int   place = (int) r - segments[run].first;
+    float sum   = 0;
+    for (int back = 0; back < taps; back++, place--) {
+        while (place < 0 && (run = segments[run].parent) >= 0) {
+            place += segments[run].length;
+        }
+        if (run < 0) {
+            break;
+        }
+        sum += w.get(i, taps - 1 - back) * x.get(segments[run].first + place, i);
+    }
+    y.put(r, i, sum);
+}
+
+// Its gradient: the rows that have r so many before them are in r's run, and in those that descend from it.
+__global__ static void convolve_back(matrix dy, matrix w, const segment * segments, int count, matrix dx, int64_t n,
+                                     int taps) {
+    const int64_t r = blockIdx.y, i = blockIdx.x * (int64_t) THREADS + threadIdx.x;
+    if (i >= n) {
+        return;
+    }
+    int own = 0;
+    while (r >= segments[own].first + segments[own].length) {
+        own++;
+    }
+    const int position = segments[own].past + (int) r - segments[own].first;
+    float     sum      = 0;
+    for (int run = own; run < count; run++) {
+        int ancestor = run;
+        while (ancestor > own) {
+            ancestor = segments[ancestor].parent;
+        }
+        if (ancestor != own) {
+            continue;
+        }
+        for (int back = max(0, segments[run].past - position); back < taps; back++) {
+            const int place = position + back - segments[run].past;
+            if (place >= segments[run].length) {
+                break;
+            }
+            sum += w.get(i, taps - 1 - back) * dy.get(segments[run].first + place, i);
+        }
+    }
+    dx.put(r, i, sum);
+}
+
 // Rotates pairs (a, b) of the first `dims` elements of each of the first heads: (a cos − b sin, a sin + b cos), or with
 // way = −1 by the negative angle. Copies everything else of the n elements of a row. The table has (cos, sin) for each
 // pair: neighbours, or the same elements of the two halves.

@@ -402,6 +402,19 @@ static void attention_cached(machine & m, const ggml_vera_attention & with, ggml
     }
 }
 
+// Sources: x or dy, w, segments.
+static void convolution(machine & m, ggml_tensor * const * src, ggml_tensor * dst, bool back) {
+    const ggml_tensor *x = src[0], *w = src[1];
+    const dim3         grid((unsigned) pieces(x->ne[0], THREADS), (unsigned) x->ne[1]);
+    const segment *    segments = (const segment *) src[2]->data;
+    if (back) {
+        LAUNCH(m, convolve_back, grid, THREADS, 0, view(x), view(w), segments, (int) src[2]->ne[1], view(dst), x->ne[0],
+               (int) w->ne[0]);
+    } else {
+        LAUNCH(m, convolve, grid, THREADS, 0, view(x), view(w), segments, view(dst), x->ne[0], (int) w->ne[0]);
+    }
+}
+
 // Sources: x, w, state, rows.
 static void convolution_cached(machine & m, ggml_tensor * const * src, ggml_tensor * dst) {
     const ggml_tensor *x = src[0], *w = src[1], *state = src[2];
@@ -443,9 +456,12 @@ static bool supported(ggml_vera_operation op, const ggml_vera_parameters & with,
     case GGML_VERA_ACTIVATE_BACK:
     case GGML_VERA_GATED:
     case GGML_VERA_GATED_BACK: return with.activation.act < GGML_VERA_ACTIVATIONS;
+    case GGML_VERA_CONVOLUTION:
+    case GGML_VERA_CONVOLUTION_BACK:
     case GGML_VERA_CONVOLUTION_CACHED:
     case GGML_VERA_DELTA_NET_CACHED:
     case GGML_VERA_GATED_NORM:
+    case GGML_VERA_GATED_NORM_BACK:
     case GGML_VERA_LINEAR_BACK:
     case GGML_VERA_WEIGHT_GRADIENT:
     case GGML_VERA_MERGE:
@@ -491,7 +507,15 @@ static void compute(machine & m, ggml_vera_operation op, const ggml_vera_paramet
     case GGML_VERA_ATTENTION: return attention(m, with.attention, src, dst);
     case GGML_VERA_ATTENTION_BACK: return attention_back(m, with.attention, src, dst);
     case GGML_VERA_ATTENTION_CACHED: return attention_cached(m, with.attention, src, dst);
+    case GGML_VERA_CONVOLUTION: return convolution(m, src, dst, false);
+    case GGML_VERA_CONVOLUTION_BACK: return convolution(m, src, dst, true);
     case GGML_VERA_CONVOLUTION_CACHED: return convolution_cached(m, src, dst);
+    case GGML_VERA_GATED_NORM_BACK: {
+        const int64_t dim = src[3]->ne[0], half = src[1]->ne[0];
+        LAUNCH(m, gated_norm_back, dim3((unsigned) (half / dim), rows), THREADS, 0, view(src[0]), view(src[1]),
+               view(src[2]), float_data(src[3]), to, half, dim, with.norm.eps);
+        return;
+    }
     case GGML_VERA_DELTA_NET_CACHED: return delta_net_cached(m, with.delta_net, src, dst);
     case GGML_VERA_GATED_NORM: {
         const int64_t dim = src[2]->ne[0];
