@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -311,6 +312,9 @@ func TestJobEndsEarly(t *testing.T) {
 	}
 }
 
+// endless is not done before it is ended.
+const endless = `{"rank": 8, "batch_size": 1, "n_epochs": 100000, "learning_rate": 0.001}`
+
 // long takes as many steps as a test needs to meddle.
 const long = `{"rank": 8, "batch_size": 4, "n_epochs": 6, "learning_rate": 0.001}`
 
@@ -411,6 +415,25 @@ func TestJobGoesOn(t *testing.T) {
 	}
 }
 
+// No process trains on for long where its server was killed.
+func TestJobEndsWithServer(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux ends a process with another; elsewhere the next server waits for it")
+	}
+	o := testJobs(t)
+	server, address := process(t, o)
+	w := workshop{Client: newClient(address), address: address}
+	job := w.ask(t, upload(t, w.Client, "rows.jsonl", chatRows(40)).ID, endless).ID
+	w.trained(t, job, 1)
+	server.Process.Kill()
+	server.Wait()
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	if err := await(ctx, filepath.Join(o.State, "jobs", job, runFolder)); err != nil {
+		t.Error(err)
+	}
+}
+
 // process serves jobs in a process of its own, and gives its address.
 func process(t *testing.T, o JobOptions) (*exec.Cmd, string) {
 	t.Helper()
@@ -437,7 +460,6 @@ func TestJobsTakeTurns(t *testing.T) {
 	w := openWorkshop(t, o)
 	ctx := t.Context()
 	rows := upload(t, w.Client, "rows.jsonl", chatRows(40)).ID
-	const endless = `{"rank": 8, "batch_size": 1, "n_epochs": 100000, "learning_rate": 0.001}`
 	first, second, third := w.ask(t, rows, endless).ID, w.ask(t, rows, quick).ID, w.ask(t, rows, quick).ID
 	w.trained(t, first, 12)
 	w.becomes(t, second, openai.FineTuningJobStatusQueued)
