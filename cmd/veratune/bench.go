@@ -31,7 +31,8 @@ type benchTrain struct {
 
 func benchCommand() *cli.Command {
 	return &cli.Command{Name: "bench", Usage: "measure speed and memory",
-		Subcommands: []*cli.Command{benchTrainCommand(), benchGenerateCommand(), benchKernelsCommand()}}
+		Subcommands: []*cli.Command{benchTrainCommand(), benchGenerateCommand(), benchServeCommand(),
+			benchKernelsCommand()}}
 }
 
 func benchTrainCommand() *cli.Command {
