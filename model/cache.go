@@ -61,7 +61,8 @@ func (m *Model) newCache(texts, room int) (*Cache, error) {
 	}
 	room = (room + bindings.CacheBlock - 1) / bindings.CacheBlock * bindings.CacheBlock
 	c := &Cache{m: m, context: bindings.NewContext(2 * len(m.blocks)), room: room, texts: make([][]int32, texts),
-		long: make([]bool, texts), attachment: m.attachment, adapters: make([]*Placed, texts), mixtures: map[mixtureKey]*mixture{}}
+		long: make([]bool, texts), attachment: m.attachment, adapters: make([]*Placed, texts),
+		mixtures: map[mixtureKey]*mixture{}}
 	kind := bindings.F32
 	if m.options.Compute == ComputeQ8 || m.options.Compute == ComputeBF16 && !m.backend.Host {
 		kind = bindings.F16

@@ -117,7 +117,8 @@ func rounded16(values []float32) []float32 {
 func (c *Cache) newMixture(key mixtureKey, a *vera.Adapter, groups []adaptedGroup) (x *mixture, err error) {
 	m := c.m
 	c.made++
-	x = &mixture{like: key, number: c.made, groups: map[*group]*groupAdapter{}, context: bindings.NewContext(16 + 16*len(a.Layers))}
+	x = &mixture{like: key, number: c.made, groups: map[*group]*groupAdapter{},
+		context: bindings.NewContext(16 + 16*len(a.Layers))}
 	made := x
 	defer func() {
 		if err != nil {
