@@ -140,7 +140,9 @@ func (c *stormClient) request() {
 	case 3, 4:
 		if id := c.one("files?purpose=fine-tune"); id != "" {
 			c.send("POST", "fine_tuning/jobs", "application/json", strings.NewReader(fmt.Sprintf(
-				`{"model": %q, "training_file": %q, "hyperparameters": {"rank": 8}}`, baseName, id)), 200, 400, 429)
+				// 404 where the file was deleted just now
+				`{"model": %q, "training_file": %q, "hyperparameters": {"rank": 8}}`, baseName, id)), 200,
+				400, 404, 429)
 		}
 	default:
 		if id := c.one("fine_tuning/jobs"); id != "" {
