@@ -81,6 +81,12 @@ func OpenJobs(o JobOptions) (*Jobs, error) {
 	if j.log == nil {
 		j.log = slog.New(slog.DiscardHandler)
 	}
+	if err := durable.CheckFolder(o.Adapters); err != nil {
+		return nil, fmt.Errorf("adapters, where jobs put theirs: %w", err)
+	}
+	if err := durable.CheckFolder(o.State); err != nil {
+		return nil, fmt.Errorf("state: %w", err)
+	}
 	if err := os.MkdirAll(j.folder, 0o700); err != nil {
 		return nil, fmt.Errorf("state %s: %w", o.State, err)
 	}

@@ -84,7 +84,7 @@ func rowsFolder(param string) string { return strings.TrimSuffix(param, "_file")
 
 // link gives the job an uploaded file of its own, which outlives that, under a name that any system takes.
 func (j *Jobs) link(t *job, param, id string) (name string, err error) {
-	file, err := j.files.get(param, id)
+	file, err := j.uploaded(param, id)
 	if err != nil {
 		return "", err
 	}
@@ -96,7 +96,7 @@ func (j *Jobs) link(t *job, param, id string) (name string, err error) {
 	if os.Link(j.files.path(id), filepath.Join(folder, name)) == nil {
 		return name, nil
 	}
-	if _, err := j.files.get(param, id); err != nil { // it was deleted just now
+	if _, err := j.uploaded(param, id); err != nil { // it was deleted just now
 		return "", err
 	}
 	return name, putFile(filepath.Join(folder, name), j.files.path(id)) // a file system without links

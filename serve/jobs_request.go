@@ -161,15 +161,23 @@ func (j *Jobs) checkRequest(r jobRequest) error {
 		if id == "" {
 			continue
 		}
-		o, err := j.files.get(param, id)
-		if err != nil {
-			return invalid(param, "%v", err)
-		}
-		if o.Purpose != purposeRows {
-			return invalid(param, "file %s is of purpose %s; want %s", id, o.Purpose, purposeRows)
+		if _, err := j.uploaded(param, id); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// uploaded finds the file of rows that a parameter names.
+func (j *Jobs) uploaded(param, id string) (fileObject, error) {
+	o, err := j.files.get(param, id)
+	if err != nil {
+		return o, invalid(param, "%v", err)
+	}
+	if o.Purpose != purposeRows {
+		return o, invalid(param, "file %s is of purpose %s; want %s", id, o.Purpose, purposeRows)
+	}
+	return o, nil
 }
 
 // goingOn gives the hyperparameters of a job that begins with what an adapter has learnt, which has its own method and
