@@ -67,7 +67,7 @@ for name in [job.fine_tuned_model] + [c.fine_tuned_model_checkpoint for c in che
     answer = client.chat.completions.create(
         model=name, messages=[{"role": "user", "content": "add 3"}], max_completion_tokens=4
     )
-    assert answer.model == name and answer.usage.completion_tokens > 0, answer
+    assert answer.model == name and answer.choices[0].finish_reason in ("stop", "length"), answer
 
 other = create()
 assert jobs.cancel(other.id).status == "cancelled"
