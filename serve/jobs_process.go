@@ -21,7 +21,7 @@ import (
 const (
 	exitInterrupted = 130              // of a training that has saved what it had
 	grace           = 30 * time.Second // for a process to save that, once it is told to end
-	niceness        = 10               // how far answers go before training
+	niceness        = 19               // how far answers go before training
 )
 
 // process makes a process of veratune that is told to end with ctx, and where the system can do that, with this one.

@@ -38,7 +38,8 @@ func TestNamesInJSON(t *testing.T) {
 			return
 		}
 		seen[kind] = true
-		for _, field := range reflect.VisibleFields(kind) {
+		for i := range kind.NumField() {
+			field := kind.Field(i)
 			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 			if !field.IsExported() || name == "-" {
 				continue
@@ -51,7 +52,7 @@ func TestNamesInJSON(t *testing.T) {
 	}
 	for _, printed := range []any{
 		modelSummary{}, vera.Summary{}, evaluate.Loss{}, evaluate.Choices{}, generated{}, train.Report{},
-		train.Sweeping{}, loraResult{}, mergedResult{}, generationLine{},
+		train.Sweeping{}, loraResult{}, mergedResult{}, generationLine{}, servingLine{},
 		alpaca.Check{}, alpaca.Shown{}, model.Device{}, model.Memory{}, train.Speed{}, mtbench.Report{}, savedChat{},
 	} {
 		check(reflect.TypeOf(printed))
