@@ -23,6 +23,7 @@ enum {
     TIMES       = 2,          // vectors of 8 columns in a strip
     BYTE_COLS   = 8 * TIMES,  // columns of a strip
     BYTE_BLOCKS = 32,         // blocks that are interleaved at a time
+    QUICK       = 10240,      // numbers that are rounded sooner than threads have met
 };
 
 // Rounds 16 values times `by` to the nearest integers, ties to even, where |x · by| ≤ 127. Returns their sum.
@@ -53,7 +54,7 @@ struct rounded {
     int64_t  blocks;
     int8_t * r;
     float (*sums)[4];  // e; e Σ r; e Σ r of the first half; of the second
-    int32_t * totals;  // Σ r
+    int32_t * totals;  // −128 Σ r
 
     static size_t bytes(int64_t rows, int64_t blocks) {
         return rows * blocks * (32 + 4 * sizeof(float) + sizeof(int32_t));
@@ -82,7 +83,7 @@ struct rounded {
             for (int half = 0; half < 2; half++) {
                 both[half] = bytes_of(x + 16 * half, by, to + 16 * half);
             }
-            totals[row * blocks + b] = both[0] + both[1];
+            totals[row * blocks + b] = -128 * (both[0] + both[1]);
             (*s)[0]                  = e;
             // with a NaN or an infinity in x, the sums are arbitrary, and e is NaN
             (*s)[1] = e * ((float) both[0] + (float) both[1]);
@@ -321,8 +322,8 @@ template <unsigned TYPE> struct register_strip {
     }
 };
 
-// c[i][j] += Σ over n blocks of a strip for R rows of x, whose blocks begin at `first`. A row of c has BYTE_COLS
-// elements.
+// c[i][j] += Σ over n blocks of a strip for R rows of x, whose blocks begin at `first`; at 0, c begins with 0. A row of
+// c has BYTE_COLS elements.
 template <typename KIND, int R, typename W>
 __attribute__((flatten)) static void multiply_tile(const W & w, int64_t n, const rounded & x, int64_t row,
                                                    int64_t first, float * c) {
@@ -337,7 +338,7 @@ __attribute__((flatten)) static void multiply_tile(const W & w, int64_t n, const
         of[i] = x.sums_of_row(row + i) + first;
 #pragma GCC unroll 2
         for (int j = 0; j < TIMES; j++) {
-            acc[i][j] = _mm256_loadu_ps(c + i * BYTE_COLS + 8 * j);
+            acc[i][j] = first > 0 ? _mm256_loadu_ps(c + i * BYTE_COLS + 8 * j) : _mm256_setzero_ps();
         }
     }
     for (int64_t b = 0; b < n; b++) {
@@ -408,6 +409,9 @@ static void multiply_tile(const W & w, int64_t n, const rounded & x, int64_t row
     for (int i = 0; i < R; i++, c += BYTE_COLS) {
         const int8_t * r     = x.bytes_of_row(row + i) + first * 32;
         const float (*of)[4] = x.sums_of_row(row + i) + first;
+        if (first == 0) {
+            memset(c, 0, BYTE_COLS * sizeof(float));
+        }
         for (int64_t b = 0; b < n; b++) {
             for (int half = 0; half < KIND::HALVES; half++) {
                 for (int j = 0; j < BYTE_COLS; j++) {
@@ -445,7 +449,7 @@ __attribute__((flatten)) static void multiply_strip(const W & w, int64_t n, cons
         r[i]      = x.bytes_of_row(row + i) + first * 32;
         of[i]     = x.sums_of_row(row + i) + first;
         totals[i] = x.totals_of_row(row + i) + first;
-        acc[i]    = _mm512_loadu_ps(c + i * BYTE_COLS);
+        acc[i]    = first > 0 ? _mm512_loadu_ps(c + i * BYTE_COLS) : _mm512_setzero_ps();
     }
     for (int64_t b = 0; b < n; b++) {
 #pragma GCC unroll 2
@@ -456,7 +460,7 @@ __attribute__((flatten)) static void multiply_strip(const W & w, int64_t n, cons
 #pragma GCC unroll 4
                 for (int chain = 0; chain < CHAINS; chain++) {
                     sums[i][chain] =
-                        KIND::SIGNED && chain == 0 ? _mm512_set1_epi32(-128 * totals[i][b]) : _mm512_setzero_si512();
+                        KIND::SIGNED && chain == 0 ? _mm512_set1_epi32(totals[i][b]) : _mm512_setzero_si512();
                 }
             }
 #pragma GCC unroll 8
@@ -552,7 +556,8 @@ template <unsigned TYPE, typename F> static void multiply_bytes(const thread & t
                   width        = fair < 1   ? 1
                                  : fair > 8 ? 8
                                             : fair;
-    const bool    alone        = p.m <= 2;  // every thread rounds x for itself; none waits
+    const bool    few          = p.m <= 2;
+    const bool    alone        = few || p.m * p.k <= QUICK;  // every thread rounds x for itself; none waits
     const size_t  rounded_size = alone ? (rounded::bytes(p.m, blocks) + 63) / 64 * 64 : 0;
     if (!alone) {
         if (t.ith == 0) {
@@ -564,7 +569,7 @@ template <unsigned TYPE, typename F> static void multiply_bytes(const thread & t
     strip &       blocks_of_w = *(strip *) (memory + rounded_size);
     float *       c = (float *) (memory + rounded_size + sizeof(strip)), *buf = c + p.m * BYTE_COLS;
     const rounded x(alone ? memory : t.shared(0), p.m, blocks);
-    for (int64_t i = 0; (alone ? i : (i = t.take())) < p.m; i++) {
+    for (int64_t i = alone ? 0 : t.ith; i < p.m; i += alone ? 1 : t.nth) {
         x.round(i, p.row_of_a(i, buf));
     }
     if (!alone) {
@@ -579,13 +584,12 @@ template <unsigned TYPE, typename F> static void multiply_bytes(const thread & t
             }
             // the strip that this thread will most likely take next
             const char * next = row(w, (s + 1 < end ? s + 1 : end + (t.nth - 1) * width) * BYTE_COLS);
-            memset(c, 0, p.m * BYTE_COLS * sizeof(float));
             if (interleaved) {
                 multiply_rows<byte_kind<Q8_0>>(stored_strip{ row(w, n0) }, blocks, x, p.m, 0, c);
                 use(0, p.m, n0, cols, c, BYTE_COLS);
                 continue;
             }
-            if (alone && multiply_in_registers<TYPE>(rows, next, blocks, x, p.m, c)) {
+            if (few && multiply_in_registers<TYPE>(rows, next, blocks, x, p.m, c)) {
                 use(0, p.m, n0, cols, c, BYTE_COLS);
                 continue;
             }

@@ -26,17 +26,15 @@ static void multiply_into(const thread & t, ggml_tensor * dst, const product & p
     const auto    finish = [&](int64_t r, int64_t rows, int64_t n0, int64_t cols, float * c, int64_t ldc) {
         const size_t size = dst->type == BF16 ? 2 : 4;
         for (int64_t i = 0; i < rows; i++, c += ldc) {
-            const int64_t token = (r + i) % tokens, layer = (r + i) / tokens, column = layer * p.n + n0;
-            if (by.t) {
-                by.multiply(layer, token, n0, c, c, cols);
+            const layer_row at(r + i, tokens);
+            const int64_t   column = at.layer * p.n + n0;
+            const float *   more   = acc ? (const float *) row(acc, at.token) + column : nullptr;
+            char *          to     = row(dst, at.token) + column * size;
+            if (dst->type == F32) {
+                by.multiply(at.layer, at.token, n0, c, more, (float *) to, cols);
+            } else {
+                by.multiply(at.layer, at.token, n0, c, more, (uint16_t *) to, cols);
             }
-            if (acc) {
-                const float * more = (const float *) row(acc, token) + column;
-                for (int64_t j = 0; j < cols; j++) {
-                    c[j] += more[j];
-                }
-            }
-            put(dst, row(dst, token) + column * size, c, cols);
         }
     };
     multiply(t, p, half, way, finish);

@@ -113,23 +113,40 @@ struct factors {
     factors(const ggml_tensor * all, const ggml_tensor * of = nullptr)
         : t(all), slots(of ? (const int32_t *) of->data : nullptr) {}
 
-    // to = from ⊙ the factors of n columns from `first` on; `to` may be `from`.
-    void multiply(int64_t layer, int64_t i, int64_t first, const float * from, float * to, int64_t n) const {
-        const char * by = row(t, slots ? slots[i] : layer);
+    // to = from ⊙ the factors of row i + acc, for n columns from `first` on; acc may be NULL.
+    template <typename D> void multiply(int64_t layer, int64_t i, int64_t first, const float * from, const float * acc,
+                                        D * to, int64_t n) const {
+        const char * by = t ? row(t, slots ? slots[i] : layer) : nullptr;
         if (slots) {
-            multiply((const half *) by + first, from, to, n);
+            multiply((const half *) by + first, from, acc, to, n);
         } else {
-            multiply((const float *) by + first, from, to, n);
+            multiply(by ? (const float *) by + first : nullptr, from, acc, to, n);
         }
     }
 
-    template <typename T> static void multiply(const T * by, const float * from, float * to, int64_t n) {
-        int64_t j = 0;
-        for (; j + LANES <= n; j += LANES) {
-            store(to + j, load(from + j) * load(by + j));
-        }
-        for (; j < n; j++) {
-            to[j] = from[j] * as_float(by[j]);
+    template <typename S, typename D> static void multiply(const S * by, const float * from, const float * acc, D * to,
+                                                           int64_t n) {
+        by_vectors(n, [&](int64_t j, auto some) {
+            vf v = load(from + j, some);
+            if (by) {
+                v = v * load(by + j, some);
+                in_register(v);  // no fused multiply-add
+            }
+            if (acc) {
+                v = v + load(acc + j, some);
+            }
+            store(to + j, v, some);
+        });
+    }
+};
+
+// A row of A, which counts the tokens once for each layer.
+struct layer_row {
+    int64_t layer, token;
+
+    layer_row(int64_t i, int64_t tokens) : layer(0), token(i) {
+        for (; token >= tokens; token -= tokens) {
+            layer++;
         }
     }
 };
@@ -146,12 +163,12 @@ struct product {
 
     // Row i of A times its factors, as floats: where it is, or in buf.
     const float * row_of_a(int64_t i, float * buf) const {
-        const int64_t tokens = m / layers, token = i % tokens;
-        const float * from = floats(a.t, row(a.t, rows ? rows[token] : token), buf, k);
+        const layer_row at(i, m / layers);
+        const float *   from = floats(a.t, row(a.t, rows ? rows[at.token] : at.token), buf, k);
         if (!by.t) {
             return from;
         }
-        by.multiply(i / tokens, token, 0, from, buf, k);
+        by.multiply(at.layer, at.token, 0, from, nullptr, buf, k);
         return buf;
     }
 };

@@ -64,10 +64,6 @@ static inline vf load(const half * p) {
 #endif
 }
 
-static inline float as_float(half x) { return half_to_float((const char *) &x); }
-
-static inline float as_float(float x) { return x; }
-
 static inline void assign(half & to, float x) {
 #if LANES >= 8 && defined(__x86_64__)
     to.bits = (uint16_t) _cvtss_sh(x, 0);

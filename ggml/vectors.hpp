@@ -103,9 +103,9 @@ static inline void store(uint16_t * p, vf v) {
 // lanes with `rest`.
 struct full {};
 
-template <typename T> static inline vf load(const T * p, full, T = 0) { return load(p); }
+template <typename T> static inline vf load(const T * p, full, T = T()) { return load(p); }
 
-template <typename T> static inline vf load(const T * p, int64_t n, T rest = 0) {
+template <typename T> static inline vf load(const T * p, int64_t n, T rest = T()) {
     T all[LANES];
     for (int i = 0; i < LANES; i++) {
         all[i] = rest;
