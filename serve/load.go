@@ -22,9 +22,9 @@ import (
 type Load struct {
 	URL      string // of the server, without /v1
 	Clients  int
-	Requests int // of each client
-	Tokens   int // of an answer, at most
-	Prompt   string
+	Requests int                              // of each client
+	Tokens   int                              // of an answer, at most
+	Prompt   string                           // behind a number of the request's own, so that none is known already
 	Models   []string                         // asked in turn
 	Fields   func(request int) map[string]any // added to the body of a request; nil for none
 }
@@ -88,7 +88,8 @@ type timing struct {
 
 // ask makes one request.
 func (l Load) ask(ctx context.Context, i int) (a timing, err error) {
-	body := map[string]any{"model": l.Models[i%len(l.Models)], "prompt": l.Prompt, "max_tokens": l.Tokens,
+	body := map[string]any{"model": l.Models[i%len(l.Models)], "prompt": fmt.Sprintf("%d. %s", i, l.Prompt),
+		"max_tokens":  l.Tokens,
 		"temperature": 0, "stream": true, "stream_options": map[string]bool{"include_usage": true}}
 	if l.Fields != nil {
 		for name, value := range l.Fields(i) {
