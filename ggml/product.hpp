@@ -106,8 +106,8 @@ struct source {
 // Factors of the columns of rows: t [n, layers], float32, for all rows of a layer; with slots, row i's are row slots[i]
 // of a table t [n, ·], float16; without t, ones.
 struct factors {
-    const ggml_tensor * t = nullptr;
-    const int32_t *     slots;
+    const ggml_tensor * t     = nullptr;
+    const int32_t *     slots = nullptr;
 
     factors() {}
     factors(const ggml_tensor * all, const ggml_tensor * of = nullptr)
