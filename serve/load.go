@@ -105,6 +105,7 @@ func (l Load) ask(ctx context.Context, i int) (a timing, err error) {
 		return a, err
 	}
 	r.Header.Set("Content-Type", "application/json")
+	r.Close = true // some servers close connections that are reused
 	last := time.Now()
 	answer, err := http.DefaultClient.Do(r)
 	if err != nil {

@@ -29,24 +29,34 @@ done
 folder=$(mktemp -d)
 other=''
 trap '[[ -z $other ]] || kill "$other"; rm -rf "$folder"' EXIT
-bench=(bin/veratune bench serve --json --model "$model" --threads "$threads" --clients "$clients" --tokens "$tokens" --requests "$requests" --rank "$rank" --adapters "0,1,$adapters")
+bench=(bin/veratune bench serve --json --model "$model" --threads "$threads" --clients "$clients" --tokens "$tokens" --requests "$requests" --rank "$rank")
 
 echo "load before:$(uptime | sed 's/.*load average[s]*://')" >&2
 mkdir "$folder/adapters"
-"${bench[@]}" --folder "$folder/adapters" | tee "$folder/ours"
+"${bench[@]}" --adapters "0,1,$adapters" --folder "$folder/adapters" | tee "$folder/ours"
 loras=()
 for ((i = 0; i < adapters; i++)); do
-	bin/veratune export --to lora --model "$model" --adapter "$folder/adapters/adapter-$i.gguf" --rank "$lora" --out "$folder/$i.gguf" >/dev/null
+	bin/veratune export --to lora --model "$model" --adapter "$folder/adapters/adapter-$i.gguf" --rank "$lora" --out "$folder/$i.gguf" >/dev/null 2>&1
 	loras+=(--lora "$folder/$i.gguf")
 done
-"$server" --model "$model" "${loras[@]}" --lora-init-without-apply --parallel "$clients" --ctx-size $((1024 * clients)) --threads "$threads" --port "$port" >"$folder/log" 2>&1 &
-other=$!
-for ((i = 0; i < 120; i++)); do
-	(exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && grep -q 'listening' "$folder/log" && break
-	kill -0 "$other" 2>/dev/null || { tail -5 "$folder/log" >&2; exit 1; }
-	sleep 0.5
-done
-"${bench[@]}" --url "http://127.0.0.1:$port" | tee "$folder/theirs"
+# theirs measures a llama-server that is started with some options, by numbers of adapters.
+theirs() {
+	local numbers=$1
+	shift
+	"$server" --model "$model" "$@" --parallel "$clients" --ctx-size $((1024 * clients)) --threads "$threads" --port "$port" >"$folder/log" 2>&1 &
+	other=$!
+	for ((i = 0; i < 120; i++)); do
+		grep -q 'listening' "$folder/log" && break
+		kill -0 "$other" 2>/dev/null || { tail -5 "$folder/log" >&2; exit 1; }
+		sleep 0.5
+	done
+	"${bench[@]}" --adapters "$numbers" --url "http://127.0.0.1:$port" | tee -a "$folder/theirs"
+	kill "$other"
+	wait "$other" || true
+	other=''
+}
+theirs 0 # LoRAs that are loaded slow it down, even at a scale of 0
+theirs "1,$adapters" "${loras[@]}" --lora-init-without-apply
 echo "load after:$(uptime | sed 's/.*load average[s]*://')" >&2
 
 paste "$folder/ours" "$folder/theirs" | awk '
