@@ -88,15 +88,14 @@ func (c *Cache) Place(a *vera.Adapter) (*Placed, error) {
 func halves(groups []adaptedGroup) (list []float32, err error) {
 	for _, gr := range groups {
 		for _, l := range gr.layers {
-			for name, values := range map[string][]float32{"b": l.of.LambdaB, "d": l.of.LambdaD} {
-				for i, v := range values {
-					if math.IsInf(float64(float16.Fromfloat32(v).Float32()), 0) {
-						return nil, fmt.Errorf("%s: %s[%d] is %g, and 16 bits hold up to 65504: the adapter is damaged, "+
-							"or serve its LoRA export", l.of.Name(), name, i, v)
-					}
+			vectors := slices.Concat(l.of.LambdaB, l.of.LambdaD)
+			for i, v := range vectors {
+				if math.IsInf(float64(float16.Fromfloat32(v).Float32()), 0) {
+					return nil, fmt.Errorf("%s: number %d of b and d is %g, and 16 bits hold up to 65504: the adapter is "+
+						"damaged, or serve its LoRA export", l.of.Name(), i, v)
 				}
 			}
-			list = append(append(list, l.of.LambdaB...), l.of.LambdaD...)
+			list = append(list, vectors...)
 		}
 	}
 	return list, nil

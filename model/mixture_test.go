@@ -222,7 +222,7 @@ func TestPlaceRefuses(t *testing.T) {
 	a := several(t, m)[0]
 	a.Layers[1].LambdaB[3] = 70000
 	_, err := c.Place(a)
-	wantError(t, err, a.Layers[1].Name(), "b[3]", "70000", "65504")
+	wantError(t, err, a.Layers[1].Name(), "number 3", "70000", "65504")
 	other := open(t, testutil.TinyLlama(t, testutil.TinyOptions{Width: 128, Heads: 4}), options())
 	_, err = c.Place(several(t, other)[0])
 	wantError(t, err, "in the model")
