@@ -217,7 +217,8 @@ func TestDeviceArchitectures(t *testing.T) {
 		eachDevice(t, func(t *testing.T, device string) {
 			m := open(t, filepath.Join(s.dir, "model.gguf"), on(device))
 			a := s.attach(t, m)
-			if b := s.batch(); m.backend.Fused && (m.Experts > 0 || m.arch.mixer == deltaNet) { // CUDA lacks their operations
+			// CUDA lacks their operations
+			if b := s.batch(); m.backend.Fused && (m.Experts > 0 || m.arch.mixer == deltaNet) {
 				_, _, err := m.Loss(b.tokens, b.targets, b.lengths)
 				wantError(t, err, device, "lacks ")
 				return

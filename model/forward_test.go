@@ -252,7 +252,8 @@ func TestCache(t *testing.T) {
 					past := len(c.Held(2))
 					// Other texts are appended to beside it, and there is training in between.
 					logits, err := c.Append(Addition{Text: 1, Tokens: tokens[past : past+1]},
-						Addition{Text: 2, Tokens: tokens[past : past+n], Rows: n}, Addition{Text: 0, Tokens: tokens[:2]})
+						Addition{Text: 2, Tokens: tokens[past : past+n], Rows: n},
+						Addition{Text: 0, Tokens: tokens[:2]})
 					if err != nil {
 						t.Fatal(err)
 					}

@@ -91,8 +91,8 @@ func halves(groups []adaptedGroup) (list []float32, err error) {
 			vectors := slices.Concat(l.of.LambdaB, l.of.LambdaD)
 			for i, v := range vectors {
 				if math.IsInf(float64(float16.Fromfloat32(v).Float32()), 0) {
-					return nil, fmt.Errorf("%s: number %d of b and d is %g, and 16 bits hold up to 65504: the adapter is "+
-						"damaged, or serve its LoRA export", l.of.Name(), i, v)
+					return nil, fmt.Errorf("%s: number %d of b and d is %g, and 16 bits hold up to 65504: the adapter "+
+						"is damaged, or serve its LoRA export", l.of.Name(), i, v)
 				}
 			}
 			list = append(list, vectors...)
