@@ -211,7 +211,7 @@ func (b *benchServe) measure(ctx context.Context, names []string) (line servingL
 		load.Fields = loraFields(names)
 	}
 	warm := load
-	warm.Tokens, warm.Requests = 2, (len(load.Models)+load.Clients-1)/load.Clients
+	warm.Prompt, warm.Tokens, warm.Requests = "", 2, (len(load.Models)+load.Clients-1)/load.Clients
 	if _, err := warm.Run(ctx); err != nil {
 		return line, err
 	}
