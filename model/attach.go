@@ -117,19 +117,19 @@ type adaptedGroup struct {
 
 // adaptedGroups matches an adapter's layers with the model's, in the order of blocks.
 func (m *Model) adaptedGroups(a *vera.Adapter) (list []adaptedGroup, err error) {
-	n, layers := 0, map[int]map[string]*vera.Layer{}
-	for i := range a.Layers {
-		l := &a.Layers[i]
-		if layers[l.Block] == nil {
-			layers[l.Block] = map[string]*vera.Layer{}
-		}
-		layers[l.Block][l.Target] = l
+	type seat struct {
+		block  int
+		target string
+	}
+	n, layers := 0, map[seat]*vera.Layer{}
+	for i, l := range a.Layers {
+		layers[seat{l.Block, l.Target}] = &a.Layers[i]
 	}
 	for _, b := range m.blocks {
 		for _, gr := range b.groups {
 			ad := adaptedGroup{group: gr}
 			for i, l := range gr.layers {
-				layer := layers[l.block][l.target]
+				layer := layers[seat{l.block, l.target}]
 				if layer == nil {
 					continue
 				}

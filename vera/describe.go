@@ -26,7 +26,7 @@ func Describe(path string) (Summary, error) {
 	if info.IsDir() {
 		err = s.describePEFT(path)
 	} else {
-		err = s.describeGGUF(path)
+		err = s.readGGUF(path, s.describeNative, s.describeLoRA)
 	}
 	if err != nil {
 		return Summary{}, fmt.Errorf("adapter %s: %w", path, err)
@@ -34,35 +34,20 @@ func Describe(path string) (Summary, error) {
 	return s, nil
 }
 
-func (s *Summary) describeGGUF(path string) error {
-	g, err := bindings.OpenGGUF(path)
-	if err != nil {
-		return err
-	}
-	defer g.Close()
-	m := metadata{g: g}
-	s.Base, s.Facts = m.optional(keyBaseName), m.facts()
-	switch s.Method = m.optional("adapter.type"); s.Method {
-	case "vera":
-		c := m.config()
-		s.Format, s.Rank, s.Targets, s.Seed, s.Init, s.DInitial, s.Dropout = "native", c.Rank, c.Targets,
-			fmt.Sprint(c.Seed), c.Init, c.DInitial, c.Dropout
-		return m.err
-	case "lora", typeScaledLoRA:
-		s.Method, s.Format = "lora", "llama.cpp"
-		s.Alpha = get[float32](&m, keyAlpha, "a float32")
-		for _, t := range g.Tensors() {
-			layer, isA := strings.CutSuffix(t.Name, endLoRAA)
-			if _, target := place(layer); isA && !slices.Contains(s.Targets, target) {
-				s.Targets = append(s.Targets, target)
-			}
-			if isA && len(t.Shape) > 1 {
-				s.Rank = max(s.Rank, int(t.Shape[1]))
-			}
+// describeLoRA tells rank and targets by the tensors' shapes and names.
+func (s *Summary) describeLoRA(g *bindings.GGUF, m *metadata) error {
+	s.Method, s.Format = "lora", "llama.cpp"
+	s.Alpha = get[float32](m, keyAlpha, "a float32")
+	for _, t := range g.Tensors() {
+		layer, isA := strings.CutSuffix(t.Name, endLoRAA)
+		if _, target := place(layer); isA && !slices.Contains(s.Targets, target) {
+			s.Targets = append(s.Targets, target)
 		}
-		return m.err
+		if isA && len(t.Shape) > 1 {
+			s.Rank = max(s.Rank, int(t.Shape[1]))
+		}
 	}
-	return fmt.Errorf("adapter.type is %q; only \"vera\" and \"lora\" can be read", s.Method)
+	return m.err
 }
 
 func (s *Summary) describePEFT(dir string) error {

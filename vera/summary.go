@@ -66,7 +66,7 @@ func Summarize(path string) (Summary, error) {
 		err = s.readPEFT(path)
 	} else {
 		s.Bytes = info.Size()
-		err = s.readGGUF(path)
+		err = s.readGGUF(path, s.readNative, s.readLoRA)
 	}
 	if err == nil {
 		err = s.finish()
@@ -94,7 +94,8 @@ func FileFacts(path string) (map[string]string, error) {
 	return facts, nil
 }
 
-func (s *Summary) readGGUF(path string) error {
+// readGGUF reads what files of both methods have, and the rest by their functions.
+func (s *Summary) readGGUF(path string, native, lora func(*bindings.GGUF, *metadata) error) error {
 	g, err := bindings.OpenGGUF(path)
 	if err != nil {
 		return err
@@ -104,21 +105,26 @@ func (s *Summary) readGGUF(path string) error {
 	s.Base, s.Facts = m.optional(keyBaseName), m.facts()
 	switch s.Method = m.optional("adapter.type"); s.Method {
 	case "vera":
-		return s.readNative(g, &m)
+		return native(g, &m)
 	case "lora", typeScaledLoRA:
-		return s.readLoRA(g, &m)
+		return lora(g, &m)
 	}
 	return fmt.Errorf("adapter.type is %q; only \"vera\" and \"lora\" can be read", s.Method)
 }
 
-func (s *Summary) readNative(g *bindings.GGUF, m *metadata) error {
+// describeNative reads the configuration.
+func (s *Summary) describeNative(_ *bindings.GGUF, m *metadata) error {
 	c := m.config()
-	if m.err != nil {
-		return m.err
-	}
 	s.Format, s.Rank, s.Targets, s.Seed, s.Init, s.DInitial, s.Dropout = "native", c.Rank, c.Targets,
 		fmt.Sprint(c.Seed), c.Init, c.DInitial, c.Dropout
 	s.only = c.Only
+	return m.err
+}
+
+func (s *Summary) readNative(g *bindings.GGUF, m *metadata) error {
+	if err := s.describeNative(g, m); err != nil {
+		return err
+	}
 	for _, t := range g.Tensors() {
 		if t.Name == tensorA || t.Name == tensorB {
 			s.Pair = true

@@ -192,7 +192,7 @@ func (b *benchServe) makeAdapters(base *session.Session, folder string) (names [
 		for j := range a.Layers[0].LambdaB {
 			a.Layers[0].LambdaB[j] += 0.001 * float32(i)
 		}
-		if err := a.Save(path); err != nil {
+		if err := a.SaveOutput(path, false); err != nil {
 			return nil, err
 		}
 	}
