@@ -152,13 +152,44 @@ func (c *Context) composeLinear(w, x *Tensor, p Product, t Type) *Tensor {
 	return p.finish(c, times(c.floats(w), c.scaled(x, p.In)))
 }
 
-// gatherLinear is Linear with Slots on devices, by a product without.
-func (c *Context) gatherLinear(w, x *Tensor, p Product, t Type) *Tensor {
-	if t != F32 || x.Type() != F32 {
-		return c.fail("linear", "%s to %v, with slots: on this device they go with float32", x.describe(), t)
+func (c *Context) composeLinears(parts []Part, x, y, u, acc *Tensor) (nodes []*Tensor) {
+	for _, p := range parts {
+		place := func(t *Tensor) *Tensor {
+			return c.View(t, [4]int64{p.W.Ne(1), p.Rows, 1, 1}, [4]int64{p.Column, p.First})
+		}
+		some, product := x, Product{Way: p.Way}
+		if p.Rows < x.Ne(1) {
+			some = c.View(x, [4]int64{x.Ne(0), p.Rows, 1, 1}, [4]int64{0, p.First})
+		}
+		switch {
+		case p.Second:
+			product.Into = place(u)
+		case acc != nil:
+			product.Into, product.Acc = place(y), place(acc)
+		default:
+			product.Into = place(y)
+		}
+		nodes = append(nodes, c.Linear(p.W, some, product, F32))
 	}
-	y := c.Linear(w, c.Mul(x, c.GetRows(p.In, p.Slots)), Product{Way: p.Way}, F32)
-	return Product{Out: c.GetRows(p.Out, p.Slots), Acc: p.Acc, Into: p.Into}.finish(c, y)
+	return nodes
+}
+
+func (c *Context) composeAddFactored(layers []Factored, y, u, vectors, slots *Tensor, way Way) (nodes []*Tensor) {
+	for _, l := range layers {
+		rank, out := l.B.Ne(0), l.B.Ne(1)
+		factors := func(offset, n int64) *Tensor {
+			of := c.View(vectors, [4]int64{n, vectors.Ne(1), 1, 1}, [4]int64{offset})
+			if slots == nil {
+				return of
+			}
+			return c.GetRows(of, slots)
+		}
+		part := c.part(y, l.Column, out)
+		scaled := c.Mul(c.part(u, l.Rank, rank), factors(l.Offset+out, rank))
+		product := c.Mul(c.Linear(l.B, scaled, Product{Way: way}, F32), factors(l.Offset, out))
+		nodes = append(nodes, c.Cpy(c.Add(product, part), part))
+	}
+	return nodes
 }
 
 func (c *Context) composeLinearBack(w, g *Tensor, p Product, t Type) *Tensor {

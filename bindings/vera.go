@@ -35,14 +35,17 @@ func isVectorOrNil(t *Tensor, n int64) bool {
 	return t == nil || t.Type() == F32 && t.contiguousRows() && t.Ne(0) == n && t.Elements() == n
 }
 
+// isMatrixOrNil tells whether x is nil or [width, rows] of a type.
+func isMatrixOrNil(x *Tensor, t Type, width, rows int64) bool {
+	return x == nil || x.Type() == t && x.contiguousRows() && x.Shape() == [4]int64{width, rows, 1, 1}
+}
+
 // Product holds the optional parts of a product y = W (In ⊙ x) ⊙ Out + Acc: nil is ones, or nothing to add. Acc is
 // float32 of y's shape. Into, of y's type and shape, is where y goes, else it gets memory of its own; Into may be Acc.
-// Linear alone has a choice of ways. With Interleaved, In [in, l] and Out [out, l] may be those of l layers that share
-// W; their results [out · l, n] then lie one after the other. With Slots [n], int32, In [in, ·] and Out [out, ·] are
-// tables of float16, and column i of x takes row Slots[i] of each.
+// Linear alone has a choice of ways.
 type Product struct {
-	In, Out, Slots, Acc, Into *Tensor
-	Way                       Way
+	In, Out, Acc, Into *Tensor
+	Way                Way
 }
 
 // Way is how Linear computes.
@@ -60,29 +63,8 @@ const (
 )
 
 func (p Product) fits(in, out, n int64, t Type) bool {
-	layers := p.layers()
-	isResult := func(x *Tensor, t Type) bool {
-		return x == nil || x.Type() == t && x.contiguousRows() && x.Shape() == [4]int64{out * layers, n, 1, 1}
-	}
-	isScale := func(x *Tensor, n int64) bool {
-		if p.Slots != nil {
-			return x != nil && x.Type() == F16 && x.contiguousRows() && x.Ne(0) == n && x.ne[2] == 1 && x.ne[3] == 1
-		}
-		return layers == 1 && isVectorOrNil(x, n) || p.Way == Interleaved && x != nil && x.Type() == F32 &&
-			x.contiguousRows() && x.Shape() == [4]int64{n, layers, 1, 1}
-	}
-	if p.Slots != nil && (p.Slots.Type() != I32 || !p.Slots.contiguous() || p.Slots.Elements() != n) {
-		return false
-	}
-	return isActivation(t) && isScale(p.In, in) && isScale(p.Out, out) && isResult(p.Acc, F32) && isResult(p.Into, t)
-}
-
-// layers is how many layers share W.
-func (p Product) layers() int64 {
-	if p.In == nil || p.Slots != nil {
-		return 1
-	}
-	return p.In.Ne(1)
+	return isActivation(t) && isVectorOrNil(p.In, in) && isVectorOrNil(p.Out, out) &&
+		isMatrixOrNil(p.Acc, F32, out, n) && isMatrixOrNil(p.Into, t, out, n)
 }
 
 // InterleavedRows is the number of rows that Interleave packs together.
@@ -129,16 +111,107 @@ func (c *Context) Linear(w, x *Tensor, p Product, t Type) *Tensor {
 		p.Way == Interleaved && w.Type() != Q8_0 || !p.fits(w.Ne(0), w.Ne(1), x.Ne(1), t) {
 		return c.fail("linear", "%s by %s to %v", w.describe(), x.describe(), t)
 	}
-	if p.Slots != nil && !c.host {
-		return c.gatherLinear(w, x, p, t)
-	}
 	if c.composed != nil {
 		return c.composeLinear(w, x, p, t)
 	}
-	c.count(x, w.Elements()*x.Ne(1)*p.layers())
+	c.count(x, w.Elements()*x.Ne(1))
 	with := parameters{linear: C.struct_ggml_vera_linear{way: C.int32_t(p.Way)}}
-	return c.node(C.GGML_VERA_LINEAR, with, result{t, w.Ne(1) * p.layers(), x.Ne(1), p.Into}, w, x, p.In, p.Out, p.Acc,
-		p.Slots)
+	return c.node(C.GGML_VERA_LINEAR, with, result{t, w.Ne(1), x.Ne(1), p.Into}, w, x, p.In, p.Out, p.Acc)
+}
+
+// MostParts is the most matrices that Linears and AddFactored take.
+const MostParts = C.GGML_VERA_PARTS
+
+// Part is one of the matrices of Linears: W [in, out] and where its product with columns First … First + Rows of x goes,
+// from element Column of the result on.
+type Part struct {
+	W           *Tensor
+	Way         Way
+	Second      bool // to the second result
+	Column      int64
+	First, Rows int64
+}
+
+// Linears computes several products with one x [in, n] in a way other than Plain: W x + acc into y [·, n], W x into u
+// [·, n] for parts of the second result; all are float32. acc is y's shape or nil; u is nil if no part goes there. The
+// graph takes the nodes in their order.
+func (c *Context) Linears(parts []Part, x, y, u, acc *Tensor) []*Tensor {
+	if !c.areMatrices("linears", x, y) {
+		return nil
+	}
+	n := x.Ne(1)
+	with := C.struct_ggml_vera_linears{n: C.int32_t(len(parts))}
+	sources := []*Tensor{x, acc, u}
+	isRight := len(parts) <= MostParts && isActivation(x.Type()) && isMatrixOrNil(y, F32, y.Ne(0), n) &&
+		isMatrixOrNil(acc, F32, y.Ne(0), n)
+	for i, p := range parts {
+		to := y
+		if p.Second {
+			to = u
+		}
+		if isRight = isRight && p.W != nil && p.W.Type().Dequantizes() && p.W.Ne(0) == x.Ne(0) && p.Way != Plain &&
+			to != nil && isMatrixOrNil(to, F32, to.Ne(0), n) && p.Column >= 0 && p.Column+p.W.Ne(1) <= to.Ne(0) &&
+			p.First >= 0 && p.First+p.Rows <= n && (p.Way != Interleaved || p.W.Type() == Q8_0); !isRight {
+			break
+		}
+		with.part[i] = C.struct_ggml_vera_part{way: C.int32_t(p.Way), second: C.bool(p.Second),
+			column: C.int32_t(p.Column), first: C.int32_t(p.First), rows: C.int32_t(p.Rows)}
+		sources = append(sources, p.W)
+		c.count(x, p.W.Elements()*p.Rows)
+	}
+	if !isRight {
+		c.fail("linears", "%d products of %s to %s", len(parts), x.describe(), y.describe())
+		return nil
+	}
+	if !c.host {
+		return c.composeLinears(parts, x, y, u, acc)
+	}
+	return []*Tensor{c.node(C.GGML_VERA_LINEARS, parameters{linears: with}, result{F32, y.Ne(0), n, y}, sources...)}
+}
+
+// Factored is what an adapter adds to a layer: B [rank, out], where b and, behind it, d begin in the vectors, and where
+// the layer's parts of y and u begin.
+type Factored struct {
+	B                    *Tensor
+	Offset, Column, Rank int64
+}
+
+// AddFactored adds b ⊙ (B (d ⊙ u)) of every layer to its part of y [·, n], for u [·, n], in a way other than Plain; both
+// are float32. The vectors are float32 [·]; or, with slots [n], int32, a table of float16 [·, ·], and column i takes row
+// slots[i]. The graph takes the nodes in their order.
+func (c *Context) AddFactored(layers []Factored, y, u, vectors, slots *Tensor, way Way) []*Tensor {
+	if !c.areMatrices("add_factored", u, y, vectors) {
+		return nil
+	}
+	n := u.Ne(1)
+	with := C.struct_ggml_vera_factored{n: C.int32_t(len(layers)), way: C.int32_t(way)}
+	sources := []*Tensor{u, vectors, slots}
+	isRight := len(layers) <= MostParts && way != Plain && u.Type() == F32 && isMatrixOrNil(y, F32, y.Ne(0), n)
+	if slots == nil {
+		isRight = isRight && isVectorOrNil(vectors, vectors.Ne(0))
+	} else {
+		isRight = isRight && vectors.Type() == F16 && slots.Type() == I32 && slots.contiguous() && slots.Elements() == n
+	}
+	for i, l := range layers {
+		if isRight = isRight && l.B != nil && l.B.Type().Dequantizes() && l.Rank >= 0 && l.Rank+l.B.Ne(0) <= u.Ne(0) &&
+			l.Column >= 0 && l.Column+l.B.Ne(1) <= y.Ne(0) && l.Offset >= 0 &&
+			l.Offset+l.B.Ne(1)+l.B.Ne(0) <= vectors.Ne(0) && (way != Interleaved || l.B.Type() == Q8_0); !isRight {
+			break
+		}
+		with.layer[i] = C.struct_ggml_vera_factored_layer{column: C.int32_t(l.Column), rank: C.int32_t(l.Rank),
+			offset: C.int64_t(l.Offset)}
+		sources = append(sources, l.B)
+		c.count(u, l.B.Elements()*n)
+	}
+	if !isRight {
+		c.fail("add_factored", "%d layers, %s to %s", len(layers), u.describe(), y.describe())
+		return nil
+	}
+	if !c.host {
+		return c.composeAddFactored(layers, y, u, vectors, slots, way)
+	}
+	return []*Tensor{c.node(C.GGML_VERA_ADD_FACTORED, parameters{factored: with}, result{F32, y.Ne(0), n, y},
+		sources...)}
 }
 
 // LinearBack is Wᵀ g [in, n] of type t, for w [in, out] and the gradient g [out, n] of Linear's result: In is [out]
@@ -148,7 +221,7 @@ func (c *Context) LinearBack(w, g *Tensor, p Product, t Type) *Tensor {
 		return nil
 	}
 	if !isActivation(g.Type()) || !w.Type().Dequantizes() || w.ne[1] != g.ne[0] ||
-		p.Slots != nil || !p.fits(w.Ne(1), w.Ne(0), g.Ne(1), t) {
+		!p.fits(w.Ne(1), w.Ne(0), g.Ne(1), t) {
 		return c.fail("linear_back", "%s by %s to %v", w.describe(), g.describe(), t)
 	}
 	if c.composed != nil {

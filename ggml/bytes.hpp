@@ -49,6 +49,41 @@ static inline int32_t bytes_of(const float * x, float by, int8_t * to) {
 #endif
 }
 
+// Rounds a block of 32 values. Returns e, and the sums of either half's integers.
+static inline float round_block(const float * x, int8_t * to, int32_t (&both)[2]) {
+#if LANES == 16 && defined(__x86_64__)
+    const __m512    a = _mm512_loadu_ps(x), b = _mm512_loadu_ps(x + 16);
+    const __m512    size_a = _mm512_abs_ps(a), size_b = _mm512_abs_ps(b);
+    const float     most = _mm512_reduce_max_ps(_mm512_max_ps(size_a, size_b)), by = most > 0 ? 127 / most : 0;
+    const __mmask16 odd = _mm512_cmp_ps_mask(_mm512_max_ps(size_b, size_a), _mm512_set1_ps(INFINITY), _CMP_NLT_UQ) |
+                          _mm512_cmp_ps_mask(size_b, size_b, _CMP_UNORD_Q);
+    const __m512i   i   = _mm512_cvtps_epi32(_mm512_mul_ps(a, _mm512_set1_ps(by))),
+                    j   = _mm512_cvtps_epi32(_mm512_mul_ps(b, _mm512_set1_ps(by)));
+    _mm_storeu_si128((__m128i *) to, _mm512_cvtepi32_epi8(i));
+    _mm_storeu_si128((__m128i *) (to + 16), _mm512_cvtepi32_epi8(j));
+    const __m256i four =
+        _mm256_hadd_epi32(_mm256_add_epi32(_mm512_castsi512_si256(i), _mm512_extracti64x4_epi64(i, 1)),
+                          _mm256_add_epi32(_mm512_castsi512_si256(j), _mm512_extracti64x4_epi64(j, 1)));
+    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(four), _mm256_extracti128_si256(four, 1));
+    sum         = _mm_hadd_epi32(sum, sum);
+    both[0]     = _mm_cvtsi128_si32(sum);
+    both[1]     = _mm_extract_epi32(sum, 1);
+    return odd ? NAN : most / 127;
+#else
+    vf top = vf{}, odd = vf{};
+    for (int i = 0; i < 32; i += LANES) {
+        const vf v = load(x + i), size = v < 0 ? -v : v;
+        top = size > top ? size : top;
+        odd += v * 0;  // NaN if x has a NaN or an infinity
+    }
+    const float most = max_of(top), by = most > 0 ? 127 / most : 0;
+    for (int half = 0; half < 2; half++) {
+        both[half] = bytes_of(x + 16 * half, by, to + 16 * half);
+    }
+    return most / 127 + in_pairs(odd);
+#endif
+}
+
 // Activations as bytes: each row's blocks r, and for each block e, e Σ r, and e Σ r of either half.
 struct rounded {
     int64_t  blocks;
@@ -68,21 +103,21 @@ struct rounded {
     const float (*sums_of_row(int64_t row) const)[4] { return sums + row * blocks; }
     const int32_t * totals_of_row(int64_t row) const { return totals + row * blocks; }
 
+    // The rows from one on.
+    rounded from(int64_t row) const {
+        rounded x = *this;
+        x.r += row * blocks * 32;
+        x.sums += row * blocks;
+        x.totals += row * blocks;
+        return x;
+    }
+
     void round(int64_t row, const float * x) const {
         int8_t * to   = r + row * blocks * 32;
         float (*s)[4] = sums + row * blocks;
         for (int64_t b = 0; b < blocks; b++, x += 32, to += 32, s++) {
-            vf top = vf{}, odd = vf{};
-            for (int i = 0; i < 32; i += LANES) {
-                const vf v = load(x + i), size = v < 0 ? -v : v;
-                top = size > top ? size : top;
-                odd += v * 0;  // NaN if x has a NaN or an infinity
-            }
-            const float most = max_of(top), e = most / 127 + in_pairs(odd), by = most > 0 ? 127 / most : 0;
-            int32_t     both[2] = {};
-            for (int half = 0; half < 2; half++) {
-                both[half] = bytes_of(x + 16 * half, by, to + 16 * half);
-            }
+            int32_t     both[2];  // sums of the halves
+            const float e            = round_block(x, to, both);
             totals[row * blocks + b] = -128 * (both[0] + both[1]);
             (*s)[0]                  = e;
             // with a NaN or an infinity in x, the sums are arbitrary, and e is NaN
@@ -545,75 +580,121 @@ template <unsigned TYPE> static bool multiply_in_registers(const char * const * 
     return false;
 }
 
-// Calls use(row, rows, column, columns, c, ldc) for every part of the product, as multiply does. `interleaved` tells
-// whether W stands so.
-template <unsigned TYPE, typename F> static void multiply_bytes(const thread & t, const product & p, bool interleaved,
-                                                                F use) {
+// A quantised matrix that meets rows first … first + m of x. `interleaved` tells whether it stands so.
+struct byte_matrix {
+    const ggml_tensor * w;
+    bool                interleaved;
+    int64_t             first, m;
+
+    int64_t strips() const { return (w->ne[1] + BYTE_COLS - 1) / BYTE_COLS; }
+};
+
+// c [m][BYTE_COLS] = the product with strip s. The same thread will most likely take strip `next` after it.
+template <unsigned TYPE> static void multiply_strip_of(const byte_matrix & of, int64_t s, int64_t next,
+                                                       const rounded & x, void * memory, float * c) {
     typedef byte_kind<TYPE>                 kind;
     typedef interleaved_strip<kind::HALVES> strip;
-    const ggml_tensor *                     w = p.b.t;
-    const int64_t blocks = p.k / 32, strips = (p.n + BYTE_COLS - 1) / BYTE_COLS, fair = strips / (4 * t.nth),
-                  width        = fair < 1   ? 1
-                                 : fair > 8 ? 8
-                                            : fair;
-    const bool    few          = p.m <= 2;
-    const bool    alone        = few || p.m * p.k <= QUICK;  // every thread rounds x for itself; none waits
-    const size_t  rounded_size = alone ? (rounded::bytes(p.m, blocks) + 63) / 64 * 64 : 0;
-    if (!alone) {
-        if (t.ith == 0) {
-            t.shared(rounded::bytes(p.m, blocks));
-        }
-        t.barrier();
+    const int64_t n0 = s * BYTE_COLS, cols = of.w->ne[1] - n0 < BYTE_COLS ? of.w->ne[1] - n0 : BYTE_COLS;
+    const char *  rows[BYTE_COLS];
+    for (int64_t j = 0; j < BYTE_COLS; j++) {  // rows past the end repeat the last one
+        rows[j] = row(of.w, n0 + (j < cols ? j : cols - 1));
     }
-    char *        memory = (char *) t.scratch(rounded_size + sizeof(strip) + (p.m * BYTE_COLS + p.k) * sizeof(float));
-    strip &       blocks_of_w = *(strip *) (memory + rounded_size);
-    float *       c = (float *) (memory + rounded_size + sizeof(strip)), *buf = c + p.m * BYTE_COLS;
-    const rounded x(alone ? memory : t.shared(0), p.m, blocks);
-    for (int64_t i = alone ? 0 : t.ith; i < p.m; i += alone ? 1 : t.nth) {
-        x.round(i, p.row_of_a(i, buf));
+    const char * ahead = row(of.w, next * BYTE_COLS);
+    if (of.m <= 2 && multiply_in_registers<TYPE>(rows, ahead, x.blocks, x, of.m, c)) {
+        return;
     }
-    if (!alone) {
-        t.barrier();
-    }
-    for (int64_t s; (s = t.take() * width) < strips;) {
-        for (const int64_t end = s + width < strips ? s + width : strips; s < end; s++) {
-            const int64_t n0 = s * BYTE_COLS, cols = p.n - n0 < BYTE_COLS ? p.n - n0 : BYTE_COLS;
-            const char *  rows[BYTE_COLS];
-            for (int64_t j = 0; j < BYTE_COLS; j++) {  // rows past the end repeat the last one
-                rows[j] = row(w, n0 + (j < cols ? j : cols - 1));
-            }
-            // the strip that this thread will most likely take next
-            const char * next = row(w, (s + 1 < end ? s + 1 : end + (t.nth - 1) * width) * BYTE_COLS);
-            if (interleaved) {
-                multiply_rows<byte_kind<Q8_0>>(stored_strip{ row(w, n0) }, blocks, x, p.m, 0, c);
-                use(0, p.m, n0, cols, c, BYTE_COLS);
-                continue;
-            }
-            if (few && multiply_in_registers<TYPE>(rows, next, blocks, x, p.m, c)) {
-                use(0, p.m, n0, cols, c, BYTE_COLS);
-                continue;
-            }
-            for (int64_t b = 0; b < blocks; b += BYTE_BLOCKS) {
-                const int64_t n = blocks - b < BYTE_BLOCKS ? blocks - b : BYTE_BLOCKS;
-                interleave_strip<TYPE>(rows, ggml_type_size(w->type), b, n, next, blocks_of_w);
-                multiply_rows<kind>(blocks_of_w, n, x, p.m, b, c);
-            }
-            use(0, p.m, n0, cols, c, BYTE_COLS);
-        }
+    strip & blocks_of_w = *(strip *) memory;
+    for (int64_t b = 0; b < x.blocks; b += BYTE_BLOCKS) {
+        const int64_t n = x.blocks - b < BYTE_BLOCKS ? x.blocks - b : BYTE_BLOCKS;
+        interleave_strip<TYPE>(rows, ggml_type_size(of.w->type), b, n, ahead, blocks_of_w);
+        multiply_rows<kind>(blocks_of_w, n, x, of.m, b, c);
     }
 }
 
-template <typename F> static void multiply_bytes(const thread & t, const product & p, bool interleaved, F use) {
-    switch (p.b.t->type) {
-    case Q4_0: multiply_bytes<Q4_0>(t, p, interleaved, use); break;
-    case Q4_1: multiply_bytes<Q4_1>(t, p, interleaved, use); break;
-    case Q5_0: multiply_bytes<Q5_0>(t, p, interleaved, use); break;
-    case Q5_1: multiply_bytes<Q5_1>(t, p, interleaved, use); break;
-    case Q8_0: multiply_bytes<Q8_0>(t, p, interleaved, use); break;
-    case Q4_K: multiply_bytes<Q4_K>(t, p, interleaved, use); break;
-    case Q5_K: multiply_bytes<Q5_K>(t, p, interleaved, use); break;
-    case Q6_K: multiply_bytes<Q6_K>(t, p, interleaved, use); break;
+static void multiply_strip_of(const byte_matrix & of, int64_t s, int64_t next, const rounded & x, void * memory,
+                              float * c) {
+    if (of.interleaved) {
+        multiply_rows<byte_kind<Q8_0>>(stored_strip{ row(of.w, s * BYTE_COLS) }, x.blocks, x, of.m, 0, c);
+        return;
     }
+    switch (of.w->type) {
+    case Q4_0: multiply_strip_of<Q4_0>(of, s, next, x, memory, c); break;
+    case Q4_1: multiply_strip_of<Q4_1>(of, s, next, x, memory, c); break;
+    case Q5_0: multiply_strip_of<Q5_0>(of, s, next, x, memory, c); break;
+    case Q5_1: multiply_strip_of<Q5_1>(of, s, next, x, memory, c); break;
+    case Q8_0: multiply_strip_of<Q8_0>(of, s, next, x, memory, c); break;
+    case Q4_K: multiply_strip_of<Q4_K>(of, s, next, x, memory, c); break;
+    case Q5_K: multiply_strip_of<Q5_K>(of, s, next, x, memory, c); break;
+    case Q6_K: multiply_strip_of<Q6_K>(of, s, next, x, memory, c); break;
+    }
+}
+
+// Rows that the threads round together, or each for itself, where that takes less time than waiting.
+template <typename R> static rounded round_rows(const thread & t, int64_t rows, int64_t k, void * own, bool alone,
+                                                float * buf, R row_of_x) {
+    const rounded x(alone ? own : t.shared(0), rows, k / 32);
+    for (int64_t i = alone ? 0 : t.ith; i < rows; i += alone ? 1 : t.nth) {
+        x.round(i, row_of_x(i, buf));
+    }
+    if (!alone) {
+        t.barrier();
+    }
+    return x;
+}
+
+// Computes the products of some matrices with their rows of x, `rows` rows of k numbers that row_of_x(i, buf) gives.
+// Calls use(matrix, column, columns, c) for every part c [m][BYTE_COLS] of them; before, soon(matrix, column).
+template <typename R, typename S, typename F>
+static void multiply_bytes(const thread & t, const byte_matrix * all, int count, int64_t rows, int64_t k, R row_of_x,
+                           S soon, F use) {
+    typedef interleaved_strip<2> largest;
+    int64_t                      strips = 0, most = 0;
+    for (int i = 0; i < count; i++) {
+        strips += all[i].strips();
+        most = all[i].m > most ? all[i].m : most;
+    }
+    const bool   alone  = rows <= 2 || rows * k <= QUICK;
+    const size_t needed = rounded::bytes(rows, k / 32), own = alone ? (needed + 63) / 64 * 64 : 0;
+    if (!alone) {
+        if (t.ith == 0) {
+            t.shared(needed);
+        }
+        t.barrier();
+    }
+    char *        memory = (char *) t.scratch(own + sizeof(largest) + (most * BYTE_COLS + k) * sizeof(float));
+    float *       c      = (float *) (memory + own + sizeof(largest));
+    const rounded x      = round_rows(t, rows, k, memory, alone, c + most * BYTE_COLS, row_of_x);
+    const auto    run    = [&](int64_t s, int64_t end) {  // strips, counted through all matrices
+        for (int i = 0; s < end; i++) {
+            const byte_matrix & of = all[i];
+            const int64_t       n  = of.strips() < end ? of.strips() : end;
+            for (const rounded part = x.from(of.first); s < n; s++) {
+                const int64_t n0 = s * BYTE_COLS, cols = of.w->ne[1] - n0 < BYTE_COLS ? of.w->ne[1] - n0 : BYTE_COLS;
+                soon(i, n0);
+                multiply_strip_of(of, s, s + 1, part, memory + own, c);
+                use(i, n0, cols, c);
+            }
+            s -= of.strips();
+            end -= of.strips();
+        }
+    };
+    // Half of the strips are every thread's own, and follow each other in memory; the rest goes to who has time.
+    const int64_t mine = strips / (2 * t.nth), rest = t.nth * mine, fair = (strips - rest) / (4 * t.nth),
+                  width = fair < 1   ? 1
+                          : fair > 4 ? 4
+                                     : fair;
+    run(t.ith * mine, (t.ith + 1) * mine);
+    for (int64_t s; (s = rest + t.take() * width) < strips;) {
+        run(s, s + width < strips ? s + width : strips);
+    }
+}
+
+// Calls use(row, rows, column, columns, c, ldc) for every part of the product, as multiply does.
+template <typename F> static void multiply_bytes(const thread & t, const product & p, bool interleaved, F use) {
+    const byte_matrix w = { p.b.t, interleaved, 0, p.m };
+    multiply_bytes(
+        t, &w, 1, p.m, p.k, [&](int64_t i, float * buf) { return p.row_of_a(i, buf); }, [](int, int64_t) {},
+        [&](int, int64_t n0, int64_t cols, float * c) { use(0, p.m, n0, cols, c, BYTE_COLS); });
 }
 
 }  // namespace KERNELS

@@ -11,6 +11,8 @@
 #define GGML_VERA_OPERATIONS(OP)                                                           \
     /* products: linear.hpp, vera.hpp */                                                   \
     OP(LINEAR,             "linear",             linear,             linear)               \
+    OP(LINEARS,            "linears",            linears,            linears)              \
+    OP(ADD_FACTORED,       "add factored",       add_factored,       factored)             \
     OP(LINEAR_BACK,        "linear back",        linear_back,        none)                 \
     OP(WEIGHT_GRADIENT,    "weight gradient",    weight_gradient,    none)                 \
     OP(MERGE,              "merge",              merge,              none)                 \
@@ -62,9 +64,10 @@ enum ggml_vera_operation {
         GGML_VERA_OPERATION_COUNT
 };
 
-// How LINEAR and EXPERTS compute. In all ways but PLAIN, the results for a column of x are the same bits whatever the
-// other columns are and however many; these ways are fast for few columns. ALIKE computes in float32. BYTES rounds x to
-// 8 bits, in blocks of 32, where w is quantised. INTERLEAVED is BYTES for a w of q8_0 in strips of 16 rows (bytes.hpp).
+// How LINEAR, LINEARS, ADD_FACTORED and EXPERTS compute. In all ways but PLAIN, the results for a column of x are the
+// same bits whatever the other columns are and however many; these ways are fast for few columns. ALIKE computes in
+// float32. BYTES rounds x to 8 bits, in blocks of 32, where w is quantised. INTERLEAVED is BYTES for a w of q8_0 in
+// strips of 16 rows (bytes.hpp).
 enum ggml_vera_way { GGML_VERA_PLAIN, GGML_VERA_ALIKE, GGML_VERA_BYTES, GGML_VERA_INTERLEAVED };
 
 // Activations; bindings/rowwise.go has their formulas.
@@ -84,6 +87,30 @@ struct ggml_vera_none {
 
 struct ggml_vera_linear {
     int32_t way;  // a ggml_vera_way
+};
+
+enum { GGML_VERA_PARTS = 5 };  // the most matrices of a node of several: ggml gives a node 9 sources
+
+struct ggml_vera_part {
+    int32_t way;          // a ggml_vera_way
+    bool    second;       // the result goes to u
+    int32_t column;       // of the result, where the part begins
+    int32_t first, rows;  // columns of x
+};
+
+struct ggml_vera_linears {
+    int32_t               n;
+    struct ggml_vera_part part[GGML_VERA_PARTS];
+};
+
+struct ggml_vera_factored_layer {
+    int32_t column, rank;  // of y and of u, where the layer's parts begin
+    int64_t offset;        // of its vectors
+};
+
+struct ggml_vera_factored {
+    int32_t                         n, way;  // a ggml_vera_way
+    struct ggml_vera_factored_layer layer[GGML_VERA_PARTS];
 };
 
 struct ggml_vera_experts {
@@ -130,6 +157,8 @@ struct ggml_vera_delta_net {
 struct ggml_vera_parameters {
     struct ggml_vera_none       none;
     struct ggml_vera_linear     linear;
+    struct ggml_vera_linears    linears;
+    struct ggml_vera_factored   factored;
     struct ggml_vera_experts    experts;
     struct ggml_vera_attention  attention;
     struct ggml_vera_norm       norm;
@@ -141,7 +170,7 @@ struct ggml_vera_parameters {
 };
 
 // Another number where the table, the parameters or the call change: a backend may come from another build.
-enum { GGML_VERA_CALL_VERSION = 0x76657206 };
+enum { GGML_VERA_CALL_VERSION = 0x76657207 };
 
 // What a node tells its kernel: the userdata of its tensor.
 struct ggml_vera_call {

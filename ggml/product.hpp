@@ -103,24 +103,31 @@ struct source {
     bool                along;
 };
 
-// Factors of the columns of rows: t [n, layers], float32, for all rows of a layer; with slots, row i's are row slots[i]
-// of a table t [n, ·], float16; without t, ones.
+// Factors of the columns of rows, from column `first` of t on: those of float32 t [·], for all rows; with slots, row
+// i's are row slots[i] of a table t [·, ·], float16; without t, ones.
 struct factors {
     const ggml_tensor * t     = nullptr;
     const int32_t *     slots = nullptr;
+    int64_t             first = 0;
 
     factors() {}
-    factors(const ggml_tensor * all, const ggml_tensor * of = nullptr)
-        : t(all), slots(of ? (const int32_t *) of->data : nullptr) {}
+    factors(const ggml_tensor * all, const ggml_tensor * of = nullptr, int64_t from = 0)
+        : t(all), slots(of ? (const int32_t *) of->data : nullptr), first(from) {}
 
-    // to = from ⊙ the factors of row i + acc, for n columns from `first` on; acc may be NULL.
-    template <typename D> void multiply(int64_t layer, int64_t i, int64_t first, const float * from, const float * acc,
-                                        D * to, int64_t n) const {
-        const char * by = t ? row(t, slots ? slots[i] : layer) : nullptr;
-        if (slots) {
-            multiply((const half *) by + first, from, acc, to, n);
+    // Those of row i, from column j on.
+    const char * of_row(int64_t i, int64_t j) const {
+        return slots ? row(t, slots[i]) + (first + j) * 2 : (const char *) t->data + (first + j) * 4;
+    }
+
+    // to = from ⊙ the factors of row i + acc, for n columns from j on; acc may be NULL.
+    template <typename D> void multiply(int64_t i, int64_t j, const float * from, const float * acc, D * to,
+                                        int64_t n) const {
+        if (!t) {
+            multiply((const float *) nullptr, from, acc, to, n);
+        } else if (slots) {
+            multiply((const half *) of_row(i, j), from, acc, to, n);
         } else {
-            multiply(by ? (const float *) by + first : nullptr, from, acc, to, n);
+            multiply((const float *) of_row(i, j), from, acc, to, n);
         }
     }
 
@@ -140,35 +147,21 @@ struct factors {
     }
 };
 
-// A row of A, which counts the tokens once for each layer.
-struct layer_row {
-    int64_t layer, token;
-
-    layer_row(int64_t i, int64_t tokens) : layer(0), token(i) {
-        for (; token >= tokens; token -= tokens) {
-            layer++;
-        }
-    }
-};
-
 struct product {
-    int64_t m, n, k;
-    source  a, b;
-    factors by;     // of k, by which A is multiplied when it is prepared
-    int64_t width;  // columns of a strip
-    int64_t group;  // work is cut at multiples of so many rows
-    // layers that share B (multiply_bytes): m counts A's rows once for each, those of the first layer first
-    int64_t         layers = 1;
-    const int32_t * rows   = nullptr;  // which rows of the tensor A has, or NULL for all
+    int64_t         m, n, k;
+    source          a, b;
+    factors         by;              // of k, by which A is multiplied when it is prepared
+    int64_t         width;           // columns of a strip
+    int64_t         group;           // work is cut at multiples of so many rows
+    const int32_t * rows = nullptr;  // which rows of the tensor A has, or NULL for all
 
     // Row i of A times its factors, as floats: where it is, or in buf.
     const float * row_of_a(int64_t i, float * buf) const {
-        const layer_row at(i, m / layers);
-        const float *   from = floats(a.t, row(a.t, rows ? rows[at.token] : at.token), buf, k);
+        const float * from = floats(a.t, row(a.t, rows ? rows[i] : i), buf, k);
         if (!by.t) {
             return from;
         }
-        by.multiply(at.layer, at.token, 0, from, nullptr, buf, k);
+        by.multiply(i, 0, from, nullptr, buf, k);
         return buf;
     }
 };

@@ -160,6 +160,15 @@ struct ggml_vera_largest ggml_vera_largest_of(const struct ggml_vera_nodes * nod
             see(n.matrix, all(src[0]));
             see(n.operand, all(src[1]));
             break;
+        case GGML_VERA_LINEARS:
+        case GGML_VERA_ADD_FACTORED: {
+            const int count = x.op == GGML_VERA_LINEARS ? x.with.linears.n : x.with.factored.n;
+            see(n.operand, all(src[0]) * (x.op == GGML_VERA_LINEARS ? 1 : count));
+            for (int i = 0; i < count; i++) {
+                see(n.matrix, all(src[3 + i]));
+            }
+            break;
+        }
         case GGML_VERA_WEIGHT_GRADIENT: see(n.operand, all(src[0])); break;
         case GGML_VERA_EXPERTS:  // one expert, which all rows may have chosen
             see(n.matrix, all(src[0]));

@@ -334,7 +334,7 @@ func (p *placing) group(gr adaptedGroup) *groupAdapter {
 	default:
 		ad.matrixA = p.groupA[gr.group]
 	}
-	first, next := p.offset, 0
+	next := 0
 	for _, l := range gr.layers {
 		to := &ad.layers[l.index]
 		to.rank = l.of.Rank()
@@ -357,28 +357,7 @@ func (p *placing) group(gr adaptedGroup) *groupAdapter {
 		v.LambdaD, _ = p.take(rank, 1, l.of.LambdaD)
 		to.vectors = v
 	}
-	if p.interleaved && p.params != nil && len(gr.layers) == len(gr.group.layers) {
-		p.shareVectors(ad, gr, first)
-	}
 	return ad
-}
-
-// shareVectors views the vectors of all layers of a group as one tensor, from `first` of params on, if all layers see
-// the same rows of B.
-func (p *placing) shareVectors(ad *groupAdapter, gr adaptedGroup, first int64) {
-	out, rank, n := int64(gr.layers[0].out), int64(p.a.Rank), int64(len(gr.layers))
-	order, _ := p.a.Base.Orders(gr.layers[0].target)
-	for _, l := range gr.layers {
-		if other, _ := p.a.Base.Orders(l.target); n == 1 || int64(l.out) != out || other != order {
-			return
-		}
-	}
-	all := p.c.Reshape(p.c.View(p.params, [4]int64{(out + rank) * n, 1, 1, 1}, [4]int64{first}), out+rank, n)
-	ad.sharedVectors = &bindings.Vectors{
-		B:       ad.layers[0].vectors.B,
-		LambdaB: p.c.View(all, [4]int64{out, n, 1, 1}, [4]int64{}),
-		LambdaD: p.c.View(all, [4]int64{rank, n, 1, 1}, [4]int64{out}),
-	}
 }
 
 // copyInto copies values into a matrix of float32, bfloat16 or q8_0.

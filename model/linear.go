@@ -32,9 +32,6 @@ type groupAdapter struct {
 	sharesA bool
 	way     bindings.Way     // of products with A and B, where it is not the graph's
 	gradA   *bindings.Tensor // of A's shape: sums of the gradients of a LoRA's A
-	// b [out, layers] and d [rank, layers] of all layers, if all see the same rows of B and the pair is packed for
-	// 8-bit products; else nil.
-	sharedVectors *bindings.Vectors
 }
 
 // layerAdapter is what an adapter adds to a layer.
@@ -177,10 +174,10 @@ func (g *graph) products(x *bindings.Tensor, gr *group, acc *bindings.Tensor, t 
 	switch {
 	case x == nil:
 		return nil, nil
-	case g.shares != nil:
-		return g.as(g.mixedProducts(x, gr, acc), t), nil
 	case gr.merged != nil && g.useMerged:
 		return g.Linear(gr.merged, x, bindings.Product{Acc: acc}, t), nil
+	case g.way != bindings.Plain:
+		return g.as(g.answerProducts(x, gr, acc), t), nil
 	}
 	ad := gr.adapter
 	if ad != nil {
@@ -189,21 +186,14 @@ func (g *graph) products(x *bindings.Tensor, gr *group, acc *bindings.Tensor, t 
 	if len(gr.layers) > 1 {
 		y = g.NewTensor(t, int64(gr.out), x.Ne(1))
 	}
-	if ad != nil && ad.sharedVectors != nil {
-		v := ad.sharedVectors
-		gr.each(nil, func(l *linear, _ layerAdapter, start int) {
-			g.nodes.Expand(g.linear(l.w, x, bindings.Product{Acc: acc, Into: g.columns(y, start, l.out)}, t))
-		})
-		return g.pairLinear(ad, v.B, u, bindings.Product{In: v.LambdaD, Out: v.LambdaB, Acc: y, Into: y}, t), u
-	}
 	gr.each(ad, func(l *linear, a layerAdapter, start int) {
 		part := g.columns(y, start, l.out)
 		switch {
 		case a.vectors == nil:
-			y = g.joined(y, g.linear(l.w, x, bindings.Product{Acc: acc, Into: part}, t))
+			y = g.joined(y, g.Linear(l.w, x, bindings.Product{Acc: acc, Into: part}, t))
 		default:
-			wx := g.linear(l.w, x, bindings.Product{Acc: acc}, bindings.F32)
-			y = g.joined(y, g.pairLinear(ad, a.vectors.B, g.columns(u, a.firstRank, a.rank),
+			wx := g.Linear(l.w, x, bindings.Product{Acc: acc}, bindings.F32)
+			y = g.joined(y, g.Linear(a.vectors.B, g.columns(u, a.firstRank, a.rank),
 				bindings.Product{In: a.vectors.LambdaD, Out: a.vectors.LambdaB, Acc: wx, Into: part}, t))
 		}
 	})
@@ -221,7 +211,7 @@ func (g *graph) joined(whole, part *bindings.Tensor) *bindings.Tensor {
 
 // timesA is u = A x [rank or Σ rank, rows], with the group's dropout on x.
 func (g *graph) timesA(x *bindings.Tensor, gr *group) *bindings.Tensor {
-	return g.pairLinear(gr.adapter, gr.adapter.matrixA, g.dropped(x, gr), bindings.Product{}, g.kind)
+	return g.Linear(gr.adapter.matrixA, g.dropped(x, gr), bindings.Product{}, g.kind)
 }
 
 // dropped is x with the group's dropout, as products take it.
@@ -238,13 +228,12 @@ func (g *graph) linear(w, x *bindings.Tensor, p bindings.Product, t bindings.Typ
 	return g.Linear(w, x, p, t)
 }
 
-// pairLinear is linear for a matrix of an adapter.
-func (g *graph) pairLinear(a *groupAdapter, w, x *bindings.Tensor, p bindings.Product,
-	t bindings.Type) *bindings.Tensor {
-	if p.Way = g.way; a.way != bindings.Plain {
-		p.Way = a.way
+// wayIn is how products with A and B are computed in a graph.
+func (a *groupAdapter) wayIn(g *graph) bindings.Way {
+	if a.way != bindings.Plain {
+		return a.way
 	}
-	return g.Linear(w, x, p, t)
+	return g.way
 }
 
 // linearsBack adds the gradients of a group's b and d, for its input x and the gradient dy [out, rows] of its result,

@@ -33,6 +33,7 @@ type mixture struct {
 	memory  *bindings.Buffer
 	placed  []*Placed // by slot; nil where one is free
 
+	vectors *bindings.Tensor // of a single adapter, float32; else nil
 	// [vectors of an adapter, slots], float16: b and d of each layer, at its offset. nil for a single adapter.
 	table        *bindings.Tensor
 	tableContext *bindings.Context
@@ -144,6 +145,7 @@ func (c *Cache) newMixture(key mixtureKey, a *vera.Adapter, groups []adaptedGrou
 		}
 	}
 	if p.params != nil {
+		x.vectors = p.params
 		var all []float32
 		for _, n := range p.parameters {
 			all = append(all, n.values...)
@@ -243,9 +245,10 @@ func (x *mixture) closeTable() {
 
 // share is consecutive rows of a graph whose adapters have one pair.
 type share struct {
-	mixture  *mixture // nil for rows without an adapter
+	groups   map[*group]*groupAdapter // nil for rows without an adapter
 	first, n int
-	slots    *bindings.Tensor // [n], int32
+	vectors  *bindings.Tensor // float32 [·] of one adapter, or a table of float16 [·, ·]
+	slots    *bindings.Tensor // [n], int32, with a table
 }
 
 // sharesOf divides rows by their adapters' pairs.
@@ -255,9 +258,12 @@ func (g *graph) sharesOf(adapters []*Placed, slots []int32) (list []share) {
 		for end < len(adapters) && mixtureOf(adapters[end]) == x {
 			end++
 		}
-		s := share{mixture: x, first: start, n: end - start}
-		if x != nil && x.table != nil {
-			s.slots = input(g, slots[start:end], int64(s.n))
+		s := share{first: start, n: end - start}
+		if x != nil {
+			s.groups, s.vectors = x.groups, x.vectors
+			if x.table != nil {
+				s.vectors, s.slots = x.table, input(g, slots[start:end], int64(s.n))
+			}
 		}
 		list = append(list, s)
 		start = end
@@ -282,32 +288,57 @@ func mixtureOf(p *Placed) *mixture {
 	return p.mixture
 }
 
-// mixedProducts is products where each row may have another adapter, [out, rows] in float32.
-func (g *graph) mixedProducts(x *bindings.Tensor, gr *group, acc *bindings.Tensor) *bindings.Tensor {
+// answerProducts is products in a way in which no row's result depends on the others, [out, rows] in float32. All rows
+// have the attached adapter, or each its own.
+func (g *graph) answerProducts(x *bindings.Tensor, gr *group, acc *bindings.Tensor) *bindings.Tensor {
+	shares := g.shares
+	if len(shares) == 0 && gr.adapter != nil {
+		shares = []share{{groups: map[*group]*groupAdapter{gr: gr.adapter}, n: int(x.Ne(1)), vectors: g.m.adapter.params}}
+	}
 	y := g.NewTensor(bindings.F32, int64(gr.out), x.Ne(1))
+	var parts []bindings.Part
 	gr.each(nil, func(l *linear, _ layerAdapter, start int) {
-		g.nodes.Expand(g.linear(l.w, x, bindings.Product{Acc: acc, Into: g.columns(y, start, l.out)}, bindings.F32))
+		parts = append(parts, bindings.Part{W: l.w, Way: g.way, Column: int64(start), Rows: x.Ne(1)})
 	})
-	for _, s := range g.shares {
-		if s.mixture == nil || s.mixture.groups[gr] == nil {
+	ranks := int64(0)
+	for _, s := range shares {
+		if ad := s.groups[gr]; ad != nil {
+			parts = append(parts, bindings.Part{W: ad.matrixA, Way: ad.wayIn(g), Second: true, First: int64(s.first),
+				Rows: int64(s.n)})
+			ranks = max(ranks, ad.matrixA.Ne(1))
+		}
+	}
+	var u *bindings.Tensor // A x of every row that has an adapter
+	if ranks > 0 {
+		u = g.NewTensor(bindings.F32, ranks, x.Ne(1))
+	}
+	for some := range slices.Chunk(parts, bindings.MostParts) {
+		g.expand(g.Linears(some, x, y, u, acc))
+	}
+	for _, s := range shares {
+		ad := s.groups[gr]
+		if ad == nil {
 			continue
 		}
-		ad, rows := s.mixture.groups[gr], [4]int64{0, int64(s.first)}
-		some := g.View(x, [4]int64{x.Ne(0), int64(s.n), 1, 1}, rows)
-		u := g.pairLinear(ad, ad.matrixA, some, bindings.Product{}, bindings.F32)
-		gr.each(ad, func(l *linear, a layerAdapter, start int) {
-			if a.vectors == nil {
-				return
+		var layers []bindings.Factored
+		gr.each(ad, func(_ *linear, a layerAdapter, start int) {
+			if a.vectors != nil {
+				layers = append(layers, bindings.Factored{B: a.vectors.B, Offset: a.offset, Column: int64(start),
+					Rank: int64(a.firstRank)})
 			}
-			part := g.View(y, [4]int64{int64(l.out), int64(s.n), 1, 1}, [4]int64{int64(start), rows[1]})
-			p := bindings.Product{In: a.vectors.LambdaD, Out: a.vectors.LambdaB, Acc: part, Into: part}
-			if t := s.mixture.table; t != nil {
-				p.Out = g.View(t, [4]int64{int64(l.out), t.Ne(1), 1, 1}, [4]int64{a.offset})
-				p.In = g.View(t, [4]int64{int64(a.rank), t.Ne(1), 1, 1}, [4]int64{a.offset + int64(l.out)})
-				p.Slots = s.slots
-			}
-			g.nodes.Expand(g.pairLinear(ad, a.vectors.B, g.columns(u, a.firstRank, a.rank), p, bindings.F32))
 		})
+		rowsOf := func(t *bindings.Tensor) *bindings.Tensor {
+			return g.View(t, [4]int64{t.Ne(0), int64(s.n), 1, 1}, [4]int64{0, int64(s.first)})
+		}
+		for some := range slices.Chunk(layers, bindings.MostParts) {
+			g.expand(g.AddFactored(some, rowsOf(y), rowsOf(u), s.vectors, s.slots, ad.wayIn(g)))
+		}
 	}
 	return y
+}
+
+func (g *graph) expand(nodes []*bindings.Tensor) {
+	for _, n := range nodes {
+		g.nodes.Expand(n)
+	}
 }

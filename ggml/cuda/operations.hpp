@@ -445,7 +445,7 @@ static int64_t head_dim(const ggml_vera_attention & with, const ggml_tensor * qk
 // Whether there is a kernel for such a node. What is not listed has none.
 static bool supported(ggml_vera_operation op, const ggml_vera_parameters & with, ggml_tensor * const * src) {
     switch (op) {
-    case GGML_VERA_LINEAR: return with.linear.way != GGML_VERA_INTERLEAVED && !src[5];  // no slots
+    case GGML_VERA_LINEAR: return with.linear.way != GGML_VERA_INTERLEAVED;
     case GGML_VERA_ATTENTION:
     case GGML_VERA_ATTENTION_BACK: {
         const int first = op == GGML_VERA_ATTENTION_BACK;  // behind dout
