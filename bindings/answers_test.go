@@ -39,8 +39,8 @@ func (b answering) zeros(width, n int) *Tensor {
 	return b.f(make([]float32, width*n), int64(width), int64(n))
 }
 
-// TestLinears: matrices of several types and ways, some with few of the columns of x, give what Linear gives for each of
-// them, to the bit, however many columns there are.
+// TestLinears: matrices of several types and ways, some with few of the columns of x, give what Linear gives for each
+// of them, to the bit, however many columns there are.
 func TestLinears(t *testing.T) {
 	const in, columns = 64, 19
 	type part struct {
@@ -52,7 +52,8 @@ func TestLinears(t *testing.T) {
 	for name, parts := range map[string][]part{
 		"bytes": {{Q4_1, Bytes, 37, 0, columns, false}, {Q6_K, Bytes, 8, 0, columns, false},
 			{Q8_0, Interleaved, 33, 0, 5, true}, {Q8_0, Interleaved, 48, 5, columns, true}},
-		"mixed": {{F32, Bytes, 5, 0, columns, false}, {Q4_0, Bytes, 64, 0, columns, false}, {F32, Bytes, 3, 2, 4, true}},
+		"mixed": {{F32, Bytes, 5, 0, columns, false}, {Q4_0, Bytes, 64, 0, columns, false},
+			{F32, Bytes, 3, 2, 4, true}},
 		"alike": {{Q4_0, Alike, 40, 0, columns, false}, {BF16, Alike, 33, 0, columns, false}},
 	} {
 		in, width, seconds := int64(in), 0, 0

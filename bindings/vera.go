@@ -122,8 +122,8 @@ func (c *Context) Linear(w, x *Tensor, p Product, t Type) *Tensor {
 // MostParts is the most matrices that Linears and AddFactored take.
 const MostParts = C.GGML_VERA_PARTS
 
-// Part is one of the matrices of Linears: W [in, out] and where its product with columns First … First + Rows of x goes,
-// from element Column of the result on.
+// Part is one of the matrices of Linears: W [in, out] and where its product with columns First … First + Rows of x
+// goes, from element Column of the result on.
 type Part struct {
 	W           *Tensor
 	Way         Way
@@ -176,9 +176,9 @@ type Factored struct {
 	Offset, Column, Rank int64
 }
 
-// AddFactored adds b ⊙ (B (d ⊙ u)) of every layer to its part of y [·, n], for u [·, n], in a way other than Plain; both
-// are float32. The vectors are float32 [·]; or, with slots [n], int32, a table of float16 [·, ·], and column i takes row
-// slots[i]. The graph takes the nodes in their order.
+// AddFactored adds b ⊙ (B (d ⊙ u)) of every layer to its part of y [·, n], for u [·, n], in a way other than Plain;
+// both are float32. The vectors are float32 [·]; or, with slots [n], int32, a table of float16 [·, ·], and column i
+// takes row slots[i]. The graph takes the nodes in their order.
 func (c *Context) AddFactored(layers []Factored, y, u, vectors, slots *Tensor, way Way) []*Tensor {
 	if !c.areMatrices("add_factored", u, y, vectors) {
 		return nil

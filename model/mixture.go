@@ -293,7 +293,8 @@ func mixtureOf(p *Placed) *mixture {
 func (g *graph) answerProducts(x *bindings.Tensor, gr *group, acc *bindings.Tensor) *bindings.Tensor {
 	shares := g.shares
 	if len(shares) == 0 && gr.adapter != nil {
-		shares = []share{{groups: map[*group]*groupAdapter{gr: gr.adapter}, n: int(x.Ne(1)), vectors: g.m.adapter.params}}
+		shares = []share{{groups: map[*group]*groupAdapter{gr: gr.adapter}, n: int(x.Ne(1)),
+			vectors: g.m.adapter.params}}
 	}
 	y := g.NewTensor(bindings.F32, int64(gr.out), x.Ne(1))
 	var parts []bindings.Part
