@@ -27,7 +27,7 @@ GO_TEST := go test -p 1
 # The pinned module, where ggml's sources are.
 GGML = $(shell go list -m -f '{{.Dir}}' github.com/ollama/ollama)/ml/backend/ggml/ggml
 
-.PHONY: help build vulkan cuda cuda-whole hip model gemma demo demo-gemma test test-fast test-kernels test-vulkan test-cuda test-kill test-soak lint docs bench clean
+.PHONY: help build vulkan cuda cuda-whole hip model gemma demo demo-gemma test test-fast test-kernels test-arm test-vulkan test-cuda test-kill test-soak lint docs bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -98,6 +98,21 @@ test-kernels: ## test ggml/ on every instruction set there is, under the address
 	$(EMULATED) ./bindings
 	$(EMULATED) -run '^TestGradients' ./model
 	VERATUNE_EMULATE_WAYS=1 $(EMULATED) -run '^TestDeviceAnswers$$/composed/^(llama|gemma2|lfm2|qwen35)$$' ./model
+
+# One set of flags, so that Go's build cache has ggml for Arm the next time.
+ARM := GOARCH=arm64 CGO_ENABLED=1 CC=aarch64-linux-gnu-gcc CXX=aarch64-linux-gnu-g++ CGO_CFLAGS=-O3 CGO_CXXFLAGS="-O3 -Wno-stringop-overflow" go
+ARM_TEST := $(ARM) test -p 1 -short -timeout 9m -exec
+
+# qemu-user with an Arm processor: max has all instructions, cortex-a76 dotprod alone, cortex-a72 none.
+qemu = "qemu-aarch64-static -cpu $(1) -L /usr/aarch64-linux-gnu"
+
+test-arm: model ## test Arm's instruction sets under qemu: kernels, the float64 reference on the real model, training and answers as on x86; takes Debian's g++-aarch64-linux-gnu and qemu-user-static
+	$(ARM) build ./bindings ./model ./train
+	VERATUNE_TEST_ISA=bf16 $(ARM_TEST) $(call qemu,max) -run 'Product|Alike|Interleaved|SharedRows|Bytes|Attention|Rows$$|RowsComposed|RowsPoison|Convert|Convolution|Delta|Experts|Slots|MergeAlone|Peak|ISA' ./bindings
+	$(ARM_TEST) $(call qemu,max) -run '^TestProcessors$$' ./train
+	$(ARM_TEST) $(call qemu,max) -run '^TestPEFTReference$$/^f32$$/^peft-vera-r64$$/^strong_peft$$' ./model
+	VERATUNE_TEST_ISA=dotprod $(ARM_TEST) $(call qemu,cortex-a76) -run '^Test(ISA|Interleaved)$$' ./bindings
+	VERATUNE_TEST_ISA=neon $(ARM_TEST) $(call qemu,cortex-a72) -run '^Test(ISA|Interleaved)$$' ./bindings
 
 test-vulkan: vulkan ## test training and answers on a Vulkan device; takes minutes where that is Mesa's software one
 	VERATUNE_TEST_DEVICE=vulkan0 $(GO_TEST) -timeout 30m -run 'TestDevice(|Steps|Plans|Refuses|Architectures|SmolLM2)$$|WeightsInTurn|AdamW' ./bindings ./model

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"slices"
 	"testing"
 )
@@ -281,10 +282,33 @@ func roundedTo(t testing.TB, kind Type, values []float32) []float32 {
 	return out
 }
 
+// instructionSets are all there are, of x86 and of Arm from the least to the best.
+var instructionSets = []string{
+	"portable", "avx2", "avx512", "avx512bf16", "amx", "neon", "dotprod", "i8mm", "bf16", "emulated",
+}
+
+// TestISA: the best instruction set is in use, which VERATUNE_TEST_ISA may name.
+func TestISA(t *testing.T) {
+	defer useISA("")
+	best := ISA()
+	if want := os.Getenv("VERATUNE_TEST_ISA"); want != "" && best != want {
+		t.Errorf("%s is in use, want %s", best, want)
+	}
+	for _, isa := range slices.Backward(instructionSets[:len(instructionSets)-1]) {
+		if useISA(isa) {
+			if isa != best && os.Getenv("VERATUNE_ISA") == "" {
+				t.Errorf("%s is in use where there is %s", best, isa)
+			}
+			return
+		}
+	}
+	t.Error("none of the instruction sets is there")
+}
+
 // everyISA runs a test with every instruction set that the processor has.
 func everyISA(t *testing.T, test func(t *testing.T)) {
 	defer useISA("")
-	for _, isa := range []string{"portable", "avx2", "avx512", "avx512bf16", "amx", "emulated"} {
+	for _, isa := range instructionSets {
 		if useISA(isa) {
 			t.Run(isa, test)
 		}

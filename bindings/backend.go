@@ -68,7 +68,8 @@ func (b *Backend) Used() int64 {
 // RoundProducts makes composed products round to bfloat16, with sums in float32, unless one operand has few columns.
 func (b *Backend) RoundProducts() { b.composed.rounds = true }
 
-// ISA names the instruction set of veratune's own kernels: portable, avx2, avx512, avx512bf16 or amx.
+// ISA names the instruction set of veratune's own kernels: portable, avx2, avx512, avx512bf16 or amx; on Arm neon,
+// dotprod, i8mm or bf16.
 func ISA() string { return C.GoString(C.ggml_vera_isa()) }
 
 // useISA makes veratune's kernels use an instruction set from now on, and tells whether the processor has it; "" is the

@@ -100,6 +100,11 @@ template <bool HALF> static void best_tiles(int64_t rows, int64_t k, const int32
         amx_tiles(rows, k, a, stride, b, to);
         return;
     }
+#elif PAIRED
+    if (HALF) {
+        paired_tiles(rows, k, a, stride, b, to);
+        return;
+    }
 #endif
     tiles<HALF>(rows, k, a, stride, b, to);
 }

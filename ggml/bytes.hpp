@@ -12,6 +12,7 @@
 // read many times a token, and stand interleaved in memory.
 #pragma once
 
+#include "bytes_arm.hpp"
 #include "product.hpp"
 #include "unpack.hpp"
 
@@ -38,6 +39,8 @@ static inline int32_t bytes_of(const float * x, float by, int8_t * to) {
     __m128i       sum = _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
     sum               = _mm_add_epi32(sum, _mm_unpackhi_epi64(sum, sum));
     return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 1)));
+#elif defined(__aarch64__)
+    return round_bytes(x, by, to);
 #else
     int32_t sum = 0;
     for (int i = 0; i < 16; i++) {
@@ -171,7 +174,7 @@ template <int HALVES> struct interleaved_strip {
 #if LANES >= 8 && defined(__x86_64__)
     __m256 d(int64_t b, int half, int j) const { return _mm256_load_ps(scales[b][half] + 8 * j); }
     interleaved_columns<interleaved_strip> columns(int64_t b, int) const { return { *this, b }; }
-#else
+#elif !defined(__aarch64__)
     float d(int64_t b, int half, int j, int i) const { return scales[b][half][8 * j + i]; }
 #endif
 };
@@ -191,7 +194,7 @@ struct stored_strip {
 #if LANES >= 8 && defined(__x86_64__)
     __m256 d(int64_t b, int, int j) const { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) halves(b, j))); }
     interleaved_columns<stored_strip> columns(int64_t b, int) const { return { *this, b }; }
-#else
+#elif !defined(__aarch64__)
     float d(int64_t b, int, int j, int i) const { return half_to_float(halves(b, j) + 2 * i); }
 #endif
 };
@@ -226,6 +229,19 @@ static inline void interleave_words(const bytes (&from)[8][2], int8_t (*to)[TIME
         interleave_words(r);
         for (int i = 0; i < 4; i++) {
             memcpy(to[4 * half + i], &r[i], sizeof r[i]);
+        }
+    }
+#elif defined(__aarch64__)
+    for (int half = 0; half < 2; half++) {
+        for (int i = 0; i < 8; i += 4) {
+            int32x4_t r[4];
+            for (int j = 0; j < 4; j++) {
+                memcpy(&r[j], &from[i + j][half], sizeof r[j]);
+            }
+            transpose_words(r);
+            for (int word = 0; word < 4; word++) {
+                memcpy(to[4 * half + word][0] + 4 * i, &r[word], sizeof r[word]);
+            }
         }
     }
 #else
@@ -436,6 +452,15 @@ __attribute__((flatten)) static void multiply_tile(const W & w, int64_t n, const
     }
 }
 
+#elif defined(__aarch64__)
+
+static_assert((int) ARM_COLS == (int) BYTE_COLS && (int) ARM_BLOCKS == (int) BYTE_BLOCKS, "strips are alike");
+
+template <typename KIND, int R, typename W>
+static void multiply_tile(const W & w, int64_t n, const rounded & x, int64_t row, int64_t first, float * c) {
+    multiply_dots_of_bytes<KIND, R>(w, n, x, row, first, c);
+}
+
 #else
 
 template <typename KIND, int R, typename W>
@@ -576,6 +601,13 @@ template <unsigned TYPE> static bool multiply_in_registers(const char * const * 
         multiply_rows<byte_kind<TYPE>>(register_strip<TYPE>{ rows, next }, n, x, count, 0, c);
         return true;
     }
+#elif defined(__aarch64__)
+    if (count == 1) {
+        multiply_along<TYPE, byte_kind<TYPE>, 1>(rows, next, n, x, 0, c);
+    } else {
+        multiply_along<TYPE, byte_kind<TYPE>, 2>(rows, next, n, x, 0, c);
+    }
+    return true;
 #endif
     return false;
 }
@@ -603,6 +635,17 @@ template <unsigned TYPE> static void multiply_strip_of(const byte_matrix & of, i
     if (of.m <= 2 && multiply_in_registers<TYPE>(rows, ahead, x.blocks, x, of.m, c)) {
         return;
     }
+#if HAS_I8MM
+    if (of.m > 2) {
+        auto & pairs = *(paired_strip<kind::HALVES> *) memory;
+        for (int64_t b = 0; b < x.blocks; b += BYTE_BLOCKS) {
+            const int64_t n = x.blocks - b < BYTE_BLOCKS ? x.blocks - b : BYTE_BLOCKS;
+            pairs.template take<TYPE>(rows, ggml_type_size(of.w->type), b, n, ahead);
+            multiply_pairs<kind>(pairs, n, x, of.m, b, c);
+        }
+        return;
+    }
+#endif
     strip & blocks_of_w = *(strip *) memory;
     for (int64_t b = 0; b < x.blocks; b += BYTE_BLOCKS) {
         const int64_t n = x.blocks - b < BYTE_BLOCKS ? x.blocks - b : BYTE_BLOCKS;
@@ -613,6 +656,17 @@ template <unsigned TYPE> static void multiply_strip_of(const byte_matrix & of, i
 
 static void multiply_strip_of(const byte_matrix & of, int64_t s, int64_t next, const rounded & x, void * memory,
                               float * c) {
+#if HAS_I8MM
+    if (of.interleaved && of.m > 2) {
+        auto & pairs = *(paired_strip<1> *) memory;
+        for (int64_t b = 0; b < x.blocks; b += BYTE_BLOCKS) {
+            const int64_t n = x.blocks - b < BYTE_BLOCKS ? x.blocks - b : BYTE_BLOCKS;
+            pairs.take(stored_strip{ row(of.w, s * BYTE_COLS) }, b, n);
+            multiply_pairs<byte_kind<Q8_0>>(pairs, n, x, of.m, b, c);
+        }
+        return;
+    }
+#endif
     if (of.interleaved) {
         multiply_rows<byte_kind<Q8_0>>(stored_strip{ row(of.w, s * BYTE_COLS) }, x.blocks, x, of.m, 0, c);
         return;

@@ -35,6 +35,7 @@ static void dense(int64_t k, const float * a, int64_t lda, const T * b, int64_t 
             for (int j = 0; j < V; j++) {
                 acc[i][j] = fused(x, w[j], acc[i][j]);
             }
+            loads_end();
         }
     }
 #pragma GCC unroll 8

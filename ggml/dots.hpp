@@ -47,6 +47,7 @@ template <int R, int C> __attribute__((flatten)) static void dots(int64_t k, con
             for (int j = 0; j < C; j++) {
                 acc[i][j] = fused(xi, wj[j], acc[i][j]);
             }
+            loads_end();
         }
     });
 #pragma GCC unroll 8

@@ -8,6 +8,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
+#elif defined(__aarch64__)
+#if defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
 #endif
 
 namespace vera {
@@ -49,6 +55,51 @@ static const candidate candidates[] = {
     { &amx, has_amx }, { &avx512bf16, has_avx512bf16 }, { &avx512, has_avx512 }, { &avx2, has_avx2 }
 };
 
+#elif defined(__aarch64__)
+
+// Whether the processor has FEAT_DotProd, FEAT_I8MM or FEAT_BF16: what the system tells, or else what the compiler was
+// told. The bit is one of AT_HWCAP, or 32 more for one of AT_HWCAP2.
+#if defined(__linux__)
+static bool has(int bit, const char *, bool) { return getauxval(bit < 32 ? AT_HWCAP : AT_HWCAP2) >> bit % 32 & 1; }
+#elif defined(__APPLE__)
+static bool has(int, const char * feature, bool) {
+    int    value = 0;
+    size_t size  = sizeof value;
+    return sysctlbyname(feature, &value, &size, nullptr, 0) == 0 && value;
+}
+#else
+static bool has(int, const char *, bool told) { return told; }
+#endif
+
+static bool has_dotprod() {
+#if defined(__ARM_FEATURE_DOTPROD)
+    const bool told = true;
+#else
+    const bool told = false;
+#endif
+    return has(20, "hw.optional.arm.FEAT_DotProd", told);
+}
+
+static bool has_i8mm() {
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+    const bool told = true;
+#else
+    const bool told = false;
+#endif
+    return has_dotprod() && has(32 + 13, "hw.optional.arm.FEAT_I8MM", told);
+}
+
+static bool has_bf16() {
+#if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+    const bool told = true;
+#else
+    const bool told = false;
+#endif
+    return has_i8mm() && has(32 + 14, "hw.optional.arm.FEAT_BF16", told);
+}
+
+static const candidate candidates[] = { { &bf16, has_bf16 }, { &i8mm, has_i8mm }, { &dotprod, has_dotprod } };
+
 #else
 
 static const candidate candidates[] = { { &portable, [] { return true; } } };
@@ -56,7 +107,7 @@ static const candidate candidates[] = { { &portable, [] { return true; } } };
 #endif
 
 // The best instruction set that the processor has and that is not better than `most`; NULL allows all. An unknown name
-// allows only the portable one.
+// allows only the least.
 static const isa * choose(const char * most) {
     if (&emulated && most && !strcmp(most, emulated.name)) {
         return &emulated;
@@ -68,7 +119,7 @@ static const isa * choose(const char * most) {
             return c.which;
         }
     }
-    return &portable;
+    return &least();
 }
 
 static const isa *& chosen() {

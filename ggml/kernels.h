@@ -7,6 +7,10 @@
 #include <cstdlib>
 #include <cstring>
 
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
 #include "vera.h"
 
 namespace vera {
@@ -50,12 +54,25 @@ struct isa {
     kernel       kernels[GGML_VERA_OPERATION_COUNT];
 };
 
+#if defined(__aarch64__)
+extern const isa neon, dotprod, i8mm, bf16;
+#else
 extern const isa portable;
+#endif
 // only in builds that test the kernels for graphics processors
 extern const isa emulated __attribute__((weak));
 #if defined(__x86_64__)
 extern const isa avx2, avx512, avx512bf16, amx;
 #endif
+
+// The one that every processor has.
+inline const isa & least() {
+#if defined(__aarch64__)
+    return neon;
+#else
+    return portable;
+#endif
+}
 
 // The best of them that the processor has and VERATUNE_ISA allows.
 const isa & best();

@@ -17,7 +17,13 @@ template <bool HALF> static float multiply_add(int64_t n, float a, float b) {
     for (; n > 0; n--) {
 #pragma GCC unroll 32
         for (int i = 0; i < COUNT; i++) {
-#if HAS_BF16
+#if PAIRED
+            if (HALF) {
+                acc[i] = (vf) vbfmmlaq_f32((float32x4_t) acc[i], vreinterpretq_bf16_f32((float32x4_t) x),
+                                           vreinterpretq_bf16_f32((float32x4_t) y));
+                continue;
+            }
+#elif HAS_BF16
             if (HALF) {
                 acc[i] = (vf) _mm512_dpbf16_ps((__m512) acc[i], (__m512bh) x, (__m512bh) y);
                 continue;
@@ -63,7 +69,8 @@ static void peak(const thread & t, ggml_tensor * dst) {
     volatile float kept = half ? multiply_add<HAS_BF16>(rounds, 1, 1) : multiply_add<false>(rounds, 1, 1);
     (void) kept;
     if (t.ith == 0) {
-        *(float *) dst->data = (float) (2.0 * rounds * (REGISTERS * 3 / 4) * LANES * (half ? 2 : 1) * t.nth);
+        *(float *) dst->data =
+            (float) (2.0 * rounds * (REGISTERS * 3 / 4) * LANES * (half ? PAIRED ? 4 : 2 : 1) * t.nth);
     }
 }
 

@@ -44,11 +44,21 @@ template <bool HALF> static inline int64_t word_count(int64_t n) { return HALF ?
 
 // The words that n values take in packed operands, padded to what the kernel takes at once.
 template <bool HALF> static inline int64_t packed_count(int64_t n) {
-    enum { STEP = HALF && HAS_AMX ? 16 : 1 };
+    enum { STEP = !HALF ? 1 : HAS_AMX ? 16 : PAIRED ? 2 : 1 };
     return (word_count<HALF>(n) + STEP - 1) / STEP * STEP;
 }
 
-#if HAS_BF16
+#if PAIRED
+// Joins the values of two vectors of k.
+static inline int32x4_t pairs(uint16x4_t even, uint16x4_t odd) {
+    return vreinterpretq_s32_u16(vcombine_u16(vzip1_u16(even, odd), vzip2_u16(even, odd)));
+}
+
+static inline int32x4_t pairs(vf even, vf odd) {
+    return pairs(vreinterpret_u16_bf16(vcvt_bf16_f32((float32x4_t) even)),
+                 vreinterpret_u16_bf16(vcvt_bf16_f32((float32x4_t) odd)));
+}
+#elif HAS_BF16
 // The values of the lower half paired with those of the upper half: 16 words.
 static inline __m512i pairs(__m512i both) {
     const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
@@ -63,7 +73,9 @@ static inline __m512i pairs(vf even, vf odd) {
 
 // Joins two rows of k into one of words: pairs of bfloat16.
 static inline void interleave(vf even, vf odd, int32_t * to) {
-#if HAS_BF16
+#if PAIRED
+    vst1q_s32(to, pairs(even, odd));
+#elif HAS_BF16
     _mm512_storeu_si512(to, pairs(even, odd));
 #else
     for (int j = 0; j < LANES; j++) {
@@ -75,7 +87,7 @@ static inline void interleave(vf even, vf odd, int32_t * to) {
 static inline void interleave(const float * even, const float * odd, int32_t * to, int64_t n) {
     int64_t j = 0;
 #if HAS_BF16
-    for (; j + 16 <= n; j += 16) {
+    for (; j + LANES <= n; j += LANES) {
         interleave(load(even + j), load(odd + j), to + j);
     }
 #endif
@@ -86,7 +98,11 @@ static inline void interleave(const float * even, const float * odd, int32_t * t
 
 static inline void interleave(const uint16_t * even, const uint16_t * odd, int32_t * to, int64_t n) {
     int64_t j = 0;
-#if HAS_BF16
+#if PAIRED
+    for (; j + 4 <= n; j += 4) {
+        vst1q_s32(to + j, pairs(vld1_u16(even + j), vld1_u16(odd + j)));
+    }
+#elif HAS_BF16
     for (; j + 16 <= n; j += 16) {
         const __m512i low = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *) (even + j)));
         _mm512_storeu_si512(to + j, pairs(_mm512_inserti64x4(low, _mm256_loadu_si256((const __m256i *) (odd + j)), 1)));
@@ -319,7 +335,7 @@ template <bool HALF> static void pack_across(const product & p, const stretch & 
 }
 
 // Operand A as words: the tensor itself if its rows run along k in the product's type, else a transposed or converted
-// copy, which the threads share.
+// copy, which the threads share. It is a copy too where rows stand in pairs (tiles.hpp).
 struct lines {
     const int32_t * words;
     int64_t         stride;
@@ -367,22 +383,36 @@ template <bool HALF> static void transpose_columns(const ggml_tensor * t, int64_
 template <bool HALF> static lines prepare(const thread & t, const product & p) {
     const ggml_tensor * a  = p.a.t;
     const int64_t       kw = packed_count<HALF>(p.k), used = word_count<HALF>(p.k);
-    if (p.a.along && !p.by.t && !p.rows && kw == used && a->nb[1] % 4 == 0 &&
+    enum { PAIRS = HALF && PAIRED };
+    if (!PAIRS && p.a.along && !p.by.t && !p.rows && kw == used && a->nb[1] % 4 == 0 &&
         (HALF ? a->type == BF16 && p.k % 2 == 0 && (uintptr_t) a->data % 4 == 0 : a->type == F32)) {
         return { (const int32_t *) a->data, (int64_t) a->nb[1] / 4 };
     }
     if (t.ith == 0) {
-        t.shared(p.m * kw * 4);
+        t.shared((p.m + PAIRS) * kw * 4);
     }
     t.barrier();
-    int32_t * to = (int32_t *) t.shared(0);
+    int32_t * to  = (int32_t *) t.shared(0);
+    float *   buf = (float *) t.scratch((PAIRS ? 2 * kw : p.k) * sizeof(float));
+    // of rows i … i + LANES
+    const auto pair = [&](int64_t i) {
+#if PAIRED
+        for (int64_t j = i; PAIRS && j < i + LANES && j < p.m; j += 2) {
+            if (j + 1 == p.m) {
+                memset(to + p.m * kw, 0, kw * 4);
+            }
+            pair_rows(to + j * kw, kw, (int32_t *) buf);
+        }
+#endif
+        (void) i;
+    };
     if (p.a.along) {
-        float * buf = (float *) t.scratch(p.k * sizeof(float));
         for (int64_t b; (b = t.take() * LANES) < p.m;) {
             for (int64_t i = b; i < b + LANES && i < p.m; i++) {
                 words<HALF>(p.row_of_a(i, buf), to + i * kw, p.k);
                 memset(to + i * kw + used, 0, (kw - used) * 4);
             }
+            pair(b);
         }
     } else {
         for (int64_t i; (i = t.take() * LANES) < p.m;) {
@@ -391,6 +421,7 @@ template <bool HALF> static lines prepare(const thread & t, const product & p) {
             for (int64_t j = i; j < i + n; j++) {
                 memset(to + j * kw + used, 0, (kw - used) * 4);
             }
+            pair(i);
         }
     }
     t.barrier();
@@ -428,6 +459,11 @@ template <bool HALF> static void pack(const product & p, const stretch & part, i
     (p.b.along ? pack_along<HALF> : pack_across<HALF>) (p, part, n0, cols, panels);
     for (int64_t j = 0, used = word_count<HALF>(part.n); j < p.width; j += PANEL) {
         memset(panels + j * part.words + used * PANEL, 0, (part.words - used) * PANEL * 4);
+#if PAIRED
+        if (HALF) {
+            pair_columns(panels + j * part.words, part.words);
+        }
+#endif
     }
 }
 
@@ -464,7 +500,7 @@ template <bool HALF, typename F> static void multiply(const thread & t, const pr
                     float *       to   = c + (r - first) * p.width;
                     for (int64_t d = 0; d < part.words; d += block) {
                         const int64_t   depth = part.words - d < block ? part.words - d : block;
-                        const int32_t * from  = a.words + r * a.stride + w + d;
+                        const int32_t * from  = a.words + r * a.stride + (w + d) * (HALF && PAIRED ? 2 : 1);
                         for (int64_t j = 0; j < cols; j += PANEL) {
                             best_tiles<HALF>(rows, depth, from, a.stride, panels + j * part.words + d * PANEL,
                                              { to + j, p.width, w + d > 0 });

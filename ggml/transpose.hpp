@@ -50,6 +50,15 @@ template <typename T> static inline void transpose(const T * from, int64_t ldf, 
         _mm256_storeu_ps((float *) to + (i + 2) * ldt, _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44));
         _mm256_storeu_ps((float *) to + (i + 3) * ldt, _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee));
     }
+#elif defined(__aarch64__)
+    const int32_t * words = (const int32_t *) from;
+    const int32x4_t a = vld1q_s32(words), b = vld1q_s32(words + ldf), c = vld1q_s32(words + 2 * ldf),
+                    d  = vld1q_s32(words + 3 * ldf);
+    const int32x4_t ac = vzip1q_s32(a, c), bd = vzip1q_s32(b, d), ac2 = vzip2q_s32(a, c), bd2 = vzip2q_s32(b, d);
+    vst1q_s32((int32_t *) to, vzip1q_s32(ac, bd));
+    vst1q_s32((int32_t *) to + ldt, vzip2q_s32(ac, bd));
+    vst1q_s32((int32_t *) to + 2 * ldt, vzip1q_s32(ac2, bd2));
+    vst1q_s32((int32_t *) to + 3 * ldt, vzip2q_s32(ac2, bd2));
 #else
     for (int j = 0; j < LANES; j++) {
         for (int i = 0; i < LANES; i++) {
@@ -79,11 +88,21 @@ static inline void transpose(lots (&v)[16]) {
         lots next[16];
 #pragma GCC unroll 8
         for (int i = 0; i < 8; i++) {
+#if defined(__aarch64__)
+            uint8x16_t a[2], b[2];
+            memcpy(a, &v[i], sizeof a);
+            memcpy(b, &v[i + 8], sizeof b);
+            const uint8x16_t low[2]  = { vzip1q_u8(a[0], b[0]), vzip1q_u8(a[1], b[1]) },
+                             high[2] = { vzip2q_u8(a[0], b[0]), vzip2q_u8(a[1], b[1]) };
+            memcpy(&next[2 * i], low, sizeof low);
+            memcpy(&next[2 * i + 1], high, sizeof high);
+#else
             next[2 * i] = __builtin_shufflevector(v[i], v[i + 8], 0, 32, 1, 33, 2, 34, 3, 35, 4, 36, 5, 37, 6, 38, 7,
                                                   39, 16, 48, 17, 49, 18, 50, 19, 51, 20, 52, 21, 53, 22, 54, 23, 55);
             next[2 * i + 1] =
                 __builtin_shufflevector(v[i], v[i + 8], 8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47,
                                         24, 56, 25, 57, 26, 58, 27, 59, 28, 60, 29, 61, 30, 62, 31, 63);
+#endif
         }
         memcpy(v, next, sizeof next);
     }

@@ -13,6 +13,8 @@ static inline float half_to_float(const char * p) {
     memcpy(&h, p, 2);
 #if LANES >= 8
     return _cvtsh_ss(h);
+#elif defined(__aarch64__)
+    return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(h))), 0);
 #else
     // Multiplying moves the exponent, which makes subnormal values right as well. Infinity and NaN keep theirs.
     uint32_t bits = (uint32_t) (h & 0x7fff) << 13, sign = (uint32_t) (h & 0x8000) << 16;
@@ -38,6 +40,10 @@ static inline void halves_to_floats(const uint16_t * from, float * to) {
 #elif LANES == 8 && defined(__x86_64__)
     store(to, (vf) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) from)));
     store(to + 8, (vf) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) (from + 8))));
+#elif defined(__aarch64__)
+    for (int i = 0; i < 16; i += 4) {
+        vst1q_f32(to + i, vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from + i))));
+    }
 #else
     for (int i = 0; i < 16; i++) {
         to[i] = half_to_float((const char *) (from + i));
@@ -55,6 +61,8 @@ static inline vf load(const half * p) {
     return (vf) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) p));
 #elif LANES == 8 && defined(__x86_64__)
     return (vf) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) p));
+#elif defined(__aarch64__)
+    return (vf) vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16((const uint16_t *) p)));
 #else
     vf v;
     for (int i = 0; i < LANES; i++) {
@@ -67,6 +75,8 @@ static inline vf load(const half * p) {
 static inline void assign(half & to, float x) {
 #if LANES >= 8 && defined(__x86_64__)
     to.bits = (uint16_t) _cvtss_sh(x, 0);
+#elif defined(__aarch64__)
+    to.bits = vget_lane_u16(vreinterpret_u16_f16(vcvt_f16_f32(vdupq_n_f32(x))), 0);
 #else
     to.bits = ggml_fp32_to_fp16(x);
 #endif
@@ -80,6 +90,10 @@ static inline vf widened(const int8_t * p) {
     return (vf) _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *) p)));
 #elif LANES == 8 && defined(__x86_64__)
     return (vf) _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *) p)));
+#elif defined(__aarch64__)
+    int32_t four;
+    memcpy(&four, p, 4);
+    return (vf) vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four))))));
 #else
     vf v;
     for (int i = 0; i < LANES; i++) {

@@ -7,6 +7,11 @@
 //   HAS_VNNI   1 where it multiplies bytes and adds them up (AVX512_VNNI)
 //   HAS_AMX    1 where it also does so in tiles
 //
+// and on Arm
+//
+//   HAS_DOT    1 where it multiplies signed bytes and adds four products up (FEAT_DotProd)
+//   HAS_I8MM   1 where it multiplies 2 × 8 signed bytes by 8 × 2 (FEAT_I8MM)
+//
 // and includes kernels.hpp. Each header includes what it uses, so that it also compiles alone, as the portable set:
 //
 //   g++ -std=c++17 -fsyntax-only -x c++ ggml/rows.hpp
@@ -25,6 +30,13 @@
 #define JOIN_(a, b) a##b
 #define JOIN(a, b)  JOIN_(a, b)
 #define KERNELS     JOIN(kernels_, ISA)
+
+// bfloat16 numbers are multiplied in pairs of rows and of columns (tiles.hpp).
+#if HAS_BF16 && defined(__aarch64__)
+#define PAIRED 1
+#else
+#define PAIRED 0
+#endif
 
 namespace vera {
 namespace KERNELS {
@@ -52,6 +64,8 @@ static inline vf fused(vf a, vf b, vf c) {
     return (vf) _mm512_fmadd_ps((__m512) a, (__m512) b, (__m512) c);
 #elif LANES == 8 && defined(__x86_64__)
     return (vf) _mm256_fmadd_ps((__m256) a, (__m256) b, (__m256) c);
+#elif defined(__aarch64__)
+    return (vf) vfmaq_f32((float32x4_t) c, (float32x4_t) a, (float32x4_t) b);
 #elif defined(__FP_FAST_FMAF)
     vf v;
     for (int i = 0; i < LANES; i++) {
@@ -88,10 +102,14 @@ static inline vf load(const uint16_t * p) {
     return (vf) (__builtin_convertvector(h, vu) << 16);
 }
 
-// AVX512_BF16 flushes subnormal values, those under 1.2·10⁻³⁸, to 0.
+// AVX512_BF16 flushes subnormal values, those under 1.2·10⁻³⁸, to 0; Arm does so in products only.
 static inline void store(uint16_t * p, vf v) {
 #if HAS_BF16
+#if defined(__aarch64__)
+    const bfloat16x4_t h = vcvt_bf16_f32((float32x4_t) v);
+#else
     const __m256bh h = _mm512_cvtneps_pbh((__m512) v);
+#endif
 #else
     const vu u = (vu) v, nearest = u + 0x7fff + (u >> 16 & 1), quiet = u | 64 << 16;
     const vh h = __builtin_convertvector((v != v ? quiet : nearest) >> 16, vh);
@@ -181,6 +199,10 @@ template <typename F> static inline float folded(vf v, F op) {
     const __m128 four = op(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)),
                  two  = op(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(op(two, _mm_movehdup_ps(two)));
+#elif defined(__aarch64__)
+    typedef float pair __attribute__((vector_size(8)));
+    const pair    two = op((pair) vget_low_f32((float32x4_t) v), (pair) vget_high_f32((float32x4_t) v));
+    return op(two[0], two[1]);
 #else
     float s[LANES];
     store(s, v);
@@ -207,8 +229,17 @@ static inline float max_of(vf v) {
 template <typename V> static inline void in_register(V & v) {
 #if defined(__x86_64__)
     __asm__("" : "+v"(v));
+#elif defined(__aarch64__)
+    __asm__("" : "+w"(v));
 #else
     (void) v;
+#endif
+}
+
+// Keeps the compiler for Arm from loading ahead more operands than registers can hold; the processor does that itself.
+static inline void loads_end() {
+#if defined(__aarch64__)
+    __asm__ volatile("" ::: "memory");
 #endif
 }
 

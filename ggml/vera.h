@@ -19,8 +19,8 @@ struct ggml_vera;
 struct ggml_vera * ggml_vera_new(int threads);
 void               ggml_vera_free(struct ggml_vera * vera);
 
-// The instruction set in use: "portable", "avx2", "avx512", "avx512bf16" or "amx". bf16 tells whether it multiplies
-// bfloat16 numbers itself.
+// The instruction set in use: "portable", "avx2", "avx512", "avx512bf16" or "amx"; on Arm "neon", "dotprod", "i8mm" or
+// "bf16". bf16 tells whether it multiplies bfloat16 numbers itself.
 const char * ggml_vera_isa(void);
 bool         ggml_vera_isa_bf16(void);
 

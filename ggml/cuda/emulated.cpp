@@ -10,7 +10,7 @@ template <int OP> static void run(const thread & t, ggml_tensor * dst) {
     const bool alike =
         OP == GGML_VERA_LINEAR && t.with->linear.way != GGML_VERA_PLAIN && !getenv("VERATUNE_EMULATE_WAYS");
     if (alike || !cuda::supported((ggml_vera_operation) OP, *t.with, t.src)) {
-        portable.kernels[OP](t, dst);
+        least().kernels[OP](t, dst);
     } else if (t.ith == 0) {
         cuda::machine m;
         cuda::compute(m, (ggml_vera_operation) OP, *t.with, t.src, dst);

@@ -1,0 +1,26 @@
+#include "kernels.h"
+
+#if defined(__aarch64__)
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("arch=armv8.2-a+dotprod"))), apply_to = function)
+#else
+#pragma GCC target("arch=armv8.2-a+dotprod")
+#endif
+
+#define ISA       dotprod
+#define LANES     4
+#define REGISTERS 32
+#define HAS_BF16  0
+#define HAS_VNNI  0
+#define HAS_AMX   0
+#define HAS_DOT   1
+#define HAS_I8MM  0
+
+#include "kernels.hpp"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+
+#endif
