@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -86,6 +87,14 @@ var settings = map[string]string{
 	"LP_NUM_THREADS": "1",
 }
 
+// libraryNames matches the libraries of backends, as CMake names them.
+func libraryNames() string {
+	if runtime.GOOS == "windows" {
+		return "*ggml-*.dll"
+	}
+	return "libggml-*.so"
+}
+
 // libraries loads the backends beside the program once: libggml-cuda.so, libggml-vulkan.so and their like. It says why
 // one could not be loaded, or has no device.
 var libraries = sync.OnceValue(func() (failed []error) {
@@ -103,7 +112,7 @@ var libraries = sync.OnceValue(func() (failed []error) {
 	}
 	seen := map[string]bool{}
 	for _, folder := range folders {
-		paths, _ := filepath.Glob(filepath.Join(folder, "libggml-*.so"))
+		paths, _ := filepath.Glob(filepath.Join(folder, libraryNames()))
 		for _, path := range paths {
 			if seen[filepath.Base(path)] {
 				continue

@@ -1,6 +1,10 @@
 #include "guard.h"
 
+#ifdef _WIN32
+#include <windows.h>
+#else
 #include <dlfcn.h>
+#endif
 #include <pthread.h>
 #ifdef __GLIBC__
 #include <malloc.h>
@@ -70,17 +74,44 @@ void vt_to_float(unsigned type, const void * data, float * out, int64_t n) {
 // end the process; an exception ends the operation instead.
 static void on_abort(const char * text) { throw std::runtime_error(text); }
 
+#ifdef _WIN32
+
+static void * open_library(const char * path) {
+    std::vector<wchar_t> wide(MultiByteToWideChar(CP_UTF8, 0, path, -1, nullptr, 0));
+    MultiByteToWideChar(CP_UTF8, 0, path, -1, wide.data(), (int) wide.size());
+    HMODULE library = LoadLibraryW(wide.data());
+    if (!library) {
+        keep_error(("Windows cannot load it: error " + std::to_string(GetLastError())).c_str());
+    }
+    return (void *) library;
+}
+
+static void * symbol(void * library, const char * name) { return (void *) GetProcAddress((HMODULE) library, name); }
+
+#else
+
+static void * open_library(const char * path) {
+    void * library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (!library) {
+        keep_error(dlerror());
+    }
+    return library;
+}
+
+static void * symbol(void * library, const char * name) { return dlsym(library, name); }
+
+#endif
+
 struct ggml_backend_reg * vt_load_backend(const char * path) {
     return guarded((struct ggml_backend_reg *) nullptr, [&]() -> struct ggml_backend_reg * {
-        void * library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+        void * library = open_library(path);
         if (!library) {
-            keep_error(dlerror());
             return nullptr;
         }
-        if (auto set = (decltype(&ggml_log_set)) dlsym(library, "ggml_log_set")) {
+        if (auto set = (decltype(&ggml_log_set)) symbol(library, "ggml_log_set")) {
             set(on_log, nullptr);
         }
-        if (auto set = (void * (*)(void (*)(const char *))) dlsym(library, "ggml_set_abort_callback")) {
+        if (auto set = (void * (*)(void (*)(const char *))) symbol(library, "ggml_set_abort_callback")) {
             set(on_abort);
         }
         return ggml_backend_load(path);

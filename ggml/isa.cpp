@@ -36,6 +36,7 @@ static bool has_avx512bf16() {
     return has_avx512() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
 }
 
+#if !defined(_WIN32)
 // Linux must be asked for tile registers once a process.
 static bool has_amx() {
 #if defined(__linux__)
@@ -50,9 +51,15 @@ static bool has_amx() {
     return false;
 #endif
 }
+#endif
 
 static const candidate candidates[] = {
-    { &amx, has_amx }, { &avx512bf16, has_avx512bf16 }, { &avx512, has_avx512 }, { &avx2, has_avx2 }
+#if !defined(_WIN32)
+    { &amx, has_amx },
+#endif
+    { &avx512bf16, has_avx512bf16 },
+    { &avx512, has_avx512 },
+    { &avx2, has_avx2 }
 };
 
 #elif defined(__aarch64__)
@@ -109,9 +116,11 @@ static const candidate candidates[] = { { &portable, [] { return true; } } };
 // The best instruction set that the processor has and that is not better than `most`; NULL allows all. An unknown name
 // allows only the least.
 static const isa * choose(const char * most) {
+#if !defined(_WIN32)
     if (&emulated && most && !strcmp(most, emulated.name)) {
         return &emulated;
     }
+#endif
     bool allowed = !most || !*most;
     for (const candidate & c : candidates) {
         allowed = allowed || !strcmp(most, c.which->name);

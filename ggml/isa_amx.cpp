@@ -1,6 +1,7 @@
 #include "kernels.h"
 
-#if defined(__x86_64__)
+// GCC's tile instructions take strides of 64 bits, which a long has not on Windows.
+#if defined(__x86_64__) && !defined(_WIN32)
 
 #if defined(__clang__)
 #pragma clang attribute push(                                                                                 \

@@ -6,7 +6,27 @@
 #include <thread>
 #include <vector>
 
+#if defined(_WIN32)
+#include <malloc.h>
+#endif
+
 namespace vera {
+
+static void * aligned(size_t size) {
+#if defined(_WIN32)
+    return _aligned_malloc(size, 64);
+#else
+    return aligned_alloc(64, size);
+#endif
+}
+
+static void release(void * memory) {
+#if defined(_WIN32)
+    _aligned_free(memory);
+#else
+    free(memory);
+#endif
+}
 
 // Memory that only grows. With the address sanitizer it has exactly the size asked for, every time anew, so that
 // overruns and late uses are seen.
@@ -21,9 +41,9 @@ struct memory {
 
     void * get(size_t bytes) {
         if (bytes > size * KEPT) {
-            free(start);
+            release(start);
             size  = (bytes + STEP - 1) / STEP * STEP;
-            start = aligned_alloc(64, size);
+            start = aligned(size);
             if (!start) {
                 abort();  // as ggml does when it gets no memory
             }
@@ -31,7 +51,7 @@ struct memory {
         return start;
     }
 
-    ~memory() { free(start); }
+    ~memory() { release(start); }
 };
 
 static const char * const operation_names[] = {

@@ -10,10 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/veratune/veratune/internal/durable"
 )
@@ -21,7 +18,6 @@ import (
 const (
 	exitInterrupted = 130              // of a training that has saved what it had
 	grace           = 30 * time.Second // for a process to save that, once it is told to end
-	niceness        = 19               // how far answers go before training
 )
 
 // process makes a process of veratune that is told to end with ctx, and where the system can do that, with this one.
@@ -32,7 +28,7 @@ func (j *Jobs) process(ctx context.Context, words []string) *exec.Cmd {
 		return slices.Contains(j.options.Secrets, name)
 	})
 	cmd.SysProcAttr = attributes()
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.Cancel = func() error { return interrupt(cmd.Process) }
 	cmd.WaitDelay = grace
 	return cmd
 }
@@ -44,8 +40,7 @@ func runLow(cmd *exec.Cmd) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	// The process is a group of its own; of a process alone, Linux takes the first thread.
-	_ = unix.Setpriority(unix.PRIO_PGRP, cmd.Process.Pid, niceness) // a server that has no more to give trains the same
+	defer started(cmd.Process)()
 	return cmd.Wait()
 }
 

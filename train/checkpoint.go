@@ -123,14 +123,14 @@ func writeCheckpoint(folder string, s *state, saveAdapter func(path string) erro
 	if err := writeSynced(filepath.Join(folder, MetricsFile), lines); err != nil {
 		return err
 	}
-	return syncFolder(folder)
+	return durable.SyncFolder(folder)
 }
 
 // replace renames a checkpoint's draft to its place. An older one of this step is there if its evaluation had been
 // interrupted.
 func replace(place, draft string) error {
 	if !exists(place) {
-		return errors.Join(os.Rename(draft, place), syncFolder(filepath.Dir(place)))
+		return errors.Join(os.Rename(draft, place), durable.SyncFolder(filepath.Dir(place)))
 	}
 	gone := goneName(place)
 	if err := errors.Join(os.RemoveAll(gone), os.Rename(place, gone)); err != nil {
@@ -139,7 +139,7 @@ func replace(place, draft string) error {
 	if err := os.Rename(draft, place); err != nil {
 		return errors.Join(err, os.Rename(gone, place))
 	}
-	return errors.Join(os.RemoveAll(gone), syncFolder(filepath.Dir(place)))
+	return errors.Join(os.RemoveAll(gone), durable.SyncFolder(filepath.Dir(place)))
 }
 
 // prune removes all checkpoints but the newest keep and that of the step good.
@@ -268,13 +268,4 @@ func writeSynced(path string, data []byte) error {
 	}
 	_, err = file.Write(data)
 	return errors.Join(err, file.Sync(), file.Close())
-}
-
-// syncFolder makes renames inside a folder outlast a loss of power.
-func syncFolder(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

@@ -176,7 +176,7 @@ func createFolder(path string) (f *folder, moved string, err error) {
 		if moved, err = freeName(place + ".old"); err != nil {
 			return nil, "", err
 		}
-		if err := os.Rename(place, moved); err != nil {
+		if err := old.lock.Rename(place, moved); err != nil {
 			return nil, "", fmt.Errorf("move the old run away: %w", err)
 		}
 		path = place // to which a link may lead

@@ -3,10 +3,7 @@ package train
 import (
 	"fmt"
 	"io"
-	"runtime"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/veratune/veratune/internal/terminal"
 )
@@ -61,17 +58,4 @@ func (p *progress) left(step int) time.Duration {
 	}
 	perStep := time.Since(p.first) / time.Duration(p.done-1)
 	return (perStep * time.Duration(p.last-step)).Round(time.Second)
-}
-
-// peakMemory is the most bytes that the process has held in memory, mapped files included; 0 where the system does not
-// say.
-func peakMemory() int64 {
-	var usage unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {
-		return 0
-	}
-	if runtime.GOOS == "darwin" {
-		return int64(usage.Maxrss) // bytes there, KiB elsewhere
-	}
-	return int64(usage.Maxrss) << 10
 }

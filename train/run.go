@@ -500,7 +500,7 @@ func (l *loop) finish(endedBy string) (Result, error) {
 		return r, nil
 	}
 	l.draw()
-	return r, syncFolder(l.folder.path)
+	return r, durable.SyncFolder(l.folder.path)
 }
 
 // factInterrupted is that of an adapter whose training a signal ended before its end.

@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/nlpodyssey/safetensors"
-	"golang.org/x/sys/unix"
 
 	"github.com/veratune/veratune/internal/durable"
 )
@@ -235,21 +234,12 @@ func writeNewFolder(dir string, files map[string][]byte) error {
 			return err
 		}
 	}
-	if err := syncFolder(draft); err != nil {
+	if err := durable.SyncFolder(draft); err != nil {
 		return err
 	}
 	// This removes an empty folder only: what someone has put there meanwhile stays.
-	if err := unix.Rmdir(place); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := durable.RemoveFolder(place); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%s: %w", dir, err)
 	}
-	return errors.Join(os.Rename(draft, place), syncFolder(parent))
-}
-
-// syncFolder makes renames inside a folder outlast a loss of power.
-func syncFolder(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return errors.Join(os.Rename(draft, place), durable.SyncFolder(parent))
 }

@@ -103,7 +103,7 @@ func Destination(path string) (string, error) {
 // destination follows links to the place where a file would stand. What stands there is a file, a device or a FIFO, or
 // nothing: then info is nil.
 func destination(path string) (place string, info fs.FileInfo, err error) {
-	if path == "" || strings.HasSuffix(path, string(filepath.Separator)) {
+	if path == "" || os.IsPathSeparator(path[len(path)-1]) {
 		return "", nil, fmt.Errorf("%q: want the name of a file", path)
 	}
 	place = path

@@ -6,9 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-
-	"github.com/google/renameio/v2"
-	"golang.org/x/sys/unix"
 )
 
 // File is a file that takes its place when it is whole and on the disk. A device or FIFO is written as it goes.
@@ -17,7 +14,7 @@ type File struct {
 	path    string // as the caller named it
 	place   string // where it will stand
 	onlyNew bool
-	pending *renameio.PendingFile // nil for what is written as it goes
+	pending *pendingFile // nil for what is written as it goes
 }
 
 // Create opens a file beside path, or beside what a link there points to, that takes its place with Commit; Cleanup,
@@ -42,8 +39,7 @@ func CreateOutput(path string, mode fs.FileMode, overwrite bool) (*File, error) 
 	}
 	dir := filepath.Dir(place)
 	sweep(dir, "."+filepath.Base(place), 12) // of 19
-	pending, err := renameio.NewPendingFile(place, renameio.WithTempDir(dir), renameio.WithPermissions(mode),
-		renameio.WithExistingPermissions())
+	pending, err := newPending(place, mode)
 	if err != nil {
 		return nil, inFolder(path, dir, err)
 	}
@@ -58,7 +54,7 @@ func (f *File) Commit() error {
 	case f.pending == nil:
 		err = f.file.Close()
 	case f.onlyNew:
-		err = f.commitNew()
+		err = f.pending.commitNew(f.place)
 	default:
 		err = f.pending.CloseAtomicallyReplace()
 	}
@@ -69,21 +65,6 @@ func (f *File) Commit() error {
 		return refused(f.path, err)
 	}
 	return nil
-}
-
-// commitNew gives the file its name, which fails where that is taken.
-func (f *File) commitNew() error {
-	if err := f.file.Sync(); err != nil {
-		return err
-	}
-	err := os.Link(f.file.Name(), f.place)
-	if err == nil {
-		return f.pending.Cleanup()
-	}
-	if _, standing := os.Lstat(f.place); !errors.Is(standing, fs.ErrNotExist) {
-		return err
-	}
-	return f.pending.CloseAtomicallyReplace() // a file system without hard links
 }
 
 // Cleanup gives the file up, unless it has taken its place.
@@ -137,16 +118,13 @@ func Draft(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	draft, err := os.Open(name)
+	draft, err := openFolder(name)
 	if err != nil {
 		return nil, err
 	}
 	hold(draft)
 	return draft, nil
 }
-
-// hold marks a file as that of a living process.
-func hold(f *os.File) { _ = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) }
 
 // sweep removes files and folders in dir whose name is prefix and a random number of that many digits at least, and
 // that no living process holds. Where that can't be told, or a file can't be removed, it stays.
@@ -161,14 +139,9 @@ func sweep(dir, prefix string, digits int) {
 			continue
 		}
 		path := filepath.Join(dir, e.Name())
-		f, err := os.Open(path)
-		if err != nil {
-			continue
-		}
-		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+		if !isHeld(path) {
 			_ = os.RemoveAll(path)
 		}
-		f.Close()
 	}
 }
 

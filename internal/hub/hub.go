@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"time"
 
@@ -277,7 +278,10 @@ func link(blob, path string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Symlink(to, path); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err = os.Symlink(to, path); err != nil && runtime.GOOS == "windows" {
+		err = os.Link(blob, path) // symbolic links take a right there that most people have not
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	_, err = os.Stat(path)

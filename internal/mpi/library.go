@@ -65,10 +65,12 @@ func candidates() []string {
 }
 
 func load() (*library, error) {
+	if runtime.GOOS == "windows" {
+		return nil, errors.New("training over MPI is for Unix; on Windows, start veratune without mpiexec")
+	}
 	var failures []error
 	for _, name := range candidates() {
-		// Open MPI's plugins look for its symbols among the global ones.
-		handle, err := purego.Dlopen(name, purego.RTLD_NOW|purego.RTLD_GLOBAL)
+		handle, err := open(name)
 		if err != nil {
 			failures = append(failures, err)
 			continue
@@ -86,17 +88,17 @@ func load() (*library, error) {
 
 func (l *library) bind(handle uintptr) error {
 	for name, function := range l.functions() {
-		symbol, err := purego.Dlsym(handle, name)
+		symbol, err := symbol(handle, name)
 		if err != nil {
 			return err
 		}
 		purego.RegisterFunc(function, symbol)
 	}
 	// Open MPI's handles are addresses of objects in the library, MPICH's are numbers.
-	if _, err := purego.Dlsym(handle, "ompi_mpi_comm_world"); err == nil {
+	if _, err := symbol(handle, "ompi_mpi_comm_world"); err == nil {
 		for name, place := range map[string]*uintptr{"ompi_mpi_comm_world": &l.world, "ompi_mpi_byte": &l.bytes,
 			"ompi_mpi_errors_return": &l.errorsReturn} {
-			if *place, err = purego.Dlsym(handle, name); err != nil {
+			if *place, err = symbol(handle, name); err != nil {
 				return err
 			}
 		}

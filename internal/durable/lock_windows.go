@@ -1,0 +1,108 @@
+package durable
+
+import (
+	"errors"
+	"io"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/windows"
+)
+
+// Lock is the right to write in a folder. The system takes it back when the process ends, however it ends.
+type Lock struct {
+	path string
+	file *os.File // pidFile, which nobody else can open to write, and which goes when it is closed
+}
+
+// LockFolder locks a folder, or fails with Held.
+func LockFolder(path string) (*Lock, error) {
+	if _, err := os.Stat(path); err != nil {
+		return nil, err
+	}
+	l := &Lock{path: path}
+	file, err := open(l.pid(), windows.GENERIC_WRITE|windows.DELETE, windows.FILE_SHARE_READ|windows.FILE_SHARE_DELETE,
+		windows.OPEN_ALWAYS, windows.FILE_FLAG_DELETE_ON_CLOSE)
+	if errors.Is(err, windows.ERROR_SHARING_VIOLATION) || errors.Is(err, windows.ERROR_DELETE_PENDING) {
+		return nil, l.holder()
+	}
+	if err != nil {
+		return nil, err
+	}
+	l.file = file
+	if err := file.Truncate(0); err != nil { // of a process that ended when the machine did
+		return nil, errors.Join(err, file.Close())
+	}
+	if _, err := file.WriteString(strconv.Itoa(os.Getpid()) + "\n"); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return l, nil
+}
+
+func readPID(path string) ([]byte, error) {
+	file, err := open(path, windows.GENERIC_READ, shareAll, windows.OPEN_EXISTING, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return io.ReadAll(io.LimitReader(file, 1<<10))
+}
+
+const shareAll = windows.FILE_SHARE_READ | windows.FILE_SHARE_WRITE | windows.FILE_SHARE_DELETE
+
+// open opens a file or folder with what Go's own function has no words for.
+func open(path string, access, share, disposition, flags uint32) (*os.File, error) {
+	name, err := windows.UTF16PtrFromString(path)
+	if err != nil {
+		return nil, err
+	}
+	handle, err := windows.CreateFile(name, access, share, nil, disposition, flags, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(handle), path), nil
+}
+
+// Check fails with ErrGone where what is at the folder's path is not what was locked, so that nothing is written there.
+// A nil lock is never gone. Windows renames and removes no folder in which a file is open, so this is rare.
+func (l *Lock) Check() error {
+	if l == nil {
+		return nil
+	}
+	held, err := l.file.Stat()
+	if err != nil {
+		return err
+	}
+	file, err := open(l.pid(), windows.GENERIC_READ, shareAll, windows.OPEN_EXISTING, 0)
+	if err != nil {
+		return ErrGone
+	}
+	defer file.Close()
+	if current, err := file.Stat(); err != nil || !os.SameFile(held, current) {
+		return ErrGone
+	}
+	return nil
+}
+
+// Close gives the folder free.
+func (l *Lock) Close() error { return l.file.Close() }
+
+// Rename moves the locked folder. Windows moves none in which a file is open, so the lock ends.
+func (l *Lock) Rename(from, to string) error {
+	if err := l.file.Close(); err != nil {
+		return err
+	}
+	return os.Rename(from, to)
+}
+
+// hold marks a file as that of a living process: an open file is one.
+func hold(*os.File) {}
+
+// isHeld tells whether a living process has a file or folder open, or that can't be told.
+func isHeld(path string) bool {
+	f, err := open(path, windows.DELETE, 0, windows.OPEN_EXISTING, windows.FILE_FLAG_BACKUP_SEMANTICS)
+	if err != nil {
+		return true
+	}
+	return f.Close() != nil
+}
