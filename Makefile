@@ -27,13 +27,20 @@ GO_TEST := go test -p 1
 # The pinned module, where ggml's sources are.
 GGML = $(shell go list -m -f '{{.Dir}}' github.com/ollama/ollama)/ml/backend/ggml/ggml
 
-.PHONY: help build vulkan cuda cuda-whole hip model gemma demo demo-gemma test test-fast test-kernels test-arm test-vulkan test-cuda test-kill test-soak lint docs bench clean
+.PHONY: help build windows vulkan cuda cuda-whole hip model gemma demo demo-gemma test test-fast test-kernels test-arm test-vulkan test-cuda test-kill test-soak lint docs bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
 
 build: ## compile bin/veratune for this machine's processor
 	go build -o bin/veratune ./cmd/veratune
+
+# AVX on Win64: GCC does not align the stack to what aligned moves need, so the assembler makes unaligned ones of them.
+WINDOWS_SIMD := -march=x86-64-v2 -Wa,-muse-unaligned-vector-move
+
+windows: ## compile bin/veratune.exe for Windows, where Debian's gcc-mingw-w64-x86-64-posix and g++-mingw-w64-x86-64-posix are
+	GOOS=windows GOARCH=amd64 CGO_ENABLED=1 CC=x86_64-w64-mingw32-gcc-posix CXX=x86_64-w64-mingw32-g++-posix \
+	CGO_CFLAGS="-O3 $(WINDOWS_SIMD)" CGO_CXXFLAGS="-O3 $(WINDOWS_SIMD) -Wno-stringop-overflow" go build -o bin/veratune.exe ./cmd/veratune
 
 vulkan: ## compile bin/libggml-vulkan.so, with which bin/veratune finds graphics processors; takes CMake, glslc and Vulkan's headers, and ten minutes
 	cmake -S ggml/vulkan -B build/vulkan -DCMAKE_BUILD_TYPE=Release -DGGML=$(GGML)
