@@ -115,7 +115,7 @@ qemu = "qemu-aarch64-static -cpu $(1) -L /usr/aarch64-linux-gnu"
 
 test-arm: model ## test Arm's instruction sets under qemu: kernels, the float64 reference on the real model, training and answers as on x86; takes Debian's g++-aarch64-linux-gnu and qemu-user-static
 	$(ARM) build ./bindings ./model ./train
-	VERATUNE_TEST_ISA=bf16 $(ARM_TEST) $(call qemu,max) -run 'Product|Alike|Interleaved|SharedRows|Bytes|Attention|Rows$$|RowsComposed|RowsPoison|Convert|Convolution|Delta|Experts|Slots|MergeAlone|Peak|ISA' ./bindings
+	VERATUNE_TEST_ISA=bf16 $(ARM_TEST) $(call qemu,max) -run 'Product|Alike|Interleaved|SharedRows|Bytes|Attention|Rows$$|RowsComposed|RowsPoison|Convert|Convolution|Delta|Experts|Linears|AddFactored|MergeAlone|Peak|ISA' ./bindings
 	$(ARM_TEST) $(call qemu,max) -run '^TestProcessors$$' ./train
 	$(ARM_TEST) $(call qemu,max) -run '^TestPEFTReference$$/^f32$$/^peft-vera-r64$$/^strong_peft$$' ./model
 	VERATUNE_TEST_ISA=dotprod $(ARM_TEST) $(call qemu,cortex-a76) -run '^Test(ISA|Interleaved)$$' ./bindings

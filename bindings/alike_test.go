@@ -148,7 +148,7 @@ func TestSharedRows(t *testing.T) {
 					b.graph.Expand(b.Linear(part, rows, Product{In: view(out, in), Out: view(0, out), Acc: place(more),
 						Into: place(alone), Way: Interleaved}, F32))
 				}
-				b.take(b.AddFactored(list, together, rows, vectors, nil, Interleaved))
+				b.graph.Expand(b.AddFactored(list, together, rows, vectors, nil, Interleaved)...)
 				return []*Tensor{together, alone}
 			})
 			if !slices.Equal(results[0], results[1]) {

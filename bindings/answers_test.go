@@ -27,13 +27,6 @@ func (b answering) matrix(kind Type, way Way, in, out int, seed uint64) *Tensor 
 	return b.View(x, [4]int64{int64(in), int64(out), 1, 1}, [4]int64{})
 }
 
-// take puts nodes into the graph.
-func (b answering) take(nodes []*Tensor) {
-	for _, n := range nodes {
-		b.graph.Expand(n)
-	}
-}
-
 // zeros is a place for results.
 func (b answering) zeros(width, n int) *Tensor {
 	return b.f(make([]float32, width*n), int64(width), int64(n))
@@ -91,7 +84,7 @@ func TestLinears(t *testing.T) {
 						}
 						list = append(list, l)
 					}
-					b.take(b.Linears(list, x, y, u, b.f(acc[:width*n], int64(width), int64(n))))
+					b.graph.Expand(b.Linears(list, x, y, u, b.f(acc[:width*n], int64(width), int64(n)))...)
 					return []*Tensor{y, u}
 				})
 				column := 0
@@ -148,10 +141,10 @@ func factoredBench(raw *bench, t *testing.T, way Way, first, n int, asTable bool
 	} else {
 		vectors = b.f(whole[int(of[first])*numbers:][:numbers], int64(numbers))
 	}
-	b.take(b.AddFactored([]Factored{
+	b.graph.Expand(b.AddFactored([]Factored{
 		{B: b.matrix(kind, way, rank, outs[0], 7), Offset: 3, Rank: rank},
 		{B: b.matrix(kind, way, rank, outs[1], 8), Offset: 3 + 37 + rank, Column: 37},
-	}, y, u, vectors, of32, way))
+	}, y, u, vectors, of32, way)...)
 	return []*Tensor{y}
 }
 

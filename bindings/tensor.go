@@ -270,12 +270,14 @@ func (c *Context) NewGraph() *Graph {
 	return g
 }
 
-// Expand appends t and all that it depends on, in the order of computation. nil is skipped: Context.Err reports the
-// operation that failed.
-func (g *Graph) Expand(t *Tensor) {
-	if t != nil {
-		g.forget()
-		g.roots = append(g.roots, t)
+// Expand appends tensors and all that they depend on, in the order of computation. nil is skipped: Context.Err reports
+// the operation that failed.
+func (g *Graph) Expand(ts ...*Tensor) {
+	for _, t := range ts {
+		if t != nil {
+			g.forget()
+			g.roots = append(g.roots, t)
+		}
 	}
 }
 

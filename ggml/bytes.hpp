@@ -619,6 +619,11 @@ struct byte_matrix {
     int64_t             first, m;
 
     int64_t strips() const { return (w->ne[1] + BYTE_COLS - 1) / BYTE_COLS; }
+    // The columns of strip s.
+    int64_t columns(int64_t s) const {
+        const int64_t left = w->ne[1] - s * BYTE_COLS;
+        return left < BYTE_COLS ? left : BYTE_COLS;
+    }
 };
 
 // c [m][BYTE_COLS] = the product with strip s. The same thread will most likely take strip `next` after it.
@@ -626,8 +631,8 @@ template <unsigned TYPE> static void multiply_strip_of(const byte_matrix & of, i
                                                        const rounded & x, void * memory, float * c) {
     typedef byte_kind<TYPE>                 kind;
     typedef interleaved_strip<kind::HALVES> strip;
-    const int64_t n0 = s * BYTE_COLS, cols = of.w->ne[1] - n0 < BYTE_COLS ? of.w->ne[1] - n0 : BYTE_COLS;
-    const char *  rows[BYTE_COLS];
+    const int64_t                           n0 = s * BYTE_COLS, cols = of.columns(s);
+    const char *                            rows[BYTE_COLS];
     for (int64_t j = 0; j < BYTE_COLS; j++) {  // rows past the end repeat the last one
         rows[j] = row(of.w, n0 + (j < cols ? j : cols - 1));
     }
@@ -683,19 +688,6 @@ static void multiply_strip_of(const byte_matrix & of, int64_t s, int64_t next, c
     }
 }
 
-// Rows that the threads round together, or each for itself, where that takes less time than waiting.
-template <typename R> static rounded round_rows(const thread & t, int64_t rows, int64_t k, void * own, bool alone,
-                                                float * buf, R row_of_x) {
-    const rounded x(alone ? own : t.shared(0), rows, k / 32);
-    for (int64_t i = alone ? 0 : t.ith; i < rows; i += alone ? 1 : t.nth) {
-        x.round(i, row_of_x(i, buf));
-    }
-    if (!alone) {
-        t.barrier();
-    }
-    return x;
-}
-
 // Computes the products of some matrices with their rows of x, `rows` rows of k numbers that row_of_x(i, buf) gives.
 // Calls use(matrix, column, columns, c) for every part c [m][BYTE_COLS] of them; before, soon(matrix, column).
 template <typename R, typename S, typename F>
@@ -707,6 +699,7 @@ static void multiply_bytes(const thread & t, const byte_matrix * all, int count,
         strips += all[i].strips();
         most = all[i].m > most ? all[i].m : most;
     }
+    // every thread rounds x for itself, where that takes less time than waiting
     const bool   alone  = rows <= 2 || rows * k <= QUICK;
     const size_t needed = rounded::bytes(rows, k / 32), own = alone ? (needed + 63) / 64 * 64 : 0;
     if (!alone) {
@@ -717,16 +710,22 @@ static void multiply_bytes(const thread & t, const byte_matrix * all, int count,
     }
     char *        memory = (char *) t.scratch(own + sizeof(largest) + (most * BYTE_COLS + k) * sizeof(float));
     float *       c      = (float *) (memory + own + sizeof(largest));
-    const rounded x      = round_rows(t, rows, k, memory, alone, c + most * BYTE_COLS, row_of_x);
-    const auto    run    = [&](int64_t s, int64_t end) {  // strips, counted through all matrices
+    const rounded x(alone ? memory : t.shared(0), rows, k / 32);
+    for (int64_t i = alone ? 0 : t.ith; i < rows; i += alone ? 1 : t.nth) {
+        x.round(i, row_of_x(i, c + most * BYTE_COLS));
+    }
+    if (!alone) {
+        t.barrier();
+    }
+    const auto run = [&](int64_t s, int64_t end) {  // strips, counted through all matrices
         for (int i = 0; s < end; i++) {
             const byte_matrix & of = all[i];
             const int64_t       n  = of.strips() < end ? of.strips() : end;
             for (const rounded part = x.from(of.first); s < n; s++) {
-                const int64_t n0 = s * BYTE_COLS, cols = of.w->ne[1] - n0 < BYTE_COLS ? of.w->ne[1] - n0 : BYTE_COLS;
+                const int64_t n0 = s * BYTE_COLS;
                 soon(i, n0);
                 multiply_strip_of(of, s, s + 1, part, memory + own, c);
-                use(i, n0, cols, c);
+                use(i, n0, of.columns(s), c);
             }
             s -= of.strips();
             end -= of.strips();

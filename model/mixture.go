@@ -314,7 +314,7 @@ func (g *graph) answerProducts(x *bindings.Tensor, gr *group, acc *bindings.Tens
 		u = g.NewTensor(bindings.F32, ranks, x.Ne(1))
 	}
 	for some := range slices.Chunk(parts, bindings.MostParts) {
-		g.expand(g.Linears(some, x, y, u, acc))
+		g.nodes.Expand(g.Linears(some, x, y, u, acc)...)
 	}
 	for _, s := range shares {
 		ad := s.groups[gr]
@@ -332,14 +332,8 @@ func (g *graph) answerProducts(x *bindings.Tensor, gr *group, acc *bindings.Tens
 			return g.View(t, [4]int64{t.Ne(0), int64(s.n), 1, 1}, [4]int64{0, int64(s.first)})
 		}
 		for some := range slices.Chunk(layers, bindings.MostParts) {
-			g.expand(g.AddFactored(some, rowsOf(y), rowsOf(u), s.vectors, s.slots, ad.wayIn(g)))
+			g.nodes.Expand(g.AddFactored(some, rowsOf(y), rowsOf(u), s.vectors, s.slots, ad.wayIn(g))...)
 		}
 	}
 	return y
-}
-
-func (g *graph) expand(nodes []*bindings.Tensor) {
-	for _, n := range nodes {
-		g.nodes.Expand(n)
-	}
 }

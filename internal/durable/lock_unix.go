@@ -11,12 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Lock is the right to write in a folder. The system takes it back when the process ends, however it ends.
-type Lock struct {
-	path string
-	file *os.File // the folder itself
-}
-
 // LockFolder locks a folder, or fails with Held.
 func LockFolder(path string) (*Lock, error) {
 	file, err := os.Open(path)
@@ -39,21 +33,8 @@ func LockFolder(path string) (*Lock, error) {
 // The pid file is not the lock: what a killed process leaves of it harms nobody.
 func readPID(path string) ([]byte, error) { return ReadFile(path, 1<<10) }
 
-// Check fails with ErrGone where what is at the folder's path is not what was locked, so that nothing is written there.
-// A nil lock is never gone.
-func (l *Lock) Check() error {
-	if l == nil {
-		return nil
-	}
-	held, err := l.file.Stat()
-	if err != nil {
-		return err
-	}
-	if current, err := os.Stat(l.path); err != nil || !os.SameFile(held, current) {
-		return ErrGone
-	}
-	return nil
-}
+// current is what stands where the folder was locked, which is the locked file itself.
+func (l *Lock) current() (os.FileInfo, error) { return os.Stat(l.path) }
 
 // Close gives the folder free, wherever it is now.
 func (l *Lock) Close() error {

@@ -9,13 +9,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// Lock is the right to write in a folder. The system takes it back when the process ends, however it ends.
-type Lock struct {
-	path string
-	file *os.File // pidFile, which nobody else can open to write, and which goes when it is closed
-}
-
-// LockFolder locks a folder, or fails with Held.
+// LockFolder locks a folder, or fails with Held: its pid file, which nobody else can open to write, and which goes when
+// it is closed.
 func LockFolder(path string) (*Lock, error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, err
@@ -63,25 +58,15 @@ func open(path string, access, share, disposition, flags uint32) (*os.File, erro
 	return os.NewFile(uintptr(handle), path), nil
 }
 
-// Check fails with ErrGone where what is at the folder's path is not what was locked, so that nothing is written there.
-// A nil lock is never gone. Windows renames and removes no folder in which a file is open, so this is rare.
-func (l *Lock) Check() error {
-	if l == nil {
-		return nil
-	}
-	held, err := l.file.Stat()
-	if err != nil {
-		return err
-	}
+// current is the pid file that stands there now. Windows renames and removes no folder in which a file is open, so it
+// is rarely another.
+func (l *Lock) current() (os.FileInfo, error) {
 	file, err := open(l.pid(), windows.GENERIC_READ, shareAll, windows.OPEN_EXISTING, 0)
 	if err != nil {
-		return ErrGone
+		return nil, err
 	}
 	defer file.Close()
-	if current, err := file.Stat(); err != nil || !os.SameFile(held, current) {
-		return ErrGone
-	}
-	return nil
+	return file.Stat()
 }
 
 // Close gives the folder free.
