@@ -3,10 +3,8 @@ package alpaca
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 )
 
@@ -84,17 +82,5 @@ func TestFileThatChangesIsAnError(t *testing.T) {
 	}
 	if got := rowsOf(t, d, d.InOrder(2), 0, 2); !slices.Equal(got, []int{1, 2}) {
 		t.Errorf("rows %v", got)
-	}
-}
-
-func TestPipe(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "pipe")
-	if err := syscall.Mkfifo(path, 0o600); err != nil {
-		t.Skip(err)
-	}
-	go os.WriteFile(path, []byte(`[{"prompt": "a", "completion": "b"}]`), 0o600)
-	d, err := Load(whole(path), fakeTokenizer{}, Default())
-	if err != nil || d.Len() != 1 || len(samplesOf(t, d)) != 1 {
-		t.Errorf("%v, %+v", err, d)
 	}
 }

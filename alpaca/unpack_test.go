@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"unicode/utf16"
 
@@ -157,22 +156,6 @@ func TestNoFiles(t *testing.T) {
 		if _, err := openRows(path, Default()); err == nil || !strings.HasPrefix(err.Error(), path+" "+want) {
 			t.Errorf("%s: %v", path, err)
 		}
-	}
-}
-
-func TestPackedPipe(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "pipe")
-	if err := syscall.Mkfifo(path, 0o600); err != nil {
-		t.Skip(err)
-	}
-	go os.WriteFile(path, zstandard([]byte("text\nOnce.\n")), 0o600)
-	f, err := openRows(path, Default())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if got := rowsWritten(t, f, Default()); f.kind() != "CSV, zstd" || len(got) != 1 {
-		t.Errorf("%s: %q", f.kind(), got)
 	}
 }
 

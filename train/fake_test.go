@@ -14,7 +14,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/google/renameio/v2"
+	"github.com/veratune/veratune/internal/durable"
 )
 
 // leastSquares is an engine with a known optimum: every token is a feature vector x, every label the number y that w·x
@@ -170,7 +170,7 @@ func saveFake(path string, params []float32, facts map[string]string) error {
 	for _, key := range slices.Sorted(maps.Keys(facts)) {
 		out = fmt.Appendf(out, "%s = %s\n", key, facts[key])
 	}
-	return renameio.WriteFile(path, out, 0o666)
+	return durable.WriteFile(path, out, 0o666)
 }
 
 var clockReadings = regexp.MustCompile(`"(seconds|memory)":[^,}]*`)

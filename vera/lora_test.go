@@ -1,7 +1,6 @@
 package vera
 
 import (
-	"context"
 	"errors"
 	"math"
 	"math/rand/v2"
@@ -337,34 +336,5 @@ func TestLoRAUnwritable(t *testing.T) {
 		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s: %v", path, err)
 		}
-	}
-}
-
-// TestLoRAUnfinished leaves what was there where it is stopped at any layer, and where the disk is full.
-func TestLoRAUnfinished(t *testing.T) {
-	if !alone(t) {
-		return
-	}
-	a := randomAdapter(t, toyConfig(), cutBase())
-	dir := t.TempDir()
-	path := filepath.Join(dir, "lora.gguf")
-	if err := os.WriteFile(path, []byte("older"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, o := range []LoRAOptions{{Type: "f32", Threads: 2, Overwrite: true},
-		{Rank: 2, Type: "f16", Threads: 1, Overwrite: true}} {
-		for left := range len(a.Layers) {
-			if _, err := a.SaveLoRA(&endsLater{t.Context(), left}, path, o); !errors.Is(err, context.Canceled) {
-				t.Errorf("after %d layers: %v", left, err)
-			}
-		}
-		diskFull(t, 1000, func() error {
-			_, err := a.SaveLoRA(t.Context(), path, o)
-			return err
-		})
-	}
-	wantFiles(t, dir, "lora.gguf")
-	if string(read(t, path)) != "older" {
-		t.Error("the older file is gone")
 	}
 }

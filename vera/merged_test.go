@@ -8,15 +8,10 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
-	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"reflect"
 	"slices"
-	"syscall"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/veratune/veratune/bindings"
 	"github.com/veratune/veratune/internal/testutil"
@@ -446,60 +441,6 @@ func TestMergedInterrupted(t *testing.T) {
 			wantFiles(t, dir, "merged.gguf")
 		}
 	}
-}
-
-// alone runs a test that limits the process in a process of its own, where it is true: `go test` writes a log of the
-// files that tests open, which the limit would cut.
-func alone(t *testing.T) bool {
-	t.Helper()
-	const inChild = "VERATUNE_TEST_ALONE"
-	if os.Getenv(inChild) != "" {
-		return true
-	}
-	child := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
-	child.Env = append(os.Environ(), inChild+"=1")
-	if output, err := child.CombinedOutput(); err != nil {
-		t.Errorf("%v: %s", err, output)
-	}
-	return false
-}
-
-// diskFull calls write with files limited to that size, which stands for a full disk, and checks that it fails for it.
-func diskFull(t *testing.T, size uint64, write func() error) {
-	t.Helper()
-	signal.Ignore(syscall.SIGXFSZ)
-	defer signal.Reset(syscall.SIGXFSZ)
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &limit); err != nil {
-		t.Fatal(err)
-	}
-	small := limit
-	small.Cur = size
-	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &small); err != nil {
-		t.Fatal(err)
-	}
-	err := write()
-	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &limit); err != nil {
-		t.Fatal(err)
-	}
-	if !errors.Is(err, syscall.EFBIG) {
-		t.Errorf("error %v", err)
-	}
-}
-
-// TestMergedDiskFull fails to write in the middle.
-func TestMergedDiskFull(t *testing.T) {
-	if !alone(t) {
-		return
-	}
-	base, described := tinyBase(t, bindings.F32)
-	a := random(t, described, 0.1)
-	dir := t.TempDir()
-	diskFull(t, 200_000, func() error {
-		_, err := a.SaveMerged(t.Context(), filepath.Join(dir, "merged.gguf"), base, keep())
-		return err
-	})
-	wantFiles(t, dir)
 }
 
 // TestSpend takes what gains most for a byte first, and never more than there is.

@@ -3,19 +3,15 @@ package vera
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"math"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/nlpodyssey/safetensors"
-	"golang.org/x/sys/unix"
 	"gonum.org/v1/gonum/mat"
 )
 
@@ -302,34 +298,4 @@ func TestPEFTLoRARefuses(t *testing.T) {
 			wantError(t, err, append(test.words, dir)...)
 		})
 	}
-}
-
-// What is no regular file of a sane size is not read, and a pipe is not waited for.
-func TestPEFTFiles(t *testing.T) {
-	p := foreignLoRA(t, toy(), some(8, []int{0, 1, 2}, "attn_q"), `"target_modules": ["q_proj"]`)
-	for _, name := range []string{peftConfigFile, peftWeightsFile} {
-		for what, replace := range map[string]func(path string) error{
-			"not a regular file": func(path string) error { return unix.Mkfifo(path, 0o600) },
-			"not a regular fil":  func(path string) error { return os.Symlink("/dev/zero", path) },
-			"more than": func(path string) error {
-				return errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, 1<<40))
-			},
-		} {
-			dir := p.write(t)
-			path := filepath.Join(dir, name)
-			if err := errors.Join(os.Remove(path), replace(path)); err != nil {
-				t.Fatal(err)
-			}
-			_, err := Load(dir, toy())
-			wantError(t, err, what, name)
-			_, err = Summarize(dir)
-			wantError(t, err, what, name)
-		}
-	}
-	dir := p.write(t)
-	if err := os.Rename(filepath.Join(dir, peftWeightsFile), filepath.Join(dir, peftPickleFile)); err != nil {
-		t.Fatal(err)
-	}
-	_, err := Load(dir, toy())
-	wantError(t, err, peftPickleFile, "save it again")
 }

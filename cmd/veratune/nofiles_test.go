@@ -17,7 +17,7 @@ var noFiles = map[string]struct {
 	put  func(path string) error
 	says string // "" where the message depends on what was to be read
 }{
-	"a pipe":   {func(path string) error { return syscall.Mkfifo(path, 0o666) }, "a pipe"},
+	"a pipe":   {makePipe, "a pipe"},
 	"a device": {func(path string) error { return os.Symlink("/dev/zero", path) }, "a device"},
 	"a folder": {func(path string) error { return os.Mkdir(path, 0o777) }, ""},
 	"a huge file": {func(path string) error {
@@ -113,7 +113,9 @@ func TestNoFiles(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if err := n.put(path); err != nil {
+			if err := n.put(path); err == errSkip {
+				continue
+			} else if err != nil {
 				t.Fatal(err)
 			}
 			var args []string
@@ -138,8 +140,8 @@ func TestNoFiles(t *testing.T) {
 // TestEndlessPipe waits for rows that nobody writes, until a signal.
 func TestEndlessPipe(t *testing.T) {
 	pipe := filepath.Join(t.TempDir(), "pipe")
-	if err := syscall.Mkfifo(pipe, 0o666); err != nil {
-		t.Fatal(err)
+	if err := makePipe(pipe); err != nil {
+		t.Skip(err)
 	}
 	model := testutil.TinyLlama(t, testutil.TinyOptions{Blocks: 1})
 	for _, begin := range []string{"", `{"instruction": "a",`} {
