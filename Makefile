@@ -27,7 +27,7 @@ GO_TEST := go test -p 1
 # The pinned module, where ggml's sources are.
 GGML = $(shell go list -m -f '{{.Dir}}' github.com/ollama/ollama)/ml/backend/ggml/ggml
 
-.PHONY: help build windows vulkan cuda cuda-whole hip model gemma demo demo-gemma test test-fast test-kernels test-arm test-vulkan test-cuda test-kill test-soak lint docs bench clean
+.PHONY: help build windows vulkan cuda cuda-whole hip model gemma demo demo-gemma test test-fast test-kernels test-arm test-vulkan test-cuda test-kill test-soak lint docs bench release test-release clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -156,5 +156,47 @@ docs: ## write docs/cli.md and the man page docs/veratune.1 from the program's o
 bench: build model ## measure training speed and memory on the starter set
 	bin/veratune bench train --model $(MODEL)
 
+# Releases are compiled by Zig's clang, which links against any version of the C library and makes the same bits on any machine. The processors
+# that they are made for are the oldest that the baseline names; veratune's own kernels are compiled for all, and choose.
+VERSION := v0.0.0
+TARGETS := linux-amd64
+# The folder that dist/ will be put in; without it there is nothing that installers could fetch from.
+RELEASE_URL :=
+ZIG_VERSION := 0.17.1
+ZIG := $(CURDIR)/.tools/zig-$(ZIG_VERSION)/ziglang
+BASELINE-linux-amd64 := -target x86_64-linux-gnu.2.28 -mcpu=x86_64_v2
+BASELINE-linux-arm64 := -target aarch64-linux-gnu.2.28
+BASELINE-windows-amd64 := -target x86_64-windows-gnu -mcpu=x86_64_v2
+COMMIT = $(shell git rev-parse HEAD)
+BUILT := build/release
+HOST = $(BUILT)/$(shell go env GOHOSTOS)-$(shell go env GOHOSTARCH)/veratune
+
+# A program for $(1), OS-ARCH. Paths of this machine get into nothing.
+define compile
+	GOOS=$(word 1,$(subst -, ,$(1))) GOARCH=$(word 2,$(subst -, ,$(1))) CGO_ENABLED=1 \
+	CC="$(ZIG)/zig cc $(BASELINE-$(1))" CXX="$(ZIG)/zig c++ $(BASELINE-$(1))" \
+	CGO_CFLAGS="-O3 -fno-sanitize=undefined" CGO_CXXFLAGS="-O3 -fno-sanitize=undefined" GOFLAGS= GOAMD64=v1 \
+	ZIG_GLOBAL_CACHE_DIR=$(CURDIR)/build/zig ZIG_LOCAL_CACHE_DIR=$(CURDIR)/build/zig \
+	go build -trimpath -buildvcs=false -ldflags "-s -w -buildid= -X main.release=$(VERSION) -X main.commit=$(COMMIT)" \
+		-o $(BUILT)/$(1)/ ./cmd/veratune
+
+endef
+
+PACK = go run ./tools/release -version $(VERSION) -url "$(RELEASE_URL)" -built $(BUILT) -run $(HOST) -runtime $(ZIG) \
+	-date $(shell git log -1 --format=%ct)
+
+release: $(ZIG) ## make dist/: archives for TARGETS that need no compiler, SHA256SUMS; with RELEASE_URL=… what installs them from there; VERSION=v0.1.0
+	@git diff --quiet HEAD || echo "not all is committed: what is built is not the commit $(COMMIT)" >&2
+	$(foreach target,$(TARGETS),$(call compile,$(target)))
+	$(PACK) $(TARGETS)
+
+$(ZIG):
+	python3 -m pip install -q --target $(dir $@) ziglang==$(ZIG_VERSION)
+
+test-release: release ## check what `make release` makes: its files, the C library that it needs, the same bits twice
+	tools/check_release.sh $(VERSION)
+	$(PACK) -dist build/dist-again $(TARGETS)
+	diff -r dist build/dist-again
+
 clean: ## delete what was built; models and runs stay
-	rm -rf bin build
+	rm -rf bin build dist

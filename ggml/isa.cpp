@@ -25,28 +25,51 @@ struct candidate {
 
 #if defined(__x86_64__)
 
-static bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+// What the processor has, and the system keeps the registers of. The compiler's own __builtin_cpu_supports is always
+// false where Zig's runtime library is linked.
+struct processor {
+    unsigned leaf1 = 0, leaf7b = 0, leaf7c = 0, leaf7d = 0, leaf71a = 0, registers = 0;
 
+    processor() {
+        unsigned a, b, c, d;
+        if (!__get_cpuid(1, &a, &b, &leaf1, &d) || !(leaf1 >> 27 & 1)) {
+            return;  // no OSXSAVE: the system keeps no vector register of AVX
+        }
+        __asm__("xgetbv" : "=a"(registers), "=d"(d) : "c"(0));
+        if (__get_cpuid_count(7, 0, &a, &leaf7b, &leaf7c, &leaf7d) && a >= 1) {
+            __get_cpuid_count(7, 1, &leaf71a, &b, &c, &d);
+        }
+    }
+};
+
+static const processor & cpu() {
+    static const processor p;
+    return p;
+}
+
+// FMA, F16C and AVX2.
+static bool has_avx2() {
+    const bool kept = (cpu().registers & 0x6) == 0x6;
+    return kept && cpu().leaf1 >> 12 & 1 && cpu().leaf1 >> 29 & 1 && cpu().leaf7b >> 5 & 1;
+}
+
+// AVX512F, DQ, BW and VL.
 static bool has_avx512() {
-    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    const bool     kept   = (cpu().registers & 0xe6) == 0xe6;
+    const unsigned needed = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;
+    return has_avx2() && kept && (cpu().leaf7b & needed) == needed;
 }
 
-static bool has_avx512bf16() {
-    return has_avx512() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
-}
+// AVX512_VNNI and AVX512_BF16.
+static bool has_avx512bf16() { return has_avx512() && cpu().leaf7c >> 11 & 1 && cpu().leaf71a >> 5 & 1; }
 
 #if !defined(_WIN32)
 // Linux must be asked for tile registers once a process.
 static bool has_amx() {
 #if defined(__linux__)
     enum { TILES = 18, REQUEST = 0x1023 };  // ARCH_REQ_XCOMP_PERM of arch_prctl(2)
-    unsigned a, b, c, d;
-    if (!has_avx512bf16() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
-        return false;
-    }
-    const bool bf16 = d >> 22 & 1, tiles = d >> 24 & 1;
-    return bf16 && tiles && syscall(SYS_arch_prctl, REQUEST, TILES) == 0;
+    const bool bf16 = cpu().leaf7d >> 22 & 1, tiles = cpu().leaf7d >> 24 & 1;
+    return has_avx512bf16() && bf16 && tiles && syscall(SYS_arch_prctl, REQUEST, TILES) == 0;
 #else
     return false;
 #endif

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -298,14 +297,6 @@ func (f *training) learn(c *cli.Context, report io.Writer) (train.Result, error)
 	f.o.Config = func() ([]byte, error) { return f.config(c) }
 	f.o.Version, f.o.Report, f.o.Progress = version(), reportTo(report), c.App.ErrWriter
 	return finetune.Run(c.Context, &f.o)
-}
-
-// version is the module's, with the commit where Go knows it.
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "unknown"
 }
 
 func orPath(name, path string) string {

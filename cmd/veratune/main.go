@@ -124,6 +124,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			c.Before = func(c *cli.Context) error { return withDashes(c, before(c)) }
 		}
 	}
+	cli.VersionPrinter = printVersion
 	return app
 }
 
