@@ -177,7 +177,7 @@ define compile
 	CC="$(ZIG)/zig cc $(BASELINE-$(1))" CXX="$(ZIG)/zig c++ $(BASELINE-$(1))" \
 	CGO_CFLAGS="-O3 -fno-sanitize=undefined" CGO_CXXFLAGS="-O3 -fno-sanitize=undefined" GOFLAGS= GOAMD64=v1 \
 	ZIG_GLOBAL_CACHE_DIR=$(CURDIR)/build/zig ZIG_LOCAL_CACHE_DIR=$(CURDIR)/build/zig \
-	go build -trimpath -buildvcs=false -ldflags "-s -w -buildid= -X main.release=$(VERSION) -X main.commit=$(COMMIT)" \
+	go build -trimpath -buildvcs=false -ldflags "-s -w -buildid= -extldflags=-s -X main.release=$(VERSION) -X main.commit=$(COMMIT)" \
 		-o $(BUILT)/$(1)/ ./cmd/veratune
 
 endef
