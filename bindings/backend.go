@@ -86,6 +86,13 @@ func useISA(name string) bool {
 // FastBF16 tells whether the CPU kernels multiply bfloat16 numbers by instructions made for it.
 func FastBF16() bool { return bool(C.ggml_vera_isa_bf16()) }
 
+// Integers are those to which products of the way Rounded round: from −limit to limit, with a scale for each block of
+// `span` numbers along the dimension that is summed over. They are 0 where nothing is rounded.
+func Integers() (limit, span int) {
+	n := C.ggml_vera_isa_integers()
+	return int(n.limit), int(n.span)
+}
+
 // Close ends the backend. Closing twice is harmless.
 func (b *Backend) Close() {
 	if b.c == nil {

@@ -113,7 +113,8 @@ func (c *Context) experts(w, x *Tensor, m Mixture, sum bool, t Type) *Tensor {
 	}
 	place := Product{Acc: m.Acc, Into: m.Into}
 	if !isActivation(x.Type()) || !w.Type().Dequantizes() || !w.contiguous() || w.ne[3] != 1 ||
-		w.Ne(2) < c.Slots(m.Routes) || x.Ne(0) != in || m.Way == Interleaved || !place.fits(in, out, rows, t) {
+		w.Ne(2) < c.Slots(m.Routes) || x.Ne(0) != in || m.Way == Interleaved || m.Way == Rounded ||
+		!place.fits(in, out, rows, t) {
 		return c.fail("experts", "%s by %s to %v", w.describe(), x.describe(), t)
 	}
 	if c.composed != nil {

@@ -42,7 +42,7 @@ func isMatrixOrNil(x *Tensor, t Type, width, rows int64) bool {
 
 // Product holds the optional parts of a product y = W (In ⊙ x) ⊙ Out + Acc: nil is ones, or nothing to add. Acc is
 // float32 of y's shape. Into, of y's type and shape, is where y goes, else it gets memory of its own; Into may be Acc.
-// Linear alone has a choice of ways.
+// Linear and LinearBack have a choice of ways.
 type Product struct {
 	In, Out, Acc, Into *Tensor
 	Way                Way
@@ -60,6 +60,9 @@ const (
 	// Composed, few rows are multiplied as the device's backend of ggml does it, which may round them so or not at all.
 	Bytes       Way = C.GGML_VERA_BYTES
 	Interleaved Way = C.GGML_VERA_INTERLEAVED // Bytes, for a matrix that Interleave has packed
+	// Of LinearBack alone: both operands are rounded to Integers on the CPU. It is a training's way, and fast for many
+	// rows.
+	Rounded Way = C.GGML_VERA_INTEGERS
 )
 
 func (p Product) fits(in, out, n int64, t Type) bool {
@@ -108,7 +111,7 @@ func (c *Context) Linear(w, x *Tensor, p Product, t Type) *Tensor {
 		return nil
 	}
 	if !isActivation(x.Type()) || !w.Type().Dequantizes() || w.ne[0] != x.ne[0] ||
-		p.Way == Interleaved && w.Type() != Q8_0 || !p.fits(w.Ne(0), w.Ne(1), x.Ne(1), t) {
+		p.Way == Interleaved && w.Type() != Q8_0 || p.Way == Rounded || !p.fits(w.Ne(0), w.Ne(1), x.Ne(1), t) {
 		return c.fail("linear", "%s by %s to %v", w.describe(), x.describe(), t)
 	}
 	if c.composed != nil {
@@ -150,6 +153,7 @@ func (c *Context) Linears(parts []Part, x, y, u, acc *Tensor) []*Tensor {
 			to = u
 		}
 		if isRight = isRight && p.W != nil && p.W.Type().Dequantizes() && p.W.Ne(0) == x.Ne(0) && p.Way != Plain &&
+			p.Way != Rounded &&
 			to != nil && isMatrixOrNil(to, F32, to.Ne(0), n) && p.Column >= 0 && p.Column+p.W.Ne(1) <= to.Ne(0) &&
 			p.First >= 0 && p.First+p.Rows <= n && (p.Way != Interleaved || p.W.Type() == Q8_0); !isRight {
 			break
@@ -186,7 +190,8 @@ func (c *Context) AddFactored(layers []Factored, y, u, vectors, slots *Tensor, w
 	n := u.Ne(1)
 	with := C.struct_ggml_vera_factored{n: C.int32_t(len(layers)), way: C.int32_t(way)}
 	sources := []*Tensor{u, vectors, slots}
-	isRight := len(layers) <= MostParts && way != Plain && u.Type() == F32 && isMatrixOrNil(y, F32, y.Ne(0), n)
+	isRight := len(layers) <= MostParts && way != Plain && way != Rounded && u.Type() == F32 &&
+		isMatrixOrNil(y, F32, y.Ne(0), n)
 	if slots == nil {
 		isRight = isRight && isVectorOrNil(vectors, vectors.Ne(0))
 	} else {
@@ -220,7 +225,7 @@ func (c *Context) LinearBack(w, g *Tensor, p Product, t Type) *Tensor {
 	if !c.areMatrices("linear_back", w, g) {
 		return nil
 	}
-	if !isActivation(g.Type()) || !w.Type().Dequantizes() || w.ne[1] != g.ne[0] ||
+	if !isActivation(g.Type()) || !w.Type().Dequantizes() || w.ne[1] != g.ne[0] || p.Way != Plain && p.Way != Rounded ||
 		!p.fits(w.Ne(1), w.Ne(0), g.Ne(1), t) {
 		return c.fail("linear_back", "%s by %s to %v", w.describe(), g.describe(), t)
 	}
@@ -228,7 +233,8 @@ func (c *Context) LinearBack(w, g *Tensor, p Product, t Type) *Tensor {
 		return c.composeLinearBack(w, g, p, t)
 	}
 	c.count(g, w.Elements()*g.Ne(1))
-	return c.node(C.GGML_VERA_LINEAR_BACK, parameters{}, result{t, w.Ne(0), g.Ne(1), p.Into}, w, g, p.In, p.Out, p.Acc)
+	with := parameters{linear: C.struct_ggml_vera_linear{way: C.int32_t(p.Way)}}
+	return c.node(C.GGML_VERA_LINEAR_BACK, with, result{t, w.Ne(0), g.Ne(1), p.Into}, w, g, p.In, p.Out, p.Acc)
 }
 
 // WeightGradient is G = Σ g xᵀ over the tokens, [in, out] of type t, for the gradient g [out, n] of Linear's result and

@@ -21,6 +21,7 @@ type product struct {
 	with string
 	// numbers or blocks that every row lies inside of a longer one, if not 0, with rows of others around
 	before, after int
+	way           Way // of LinearBack
 	// the operand that has value in its middle, or at its last number but one of the last row but one
 	poison string
 	tail   bool
@@ -99,7 +100,25 @@ func (p product) half() bool {
 	if p.op == "merge" {
 		return p.y == BF16 && FastBF16()
 	}
-	return p.x == BF16 && FastBF16()
+	return p.x == BF16 && FastBF16() && !p.rounds()
+}
+
+// rounds tells whether the operands are rounded to integers.
+func (p product) rounds() bool {
+	limit, _ := Integers()
+	return p.way == Rounded && limit > 0
+}
+
+// arithmetic is what a product's numbers depend on.
+func (p product) arithmetic() (a struct {
+	half        bool
+	limit, span int
+}) {
+	a.half = p.half()
+	if p.rounds() {
+		a.limit, a.span = Integers()
+	}
+	return a
 }
 
 // build makes p's node out of its operands, into the tensor given.
@@ -113,6 +132,7 @@ func (p product) build(c *Context, t map[string]*Tensor, into *Tensor) *Tensor {
 	case "linear":
 		return c.Linear(t["w"], t["x"], parts, p.y)
 	case "linear back":
+		parts.Way = p.way
 		return c.LinearBack(t["w"], t["g"], parts, p.y)
 	case "weight gradient":
 		return c.WeightGradient(t["g"], t["x"], p.y)
@@ -378,7 +398,11 @@ func (p product) want(t testing.TB, data map[string]numbers) []float64 {
 	case "linear":
 		y = dots(round(get("x"), times("in", column(k))), round(get("w"), one), k)
 	case "linear back":
-		y = dots(round(get("g"), times("in", column(m))), turned(round(get("w"), one), k), m)
+		g, w := round(get("g"), times("in", column(m))), turned(round(get("w"), one), k)
+		if p.rounds() {
+			g, w = inBlocks(g, m), inBlocks(w, m)
+		}
+		y = dots(g, w, m)
 	case "weight gradient":
 		y = dots(turned(round(get("g"), one), m), turned(round(get("x"), one), k), n)
 	case "merge":
@@ -428,6 +452,30 @@ func dots(a, b []float64, k int) []float64 {
 		}
 	}
 	return c
+}
+
+// inBlocks rounds rows of k numbers to Integers. A block with a NaN or an infinity is NaN.
+func inBlocks(rows []float64, k int) (out []float64) {
+	limit, span := Integers()
+	for ; len(rows) > 0; rows = rows[k:] {
+		for block := range slices.Chunk(rows[:k], span) {
+			most := float32(0)
+			for _, v := range block {
+				most = max(most, float32(math.Abs(v))) // NaN if one is
+			}
+			by, back := float64(float32(limit)/most), float64(most/float32(limit))
+			switch {
+			case !finite([]float32{most}):
+				back = math.NaN()
+			case most < 1e-34:
+				by, back = 0, 0
+			}
+			for _, v := range block {
+				out = append(out, math.RoundToEven(float64(float32(v))*by)*back)
+			}
+		}
+	}
+	return out
 }
 
 func turned(a []float64, width int) []float64 {
@@ -511,16 +559,16 @@ func openComposed(t testing.TB) *Backend { return openNamed(t, Composed) }
 func testProducts(t *testing.T, products []product) {
 	backend := openCPU(t, 1)
 	data := make([]map[string]numbers, len(products))
-	wants := make([]map[bool][]float64, len(products))
+	wants := make([]map[any][]float64, len(products))
 	for i, p := range products {
-		data[i], wants[i] = p.fill(t), map[bool][]float64{}
+		data[i], wants[i] = p.fill(t), map[any][]float64{}
 	}
 	everyISA(t, func(t *testing.T) {
 		for i, p := range products {
-			want, ok := wants[i][p.half()]
+			want, ok := wants[i][p.arithmetic()]
 			if !ok {
 				want = p.want(t, data[i])
-				wants[i][p.half()] = want
+				wants[i][p.arithmetic()] = want
 			}
 			p.check(t, p.compute(t, backend, data[i]), want)
 		}

@@ -13,7 +13,7 @@
     OP(LINEAR,             "linear",             linear,             linear)               \
     OP(LINEARS,            "linears",            linears,            linears)              \
     OP(ADD_FACTORED,       "add factored",       add_factored,       factored)             \
-    OP(LINEAR_BACK,        "linear back",        linear_back,        none)                 \
+    OP(LINEAR_BACK,        "linear back",        linear_back,        linear)                 \
     OP(WEIGHT_GRADIENT,    "weight gradient",    weight_gradient,    none)                 \
     OP(MERGE,              "merge",              merge,              none)                 \
     OP(MERGED_GRADIENT,    "merged gradient",    merged_gradient,    none)                 \
@@ -67,8 +67,9 @@ enum ggml_vera_operation {
 // How LINEAR, LINEARS, ADD_FACTORED and EXPERTS compute. In all ways but PLAIN, the results for a column of x are the
 // same bits whatever the other columns are and however many; these ways are fast for few columns. ALIKE computes in
 // float32. BYTES rounds x to 8 bits, in blocks of 32, where w is quantised. INTERLEAVED is BYTES for a w of q8_0 in
-// strips of 16 rows (bytes.hpp).
-enum ggml_vera_way { GGML_VERA_PLAIN, GGML_VERA_ALIKE, GGML_VERA_BYTES, GGML_VERA_INTERLEAVED };
+// strips of 16 rows (bytes.hpp). LINEAR_BACK is PLAIN, or INTEGERS: both operands are rounded to integers
+// (integers.hpp).
+enum ggml_vera_way { GGML_VERA_PLAIN, GGML_VERA_ALIKE, GGML_VERA_BYTES, GGML_VERA_INTERLEAVED, GGML_VERA_INTEGERS };
 
 // Activations; bindings/rowwise.go has their formulas.
 enum ggml_vera_act {
@@ -170,7 +171,7 @@ struct ggml_vera_parameters {
 };
 
 // Another number where the table, the parameters or the call change: a backend may come from another build.
-enum { GGML_VERA_CALL_VERSION = 0x76657207 };
+enum { GGML_VERA_CALL_VERSION = 0x76657208 };
 
 // What a node tells its kernel: the userdata of its tensor.
 struct ggml_vera_call {

@@ -64,7 +64,10 @@ typedef void (*kernel)(const thread & t, ggml_tensor * dst);
 struct isa {
     const char * name;
     bool         bf16;  // multiplies bfloat16 numbers itself
-    kernel       kernels[GGML_VERA_OPERATION_COUNT];
+
+    ggml_vera_integers integers;
+
+    kernel kernels[GGML_VERA_OPERATION_COUNT];
 };
 
 #if defined(__aarch64__)

@@ -3,6 +3,7 @@
 
 #include "bytes.hpp"
 #include "dots.hpp"
+#include "integers.hpp"
 #include "product.hpp"
 
 namespace vera {
@@ -10,7 +11,9 @@ namespace KERNELS {
 
 // Computes a product in a ggml_vera_way.
 template <typename F> static void multiply(const thread & t, const product & p, bool half, int way, F use) {
-    if (way >= GGML_VERA_BYTES && has_quants(p.b.t->type)) {
+    if (way == GGML_VERA_INTEGERS) {
+        multiply_integers(t, p, use);
+    } else if (way >= GGML_VERA_BYTES && has_quants(p.b.t->type)) {
         multiply_bytes(t, p, way == GGML_VERA_INTERLEAVED, use);
     } else if (way && !(HAS_BF16 && half)) {
         multiply_dots(t, p, use);
@@ -183,7 +186,7 @@ static void add_factored(const thread & t, const ggml_vera_factored & with, ggml
 }
 
 // Wᵀ (s ⊙ g) ⊙ t + acc [k, n] for w [k, m] and the gradient g [m, n]; s [m] and t [k]. Sources: w, g, s, t, acc.
-static void linear_back(const thread & t, ggml_tensor * dst) {
+static void linear_back(const thread & t, const ggml_vera_linear & with, ggml_tensor * dst) {
     ggml_tensor ** src  = t.src;
     const bool     half = src[1]->type == BF16;
     const product  p    = { src[1]->ne[1],
@@ -194,7 +197,7 @@ static void linear_back(const thread & t, ggml_tensor * dst) {
                             src[2],
                             strip_width(t, src[0], true, half, src[0]->ne[0]),
                             GROUP };
-    multiply_into(t, dst, p, half, src[3], src[4]);
+    multiply_into(t, dst, p, half, src[3], src[4], with.way);
 }
 
 // G = Σ_tokens g xᵀ [k, m] for g [m, n] and x [k, n], of one type. Sources: g, x.

@@ -24,6 +24,13 @@ void               ggml_vera_free(struct ggml_vera * vera);
 const char * ggml_vera_isa(void);
 bool         ggml_vera_isa_bf16(void);
 
+// The integers to which GGML_VERA_INTEGERS rounds: from −limit to limit, in blocks of `span` values along the common
+// dimension of the operands that share a scale. Both are 0 where it does not round.
+struct ggml_vera_integers {
+    int32_t limit, span;
+};
+struct ggml_vera_integers ggml_vera_isa_integers(void);
+
 // Uses that instruction set from now on if the processor has it, and tells whether; NULL goes back to the best. No
 // graph may be running.
 bool ggml_vera_use(const char * isa);

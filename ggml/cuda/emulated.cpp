@@ -18,7 +18,7 @@ template <int OP> static void run(const thread & t, ggml_tensor * dst) {
 }
 
 template <int... OP> static isa every(std::integer_sequence<int, OP...>) {
-    return { "emulated", true, { run<OP>... } };
+    return { "emulated", true, { 0, 0 }, { run<OP>... } };
 }
 
 const isa emulated = every(std::make_integer_sequence<int, GGML_VERA_OPERATION_COUNT>());
