@@ -193,10 +193,9 @@ release: $(ZIG) ## make dist/: archives for TARGETS that need no compiler, SHA25
 $(ZIG):
 	python3 -m pip install -q --target $(dir $@) ziglang==$(ZIG_VERSION)
 
-test-release: release ## check what `make release` makes: its files, the C library that it needs, the same bits twice
-	tools/check_release.sh $(VERSION)
-	$(PACK) -dist build/dist-again $(TARGETS)
-	diff -r dist build/dist-again
+test-release: release ## check what `make release` makes: its files, the C library that it needs, the same bits packed twice, install.sh
+	$(PACK) -dist build/dist-again -url file://$(CURDIR)/build/dist-again $(TARGETS)
+	tools/check_release.sh $(VERSION) build/dist-again
 
 clean: ## delete what was built; models and runs stay
 	rm -rf bin build dist

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Checks dist/ as `make release VERSION=$1` made it: what is in each archive, what C library it needs.
+# Checks dist/ as `make release VERSION=$1` made it: what is in each archive, what C library it needs. $2 has the same,
+# packed again, with an install.sh that fetches from there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-version=$1
+version=$1 again=$2
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 fail() {
@@ -13,6 +14,7 @@ fail() {
 (cd dist && sha256sum --quiet -c SHA256SUMS)
 for archive in dist/veratune-"$version"-*; do
 	name=$(basename "$archive")
+	cmp "$archive" "$again/$name"
 	case $name in
 	*.zip) (cd "$work" && python3 -m zipfile -e "$OLDPWD/$archive" .) && folder=$work/${name%.zip} program=veratune.exe ;;
 	*) tar -xzf "$archive" -C "$work" && folder=$work/${name%.tar.gz} program=veratune ;;
@@ -35,9 +37,14 @@ for archive in dist/veratune-"$version"-*; do
 	[ -z "$needed" ] || fail "$name needs $needed"
 	echo "$name: $(stat -c %s "$archive") bytes, needs $highest"
 done
-if [ -e dist/install.sh ]; then
-	sh -n dist/install.sh
-	! command -v shellcheck >/dev/null || shellcheck dist/install.sh
-fi
 host=veratune-$version-linux-$(go env GOHOSTARCH)
-[ ! -e "$work/$host" ] || "$work/$host/veratune" --version
+[ -e "$work/$host" ] || exit 0
+sh -n "$again/install.sh"
+! command -v shellcheck >/dev/null || shellcheck "$again/install.sh"
+mkdir "$work/installed"
+PREFIX=$work/installed sh "$again/install.sh"
+cmp "$work/installed/bin/veratune" "$work/$host/veratune"
+echo more >>"$again/$host.tar.gz"
+if PREFIX=$work/refused sh "$again/install.sh" 2>/dev/null || [ -e "$work/refused" ]; then
+	fail "install.sh installs an archive with another checksum"
+fi

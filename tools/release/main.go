@@ -148,7 +148,7 @@ func (j job) contents(target string, shared []file) ([]file, error) {
 	if err != nil {
 		return nil, err
 	}
-	bill, err := spdx(j.version, target, program, parts, j.date)
+	bill, err := billOfMaterials(j.version, target, program, parts, j.runtime, j.date)
 	if err != nil {
 		return nil, err
 	}

@@ -11,7 +11,13 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/spdx/tools-golang/spdx/v2/common"
+	spdx "github.com/spdx/tools-golang/spdx/v2/v2_3"
 )
+
+// unknown is SPDX's word for it.
+const unknown = "NOASSERTION"
 
 // component is a module that is inside a program.
 type component struct {
@@ -101,30 +107,47 @@ func licencesIn(as, folder string) ([]file, error) {
 	return files, nil
 }
 
-// spdx is the bill of materials in SPDX 2.3: the program and its modules, with the checksum of the program.
-func spdx(version, target string, program []byte, parts []component, date time.Time) ([]byte, error) {
-	type object = map[string]any
-	const unknown = "NOASSERTION"
+// billOfMaterials is in SPDX 2.3: the program with its checksum, its modules, and what else is compiled into it.
+func billOfMaterials(version, target string, program []byte, parts []component, runtimeFolder string,
+	date time.Time) ([]byte, error) {
 	sum := sum256(program)
-	packages := []object{{"SPDXID": "SPDXRef-veratune", "name": "veratune", "versionInfo": version,
-		"downloadLocation": unknown, "licenseConcluded": "MIT", "licenseDeclared": "MIT", "filesAnalyzed": false,
-		"copyrightText": unknown, "primaryPackagePurpose": "APPLICATION",
-		"checksums": []object{{"algorithm": "SHA256", "checksumValue": sum}}}}
-	relations := []object{{"spdxElementId": "SPDXRef-DOCUMENT", "relationshipType": "DESCRIBES",
-		"relatedSpdxElement": "SPDXRef-veratune"}}
-	for i, p := range parts {
-		id := fmt.Sprintf("SPDXRef-%d", i)
-		packages = append(packages, object{"SPDXID": id, "name": p.path, "versionInfo": p.version,
-			"downloadLocation": unknown, "licenseConcluded": unknown, "licenseDeclared": unknown,
-			"copyrightText": unknown, "filesAnalyzed": false,
-			"externalRefs": []object{{"referenceCategory": "PACKAGE-MANAGER", "referenceType": "purl",
-				"referenceLocator": "pkg:golang/" + p.path + "@" + p.version}}})
-		relations = append(relations, object{"spdxElementId": "SPDXRef-veratune", "relationshipType": "CONTAINS",
-			"relatedSpdxElement": id})
+	doc := spdx.Document{SPDXVersion: spdx.Version, DataLicense: spdx.DataLicense, SPDXIdentifier: "DOCUMENT",
+		DocumentName: fmt.Sprintf("veratune-%s-%s", version, target), DocumentNamespace: "urn:sha256:" + sum,
+		CreationInfo: &spdx.CreationInfo{Created: date.Format(time.RFC3339),
+			Creators: []common.Creator{{CreatorType: "Tool", Creator: "veratune-release"}}}}
+	add := func(p spdx.Package, from common.ElementID, relation string) {
+		p.PackageSPDXIdentifier = common.ElementID("veratune")
+		if len(doc.Packages) > 0 {
+			p.PackageSPDXIdentifier = common.ElementID(fmt.Sprint(len(doc.Packages)))
+		}
+		p.PackageDownloadLocation, p.PackageCopyrightText = unknown, unknown
+		doc.Packages = append(doc.Packages, &p)
+		doc.Relationships = append(doc.Relationships,
+			&spdx.Relationship{RefA: common.MakeDocElementID("", string(from)),
+				RefB: common.MakeDocElementID("", string(p.PackageSPDXIdentifier)), Relationship: relation})
 	}
-	name := fmt.Sprintf("veratune-%s-%s", version, target)
-	return json.MarshalIndent(object{"spdxVersion": "SPDX-2.3", "dataLicense": "CC0-1.0", "SPDXID": "SPDXRef-DOCUMENT",
-		"name": name, "documentNamespace": "urn:sha256:" + sum,
-		"creationInfo": object{"created": date.Format(time.RFC3339), "creators": []string{"Tool: veratune-release"}},
-		"packages":     packages, "relationships": relations}, "", " ")
+	add(spdx.Package{PackageName: "veratune", PackageVersion: version, PackageLicenseConcluded: "MIT",
+		PackageLicenseDeclared: "MIT", PrimaryPackagePurpose: "APPLICATION",
+		PackageChecksums: []common.Checksum{{Algorithm: common.SHA256, Value: sum}}},
+		"DOCUMENT", common.TypeRelationshipDescribe)
+	for _, p := range parts {
+		add(spdx.Package{PackageName: p.path, PackageVersion: p.version,
+			PackageExternalReferences: []*spdx.PackageExternalReference{{Category: common.CategoryPackageManager,
+				RefType: common.TypePackageManagerPURL, Locator: "pkg:golang/" + p.path + "@" + p.version}}},
+			"veratune", common.TypeRelationshipContains)
+		for _, sub := range beside[p.path] {
+			add(spdx.Package{PackageName: path.Base(sub), PackageSourceInfo: "in " + p.path + "@" + p.version +
+				", " + sub},
+				"veratune", common.TypeRelationshipContains)
+		}
+	}
+	if runtimeFolder != "" {
+		number, err := exec.Command(filepath.Join(runtimeFolder, "zig"), "version").Output()
+		if err != nil {
+			return nil, fmt.Errorf("zig version: %w", err)
+		}
+		add(spdx.Package{PackageName: "zig", PackageVersion: strings.TrimSpace(string(number)),
+			PackageSourceInfo: "its runtime, and LLVM's for C++"}, "veratune", common.TypeRelationshipContains)
+	}
+	return json.MarshalIndent(doc, "", " ")
 }
