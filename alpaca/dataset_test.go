@@ -47,6 +47,7 @@ func numbered(t *testing.T, n int) *Dataset {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { d.Close() })
 	return d
 }
 
@@ -63,6 +64,7 @@ func TestLoadCounts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer d.Close()
 	want := Counts{Rows: 4, Used: 2, Skipped: 2, NoRoom: 1, Samples: 2, Truncated: 1, Tokens: 3 + 5, Labelled: 2 + 4}
 	if got := d.Counts(); got != want {
 		t.Errorf("counts %+v, want %+v", got, want)
@@ -332,6 +334,7 @@ func TestRealFiles(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			defer d.Close()
 			c := d.Counts()
 			if c.Rows != want.Rows || c.Used != want.Used || c.Skipped != want.Skipped {
 				t.Errorf("%v, want %v; %v", c, want, d.Bad)

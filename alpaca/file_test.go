@@ -3,6 +3,7 @@ package alpaca
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -69,6 +70,9 @@ func TestFileThatChangesIsAnError(t *testing.T) {
 		if _, _, _, err = d.InOrder(2).Batch(0, 0); err == nil || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: error %v", name, err)
 		}
+	}
+	if runtime.GOOS == "windows" { // replaces no open file
+		return
 	}
 	// Written anew beside it and renamed, as editors do, the run keeps what it began with.
 	path := write(t, row('b'), row('c'))

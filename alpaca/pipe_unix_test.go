@@ -19,6 +19,7 @@ func TestPipe(t *testing.T) {
 	if err != nil || d.Len() != 1 || len(samplesOf(t, d)) != 1 {
 		t.Errorf("%v, %+v", err, d)
 	}
+	defer d.Close()
 }
 
 func TestPackedPipe(t *testing.T) {

@@ -110,6 +110,7 @@ func TestChoices(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s: %v", c.name, err)
 			}
+			defer d.Close()
 			if d.Len() > 0 || len(d.Questions) != 2 || d.Questions[0].Answer != 1 || d.Questions[1].Row != 3 ||
 				!slices.Equal(d.Questions[0].Bytes, []int{2, 5}) {
 				t.Fatalf("%s: %+v", c.name, d)
@@ -152,6 +153,7 @@ func TestChoicesLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer d.Close()
 	if got, want := d.Counts(), (Counts{Rows: 3, Used: 1, Skipped: 2, Samples: 1, Tokens: 2 * len(prompt),
 		Labelled: 2}); got != want {
 		t.Errorf("counts %+v, want %+v", got, want)
@@ -169,6 +171,7 @@ func TestChoicesLoad(t *testing.T) {
 	if d, err = Load(whole(write(t, short, long)), tok, o); err != nil || len(d.Questions) != 2 {
 		t.Errorf("with one token more: %+v, %v", d, err)
 	}
+	defer d.Close()
 	o.Strict = true
 	var bad BadRow
 	if _, err := Load(whole(path), tok, o); !errors.As(err, &bad) || bad.Row != 3 {

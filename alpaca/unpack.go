@@ -13,6 +13,8 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/text/encoding/unicode"
+
+	"github.com/veratune/veratune/internal/durable"
 )
 
 // largestWindow is the most that unpacking a zstd file may keep in memory, the limit of the zstd program.
@@ -56,7 +58,7 @@ func unpack(name string, f *os.File, anywhere bool) (plain *os.File, packing str
 	if len(names) == 0 && anywhere {
 		return f, "", nil
 	}
-	plain, err = spoolTo(temporary, name, names, r)
+	plain, err = spoolTo(durable.Temporary, name, names, r)
 	return plain, strings.Join(names, ", "), err
 }
 
@@ -93,21 +95,12 @@ func layerOf(head []byte, r io.Reader) (l layer, err error) {
 	return layer{}, nil
 }
 
-// temporary makes a file that is gone when it is closed.
-func temporary() (*os.File, error) {
-	f, err := os.CreateTemp("", "veratune-data-*")
-	if err == nil {
-		err = os.Remove(f.Name())
-	}
-	return f, err
-}
-
 // spoolTo copies what r gives into a file of its own.
 func spoolTo(create func() (*os.File, error), name string, packing []string, r io.Reader) (*os.File, error) {
 	f, err := create()
 	if err != nil {
-		return nil, fmt.Errorf("%s: a temporary file for its rows can't be made: %w; set TMPDIR to a folder that can "+
-			"be written to", name, err)
+		return nil, fmt.Errorf("%s: a temporary file for its rows can't be made: %w; set %s to a folder that can be "+
+			"written to", name, err, durable.TempVariable)
 	}
 	w := &spool{file: f}
 	if _, err = io.Copy(w, r); err == nil {
@@ -117,9 +110,9 @@ func spoolTo(create func() (*os.File, error), name string, packing []string, r i
 	switch {
 	case w.err == nil:
 		return nil, damaged(name, packing, err)
-	case errors.Is(w.err, syscall.ENOSPC), errors.Is(w.err, syscall.EDQUOT):
-		return nil, fmt.Errorf("%s: there is no room for its rows in %s; set TMPDIR to a folder with more", name,
-			os.TempDir())
+	case durable.Refused(w.err, syscall.ENOSPC), durable.Refused(w.err, syscall.EDQUOT):
+		return nil, fmt.Errorf("%s: there is no room for its rows in %s; set %s to a folder with more", name,
+			os.TempDir(), durable.TempVariable)
 	}
 	return nil, fmt.Errorf("%s: writing its rows to %s: %w", name, os.TempDir(), w.err)
 }

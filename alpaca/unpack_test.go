@@ -12,6 +12,8 @@ import (
 	"unicode/utf16"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/veratune/veratune/internal/durable"
 )
 
 func gzipped(data ...[]byte) []byte {
@@ -51,7 +53,7 @@ func writeBytes(t *testing.T, data []byte) string {
 }
 
 func TestPackedFiles(t *testing.T) {
-	t.Setenv("TMPDIR", t.TempDir())
+	t.Setenv(durable.TempVariable, t.TempDir())
 	const lines = `{"prompt": "2+2=", "completion": "4"}` + "\n" + `{"prompt": "Smile.", "completion": "😀"}`
 	const table = "prompt,completion\n2+2=,4\nSmile.,😀\n"
 	parquet, err := os.ReadFile(formsFile)
@@ -81,9 +83,6 @@ func TestPackedFiles(t *testing.T) {
 			t.Errorf("%s: %v", c.kind, err)
 			continue
 		}
-		if left, err := os.ReadDir(os.TempDir()); err != nil || len(left) > 0 {
-			t.Errorf("%s: left in the temporary folder: %v, %v", c.kind, left, err)
-		}
 		rows := rowsWritten(t, f, Default())
 		for i := range rows {
 			_, rows[i], _ = strings.Cut(rows[i], " ")
@@ -94,6 +93,9 @@ func TestPackedFiles(t *testing.T) {
 			t.Errorf("%s: %s, %q", c.kind, f.kind(), rows)
 		}
 		f.Close()
+		if left, err := os.ReadDir(os.TempDir()); err != nil || len(left) > 0 {
+			t.Errorf("%s: left in the temporary folder: %v, %v", c.kind, left, err)
+		}
 	}
 }
 
@@ -138,13 +140,13 @@ func TestFullDisk(t *testing.T) {
 	f.Close()
 	_, err = spoolTo(full, "f.gz", []string{"gzip"}, strings.NewReader("rows"))
 	if err == nil || !strings.HasPrefix(err.Error(),
-		"f.gz: there is no room for its rows in "+os.TempDir()+"; set TMPDIR to a folder with more") {
+		"f.gz: there is no room for its rows in "+os.TempDir()+"; set "+durable.TempVariable+" to a folder with more") {
 		t.Errorf("error %v", err)
 	}
-	t.Setenv("TMPDIR", filepath.Join(t.TempDir(), "absent"))
+	t.Setenv(durable.TempVariable, filepath.Join(t.TempDir(), "absent"))
 	path := writeBytes(t, gzipped([]byte("[]")))
 	if _, err := openRows(path, Default()); err == nil ||
-		!strings.Contains(err.Error(), "set TMPDIR to a folder that can be written to") {
+		!strings.Contains(err.Error(), "set "+durable.TempVariable+" to a folder that can be written to") {
 		t.Errorf("error %v", err)
 	}
 }

@@ -180,10 +180,10 @@ func (t *table[R]) write(text []byte) error {
 	return nil
 }
 
-// finish rewrites the file in the order of the questions, which does not depend on when each row was made, and gives
-// err on.
+// finish closes the file and rewrites it in the order of the questions, which does not depend on when each row was
+// made, and gives err on.
 func (t *table[R]) finish(questions []Question, err error) error {
-	return errors.Join(err, t.sort(questions))
+	return errors.Join(err, t.file.Close(), t.sort(questions))
 }
 
 func (t *table[R]) sort(questions []Question) error {

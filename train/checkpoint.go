@@ -130,14 +130,14 @@ func writeCheckpoint(folder string, s *state, saveAdapter func(path string) erro
 // interrupted.
 func replace(place, draft string) error {
 	if !exists(place) {
-		return errors.Join(os.Rename(draft, place), durable.SyncFolder(filepath.Dir(place)))
+		return errors.Join(durable.Rename(draft, place), durable.SyncFolder(filepath.Dir(place)))
 	}
 	gone := goneName(place)
-	if err := errors.Join(os.RemoveAll(gone), os.Rename(place, gone)); err != nil {
+	if err := errors.Join(os.RemoveAll(gone), durable.Rename(place, gone)); err != nil {
 		return err
 	}
-	if err := os.Rename(draft, place); err != nil {
-		return errors.Join(err, os.Rename(gone, place))
+	if err := durable.Rename(draft, place); err != nil {
+		return errors.Join(err, durable.Rename(gone, place))
 	}
 	return errors.Join(os.RemoveAll(gone), durable.SyncFolder(filepath.Dir(place)))
 }
@@ -152,7 +152,7 @@ func (f *folder) prune(keep, good int) error {
 		if step == good {
 			continue
 		}
-		if err := discard(f.checkpoint(step)); err != nil {
+		if err := discard(f.checkpoint(step)); err != nil && !durable.InUse(err) { // else the next one removes it
 			return err
 		}
 	}
@@ -162,7 +162,7 @@ func (f *folder) prune(keep, good int) error {
 // discard renames a checkpoint before it removes it, so that a half-removed one does not count.
 func discard(place string) error {
 	gone := goneName(place)
-	return errors.Join(os.RemoveAll(gone), os.Rename(place, gone), os.RemoveAll(gone))
+	return errors.Join(os.RemoveAll(gone), durable.Rename(place, gone), os.RemoveAll(gone))
 }
 
 func goneName(place string) string {
@@ -245,7 +245,7 @@ func setAside(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return aside, os.Rename(path, aside)
+	return aside, durable.Rename(path, aside)
 }
 
 func fileSHA256(path string) (string, error) {

@@ -241,5 +241,5 @@ func writeNewFolder(dir string, files map[string][]byte) error {
 	if err := durable.RemoveFolder(place); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%s: %w", dir, err)
 	}
-	return errors.Join(os.Rename(draft, place), durable.SyncFolder(parent))
+	return errors.Join(durable.Rename(draft, place), durable.SyncFolder(parent))
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/veratune/veratune/alpaca"
 	_ "github.com/veratune/veratune/bindings/onearena" // for the whole program
 	"github.com/veratune/veratune/finetune"
+	"github.com/veratune/veratune/internal/durable"
 	"github.com/veratune/veratune/internal/terminal"
 	"github.com/veratune/veratune/train"
 )
@@ -85,7 +86,7 @@ func remedy(err error) string {
 		{syscall.EMFILE, "raise the limit on open files, ulimit -n"},
 		{syscall.ENOMEM, "give it more memory, or have it take less: --memory, --batch, --max-length"},
 	} {
-		if errors.Is(err, r.refused) {
+		if durable.Refused(err, r.refused) {
 			return "; " + r.helps
 		}
 	}

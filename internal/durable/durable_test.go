@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"testing"
+	"time"
 )
 
 const killedIn = "VERATUNE_TEST_KILLED_IN"
@@ -21,7 +22,7 @@ func TestMain(m *testing.M) {
 		file, fileErr := Create(filepath.Join(dir, "file"), 0o666)
 		draft, draftErr := Draft(filepath.Join(dir, "folder"))
 		fmt.Println(errors.Join(err, fileErr, draftErr), os.Mkdir(filepath.Join(dir, ".writable"), 0o700))
-		<-make(chan int)
+		time.Sleep(time.Hour)
 		runtime.KeepAlive([]any{lock, file, draft})
 	}
 	os.Exit(m.Run())
@@ -83,10 +84,11 @@ func TestKilledProcess(t *testing.T) {
 	}
 	write()
 	moved := dir + "-moved"
-	if err := os.Rename(dir, moved); err != nil {
+	if runtime.GOOS == "windows" { // renames no folder with an open file
+		moved = dir
+	} else if err := os.Rename(dir, moved); err != nil {
 		t.Fatal(err)
-	}
-	if err := lock.Check(); !errors.Is(err, ErrGone) {
+	} else if err := lock.Check(); !errors.Is(err, ErrGone) {
 		t.Errorf("a folder that was renamed: %v", err)
 	}
 	if err := lock.Close(); err != nil {
@@ -187,6 +189,9 @@ func TestNewFileIsLate(t *testing.T) {
 // No message names the file beside the path.
 func TestFullDevice(t *testing.T) {
 	const full = "/dev/full"
+	if runtime.GOOS == "windows" { // under wine it can be seen, and not be written
+		t.Skip("devices are for Unix")
+	}
 	if _, err := os.Stat(full); err != nil {
 		t.Skip(err)
 	}

@@ -35,7 +35,7 @@ func LockFolder(path string) (*Lock, error) {
 }
 
 func readPID(path string) ([]byte, error) {
-	file, err := open(path, windows.GENERIC_READ, shareAll, windows.OPEN_EXISTING, 0)
+	file, err := openToRead(path)
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +61,7 @@ func open(path string, access, share, disposition, flags uint32) (*os.File, erro
 // current is the pid file that stands there now. Windows renames and removes no folder in which a file is open, so it
 // is rarely another.
 func (l *Lock) current() (os.FileInfo, error) {
-	file, err := open(l.pid(), windows.GENERIC_READ, shareAll, windows.OPEN_EXISTING, 0)
+	file, err := openToRead(l.pid())
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +77,7 @@ func (l *Lock) Rename(from, to string) error {
 	if err := l.file.Close(); err != nil {
 		return err
 	}
-	return os.Rename(from, to)
+	return Rename(from, to)
 }
 
 // hold marks a file as that of a living process: an open file is one.

@@ -76,7 +76,7 @@ func CheckFolder(path string) error {
 			return checkFolder(path, place)
 		case err == nil:
 			return fmt.Errorf("%s: %s is a file; want a folder, which need not exist yet", path, place)
-		case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) || filepath.Dir(place) == place:
+		case !errors.Is(err, fs.ErrNotExist) && !Refused(err, syscall.ENOTDIR) || filepath.Dir(place) == place:
 			return refused(path, err)
 		}
 		if _, err := os.Lstat(place); err == nil {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
@@ -39,7 +40,31 @@ func (f *pendingFile) commitNew(place string) error {
 	return f.CloseAtomicallyReplace() // a file system without hard links
 }
 
-const nonBlocking = unix.O_NONBLOCK
+// unixErrors is empty: a Unix has them as they are.
+var unixErrors map[syscall.Errno]syscall.Errno
+
+// InUse is false: Unix replaces and removes what programs have open.
+func InUse(error) bool { return false }
+
+// Rename is os.Rename.
+func Rename(from, to string) error { return os.Rename(from, to) }
+
+// TempVariable names the environment variable of the folder for temporary files.
+const TempVariable = "TMPDIR"
+
+// Temporary makes a file in that folder, which is gone when it is closed.
+func Temporary() (*os.File, error) {
+	f, err := os.CreateTemp("", "veratune-*")
+	if err != nil {
+		return nil, err
+	}
+	return f, os.Remove(f.Name())
+}
+
+// openToRead does not wait for who writes to a pipe.
+func openToRead(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+}
 
 func openFolder(path string) (*os.File, error) { return os.Open(path) }
 

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/windows"
@@ -41,33 +42,80 @@ func (f *pendingFile) CloseAtomicallyReplace() error {
 // commitNew gives the file its name, which fails where that is taken.
 func (f *pendingFile) commitNew(string) error { return f.move(0) }
 
-var errOpen = errors.New("a program has it open, and Windows replaces no open file; close it there")
-
 func (f *pendingFile) move(flags uint32) error {
 	if err := errors.Join(f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	from, err := windows.UTF16PtrFromString(f.Name())
+	err := move(f.Name(), f.place, flags)
+	f.done = err == nil
+	return err
+}
+
+// errOpen stands for what Windows calls a denied access or a sharing violation.
+var errOpen = errors.New("a program has it open, or it is read-only, and Windows replaces neither")
+
+// InUse tells whether something failed because a program has a file open.
+func InUse(err error) bool {
+	return errors.Is(err, windows.ERROR_SHARING_VIOLATION) || errors.Is(err, windows.ERROR_LOCK_VIOLATION) ||
+		errors.Is(err, windows.ERROR_USER_MAPPED_FILE) || errors.Is(err, errOpen)
+}
+
+// Rename is os.Rename that waits for a moment where a program has something open.
+func Rename(from, to string) error {
+	if err := move(from, to, windows.MOVEFILE_REPLACE_EXISTING); err != nil {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+	}
+	return nil
+}
+
+func move(from, to string, flags uint32) error {
+	fromName, err := windows.UTF16PtrFromString(from)
 	if err != nil {
 		return err
 	}
-	to, err := windows.UTF16PtrFromString(f.place)
+	toName, err := windows.UTF16PtrFromString(to)
 	if err != nil {
 		return err
 	}
 	// A virus scanner opens a new file for some milliseconds.
 	for pause := time.Millisecond; ; pause *= 2 {
-		err = windows.MoveFileEx(from, to, flags|windows.MOVEFILE_WRITE_THROUGH)
-		busy := errors.Is(err, windows.ERROR_ACCESS_DENIED) || errors.Is(err, windows.ERROR_SHARING_VIOLATION) ||
-			errors.Is(err, windows.ERROR_USER_MAPPED_FILE)
-		if !busy || pause > 500*time.Millisecond {
-			f.done = err == nil
-			if busy {
-				return fmt.Errorf("%w: %w", errOpen, err)
-			}
+		err = windows.MoveFileEx(fromName, toName, flags|windows.MOVEFILE_WRITE_THROUGH)
+		if denied := errors.Is(err, windows.ERROR_ACCESS_DENIED); !denied && !InUse(err) {
 			return err
 		}
+		if pause > 500*time.Millisecond {
+			return fmt.Errorf("%w: %w", errOpen, err)
+		}
 		time.Sleep(pause)
+	}
+}
+
+// unixErrors are those of Windows for which Unix has a name that people know.
+var unixErrors = map[syscall.Errno]syscall.Errno{
+	windows.ERROR_DISK_FULL:           syscall.ENOSPC,
+	windows.ERROR_HANDLE_DISK_FULL:    syscall.ENOSPC,
+	windows.ERROR_DISK_QUOTA_EXCEEDED: syscall.EDQUOT,
+	windows.ERROR_WRITE_PROTECT:       syscall.EROFS,
+	windows.ERROR_FILE_TOO_LARGE:      syscall.EFBIG,
+	windows.ERROR_TOO_MANY_OPEN_FILES: syscall.EMFILE,
+	windows.ERROR_NOT_ENOUGH_MEMORY:   syscall.ENOMEM,
+	windows.ERROR_OUTOFMEMORY:         syscall.ENOMEM,
+	windows.ERROR_COMMITMENT_LIMIT:    syscall.ENOMEM,
+	windows.ERROR_DIRECTORY:           syscall.ENOTDIR,
+}
+
+// TempVariable names the environment variable of the folder for temporary files.
+const TempVariable = "TMP"
+
+// Temporary makes a file in that folder, which is gone when it is closed.
+func Temporary() (*os.File, error) {
+	for {
+		path := filepath.Join(os.TempDir(), fmt.Sprintf("veratune-%d", rand.Uint64()))
+		f, err := open(path, windows.GENERIC_READ|windows.GENERIC_WRITE|windows.DELETE, windows.FILE_SHARE_DELETE,
+			windows.CREATE_NEW, windows.FILE_ATTRIBUTE_TEMPORARY|windows.FILE_FLAG_DELETE_ON_CLOSE)
+		if !errors.Is(err, fs.ErrExist) {
+			return f, err
+		}
 	}
 }
 
@@ -81,7 +129,10 @@ func (f *pendingFile) Cleanup() error {
 	return os.Remove(f.Name())
 }
 
-const nonBlocking = 0
+// openToRead lets others remove the file meanwhile.
+func openToRead(path string) (*os.File, error) {
+	return open(path, windows.GENERIC_READ, shareAll, windows.OPEN_EXISTING, 0)
+}
 
 // openFolder opens a folder so that it can be renamed meanwhile.
 func openFolder(path string) (*os.File, error) {

@@ -18,7 +18,7 @@ func Open(path string) (*os.File, fs.FileInfo, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	file, err := os.OpenFile(path, os.O_RDONLY|nonBlocking, 0)
+	file, err := openToRead(path)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/shirou/gopsutil/v4/disk"
 
+	"github.com/veratune/veratune/internal/durable"
 	"github.com/veratune/veratune/internal/terminal"
 )
 
@@ -96,9 +97,9 @@ func (c *Client) download(ctx context.Context, n Name, m metadata, line *termina
 		return err
 	}
 	if err := verify(part, n, m); err != nil {
-		return errors.Join(err, os.Remove(part.Name()))
+		return errors.Join(err, part.Close(), os.Remove(part.Name()))
 	}
-	if err := errors.Join(part.Sync(), part.Close(), os.Rename(part.Name(), blob)); err != nil {
+	if err := errors.Join(part.Sync(), part.Close(), durable.Rename(part.Name(), blob)); err != nil {
 		return fmt.Errorf("%v: %w", n, err)
 	}
 	line.Note("%v: %s downloaded, its hash is right; kept in %s", n, humanize.Bytes(uint64(p.done)), c.Cache)

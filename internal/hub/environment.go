@@ -55,7 +55,7 @@ func folderOf(variable string) (string, error) {
 }
 
 func expand(path string) (string, error) {
-	if path != "~" && !strings.HasPrefix(path, "~/") {
+	if path != "~" && (len(path) < 2 || path[0] != '~' || !os.IsPathSeparator(path[1])) {
 		return path, nil
 	}
 	home, err := os.UserHomeDir()

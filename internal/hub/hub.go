@@ -269,7 +269,8 @@ func (c *Client) keepCommit(n Name, commit string) error {
 	return durable.WriteFile(path, []byte(commit), 0o666)
 }
 
-// link makes path a relative link to a blob, so that the cache can be moved.
+// link makes path a relative link to a blob, so that the cache can be moved. On Windows, where such links take a right
+// that most people have not, it is a second name; the only one where the file system has no second names.
 func link(blob, path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
 		return err
@@ -278,8 +279,10 @@ func link(blob, path string) error {
 	if err != nil {
 		return err
 	}
-	if err = os.Symlink(to, path); err != nil && runtime.GOOS == "windows" {
-		err = os.Link(blob, path) // symbolic links take a right there that most people have not
+	if runtime.GOOS != "windows" {
+		err = os.Symlink(to, path)
+	} else if err = os.Link(blob, path); err != nil && !errors.Is(err, fs.ErrExist) {
+		err = durable.Rename(blob, path)
 	}
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return err

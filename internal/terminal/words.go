@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/veratune/veratune/internal/durable"
 )
 
 // Words is the text of an error for people: what libraries and the system say in it is put in words, and control
@@ -29,7 +31,7 @@ func Words(err error) string {
 }
 
 // draft is the name of a folder that is being written, which becomes that of the whole one.
-var draft = regexp.MustCompile(`\.unfinished-([^/ :]+?)(?:-[0-9]{5,})?([/ :])`)
+var draft = regexp.MustCompile(`\.unfinished-([^/\\ :]+?)(?:-[0-9]{5,})?([/\\ :])`)
 
 // each visits an error and all that it wraps, the outer ones first.
 func each(err error, visit func(error)) {
@@ -64,6 +66,10 @@ func said(err error) string {
 		return e.New + ": " + reason(e.Err)
 	case *os.SyscallError:
 		return reason(e.Err)
+	case syscall.Errno:
+		if unix := durable.Unix(e); unix != e {
+			return unix.Error()
+		}
 	case *strconv.NumError:
 		return notNumber(e)
 	case *json.SyntaxError:
@@ -89,10 +95,16 @@ const endOfJSON = "unexpected end of JSON input"
 // reason is what the system says, with what it means where that isn't plain.
 func reason(err error) string {
 	switch {
-	case errors.Is(err, syscall.ENOTDIR):
+	case durable.Refused(err, syscall.ENOTDIR):
 		return "a part of this path is a file, not a folder"
 	case errors.Is(err, fs.ErrNotExist):
 		return "no such file or folder"
+	case durable.InUse(err):
+		return "another program has it open; close it there"
+	}
+	var e syscall.Errno
+	if errors.As(err, &e) {
+		return durable.Unix(e).Error()
 	}
 	return err.Error()
 }

@@ -38,7 +38,7 @@ var allowed = map[string][]string{
 	"mtbench":           {"internal/durable", "internal/terminal"},
 	"tokenizer":         {},
 	"internal/durable":  {},
-	"internal/terminal": {},
+	"internal/terminal": {"internal/durable"},
 	"internal/hub":      {"internal/terminal", "internal/durable"},
 	"internal/browser":  {},
 	"internal/mpi":      {},
