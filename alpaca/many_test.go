@@ -101,7 +101,6 @@ func load(t *testing.T, path string) (l loaded) {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	defer d.Close()
 	runtime.GC()
 	l.rows, l.fingerprint = d.Len(), d.Source(o).Fingerprint()
 	l.alive = heap() - min(before, heap())
