@@ -9,8 +9,8 @@
 extern "C" {
 #endif
 
-// Once, first: sends the log of ggml and llama.cpp to the store that vt_take_error reads, so that nothing is printed, and
-// has large blocks returned when they are freed.
+// Once, first: sends the log of ggml and llama.cpp to the store that vt_take_error reads, so that nothing is printed,
+// and has large blocks returned when they are freed.
 void vt_init(void);
 
 // Gives the system what was freed.

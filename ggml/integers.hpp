@@ -24,7 +24,7 @@ enum { IN_WORD = 2, LIMIT = 4095, BLOCK = 128 };
 #endif
 
 enum {
-    BITS       = 32 / IN_WORD,
+    BITS        = 32 / IN_WORD,
     BLOCK_WORDS = BLOCK / IN_WORD,
     // VNNI multiplies unsigned bytes by signed ones: q is q + SHIFT in B's words, and sums are SHIFT Σ r too much.
     SHIFT = HAS_VNNI ? 128 : 0,
