@@ -28,7 +28,7 @@ import (
 
 func init() {
 	// The imported packages' own init has sent ggml's log to the terminal; errors become Go errors instead.
-	C.vt_init()
+	C.vt_capture_log()
 }
 
 // ReturnMemory gives the system what C has freed, which glibc would keep.

@@ -45,14 +45,9 @@ template <typename T, typename F> static T guarded(T failed, F f) {
     return failed;
 }
 
-void vt_init(void) {
+void vt_capture_log(void) {
     ggml_log_set(on_log, nullptr);
     llama_log_set(on_log, nullptr);
-#ifdef __GLIBC__
-    // Returns a large block when it is freed: glibc would put the next ones of its size on the heap, which then grows
-    // for as long as a program builds graphs of new sizes.
-    mallopt(M_MMAP_THRESHOLD, 1 << 20);
-#endif
 }
 
 void vt_trim(void) {

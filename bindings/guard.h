@@ -9,9 +9,8 @@
 extern "C" {
 #endif
 
-// Once, first: sends the log of ggml and llama.cpp to the store that vt_take_error reads, so that nothing is printed,
-// and has large blocks returned when they are freed.
-void vt_init(void);
+// Sends the log of ggml and llama.cpp to the store that vt_take_error reads. Nothing is printed.
+void vt_capture_log(void);
 
 // Gives the system what was freed.
 void vt_trim(void);
