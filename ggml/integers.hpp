@@ -315,45 +315,27 @@ template <typename F> static void multiply_integers(const thread & t, product p,
     p.group                 = 4 * ROWS;
     const integer_rows a    = round_rows(t, p);
     const int64_t      room = PACKED / p.width / BLOCK_WORDS, most = a.blocks < room ? a.blocks : room,
-                       kept = p.m < KEPT ? p.m : KEPT;
-    const pieces       all(p, t.nth);
+                       kept  = p.m < KEPT ? p.m : KEPT;
     carver             sizes = { 0 };
     sizes.take<float>(p.width * (kept + BLOCK + most));
     sizes.take<int32_t>(p.width * most * BLOCK_WORDS);
     carver              memory = { (uintptr_t) t.scratch(sizes.next) };
     float *             c = memory.take<float>(p.width * (kept + BLOCK + most)), *floats = c + p.width * kept;
-    const integer_strip strip  = { memory.take<int32_t>(p.width * most * BLOCK_WORDS), floats + p.width * BLOCK };
-    int64_t             packed = -1;
-    for (int64_t i; (i = t.take()) < all.total;) {
-        int64_t which, start, end;
-        all.get(i, which, start, end);
-        const int64_t n0 = which * p.width, cols = p.n - n0 < p.width ? p.n - n0 : p.width;
-        for (int64_t first = start; first < end; first += KEPT) {
-            const int64_t last = end - first < KEPT ? end : first + KEPT;
-            for (int64_t b = 0; b < a.blocks; b += room) {
-                const int64_t n = a.blocks - b < room ? a.blocks - b : room;
-                if (which != packed || a.blocks > room) {
-                    pack_integers(p, b, n, n0, cols, floats, strip);
-                    packed = which;
-                }
-                for (int64_t r = first; r < last; r += CHUNK) {
-                    const int64_t rows = last - r < CHUNK ? last - r : CHUNK;
-                    float *       to   = c + (r - first) * p.width;
-                    for (int64_t k = 0; k < n; k += DEPTH) {
-                        const int64_t depth = n - k < DEPTH ? n - k : DEPTH;
-                        for (int64_t j = 0; j < cols; j += PANEL) {
-                            const int64_t at = j / PANEL * n + k;
-                            integer_tiles(rows, depth, a.from(r, b + k), strip.words + at * BLOCK_WORDS * PANEL,
-                                          strip.d + at * PANEL, { to + j, p.width, b + k > 0 });
-                        }
-                    }
-                    if (b + n == a.blocks) {
-                        use(r, rows, n0, cols, to, p.width);
-                    }
+    const integer_strip strip = { memory.take<int32_t>(p.width * most * BLOCK_WORDS), floats + p.width * BLOCK };
+    sum_up(
+        t, p, a.blocks, room, c,
+        [&](int64_t b, int64_t n, int64_t n0, int64_t cols) { pack_integers(p, b, n, n0, cols, floats, strip); },
+        [&](int64_t b, int64_t n, int64_t r, int64_t rows, int64_t cols, float * to) {
+            for (int64_t k = 0; k < n; k += DEPTH) {
+                const int64_t depth = n - k < DEPTH ? n - k : DEPTH;
+                for (int64_t j = 0; j < cols; j += PANEL) {
+                    const int64_t at = j / PANEL * n + k;
+                    integer_tiles(rows, depth, a.from(r, b + k), strip.words + at * BLOCK_WORDS * PANEL,
+                                  strip.d + at * PANEL, { to + j, p.width, b + k > 0 });
                 }
             }
-        }
-    }
+        },
+        use);
 }
 
 }  // namespace KERNELS

@@ -467,52 +467,67 @@ template <bool HALF> static void pack(const product & p, const stretch & part, i
     }
 }
 
-// Computes the product: packs one range of k after the other, and sums up. use(row, rows, column, columns, c, ldc) gets
-// every part of C, as floats that it may change.
-template <bool HALF, typename F> static void multiply(const thread & t, const product & p, F use) {
-    // values in a word; words that are packed together
-    enum { VALUES = HALF ? 2 : 1, TILED = HALF && HAS_AMX, PACKED = TILED ? 1 << 17 : 1 << 16 };
-    const int64_t              block = TILED || !p.b.along ? SHORT : LONG;
-    const lines                a     = prepare<HALF>(t, p);
-    const int64_t              kw = packed_count<HALF>(p.k), room = PACKED / p.width, most = kw < room ? kw : room,
-                               kept = p.m < KEPT ? p.m : KEPT;
-    const pieces               all(p, t.nth);
-    float *                    c      = (float *) t.scratch(p.width * (kept + most) * 4);
-    int32_t *                  panels = (int32_t *) (c + p.width * kept);
-    int64_t                    packed = -1;
-    const tile_registers<HALF> registers;
+// Goes through a product: for each piece, and for up to `room` of the `count` packed parts of k after the other,
+// calls pack(first, n, column, columns) unless they are packed, and tiles(first, n, row, rows, columns, to), which adds
+// their part of C to rows of c [min(m, KEPT), width]. use(row, rows, column, columns, c, ldc) gets every part of C, as
+// floats that it may change.
+template <typename P, typename T, typename F> static void sum_up(const thread & t, const product & p, int64_t count,
+                                                                 int64_t room, float * c, P pack, T tiles, F use) {
+    const pieces all(p, t.nth);
+    int64_t      packed = -1;
     for (int64_t i; (i = t.take()) < all.total;) {
         int64_t strip, start, end;
         all.get(i, strip, start, end);
         const int64_t n0 = strip * p.width, cols = p.n - n0 < p.width ? p.n - n0 : p.width;
         for (int64_t first = start; first < end; first += KEPT) {
             const int64_t last = end - first < KEPT ? end : first + KEPT;
-            for (int64_t w = 0; w < kw; w += room) {
-                const int64_t left = p.k - VALUES * w;
-                const stretch part = { VALUES * w, left < VALUES * room ? left : VALUES * room,
-                                       kw - w < room ? kw - w : room };
-                if (strip != packed || kw > room) {
-                    pack<HALF>(p, part, n0, cols, panels);
+            for (int64_t w = 0; w < count; w += room) {
+                const int64_t n = count - w < room ? count - w : room;
+                if (strip != packed || count > room) {
+                    pack(w, n, n0, cols);
                     packed = strip;
                 }
                 for (int64_t r = first; r < last; r += CHUNK) {
                     const int64_t rows = last - r < CHUNK ? last - r : CHUNK;
                     float *       to   = c + (r - first) * p.width;
-                    for (int64_t d = 0; d < part.words; d += block) {
-                        const int64_t   depth = part.words - d < block ? part.words - d : block;
-                        const int32_t * from  = a.words + r * a.stride + (w + d) * (HALF && PAIRED ? 2 : 1);
-                        for (int64_t j = 0; j < cols; j += PANEL) {
-                            best_tiles<HALF>(rows, depth, from, a.stride, panels + j * part.words + d * PANEL,
-                                             { to + j, p.width, w + d > 0 });
-                        }
-                    }
-                    if (w + part.words == kw) {
+                    tiles(w, n, r, rows, cols, to);
+                    if (w + n == count) {
                         use(r, rows, n0, cols, to, p.width);
                     }
                 }
             }
         }
     }
+}
+
+// Computes the product, whose parts use gets.
+template <bool HALF, typename F> static void multiply(const thread & t, const product & p, F use) {
+    // values in a word; words that are packed together
+    enum { VALUES = HALF ? 2 : 1, TILED = HALF && HAS_AMX, PACKED = TILED ? 1 << 17 : 1 << 16 };
+    const int64_t              block = TILED || !p.b.along ? SHORT : LONG;
+    const lines                a     = prepare<HALF>(t, p);
+    const int64_t              kw = packed_count<HALF>(p.k), room = PACKED / p.width, most = kw < room ? kw : room,
+                               kept   = p.m < KEPT ? p.m : KEPT;
+    float *                    c      = (float *) t.scratch(p.width * (kept + most) * 4);
+    int32_t *                  panels = (int32_t *) (c + p.width * kept);
+    const tile_registers<HALF> registers;
+    sum_up(
+        t, p, kw, room, c,
+        [&](int64_t w, int64_t n, int64_t n0, int64_t cols) {
+            const int64_t left = p.k - VALUES * w;
+            pack<HALF>(p, { VALUES * w, left < VALUES * room ? left : VALUES * room, n }, n0, cols, panels);
+        },
+        [&](int64_t w, int64_t n, int64_t r, int64_t rows, int64_t cols, float * to) {
+            for (int64_t d = 0; d < n; d += block) {
+                const int64_t   depth = n - d < block ? n - d : block;
+                const int32_t * from  = a.words + r * a.stride + (w + d) * (HALF && PAIRED ? 2 : 1);
+                for (int64_t j = 0; j < cols; j += PANEL) {
+                    best_tiles<HALF>(rows, depth, from, a.stride, panels + j * n + d * PANEL,
+                                     { to + j, p.width, w + d > 0 });
+                }
+            }
+        },
+        use);
 }
 
 template <typename F> static void multiply(const thread & t, const product & p, bool half, F use) {
