@@ -96,9 +96,7 @@ func (m *Model) attach(adapter *vera.Adapter) error {
 			return err
 		}
 	}
-	if a.held, err = residentMemory(); err != nil {
-		return err
-	}
+	a.held = residentMemory()
 	return m.Update()
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/shirou/gopsutil/v4/mem"
@@ -141,17 +142,19 @@ func (m *Model) heldMemory() int64 {
 	}
 }
 
-// residentMemory is the memory that the process holds now.
-func residentMemory() (int64, error) {
+// residentMemory is the memory that the process holds now. Where the system does not tell (a chroot without /proc), it
+// is what Go holds.
+func residentMemory() int64 {
 	self, err := process.NewProcess(int32(os.Getpid()))
-	if err != nil {
-		return 0, err
+	if err == nil {
+		var info *process.MemoryInfoStat
+		if info, err = self.MemoryInfo(); err == nil {
+			return int64(info.RSS)
+		}
 	}
-	info, err := self.MemoryInfo()
-	if err != nil {
-		return 0, err
-	}
-	return int64(info.RSS), nil
+	var of runtime.MemStats
+	runtime.ReadMemStats(&of)
+	return int64(of.Sys - of.HeapReleased)
 }
 
 // measureGraphs is the memory of the largest graph of a pass. All graphs are built as for computing, but only measured.
@@ -285,10 +288,8 @@ func available() int64 {
 	if v, err := mem.VirtualMemory(); err == nil {
 		free = int64(v.Available)
 	}
-	if resident, err := residentMemory(); err == nil {
-		if most, _ := memoryLimit(); most > 0 {
-			free = min(free, most-resident)
-		}
+	if most, _ := memoryLimit(); most > 0 {
+		free = min(free, most-residentMemory())
 	}
 	return free
 }
