@@ -84,6 +84,31 @@ func TestContainerTooSmall(t *testing.T) {
 	}
 }
 
+// Training and answers need no /proc, which a chroot may lack.
+func TestWithoutProc(t *testing.T) {
+	model, out := testutil.TinyLlama(t, testutil.TinyOptions{}), filepath.Join(t.TempDir(), "run")
+	hidden := func(args ...string) {
+		t.Helper()
+		cmd, output := process(args...)
+		program, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd.Path, cmd.Args = "/bin/sh", append([]string{"sh", "-c",
+			`exec unshare --user --map-root-user --mount sh -c 'mount -t tmpfs none /proc || exit 77; exec "$0" "$@"' "$0" "$@"`,
+			program}, args...)
+		err = cmd.Run()
+		if code := cmd.ProcessState.ExitCode(); code == 77 || code == 127 || strings.Contains(output.String(), "unshare: ") {
+			t.Skipf("no process can be put into a namespace of its own: %s", output)
+		}
+		if err != nil {
+			t.Errorf("%v: %s", err, output)
+		}
+	}
+	hidden(alpacaArgs(model, rows(t, 20), out, "--max-steps", "2")...)
+	hidden("generate", "--model", model, "--adapter", filepath.Join(out, "adapter.gguf"), "--max-tokens", "4", "hello")
+}
+
 // A training that the kernel kills because its container has run out of memory goes on from its newest checkpoint to
 // the same bytes.
 func TestOutOfMemory(t *testing.T) {
