@@ -131,7 +131,7 @@ test-arm: model ## test Arm's instruction sets under qemu: kernels, the float64 
 
 # What wine 8 can't do: symbolic links; removing a folder in which a file is open; a clock that tells short times.
 WINE_LINKS := MergedRefuses|ForceFollowsLinks|CheckFolder|WhatForceRenames
-WINE_CANNOT := ^Test($(WINE_LINKS)|FolderIsGone|ReportIsTheResult|PlainProgress|SweepResumes)$$
+WINE_CANNOT := ^Test($(WINE_LINKS)|FolderIsGone|ReportIsTheResult|PlainProgress)$$
 WINDOWS_TEST := $(WINDOWS) test -p 1 -short -timeout 9m -exec $(CURDIR)/tools/wine.sh
 
 test-windows: ## test the program for Windows under wine; takes what `make windows` takes, and Debian's wine64

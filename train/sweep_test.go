@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/veratune/veratune/internal/testutil"
 )
 
 // diverges has the step, from 0, in which a learning rate's training gives NaN.
@@ -128,8 +130,8 @@ func sweptFiles(t *testing.T, folder string) map[string]string {
 			return nil
 		}
 		data, err := os.ReadFile(path)
-		name := strings.TrimPrefix(path, folder)
-		files[name] = strings.ReplaceAll(clockReadings.ReplaceAllString(string(data), ""), folder, "")
+		name := filepath.ToSlash(strings.TrimPrefix(path, folder))
+		files[name] = testutil.WithoutFolder(clockReadings.ReplaceAllString(string(data), ""), folder)
 		return err
 	})
 	if err != nil {

@@ -11,7 +11,6 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -110,7 +109,7 @@ func content(dir string) (map[string]string, error) {
 		data, err := os.ReadFile(filepath.Join(dir, path))
 		switch filepath.Ext(path) {
 		case ".json", ".jsonl", ".yaml":
-			data = []byte(clockReadings.ReplaceAllString(strings.ReplaceAll(string(data), dir, ""), ""))
+			data = []byte(clockReadings.ReplaceAllString(testutil.WithoutFolder(string(data), dir), ""))
 		}
 		files[path] = fmt.Sprintf("%x", sha256.Sum256(data))
 		return err
