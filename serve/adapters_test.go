@@ -120,6 +120,26 @@ func TestFolder(t *testing.T) {
 	}
 }
 
+// A job's model has colons in its name, which Windows takes for those of a file's other streams.
+func TestNamesWithColons(t *testing.T) {
+	const name = "ft:base:mine:abc"
+	dir := t.TempDir()
+	l, err := openLibrary(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.close()
+	if err := os.WriteFile(filepath.Join(dir, inFolder(name)+adapterFile), []byte("x"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if names, err := l.names(); err != nil || !slices.Equal(names, []string{name}) {
+		t.Errorf("%q, %v", names, err)
+	}
+	if s, err := l.find(name); err != nil || s.files[0].Size() != 1 {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
 // TestFolders has a run folder and a folder of PEFT stand for their adapters, the best where there is one.
 func TestFolders(t *testing.T) {
 	r := start(t, nil)

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -19,6 +20,17 @@ import (
 // adapterFile is how the files of adapters end. Their names are without it.
 const adapterFile = ".gguf"
 
+// colon stands for the colons of names in those of files. Windows has none there, so it is the full-width one.
+var colon = map[bool]string{false: ":", true: "\uff1a"}[runtime.GOOS == "windows"]
+
+// inFolder is the name that an adapter's folder has, and its file before the end.
+func inFolder(name string) string { return strings.ReplaceAll(name, ":", colon) }
+
+// nameOf is the name of the adapter of a file or folder.
+func nameOf(inner string) string {
+	return strings.ReplaceAll(strings.TrimSuffix(inner, adapterFile), colon, ":")
+}
+
 // checkName says why no adapter can have a name. Names are parts of paths: none may lead out of the folder.
 func checkName(name string) error {
 	switch {
@@ -26,7 +38,7 @@ func checkName(name string) error {
 		return errors.New("a name has 1 to 200 bytes")
 	case !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl):
 		return errors.New("a name is a text without control characters")
-	case name[0] == '.' || strings.ContainsAny(name, `/\`) || !filepath.IsLocal(name):
+	case name[0] == '.' || strings.ContainsAny(name, `/\`) || !filepath.IsLocal(inFolder(name)):
 		return errors.New("a name doesn't begin with a dot, and has no slashes")
 	}
 	return nil
@@ -94,9 +106,9 @@ func (l library) find(name string) (source, error) {
 	if l.folder == nil || checkName(name) != nil {
 		return source{}, fs.ErrNotExist
 	}
-	s, err := l.within(name + adapterFile)
+	s, err := l.within(inFolder(name) + adapterFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		if s, err = l.within(name); err == nil && !s.files[0].IsDir() {
+		if s, err = l.within(inFolder(name)); err == nil && !s.files[0].IsDir() {
 			err = fs.ErrNotExist
 		}
 	}
@@ -163,7 +175,7 @@ func (l library) names() ([]string, error) {
 			return nil, err
 		}
 		for _, e := range entries {
-			if name := strings.TrimSuffix(e.Name(), adapterFile); checkName(name) == nil {
+			if name := nameOf(e.Name()); checkName(name) == nil {
 				names = append(names, name)
 			}
 		}

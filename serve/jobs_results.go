@@ -43,7 +43,7 @@ func (j *Jobs) publish(t *job) (result, error) {
 
 // served is where the adapter of a model lies.
 func (j *Jobs) served(model string) string {
-	return filepath.Join(j.options.Adapters, model+adapterFile)
+	return filepath.Join(j.options.Adapters, inFolder(model)+adapterFile)
 }
 
 func putFile(to, from string) error {
@@ -159,7 +159,7 @@ func (j *Jobs) serveCheckpoints(t *job, before []train.Checkpoint) []train.Check
 	}
 	entries, readErr := os.ReadDir(j.options.Adapters)
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), t.fineTuned()+checkpointMark) && !kept[e.Name()] {
+		if strings.HasPrefix(e.Name(), inFolder(t.fineTuned()+checkpointMark)) && !kept[e.Name()] {
 			err = errors.Join(err, os.Remove(filepath.Join(j.options.Adapters, e.Name())))
 		}
 	}
