@@ -63,6 +63,30 @@ func TestKills(t *testing.T) {
 	}
 }
 
+// TestKillsSmolLM2 kills a training of the real model.
+func TestKillsSmolLM2(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	model, data := testutil.SmolLM2(t), rows(t, 20)
+	k := &killed{name: "training", args: func(out string) []string {
+		return resumed(alpacaArgs(model, data, out, "--steps", "6", "--eval-every", "1"), out, train.ConfigFile)
+	}}
+	k.measure(t)
+	for random := rand.New(rand.NewPCG(1, 1)); k.kills < 2; {
+		k.kill(t, random)
+	}
+	k.finish(t)
+}
+
+// resumed has a command go on where its folder holds what it left.
+func resumed(args []string, out, holds string) []string {
+	if _, err := os.Stat(filepath.Join(out, holds)); err == nil {
+		return append(args, "--resume")
+	}
+	return args
+}
+
 func killable(t *testing.T) []*killed {
 	model, data := testutil.TinyLlama(t, testutil.TinyOptions{Type: bindings.Q4_1}), rows(t, 60)
 	trained := filepath.Join(t.TempDir(), "trained")
@@ -70,12 +94,6 @@ func killable(t *testing.T) []*killed {
 		t.Fatalf("exit code %d, %q", code, stderr)
 	}
 	adapter := filepath.Join(trained, train.AdapterFile)
-	resumed := func(args []string, out, holds string) []string {
-		if _, err := os.Stat(filepath.Join(out, holds)); err == nil {
-			return append(args, "--resume")
-		}
-		return args
-	}
 	list := []*killed{
 		{name: "training", args: func(out string) []string {
 			return resumed(alpacaArgs(model, data, out, "--eval-every", "3"), out, train.ConfigFile)
