@@ -177,7 +177,7 @@ bench: build model ## measure training speed and memory on the starter set
 # Releases are compiled by Zig's clang, which links against any version of the C library and makes the same bits on any machine. The processors
 # that they are made for are the oldest that the baseline names; veratune's own kernels are compiled for all, and choose.
 VERSION := v0.0.0
-TARGETS := linux-amd64
+TARGETS := linux-amd64 linux-arm64 windows-amd64
 # The folder that dist/ will be put in; without it there is nothing that installers could fetch from.
 RELEASE_URL :=
 ZIG_VERSION := 0.17.1
@@ -187,6 +187,9 @@ BASELINE-linux-arm64 := -target aarch64-linux-gnu.2.28
 BASELINE-windows-amd64 := -target x86_64-windows-gnu -mcpu=x86_64_v2
 COMMIT = $(shell git rev-parse HEAD)
 BUILT := build/release
+# Go asks for the old C library, in whose place zig links the Universal one, which every Windows since 10 has.
+MSVCRT := build/zig/msvcrt
+LINK-windows-amd64 := -L$(CURDIR)/$(MSVCRT)
 HOST = $(BUILT)/$(shell go env GOHOSTOS)-$(shell go env GOHOSTARCH)/veratune
 
 # A program for $(1), OS-ARCH. Paths of this machine get into nothing.
@@ -195,7 +198,7 @@ define compile
 	CC="$(ZIG)/zig cc $(BASELINE-$(1))" CXX="$(ZIG)/zig c++ $(BASELINE-$(1))" \
 	CGO_CFLAGS="-O3 -fno-sanitize=undefined" CGO_CXXFLAGS="-O3 -fno-sanitize=undefined" GOFLAGS= GOAMD64=v1 \
 	ZIG_GLOBAL_CACHE_DIR=$(CURDIR)/build/zig ZIG_LOCAL_CACHE_DIR=$(CURDIR)/build/zig \
-	go build -trimpath -buildvcs=false -ldflags "-s -w -buildid= -extldflags=-s -X main.release=$(VERSION) -X main.commit=$(COMMIT)" \
+	go build -trimpath -buildvcs=false -ldflags "-s -w -buildid= -extldflags '-s $(LINK-$(1))' -X main.release=$(VERSION) -X main.commit=$(COMMIT)" \
 		-o $(BUILT)/$(1)/ ./cmd/veratune
 
 endef
@@ -203,13 +206,18 @@ endef
 PACK = go run ./tools/release -version $(VERSION) -url "$(RELEASE_URL)" -built $(BUILT) -run $(HOST) -runtime $(ZIG) \
 	-date $(shell git log -1 --format=%ct)
 
-release: $(ZIG) ## make dist/: archives for TARGETS that need no compiler, SHA256SUMS; with RELEASE_URL=… what installs them from there; VERSION=v0.1.0
+release: $(ZIG) $(MSVCRT)/libmsvcrt.a ## make dist/: archives for TARGETS that need no compiler, SHA256SUMS; with RELEASE_URL=… what installs them from there; VERSION=v0.1.0
 	@git diff --quiet HEAD || echo "not all is committed: what is built is not the commit $(COMMIT)" >&2
 	$(foreach target,$(TARGETS),$(call compile,$(target)))
 	$(PACK) $(TARGETS)
 
 $(ZIG):
 	python3 -m pip install -q --target $(dir $@) ziglang==$(ZIG_VERSION)
+
+$(MSVCRT)/libmsvcrt.a: $(ZIG)
+	mkdir -p $(dir $@)
+	echo | $(ZIG)/zig cc $(BASELINE-windows-amd64) -x c -c - -o $(dir $@)none.o
+	$(ZIG)/zig ar rc $@ $(dir $@)none.o
 
 test-release: release ## check what `make release` makes: its files, the C library that it needs, the same bits packed twice, install.sh
 	$(PACK) -dist build/dist-again -url file://$(CURDIR)/build/dist-again $(TARGETS)
