@@ -27,7 +27,7 @@ GO_TEST := go test -p 1
 # The pinned module, where ggml's sources are.
 GGML = $(shell go list -m -f '{{.Dir}}' github.com/ollama/ollama)/ml/backend/ggml/ggml
 
-.PHONY: help build windows vulkan cuda cuda-whole hip model gemma demo demo-gemma test test-fast test-kernels test-arm test-windows test-vulkan test-cuda test-kill test-soak lint docs bench release test-release clean
+.PHONY: help build windows vulkan cuda cuda-whole hip model gemma demo demo-gemma test test-fast test-kernels test-arm test-windows test-darwin test-vulkan test-cuda test-kill test-soak lint docs bench release test-release clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -138,6 +138,18 @@ test-windows: model ## test the program for Windows under wine; takes what `make
 	$(WINDOWS) vet ./...
 	$(WINDOWS_TEST) -skip '$(WINE_CANNOT)' ./internal/... ./bindings ./alpaca ./mtbench ./vera ./train
 	$(subst -short,,$(WINDOWS_TEST)) -run '^Test(Kills|KillsSmolLM2|NamesWithColons)$$' ./cmd/veratune ./serve
+
+DARWIN = $(CURDIR)/tools/darwin.sh $(ZIG)/zig
+# A program for macOS on $(1), checked.
+define vet_darwin
+	GOOS=darwin GOARCH=$(1) CGO_ENABLED=1 CC="$(DARWIN) cc $(2)" CXX="$(DARWIN) c++ $(2)" CGO_CFLAGS=-O0 CGO_CXXFLAGS=-O0 \
+		ZIG_GLOBAL_CACHE_DIR=$(CURDIR)/build/zig ZIG_LOCAL_CACHE_DIR=$(CURDIR)/build/zig go vet ./...
+
+endef
+
+test-darwin: $(ZIG) ## compile everything but what needs Apple's frameworks for macOS on both processors, and vet it; nothing is linked or run
+	$(call vet_darwin,arm64,aarch64-macos)
+	$(call vet_darwin,amd64,x86_64-macos)
 
 test-vulkan: vulkan ## test training and answers on a Vulkan device; takes minutes where that is Mesa's software one
 	VERATUNE_TEST_DEVICE=vulkan0 $(GO_TEST) -timeout 30m -run 'TestDevice(|Steps|Plans|Refuses|Architectures|SmolLM2)$$|WeightsInTurn|AdamW' ./bindings ./model
