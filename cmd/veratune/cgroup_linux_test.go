@@ -98,7 +98,8 @@ func TestWithoutProc(t *testing.T) {
 			`exec unshare --user --map-root-user --mount sh -c 'mount -t tmpfs none /proc || exit 77; exec "$0" "$@"' "$0" "$@"`,
 			program}, args...)
 		err = cmd.Run()
-		if code := cmd.ProcessState.ExitCode(); code == 77 || code == 127 || strings.Contains(output.String(), "unshare: ") {
+		code := cmd.ProcessState.ExitCode()
+		if code == 77 || code == 127 || strings.Contains(output.String(), "unshare: ") {
 			t.Skipf("no process can be put into a namespace of its own: %s", output)
 		}
 		if err != nil {
