@@ -2,7 +2,10 @@
 
 package main
 
-import "syscall"
+import (
+	"os/exec"
+	"syscall"
+)
 
 // device makes a null device.
 func device(path string) error {
@@ -20,3 +23,8 @@ func socket(path string) error {
 }
 
 func makePipe(path string) error { return syscall.Mkfifo(path, 0o666) }
+
+func apart(*exec.Cmd) {}
+
+// interrupt is Ctrl-C.
+func interrupt(cmd *exec.Cmd) error { return cmd.Process.Signal(syscall.SIGINT) }
