@@ -27,7 +27,7 @@ GO_TEST := go test -p 1
 # The pinned module, where ggml's sources are.
 GGML = $(shell go list -m -f '{{.Dir}}' github.com/ollama/ollama)/ml/backend/ggml/ggml
 
-.PHONY: help build windows vulkan cuda cuda-whole hip model gemma demo demo-gemma test test-fast test-kernels test-arm test-windows test-darwin test-vulkan test-cuda test-kill test-soak lint docs bench release test-release clean
+.PHONY: help build windows vulkan cuda cuda-whole hip model gemma demo demo-gemma test test-fast test-kernels test-arm test-arm-kernels test-windows test-darwin test-vulkan test-cuda test-kill test-soak lint docs bench release test-release clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -128,6 +128,9 @@ test-arm: model ## test Arm's instruction sets under qemu: kernels, the float64 
 	$(ARM_TEST) $(call qemu,max) -run '^TestPEFTReference$$/^f32$$/^peft-vera-r64$$/^strong_peft$$' ./model
 	VERATUNE_TEST_ISA=dotprod $(ARM_TEST) $(call qemu,cortex-a76) -run '^Test(ISA|Interleaved)$$' ./bindings
 	VERATUNE_TEST_ISA=neon $(ARM_TEST) $(call qemu,cortex-a72) -run '^Test(ISA|Interleaved)$$' ./bindings
+
+test-arm-kernels: ## test every kernel on each of Arm's instruction sets under qemu, in ten minutes
+	$(foreach isa,neon dotprod i8mm bf16,VERATUNE_ISA=$(isa) VERATUNE_TEST_ISA=$(isa) $(ARM_TEST) $(call qemu,max) -run '$(ARM_KERNELS)' ./bindings &&) true
 
 # What wine 8 can't do: symbolic links; removing a folder in which a file is open; a clock that tells short times; Go itself.
 WINE_LINKS := MergedRefuses|ForceFollowsLinks|CheckFolder|WhatForceRenames
