@@ -142,6 +142,8 @@ test-windows: model ## test the program for Windows under wine; takes what `make
 	$(WINDOWS_TEST) -skip '$(WINE_CANNOT)' ./internal/... ./bindings ./alpaca ./mtbench ./vera ./train
 	$(subst -short,,$(WINDOWS_TEST)) -run '^Test(Kills|KillsSmolLM2|NamesWithColons)$$' ./cmd/veratune ./serve
 
+ZIG_VERSION := 0.17.1
+ZIG := $(CURDIR)/.tools/zig-$(ZIG_VERSION)/ziglang
 DARWIN = $(CURDIR)/tools/darwin.sh $(ZIG)/zig
 # A program for macOS on $(1), checked.
 define vet_darwin
@@ -195,8 +197,6 @@ VERSION := v0.0.0
 TARGETS := linux-amd64 linux-arm64 windows-amd64
 # The folder that dist/ will be put in; without it there is nothing that installers could fetch from.
 RELEASE_URL :=
-ZIG_VERSION := 0.17.1
-ZIG := $(CURDIR)/.tools/zig-$(ZIG_VERSION)/ziglang
 BASELINE-linux-amd64 := -target x86_64-linux-gnu.2.28 -mcpu=x86_64_v2
 BASELINE-linux-arm64 := -target aarch64-linux-gnu.2.28
 BASELINE-windows-amd64 := -target x86_64-windows-gnu -mcpu=x86_64_v2
