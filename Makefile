@@ -116,7 +116,7 @@ ARM_TEST := $(ARM) test -p 1 -short -timeout 9m -exec
 qemu = "qemu-aarch64-static -cpu $(1) -L /usr/aarch64-linux-gnu"
 
 # Every kernel on every instruction set; of attention and delta nets the small shapes, which are named below.
-ARM_KERNELS := Alike|Interleaved|SharedRows|Bytes|AttentionCached|Attention(Exact|LargeScores|Poison|WindowPoison)|Rows$$|RowsComposed|RowsPoison|Convert|Convolution|DeltaCached|Experts|Linears|AddFactored|Product(Shapes|Types|Parts|Poison|s)|MergeAlone|ISA
+ARM_KERNELS := Alike|Interleaved|SharedRows|Bytes|AttentionCached|Attention(Exact|LargeScores|Poison|WindowPoison)|Rows$$|RowsComposed|RowsPoison|Convert|Convolution|DeltaCached|Experts|Linears|AddFactored|Rounded$$|Product(Shapes|Types|Parts|Poison|s)|MergeAlone|ISA
 
 test-arm: model ## test Arm's instruction sets under qemu: kernels, the float64 reference on the real model, training and answers as on x86; takes Debian's g++-aarch64-linux-gnu and qemu-user-static
 	$(ARM) build ./bindings ./model ./train
@@ -125,7 +125,7 @@ test-arm: model ## test Arm's instruction sets under qemu: kernels, the float64 
 	$(ARM_TEST) $(call qemu,max) -run '^TestAttentionLimits$$/^(1_of_7|1_of_256|3_of_24|4_of_10|4_of_16)_' ./bindings
 	$(ARM_TEST) $(call qemu,max) -run '^TestDelta$$/^(1_of_16|2_of_10|2_of_32)_' ./bindings
 	$(ARM_TEST) $(call qemu,max) -run '^TestProcessors$$' ./train
-	$(ARM_TEST) $(call qemu,max) -run '^TestPEFTReference$$/^f32$$/^peft-vera-r64$$/^strong_peft$$' ./model
+	$(ARM_TEST) $(call qemu,max) -run '^TestPEFTReference$$/^f32_auto$$/^peft-vera-r64$$/^strong_peft$$' ./model
 	VERATUNE_TEST_ISA=dotprod $(ARM_TEST) $(call qemu,cortex-a76) -run '^Test(ISA|Interleaved)$$' ./bindings
 	VERATUNE_TEST_ISA=neon $(ARM_TEST) $(call qemu,cortex-a72) -run '^Test(ISA|Interleaved)$$' ./bindings
 

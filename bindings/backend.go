@@ -86,12 +86,16 @@ func useISA(name string) bool {
 // FastBF16 tells whether the CPU kernels multiply bfloat16 numbers by instructions made for it.
 func FastBF16() bool { return bool(C.ggml_vera_isa_bf16()) }
 
-// Integers are those to which products of the way Rounded round: from −limit to limit, with a scale for each block of
-// `span` numbers along the dimension that is summed over. They are 0 where nothing is rounded.
-func Integers() (limit, span int) {
-	n := C.ggml_vera_isa_integers()
-	return int(n.limit), int(n.span)
+// Integers are those to which products of the way Rounded round where k numbers are summed: from −limit to limit, with
+// a scale for each block of `span` of them. Where operands are gradients, every `turned` numbers of a block are
+// multiplied by a Hadamard matrix first, if that is not 0.
+func Integers(k int) (limit, span, turned int) {
+	n := C.ggml_vera_isa_integers(C.int64_t(k))
+	return int(n.limit), int(n.span), int(n.turned)
 }
+
+// FastIntegers tells whether products of the way Rounded are the fastest that the CPU has.
+func FastIntegers() bool { return bool(C.ggml_vera_isa_integers(1).fast) }
 
 // Close ends the backend. Closing twice is harmless.
 func (b *Backend) Close() {

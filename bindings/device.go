@@ -47,18 +47,26 @@ type Capabilities struct {
 	// Each of veratune's own operations is one kernel: of package ggml, or of the device's library. Else they are
 	// composed of ggml's.
 	Fused bool
-	// What its products can round their operands to, the best for training first: F32 rounds nothing, Q8_0 is for
-	// answers.
+	// What its products can round their operands to, the best for training first: F32 rounds nothing, I32 stands for
+	// Integers, Q8_0 is for answers.
 	Arithmetics []Type
 }
 
 // capabilities is the one place that tells from a name, or by asking, how a device computes.
 func (d Device) capabilities() Capabilities {
 	switch {
-	case d.Name == CPU && FastBF16():
-		return Capabilities{Host: true, Fused: true, Arithmetics: []Type{BF16, F32, Q8_0}}
 	case d.Name == CPU:
-		return Capabilities{Host: true, Fused: true, Arithmetics: []Type{F32, BF16, Q8_0}}
+		c := Capabilities{Host: true, Fused: true, Arithmetics: []Type{F32, BF16}}
+		if FastBF16() {
+			c.Arithmetics = []Type{BF16, F32}
+		}
+		if FastIntegers() {
+			c.Arithmetics = slices.Insert(c.Arithmetics, 0, I32)
+		} else {
+			c.Arithmetics = append(c.Arithmetics, I32)
+		}
+		c.Arithmetics = append(c.Arithmetics, Q8_0)
+		return c
 	case d.Name == Composed:
 		return Capabilities{Arithmetics: []Type{F32, BF16, Q8_0}}
 	case d.Name == Metal: // rounds whatever it multiplies

@@ -107,9 +107,10 @@ func TestDeviceHalves(t *testing.T) {
 				b.Linear(w, x, Product{}, F32), b.Convert(b.Linear(w, x, Product{}, BF16), F32),
 				b.Linear(v.B, small, Product{In: v.LambdaD, Out: v.LambdaB, Acc: b.f(normal(12, m*n), m, n)}, F32),
 				b.LinearBack(w, g, Product{}, F32), b.LinearBack(v.B, g, Product{In: v.LambdaB, Out: v.LambdaD}, F32),
-				b.WeightGradient(g, x, F32), b.Convert(b.Merge(b.Convert(b.f(normal(13, k*m), k, m), BF16), w, &v),
+				b.WeightGradient(g, x, F32, Plain),
+				b.Convert(b.Merge(b.Convert(b.f(normal(13, k*m), k, m), BF16), w, &v, Plain),
 					F32),
-				b.MergedGradient(b.WeightGradient(g, x, BF16), v), b.FactoredGradient(g, small, v),
+				b.MergedGradient(b.WeightGradient(g, x, BF16, Plain), v, Plain), b.FactoredGradient(g, small, v, Plain),
 				b.GatedBack(g, both, SiLU, F32), b.Convert(b.Gated(both, SiLU, BF16), F32),
 				b.Convert(b.CrossEntropyBack(b.f(normal(14, m*n), m, n), b.i(labels, n), 0, BF16), F32),
 			}

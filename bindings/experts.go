@@ -120,7 +120,7 @@ func (c *Context) experts(w, x *Tensor, m Mixture, sum bool, t Type) *Tensor {
 	if c.composed != nil {
 		return c.composeExperts(w, x, m, sum, t)
 	}
-	c.count(x, in*out*m.Routes.Ne(1)*c.Slots(m.Routes))
+	c.count(x, m.Way, in*out*m.Routes.Ne(1)*c.Slots(m.Routes))
 	with := parameters{experts: C.struct_ggml_vera_experts{way: C.int32_t(m.Way), back: C.bool(m.Back),
 		sum: C.bool(sum)}}
 	return c.node(C.GGML_VERA_EXPERTS, with, result{t, out, rows, m.Into}, w, x, m.Routes, m.Acc)

@@ -6,37 +6,41 @@ import (
 )
 
 // TestRounded compares products of operands that are rounded to integers with float64, whose operands are rounded in
-// the same way: shapes, types, parts, and numbers that are not finite or tiny.
+// the same way: shapes, types, parts, and numbers that are not finite, tiny or huge.
 func TestRounded(t *testing.T) {
 	var all []product
 	add := func(p product) {
-		p.op, p.way = "linear back", Rounded
+		p.way = Rounded
 		all = append(all, p)
 	}
-	for i, s := range []sizes{{k: 1, m: 1, n: 1}, {k: 130, m: 257, n: 193}, {k: 96, m: 192, n: 288},
-		{k: 37, m: 2051, n: 29}, {k: 2051, m: 43, n: 29}, {k: 37, m: 43, n: 2051}, {k: 65, m: 64, n: 7},
-		{k: 64, m: 127, n: 6}, {k: 16, m: 129, n: 5}} {
-		place := around[i%len(around)]
-		for _, kinds := range [][3]Type{{F32, F32, F32}, {BF16, F32, BF16}, {BF16, BF16, F32}} {
-			add(product{w: kinds[0], x: kinds[1], y: kinds[2], k: s.k, m: s.m, n: s.n, before: place[0],
-				after: place[1]})
-		}
+	for _, p := range every(sizes{1, 1, 1, 1}, sizes{130, 257, 193, 131}, sizes{96, 192, 288, 128},
+		sizes{37, 2051, 29, 19}, sizes{2051, 43, 29, 19}, sizes{37, 43, 2051, 19}, sizes{37, 43, 29, 2051},
+		sizes{65, 64, 7, 320}, sizes{64, 192, 250, 24}, sizes{64, 127, 6, 65}, sizes{16, 129, 5, 1}) {
+		add(p)
 	}
 	for kind := range typeCount {
 		if kind.Dequantizes() {
 			block := int(kind.BlockSize())
-			add(product{w: kind, x: F32, y: F32, k: max(block*3, 320/block*block), m: 67, n: 13, with: "io", before: 1})
+			p := product{w: kind, x: F32, y: F32, k: max(block*3, 608/block*block), m: 67, n: 13, r: 11, with: "io",
+				before: 1}
+			for _, p.op = range []string{"linear", "linear back", "merge"} {
+				add(p)
+			}
 		}
 	}
 	for _, with := range []string{"i", "o", "a", "ioa", "iot", "ioat", "ioT"} {
-		add(product{w: Q4_1, x: F32, y: F32, k: 96, m: 70, n: 7, with: with, before: 3, after: 3})
+		add(product{op: "linear back", w: Q4_1, x: F32, y: F32, k: 96, m: 70, n: 7, with: with, before: 3, after: 3})
 	}
-	for _, kind := range []Type{F32, BF16} {
-		for _, operand := range []string{"w", "g", "in", "out", "acc"} {
-			for _, value := range []float64{math.NaN(), math.Inf(1), math.Inf(-1), math.Exp2(-120), math.Exp2(100)} {
-				for _, tail := range []bool{false, true} {
-					add(product{w: kind, x: kind, y: kind, k: 71, m: 131, n: 33, with: "ioa", poison: operand,
-						value: float32(value), tail: tail})
+	for _, op := range operations {
+		for _, kind := range []Type{F32, BF16} {
+			p := product{op: op, w: kind, x: kind, y: kind, a: kind, k: 71, m: 131, n: 33, r: 35, with: "ioa"}
+			for _, m := range p.operands() {
+				for _, value := range []float64{math.NaN(), math.Inf(1), math.Inf(-1), math.Exp2(-120),
+					math.Exp2(100)} {
+					for _, tail := range []bool{false, true} {
+						p.poison, p.value, p.tail = m.name, float32(value), tail
+						add(p)
+					}
 				}
 			}
 		}

@@ -60,10 +60,16 @@ const (
 	// Composed, few rows are multiplied as the device's backend of ggml does it, which may round them so or not at all.
 	Bytes       Way = C.GGML_VERA_BYTES
 	Interleaved Way = C.GGML_VERA_INTERLEAVED // Bytes, for a matrix that Interleave has packed
-	// Of LinearBack alone: both operands are rounded to Integers on the CPU. It is a training's way, and fast for many
-	// rows.
+	// In training: on the CPU, both operands are rounded to Integers. It is fast for many rows.
 	Rounded Way = C.GGML_VERA_INTEGERS
 )
+
+func (w Way) parameters() parameters {
+	return parameters{linear: C.struct_ggml_vera_linear{way: C.int32_t(w)}}
+}
+
+// trains tells whether it is a way of training's products.
+func (w Way) trains() bool { return w == Plain || w == Rounded }
 
 func (p Product) fits(in, out, n int64, t Type) bool {
 	return isActivation(t) && isVectorOrNil(p.In, in) && isVectorOrNil(p.Out, out) &&
@@ -111,15 +117,14 @@ func (c *Context) Linear(w, x *Tensor, p Product, t Type) *Tensor {
 		return nil
 	}
 	if !isActivation(x.Type()) || !w.Type().Dequantizes() || w.ne[0] != x.ne[0] ||
-		p.Way == Interleaved && w.Type() != Q8_0 || p.Way == Rounded || !p.fits(w.Ne(0), w.Ne(1), x.Ne(1), t) {
+		p.Way == Interleaved && w.Type() != Q8_0 || !p.fits(w.Ne(0), w.Ne(1), x.Ne(1), t) {
 		return c.fail("linear", "%s by %s to %v", w.describe(), x.describe(), t)
 	}
 	if c.composed != nil {
 		return c.composeLinear(w, x, p, t)
 	}
-	c.count(x, w.Elements()*x.Ne(1))
-	with := parameters{linear: C.struct_ggml_vera_linear{way: C.int32_t(p.Way)}}
-	return c.node(C.GGML_VERA_LINEAR, with, result{t, w.Ne(1), x.Ne(1), p.Into}, w, x, p.In, p.Out, p.Acc)
+	c.count(x, p.Way, w.Elements()*x.Ne(1))
+	return c.node(C.GGML_VERA_LINEAR, p.Way.parameters(), result{t, w.Ne(1), x.Ne(1), p.Into}, w, x, p.In, p.Out, p.Acc)
 }
 
 // MostParts is the most matrices that Linears and AddFactored take.
@@ -161,7 +166,7 @@ func (c *Context) Linears(parts []Part, x, y, u, acc *Tensor) []*Tensor {
 		with.part[i] = C.struct_ggml_vera_part{way: C.int32_t(p.Way), second: C.bool(p.Second),
 			column: C.int32_t(p.Column), first: C.int32_t(p.First), rows: C.int32_t(p.Rows)}
 		sources = append(sources, p.W)
-		c.count(x, p.W.Elements()*p.Rows)
+		c.count(x, p.Way, p.W.Elements()*p.Rows)
 	}
 	if !isRight {
 		c.fail("linears", "%d products of %s to %s", len(parts), x.describe(), y.describe())
@@ -206,7 +211,7 @@ func (c *Context) AddFactored(layers []Factored, y, u, vectors, slots *Tensor, w
 		with.layer[i] = C.struct_ggml_vera_factored_layer{column: C.int32_t(l.Column), rank: C.int32_t(l.Rank),
 			offset: C.int64_t(l.Offset)}
 		sources = append(sources, l.B)
-		c.count(u, l.B.Elements()*n)
+		c.count(u, way, l.B.Elements()*n)
 	}
 	if !isRight {
 		c.fail("add_factored", "%d layers, %s to %s", len(layers), u.describe(), y.describe())
@@ -225,32 +230,32 @@ func (c *Context) LinearBack(w, g *Tensor, p Product, t Type) *Tensor {
 	if !c.areMatrices("linear_back", w, g) {
 		return nil
 	}
-	if !isActivation(g.Type()) || !w.Type().Dequantizes() || w.ne[1] != g.ne[0] || p.Way != Plain && p.Way != Rounded ||
+	if !isActivation(g.Type()) || !w.Type().Dequantizes() || w.ne[1] != g.ne[0] || !p.Way.trains() ||
 		!p.fits(w.Ne(1), w.Ne(0), g.Ne(1), t) {
 		return c.fail("linear_back", "%s by %s to %v", w.describe(), g.describe(), t)
 	}
 	if c.composed != nil {
 		return c.composeLinearBack(w, g, p, t)
 	}
-	c.count(g, w.Elements()*g.Ne(1))
-	with := parameters{linear: C.struct_ggml_vera_linear{way: C.int32_t(p.Way)}}
-	return c.node(C.GGML_VERA_LINEAR_BACK, with, result{t, w.Ne(0), g.Ne(1), p.Into}, w, g, p.In, p.Out, p.Acc)
+	c.count(g, p.Way, w.Elements()*g.Ne(1))
+	return c.node(C.GGML_VERA_LINEAR_BACK, p.Way.parameters(), result{t, w.Ne(0), g.Ne(1), p.Into}, w, g, p.In, p.Out,
+		p.Acc)
 }
 
 // WeightGradient is G = Σ g xᵀ over the tokens, [in, out] of type t, for the gradient g [out, n] of Linear's result and
 // its input x [in, n], of one type.
-func (c *Context) WeightGradient(g, x *Tensor, t Type) *Tensor {
+func (c *Context) WeightGradient(g, x *Tensor, t Type, way Way) *Tensor {
 	if !c.areMatrices("weight_gradient", g, x) {
 		return nil
 	}
-	if !isActivation(g.Type()) || g.Type() != x.Type() || !isActivation(t) || g.ne[1] != x.ne[1] {
+	if !isActivation(g.Type()) || g.Type() != x.Type() || !isActivation(t) || g.ne[1] != x.ne[1] || !way.trains() {
 		return c.fail("weight_gradient", "%s by %s to %v", g.describe(), x.describe(), t)
 	}
 	if c.composed != nil {
 		return c.composeWeightGradient(g, x, t)
 	}
-	c.count(g, g.Elements()*x.Ne(0))
-	return c.node(C.GGML_VERA_WEIGHT_GRADIENT, parameters{}, result{t, x.Ne(0), g.Ne(0), nil}, g, x)
+	c.count(g, way, g.Elements()*x.Ne(0))
+	return c.node(C.GGML_VERA_WEIGHT_GRADIENT, way.parameters(), result{t, x.Ne(0), g.Ne(0), nil}, g, x)
 }
 
 // Vectors are one layer's part of an adapter: the shared pair A [≥ in, rank], float32 or bfloat16, and B [rank, out],
@@ -263,7 +268,7 @@ func (v Vectors) fits(in, out int64) bool {
 }
 
 // Merge writes W + diag(b) B diag(d) A, or W without vectors, into dst [in, out], F32 or BF16, and gives dst.
-func (c *Context) Merge(dst, w *Tensor, v *Vectors) *Tensor {
+func (c *Context) Merge(dst, w *Tensor, v *Vectors, way Way) *Tensor {
 	if v == nil {
 		v = &Vectors{}
 	}
@@ -275,52 +280,53 @@ func (c *Context) Merge(dst, w *Tensor, v *Vectors) *Tensor {
 		return nil
 	}
 	if !isActivation(dst.Type()) || !w.Type().Dequantizes() || dst.ne[0] != w.ne[0] || dst.ne[1] != w.ne[1] ||
-		v.LambdaB != nil && !v.fits(w.Ne(0), w.Ne(1)) {
+		v.LambdaB != nil && !v.fits(w.Ne(0), w.Ne(1)) || !way.trains() {
 		return c.fail("merge", "%s into %s", w.describe(), dst.describe())
 	}
 	if c.composed != nil {
 		return c.composeMerge(dst, w, v)
 	}
 	if v.B != nil {
-		c.count(dst, w.Elements()*v.LambdaD.Elements())
+		c.count(dst, way, w.Elements()*v.LambdaD.Elements())
 	}
 	to := like(dst, dst.Type())
 	to.into = dst
-	return c.node(C.GGML_VERA_MERGE, parameters{}, to, w, v.A, v.B, v.LambdaB, v.LambdaD)
+	return c.node(C.GGML_VERA_MERGE, way.parameters(), to, w, v.A, v.B, v.LambdaB, v.LambdaD)
 }
 
 // MergedGradient gives the gradients of b and d, [out + rank], from the gradient grad [in, out] of the merged weight:
 // with T = grad Aᵀ and E = B ⊙ T, ∂b = E d and ∂d = Eᵀ b.
-func (c *Context) MergedGradient(grad *Tensor, v Vectors) *Tensor {
+func (c *Context) MergedGradient(grad *Tensor, v Vectors, way Way) *Tensor {
 	if !c.areMatrices("merged_gradient", grad, v.A, v.B, v.LambdaB, v.LambdaD) {
 		return nil
 	}
-	if !isActivation(grad.Type()) || !v.fits(grad.Ne(0), grad.Ne(1)) {
+	if !isActivation(grad.Type()) || !v.fits(grad.Ne(0), grad.Ne(1)) || !way.trains() {
 		return c.fail("merged_gradient", "%s", grad.describe())
 	}
 	if c.composed != nil {
 		return c.composeMergedGradient(grad, v)
 	}
-	c.count(grad, grad.Elements()*v.LambdaD.Elements())
-	return c.node(C.GGML_VERA_MERGED_GRADIENT, parameters{}, v.gradient(), grad, v.A, v.B, v.LambdaB, v.LambdaD)
+	c.count(grad, way, grad.Elements()*v.LambdaD.Elements())
+	return c.node(C.GGML_VERA_MERGED_GRADIENT, way.parameters(), v.gradient(), grad, v.A, v.B, v.LambdaB, v.LambdaD)
 }
 
 // FactoredGradient is MergedGradient with T = Σ g uᵀ over the tokens, for the gradient g [out, n] of the layer's result
 // and u = A x [rank, n], of one type.
-func (c *Context) FactoredGradient(g, u *Tensor, v Vectors) *Tensor {
+func (c *Context) FactoredGradient(g, u *Tensor, v Vectors, way Way) *Tensor {
 	if !c.areMatrices("factored_gradient", g, u, v.B, v.LambdaB, v.LambdaD) {
 		return nil
 	}
 	if !isActivation(g.Type()) || u.Type() != g.Type() || g.ne[1] != u.ne[1] ||
 		v.B.ne[0] != u.ne[0] || v.B.ne[1] != g.ne[0] ||
-		!isVectorOrNil(v.LambdaB, g.Ne(0)) || !isVectorOrNil(v.LambdaD, u.Ne(0)) || v.B.Type() != F32 {
+		!isVectorOrNil(v.LambdaB, g.Ne(0)) || !isVectorOrNil(v.LambdaD, u.Ne(0)) || v.B.Type() != F32 ||
+		!way.trains() {
 		return c.fail("factored_gradient", "%s by %s", g.describe(), u.describe())
 	}
 	if c.composed != nil {
 		return c.composeFactoredGradient(g, u, v)
 	}
-	c.count(g, g.Elements()*u.Ne(0))
-	return c.node(C.GGML_VERA_FACTORED_GRADIENT, parameters{}, v.gradient(), g, u, v.B, v.LambdaB, v.LambdaD)
+	c.count(g, way, g.Elements()*u.Ne(0))
+	return c.node(C.GGML_VERA_FACTORED_GRADIENT, way.parameters(), v.gradient(), g, u, v.B, v.LambdaB, v.LambdaD)
 }
 
 // gradient is that of b, then that of d.
@@ -347,14 +353,17 @@ func (l Largest) Max(o Largest) Largest {
 	return Largest{max(l.Matrix, o.Matrix), max(l.Operand, o.Operand), max(l.Pair, o.Pair), max(l.States, o.States)}
 }
 
-// Peak is [1]: the number of additions and multiplications that computing it takes, on registers alone, in
-// bfloat16 where x is, else in float32.
+// Peak is [1]: the number of additions and multiplications that computing it takes, on registers alone, in numbers of
+// x's type: float32, bfloat16, or int32 for Integers.
 func (c *Context) Peak(x *Tensor) *Tensor {
 	if !c.areMatrices("peak", x) {
 		return nil
 	}
 	if c.composed != nil {
 		return c.fail("peak", "is measured on the CPU alone")
+	}
+	if t := x.Type(); !isActivation(t) && t != I32 {
+		return c.fail("peak", "in %v", t)
 	}
 	return c.node(C.GGML_VERA_PEAK, parameters{}, result{Type: F32, width: 1, rows: 1}, x)
 }

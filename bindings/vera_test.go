@@ -21,7 +21,7 @@ type product struct {
 	with string
 	// numbers or blocks that every row lies inside of a longer one, if not 0, with rows of others around
 	before, after int
-	way           Way // of LinearBack
+	way           Way // Plain or Rounded
 	// the operand that has value in its middle, or at its last number but one of the last row but one
 	poison string
 	tail   bool
@@ -98,27 +98,38 @@ func (p product) result() matrix {
 // half tells whether the operands are rounded to bfloat16.
 func (p product) half() bool {
 	if p.op == "merge" {
-		return p.y == BF16 && FastBF16()
+		return p.y == BF16 && FastBF16() && !p.rounds()
 	}
 	return p.x == BF16 && FastBF16() && !p.rounds()
 }
 
 // rounds tells whether the operands are rounded to integers.
-func (p product) rounds() bool {
-	limit, _ := Integers()
-	return p.way == Rounded && limit > 0
-}
+func (p product) rounds() bool { return p.way == Rounded }
 
 // arithmetic is what a product's numbers depend on.
 func (p product) arithmetic() (a struct {
-	half        bool
-	limit, span int
+	half                bool
+	limit, span, turned int
 }) {
 	a.half = p.half()
 	if p.rounds() {
-		a.limit, a.span = Integers()
+		a.limit, a.span, a.turned = Integers(p.summed())
 	}
 	return a
+}
+
+// summed is the length of the sums.
+func (p product) summed() int {
+	switch p.op {
+	case "linear", "merged gradient":
+		return p.k
+	case "linear back":
+		return p.m
+	case "merge":
+		return p.r
+	default:
+		return p.n
+	}
 }
 
 // build makes p's node out of its operands, into the tensor given.
@@ -130,18 +141,19 @@ func (p product) build(c *Context, t map[string]*Tensor, into *Tensor) *Tensor {
 	v := Vectors{A: t["A"], B: t["B"], LambdaB: t["b"], LambdaD: t["d"]}
 	switch p.op {
 	case "linear":
+		parts.Way = p.way
 		return c.Linear(t["w"], t["x"], parts, p.y)
 	case "linear back":
 		parts.Way = p.way
 		return c.LinearBack(t["w"], t["g"], parts, p.y)
 	case "weight gradient":
-		return c.WeightGradient(t["g"], t["x"], p.y)
+		return c.WeightGradient(t["g"], t["x"], p.y, p.way)
 	case "merge":
-		return c.Merge(into, t["w"], &v)
+		return c.Merge(into, t["w"], &v, p.way)
 	case "merged gradient":
-		return c.MergedGradient(t["G"], v)
+		return c.MergedGradient(t["G"], v, p.way)
 	default:
-		return c.FactoredGradient(t["g"], t["u"], v)
+		return c.FactoredGradient(t["g"], t["u"], v, p.way)
 	}
 }
 
@@ -392,28 +404,35 @@ func (p product) want(t testing.TB, data map[string]numbers) []float64 {
 		return one
 	}
 	column := func(width int) func(i int) int { return func(i int) int { return i % width } }
-	k, m, n, r := p.k, p.m, p.n, p.r
+	k, m, r := p.k, p.m, p.r
+	dots := func(a, b []float64) []float64 {
+		k := p.summed()
+		if p.rounds() {
+			_, span, _ := Integers(k)
+			if p.op == "weight gradient" || p.op == "factored gradient" {
+				balance(a, b, k)
+			}
+			a, b, k = inBlocks(a, k, p.op != "merge"), inBlocks(b, k, p.op != "merge"), (k+span-1)/span*span
+		}
+		return dots(a, b, k)
+	}
 	var y []float64
 	switch p.op {
 	case "linear":
-		y = dots(round(get("x"), times("in", column(k))), round(get("w"), one), k)
+		y = dots(round(get("x"), times("in", column(k))), round(get("w"), one))
 	case "linear back":
-		g, w := round(get("g"), times("in", column(m))), turned(round(get("w"), one), k)
-		if p.rounds() {
-			g, w = inBlocks(g, m), inBlocks(w, m)
-		}
-		y = dots(g, w, m)
+		y = dots(round(get("g"), times("in", column(m))), turned(round(get("w"), one), k))
 	case "weight gradient":
-		y = dots(turned(round(get("g"), one), m), turned(round(get("x"), one), k), n)
+		y = dots(turned(round(get("g"), one), m), turned(round(get("x"), one), k))
 	case "merge":
-		y = dots(round(get("B"), times("d", column(r))), turned(round(get("A"), one), k), r)
+		y = dots(round(get("B"), times("d", column(r))), turned(round(get("A"), one), k))
 		for i := range y {
 			y[i] = float64(get("w")[i]) + float64(get("b")[i/k])*y[i]
 		}
 	case "merged gradient":
-		return p.vectors(dots(round(get("G"), one), round(get("A"), one), k), get("B"), get("b"), get("d"))
+		return p.vectors(dots(round(get("G"), one), round(get("A"), one)), get("B"), get("b"), get("d"))
 	default:
-		return p.vectors(dots(turned(round(get("g"), one), m), turned(round(get("u"), one), r), n), get("B"),
+		return p.vectors(dots(turned(round(get("g"), one), m), turned(round(get("u"), one), r)), get("B"),
 			get("b"), get("d"))
 	}
 	by := times("out", column(p.result().width))
@@ -454,11 +473,46 @@ func dots(a, b []float64, k int) []float64 {
 	return c
 }
 
-// inBlocks rounds rows of k numbers to Integers. A block with a NaN or an infinity is NaN.
-func inBlocks(rows []float64, k int) (out []float64) {
-	limit, span := Integers()
+// balance multiplies the numbers of each token in a and b, which have rows of k tokens, by a power of two and its
+// inverse, so that the largest of both are alike; by 0 where they add nothing.
+func balance(a, b []float64, k int) {
+	largest := func(x []float64, token int) (most float64) {
+		for ; token < len(x); token += k {
+			most = max(most, math.Abs(x[token])) // NaN if one is
+		}
+		return most
+	}
+	for token := range k {
+		inA, inB := largest(a, token), largest(b, token)
+		by, back := 1.0, 1.0
+		if inA == 0 || inB == 0 {
+			if inA+inB < math.Inf(1) {
+				by, back = 0, 0
+			}
+		} else if inA < math.Inf(1) && inB < math.Inf(1) {
+			_, x := math.Frexp(inA)
+			_, y := math.Frexp(inB)
+			by, back = math.Ldexp(1, (y-x)/2), math.Ldexp(1, -((y-x)/2))
+		}
+		for i := token; i < len(a); i += k {
+			a[i] *= by
+		}
+		for i := token; i < len(b); i += k {
+			b[i] *= back
+		}
+	}
+}
+
+// inBlocks rounds rows of k numbers, with zeros behind them that fill the last block, to Integers: themselves, or their
+// products with a Hadamard matrix, which are multiplied by its inverse then. A block with a NaN or an infinity is NaN.
+func inBlocks(rows []float64, k int, turn bool) (out []float64) {
+	limit, span, turned := Integers(k)
 	for ; len(rows) > 0; rows = rows[k:] {
 		for block := range slices.Chunk(rows[:k], span) {
+			block = append(slices.Clone(block), make([]float64, span-len(block))...)
+			if turn && turned > 0 {
+				hadamard(block, turned, func(v float64) float64 { return float64(float32(v)) })
+			}
 			most := float32(0)
 			for _, v := range block {
 				most = max(most, float32(math.Abs(v))) // NaN if one is
@@ -470,12 +524,32 @@ func inBlocks(rows []float64, k int) (out []float64) {
 			case most < 1e-34:
 				by, back = 0, 0
 			}
-			for _, v := range block {
-				out = append(out, math.RoundToEven(float64(float32(v))*by)*back)
+			rounded := make([]float64, len(block))
+			for i, v := range block {
+				rounded[i] = math.RoundToEven(float64(float32(v))*by) * back
 			}
+			if turn && turned > 0 {
+				hadamard(rounded, turned, func(v float64) float64 { return v })
+				for i := range rounded {
+					rounded[i] /= float64(turned)
+				}
+			}
+			out = append(out, rounded...)
 		}
 	}
 	return out
+}
+
+// hadamard multiplies every n of some numbers by a Hadamard matrix, and rounds each sum.
+func hadamard(x []float64, n int, round func(float64) float64) {
+	for h := 1; h < n; h *= 2 {
+		for i := range x {
+			if i&h == 0 {
+				a, b := x[i], x[i+h]
+				x[i], x[i+h] = round(a+b), round(a-b)
+			}
+		}
+	}
 }
 
 func turned(a []float64, width int) []float64 {
@@ -768,7 +842,7 @@ func TestMergeAlone(t *testing.T) {
 					_, weight := s.place(product{}, m, w.data)
 					dst := s.own(s.NewTensor(to, int64(m.width), rows))
 					g := s.NewGraph()
-					g.Expand(s.Merge(dst, weight, nil))
+					g.Expand(s.Merge(dst, weight, nil, Plain))
 					if err := backend.Compute(g); err != nil {
 						t.Fatal(err)
 					}
@@ -810,8 +884,8 @@ func everyProduct(t testing.TB, kind Type, n int64) func(b *bench) []*Tensor {
 			b.Linear(w, x, Product{}, F32), b.Linear(w, x, Product{In: f(10, k), Out: f(11, m), Acc: f(12, m, n)}, F32),
 			b.Cont(b.Linear(rows, small, Product{In: v.LambdaD, Out: v.LambdaB, Acc: f(12, m, n), Into: place}, F32)),
 			b.LinearBack(w, g, Product{}, F32), b.LinearBack(w, g, Product{In: v.LambdaB, Out: f(10, k), Acc: x}, F32),
-			b.WeightGradient(g, x, F32), b.Merge(f(13, k, m), w, &v), b.Merge(f(13, k, m), w, nil),
-			b.MergedGradient(f(14, k, m), v), b.FactoredGradient(g, small, v),
+			b.WeightGradient(g, x, F32, Plain), b.Merge(f(13, k, m), w, &v, Plain), b.Merge(f(13, k, m), w, nil, Plain),
+			b.MergedGradient(f(14, k, m), v, Plain), b.FactoredGradient(g, small, v, Plain),
 		}
 	}
 }
@@ -897,41 +971,41 @@ func TestProductsRefuse(t *testing.T) {
 			return c.Linear(f(c, F32, 4, 6), f(c, F32, 4, 3), Product{Into: c.Transpose(f(c, F32, 3, 6))}, F32)
 		},
 		"gradients of two types": func(c *Context) *Tensor {
-			return c.WeightGradient(f(c, F32, 4, 3), f(c, BF16, 5, 3), F32)
+			return c.WeightGradient(f(c, F32, 4, 3), f(c, BF16, 5, 3), F32, Plain)
 		},
 		"gradients of other tokens": func(c *Context) *Tensor {
-			return c.WeightGradient(f(c, F32, 4, 3), f(c, F32, 5, 2), F32)
+			return c.WeightGradient(f(c, F32, 4, 3), f(c, F32, 5, 2), F32, Plain)
 		},
 		"merged into a smaller one": func(c *Context) *Tensor {
 			v := vectors(c, 4, 6, 2)
-			return c.Merge(f(c, F32, 4, 5), f(c, F32, 4, 6), &v)
+			return c.Merge(f(c, F32, 4, 5), f(c, F32, 4, 6), &v, Plain)
 		},
 		"merged into float16": func(c *Context) *Tensor {
 			v := vectors(c, 4, 6, 2)
-			return c.Merge(f(c, F16, 4, 6), f(c, F32, 4, 6), &v)
+			return c.Merge(f(c, F16, 4, 6), f(c, F32, 4, 6), &v, Plain)
 		},
 		"A narrower than the layer": func(c *Context) *Tensor {
 			v := vectors(c, 3, 6, 2)
-			return c.Merge(f(c, F32, 4, 6), f(c, F32, 4, 6), &v)
+			return c.Merge(f(c, F32, 4, 6), f(c, F32, 4, 6), &v, Plain)
 		},
 		"more rows of B than needed": func(c *Context) *Tensor {
-			return c.MergedGradient(f(c, F32, 4, 5), vectors(c, 4, 6, 2))
+			return c.MergedGradient(f(c, F32, 4, 5), vectors(c, 4, 6, 2), Plain)
 		},
 		"no A": func(c *Context) *Tensor {
 			v := vectors(c, 4, 6, 2)
 			v.A = nil
-			return c.MergedGradient(f(c, F32, 4, 6), v)
+			return c.MergedGradient(f(c, F32, 4, 6), v, Plain)
 		},
 		"d with gaps": func(c *Context) *Tensor {
 			v := vectors(c, 4, 6, 2)
 			v.LambdaD = spread(c, 2)
-			return c.MergedGradient(f(c, F32, 4, 6), v)
+			return c.MergedGradient(f(c, F32, 4, 6), v, Plain)
 		},
 		"u of another rank": func(c *Context) *Tensor {
-			return c.FactoredGradient(f(c, F32, 6, 5), f(c, F32, 3, 5), vectors(c, 4, 6, 2))
+			return c.FactoredGradient(f(c, F32, 6, 5), f(c, F32, 3, 5), vectors(c, 4, 6, 2), Plain)
 		},
 		"u of other tokens": func(c *Context) *Tensor {
-			return c.FactoredGradient(f(c, F32, 6, 5), f(c, F32, 2, 4), vectors(c, 4, 6, 2))
+			return c.FactoredGradient(f(c, F32, 6, 5), f(c, F32, 2, 4), vectors(c, 4, 6, 2), Plain)
 		},
 	} {
 		c := backend.NewContext()
@@ -949,15 +1023,11 @@ func TestProductsRefuse(t *testing.T) {
 
 // TestPeak multiplies on registers alone with every instruction set.
 func TestPeak(t *testing.T) {
-	for _, half := range []bool{false, true} {
+	for _, kind := range []Type{F32, BF16, I32} {
 		everyISA(t, func(t *testing.T) {
 			backend := openCPU(t, 2)
 			s := newStage(t, backend)
 			defer s.Close()
-			kind := F32
-			if half {
-				kind = BF16
-			}
 			n := s.own(s.Peak(s.own(s.NewTensor(kind, 32))))
 			g := s.NewGraph()
 			g.Expand(n)

@@ -20,17 +20,20 @@ func TestWork(t *testing.T) {
 		"linear back": {func(c *Context, f func(...int64) *Tensor, v Vectors) *Tensor {
 			return c.LinearBack(f(in, out), f(out, n), Product{}, F32)
 		}, 2 * in * out * n},
+		"rounded": {func(c *Context, f func(...int64) *Tensor, v Vectors) *Tensor {
+			return c.LinearBack(f(in, out), f(out, n), Product{Way: Rounded}, F32)
+		}, 2 * in * out * n},
 		"weight gradient": {func(c *Context, f func(...int64) *Tensor, v Vectors) *Tensor {
-			return c.WeightGradient(f(out, n), f(in, n), F32)
+			return c.WeightGradient(f(out, n), f(in, n), F32, Plain)
 		}, 2 * in * out * n},
 		"merge": {func(c *Context, f func(...int64) *Tensor, v Vectors) *Tensor {
-			return c.Merge(f(in, out), f(in, out), &v)
+			return c.Merge(f(in, out), f(in, out), &v, Plain)
 		}, 2 * in * out * rank},
 		"merged gradient": {func(c *Context, f func(...int64) *Tensor, v Vectors) *Tensor {
-			return c.MergedGradient(f(in, out), v)
+			return c.MergedGradient(f(in, out), v, Plain)
 		}, 2 * in * out * rank},
 		"factored gradient": {func(c *Context, f func(...int64) *Tensor, v Vectors) *Tensor {
-			return c.FactoredGradient(f(out, n), f(rank, n), v)
+			return c.FactoredGradient(f(out, n), f(rank, n), v, Plain)
 		}, 2 * rank * out * n},
 		"experts": {func(c *Context, f func(...int64) *Tensor, v Vectors) *Tensor {
 			return c.EachExpert(f(in, out, 4), f(in, n), Mixture{Routes: c.Route(f(4, n), 2)}, F32)
@@ -54,6 +57,9 @@ func TestWork(t *testing.T) {
 			want := Work{F32: of.want}
 			if kind == BF16 && FastBF16() && name != "experts" && name != "merge" {
 				want = Work{BF16: of.want}
+			}
+			if name == "rounded" {
+				want = Work{Integers: of.want}
 			}
 			if got := c.Work(); got != want {
 				t.Errorf("%s in %v: %+v, want %+v", name, kind, got, want)

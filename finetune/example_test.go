@@ -12,6 +12,7 @@ import (
 	"github.com/veratune/veratune/alpaca"
 	"github.com/veratune/veratune/finetune"
 	"github.com/veratune/veratune/internal/testutil"
+	"github.com/veratune/veratune/model"
 	"github.com/veratune/veratune/session"
 	"github.com/veratune/veratune/vera"
 )
@@ -30,7 +31,7 @@ func Example() {
 	}
 	o.Data = []alpaca.Part{{Path: rows, Weight: 1}}
 	o.Adapter.Rank, o.Adapter.Targets, o.HeldOut, o.Train.Steps = 8, []string{"attn_q", "attn_v"}, 0, 3
-	o.Folder = filepath.Join(folder, "run")
+	o.Folder, o.Engine.Compute = filepath.Join(folder, "run"), model.ComputeF32
 	o.Report = session.Report{Note: func(line string) { fmt.Println(strings.ReplaceAll(line, folder+"/", "")) }}
 	if err := o.Validate(); err != nil {
 		fmt.Println(err)
@@ -46,6 +47,7 @@ func Example() {
 	// template: the model's own chat template
 	// rows.jsonl: JSON lines; instruction (16)
 	// rows.jsonl: 16 rows, 384 tokens, 80 of them labelled
+	// compute f32: float32
 	// tiny random Llama: llama, 2 blocks, width 64; vera rank 8 on 4 layers (attn_q, attn_v), 224 trained numbers
 	// 3 steps: adapter.gguf
 }

@@ -23,8 +23,7 @@ import (
 type Options struct {
 	Model        string // path of a GGUF file
 	PreTokenizer string // in llama.cpp's words; "" is that of the model's file
-	// how the model computes; on another device than the CPU, model.DeviceCompute says in which arithmetic
-	Engine model.Options
+	Engine       model.Options
 
 	Adapter vera.Config
 	// adapter to begin with, in place of a new one; its own configuration takes the place of Adapter's, but for the
@@ -130,7 +129,7 @@ func Run(ctx context.Context, o *Options) (train.Result, error) {
 			return train.Result{}, err
 		}
 	}
-	o.keepDate()
+	o.settle()
 	p, err := Open(ctx, o)
 	if err != nil {
 		return train.Result{}, err

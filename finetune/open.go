@@ -67,7 +67,9 @@ func (p *Prepared) fill() (err error) {
 		}
 	}
 	if device := p.Device(); !device.Host {
-		o.Report.Notef("device %s: %s, in %s", device.Name, where, o.Engine.Compute)
+		o.Report.Notef("device %s: %s, in %s", device.Name, where, p.Compute())
+	} else {
+		o.Report.Notef("compute %s: %s", p.Compute(), p.Compute().Products())
 	}
 	o.Report.Notef("%s: %s, %d blocks, width %d; %s rank %d on %d layers (%s), %d trained numbers",
 		cmp.Or(p.Name, o.Model), p.Architecture, p.Blocks, p.Width, p.Adapter.Method, p.Adapter.Rank,

@@ -78,7 +78,7 @@ func (p *Prepared) setup() setup {
 	o := p.options
 	data := o.Rows
 	data.Form = p.Training.Form
-	s := setup{Vera: o.Adapter, Data: data, Base: p.Base().Fingerprint, Compute: o.Engine.Compute, Plan: o.Engine.Plan,
+	s := setup{Vera: o.Adapter, Data: data, Base: p.Base().Fingerprint, Compute: p.Compute(), Plan: o.Engine.Plan,
 		PreTokenizer: o.PreTokenizer}
 	if o.From != "" {
 		s.From = p.Adapter.Digest()
@@ -113,9 +113,10 @@ func (o *Options) facts(d *alpaca.Dataset) map[string]string {
 	return facts
 }
 
-// keepDate has a run that is resumed write the day that it has written before.
-func (o *Options) keepDate() {
-	if !o.Resume || o.Rows.Date != "" {
+// settle has a run that is resumed write the day that it has written before, and compute as before, where that is not
+// given.
+func (o *Options) settle() {
+	if !o.Resume {
 		return
 	}
 	var config struct {
@@ -123,10 +124,17 @@ func (o *Options) keepDate() {
 			Data struct {
 				Date string `json:"date"`
 			} `json:"data"`
+			Compute model.Compute `json:"compute"`
 		} `json:"setup"`
 	}
-	if text, err := durable.ReadFile(filepath.Join(o.Folder, train.ConfigFile), train.MaxConfig); err == nil &&
-		json.Unmarshal(text, &config) == nil {
+	text, err := durable.ReadFile(filepath.Join(o.Folder, train.ConfigFile), train.MaxConfig)
+	if err != nil || json.Unmarshal(text, &config) != nil {
+		return // train.Run tells what is wrong
+	}
+	if o.Rows.Date == "" {
 		o.Rows.Date = config.Setup.Data.Date
+	}
+	if o.Engine.Compute == model.ComputeAuto && config.Setup.Compute != "" {
+		o.Engine.Compute = config.Setup.Compute
 	}
 }

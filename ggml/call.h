@@ -14,10 +14,10 @@
     OP(LINEARS,            "linears",            linears,            linears)              \
     OP(ADD_FACTORED,       "add factored",       add_factored,       factored)             \
     OP(LINEAR_BACK,        "linear back",        linear_back,        linear)                 \
-    OP(WEIGHT_GRADIENT,    "weight gradient",    weight_gradient,    none)                 \
-    OP(MERGE,              "merge",              merge,              none)                 \
-    OP(MERGED_GRADIENT,    "merged gradient",    merged_gradient,    none)                 \
-    OP(FACTORED_GRADIENT,  "factored gradient",  factored_gradient,  none)                 \
+    OP(WEIGHT_GRADIENT,    "weight gradient",    weight_gradient,    linear)              \
+    OP(MERGE,              "merge",              merge,              linear)              \
+    OP(MERGED_GRADIENT,    "merged gradient",    merged_gradient,    linear)              \
+    OP(FACTORED_GRADIENT,  "factored gradient",  factored_gradient,  linear)              \
     /* attention.hpp, cached.hpp */                                                        \
     OP(ATTENTION,          "attention",          attention,          attention)            \
     OP(ATTENTION_BACK,     "attention back",     attention_back,     attention)            \
@@ -67,8 +67,8 @@ enum ggml_vera_operation {
 // How LINEAR, LINEARS, ADD_FACTORED and EXPERTS compute. In all ways but PLAIN, the results for a column of x are the
 // same bits whatever the other columns are and however many; these ways are fast for few columns. ALIKE computes in
 // float32. BYTES rounds x to 8 bits, in blocks of 32, where w is quantised. INTERLEAVED is BYTES for a w of q8_0 in
-// strips of 16 rows (bytes.hpp). LINEAR_BACK is PLAIN, or INTEGERS: both operands are rounded to integers
-// (integers.hpp).
+// strips of 16 rows (bytes.hpp). LINEAR_BACK, WEIGHT_GRADIENT, MERGE and the gradients of vectors are PLAIN, or
+// INTEGERS: both operands of their product are rounded to integers (integers.hpp).
 enum ggml_vera_way { GGML_VERA_PLAIN, GGML_VERA_ALIKE, GGML_VERA_BYTES, GGML_VERA_INTERLEAVED, GGML_VERA_INTEGERS };
 
 // Activations; bindings/rowwise.go has their formulas.
@@ -185,7 +185,7 @@ struct ggml_vera_call {
 namespace vera {
 
 // ggml's numbers of the types that kernels treat on their own.
-enum { F32 = 0, BF16 = 30 };
+enum { F32 = 0, I32 = 26, BF16 = 30 };
 
 // A run of a pack's tokens, as graphs have it. The runs are a tree: a token sees all tokens of its run's ancestors, and
 // those up to itself in its own run.

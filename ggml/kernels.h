@@ -65,7 +65,7 @@ struct isa {
     const char * name;
     bool         bf16;  // multiplies bfloat16 numbers itself
 
-    ggml_vera_integers integers;
+    ggml_vera_integers (*integers)(int64_t k);
 
     kernel kernels[GGML_VERA_OPERATION_COUNT];
 };

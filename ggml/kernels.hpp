@@ -33,6 +33,6 @@ static inline void call(void (*kernel)(const thread &, ggml_tensor *), const thr
 #define KERNEL(OP, shown, kernel, parameters) \
     [](const thread & t, ggml_tensor * dst) { KERNELS::call(KERNELS::kernel, t, t.with->parameters, dst); },
 
-const isa ISA = { NAME(ISA), HAS_BF16, { KERNELS::LIMIT, KERNELS::BLOCK }, { GGML_VERA_OPERATIONS(KERNEL) } };
+const isa ISA = { NAME(ISA), HAS_BF16, KERNELS::integers, { GGML_VERA_OPERATIONS(KERNEL) } };
 
 }  // namespace vera

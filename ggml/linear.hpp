@@ -9,11 +9,9 @@
 namespace vera {
 namespace KERNELS {
 
-// Computes a product in a ggml_vera_way.
+// Computes a product in a ggml_vera_way, other than INTEGERS.
 template <typename F> static void multiply(const thread & t, const product & p, bool half, int way, F use) {
-    if (way == GGML_VERA_INTEGERS) {
-        multiply_integers(t, p, use);
-    } else if (way >= GGML_VERA_BYTES && has_quants(p.b.t->type)) {
+    if (way >= GGML_VERA_BYTES && has_quants(p.b.t->type)) {
         multiply_bytes(t, p, way == GGML_VERA_INTERLEAVED, use);
     } else if (way && !(HAS_BF16 && half)) {
         multiply_dots(t, p, use);
@@ -23,9 +21,12 @@ template <typename F> static void multiply(const thread & t, const product & p, 
 }
 
 // dst = C ⊙ by + acc.
-static void multiply_into(const thread & t, ggml_tensor * dst, const product & p, bool half, const factors & by,
-                          const ggml_tensor * acc, int way = 0) {
-    multiply(t, p, half, way, [&](int64_t r, int64_t rows, int64_t n0, int64_t cols, float * c, int64_t ldc) {
+struct result {
+    ggml_tensor *       dst;
+    const factors &     by;
+    const ggml_tensor * acc;
+
+    void operator()(int64_t r, int64_t rows, int64_t n0, int64_t cols, const float * c, int64_t ldc) const {
         const size_t size = dst->type == BF16 ? 2 : 4;
         for (int64_t i = r; i < r + rows; i++, c += ldc) {
             const float * more = acc ? (const float *) row(acc, i) + n0 : nullptr;
@@ -36,7 +37,24 @@ static void multiply_into(const thread & t, ggml_tensor * dst, const product & p
                 by.multiply(i, n0, c, more, (uint16_t *) to, cols);
             }
         }
-    });
+    }
+
+    // Where whole panels of C can be written as they are.
+    float * place(int64_t r, int64_t n0, int64_t cols) const {
+        return dst->type == F32 && !by.t && !acc && cols % PANEL == 0 ? (float *) row(dst, r) + n0 : nullptr;
+    }
+
+    int64_t stride() const { return dst->nb[1] / sizeof(float); }
+};
+
+static void multiply_into(const thread & t, ggml_tensor * dst, const product & p, bool half, const factors & by,
+                          const ggml_tensor * acc, int way = 0) {
+    const result to = { dst, by, acc };
+    if (way == GGML_VERA_INTEGERS) {
+        multiply_integers(t, p, true, to);
+    } else {
+        multiply(t, p, half, way, to);
+    }
 }
 
 // The product of w and the columns of x times `by`.
@@ -201,7 +219,7 @@ static void linear_back(const thread & t, const ggml_vera_linear & with, ggml_te
 }
 
 // G = Σ_tokens g xᵀ [k, m] for g [m, n] and x [k, n], of one type. Sources: g, x.
-static void weight_gradient(const thread & t, ggml_tensor * dst) {
+static void weight_gradient(const thread & t, const ggml_vera_linear & with, ggml_tensor * dst) {
     const ggml_tensor *g = t.src[0], *x = t.src[1];
     const bool         half = g->type == BF16;
     multiply_into(t, dst,
@@ -213,7 +231,7 @@ static void weight_gradient(const thread & t, ggml_tensor * dst) {
                     {},
                     strip_width(t, x, true, half, x->ne[0]),
                     GROUP },
-                  half, {}, nullptr);
+                  half, {}, nullptr, with.way);
 }
 
 }  // namespace KERNELS

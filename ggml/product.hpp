@@ -211,7 +211,8 @@ template <bool HALF> static void pack_quants(const product & p, const stretch & 
             for (int i = 0; i < 32 && (part.first + k) % block == 0; i++) {
                 prefetch(rows[i] + (part.first + k) / block * size + AHEAD, size);
             }
-            transpose_rows(t->type, rows, (part.first + k) / block * size, (int) (k % block / 32), columns);
+            transpose_rows(t->type, rows, (part.first + k) / block * size, (int) ((part.first + k) % block / 32),
+                           columns);
             for (int i = 0; i < 32; i += LANES) {
                 int32_t * to =
                     panels + (j + i) / PANEL * PANEL * part.words + word_count<HALF>(k) * PANEL + (j + i) % PANEL;
@@ -238,7 +239,7 @@ template <bool HALF> static void pack_along(const product & p, const stretch & p
     const size_t        size   = ggml_type_size(t->type);
     const int64_t       block  = ggml_blck_size(t->type);
     const bool          direct = HALF ? t->type == BF16 : t->type == F32;
-    alignas(64) float   buf[BLOCK];
+    alignas(64) float   buf[2 * BLOCK];
     alignas(64) int32_t in[LANES * BLOCK];
     if (has_quants(t->type)) {
         pack_quants<HALF>(p, part, n0, cols, panels);
@@ -270,11 +271,9 @@ template <bool HALF> static void pack_along(const product & p, const stretch & p
                     line[w - 1] = 0;
                     memcpy(line, from, n * size);
                 } else {
-                    float * values = HALF ? buf : (float *) line;
-                    unpack(t, from, values, n);
-                    if (HALF) {
-                        words<HALF>(values, line, n);
-                    }
+                    const int64_t skip = (part.first + k) % block;  // of the block in which the part begins
+                    unpack(t, from, buf, (skip + n + block - 1) / block * block);
+                    words<HALF>(buf + skip, line, n);
                 }
             }
             int64_t i = 0;
@@ -314,6 +313,16 @@ template <bool HALF> static void pack_across(const product & p, const stretch & 
                            *odd  = (const uint16_t *) (row(t, k + 1) + offset);
             for (int64_t j = 0; j < whole; j += PANEL) {
                 interleave(even + j, odd + j, to + j * kw, PANEL);
+            }
+            continue;
+        }
+        if (!HALF && cols == whole && (t->type == BF16 || t->type == F32)) {
+            for (int64_t j = 0; j < whole; j += PANEL) {
+                if (t->type == BF16) {
+                    copy((const uint16_t *) (row(t, k) + offset) + j, (float *) to + j * kw, PANEL);
+                } else {
+                    memcpy(to + j * kw, row(t, k) + offset + j * 4, PANEL * 4);
+                }
             }
             continue;
         }
@@ -359,6 +368,10 @@ template <bool HALF> static void transpose_columns(const ggml_tensor * t, int64_
                 const uint16_t zeros[LANES] = {};
                 interleave((const uint16_t *) r0, pair ? (const uint16_t *) (r0 + t->nb[1]) : zeros, block + i * LANES,
                            n);
+                continue;
+            }
+            if (!HALF && t->type == BF16) {
+                copy((const uint16_t *) r0, (float *) block + i * LANES, n);
                 continue;
             }
             const float * even = floats(t, r0, buf[0], n);
@@ -468,9 +481,9 @@ template <bool HALF> static void pack(const product & p, const stretch & part, i
 }
 
 // Goes through a product: for each piece, and for up to `room` of the `count` packed parts of k after the other,
-// calls pack(first, n, column, columns) unless they are packed, and tiles(first, n, row, rows, columns, to), which adds
-// their part of C to rows of c [min(m, KEPT), width]. use(row, rows, column, columns, c, ldc) gets every part of C, as
-// floats that it may change.
+// calls pack(first, n, column, columns) unless they are packed, and tiles(first, n, row, rows, column, columns, to),
+// which adds their part of C to rows of c [min(m, KEPT), width]. use(row, rows, column, columns, c, ldc) gets every
+// part of C, as floats that it may change.
 template <typename P, typename T, typename F> static void sum_up(const thread & t, const product & p, int64_t count,
                                                                  int64_t room, float * c, P pack, T tiles, F use) {
     const pieces all(p, t.nth);
@@ -490,7 +503,7 @@ template <typename P, typename T, typename F> static void sum_up(const thread & 
                 for (int64_t r = first; r < last; r += CHUNK) {
                     const int64_t rows = last - r < CHUNK ? last - r : CHUNK;
                     float *       to   = c + (r - first) * p.width;
-                    tiles(w, n, r, rows, cols, to);
+                    tiles(w, n, r, rows, n0, cols, to);
                     if (w + n == count) {
                         use(r, rows, n0, cols, to, p.width);
                     }
@@ -517,7 +530,7 @@ template <bool HALF, typename F> static void multiply(const thread & t, const pr
             const int64_t left = p.k - VALUES * w;
             pack<HALF>(p, { VALUES * w, left < VALUES * room ? left : VALUES * room, n }, n0, cols, panels);
         },
-        [&](int64_t w, int64_t n, int64_t r, int64_t rows, int64_t cols, float * to) {
+        [&](int64_t w, int64_t n, int64_t r, int64_t rows, int64_t, int64_t cols, float * to) {
             for (int64_t d = 0; d < n; d += block) {
                 const int64_t   depth = n - d < block ? n - d : block;
                 const int32_t * from  = a.words + r * a.stride + (w + d) * (HALF && PAIRED ? 2 : 1);

@@ -147,7 +147,7 @@ const char * ggml_vera_isa(void) { return best().name; }
 
 bool ggml_vera_isa_bf16(void) { return best().bf16; }
 
-struct ggml_vera_integers ggml_vera_isa_integers(void) { return best().integers; }
+struct ggml_vera_integers ggml_vera_isa_integers(int64_t k) { return best().integers(k); }
 
 struct ggml_vera_nodes * ggml_vera_nodes_new(struct ggml_vera * v) {
     ggml_vera_nodes * n = new ggml_vera_nodes;

@@ -25,11 +25,13 @@ const char * ggml_vera_isa(void);
 bool         ggml_vera_isa_bf16(void);
 
 // The integers to which GGML_VERA_INTEGERS rounds: from −limit to limit, in blocks of `span` values along the common
-// dimension of the operands that share a scale. Both are 0 where it does not round.
+// dimension of the operands, of k values, that share a scale. Where operands are gradients, every `turned` of them are
+// multiplied by a Hadamard matrix first, if that is not 0. fast tells whether this is the fastest way to multiply.
 struct ggml_vera_integers {
-    int32_t limit, span;
+    int32_t limit, span, turned;
+    bool    fast;
 };
-struct ggml_vera_integers ggml_vera_isa_integers(void);
+struct ggml_vera_integers ggml_vera_isa_integers(int64_t k);
 
 // Uses that instruction set from now on if the processor has it, and tells whether; NULL goes back to the best. No
 // graph may be running.

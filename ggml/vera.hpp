@@ -1,7 +1,7 @@
 // The operations of VeRA: W + diag(b) B diag(d) A, and the gradients of b and d.
 #pragma once
 
-#include "product.hpp"
+#include "integers.hpp"
 #include "unpack.hpp"
 
 namespace vera {
@@ -19,7 +19,7 @@ static inline void add_parts(const float * parts, int64_t count, float * to, int
 
 // W + diag(b) B diag(d) A, written into dst [k, m], float32 or bfloat16, the type in which the product is computed.
 // Sources: w [k, m], A [≥ k, r], B [r, ≥ m], b [m], d [r]; the last four may be NULL, for W alone.
-static void merge(const thread & t, ggml_tensor * dst) {
+static void merge(const thread & t, const ggml_vera_linear & with, ggml_tensor * dst) {
     const ggml_tensor *w = t.src[0], *a = t.src[1], *rows = t.src[2], *b = t.src[3], *d = t.src[4];
     const int64_t      in = w->ne[0], out = w->ne[1];
     if (!b) {
@@ -34,7 +34,7 @@ static void merge(const thread & t, ggml_tensor * dst) {
         out, in, a->ne[1], { rows, true }, { a, false }, d, strip_width(t, w, true, dst->type == BF16, in), GROUP
     };
     const size_t block = ggml_blck_size(w->type), size = ggml_type_size(w->type);
-    multiply(t, p, dst->type == BF16, [&](int64_t r, int64_t n, int64_t n0, int64_t cols, float * c, int64_t ldc) {
+    const auto   add = [&](int64_t r, int64_t n, int64_t n0, int64_t cols, float * c, int64_t ldc) {
         alignas(64) float buf[256];
         for (int64_t i = 0; i < n; i++, c += ldc) {
             unpack(w, row(w, r + i) + n0 / block * size, buf, cols);
@@ -44,7 +44,8 @@ static void merge(const thread & t, ggml_tensor * dst) {
             }
             put(dst, row(dst, r + i) + n0 * (dst->type == BF16 ? 2 : 4), buf, cols);
         }
-    });
+    };
+    multiply_trained(t, p, dst->type == BF16, with.way, false, add);
 }
 
 // With T [r, m] = x · g over their common dimension and E = B ⊙ T: ∂b = E d and ∂d = Eᵀ b. (Write out the sum of G ⊙
@@ -52,7 +53,7 @@ static void merge(const thread & t, ggml_tensor * dst) {
 // x [r, tokens], which meets the gradient g [m, tokens]. Each strip of E gives a part of every ∂b, each CHUNK of its
 // rows a part of every ∂d; the parts are added in their order. Sources: G or g, x, B [r, ≥ m], b [m], d [r]. dst: ∂b
 // [m], then ∂d [r].
-static void vera_gradient(const thread & t, ggml_tensor * dst, bool tokens) {
+static void vera_gradient(const thread & t, ggml_tensor * dst, bool tokens, int way) {
     const ggml_tensor *g = t.src[0], *x = t.src[1], *rows = t.src[2];
     const float *      b = float_data(t.src[3]), *d = float_data(t.src[4]);
     const int64_t      out = rows->ne[1], rank = rows->ne[0], strips = (rank + STRIP - 1) / STRIP,
@@ -62,8 +63,8 @@ static void vera_gradient(const thread & t, ggml_tensor * dst, bool tokens) {
         t.parts((strips * out + chunks * rank) * sizeof(float));
     }
     t.barrier();
-    float *db = (float *) t.parts(0), *dd = db + strips * out;
-    multiply(t, p, g->type == BF16, [&](int64_t o, int64_t n, int64_t r, int64_t cols, float * c, int64_t ldc) {
+    float *    db = (float *) t.parts(0), *dd = db + strips * out;
+    const auto add = [&](int64_t o, int64_t n, int64_t r, int64_t cols, float * c, int64_t ldc) {
         float *           sums = dd + o / CHUNK * rank + r, *to = db + r / STRIP * out;
         alignas(64) float buf[STRIP];
         memset(sums, 0, cols * sizeof(float));
@@ -85,7 +86,8 @@ static void vera_gradient(const thread & t, ggml_tensor * dst, bool tokens) {
             }
             to[o + i] = s;
         }
-    });
+    };
+    multiply_trained(t, p, g->type == BF16, way, true, add);
     t.barrier();
     if (t.ith == 0) {
         float * result = (float *) dst->data;
@@ -95,10 +97,14 @@ static void vera_gradient(const thread & t, ggml_tensor * dst, bool tokens) {
 }
 
 // From the gradient of the merged weight.
-static void merged_gradient(const thread & t, ggml_tensor * dst) { vera_gradient(t, dst, false); }
+static void merged_gradient(const thread & t, const ggml_vera_linear & with, ggml_tensor * dst) {
+    vera_gradient(t, dst, false, with.way);
+}
 
 // From the gradient of the result, and u.
-static void factored_gradient(const thread & t, ggml_tensor * dst) { vera_gradient(t, dst, true); }
+static void factored_gradient(const thread & t, const ggml_vera_linear & with, ggml_tensor * dst) {
+    vera_gradient(t, dst, true, with.way);
+}
 
 }  // namespace KERNELS
 }  // namespace vera

@@ -155,12 +155,13 @@ func (s small) checkGradients(t *testing.T, m *Model, a *vera.Adapter, most boun
 var smallTolerances = map[Compute]bounds{
 	ComputeF32:  {loss: 1e-5, logits: 2e-4, gradient: 5e-4, together: 5e-4},
 	ComputeBF16: {loss: 1e-2, logits: 0.5, gradient: 0.2, together: 3e-2},
+	ComputeInt:  {loss: 1e-2, logits: 0.5, gradient: 0.2, together: 3e-2},
 }
 
 // TestArchitectures compares every architecture with transformers and PEFT, from PEFT's folder as it is.
 func TestArchitectures(t *testing.T) {
 	smalls(t, func(t *testing.T, s small) {
-		for _, compute := range []Compute{ComputeF32, ComputeBF16} {
+		for _, compute := range []Compute{ComputeF32, ComputeBF16, ComputeInt} {
 			for _, plan := range []Plan{PlanFactored, PlanMerged} {
 				o := options()
 				o.Compute, o.Plan = compute, plan
@@ -194,7 +195,7 @@ func TestNaiveArchitectures(t *testing.T) {
 // TestArchitectureRecomputing has the same bits whether a block's results are kept or computed again.
 func TestArchitectureRecomputing(t *testing.T) {
 	smalls(t, func(t *testing.T, s small) {
-		for _, compute := range []Compute{ComputeF32, ComputeBF16} {
+		for _, compute := range []Compute{ComputeF32, ComputeBF16, ComputeInt} {
 			var want []float32
 			for _, recompute := range []Recompute{RecomputeNone, RecomputeAll} {
 				o := options()

@@ -32,7 +32,7 @@ func DeviceName(name string) (string, error) {
 
 // arithmetics are those of products that round their operands to a type.
 var arithmetics = map[bindings.Type]Compute{bindings.F32: ComputeF32, bindings.BF16: ComputeBF16,
-	bindings.Q8_0: ComputeQ8}
+	bindings.I32: ComputeInt, bindings.Q8_0: ComputeQ8}
 
 // trainsBestIn is the arithmetic that a device trains best in.
 func trainsBestIn(d bindings.Device) Compute { return arithmetics[d.Arithmetics[0]] }
@@ -72,6 +72,9 @@ func multiplies(d bindings.Device, c Compute) error {
 
 // Device is where the model computes.
 func (m *Model) Device() bindings.Device { return m.backend.Device }
+
+// Compute is the arithmetic that the model computes in.
+func (m *Model) Compute() Compute { return m.options.Compute }
 
 // DeviceMemory is how much memory of the model's device is in use now, by all programs, in bytes; 0 where that is the
 // CPU.

@@ -176,25 +176,34 @@ func (g *graph) compute() error {
 // Before a delta net: its result is normed, however small. The gradient of a tiny Qwen 3.5 of four blocks would change
 // by 0.11, and by 0.007 with only the backward pass rounded.
 func (m *Model) kind() bindings.Type {
-	if m.Experts > 0 || m.arch.unscaledScores || m.arch.mixer == deltaNet {
+	if m.chooses() {
 		return bindings.F32
 	}
 	return m.backKind()
 }
 
+func (m *Model) chooses() bool {
+	return m.Experts > 0 || m.arch.unscaledScores || m.arch.mixer == deltaNet
+}
+
 // kindOf is the type of a group's input forwards. A short convolution multiplies three numbers, so its input is not
 // rounded: the gradient of a tiny LFM2 would change by up to 0.03, and by 0.02 as it is.
 func (m *Model) kindOf(gr *group) bindings.Type {
-	if gr.index == 0 && m.mixers[gr.block] == shortConvolution {
+	if m.convolves(gr) {
 		return bindings.F32
 	}
 	return m.kind()
 }
 
+func (m *Model) convolves(gr *group) bool {
+	return gr.index == 0 && m.mixers[gr.block] == shortConvolution
+}
+
 // backKind is the type in products that choose nothing: the backward pass and the head. Composed products round
 // activations themselves.
 func (m *Model) backKind() bindings.Type {
-	if m.options.Compute == ComputeBF16 && m.backend.Fused {
+	c := m.options.Compute
+	if c == ComputeBF16 && m.backend.Fused || c == ComputeInt && bindings.FastBF16() {
 		return bindings.BF16
 	}
 	return bindings.F32

@@ -104,7 +104,7 @@ func (m *Model) merge() error {
 			}
 			gr.each(gr.adapter, func(l *linear, a layerAdapter, start int) {
 				place := g.View(gr.merged, [4]int64{int64(gr.in), int64(l.out), 1, 1}, [4]int64{0, int64(start)})
-				g.nodes.Expand(g.Merge(place, l.w, a.vectors))
+				g.nodes.Expand(g.Merge(place, l.w, a.vectors, m.mergingWay(gr)))
 			})
 		}
 		err := g.runBlock(b, i+1)
@@ -171,11 +171,12 @@ func (g *graph) linears(x *bindings.Tensor, gr *group, acc *bindings.Tensor, t b
 
 // products is linears without biases.
 func (g *graph) products(x *bindings.Tensor, gr *group, acc *bindings.Tensor, t bindings.Type) (y, u *bindings.Tensor) {
+	way := g.m.forwardWay(gr)
 	switch {
 	case x == nil:
 		return nil, nil
 	case gr.merged != nil && g.useMerged:
-		return g.Linear(gr.merged, x, bindings.Product{Acc: acc}, t), nil
+		return g.Linear(gr.merged, x, bindings.Product{Acc: acc, Way: way}, t), nil
 	case g.way != bindings.Plain:
 		return g.as(g.answerProducts(x, gr, acc), t), nil
 	}
@@ -190,11 +191,11 @@ func (g *graph) products(x *bindings.Tensor, gr *group, acc *bindings.Tensor, t 
 		part := g.columns(y, start, l.out)
 		switch {
 		case a.vectors == nil:
-			y = g.joined(y, g.Linear(l.w, x, bindings.Product{Acc: acc, Into: part}, t))
+			y = g.joined(y, g.Linear(l.w, x, bindings.Product{Acc: acc, Into: part, Way: way}, t))
 		default:
-			wx := g.Linear(l.w, x, bindings.Product{Acc: acc}, bindings.F32)
+			wx := g.Linear(l.w, x, bindings.Product{Acc: acc, Way: way}, bindings.F32)
 			y = g.joined(y, g.Linear(a.vectors.B, g.columns(u, a.firstRank, a.rank),
-				bindings.Product{In: a.vectors.LambdaD, Out: a.vectors.LambdaB, Acc: wx, Into: part}, t))
+				bindings.Product{In: a.vectors.LambdaD, Out: a.vectors.LambdaB, Acc: wx, Into: part, Way: way}, t))
 		}
 	})
 	return y, u
@@ -211,7 +212,7 @@ func (g *graph) joined(whole, part *bindings.Tensor) *bindings.Tensor {
 
 // timesA is u = A x [rank or Σ rank, rows], with the group's dropout on x.
 func (g *graph) timesA(x *bindings.Tensor, gr *group) *bindings.Tensor {
-	return g.Linear(gr.adapter.matrixA, g.dropped(x, gr), bindings.Product{}, g.kind)
+	return g.Linear(gr.adapter.matrixA, g.dropped(x, gr), bindings.Product{Way: g.m.forwardWay(gr)}, g.kind)
 }
 
 // dropped is x with the group's dropout, as products take it.
@@ -245,37 +246,38 @@ func (g *graph) linearsBack(dy, x, u *bindings.Tensor, gr *group, needInput bool
 		return nil
 	}
 	x, u = g.rounded(x), g.rounded(u)
+	way := g.m.trainingWay()
 	if gr.merged != nil {
-		grad := g.WeightGradient(dy, x, g.kind)
+		grad := g.WeightGradient(dy, x, g.kind, g.m.gradientWay())
 		gr.each(gr.adapter, func(l *linear, a layerAdapter, start int) {
 			if a.vectors != nil && grad != nil {
 				part := g.View(grad, [4]int64{grad.Ne(0), int64(l.out), 1, 1}, [4]int64{0, int64(start)})
-				g.nodes.Expand(g.AddInplace(a.grads, g.MergedGradient(part, *a.vectors)))
+				g.nodes.Expand(g.AddInplace(a.grads, g.MergedGradient(part, *a.vectors, g.m.gradientWay())))
 			}
 		})
 		if !needInput {
 			return nil
 		}
-		return g.LinearBack(gr.merged, dy, bindings.Product{}, bindings.F32)
+		return g.LinearBack(gr.merged, dy, bindings.Product{Way: way}, bindings.F32)
 	}
 	du := g.vectorsBack(dy, u, gr, needInput)
 	ad := gr.adapter
 	if ad != nil && ad.gradA != nil {
-		g.nodes.Expand(g.AddInplace(ad.gradA, g.WeightGradient(du, g.dropped(x, gr), bindings.F32)))
+		g.nodes.Expand(g.AddInplace(ad.gradA, g.WeightGradient(du, g.dropped(x, gr), bindings.F32, way)))
 	}
 	if !needInput {
 		return nil
 	}
 	gr.each(nil, func(l *linear, _ layerAdapter, start int) {
-		dx = g.LinearBack(l.w, g.columns(dy, start, l.out), bindings.Product{Acc: dx}, bindings.F32)
+		dx = g.LinearBack(l.w, g.columns(dy, start, l.out), bindings.Product{Acc: dx, Way: way}, bindings.F32)
 	})
 	if du == nil {
 		return dx
 	}
 	if mask := g.mask(gr); mask != nil {
-		return g.Add(dx, g.Mul(g.LinearBack(ad.matrixA, du, bindings.Product{}, bindings.F32), mask))
+		return g.Add(dx, g.Mul(g.LinearBack(ad.matrixA, du, bindings.Product{Way: way}, bindings.F32), mask))
 	}
-	return g.LinearBack(ad.matrixA, du, bindings.Product{Acc: dx}, bindings.F32)
+	return g.LinearBack(ad.matrixA, du, bindings.Product{Acc: dx, Way: way}, bindings.F32)
 }
 
 // vectorsBack adds the gradients of the layers' b and d, or of a LoRA's B. It gives the gradient of u = A x, as
@@ -283,7 +285,7 @@ func (g *graph) linearsBack(dy, x, u *bindings.Tensor, gr *group, needInput bool
 //
 //	∂u = d ⊙ Bᵀ (b ⊙ g)    ∂B = Σ g (d ⊙ u)ᵀ
 func (g *graph) vectorsBack(dy, u *bindings.Tensor, gr *group, needed bool) (du *bindings.Tensor) {
-	ad := gr.adapter
+	ad, way := gr.adapter, g.m.trainingWay()
 	if ad == nil {
 		return nil
 	}
@@ -297,12 +299,12 @@ func (g *graph) vectorsBack(dy, u *bindings.Tensor, gr *group, needed bool) (du 
 		}
 		part, layerU := g.columns(dy, start, l.out), g.columns(u, a.firstRank, a.rank)
 		if a.gradB != nil {
-			g.nodes.Expand(g.AddInplace(a.gradB, g.Mul(g.WeightGradient(part, layerU, bindings.F32),
+			g.nodes.Expand(g.AddInplace(a.gradB, g.Mul(g.WeightGradient(part, layerU, bindings.F32, way),
 				a.vectors.LambdaD)))
 		} else {
-			g.nodes.Expand(g.AddInplace(a.grads, g.FactoredGradient(part, layerU, *a.vectors)))
+			g.nodes.Expand(g.AddInplace(a.grads, g.FactoredGradient(part, layerU, *a.vectors, way)))
 		}
-		h := bindings.Product{In: a.vectors.LambdaB, Out: a.vectors.LambdaD}
+		h := bindings.Product{In: a.vectors.LambdaB, Out: a.vectors.LambdaD, Way: way}
 		switch {
 		case !needed:
 		case ad.sharesA:

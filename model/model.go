@@ -37,12 +37,10 @@ type Options struct {
 	Memory int64 `json:"memory"`
 }
 
-// Default takes all processors, bfloat16 products where the processor has instructions for them and float32 elsewhere,
-// and recomputes by memory.
+// Default takes all processors, the arithmetic that trains best on them, and recomputes by memory.
 func Default() Options {
-	o := Options{Device: CPU, Threads: runtime.GOMAXPROCS(0), Plan: PlanAuto, Recompute: RecomputeAuto}
-	o.Compute, _ = DeviceCompute(CPU)
-	return o
+	return Options{Device: CPU, Threads: runtime.GOMAXPROCS(0), Compute: ComputeAuto, Plan: PlanAuto,
+		Recompute: RecomputeAuto}
 }
 
 // Compute is the arithmetic of the matrix products. Everything else is float32 always.
@@ -50,8 +48,12 @@ type Compute string
 
 // The arithmetics that there are.
 const (
+	ComputeAuto Compute = "auto" // what the device trains best in
 	ComputeF32  Compute = "f32"  // float32 on the dequantised weights, comparable with references
 	ComputeBF16 Compute = "bf16" // weights, pair and activations rounded to bfloat16, sums in float32
+	// for training: rounded to integers, with a scale for each block, where that is exact enough (ways.go); the rest is
+	// as in bf16 where the processor multiplies it, else as in f32
+	ComputeInt Compute = "int"
 	// for generation: activations and pair rounded to 8 bits in blocks of 32, keys and values to float16, sums exact or
 	// in float32
 	ComputeQ8 Compute = "q8"
@@ -82,8 +84,8 @@ func (o Options) Validate() error {
 	switch {
 	case o.Threads < 1 || o.Threads > 512:
 		return fmt.Errorf("threads %d: from 1 to 512", o.Threads)
-	case o.Compute != ComputeF32 && o.Compute != ComputeBF16 && o.Compute != ComputeQ8:
-		return fmt.Errorf("compute %q: f32, bf16 or q8", o.Compute)
+	case !slices.Contains([]Compute{ComputeAuto, ComputeInt, ComputeBF16, ComputeF32, ComputeQ8}, o.Compute):
+		return fmt.Errorf("compute %q: auto, int, bf16, f32 or q8", o.Compute)
 	case o.Plan != PlanAuto && o.Plan != PlanFactored && o.Plan != PlanMerged:
 		return fmt.Errorf("plan %q: auto, factored or merged", o.Plan)
 	case o.Memory < 0:
@@ -193,6 +195,9 @@ func (m *Model) open() error {
 	device, err := bindings.FindDevice(m.options.Device)
 	if err != nil {
 		return err
+	}
+	if m.options.Compute == ComputeAuto {
+		m.options.Compute = trainsBestIn(device)
 	}
 	if err := multiplies(device, m.options.Compute); err != nil {
 		return err

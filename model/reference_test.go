@@ -3,6 +3,7 @@ package model
 import (
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -28,6 +29,7 @@ type bounds struct{ loss, logits, gradient, together float64 }
 var tolerances = map[Compute]bounds{
 	ComputeF32:  {loss: 2e-5, logits: 2e-3, gradient: 5e-4, together: 5e-4},
 	ComputeBF16: {loss: 4e-3, logits: 0.5, gradient: 0.1, together: 3e-2},
+	ComputeInt:  {loss: 3e-3, logits: 2e-3, gradient: 6e-2, together: 1e-2}, // of 13 bits; bytes are as in bfloat16
 }
 
 // deviceTolerances are those where sums have another order. In bfloat16 that alone moves these 63 tokens: two orders on
@@ -42,10 +44,14 @@ var deviceTolerances = map[Compute]bounds{
 
 // tolerance is the one for a model's device and arithmetic.
 func tolerance(m *Model) bounds {
-	if !m.backend.Host || m.options.Compute == ComputeBF16 && bindings.FastBF16() {
-		return deviceTolerances[m.options.Compute]
+	c := m.options.Compute
+	if c == ComputeInt && integersAreBytes() {
+		c = ComputeBF16
 	}
-	return tolerances[m.options.Compute]
+	if !m.backend.Host || c == ComputeBF16 && bindings.FastBF16() {
+		return deviceTolerances[c]
+	}
+	return tolerances[c]
 }
 
 // reference is a folder of reference data: adapters in PEFT's format, and losses, logits and gradients on one text.
@@ -147,14 +153,17 @@ func open(t *testing.T, path string, o Options) *Model {
 // model and each adapter of the reference folders, with and without saved projections.
 func TestPEFTReference(t *testing.T) {
 	dirs := testutil.Folders(t, "VERATUNE_REFS", "refs/peft-vera-*")
-	for _, compute := range []Compute{ComputeF32, ComputeBF16} {
-		if compute == ComputeBF16 && testing.Short() {
+	for _, c := range []struct {
+		Compute
+		Plan
+	}{{ComputeF32, PlanAuto}, {ComputeBF16, PlanAuto}, {ComputeInt, PlanAuto}, {ComputeInt, PlanMerged}} {
+		if c.Compute != ComputeF32 && testing.Short() {
 			continue
 		}
 		o := Default()
-		o.Compute = compute
+		o.Compute, o.Plan = c.Compute, c.Plan
 		m := open(t, testutil.SmolLM2(t), o)
-		t.Run(string(compute), func(t *testing.T) { compareAll(t, m, dirs) })
+		t.Run(fmt.Sprintf("%s %s", c.Compute, c.Plan), func(t *testing.T) { compareAll(t, m, dirs) })
 	}
 }
 

@@ -21,10 +21,11 @@ func (m *Model) Forget() {
 func (m *Model) Times() map[string]float64 { return m.backend.Times() }
 
 // Products tells how many additions and multiplications the products were that the CPU has computed since Forget, and
-// how many seconds they would take at the rate that it reaches on registers alone, in the type of each.
+// how many seconds they would take at the rate that it reaches on registers alone, in the numbers of each.
 func (m *Model) Products() (operations, least float64, err error) {
 	w := m.products
-	for kind, n := range map[bindings.Type]float64{bindings.F32: w.F32, bindings.BF16: w.BF16} {
+	for kind, n := range map[bindings.Type]float64{bindings.F32: w.F32, bindings.BF16: w.BF16,
+		bindings.I32: w.Integers} {
 		if n == 0 {
 			continue
 		}
@@ -34,27 +35,28 @@ func (m *Model) Products() (operations, least float64, err error) {
 		}
 		least += n / 1e9 / peak
 	}
-	return w.F32 + w.BF16, least, nil
+	return w.F32 + w.BF16 + w.Integers, least, nil
 }
 
 // Speed is how fast one operation is on one of the model's matrices, in GFLOP/s.
 type Speed struct {
 	Op       string  `json:"op"`
-	Weight   string  `json:"weight"` // type of the matrix
+	Numbers  string  `json:"numbers"` // that are multiplied: f32, bf16 or int
+	Weight   string  `json:"weight"`  // type of the matrix
 	In       int     `json:"in"`
 	Out      int     `json:"out"`
 	Tokens   int     `json:"tokens"`
 	Fused    float64 `json:"fused"`    // one node with a kernel of ours
 	Composed float64 `json:"composed"` // the same built of stock ggml operations; 0 where that was not measured
-	Peak     float64 `json:"peak"`     // what the processor reaches on registers alone
+	Peak     float64 `json:"peak"`     // what the processor reaches on registers alone with such numbers
 }
 
-// Kernels measures the products of training on the model's own matrices, each shape once, and gives each result to
-// report.
+// Kernels measures the products of training on the model's own matrices, each shape once, in the model's arithmetic and
+// of integers, and gives each result to report.
 func (m *Model) Kernels(tokens int, report func(Speed)) error {
 	peaks := map[bindings.Type]float64{}
 	var err error
-	for _, kind := range []bindings.Type{m.kind(), m.backKind()} {
+	for _, kind := range []bindings.Type{m.kind(), m.backKind(), bindings.I32} {
 		if peaks[kind], err = m.peak(kind); err != nil {
 			return err
 		}
@@ -70,19 +72,25 @@ func (m *Model) Kernels(tokens int, report func(Speed)) error {
 			continue
 		}
 		seen[s] = true
-		for _, op := range []string{"linear", "linear back", "weight gradient"} {
-			if op == "weight gradient" && w == m.head {
+		for _, s.Op = range []string{"linear", "linear back", "weight gradient"} {
+			if s.Op == "weight gradient" && w == m.head {
 				continue // the head is not trained
 			}
-			s.Op, s.Peak = op, peaks[m.kindOfSpeed(op)]
-			if s.Fused, err = m.speed(s, w, false); err != nil {
+			kind := m.kindOfSpeed(s.Op)
+			s.Numbers, s.Peak = string(arithmetics[kind]), peaks[kind]
+			if s.Fused, err = m.speed(s, w, bindings.Plain, false); err != nil {
 				return err
 			}
 			s.Composed = 0
-			if op != "weight gradient" {
-				if s.Composed, err = m.speed(s, w, true); err != nil {
+			if s.Op != "weight gradient" {
+				if s.Composed, err = m.speed(s, w, bindings.Plain, true); err != nil {
 					return err
 				}
+			}
+			report(s)
+			s.Numbers, s.Peak, s.Composed = string(ComputeInt), peaks[bindings.I32], 0
+			if s.Fused, err = m.speed(s, w, bindings.Rounded, false); err != nil {
+				return err
 			}
 			report(s)
 		}
@@ -98,8 +106,8 @@ func (m *Model) kindOfSpeed(op string) bindings.Type {
 	return m.backKind()
 }
 
-// speed measures one operation on w, with random activations.
-func (m *Model) speed(s Speed, w *bindings.Tensor, composed bool) (float64, error) {
+// speed measures one operation on w in a way, with random activations.
+func (m *Model) speed(s Speed, w *bindings.Tensor, way bindings.Way, composed bool) (float64, error) {
 	g := m.newGraph(s.Tokens).withKind(m.kindOfSpeed(s.Op))
 	defer g.Close()
 	random := rand.New(rand.NewPCG(1, 2))
@@ -118,11 +126,11 @@ func (m *Model) speed(s Speed, w *bindings.Tensor, composed bool) (float64, erro
 		case composed:
 			return g.MulMat(g.composed(w, true), y)
 		case s.Op == "linear":
-			return g.Linear(w, g.rounded(x), bindings.Product{}, bindings.F32)
+			return g.Linear(w, g.rounded(x), bindings.Product{Way: way}, bindings.F32)
 		case s.Op == "linear back":
-			return g.LinearBack(w, g.rounded(y), bindings.Product{}, bindings.F32)
+			return g.LinearBack(w, g.rounded(y), bindings.Product{Way: way}, bindings.F32)
 		}
-		return g.WeightGradient(g.rounded(y), g.rounded(x), bindings.F32)
+		return g.WeightGradient(g.rounded(y), g.rounded(x), bindings.F32, way)
 	}
 	result := product(activations(s.In), activations(s.Out))
 	g.nodes.Expand(result.Output())
@@ -158,11 +166,12 @@ func (g *graph) composed(w *bindings.Tensor, transposed bool) *bindings.Tensor {
 	return g.Cast(f, g.kind)
 }
 
-// peak measures what the processor reaches on registers alone with numbers of a type, in GFLOP/s.
+// peak measures what the processor reaches on registers alone with numbers of a type, in GFLOP/s; int32 stands for
+// bindings.Integers.
 func (m *Model) peak(kind bindings.Type) (best float64, err error) {
-	g := m.newGraph(1).withKind(kind)
+	g := m.newGraph(1)
 	defer g.Close()
-	n := g.Peak(g.rounded(input(g, make([]float32, 32), 32))).Output()
+	n := g.Peak(g.NewTensor(kind, 1).Output()).Output()
 	g.nodes.Expand(n)
 	if err := g.run(); err != nil {
 		return 0, err

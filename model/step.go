@@ -185,7 +185,7 @@ func (m *Model) isComputed(i int) bool {
 // last label are left out: no result depends on them.
 func (m *Model) splitBatch(tokens, targets []int32, lengths []int) ([]sample, error) {
 	if m.options.Compute == ComputeQ8 {
-		return nil, errors.New("compute q8 is for generation; losses and gradients take f32 or bf16")
+		return nil, errors.New("compute q8 is for generation; losses and gradients take f32, bf16 or int")
 	}
 	var samples []sample
 	total := 0

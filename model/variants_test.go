@@ -161,7 +161,7 @@ func (s small) checkNaive(t *testing.T) {
 		}
 		return **a
 	}
-	for _, compute := range []Compute{ComputeF32, ComputeBF16} {
+	for _, compute := range []Compute{ComputeF32, ComputeBF16, ComputeInt} {
 		for _, plan := range []Plan{PlanFactored, PlanMerged} {
 			o := options()
 			o.Compute, o.Plan = compute, plan

@@ -69,7 +69,7 @@ func (f *factored) reduce() error {
 // grams gives K = upᵀ up and C = down downᵀ, both inner × inner.
 func (f *factored) grams() (k, c []float32, err error) {
 	if k, err = f.compute(func(c *bindings.Context) *bindings.Tensor {
-		return c.WeightGradient(f.up, f.up, bindings.F32)
+		return c.WeightGradient(f.up, f.up, bindings.F32, bindings.Plain)
 	}); err != nil {
 		return nil, nil, err
 	}

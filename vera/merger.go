@@ -137,7 +137,7 @@ func (m *merger) merge(x *weight, start int, merged []float32) error {
 	g.Expand(c.Merge(dst, from(w, in), &bindings.Vectors{
 		A: c.View(a, [4]int64{in, rank, 1, 1}, [4]int64{}), B: from(rows, rank),
 		LambdaB: c.View(b, [4]int64{n, 1, 1, 1}, [4]int64{int64(start)}), LambdaD: d,
-	}))
+	}, bindings.Plain))
 	if err := c.Err(); err != nil {
 		return err
 	}

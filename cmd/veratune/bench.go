@@ -127,7 +127,7 @@ func (b *benchTrain) run(c *cli.Context, config vera.Config) error {
 			Shares  map[string]float64 `json:"shares"`  // of the time, for each kind of operation
 			Rate    float64            `json:"gflops"`  // of products in all of the time; 0 where a device computes
 			OfPeak  float64            `json:"of_peak"` // of what the processor reaches on registers alone
-		}{speed, s.DeviceMemory(), model.ISA(), b.Engine.Compute, shares, rate, ofPeak})
+		}{speed, s.DeviceMemory(), model.ISA(), s.Compute(), shares, rate, ofPeak})
 	}
 	memory, processor := fmt.Sprintf("peak memory %.2f GiB", speed.PeakGiB), model.ISA()
 	if device := s.Device(); !device.Host {
@@ -135,7 +135,7 @@ func (b *benchTrain) run(c *cli.Context, config vera.Config) error {
 			device.Name
 	}
 	fmt.Fprintf(c.App.Writer, "%.1f tokens/s, %.3f samples/s over %d steps of %d tokens; %s; %s, %s\n",
-		speed.TokensPerSecond, speed.SamplesPerSecond, speed.Steps, speed.Tokens, memory, b.Engine.Compute, processor)
+		speed.TokensPerSecond, speed.SamplesPerSecond, speed.Steps, speed.Tokens, memory, s.Compute(), processor)
 	if rate > 0 {
 		fmt.Fprintf(c.App.Writer, "%.0f GFLOP/s in products, %.0f%% of the processor's own rate\n", rate, 100*ofPeak)
 	}
@@ -182,17 +182,17 @@ func benchKernelsCommand() *cli.Command {
 				lines := json.NewEncoder(out)
 				return m.Kernels(tokens, func(s model.Speed) { lines.Encode(s) })
 			}
-			fmt.Fprintf(out, "%s, %s, %d threads, %d tokens; GFLOP/s\n", e.Engine.Compute, model.ISA(),
+			fmt.Fprintf(out, "%s, %s, %d threads, %d tokens; GFLOP/s\n", m.Compute(), model.ISA(),
 				e.Engine.Threads, tokens)
-			fmt.Fprintf(out, "%-16s %-6s %6s %6s %9s %9s %9s\n", "operation", "weight", "in", "out", "fused",
-				"composed", "of peak")
+			fmt.Fprintf(out, "%-16s %-8s %-6s %6s %6s %9s %9s %9s\n", "operation", "numbers", "weight", "in", "out",
+				"fused", "composed", "of peak")
 			return m.Kernels(tokens, func(s model.Speed) {
 				composed := "-"
 				if s.Composed > 0 {
 					composed = fmt.Sprintf("%.0f", s.Composed)
 				}
-				fmt.Fprintf(out, "%-16s %-6s %6d %6d %9.0f %9s %8.0f%%\n", s.Op, s.Weight, s.In, s.Out, s.Fused,
-					composed, 100*s.Fused/s.Peak)
+				fmt.Fprintf(out, "%-16s %-8s %-6s %6d %6d %9.0f %9s %8.0f%%\n", s.Op, s.Numbers, s.Weight, s.In,
+					s.Out, s.Fused, composed, 100*s.Fused/s.Peak)
 			})
 		},
 	}

@@ -27,20 +27,18 @@ type engine struct {
 	compute string          // "" is the default of the device
 	plan    string
 	memory  string
-
-	computeDefault string // in words, where it depends on the machine
 }
 
 // How commands compute that generate, and those that measure or train.
 var (
-	generating = []model.Compute{model.ComputeQ8, model.ComputeF32}
-	measuring  = []model.Compute{model.ComputeF32, model.ComputeBF16}
+	generating   = []model.Compute{model.ComputeQ8, model.ComputeF32}
+	measuring    = []model.Compute{model.ComputeF32, model.ComputeBF16}
+	trainingWays = []model.Compute{model.ComputeAuto, model.ComputeInt, model.ComputeBF16, model.ComputeF32}
 )
 
 // newEngine computes as a package does by default, or in another of the ways.
 func newEngine(o model.Options, ways []model.Compute) *engine {
-	return &engine{Options: session.Options{Engine: o}, ways: ways, cpu: o.Compute, computeDefault: string(o.Compute),
-		plan: string(o.Plan)}
+	return &engine{Options: session.Options{Engine: o}, ways: ways, cpu: o.Compute, plan: string(o.Plan)}
 }
 
 // newGenerator computes answers.
@@ -48,17 +46,16 @@ func newGenerator() *engine {
 	return newEngine(generate.Engine(), generating)
 }
 
-// newTrainer computes in the arithmetic that the processor is fastest in, or on another device.
+// newTrainer computes in the arithmetic that the device trains best in.
 func newTrainer() *engine {
-	e := newEngine(model.Default(), measuring)
-	e.computeDefault = "bf16 where the processor multiplies it itself, or a device has veratune's own kernels or is " +
-		"Metal; else f32"
-	return e
+	return newEngine(model.Default(), trainingWays)
 }
 
 // computeUsage says what the ways to compute are.
 var computeUsage = map[model.Compute]string{
 	model.ComputeF32: "f32 (float32)", model.ComputeBF16: "bf16 (bfloat16)",
+	model.ComputeAuto: "auto (what the device trains best in; a run that is resumed keeps its own)",
+	model.ComputeInt:  "int (integers of 8 or 16 bits where they are exact enough, on the CPU)",
 	model.ComputeQ8: "q8 (activations and the shared pair rounded to 8 bits, in blocks of 32; on another " +
 		"device than the CPU, as its kernels do that)",
 }
@@ -119,7 +116,7 @@ func (e *engine) computeFlags() []cli.Flag {
 		&cli.IntFlag{Name: "threads", Usage: "threads to compute with", DefaultText: "one for each processor",
 			Value: e.Engine.Threads, Destination: &e.Engine.Threads, Action: tooMany},
 		&cli.StringFlag{Name: "compute", Usage: "arithmetic of the matrix products: " + strings.Join(usages, ", "),
-			DefaultText: e.computeDefault, Destination: &e.compute},
+			DefaultText: string(e.cpu), Destination: &e.compute},
 	}
 }
 
@@ -203,6 +200,16 @@ func (e *engine) memoryFlag() cli.Flag {
 		"device's", Destination: &e.memory}
 }
 
+// choices are the ways to compute in words.
+func (e *engine) choices() string {
+	names := make([]string, len(e.ways))
+	for i, way := range e.ways {
+		names[i] = string(way)
+	}
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " or " + names[last]
+}
+
 func (e *engine) validate() error {
 	if e.memory != "" {
 		n, err := humanize.ParseBytes(e.memory)
@@ -224,14 +231,14 @@ func (e *engine) validate() error {
 	switch {
 	case e.compute != "" && !slices.Contains(e.ways, e.Engine.Compute) &&
 		(e.Engine.Device == model.CPU || !e.generates()): // a device may answer in bf16 alone
-		return fmt.Errorf("compute %q: %s or %s", e.compute, e.ways[0], e.ways[1])
+		return fmt.Errorf("compute %q: %s", e.compute, e.choices())
 	case e.compute != "":
 	case e.Engine.Device == model.CPU:
 		e.Engine.Compute = e.cpu
 	case e.generates():
 		e.Engine.Compute, err = model.AnsweringCompute(e.Engine.Device)
 	default:
-		e.Engine.Compute, err = model.DeviceCompute(e.Engine.Device)
+		e.Engine.Compute = model.ComputeAuto
 	}
 	if err != nil {
 		return err
