@@ -492,7 +492,8 @@ func balance(a, b []float64, k int) {
 		} else if inA < math.Inf(1) && inB < math.Inf(1) {
 			_, x := math.Frexp(inA)
 			_, y := math.Frexp(inB)
-			by, back = math.Ldexp(1, (y-x)/2), math.Ldexp(1, -((y-x)/2))
+			n := max(-100, min((y-x)/2, 100))
+			by, back = math.Ldexp(1, n), math.Ldexp(1, -n)
 		}
 		for i := token; i < len(a); i += k {
 			a[i] *= by

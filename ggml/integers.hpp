@@ -344,8 +344,9 @@ static inline void balance(float a, float b, float & of_a, float & of_b) {
     } else if (a < INFINITY && b < INFINITY) {
         frexpf(a, &x);
         frexpf(b, &y);
-        of_a = ldexpf(1, (y - x) / 2);
-        of_b = ldexpf(1, -((y - x) / 2));
+        const int most = 100, half = (y - x) / 2, n = half > most ? most : half < -most ? -most : half;
+        of_a = ldexpf(1, n);
+        of_b = ldexpf(1, -n);
     }
 }
 
