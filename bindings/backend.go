@@ -88,7 +88,7 @@ func FastBF16() bool { return bool(C.ggml_vera_isa_bf16()) }
 
 // Integers are those to which products of the way Rounded round where k numbers are summed: from −limit to limit, with
 // a scale for each block of `span` of them. Where operands are gradients, every `turned` numbers of a block are
-// multiplied by a Hadamard matrix first, if that is not 0.
+// multiplied by a Hadamard matrix first, if that is not 0. All are 0 where nothing is rounded.
 func Integers(k int) (limit, span, turned int) {
 	n := C.ggml_vera_isa_integers(C.int64_t(k))
 	return int(n.limit), int(n.span), int(n.turned)

@@ -104,7 +104,10 @@ func (p product) half() bool {
 }
 
 // rounds tells whether the operands are rounded to integers.
-func (p product) rounds() bool { return p.way == Rounded }
+func (p product) rounds() bool {
+	limit, _, _ := Integers(1)
+	return p.way == Rounded && limit > 0
+}
 
 // arithmetic is what a product's numbers depend on.
 func (p product) arithmetic() (a struct {

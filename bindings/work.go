@@ -16,7 +16,7 @@ func (c *Context) Work() Work { return c.work }
 // count adds n multiplications in a way of numbers of x's type, each with its addition.
 func (c *Context) count(x *Tensor, way Way, n int64) {
 	of := &c.work.F32
-	if way == Rounded {
+	if limit, _, _ := Integers(1); way == Rounded && limit > 0 {
 		of = &c.work.Integers
 	} else if x.Type() == BF16 && FastBF16() {
 		of = &c.work.BF16

@@ -26,7 +26,8 @@ bool         ggml_vera_isa_bf16(void);
 
 // The integers to which GGML_VERA_INTEGERS rounds: from −limit to limit, in blocks of `span` values along the common
 // dimension of the operands, of k values, that share a scale. Where operands are gradients, every `turned` of them are
-// multiplied by a Hadamard matrix first, if that is not 0. fast tells whether this is the fastest way to multiply.
+// multiplied by a Hadamard matrix first, if that is not 0. fast tells whether this is the fastest way to multiply. All
+// are 0 where it does not round.
 struct ggml_vera_integers {
     int32_t limit, span, turned;
     bool    fast;
