@@ -157,8 +157,7 @@ func (c *Context) Linears(parts []Part, x, y, u, acc *Tensor) []*Tensor {
 		if p.Second {
 			to = u
 		}
-		if isRight = isRight && p.W != nil && p.W.Type().Dequantizes() && p.W.Ne(0) == x.Ne(0) && p.Way != Plain &&
-			p.Way != Rounded &&
+		if isRight = isRight && p.W != nil && p.W.Type().Dequantizes() && p.W.Ne(0) == x.Ne(0) && !p.Way.trains() &&
 			to != nil && isMatrixOrNil(to, F32, to.Ne(0), n) && p.Column >= 0 && p.Column+p.W.Ne(1) <= to.Ne(0) &&
 			p.First >= 0 && p.First+p.Rows <= n && (p.Way != Interleaved || p.W.Type() == Q8_0); !isRight {
 			break
@@ -195,7 +194,7 @@ func (c *Context) AddFactored(layers []Factored, y, u, vectors, slots *Tensor, w
 	n := u.Ne(1)
 	with := C.struct_ggml_vera_factored{n: C.int32_t(len(layers)), way: C.int32_t(way)}
 	sources := []*Tensor{u, vectors, slots}
-	isRight := len(layers) <= MostParts && way != Plain && way != Rounded && u.Type() == F32 &&
+	isRight := len(layers) <= MostParts && !way.trains() && u.Type() == F32 &&
 		isMatrixOrNil(y, F32, y.Ne(0), n)
 	if slots == nil {
 		isRight = isRight && isVectorOrNil(vectors, vectors.Ne(0))

@@ -13,11 +13,11 @@
     OP(LINEAR,             "linear",             linear,             linear)               \
     OP(LINEARS,            "linears",            linears,            linears)              \
     OP(ADD_FACTORED,       "add factored",       add_factored,       factored)             \
-    OP(LINEAR_BACK,        "linear back",        linear_back,        linear)                 \
-    OP(WEIGHT_GRADIENT,    "weight gradient",    weight_gradient,    linear)              \
-    OP(MERGE,              "merge",              merge,              linear)              \
-    OP(MERGED_GRADIENT,    "merged gradient",    merged_gradient,    linear)              \
-    OP(FACTORED_GRADIENT,  "factored gradient",  factored_gradient,  linear)              \
+    OP(LINEAR_BACK,        "linear back",        linear_back,        linear)               \
+    OP(WEIGHT_GRADIENT,    "weight gradient",    weight_gradient,    linear)               \
+    OP(MERGE,              "merge",              merge,              linear)               \
+    OP(MERGED_GRADIENT,    "merged gradient",    merged_gradient,    linear)               \
+    OP(FACTORED_GRADIENT,  "factored gradient",  factored_gradient,  linear)               \
     /* attention.hpp, cached.hpp */                                                        \
     OP(ATTENTION,          "attention",          attention,          attention)            \
     OP(ATTENTION_BACK,     "attention back",     attention_back,     attention)            \

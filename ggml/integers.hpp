@@ -148,6 +148,10 @@ template <typename F> static inline int32_t joined(vi v, F op) {
 #endif
 }
 
+static inline int32_t largest_of(vi v) {
+    return joined(v, [](auto a, auto b) { return a > b ? a : b; });
+}
+
 // Rounds `span` values. Returns e; total is −SHIFT Σ r.
 template <typename T> static inline float round_values(const T * x, int64_t span, int32_t * to, int32_t & total) {
     enum { STEP = 2 * LANES };
@@ -155,9 +159,8 @@ template <typename T> static inline float round_values(const T * x, int64_t span
     for (int64_t i = 0; i < span; i += STEP) {
         most = larger(most, larger(magnitude(load(x + i)), magnitude(load(x + i + LANES))));
     }
-    const int32_t largest = joined(most, [](auto a, auto b) { return a > b ? a : b; });
-    vf            by, back;
-    scales(largest - vi{}, by, back);
+    vf by, back;
+    scales(largest_of(most) - vi{}, by, back);
     vi sums = vi{};
     for (int64_t i = 0; i < span; i += STEP) {
         sums += store_integers(rounded_bits(load(x + i), by, 0), rounded_bits(load(x + i + LANES), by, 0),
@@ -196,6 +199,21 @@ template <int H> static inline vf butterfly(vf v) {
     return v * sign + exchanged<H>(v);
 }
 
+// Multiplies N numbers of each lane by a Hadamard matrix.
+template <int N> static inline __attribute__((always_inline)) void hadamard(vf * v) {
+#pragma GCC                                                        unroll 4
+    for (int h = 1; h < N; h *= 2) {
+#pragma GCC unroll 16
+        for (int i = 0; i < N; i++) {
+            if (!(i & h)) {
+                const vf a = v[i], b = v[i + h];
+                v[i]     = a + b;
+                v[i + h] = a - b;
+            }
+        }
+    }
+}
+
 // Multiplies the rows of x [TURNED][·] that lie `stride` apart by a Hadamard matrix, LANES columns of them.
 static inline void turn_rows(float * x, int64_t stride) {
     enum { SOME = 8 };
@@ -207,17 +225,7 @@ static inline void turn_rows(float * x, int64_t stride) {
             for (int i = 0; i < SOME; i++) {
                 v[i] = load(from + i * apart * stride);
             }
-#pragma GCC unroll 3
-            for (int h = 1; h < SOME; h *= 2) {
-#pragma GCC unroll 8
-                for (int i = 0; i < SOME; i++) {
-                    if (!(i & h)) {
-                        const vf a = v[i], b = v[i + h];
-                        v[i]     = a + b;
-                        v[i + h] = a - b;
-                    }
-                }
-            }
+            hadamard<SOME>(v);
 #pragma GCC unroll 8
             for (int i = 0; i < SOME; i++) {
                 store(from + i * apart * stride, v[i]);
@@ -237,17 +245,7 @@ template <typename T> static inline void turn(const T * x, float * to) {
         v[i] = butterfly<8>(butterfly<4>(v[i]));
 #endif
     }
-#pragma GCC unroll 4
-    for (int h = 1; h < COUNT; h *= 2) {
-#pragma GCC unroll 16
-        for (int i = 0; i < COUNT; i++) {
-            if (!(i & h)) {
-                const vf a = v[i], b = v[i + h];
-                v[i]     = a + b;
-                v[i + h] = a - b;
-            }
-        }
-    }
+    hadamard<COUNT>(v);
 #pragma GCC unroll 16
     for (int i = 0; i < COUNT; i++) {
         store(to + i * LANES, v[i]);
@@ -321,7 +319,7 @@ static inline vi plus_products(vi sum, vi x, vi q) {
 }
 
 // The largest magnitude of n activations at p; NaN is above all.
-static inline vf largest(const ggml_tensor * t, const char * p, int64_t n) {
+static inline float largest(const ggml_tensor * t, const char * p, int64_t n) {
     vi         most = vi{};
     const auto see  = [&](const auto * x) {
         by_vectors(n, [&](int64_t i, auto some) { most = larger(most, magnitude(load(x + i, some))); });
@@ -331,7 +329,10 @@ static inline vf largest(const ggml_tensor * t, const char * p, int64_t n) {
     } else {
         see((const float *) p);
     }
-    return (vf) (joined(most, [](auto a, auto b) { return a > b ? a : b; }) - vi{});
+    const int32_t bits = largest_of(most);
+    float         size;
+    memcpy(&size, &bits, sizeof size);
+    return size;
 }
 
 // What a token's values are multiplied by in A and in B, whose largest magnitudes are a and b: powers of two and their
@@ -371,10 +372,10 @@ struct integer_strip {
     float *   d;      // [width / PANEL][blocks][PANEL]
 };
 
-// out[i][j] = c[i][j] + one block's part, for R rows of A and one panel of B; c is NULL for 0.
+// Writes what stands in `from`, if that is to be added, and one block's part, for R rows of A and one panel of B.
 template <int R> __attribute__((noinline)) static void integer_tile(const integer_rows & a, const int32_t * b,
-                                                                    const float * d, const float * c, int64_t ldc,
-                                                                    float * out, int64_t ldo) {
+                                                                    const float * d, const place & from,
+                                                                    const place & to) {
     vi acc[R][VECTORS];
 #pragma GCC unroll 8
     for (int i = 0; i < R; i++) {
@@ -409,31 +410,30 @@ template <int R> __attribute__((noinline)) static void integer_tile(const intege
 #pragma GCC unroll 4
             for (int j = 0; j < VECTORS; j++) {
                 const vf sum = __builtin_convertvector(acc[i][j], vf);
-                store(out + i * ldo + j * LANES, fused(sum, scale * load(d + j * LANES), before(i * ldc + j * LANES)));
+                store(to.c + i * to.ldc + j * LANES, fused(sum, scale * load(d + j * LANES), before(i, j)));
             }
         }
     };
-    if (c) {
-        finish([&](int64_t i) { return load(c + i); });
+    if (from.add) {
+        finish([&](int i, int j) { return load(from.c + i * from.ldc + j * LANES); });
     } else {
-        finish([](int64_t) { return vf{}; });
+        finish([](int, int) { return vf{}; });
     }
 }
 
 // integer_tile for any number of rows.
-static void integer_tiles(int64_t rows, const integer_rows & all, const int32_t * b, const float * d, const float * c,
-                          int64_t ldc, float * out, int64_t ldo) {
+static void integer_tiles(int64_t rows, const integer_rows & all, const int32_t * b, const float * d,
+                          const place & from, const place & to) {
     for (int64_t i = 0; i < rows; i += ROWS) {
-        const integer_rows a     = all.from(i, 0);
-        const float *      given = c ? c + i * ldc : nullptr;
-        float *            to    = out + i * ldo;
+        const integer_rows a      = all.from(i, 0);
+        const place        before = from.offset(i, 0), after = to.offset(i, 0);
         switch (rows - i) {
-        case 1: integer_tile<1>(a, b, d, given, ldc, to, ldo); break;
-        case 2: integer_tile<2>(a, b, d, given, ldc, to, ldo); break;
-        case 3: integer_tile<3>(a, b, d, given, ldc, to, ldo); break;
-        case 4: integer_tile<4>(a, b, d, given, ldc, to, ldo); break;
-        case 5: integer_tile<5>(a, b, d, given, ldc, to, ldo); break;
-        default: integer_tile<ROWS>(a, b, d, given, ldc, to, ldo);
+        case 1: integer_tile<1>(a, b, d, before, after); break;
+        case 2: integer_tile<2>(a, b, d, before, after); break;
+        case 3: integer_tile<3>(a, b, d, before, after); break;
+        case 4: integer_tile<4>(a, b, d, before, after); break;
+        case 5: integer_tile<5>(a, b, d, before, after); break;
+        default: integer_tile<ROWS>(a, b, d, before, after);
         }
     }
 }
@@ -454,8 +454,7 @@ static integer_rows round_rows(const thread & t, const product & p, int64_t span
         to.of_b = by + p.k;
         for (int64_t i; (i = t.take() * LANES) < p.k;) {
             for (int64_t j = i; j < i + LANES && j < p.k; j++) {
-                balance(largest(p.a.t, row(p.a.t, j), p.m)[0], largest(p.b.t, row(p.b.t, j), p.n)[0], by[j],
-                        to.of_b[j]);
+                balance(largest(p.a.t, row(p.a.t, j), p.m), largest(p.b.t, row(p.b.t, j), p.n), by[j], to.of_b[j]);
             }
         }
         t.barrier();
@@ -510,22 +509,10 @@ static void pack_integers(const product & p, const float * by, int64_t span, boo
     }
 }
 
-// A use of a product's parts that has no place for them.
-template <typename F> struct handed {
-    F use;
-
-    void operator()(int64_t r, int64_t rows, int64_t n0, int64_t cols, float * c, int64_t ldc) const {
-        use(r, rows, n0, cols, c, ldc);
-    }
-
-    float * place(int64_t, int64_t, int64_t) const { return nullptr; }
-
-    int64_t stride() const { return 0; }
-};
-
-// multiply with integers. use.place(row, column, columns) is where a part of C may be written, in rows of use.stride()
-// floats, or NULL where use is to be called with it. turned tells whether operands meet a Hadamard matrix.
-template <typename F> static void multiply_integers(const thread & t, const product & p, bool turned, const F & use) {
+// multiply with integers. where(row, column, columns) is the place where a part of C may be written as it is, or one of
+// NULL where use is to be called with it. turned tells whether operands meet a Hadamard matrix.
+template <typename F, typename G>
+static void multiply_integers(const thread & t, const product & p, bool turned, F use, G where) {
     enum { PACKED = 1 << 16 };  // words that are packed together
     const int64_t      span = span_of(p.k);
     const integer_rows a    = round_rows(t, p, span, turned);
@@ -543,20 +530,18 @@ template <typename F> static void multiply_integers(const thread & t, const prod
             pack_integers(p, a.of_b, span, turned, b, n, n0, cols, floats, strip);
         },
         [&](int64_t b, int64_t n, int64_t r, int64_t rows, int64_t n0, int64_t cols, float * sums) {
-            float * const at = use.place(r, n0, cols);
+            const place result = where(r, n0, cols);
             for (int64_t k = b; k < b + n; k++) {
-                const bool    last = at && k + 1 == a.blocks;
-                float *       out  = last ? at : sums;
-                const int64_t ldo  = last ? use.stride() : p.width;
+                const place from = { sums, p.width, k > 0 }, to = result.c && k + 1 == a.blocks ? result : from;
                 for (int64_t j = 0; j < cols; j += PANEL) {
                     const int64_t i = j / PANEL * n + k - b;
                     integer_tiles(rows, a.from(r, k), strip.words + i * a.length * PANEL, strip.d + i * PANEL,
-                                  k > 0 ? sums + j : nullptr, p.width, out + j, ldo);
+                                  from.offset(0, j), to.offset(0, j));
                 }
             }
         },
         [&](int64_t r, int64_t rows, int64_t n0, int64_t cols, float * sums, int64_t ldc) {
-            if (!use.place(r, n0, cols)) {
+            if (!where(r, n0, cols).c) {
                 use(r, rows, n0, cols, sums, ldc);
             }
         });
@@ -566,7 +551,7 @@ template <typename F> static void multiply_integers(const thread & t, const prod
 template <typename F> static void multiply_trained(const thread & t, const product & p, bool half, int way, bool turned,
                                                    F use) {
     if (way == GGML_VERA_INTEGERS) {
-        multiply_integers(t, p, turned, handed<F>{ use });
+        multiply_integers(t, p, turned, use, [](int64_t, int64_t, int64_t) { return place{}; });
     } else {
         multiply(t, p, half, use);
     }

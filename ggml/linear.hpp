@@ -21,12 +21,9 @@ template <typename F> static void multiply(const thread & t, const product & p, 
 }
 
 // dst = C ⊙ by + acc.
-struct result {
-    ggml_tensor *       dst;
-    const factors &     by;
-    const ggml_tensor * acc;
-
-    void operator()(int64_t r, int64_t rows, int64_t n0, int64_t cols, const float * c, int64_t ldc) const {
+static void multiply_into(const thread & t, ggml_tensor * dst, const product & p, bool half, const factors & by,
+                          const ggml_tensor * acc, int way = 0) {
+    const auto use = [&](int64_t r, int64_t rows, int64_t n0, int64_t cols, const float * c, int64_t ldc) {
         const size_t size = dst->type == BF16 ? 2 : 4;
         for (int64_t i = r; i < r + rows; i++, c += ldc) {
             const float * more = acc ? (const float *) row(acc, i) + n0 : nullptr;
@@ -37,23 +34,15 @@ struct result {
                 by.multiply(i, n0, c, more, (uint16_t *) to, cols);
             }
         }
-    }
-
-    // Where whole panels of C can be written as they are.
-    float * place(int64_t r, int64_t n0, int64_t cols) const {
-        return dst->type == F32 && !by.t && !acc && cols % PANEL == 0 ? (float *) row(dst, r) + n0 : nullptr;
-    }
-
-    int64_t stride() const { return dst->nb[1] / sizeof(float); }
-};
-
-static void multiply_into(const thread & t, ggml_tensor * dst, const product & p, bool half, const factors & by,
-                          const ggml_tensor * acc, int way = 0) {
-    const result to = { dst, by, acc };
+    };
     if (way == GGML_VERA_INTEGERS) {
-        multiply_integers(t, p, true, to);
+        const bool plain = dst->type == F32 && !by.t && !acc;
+        multiply_integers(t, p, true, use, [&](int64_t r, int64_t n0, int64_t cols) {
+            return plain && cols % PANEL == 0 ? place{ (float *) row(dst, r) + n0, (int64_t) (dst->nb[1] / 4), false }
+                                              : place{};
+        });
     } else {
-        multiply(t, p, half, way, to);
+        multiply(t, p, half, way, use);
     }
 }
 

@@ -189,11 +189,14 @@ func (m *Model) chooses() bool {
 // kindOf is the type of a group's input forwards. A short convolution multiplies three numbers, so its input is not
 // rounded: the gradient of a tiny LFM2 would change by up to 0.03, and by 0.02 as it is.
 func (m *Model) kindOf(gr *group) bindings.Type {
-	if m.convolves(gr) {
+	if m.exact(gr) {
 		return bindings.F32
 	}
-	return m.kind()
+	return m.backKind()
 }
+
+// exact tells whether a group's layers round nothing forwards.
+func (m *Model) exact(gr *group) bool { return m.chooses() || m.convolves(gr) }
 
 func (m *Model) convolves(gr *group) bool {
 	return gr.index == 0 && m.mixers[gr.block] == shortConvolution

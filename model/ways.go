@@ -24,7 +24,7 @@ func (m *Model) trainingWay() bindings.Way {
 
 // forwardWay is how a group's layers multiply forwards. Nothing is rounded where kindOf rounds nothing.
 func (m *Model) forwardWay(gr *group) bindings.Way {
-	if m.chooses() || m.convolves(gr) {
+	if m.exact(gr) {
 		return bindings.Plain
 	}
 	return m.trainingWay()
@@ -35,7 +35,7 @@ func (m *Model) forwardWay(gr *group) bindings.Way {
 func (m *Model) mergingWay(gr *group) bindings.Way {
 	b := m.blocks[gr.block]
 	normed := b.attnAfter.weight != nil || b.ffnAfter.weight != nil
-	if m.chooses() || m.convolves(gr) || normed && integersAreBytes() {
+	if m.exact(gr) || normed && integersAreBytes() {
 		return bindings.Plain
 	}
 	return m.gradientWay()
